@@ -1,0 +1,46 @@
+# One entry per verb, the same for people and for continuous integration. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= vendor,client,local,test,dev
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+comma := ,
+
+.PHONY: help install check format test test-isolated demo clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+install: $(STAMP) ## make the virtual environment in $(VENV)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "VL2V needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
+	@echo "==> Installing vl2v[$(EXTRAS)] into $(VENV) (PyTorch is large: a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+check: install ## lint, format check, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## rewrite the code as the checks want it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: install ## the whole test suite
+	$(BIN)/pytest
+
+test-isolated: ## each side's tests in an environment that holds that side alone
+	$(MAKE) install EXTRAS=client,test VENV=$(VENV)-client
+	$(VENV)-client/bin/pytest tests/contract tests/client tests/isolation/test_client_alone.py
+	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
+	$(VENV)-vendor/bin/pytest tests/contract tests/vendor tests/isolation/test_vendor_alone.py
+
+demo: install ## the whole road on this machine: vendor, data, plan, distill, evaluate, audit
+	$(BIN)/python scripts/demo.py
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
