@@ -1,0 +1,90 @@
+"""The same thing has the same name everywhere: content hashes, item keys, cache keys.
+
+An *item* is one image or one text. Its `content_sha` names the content, its cache key names the vector that one
+vendor's model makes of it, and its item key, a keyed hash of the same fields, names the purchase: one key is
+charged once, for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from vl2v_contract.canonical import canonical_json, sha256_hex
+
+Modality = Literal["image", "text"]
+
+ITEM_KEY_HEX_LENGTH = 64
+
+_RGB8_TAG = b"vl2v-rgb8-v1\0"
+
+
+def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
+    """Content hash of an RGB8 image exactly at the model's input size.
+
+    Hashing pixels, not the file, makes the hash the same for a PNG of any compression level and for a raw tensor.
+
+    Args:
+        pixels: `height * width * 3` bytes, rows from the top, RGB interleaved.
+        width: pixels per row.
+        height: number of rows.
+
+    Raises:
+        ValueError: the number of bytes does not fit the size.
+    """
+    if len(pixels) != width * height * 3:
+        raise ValueError(f"{width}x{height} RGB8 needs {width * height * 3} bytes, got {len(pixels)}")
+    digest = hashlib.sha256(_RGB8_TAG + struct.pack(">II", width, height))
+    digest.update(pixels)
+    return digest.hexdigest()
+
+
+def bytes_sha(data: bytes) -> str:
+    """Content hash of any other image: its bytes as sent."""
+    return sha256_hex(data)
+
+
+def text_sha(text: str) -> str:
+    """Content hash of a text: its UTF-8 bytes, nothing normalised."""
+    return sha256_hex(text.encode("utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingIdentity:
+    """Everything that decides which vector an item becomes, and who sold it."""
+
+    ledger_id: str
+    modality: Modality
+    model_id: str
+    weights_sha: str
+    precision: str
+    preprocessing_id: str
+    truncate: bool
+    content_sha: str
+
+    def item_key(self, item_secret: bytes) -> str:
+        """The purchase's name: HMAC-SHA256 under the cache's own secret, 64 hex digits.
+
+        The secret keeps the vendor's ledger from telling whether two accounts bought the same image.
+        """
+        return hmac.new(item_secret, self._canonical(), hashlib.sha256).hexdigest()
+
+    def cache_key(self) -> str:
+        """The vector's name in the local cache: the same fields without the secret, 64 hex digits."""
+        return sha256_hex(self._canonical())
+
+    def _canonical(self) -> bytes:
+        return canonical_json({"v": 1, **asdict(self)})
+
+
+def fingerprint(pepper: bytes, *, modality: Modality, model_id: str, truncate: bool, content_sha: str) -> str:
+    """What the vendor remembers of a paid item to recognise the same content: keyed, so no input hash is stored.
+
+    Weights, precision and preprocessing are left out: the ledger entry names them, and an item whose model has
+    moved on must still be recognised as the same item.
+    """
+    fields = {"v": 1, "modality": modality, "model_id": model_id, "truncate": truncate, "content_sha": content_sha}
+    return hmac.new(pepper, canonical_json(fields), hashlib.sha256).hexdigest()

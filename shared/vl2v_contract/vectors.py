@@ -1,0 +1,57 @@
+"""The one vector codec: float32 or float16, little endian, raw or base64; and the hash that receipts carry."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_contract.canonical import sha256_hex
+
+Dtype = Literal["float32", "float16"]
+FloatVector: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
+
+_WIRE_DTYPE: dict[Dtype, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+
+
+def encode_vector(vector: FloatVector, dtype: Dtype) -> bytes:
+    """`[D]` vector to `D * itemsize` little-endian bytes; float16 rounds to nearest, ties to even."""
+    return np.ascontiguousarray(vector, dtype=_WIRE_DTYPE[dtype]).tobytes()
+
+
+def decode_vector(data: bytes, dtype: Dtype, dimension: int) -> FloatVector:
+    """Little-endian bytes to a `[dimension]` vector of `dtype`.
+
+    Raises:
+        ValueError: the bytes do not hold exactly `dimension` numbers.
+    """
+    wire = _WIRE_DTYPE[dtype]
+    if len(data) != dimension * wire.itemsize:
+        raise ValueError(f"{dimension} {dtype} numbers need {dimension * wire.itemsize} bytes, got {len(data)}")
+    return np.frombuffer(data, dtype=wire)
+
+
+def to_base64(vector: FloatVector, dtype: Dtype) -> str:
+    """`encode_vector`, then base64."""
+    return base64.b64encode(encode_vector(vector, dtype)).decode("ascii")
+
+
+def from_base64(text: str, dtype: Dtype, dimension: int) -> FloatVector:
+    """Base64 to a `[dimension]` vector of `dtype`.
+
+    Raises:
+        ValueError: not base64, or not exactly `dimension` numbers.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError("the vector is not valid base64") from error
+    return decode_vector(data, dtype, dimension)
+
+
+def result_sha(vector: FloatVector) -> str:
+    """SHA-256 of the float16 bytes: a client that stores half precision can always check it; 64 hex digits."""
+    return sha256_hex(encode_vector(vector, "float16"))

@@ -1,0 +1,1 @@
+"""The messages: pydantic models of every request, response and error."""

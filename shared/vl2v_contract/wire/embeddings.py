@@ -1,0 +1,149 @@
+"""Embedding requests and answers.
+
+An image request is JSON (`ImagesRequest`) or multipart: file fields named `images`, in order, and one optional form
+field `options` that holds `RequestOptions` as JSON. A text request is JSON. The answer has one element per item, in
+order: a vector, or an error of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vl2v_contract.vectors import Dtype
+from vl2v_contract.wire.billing import Receipt
+from vl2v_contract.wire.errors import ItemError
+
+Encoding = Literal["base64", "float"]
+ItemStatus = Literal["billed", "replayed", "recomputed", "failed"]
+ItemKey = Annotated[str, Field(description="64 lower-case hex digits; one key is charged once, for ever.")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Options(_Request):
+    model: str | None = Field(default=None, description="A model id; the vendor's default when absent.")
+    encoding: Encoding = "base64"
+    dtype: Dtype = "float32"
+    price_id: int | None = Field(default=None, description="Refuse with 409 if this price is no longer in force.")
+    max_charge_micro: int | None = Field(default=None, ge=0, description="Refuse with 409 if it would cost more.")
+    allow_partial: bool = Field(
+        default=False,
+        description="Bill the longest prefix of valid new items that every budget admits, rather than all or nothing.",
+    )
+
+
+class RequestOptions(_Options):
+    """The `options` field of a multipart image request."""
+
+    item_keys: list[ItemKey | None] | None = Field(default=None, description="One per image, in order.")
+
+
+class ImageItem(_Request):
+    """One image: the bytes of a file, base64."""
+
+    image: str
+    item_key: ItemKey | None = None
+
+
+class ImagesRequest(_Options):
+    """`POST /v1/embeddings/images` as JSON."""
+
+    items: list[ImageItem] = Field(min_length=1)
+
+
+class TextItem(_Request):
+    """One text."""
+
+    text: str
+    item_key: ItemKey | None = None
+
+
+class TextsRequest(_Options):
+    """`POST /v1/embeddings/texts`."""
+
+    items: list[TextItem] = Field(min_length=1)
+    truncate: bool = Field(default=False, description="Cut a text over the context length instead of refusing it.")
+
+
+class ReplayRequest(_Request):
+    """`POST /v1/embeddings/replay`: paid vectors again, free, while they are kept."""
+
+    item_keys: list[ItemKey] = Field(min_length=1)
+    encoding: Encoding = "base64"
+    dtype: Dtype = "float32"
+
+
+class RecomputeNote(BaseModel):
+    """Signed with a result that was paid earlier, is no longer kept, and was computed again free of charge."""
+
+    v: Literal[1] = 1
+    ledger_id: str
+    account_id: str
+    item_key: str
+    seq: int
+    recompute_of: str = Field(description="`result_sha` of the vector that was paid.")
+    result_sha: str = Field(description="`result_sha` of the vector in this answer.")
+    key_id: str
+
+
+class SignedRecomputeNote(BaseModel):
+    """A recompute note with its signature."""
+
+    note: RecomputeNote
+    signature: str
+
+
+class ItemResult(BaseModel):
+    """What became of one item."""
+
+    index: int = Field(ge=0)
+    item_key: str | None = Field(description="As sent; made by the vendor when the client named none.")
+    status: ItemStatus
+    embedding: str | list[float] | None = Field(
+        default=None, description="Unit-norm vector [D]: base64 little-endian bytes of `dtype`, or numbers."
+    )
+    result_sha: str | None = Field(default=None, description="SHA-256 of the vector's float16 bytes, as billed.")
+    seq: int | None = Field(default=None, description="The ledger entry that paid for it.")
+    tokens: int | None = Field(default=None, description="Tokens of a text, start and end included.")
+    truncated: bool = False
+    recompute: SignedRecomputeNote | None = None
+    error: ItemError | None = None
+
+
+class Usage(BaseModel):
+    """What this answer cost. Failed and replayed items cost nothing."""
+
+    billed_units: int
+    replayed_units: int
+    failed_items: int
+    unit_price_micro: int
+    amount_micro: int
+    currency: str
+    price_id: int | None
+
+
+class BudgetState(BaseModel):
+    """The account's budget, and the key's own if it has one, after this request."""
+
+    limit_units: int
+    remaining_units: int
+    key_limit_units: int | None = None
+    key_remaining_units: int | None = None
+
+
+class EmbeddingsResponse(BaseModel):
+    """The answer to every embeddings request."""
+
+    request_id: str
+    model: str
+    embedding_dim: int
+    encoding: Encoding
+    dtype: Dtype
+    data: list[ItemResult]
+    usage: Usage
+    budget: BudgetState
+    receipt: Receipt | None = Field(description="Null when nothing was billed.")
