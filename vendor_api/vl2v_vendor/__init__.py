@@ -1,0 +1,1 @@
+"""The vendor: a metered, audited embedding service."""

@@ -1,0 +1,102 @@
+"""Accounts, API keys and budgets."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+from vl2v_vendor.domain.errors import Forbidden, KeyExpired, KeyRevoked
+
+Scope = Literal["embed", "billing", "admin"]
+
+DEFAULT_SCOPES: frozenset[Scope] = frozenset({"embed", "billing"})
+
+SECRET_PREFIX = "vl2v_"
+_SECRET_BYTES = 32
+_PREFIX_LENGTH = len(SECRET_PREFIX) + 8
+
+
+def generate_secret() -> str:
+    """A new API key secret: `vl2v_` and 256 random bits, 43 URL-safe characters."""
+    return SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def secret_sha256(secret: str) -> str:
+    """What is stored of a secret, and looked up; a plain hash suffices for 256 random bits."""
+    return hashlib.sha256(secret.encode("utf-8")).hexdigest()
+
+
+def secret_prefix(secret: str) -> str:
+    """The part of a secret that may be shown and logged, 48 of its 256 bits."""
+    return secret[:_PREFIX_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A number of queries that may be spent. `limit_units` and `used_units` are guarded; entries are the truth."""
+
+    limit_units: int
+    used_units: int
+
+    @property
+    def remaining_units(self) -> int:
+        """What is left; a promise only inside the charge transaction."""
+        return self.limit_units - self.used_units
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A customer, with the budget as it was when read."""
+
+    id: str
+    name: str
+    currency: str
+    created_at: int
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key without its secret, which is shown once and stored as a hash."""
+
+    id: str
+    account_id: str
+    account_name: str
+    prefix: str
+    scopes: frozenset[Scope]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    name: str = ""
+
+    def require(self, scope: Scope, *, now: int) -> None:
+        """Let the bearer act under `scope` at `now` (microseconds), or refuse.
+
+        Raises:
+            KeyRevoked: the key was revoked.
+            KeyExpired: the key has expired.
+            Forbidden: the key is good but lacks the scope.
+        """
+        if self.revoked_at is not None:
+            raise KeyRevoked(prefix=self.prefix)
+        if self.expires_at is not None and self.expires_at <= now:
+            raise KeyExpired(prefix=self.prefix)
+        if scope not in self.scopes:
+            raise Forbidden(prefix=self.prefix, scope=scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The account's budget, and the key's own if it has one."""
+
+    account: Budget
+    key: Budget | None
+
+    @property
+    def remaining_units(self) -> int:
+        """What both budgets admit."""
+        if self.key is None:
+            return self.account.remaining_units
+        return min(self.account.remaining_units, self.key.remaining_units)

@@ -1,0 +1,130 @@
+"""Everything the vendor can refuse, as a tree. `web/errors.py` maps each class to a status and an `ErrorCode`.
+
+    VendorError
+      InvalidRequest            the request is malformed
+        TooManyItems, PayloadTooLarge, UnsupportedMediaType, UnknownModel, NotFound
+      AuthenticationError
+        UnknownKey, KeyRevoked, KeyExpired
+      Forbidden                 the key lacks the scope
+      BudgetExhausted           402: final until somebody tops up
+      PriceChanged              409: the pinned price is no longer in force
+      Unavailable               503: may succeed later
+        Overloaded, ModelUnavailable, LedgerUnavailable
+      ItemFailure               one item's own error; its neighbours go on
+
+Messages name the item and the remedy, and hold no secret and no input.
+"""
+
+from __future__ import annotations
+
+
+class VendorError(Exception):
+    """Base of every refusal."""
+
+
+class InvalidRequest(VendorError):
+    """The request is malformed; nothing was computed or billed."""
+
+
+class TooManyItems(InvalidRequest):
+    """More items than one request may hold."""
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(f"{count} items in one request; send at most {limit}")
+
+
+class PayloadTooLarge(InvalidRequest):
+    """More bytes than one request may hold."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the request body is larger than {limit_bytes} bytes; send fewer or smaller items")
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body is in no form that this endpoint reads."""
+
+
+class UnknownModel(InvalidRequest):
+    """No such model is on sale."""
+
+
+class NotFound(InvalidRequest):
+    """No such thing in this account."""
+
+
+class AuthenticationError(VendorError):
+    """The caller is not known."""
+
+
+class UnknownKey(AuthenticationError):
+    """No API key, or one that was never issued."""
+
+    def __init__(self) -> None:
+        super().__init__("no valid API key; send `Authorization: Bearer vl2v_...`")
+
+
+class KeyRevoked(AuthenticationError):
+    """The API key was revoked."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(f"API key {prefix}... is revoked; ask the vendor for a new one")
+
+
+class KeyExpired(AuthenticationError):
+    """The API key has expired."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(f"API key {prefix}... has expired; ask the vendor for a new one")
+
+
+class Forbidden(VendorError):
+    """The API key lacks a scope."""
+
+    def __init__(self, prefix: str, scope: str) -> None:
+        super().__init__(f"API key {prefix}... lacks the scope `{scope}`")
+
+
+class BudgetExhausted(VendorError):
+    """A budget cannot hold the request. Final until the limit is raised."""
+
+    def __init__(self, *, budget: str, limit_units: int, remaining_units: int, wanted_units: int) -> None:
+        super().__init__(
+            f"the {budget} budget has {remaining_units} of {limit_units} queries left and this request needs "
+            f"{wanted_units}; ask the vendor for a top-up, or send fewer new items"
+        )
+        self.budget = budget
+        self.limit_units = limit_units
+        self.remaining_units = remaining_units
+
+
+class PriceChanged(VendorError):
+    """The price that the client agreed to is no longer in force."""
+
+
+class Unavailable(VendorError):
+    """Cannot be served now; the same request may succeed after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Overloaded(Unavailable):
+    """The queue is full."""
+
+
+class ModelUnavailable(Unavailable):
+    """The model process is starting, stuck or dead."""
+
+
+class LedgerUnavailable(Unavailable):
+    """The ledger cannot be read or written, so nothing is sold."""
+
+
+class ItemFailure(VendorError):
+    """One item cannot become a vector. `code` is one of the contract's item error codes."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail

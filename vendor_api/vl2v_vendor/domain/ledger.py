@@ -1,0 +1,101 @@
+"""What goes into the ledger and what comes out of it.
+
+An item is absent, then posted, for ever. A failure leaves it absent. There are no holds: the units are known before
+the work, and the charge is one transaction after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_contract.chain import ChargedItem, LedgerEntry
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.accounts import Budgets
+
+Vector = NDArray[np.float32]
+"""`[D]` unit-norm float32 embedding, as computed and as kept for replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """An immutable version of the price of one modality of one model, per unit."""
+
+    id: int
+    model_id: str
+    modality: Modality
+    unit_price_micro: int
+    currency: str
+    valid_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaidItem:
+    """An item that was charged once. `vector` is None when it is past its retention."""
+
+    item_key: str
+    seq: int
+    fingerprint: str
+    result_sha: str
+    model_id: str
+    weights_sha: str
+    precision: str
+    preprocessing_id: str
+    vector: Vector | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged."""
+
+    item_key: str
+    fingerprint: str
+    result_sha: str
+    vector: Vector
+    units: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeOrder:
+    """One request's wish to charge its new items in one transaction."""
+
+    account_id: str
+    api_key_id: str
+    request_id: str
+    endpoint: str
+    modality: Modality
+    model_id: str
+    weights_sha: str
+    precision: str
+    preprocessing_id: str
+    price_id: int
+    items: tuple[NewItem, ...]
+    allow_partial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PostedEntry:
+    """A committed ledger entry with its hash and its items in order."""
+
+    entry: LedgerEntry
+    entry_hash: str
+    items: tuple[ChargedItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What became of a charge order.
+
+    Attributes:
+        posted: the entry, or None when every item turned out to be paid by somebody else meanwhile.
+        already_paid: items that a concurrent request paid first; they are replayed, not charged.
+        refused: keys of the items beyond the longest prefix that the budgets admit (`allow_partial` only).
+        budgets: after the charge.
+    """
+
+    posted: PostedEntry | None
+    already_paid: tuple[PaidItem, ...]
+    refused: tuple[str, ...]
+    budgets: Budgets

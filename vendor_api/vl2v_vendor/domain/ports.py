@@ -1,0 +1,205 @@
+"""What the use cases need from the world. Adapters implement these; `bootstrap` chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vl2v_contract.chain import LedgerEntry
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.accounts import Account, ApiKey, Budgets, Scope
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, PostedEntry, Price
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerHead:
+    """The end of an account's chain; `seq` 0 and the genesis hash before the first entry."""
+
+    seq: int
+    entry_hash: str
+    used_units: int
+    limit_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTotal:
+    """Charged units and money of one group, refunds taken off."""
+
+    name: str
+    units: int
+    amount_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTotals:
+    """The bill at a glance, computed from ledger rows; `head` is the end of the chain in the same snapshot."""
+
+    head: LedgerHead
+    currency: str
+    units: int
+    amount_micro: int
+    by_day: tuple[GroupTotal, ...]
+    by_model: tuple[GroupTotal, ...]
+    by_endpoint: tuple[GroupTotal, ...]
+    by_key: tuple[GroupTotal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedKey:
+    """A public signing key as published; see the contract's `PublicKey`."""
+
+    key_id: str
+    public_key: str
+    created_at: int
+    retired_at: int | None
+    predecessor_id: str | None
+    predecessor_signature: str | None
+
+
+class Ledger(Protocol):
+    """The ledger as the server uses it. Every method may raise `LedgerUnavailable`."""
+
+    @property
+    def ledger_id(self) -> str:
+        """The vendor's name for ever, whatever its URL."""
+
+    async def find_key(self, secret_sha256: str) -> ApiKey | None:
+        """The API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
+
+    async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
+        """Those of the keys that were charged before, by key."""
+
+    async def budgets(self, account_id: str, api_key_id: str) -> Budgets:
+        """The account's and the key's budgets now; an admission hint, not a promise."""
+
+    async def price(self, model_id: str, modality: Modality) -> Price:
+        """The price in force now.
+
+        Raises:
+            UnknownModel: the model has no price for this modality.
+        """
+
+    async def charge(self, order: ChargeOrder) -> Charge:
+        """Claim, debit, entry and results in ONE transaction; returns after the commit.
+
+        Raises:
+            BudgetExhausted: nothing fits (or not everything, without `allow_partial`); nothing was written.
+            PriceChanged: the price moved since admission; nothing was written.
+        """
+
+    async def head(self, account_id: str) -> LedgerHead:
+        """The end of the account's chain."""
+
+    async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
+        """Entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
+
+    async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
+        """The entry that a request made."""
+
+    async def totals(self, account_id: str) -> AccountTotals:
+        """Totals over the account's ledger rows."""
+
+    async def published_keys(self) -> list[PublishedKey]:
+        """Public signing keys, oldest first."""
+
+    async def ping(self) -> None:
+        """Check that the ledger can be written; for readiness."""
+
+
+class Accounts(Protocol):
+    """Accounts, keys and prices as the vendor's own staff use them. Every act is logged, in its own transaction.
+
+    Every method may raise `LedgerUnavailable`. An act that is given a `request_id` happens once: the same act under
+    the same id returns what the first one returned, another act under it is an `InvalidRequest`.
+    """
+
+    def create_account(
+        self, name: str, *, budget_units: int, currency: str = "EUR", request_id: str | None = None
+    ) -> Account:
+        """A new account; a budget above 0 is its first top-up entry.
+
+        Raises:
+            InvalidRequest: the name is taken or malformed, or the budget is out of range.
+        """
+
+    def find_account(self, name: str) -> Account:
+        """The account of this name.
+
+        Raises:
+            NotFound: there is none.
+        """
+
+    def accounts(self) -> list[Account]:
+        """All accounts by name."""
+
+    def create_key(
+        self,
+        account: Account,
+        *,
+        scopes: frozenset[Scope],
+        limit_units: int | None = None,
+        expires_at: int | None = None,
+        name: str = "",
+    ) -> tuple[ApiKey, str]:
+        """A new API key and its secret, which is stored as a hash only; `limit_units` gives it a budget of its own."""
+
+    def keys(self, account: Account | None = None) -> list[ApiKey]:
+        """The account's API keys, or everybody's, oldest first."""
+
+    def revoke_key(self, key_id: str) -> ApiKey:
+        """End a key, named by its id or its prefix, at once; revoking it again changes nothing.
+
+        Raises:
+            NotFound: there is no such key.
+        """
+
+    def top_up(self, account: Account, units: int, *, note: str | None = None, request_id: str | None = None) -> Account:
+        """Raise the account's limit by `units`, as a ledger entry."""
+
+    def refund(
+        self, account: Account, seq: int, units: int, note: str, *, request_id: str | None = None
+    ) -> Account:
+        """Give `units` of the charge entry `seq` back, as a ledger entry.
+
+        Raises:
+            NotFound: no charge has this seq.
+            InvalidRequest: more than the charge, less earlier refunds.
+        """
+
+    def set_price(self, model_id: str, modality: Modality, unit_price_micro: int, currency: str) -> Price:
+        """A new version of the price, in force at once."""
+
+    def ensure_prices(self, model_id: str, image_price_micro: int, text_price_micro: int, currency: str) -> None:
+        """Insert a version of each price that differs from the one in force."""
+
+    def prices(self, model_id: str | None = None) -> list[Price]:
+        """All versions of the prices of one model, or of all, oldest first."""
+
+
+class Signer(Protocol):
+    """Signs what the vendor says. Deterministic: the same entry signs to the same bytes."""
+
+    @property
+    def key_id(self) -> str:
+        """The key in use now; a charge's entry names it."""
+
+    @property
+    def published_keys(self) -> Sequence[PublishedKey]:
+        """The public halves of all keys with the chain of successors, oldest first."""
+
+    def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
+        """Base64 signature by the key that the entry names."""
+
+    def sign_head(self, head: dict[str, int | str]) -> str:
+        """Base64 signature over the canonical head by the key in use."""
+
+    def sign_recompute(self, note: dict[str, int | str]) -> str:
+        """Base64 signature over the canonical note by the key in use."""
+
+
+class Clock(Protocol):
+    """The time."""
+
+    def now(self) -> int:
+        """Microseconds since the Unix epoch, UTC."""
