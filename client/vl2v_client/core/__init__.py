@@ -1,0 +1,1 @@
+"""Values, errors and seeds that every room of the client shares. No I/O."""

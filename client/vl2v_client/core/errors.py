@@ -1,0 +1,88 @@
+"""Everything the client can stop for, as a tree; each class has the exit code that the command ends with.
+
+    ClientError                     1   something is wrong that you can mend; the message says how
+      UsageError                    2   the command's words do not fit together
+      DataError                     3   the data set or a file in it
+      VendorError                   4   the vendor refused, or cannot be reached
+        VendorUnavailable           4   may succeed later
+        NotAuthorized               5   no API key, or one that is refused
+        BudgetExhausted             6   the vendor's budget, or a local cap, cannot hold the purchase
+        VendorChanged               7   another vendor, model or price than the one agreed to
+      CacheError                    8   the local cache: disk full, locked, damaged
+      RunError                      9   the run folder: exists with other settings, incomplete, unreadable
+    `vl2v-client audit` ends with 0 clean, 1 differences found, 2 could not verify.
+
+Every message names the item and the remedy.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ClientError(Exception):
+    """Base of everything the client reports without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(ClientError):
+    """The command's words do not fit together."""
+
+    exit_code = 2
+
+
+class DataError(ClientError):
+    """The data set, or a file in it, cannot be used."""
+
+    exit_code = 3
+
+
+class VendorError(ClientError):
+    """The vendor refused, or answered what it should not.
+
+    Attributes:
+        code: the vendor's stable error code, if it sent one.
+        request_id: to quote to the vendor, if it sent one.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, code: str | None = None, request_id: str | None = None) -> None:
+        super().__init__(message if request_id is None else f"{message} (request {request_id})")
+        self.code = code
+        self.request_id = request_id
+
+
+class VendorUnavailable(VendorError):
+    """The vendor cannot be reached or asks to come back later; running the command again goes on."""
+
+
+class NotAuthorized(VendorError):
+    """No API key, or one that the vendor refuses."""
+
+    exit_code = 5
+
+
+class BudgetExhausted(VendorError):
+    """The vendor's budget, or a local cap, cannot hold the purchase. Nothing bought so far is lost."""
+
+    exit_code = 6
+
+
+class VendorChanged(VendorError):
+    """The vendor behind the URL, its model, its signing key or its price is not the one agreed to."""
+
+    exit_code = 7
+
+
+class CacheError(ClientError):
+    """The local cache cannot be read or written."""
+
+    exit_code = 8
+
+
+class RunError(ClientError):
+    """The run folder cannot be used."""
+
+    exit_code = 9

@@ -1,0 +1,17 @@
+"""How rooms tell how far they are, without knowing who looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told of each step of a phase; `cli` draws bars, tests and `--json` runs stay silent."""
+
+    def __call__(self, phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
+        """`done` of `total` steps of `phase`; `extras` are short facts to show beside the bar, such as money so far."""
+
+
+def silent(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
+    """The progress of a run that nobody watches."""

@@ -1,0 +1,60 @@
+"""The values that rooms hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGBImage = NDArray[np.uint8]
+"""`[H, W, 3]` RGB8."""
+
+EmbeddingMatrix = NDArray[np.float32]
+"""`[N, D]` unit-norm float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image of a data set."""
+
+    path: Path
+    domain: str
+    class_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTag:
+    """The price of one query, as agreed."""
+
+    price_id: int
+    unit_price_micro: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherModel:
+    """The vendor's model: what names its vectors, prices them and says how to use them."""
+
+    id: str
+    ledger_id: str
+    embedding_dim: int
+    image_size: int
+    preprocessing_id: str
+    context_length: int
+    logit_scale: float
+    logit_bias: float
+    weights_sha: str
+    precision: str
+    image_price: PriceTag
+    text_price: PriceTag
+    max_items: int
+    max_request_bytes: int
+
+
+def format_micro(amount_micro: int, currency: str) -> str:
+    """Money for people: `1_250_000, "EUR"` is `1.25 EUR`; never rounded away."""
+    whole, micro = divmod(amount_micro, 1_000_000)
+    fraction = f"{micro:06d}".rstrip("0").ljust(2, "0")
+    return f"{whole:,}.{fraction} {currency}"
