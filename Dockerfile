@@ -1,0 +1,26 @@
+# The vendor's image. Build: docker build -t vl2v-vendor .
+FROM python:3.12-slim
+
+RUN useradd --uid 10001 --create-home vl2v \
+    && mkdir -p /var/lib/vl2v && chown vl2v:vl2v /var/lib/vl2v
+
+WORKDIR /opt/vl2v
+# The dependencies change less often than the code: their layer is built from the metadata alone.
+COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
+RUN mkdir -p shared/vl2v_contract vendor_api/vl2v_vendor client/vl2v_client \
+    && touch shared/vl2v_contract/__init__.py vendor_api/vl2v_vendor/__init__.py client/vl2v_client/__init__.py \
+    && pip install --no-cache-dir '.[vendor]' \
+    && pip uninstall --yes vl2v
+COPY shared shared
+COPY vendor_api vendor_api
+COPY client client
+RUN pip install --no-cache-dir '.[vendor]'
+
+USER vl2v
+ENV VL2V_VENDOR_DATA_DIR=/var/lib/vl2v \
+    PYTHONUNBUFFERED=1
+VOLUME /var/lib/vl2v
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+CMD ["vl2v-vendor", "serve", "--host", "0.0.0.0", "--port", "8000"]
