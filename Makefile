@@ -35,9 +35,11 @@ test: install ## the whole test suite
 
 test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=client,test VENV=$(VENV)-client
-	$(VENV)-client/bin/pytest tests/contract tests/client tests/isolation/test_client_alone.py
+	$(VENV)-client/bin/python scripts/check_isolation.py client
+	$(VENV)-client/bin/pytest tests/contract tests/client
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
-	$(VENV)-vendor/bin/pytest tests/contract tests/vendor tests/isolation/test_vendor_alone.py
+	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
+	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
 
 demo: install ## the whole road on this machine: vendor, data, plan, distill, evaluate, audit
 	$(BIN)/python scripts/demo.py

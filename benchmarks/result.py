@@ -1,0 +1,93 @@
+"""The form that every benchmark's result takes: a table for people, a JSON file with machine, versions and command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "timm", "open_clip_torch", "numpy", "fastapi", "sqlalchemy", "httpx", "pillow")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """An acceptance line that the benchmark decides, with the value it measured."""
+
+    name: str
+    value: float | int | str
+    goal: str
+    met: bool
+
+
+def write_result(name: str, rows: Sequence[Mapping[str, object]], goals: Sequence[Goal], *, out: Path | None) -> Path:
+    """Print `rows` and `goals` as tables and write them to `out` (default: `benchmarks/results/<name>.json`)."""
+    path = out or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = {
+        "name": name,
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": _commit(),
+        "machine": _machine(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "rows": list(rows),
+        "goals": [asdict(goal) for goal in goals],
+    }
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    console = Console()
+    console.print(_table(name, rows))
+    for goal in goals:
+        console.print(f"{'met' if goal.met else 'NOT MET':>8}  {goal.name}: {goal.value} (goal {goal.goal})")
+    console.print(f"Written to {path}")
+    return path
+
+
+def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    table = Table(title=title)
+    for column in rows[0] if rows else ():
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    return table
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def _machine() -> dict[str, object]:
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    memory = next((int(line.split()[1]) // 2**20 for line in _read("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {"system": platform.platform(), "processor": cpu, "cores": os.cpu_count(), "memory_gib": memory}
+
+
+def _read(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
