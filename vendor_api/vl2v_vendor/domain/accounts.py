@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from vl2v_vendor.domain.errors import Forbidden, KeyExpired, KeyRevoked
+from vl2v_vendor.domain.errors import Forbidden, InvalidRequest, KeyExpired, KeyRevoked
 
 Scope = Literal["embed", "billing", "admin"]
 
 DEFAULT_SCOPES: frozenset[Scope] = frozenset({"embed", "billing"})
+
+ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+
+_MAX_NAME_LENGTH = 128
 
 SECRET_PREFIX = "vl2v_"
 _SECRET_BYTES = 32
@@ -31,6 +35,28 @@ def secret_sha256(secret: str) -> str:
 def secret_prefix(secret: str) -> str:
     """The part of a secret that may be shown and logged, 48 of its 256 bits."""
     return secret[:_PREFIX_LENGTH]
+
+
+def check_account_name(name: str) -> None:
+    """Refuse a name that a command line or a table could not show as it is.
+
+    Raises:
+        InvalidRequest: empty, too long, with spaces around it or characters that do not print.
+    """
+    if not name or len(name) > _MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
+        raise InvalidRequest(f"{name!r} is no account name; use 1 to {_MAX_NAME_LENGTH} printable characters")
+
+
+def check_scopes(scopes: frozenset[Scope]) -> None:
+    """Refuse an unknown scope and a key without any.
+
+    Raises:
+        InvalidRequest: names the unknown ones and those there are.
+    """
+    unknown = scopes - ALL_SCOPES
+    if unknown or not scopes:
+        named = ", ".join(sorted(unknown)) or "none"
+        raise InvalidRequest(f"unknown scopes: {named}; a key has one or more of {', '.join(sorted(ALL_SCOPES))}")
 
 
 @dataclass(frozen=True, slots=True)

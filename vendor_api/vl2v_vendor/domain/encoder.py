@@ -1,4 +1,4 @@
-"""The encoder port: pixels or token ids in, unit vectors out."""
+"""The model behind the counter: bytes and texts become pixels and token ids, and those become unit vectors."""
 
 from __future__ import annotations
 
@@ -34,10 +34,62 @@ class ModelInfo:
     weights_sha: str
     precision: str
     device: str
+    resize_mode: str = "shortest"
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as the model sees it.
+
+    Attributes:
+        pixels: `[S, S, 3]` RGB8 at the model's input size.
+        content_sha: the contract's name of the content.
+    """
+
+    pixels: NDArray[np.uint8]
+    content_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text as the model sees it.
+
+    Attributes:
+        token_ids: `[L]`, start and end included; a batch may be padded further with 0.
+        count: tokens of the whole text, before any cut.
+        truncated: whether the text was cut to the context length.
+    """
+
+    token_ids: NDArray[np.int64]
+    count: int
+    truncated: bool
+
+
+class ImageDecoder(Protocol):
+    """Bytes of a file to pixels. Blocking and safe to call from several threads."""
+
+    def decode(self, data: bytes) -> DecodedImage:
+        """Decode one image.
+
+        Raises:
+            ItemFailure: this image cannot be sold; the message says why and what to do.
+        """
+
+
+class Tokenizer(Protocol):
+    """A text to token ids. Blocking and safe to call from several threads."""
+
+    def tokenize(self, text: str, *, truncate: bool) -> TokenizedText:
+        """Tokenize one text.
+
+        Raises:
+            ItemFailure: the text is longer than the context and may not be cut.
+        """
 
 
 class Encoder(Protocol):
-    """The model behind the counter, usually in a process of its own. Safe to await concurrently."""
+    """The model, usually in a process of its own. Safe to await concurrently."""
 
     @property
     def info(self) -> ModelInfo:
@@ -47,12 +99,16 @@ class Encoder(Protocol):
             ModelUnavailable: it has not been loaded yet.
         """
 
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded, warm and alive."""
+
     async def encode_images(self, pixels: PixelBatch) -> VectorBatch:
         """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm.
 
         Raises:
-            Overloaded: the queue is full.
             ModelUnavailable: the model process died or is stuck; nothing was sold.
+            EncodingFailed: the model could not encode this batch, and is ready for the next.
         """
 
     async def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:

@@ -10,7 +10,9 @@
       PriceChanged              409: the pinned price is no longer in force
       Unavailable               503: may succeed later
         Overloaded, ModelUnavailable, LedgerUnavailable
+      EncodingFailed            the model refused a batch; smaller batches may pass
       ItemFailure               one item's own error; its neighbours go on
+      ModelLoadFailed           the configured model cannot be loaded; the server does not start
 
 Messages name the item and the remedy, and hold no secret and no input.
 """
@@ -119,6 +121,14 @@ class ModelUnavailable(Unavailable):
 
 class LedgerUnavailable(Unavailable):
     """The ledger cannot be read or written, so nothing is sold."""
+
+
+class EncodingFailed(VendorError):
+    """The model could not encode a batch; it is ready for the next one."""
+
+
+class ModelLoadFailed(VendorError):
+    """The configured model cannot be loaded. The message names the file or the name, and the remedy."""
 
 
 class ItemFailure(VendorError):

@@ -154,12 +154,12 @@ class Accounts(Protocol):
             NotFound: there is no such key.
         """
 
-    def top_up(self, account: Account, units: int, *, note: str | None = None, request_id: str | None = None) -> Account:
+    def top_up(
+        self, account: Account, units: int, *, note: str | None = None, request_id: str | None = None
+    ) -> Account:
         """Raise the account's limit by `units`, as a ledger entry."""
 
-    def refund(
-        self, account: Account, seq: int, units: int, note: str, *, request_id: str | None = None
-    ) -> Account:
+    def refund(self, account: Account, seq: int, units: int, note: str, *, request_id: str | None = None) -> Account:
         """Give `units` of the charge entry `seq` back, as a ledger entry.
 
         Raises:

@@ -1,0 +1,136 @@
+"""A small shop for the ledger's tests: one account with a key and a price, and builders for orders."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TypeVar
+
+import numpy as np
+from sqlalchemy import Engine
+
+from vl2v_contract.signatures import SigningKey
+from vl2v_contract.vectors import result_sha
+from vl2v_vendor.adapters.secrets import SecretSigner, StoredKey
+from vl2v_vendor.adapters.sql.accounts import SqlAccounts
+from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey
+from vl2v_vendor.domain.ledger import ChargeOrder, NewItem, Vector
+
+T = TypeVar("T")
+
+MODEL = "tiny / test"
+RETENTION_SECONDS = 30 * 86_400
+
+
+class FakeClock:
+    """A clock that a test sets; it starts at 2026-01-01 UTC."""
+
+    def __init__(self, now: int = 1_767_225_600_000_000) -> None:
+        self.time = now
+
+    def now(self) -> int:
+        return self.time
+
+
+def fixed_signer(seed: int = 1) -> SecretSigner:
+    return SecretSigner((StoredKey(SigningKey.from_seed(bytes([seed]) * 32), 1, None),))
+
+
+def item_key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def vector_of(name: str, dimension: int = 8) -> Vector:
+    """A unit vector `[dimension]` that depends on the name alone."""
+    seed = int(item_key(name)[:8], 16)
+    vector = np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def new_item(name: str, *, fingerprint: str | None = None) -> NewItem:
+    vector = vector_of(name)
+    return NewItem(item_key(name), fingerprint or item_key(f"fingerprint of {name}"), result_sha(vector), vector)
+
+
+@dataclass
+class Shop:
+    """One account, its key, and what is needed to charge it."""
+
+    engine: Engine
+    clock: FakeClock
+    signer: SecretSigner
+    accounts: SqlAccounts
+    account: Account
+    key: ApiKey
+    secret: str
+    price_id: int
+    _requests: Iterable[int] = field(default_factory=lambda: count(1))
+
+    def order(self, *names: str, allow_partial: bool = False, key: ApiKey | None = None) -> ChargeOrder:
+        """An order for one image for each name."""
+        return self.order_items(*map(new_item, names), allow_partial=allow_partial, key=key)
+
+    def order_items(self, *items: NewItem, allow_partial: bool = False, key: ApiKey | None = None) -> ChargeOrder:
+        bearer = key or self.key
+        return ChargeOrder(
+            account_id=bearer.account_id,
+            api_key_id=bearer.id,
+            request_id=f"req_{next(iter(self._requests)):024x}",
+            endpoint="/v1/embeddings/images",
+            modality="image",
+            model_id=MODEL,
+            weights_sha="a" * 64,
+            precision="fp32",
+            preprocessing_id="resize-8",
+            price_id=self.price_id,
+            items=items,
+            allow_partial=allow_partial,
+        )
+
+    @asynccontextmanager
+    async def open_ledger(self) -> AsyncIterator[SqlLedger]:
+        ledger = SqlLedger(self.engine, signer=self.signer, clock=self.clock, retention_seconds=RETENTION_SECONDS)
+        await ledger.start()
+        try:
+            yield ledger
+        finally:
+            await ledger.close()
+
+    def run(self, story: Callable[[SqlLedger], Awaitable[T]]) -> T:
+        """Run a story against a ledger that lives as long as the story."""
+
+        async def told() -> T:
+            async with self.open_ledger() as ledger:
+                return await story(ledger)
+
+        return asyncio.run(told())
+
+    def charge(self, order: ChargeOrder) -> object:
+        return self.run(lambda ledger: ledger.charge(order))
+
+    def set_price(self, unit_price_micro: int) -> int:
+        """A new price for images; returns its id."""
+        return self.accounts.set_price(MODEL, "image", unit_price_micro, "EUR").id
+
+    def used_units(self) -> int:
+        return self.accounts.find_account(self.account.name).budget.used_units
+
+
+def open_shop(engine: Engine, *, budget_units: int = 10, key_units: int | None = None) -> Shop:
+    clock = FakeClock()
+    signer = fixed_signer()
+    accounts = SqlAccounts(engine, signer=signer, clock=clock)
+    account = accounts.create_account("acme", budget_units=budget_units)
+    key, secret = accounts.create_key(account, scopes=DEFAULT_SCOPES, limit_units=key_units)
+    price = accounts.set_price(MODEL, "image", 100, "EUR")
+    return Shop(engine, clock, signer, accounts, account, key, secret, price.id)
+
+
+def without(order: ChargeOrder, **changes: object) -> ChargeOrder:
+    """The order with some fields replaced."""
+    return replace(order, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""The audit surface: what a client can check offline."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from ledger_shop import Shop, fixed_signer
+from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message, verify
+from vl2v_contract.wire.billing import Receipt
+from vl2v_vendor.adapters.secrets import StoredKey, VendorSecrets
+from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_vendor.adapters.sql.publication import WrongSecrets
+from vl2v_vendor.domain.errors import InvalidRequest, NotFound
+from vl2v_vendor.service.audit import Audit, sign_receipt
+
+
+def audit_of(shop: Shop, ledger: SqlLedger) -> Audit:
+    return Audit(ledger, shop.signer, shop.clock)
+
+
+def test_pages_are_gapless_and_end_at_the_signed_head(shop: Shop) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        for name in ("a", "b", "c"):
+            await ledger.charge(shop.order(name, f"{name} again"))
+        audit = audit_of(shop, ledger)
+        after_seq: int | None = 0
+        seen = []
+        while after_seq is not None:
+            page = await audit.statement(shop.account.id, after_seq, 3)
+            seen += [posted.entry.seq for posted in page.entries]
+            after_seq = page.next_after_seq
+        assert seen == [1, 2, 3, 4]
+        assert [len(posted.items) for posted in page.entries] == [2]
+        signed = page.signed_head
+        assert (signed.head.seq, signed.head.entry_hash) == (4, page.entries[-1].entry_hash)
+        [key] = (await audit.public_keys()).keys
+        assert verify(key.public_key, head_message(asdict(signed.head)), signed.signature)
+        assert not verify(key.public_key, head_message(asdict(replace(signed.head, used_units=0))), signed.signature)
+
+    shop.run(story)
+
+
+def test_an_empty_page_says_so(shop: Shop) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        page = await audit_of(shop, ledger).statement(shop.account.id, 1)
+        assert (page.entries, page.next_after_seq) == ((), None)
+        for after_seq, limit in ((-1, 1), (0, 0), (0, 1001)):
+            with pytest.raises(InvalidRequest):
+                await audit_of(shop, ledger).statement(shop.account.id, after_seq, limit)
+
+    shop.run(story)
+
+
+def test_a_request_can_be_looked_up_with_the_receipt_first_given(shop: Shop) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        order = shop.order("cat")
+        charge = await ledger.charge(order)
+        assert charge.posted is not None
+        record = await audit_of(shop, ledger).request(shop.account.id, order.request_id)
+        assert record.receipt == sign_receipt(shop.signer, charge.posted)
+        assert record.items == charge.posted.items
+        Receipt.model_validate(asdict(record.receipt))
+        public_key = shop.signer.published_keys[0].public_key
+        assert verify(public_key, receipt_message(record.receipt.entry.hash()), record.receipt.signature)
+        with pytest.raises(NotFound):
+            await audit_of(shop, ledger).request(shop.account.id, "req_unknown")
+        with pytest.raises(NotFound):
+            await audit_of(shop, ledger).statement("acct_unknown")
+
+    shop.run(story)
+
+
+def test_the_summary_agrees_with_the_head(shop: Shop) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        await ledger.charge(shop.order("a", "b"))
+        await ledger.charge(shop.order("c"))
+        shop.accounts.refund(shop.account, 2, 1, "blurred")
+        summary = await audit_of(shop, ledger).summary(shop.account.id)
+        totals = summary.totals
+        assert (totals.units, totals.amount_micro, summary.remaining_units) == (2, 200, 8)
+        assert totals.head.used_units == totals.units
+        for groups in (totals.by_day, totals.by_model, totals.by_endpoint, totals.by_key):
+            assert sum(group.units for group in groups) == 2
+        assert [group.name for group in totals.by_endpoint] == ["/v1/embeddings/images"]
+        assert len(totals.by_day[0].name) == len("2026-01-01")
+
+    shop.run(story)
+
+
+def test_a_new_key_signs_and_old_receipts_stay_byte_identical(shop: Shop) -> None:
+    old = StoredKey(SigningKey.from_seed(b"\x01" * 32), 1, None)
+    rotated = VendorSecrets(b"pepper", (old,)).with_new_key(now=2).signer()
+
+    async def before(ledger: SqlLedger) -> str:
+        charge = await ledger.charge(shop.order("a"))
+        assert charge.posted is not None
+        return sign_receipt(shop.signer, charge.posted).signature
+
+    signature = shop.run(before)
+    shop.signer = rotated
+
+    async def after(ledger: SqlLedger) -> None:
+        charge = await ledger.charge(shop.order("b"))
+        assert charge.posted is not None
+        assert charge.posted.entry.signing_key_id == rotated.key_id
+        [_, first, second] = await ledger.entries(shop.account.id, after_seq=0, limit=10)
+        assert sign_receipt(rotated, first).signature == signature
+        [old_key, new_key] = await ledger.published_keys()
+        assert (old_key.retired_at, new_key.retired_at, new_key.predecessor_id) == (2, None, old_key.key_id)
+        assert new_key.predecessor_signature is not None
+        assert verify(old_key.public_key, successor_message(new_key.public_key), new_key.predecessor_signature)
+        assert verify(new_key.public_key, receipt_message(second.entry_hash), sign_receipt(rotated, second).signature)
+
+    shop.run(after)
+
+
+def test_secrets_of_another_database_are_refused(shop: Shop) -> None:
+    shop.charge(shop.order("a"))
+    shop.signer = fixed_signer(seed=2)
+    with pytest.raises(WrongSecrets):
+        shop.run(lambda ledger: ledger.ping())

@@ -1,0 +1,150 @@
+"""The staff's commands: keys, accounts, prices, ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from sqlalchemy import text
+from typer.testing import CliRunner, Result
+
+from ledger_shop import Shop
+from vl2v_vendor.adapters.sql.engine import open_engine, writing
+from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_vendor.cli import accounts, keys, ledger, prices
+from vl2v_vendor.domain.accounts import secret_sha256
+from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Runs `vl2v-vendor` on a machine where nothing was ever run; refusals come out as they are raised."""
+    for name in [name for name in os.environ if name.startswith("VL2V_VENDOR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    app = typer.Typer()
+    for module in (accounts, keys, ledger, prices):
+        app.add_typer(module.app, name=module.__name__.rpartition(".")[2])
+
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, arguments)
+        if isinstance(result.exception, VendorError):
+            raise result.exception
+        return result
+
+    return run
+
+
+def parsed(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_one_command_on_a_fresh_machine_makes_database_secrets_account_and_key(
+    command: Command, tmp_path: Path
+) -> None:
+    result = command("keys", "create", "--account", "acme", "--budget", "10000")
+    assert result.exit_code == 0
+    secret = result.stdout.strip()
+    assert (secret[:5], len(secret)) == ("vl2v_", 48)
+    assert "10000 of 10000" in result.stderr
+    folder = tmp_path / "vl2v"
+    assert stat.S_IMODE((folder / "vendor-secrets.json").stat().st_mode) == 0o600
+    assert secret.encode() not in (folder / "vendor.db").read_bytes()
+    [key] = parsed(command("keys", "list", "--json"))
+    assert (key["prefix"], key["scopes"], key["account_name"]) == (secret[:13], ["billing", "embed"], "acme")
+
+
+def test_a_budget_for_an_account_that_exists_is_refused_with_the_remedy(command: Command) -> None:
+    command("accounts", "create", "acme", "--budget", "5")
+    with pytest.raises(InvalidRequest, match="accounts topup acme"):
+        command("keys", "create", "--account", "acme", "--budget", "5")
+    issued = parsed(command("keys", "create", "--account", "acme", "--key-budget", "2", "--scopes", "embed", "--json"))
+    assert issued["key"]["scopes"] == ["embed"]
+    assert issued["account"]["budget"] == {"limit_units": 5, "used_units": 0}
+
+
+def test_top_up_twice_under_one_request_id_counts_once(command: Command) -> None:
+    command("accounts", "create", "acme", "--budget", "5")
+    for _ in range(2):
+        account = parsed(command("accounts", "topup", "acme", "7", "--request-id", "invoice-7", "--json"))
+        assert account["budget"]["limit_units"] == 12
+    assert "12" in command("accounts", "list").stdout
+    with pytest.raises(NotFound, match="accounts create nobody"):
+        command("accounts", "topup", "nobody", "7")
+
+
+def test_a_key_is_revoked_by_its_prefix(command: Command) -> None:
+    secret = command("keys", "create", "--account", "acme", "--budget", "5", "--expires", "0.5").stdout.strip()
+    assert "valid" in command("keys", "list", "--account", "acme").stdout
+    command("keys", "revoke", secret[:13])
+    assert "revoked" in command("keys", "list").stdout
+
+
+def test_prices_are_listed_as_versions(command: Command) -> None:
+    command("prices", "set", "tiny", "image", "100")
+    command("prices", "set", "tiny", "image", "120", "--currency", "USD")
+    versions = parsed(command("prices", "list", "--model", "tiny", "--json"))
+    assert [(price["unit_price_micro"], price["currency"]) for price in versions] == [(100, "EUR"), (120, "USD")]
+    assert "120" in command("prices", "list").stdout
+
+
+def test_verify_says_so_and_exits_with_1_when_the_books_do_not_add_up(command: Command, tmp_path: Path) -> None:
+    command("accounts", "create", "acme", "--budget", "5")
+    assert parsed(command("ledger", "verify", "--json"))["entries"] == 1
+    assert "clean" in command("ledger", "verify").stdout
+    engine = open_engine(f"sqlite:///{tmp_path / 'vl2v' / 'vendor.db'}")
+    with writing(engine).begin() as connection:
+        connection.execute(text("UPDATE budgets SET limit_units = 6"))
+    engine.dispose()
+    result = command("ledger", "verify")
+    assert result.exit_code == 1
+    assert "budget_mismatch" in result.stdout
+    result = command("ledger", "verify", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["problem_count"]) == (1, 1)
+
+
+def test_prune_counts_what_it_deletes(command: Command) -> None:
+    assert parsed(command("ledger", "prune", "--json")) == {"pruned": 0}
+
+
+def test_commands_work_beside_a_running_ledger(command: Command, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl2v_vendor.adapters.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
+    url = shop.engine.url.render_as_string(hide_password=False)
+
+    async def story(running: SqlLedger) -> None:
+        purchases = asyncio.create_task(buy(running))
+        result = await asyncio.to_thread(command, "accounts", "topup", "acme", "20", "--database", url)
+        assert result.exit_code == 0
+        result = await asyncio.to_thread(command, "keys", "create", "--account", "acme", "--database", url)
+        await purchases
+        assert await running.find_key(secret_sha256(result.stdout.strip())) is not None
+        assert (await running.head(shop.account.id)).limit_units == 30
+
+    async def buy(running: SqlLedger) -> None:
+        for number in range(10):
+            await running.charge(shop.order(f"image {number}"))
+
+    shop.run(story)
+    assert command("ledger", "verify", "--database", url).exit_code == 0
+
+
+def test_the_commands_load_no_model_and_no_web_framework() -> None:
+    program = (
+        "import sys, vl2v_vendor.cli.keys, vl2v_vendor.cli.accounts, vl2v_vendor.cli.prices, vl2v_vendor.cli.ledger;"
+        "sys.exit(','.join({'torch', 'open_clip', 'fastapi', 'PIL', 'alembic'} & set(sys.modules)) or 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

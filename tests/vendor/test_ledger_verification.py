@@ -1,0 +1,101 @@
+"""`ledger verify`: clean books are clean, and each kind of tampering is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Connection, NullPool, create_engine, text
+
+from ledger_shop import Shop, item_key
+from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
+from vl2v_vendor.adapters.sql.retention import prune_results
+from vl2v_vendor.adapters.sql.scan import SqlScan, open_scan
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
+from vl2v_vendor.service.verification import VerificationReport, verify_ledger
+
+
+def verified(shop: Shop) -> VerificationReport:
+    with open_scan(shop.engine) as scan:
+        return verify_ledger(scan)
+
+
+@contextmanager
+def tampered(shop: Shop, *statements: str) -> Iterator[Connection]:
+    """Books changed as an administrator could with tools of their own: no foreign keys, no triggers; then undone."""
+    engine = create_engine(shop.engine.url, poolclass=NullPool)
+    with engine.connect() as connection:
+        if is_postgresql(connection):
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+        else:
+            connection.exec_driver_sql("BEGIN")
+            for (name,) in connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
+                connection.execute(text(f"DROP TRIGGER {name}"))
+        for statement in statements:
+            connection.execute(text(statement))
+        yield connection
+        connection.rollback()
+
+
+def found(shop: Shop, *statements: str) -> set[str]:
+    """The codes of the problems that `ledger verify` finds in books so changed."""
+    with tampered(shop, *statements) as connection:
+        return {problem.code for problem in verify_ledger(SqlScan(connection)).problems}
+
+
+@pytest.fixture
+def sold(shop: Shop) -> Shop:
+    """Entries: 1 top-up, 2 charge of two, 3 charge by another key, 4 refund, 5 top-up."""
+    other, _ = shop.accounts.create_key(shop.account, scopes=DEFAULT_SCOPES, limit_units=5)
+    shop.charge(shop.order("a", "b"))
+    shop.charge(shop.order("c", key=other))
+    shop.accounts.refund(shop.account, 2, 1, "blurred")
+    shop.accounts.top_up(shop.account, 5)
+    shop.accounts.create_account("empty", budget_units=0)
+    return shop
+
+
+def test_honest_books_are_clean(sold: Shop) -> None:
+    report = verified(sold)
+    assert report.problems == []
+    assert (report.accounts, report.entries, report.items) == (2, 5, 3)
+
+
+TAMPERING = {
+    "UPDATE ledger SET note = 'x' WHERE seq = 4": {"hash_mismatch"},
+    "UPDATE ledger SET amount_micro = 1 WHERE seq = 2": {"hash_mismatch", "amount_mismatch"},
+    "UPDATE ledger SET unit_price_micro = 1 WHERE seq = 3": {"hash_mismatch", "amount_mismatch", "price_mismatch"},
+    "UPDATE ledger SET prev_hash = entry_hash WHERE seq = 3": {"hash_mismatch", "chain_break"},
+    "UPDATE ledger SET created_at = 1 WHERE seq = 3": {"hash_mismatch", "time_went_back"},
+    "UPDATE ledger SET units = 2 WHERE kind = 'refund'": {
+        "hash_mismatch",
+        "amount_mismatch",
+        "running_total",
+        "budget_mismatch",
+    },
+    "UPDATE prices SET unit_price_micro = 99": {"price_mismatch"},
+    "UPDATE charge_items SET result_sha = item_key WHERE idx = 1": {"items_mismatch", "result_mismatch"},
+    "UPDATE charge_items SET units = 2 WHERE idx = 1": {"items_mismatch", "units_mismatch"},
+    "DELETE FROM charge_items WHERE idx = 1": {"items_mismatch", "units_mismatch"},
+    "UPDATE charge_items SET seq = 99 WHERE seq = 3": {"items_mismatch", "units_mismatch", "orphan_item"},
+    "UPDATE budgets SET used_units = 1 WHERE used_units = 2": {"budget_mismatch"},
+    "UPDATE budgets SET used_units = 2 WHERE api_key_id IS NOT NULL": {"budget_mismatch"},
+    "UPDATE budgets SET last_seq = 4 WHERE last_seq = 5": {"head_mismatch"},
+    "UPDATE results SET vector = substr(vector, 5)": {"result_mismatch"},
+    "DELETE FROM ledger WHERE seq = 1": {"gap_in_seq", "chain_break", "running_total", "budget_mismatch"},
+    "DELETE FROM ledger WHERE seq = 5": {"head_mismatch", "budget_mismatch"},
+}
+
+
+def test_tampering_is_named(sold: Shop) -> None:
+    assert {statement: found(sold, statement) for statement in TAMPERING} == TAMPERING
+    assert verified(sold).clean
+
+
+def test_pruning_deletes_expired_vectors_only_and_keeps_the_books_clean(sold: Shop) -> None:
+    assert prune_results(sold.engine, sold.clock) == 0
+    with writing(sold.engine).begin() as connection:
+        connection.execute(text("UPDATE results SET expires_at = 1 WHERE item_key <> :kept"), {"kept": item_key("c")})
+    assert prune_results(sold.engine, sold.clock) == 2
+    assert verified(sold).clean

@@ -1,0 +1,224 @@
+"""The group-commit writer: neighbours, cancelled callers, and a database that goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+from sqlalchemy import event, text
+
+from ledger_shop import Shop, item_key, without
+from vl2v_vendor.adapters.sql import writer as writer_module
+from vl2v_vendor.adapters.sql.charging import ChargeTransaction
+from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
+from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_vendor.adapters.sql.scan import open_scan
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
+from vl2v_vendor.domain.errors import BudgetExhausted, LedgerUnavailable, PriceChanged
+from vl2v_vendor.domain.ledger import Charge
+from vl2v_vendor.service.verification import verify_ledger
+
+
+class Gate(ChargeTransaction):
+    """A charge that waits at its first step, so that a test can queue others behind it."""
+
+    entered = threading.Event()
+    opened = threading.Event()
+
+    def lock_account(self, order):  # type: ignore[no-untyped-def]
+        self.entered.set()
+        assert self.opened.wait(5)
+        return super().lock_account(order)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Gate]]:
+    Gate.entered.clear()
+    Gate.opened.clear()
+    monkeypatch.setattr("vl2v_vendor.adapters.sql.ledger.ChargeTransaction", Gate)
+    yield Gate
+    Gate.opened.set()
+
+
+async def entered(gate: type[Gate]) -> None:
+    await asyncio.to_thread(gate.entered.wait, 5)
+
+
+def test_what_waits_is_written_in_one_transaction(shop: Shop, gate: type[Gate]) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        commits: list[object] = []
+        event.listen(shop.engine, "commit", commits.append)
+        first = asyncio.create_task(ledger.charge(shop.order("first")))
+        await entered(gate)
+        rest = [asyncio.create_task(ledger.charge(shop.order(f"image {number}"))) for number in range(5)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(first, *rest)
+        assert len(commits) == 2
+
+    shop.run(story)
+    assert shop.used_units() == 6
+
+
+def test_a_refused_order_leaves_its_neighbours_alone(shop: Shop, gate: type[Gate]) -> None:
+    async def story(ledger: SqlLedger) -> Sequence[object]:
+        orders = [
+            shop.order("a"),
+            shop.order(*(f"image {number}" for number in range(20))),
+            without(shop.order("b"), price_id=999),
+            without(shop.order("c"), request_id=shop.order("d").request_id),
+            shop.order("e"),
+        ]
+        orders.append(without(shop.order("f"), request_id=orders[0].request_id))
+        waiting = [asyncio.create_task(ledger.charge(order)) for order in orders]
+        await entered(gate)
+        gate.opened.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    kinds = [type(outcome) for outcome in shop.run(story)]
+    assert kinds == [Charge, BudgetExhausted, PriceChanged, Charge, Charge, LedgerUnavailable]
+    assert shop.used_units() == 3
+
+
+def test_keys_that_take_turns_in_a_group_see_each_other(shop: Shop, gate: type[Gate]) -> None:
+    other, _ = shop.accounts.create_key(shop.account, scopes=DEFAULT_SCOPES, limit_units=2)
+
+    async def story(ledger: SqlLedger) -> Sequence[object]:
+        keys = [shop.key, other, shop.key, other, other, shop.key]
+        orders = [shop.order(f"image {number}", key=key) for number, key in enumerate(keys)]
+        waiting = [asyncio.create_task(ledger.charge(order)) for order in orders]
+        await entered(gate)
+        gate.opened.set()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        budgets = await ledger.budgets(shop.account.id, other.id)
+        assert budgets.key is not None
+        assert (budgets.account.used_units, budgets.key.used_units) == (5, 2)
+        return outcomes
+
+    outcomes = shop.run(story)
+    assert [type(outcome) for outcome in outcomes] == [Charge, Charge, Charge, Charge, BudgetExhausted, Charge]
+    with open_scan(shop.engine) as scan:
+        assert verify_ledger(scan).problems == []
+
+
+def test_a_caller_that_leaves_before_its_turn_is_not_billed(shop: Shop, gate: type[Gate]) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        first = asyncio.create_task(ledger.charge(shop.order("first")))
+        await entered(gate)
+        queued = asyncio.create_task(ledger.charge(shop.order("second")))
+        await asyncio.sleep(0)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        gate.opened.set()
+        await first
+        await ledger.ping()
+        assert await ledger.find_paid(shop.account.id, [item_key("second")]) == {}
+
+    shop.run(story)
+    assert shop.used_units() == 1
+
+
+def test_a_caller_that_leaves_during_its_charge_is_billed_and_breaks_nothing(shop: Shop, gate: type[Gate]) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        leaving = asyncio.create_task(ledger.charge(shop.order("cat")))
+        await entered(gate)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        gate.opened.set()
+        await ledger.ping()
+        assert item_key("cat") in await ledger.find_paid(shop.account.id, [item_key("cat")])
+        await ledger.charge(shop.order("dog"))
+
+    shop.run(story)
+    assert shop.used_units() == 2
+
+
+def test_a_failed_commit_bills_nobody_and_the_next_group_succeeds(shop: Shop) -> None:
+    def fail(_connection: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def story(ledger: SqlLedger) -> None:
+        event.listen(shop.engine, "commit", fail)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.charge(shop.order("cat"))
+        event.remove(shop.engine, "commit", fail)
+        assert await ledger.find_paid(shop.account.id, [item_key("cat")]) == {}
+        await ledger.charge(shop.order("cat"))
+
+    shop.run(story)
+    assert shop.used_units() == 1
+
+
+def test_a_locked_ledger_refuses_in_time_and_recovers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that holds the write lock (SQLite), or the account's row (PostgreSQL)."""
+
+    async def story(ledger: SqlLedger) -> None:
+        loop = asyncio.get_running_loop()
+        with writing(shop.engine).begin() as holder:
+            if is_postgresql(holder):
+                holder.execute(text("SELECT * FROM budgets FOR UPDATE"))
+            began = loop.time()
+            refused = await asyncio.gather(
+                *(ledger.charge(shop.order(f"image {number}")) for number in range(3)), return_exceptions=True
+            )
+            assert loop.time() - began < 2.5
+        assert [type(outcome) for outcome in refused] == [LedgerUnavailable] * 3
+        await ledger.charge(shop.order("cat"))
+
+    shop.run(story)
+    # An order that was given up may still be written once the lock is free; it is then paid and replayable.
+    assert shop.used_units() >= 1
+
+
+def test_the_writer_reconnects_by_itself(shop: Shop) -> None:
+    if not is_postgresql(shop.engine):
+        pytest.skip("SQLite has no connection to lose")
+
+    async def story(ledger: SqlLedger) -> None:
+        await ledger.charge(shop.order("a"))
+        with shop.engine.begin() as connection:
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            )
+        with pytest.raises(LedgerUnavailable):
+            await ledger.charge(shop.order("b"))
+        await ledger.charge(shop.order("b"))
+        assert len(await ledger.find_paid(shop.account.id, [item_key("a"), item_key("b")])) == 2
+
+    shop.run(story)
+    assert shop.used_units() == 2
+
+
+def test_a_group_is_bounded(shop: Shop, gate: type[Gate], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "MAX_GROUP_ITEMS", 2)
+
+    async def story(ledger: SqlLedger) -> None:
+        commits: list[object] = []
+        event.listen(shop.engine, "commit", commits.append)
+        first = asyncio.create_task(ledger.charge(shop.order("first")))
+        await entered(gate)
+        rest = [asyncio.create_task(ledger.charge(shop.order(f"image {number}"))) for number in range(4)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(first, *rest)
+        assert len(commits) == 3
+
+    shop.run(story)
+
+
+def test_close_writes_what_is_queued_and_refuses_the_rest(shop: Shop) -> None:
+    async def story() -> None:
+        async with shop.open_ledger() as ledger:
+            queued = asyncio.create_task(ledger.charge(shop.order("cat")))
+            await asyncio.sleep(0)
+        assert (await queued).posted is not None
+        with pytest.raises(LedgerUnavailable):
+            await ledger.charge(shop.order("dog"))
+
+    asyncio.run(story())
+    assert shop.used_units() == 1

@@ -1,0 +1,33 @@
+"""One server per SQLite database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vl2v_vendor.adapters.lock_file import ServerAlreadyRunning, ServerLock
+
+
+def test_a_second_server_is_told_who_the_first_is(tmp_path: Path) -> None:
+    path = tmp_path / "vendor.db.lock"
+    with ServerLock(path), pytest.raises(ServerAlreadyRunning, match=f"process {os.getpid()}"), ServerLock(path):
+        pass
+    with ServerLock(path):
+        pass
+
+
+def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
+    path = tmp_path / "vendor.db.lock"
+    hold_and_die = (
+        "import os, sys, pathlib; from vl2v_vendor.adapters.lock_file import ServerLock;"
+        "ServerLock(pathlib.Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    died = subprocess.run([sys.executable, "-c", hold_and_die, str(path)], env=environment, check=False)
+    assert died.returncode == -9
+    with ServerLock(path):
+        assert path.read_text() == f"{os.getpid()}\n"

@@ -1,0 +1,1 @@
+"""The world outside: SQL, files, images, models, time."""

@@ -1,0 +1,87 @@
+"""The log of the staff's acts, which also makes them idempotent: an act under a known id is not done again."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from vl2v_contract.canonical import JSONValue, canonical_json
+from vl2v_vendor.adapters.sql.engine import database_now, is_postgresql, writing
+from vl2v_vendor.adapters.sql.tables import admin_log
+from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
+from vl2v_vendor.domain.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is asked for. `parameters` identify the act when it is tried again, and are logged: no secrets."""
+
+    name: str
+    parameters: Mapping[str, JSONValue]
+    account_id: str | None = None
+    request_id: str | None = None
+
+
+Outcome = Mapping[str, Any]
+Work = Callable[[Connection, str, int], Outcome]
+"""Does an act, given its request id and the database's time; returns what is logged as its outcome."""
+
+
+def perform(engine: Engine, clock: Clock, act: Act, work: Work) -> Outcome:
+    """Do and log an act in one transaction, unless its request id was done before; then return that outcome.
+
+    Raises:
+        InvalidRequest: the request id belongs to another act.
+        LedgerUnavailable: the database cannot be written.
+    """
+    request_id = act.request_id or f"adm_{secrets.token_hex(12)}"
+    try:
+        parameters = canonical_json(act.parameters).decode("utf-8")
+    except ValueError as error:
+        raise InvalidRequest(f"a parameter of {act.name} is out of range: {error}") from error
+    try:
+        with writing(engine).begin() as connection:
+            _lock(connection, request_id)
+            earlier = _earlier_outcome(connection, request_id, act.name, parameters)
+            if earlier is not None:
+                return earlier
+            now = database_now(connection, clock)
+            outcome = work(connection, request_id, now)
+            row = {
+                "request_id": request_id,
+                "act": act.name,
+                "account_id": outcome.get("account_id", act.account_id),
+                "parameters": parameters,
+                "outcome": canonical_json(dict(outcome)).decode("utf-8"),
+                "created_at": now,
+            }
+            connection.execute(insert(admin_log).values(row))
+            return outcome
+    except IntegrityError as error:
+        raise InvalidRequest(f"the act clashes with an earlier one: {error.orig}") from error
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(f"the ledger database cannot be written ({type(error).__name__}); try again") from error
+
+
+def _lock(connection: Connection, request_id: str) -> None:
+    """Two tries of one act at once: the second waits for the first. SQLite has one writer anyway."""
+    if is_postgresql(connection):
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 0))"), {"id": request_id})
+
+
+def _earlier_outcome(connection: Connection, request_id: str, act: str, parameters: str) -> Outcome | None:
+    row = connection.execute(select(admin_log).where(admin_log.c.request_id == request_id)).one_or_none()
+    if row is None:
+        return None
+    if (row.act, row.parameters) != (act, parameters):
+        raise InvalidRequest(
+            f"request id {request_id} was used for another act ({row.act}); give each act an id of its own"
+        )
+    outcome: Outcome = json.loads(row.outcome)
+    return outcome

@@ -1,0 +1,127 @@
+"""Opening the database: the same durability and locking rules on every connection.
+
+SQLite runs in WAL mode with `synchronous=FULL`. The driver's own transaction handling is off: a "begin" event emits
+`BEGIN IMMEDIATE` for writers, since a deferred transaction that reads and then writes fails at once with "database is
+locked", whatever the busy timeout. PostgreSQL runs at READ COMMITTED; the charge takes row locks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from sqlite3 import Connection as SqliteConnection
+from sqlite3 import OperationalError
+from time import monotonic, sleep
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Engine, cast, create_engine, event, extract, func, make_url, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.domain.ports import Clock
+
+LOCK_WAIT_SECONDS = 1.0
+"""How long a server's statement waits for another writer: the ledger must refuse within 2 s."""
+
+STAFF_LOCK_WAIT_SECONDS = 30.0
+"""How long a command line tool waits beside a busy server, whose groups follow each other closely."""
+
+_WRITER_OPTION = "vl2v_writer"
+
+
+class DatabaseError(VendorError):
+    """The database URL is of no use."""
+
+
+def open_engine(database_url: str, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> Engine:
+    """Engine for `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`; connects to nothing yet.
+
+    The parent folder of a SQLite file is made.
+
+    Raises:
+        DatabaseError: not a URL, or of another kind of database.
+    """
+    url = _parse(database_url)
+    if url.get_backend_name() == "postgresql":
+        return create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            connect_args={
+                "options": f"-c lock_timeout={int(lock_wait_seconds * 1000)} -c synchronous_commit=on",
+                "connect_timeout": 5,
+                # A server that vanished without a word is given up, so that the writer connects again.
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 5000,
+            },
+            pool_pre_ping=True,
+            pool_timeout=lock_wait_seconds,
+        )
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise DatabaseError("a ledger needs a file: use a database URL like `sqlite:////srv/vl2v/vendor.db`")
+    Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url.set(database=str(Path(url.database).expanduser())),
+        connect_args={"timeout": lock_wait_seconds, "isolation_level": None},
+        pool_timeout=lock_wait_seconds,
+    )
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def writing(engine: Engine) -> Engine:
+    """The same engine and pool, whose transactions take the write lock at once."""
+    return engine.execution_options(**{_WRITER_OPTION: True})
+
+
+def is_postgresql(engine: Engine | Connection) -> bool:
+    """Whether row locks, advisory locks and a clock of its own are there."""
+    return engine.dialect.name == "postgresql"
+
+
+def database_now(connection: Connection, clock: Clock) -> int:
+    """The database's clock, in microseconds: replicas share PostgreSQL's, SQLite's is the process's own."""
+    if not is_postgresql(connection):
+        return clock.now()
+    microseconds = extract("epoch", func.clock_timestamp()) * 1_000_000
+    return int(connection.execute(select(cast(microseconds, BigInteger))).scalar_one())
+
+
+def _parse(database_url: str) -> URL:
+    try:
+        url = make_url(database_url)
+        backend = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise DatabaseError("the database URL cannot be read; it looks like `sqlite:////srv/vl2v/vendor.db`") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise DatabaseError(f"no ledger on `{backend}`; use `sqlite` or `postgresql`")
+    return url
+
+
+def _configure_sqlite(connection: SqliteConnection, _record: Any) -> None:
+    cursor = connection.cursor()
+    _enter_wal(cursor.execute)
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    # REPLACE deletes without firing the append-only triggers unless triggers are recursive.
+    cursor.execute("PRAGMA recursive_triggers=ON")
+    cursor.close()
+
+
+def _enter_wal(execute: Any) -> None:
+    """Set WAL; the very first switch of a new file does not always honour the busy timeout, so wait here."""
+    deadline = monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            execute("PRAGMA journal_mode=WAL")
+            return
+        except OperationalError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.01)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writer = connection.get_execution_options().get(_WRITER_OPTION, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")

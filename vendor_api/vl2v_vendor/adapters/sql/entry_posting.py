@@ -1,0 +1,173 @@
+"""Entries that the staff make: top-ups raise the limit, refunds give units back. Both extend the account's chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from vl2v_contract.canonical import MAX_INTEGER
+from vl2v_contract.chain import LedgerEntry
+from vl2v_vendor.adapters.sql.publication import publish_keys, read_ledger_id
+from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, entry_row, to_entry
+from vl2v_vendor.adapters.sql.statements import lock_budgets
+from vl2v_vendor.adapters.sql.tables import budgets, ledger
+from vl2v_vendor.domain.errors import InvalidRequest, NotFound
+from vl2v_vendor.domain.ports import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """Who posts, when, and under which request id."""
+
+    signer: Signer
+    account_id: str
+    request_id: str
+    now: int
+
+
+def post_top_up(connection: Connection, posting: Posting, units: int, note: str | None) -> LedgerEntry:
+    """Raise the account's limit by `units`.
+
+    Raises:
+        InvalidRequest: not a positive number of units, or the limit would leave 53 bits.
+    """
+    account = _lock(connection, posting.account_id, None)
+    if units <= 0 or account.limit_units + units > MAX_INTEGER:
+        raise InvalidRequest(
+            f"a top-up of {units} units is out of range; give a positive number, with a new limit below 2**53"
+        )
+    entry = LedgerEntry(
+        ledger_id=read_ledger_id(connection),
+        account_id=posting.account_id,
+        seq=account.last_seq + 1,
+        kind="topup",
+        request_id=posting.request_id,
+        api_key_id=None,
+        endpoint=None,
+        modality=None,
+        model_id=None,
+        weights_sha=None,
+        precision=None,
+        preprocessing_id=None,
+        units=units,
+        price_id=None,
+        unit_price_micro=0,
+        amount_micro=0,
+        currency=account.currency,
+        items_hash=None,
+        ref_seq=None,
+        note=note,
+        used_units=account.used_units,
+        limit_units=account.limit_units + units,
+        created_at=max(posting.now, account.last_created_at),
+        signing_key_id=posting.signer.key_id,
+        prev_hash=account.head_hash,
+    )
+    _append(connection, posting.signer, account.budget_id, entry)
+    return entry
+
+
+def post_refund(connection: Connection, posting: Posting, seq: int, units: int, note: str) -> LedgerEntry:
+    """Give `units` of the charge `seq` back, to the account's budget and to the key's if it has one.
+
+    The entry repeats what the charge says of key, endpoint, model and price, so that totals by any
+    of these subtract it.
+
+    Raises:
+        NotFound: no charge has this seq.
+        InvalidRequest: not a positive number of units, or more than the charge has left.
+    """
+    charge = _read_charge(connection, posting.account_id, seq)
+    account = _lock(connection, posting.account_id, charge.api_key_id)
+    left_units = charge.units - _refunded_units(connection, posting.account_id, seq)
+    if not 0 < units <= left_units:
+        raise InvalidRequest(
+            f"{units} units cannot be refunded of entry {seq}: {left_units} of its {charge.units} are left"
+        )
+    entry = LedgerEntry(
+        ledger_id=charge.ledger_id,
+        account_id=charge.account_id,
+        seq=account.last_seq + 1,
+        kind="refund",
+        request_id=posting.request_id,
+        api_key_id=charge.api_key_id,
+        endpoint=charge.endpoint,
+        modality=charge.modality,
+        model_id=charge.model_id,
+        weights_sha=charge.weights_sha,
+        precision=charge.precision,
+        preprocessing_id=charge.preprocessing_id,
+        units=units,
+        price_id=charge.price_id,
+        unit_price_micro=charge.unit_price_micro,
+        amount_micro=units * charge.unit_price_micro,
+        currency=charge.currency,
+        items_hash=None,
+        ref_seq=seq,
+        note=note,
+        used_units=account.used_units - units,
+        limit_units=account.limit_units,
+        created_at=max(posting.now, account.last_created_at),
+        signing_key_id=posting.signer.key_id,
+        prev_hash=account.head_hash,
+    )
+    _append(connection, posting.signer, account.budget_id, entry)
+    if account.key_budget_id is not None:
+        credited = budgets.c.used_units - units
+        connection.execute(update(budgets).where(budgets.c.id == account.key_budget_id).values(used_units=credited))
+    return entry
+
+
+@dataclass(frozen=True, slots=True)
+class _LockedAccount:
+    budget_id: int
+    key_budget_id: int | None
+    limit_units: int
+    used_units: int
+    last_seq: int
+    head_hash: str
+    last_created_at: int
+    currency: str
+
+
+def _lock(connection: Connection, account_id: str, api_key_id: str | None) -> _LockedAccount:
+    rows = connection.execute(lock_budgets(), {"account_id": account_id, "api_key_id": api_key_id}).all()
+    if not rows:
+        raise NotFound(f"no account {account_id}")
+    account = rows[0]
+    return _LockedAccount(account.id, rows[1].id if len(rows) > 1 else None, *account[1:])
+
+
+def _read_charge(connection: Connection, account_id: str, seq: int) -> LedgerEntry:
+    query = select(*ENTRY_COLUMNS).where(
+        ledger.c.account_id == account_id, ledger.c.seq == seq, ledger.c.kind == "charge"
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"entry {seq} is no charge of this account; see the statement for its charges")
+    return to_entry(row)[0]
+
+
+def _refunded_units(connection: Connection, account_id: str, seq: int) -> int:
+    query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
+        ledger.c.account_id == account_id, ledger.c.kind == "refund", ledger.c.ref_seq == seq
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _append(connection: Connection, signer: Signer, budget_id: int, entry: LedgerEntry) -> None:
+    publish_keys(connection, signer)
+    entry_hash = entry.hash()
+    connection.execute(
+        update(budgets)
+        .where(budgets.c.id == budget_id)
+        .values(
+            limit_units=entry.limit_units,
+            used_units=entry.used_units,
+            last_seq=entry.seq,
+            head_hash=entry_hash,
+            last_created_at=entry.created_at,
+        )
+    )
+    connection.execute(insert(ledger).values(entry_row(entry, entry_hash)))

@@ -1,0 +1,243 @@
+"""Group commit: one thread and one connection write everything that waits, in one transaction, with one fsync.
+
+There is no timer. While a group commits the next one gathers, so the group grows with the load and a lone order
+waits for nobody. Each order has a savepoint of its own: a refused one leaves its neighbours alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from vl2v_vendor.adapters.sql.charging import ChargeTransaction
+from vl2v_vendor.adapters.sql.engine import writing
+from vl2v_vendor.adapters.sql.statements import Cursor
+from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder
+
+MAX_GROUP_ITEMS = 1024
+"""A group takes no further order beyond this many items, so that nobody waits long behind a large one."""
+
+DEADLINE_SECONDS = 1.9
+"""After this a caller is told that the ledger is unavailable, whatever the database does."""
+
+_CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
+_NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
+
+BeginCharging = Callable[[Connection, Cursor], ChargeTransaction]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """An order, or None for a mere probe of the database, and who waits for it."""
+
+    order: ChargeOrder | None
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Charge | None] = field(repr=False)
+
+    @property
+    def account_id(self) -> str:
+        return self.order.account_id if self.order else ""
+
+
+_Outcome = Charge | Exception | None
+
+
+class GroupWriter:
+    """The one writer of a server process.
+
+    Args:
+        engine: the thread takes a connection of its own from it.
+        begin_charging: makes the charge steps for a transaction that has just begun.
+    """
+
+    def __init__(self, engine: Engine, begin_charging: BeginCharging) -> None:
+        self._engine = writing(engine)
+        self._driver = engine.dialect.loaded_dbapi
+        self._begin_charging = begin_charging
+        self._queue: SimpleQueue[_Waiter | None] = SimpleQueue()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread; it connects when the first order arrives."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is queued, then end the thread. Blocks."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    async def charge(self, order: ChargeOrder) -> Charge:
+        """Have the order written; returns after the commit.
+
+        Cancelling the caller takes the order back if the thread has not begun with it, and changes nothing otherwise.
+
+        Raises:
+            LedgerUnavailable: not written, or, at the deadline, not known to be; the same items may be sent again.
+            VendorError: whatever the charge refuses.
+        """
+        charge = await self._submit(order)
+        assert charge is not None, "only a probe has no outcome"
+        return charge
+
+    async def probe(self) -> None:
+        """Check that a transaction can be begun and committed.
+
+        Raises:
+            LedgerUnavailable: it cannot.
+        """
+        await self._submit(None)
+
+    async def _submit(self, order: ChargeOrder | None) -> Charge | None:
+        if self._stopped.is_set():
+            raise LedgerUnavailable("the server is stopping; nothing was billed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Charge | None] = loop.create_future()
+        self._queue.put(_Waiter(order, loop, future))
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await future
+        except TimeoutError as error:
+            raise LedgerUnavailable(
+                "the ledger did not answer in time; send the same items again, none is billed twice"
+            ) from error
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            group, running = self._take_group()
+            if group:
+                self._settle(group)
+        self._disconnect()
+
+    def _take_group(self) -> tuple[list[_Waiter], bool]:
+        """Wait for an order, then take what else is there; False once the writer is to stop."""
+        waiter = self._queue.get()
+        group: list[_Waiter] = []
+        items = 0
+        while waiter is not None:
+            if not waiter.future.cancelled():
+                group.append(waiter)
+                items += len(waiter.order.items) if waiter.order else 0
+            if items >= MAX_GROUP_ITEMS:
+                return group, True
+            try:
+                waiter = self._queue.get_nowait()
+            except Empty:
+                return group, True
+        return group, False
+
+    def _settle(self, group: list[_Waiter]) -> None:
+        # Two replicas that lock their groups' accounts in one order cannot deadlock.
+        group.sort(key=lambda waiter: waiter.account_id)
+        try:
+            outcomes = self._commit(group)
+        except Exception as error:
+            _log.warning("the ledger could not be written: %s", error)
+            self._disconnect()
+            self._refuse(group)
+        else:
+            _resolve(group, outcomes)
+
+    def _commit(self, group: Sequence[_Waiter]) -> list[_Outcome]:
+        """Write the group in one transaction."""
+        connection = self._connect()
+        with connection.begin():
+            cursor: Cursor = connection.connection.cursor()
+            transaction = self._begin_charging(connection, cursor)
+            blocked: set[str] = set()
+            return [self._attempt(cursor, transaction, waiter.order, blocked) for waiter in group]
+
+    def _attempt(
+        self, cursor: Cursor, transaction: ChargeTransaction, order: ChargeOrder | None, blocked: set[str]
+    ) -> _Outcome:
+        """Charge one order inside a savepoint; what it raises is its own outcome.
+
+        An account that somebody else holds locked is waited for once in a group, not once for each of its orders.
+        """
+        if order is None:
+            return None
+        if order.account_id in blocked:
+            return LedgerUnavailable(_NOT_TAKEN)
+        cursor.execute("SAVEPOINT charge")
+        outcome: Charge | Exception
+        try:
+            outcome = transaction.charge(order)
+        except VendorError as refusal:
+            outcome = refusal
+        except self._driver.Error as error:
+            _log.warning("request %s could not be charged: %s", order.request_id, error)
+            outcome = LedgerUnavailable(_NOT_TAKEN)
+            if isinstance(error, self._driver.OperationalError):
+                blocked.add(order.account_id)
+        except Exception as error:
+            _log.exception("request %s could not be charged", order.request_id)
+            outcome = error
+        if isinstance(outcome, Exception):
+            cursor.execute("ROLLBACK TO SAVEPOINT charge")
+        cursor.execute("RELEASE SAVEPOINT charge")
+        return outcome
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        """Forget the connection, whatever state it is in; the next group opens another."""
+        if self._connection is None:
+            return
+        with suppress(SQLAlchemyError):
+            self._connection.invalidate()
+        with suppress(SQLAlchemyError):
+            self._connection.close()
+        self._connection = None
+
+    def _refuse(self, group: list[_Waiter]) -> None:
+        """Fail the group, and all who queued behind it: they would only wait as long again."""
+        stop = False
+        with suppress(Empty):
+            while True:
+                waiter = self._queue.get_nowait()
+                if waiter is None:
+                    stop = True
+                else:
+                    group.append(waiter)
+        if stop:
+            self._queue.put(None)
+        # One exception for each: raising one object in several tasks would mix up their tracebacks.
+        _resolve(group, [LedgerUnavailable(_CANNOT_WRITE) for _ in group])
+
+
+def _resolve(group: Sequence[_Waiter], outcomes: Sequence[_Outcome]) -> None:
+    """Hand each waiter its outcome in its own loop, with one wake-up per loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Charge | None], _Outcome]]] = {}
+    for waiter, outcome in zip(group, outcomes, strict=True):
+        by_loop.setdefault(waiter.loop, []).append((waiter.future, outcome))
+    for loop, settled in by_loop.items():
+        with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+            loop.call_soon_threadsafe(_deliver, settled)
+
+
+def _deliver(settled: Sequence[tuple[asyncio.Future[Charge | None], _Outcome]]) -> None:
+    for future, outcome in settled:
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

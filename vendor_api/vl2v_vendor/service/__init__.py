@@ -1,0 +1,1 @@
+"""The use cases, told with ports only."""
