@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 
@@ -15,3 +15,12 @@ class Progress(Protocol):
 
 def silent(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
     """The progress of a run that nobody watches."""
+
+
+def renamed(progress: Progress, rename: Callable[[str], str]) -> Progress:
+    """The same progress with every phase called by another name, so that equal phases of two parts stay apart."""
+
+    def tell(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
+        progress(rename(phase), done, total, extras)
+
+    return tell

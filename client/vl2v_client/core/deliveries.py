@@ -1,0 +1,111 @@
+"""What the vendor hands over: vectors with the receipts that paid for them, already checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_contract.chain import LedgerEntry
+
+HalfVector = NDArray[np.float16]
+"""`[D]` unit-norm float16 embedding, as kept in the cache."""
+
+DeliveredStatus = Literal["billed", "replayed", "recomputed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    """A ledger entry under the vendor's signature: proof, offline, of what was bought and for how much."""
+
+    entry: LedgerEntry
+    entry_hash: str
+    key_id: str
+    signature: str
+
+    def to_json(self) -> str:
+        """The whole receipt; `from_json` reads it back."""
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SignedReceipt:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not a receipt.
+        """
+        try:
+            body: dict[str, Any] = json.loads(text)
+            entry = LedgerEntry(**body["entry"])
+            return cls(entry, body["entry_hash"], body["key_id"], body["signature"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a receipt: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredItem:
+    """One item's vector.
+
+    Attributes:
+        result_sha: the hash of the vector that was billed; another one than this vector's if it was `recomputed`.
+        seq: the ledger entry that paid for it.
+        recompute_json: the vendor's signed note that names both hashes, if it was recomputed.
+    """
+
+    item_key: str
+    status: DeliveredStatus
+    vector: HalfVector
+    result_sha: str
+    seq: int
+    recompute_json: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """One item that got no vector and cost nothing."""
+
+    item_key: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The checked answer to one request.
+
+    Attributes:
+        receipts: every ledger entry that paid for an item of this answer, each once.
+        billed: the entry that this request made; None when it cost nothing.
+        remaining_units: what account and key still allow; None if the vendor did not say.
+    """
+
+    items: tuple[DeliveredItem, ...]
+    failed: tuple[FailedItem, ...]
+    receipts: tuple[SignedReceipt, ...]
+    billed: SignedReceipt | None
+    remaining_units: int | None
+
+    @property
+    def billed_units(self) -> int:
+        """Units that this request cost."""
+        return 0 if self.billed is None else self.billed.entry.units
+
+    @property
+    def amount_micro(self) -> int:
+        """Money that this request cost."""
+        return 0 if self.billed is None else self.billed.entry.amount_micro
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedKey:
+    """A public signing key of the vendor; every key but the first is signed by its predecessor."""
+
+    key_id: str
+    public_key: str
+    created_at: int
+    retired_at: int | None
+    predecessor_id: str | None
+    predecessor_signature: str | None

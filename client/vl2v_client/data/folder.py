@@ -1,0 +1,153 @@
+"""A data set on disk: `root/domain/class/file`, as every DomainBed data set, or a plain `root/class/file`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vl2v_client.core.errors import DataError
+from vl2v_client.core.values import Sample
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What counts as an image, as in torchvision's `ImageFolder`; other files are ignored."""
+
+PLAIN_DOMAIN = "all"
+"""The one domain of a plain folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainDataset:
+    """The labelled images below one folder, in torchvision's order: domain, class, then path.
+
+    Attributes:
+        root: the folder.
+        class_names: sorted; a sample's `class_index` points into it.
+        domains: sorted; `("all",)` for a plain folder.
+        samples: every image.
+        has_domains: false for a plain `root/class/file` folder, where generalisation cannot be measured.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    domains: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    has_domains: bool
+
+    def samples_of(self, domain: str) -> tuple[Sample, ...]:
+        """The images of one domain, in order."""
+        return tuple(sample for sample in self.samples if sample.domain == domain)
+
+    def source_domains(self, target_domain: str | None) -> tuple[str, ...]:
+        """The domains to train on when `target_domain` is held out; all of them for `None`.
+
+        Raises:
+            DataError: there is no such domain, or nothing would be left to train on.
+        """
+        if target_domain is None:
+            return self.domains
+        if not self.has_domains or len(self.domains) < 2:
+            raise DataError(
+                f"{self.root} has one domain only, so {target_domain!r} cannot be held out: "
+                "lay the images out as domain/class/file, or leave the target out"
+            )
+        if target_domain not in self.domains:
+            raise DataError(f"{self.root} has no domain {target_domain!r}; it has: {', '.join(self.domains)}")
+        return tuple(domain for domain in self.domains if domain != target_domain)
+
+
+def open_dataset(root: Path) -> DomainDataset:
+    """Lists a data set without opening its images.
+
+    The layout is read from the structure: images two levels deep (`class/file`) make a plain folder, images three
+    levels deep or more make domains. Hidden files and folders are skipped; within a class, deeper folders are walked.
+
+    Raises:
+        DataError: no such folder, no images, an empty class, domains with different classes, or a mixture of layouts.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder: give the folder that holds the domain or class folders")
+    top = _folders(root)
+    flat = [name for name in top if _holds_images(root / name)]
+    if not flat:
+        return _domain_dataset(root, top)
+    deep = [name for name in top if name not in flat and any(_images(root / name))]
+    if deep:
+        raise DataError(
+            f"{root} mixes two layouts: {flat[0]!r} holds images, {deep[0]!r} holds folders of images: "
+            "use domain/class/file or class/file throughout"
+        )
+    samples = _samples_of_classes(root, top, PLAIN_DOMAIN)
+    return DomainDataset(root, tuple(top), (PLAIN_DOMAIN,), tuple(samples), has_domains=False)
+
+
+def _domain_dataset(root: Path, domains: list[str]) -> DomainDataset:
+    classes = {domain: _folders(root / domain) for domain in domains}
+    domains = [domain for domain in domains if classes[domain]]  # a stray folder without classes is no domain
+    if not domains:
+        raise DataError(
+            f"{root} holds no images in class folders ({', '.join(IMAGE_SUFFIXES)}): "
+            "lay them out as domain/class/file or class/file"
+        )
+    class_names = sorted(set().union(*classes.values()))
+    for domain in domains:
+        missing = sorted(set(class_names) - set(classes[domain]))
+        if missing:
+            raise DataError(
+                f"{root / domain} lacks the classes {', '.join(missing)} that other domains have: "
+                "give every domain the same class folders"
+            )
+    samples = [sample for domain in domains for sample in _samples_of_classes(root / domain, class_names, domain)]
+    return DomainDataset(root, tuple(class_names), tuple(domains), tuple(samples), has_domains=True)
+
+
+def _samples_of_classes(folder: Path, class_names: list[str], domain: str) -> Iterator[Sample]:
+    for class_index, class_name in enumerate(class_names):
+        paths = list(_images(folder / class_name))
+        if not paths:
+            raise DataError(f"{folder / class_name} is a class without images: add some or remove the folder")
+        yield from (Sample(path, domain, class_index) for path in paths)
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """Image files at any depth, in torchvision's order: folders sorted by path, then files by name."""
+    walk = os.walk(folder, onerror=_refuse, followlinks=True)
+    for parent, _, files in sorted((parent, names, files) for parent, names, files in walk):
+        relative = Path(parent).relative_to(folder).parts
+        if any(_is_hidden(part) for part in relative):
+            continue
+        parent_path = Path(parent)
+        yield from (parent_path / name for name in sorted(files) if _is_image(name))
+
+
+def _folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _holds_images(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(_is_image(entry.name) and not entry.is_dir() for entry in entries)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _refuse(error: OSError) -> None:
+    raise _unreadable(Path(str(error.filename)), error)
+
+
+def _unreadable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions")

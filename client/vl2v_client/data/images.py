@@ -1,0 +1,90 @@
+"""Image files in and out: any file that Pillow reads becomes plain RGB8, pixels become lossless PNG."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vl2v_client.core.errors import DataError
+from vl2v_client.core.values import RGBImage
+
+_ORIENTATION_TAG = 0x0112
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def load_rgb(path: Path) -> Image.Image:
+    """Reads an image file as RGB8.
+
+    The first frame of an animation; turned as its EXIF orientation says; transparency on white; 16-bit grey scaled
+    to 8 bits; CMYK, palette and other modes converted as Pillow does.
+
+    Raises:
+        DataError: the file cannot be read, is no image, is broken, or has more pixels than Pillow deems safe (179
+            million).
+    """
+    data = _read(path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.seek(0)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image), path)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise anything: OSError, SyntaxError, struct.error, zlib.error ...
+        raise _broken(path, error) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of what `load_rgb` returns, from the file's header alone.
+
+    Raises:
+        DataError: as `load_rgb`, except for what only decoding shows.
+    """
+    data = _read(path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
+    except Exception as error:
+        raise _broken(path, error) from error
+
+
+def encode_png(pixels: RGBImage) -> bytes:
+    """`[H, W, 3]` uint8 to PNG, lossless; compressed fast, since the content hash is of the pixels, not of the file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its path and permissions") from error
+    if not data:
+        raise DataError(f"{path} is empty (0 bytes): copy it again or remove it")
+    return data
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DataError(f"{path} holds floating-point pixels of unknown range: save it as an 8-bit image")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"{path} has too many pixels to decode safely: scale it down or remove it ({error})")
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{path} is not an image, whatever its name says: replace it or remove it")
+    return DataError(f"{path} is a broken image ({error}): copy it again or remove it")

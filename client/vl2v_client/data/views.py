@@ -1,0 +1,224 @@
+"""Views: what the teacher is asked about. An image, seen through parameters that can be replayed for ever.
+
+A view stores integers, never a seed: a seed dies with the library that drew from it, a crop box does not. The pixels
+of a view are the same for teacher and student; their content hash is `vl2v_contract.identity.rgb8_sha`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image, ImageEnhance
+
+from vl2v_client.core.errors import DataError
+from vl2v_client.core.seeds import generator
+from vl2v_client.core.values import RGBImage
+from vl2v_client.data.images import encode_png, image_size, load_rgb
+
+__all__ = [
+    "PAPER_AUGMENTATION",
+    "RENDERER_VERSION",
+    "Augmentation",
+    "View",
+    "canonical_view",
+    "encode_png",
+    "image_size",
+    "load_rgb",
+    "render_view",
+    "views_for",
+]
+
+RENDERER_VERSION = f"1/pillow-{PIL.__version__}"
+"""Names the code that turns a view into pixels, Pillow's decoders and filters included: part of every memo of them."""
+
+_UNCHANGED = 1000
+_CROP_ATTEMPTS = 10
+_MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How to look at an image; the default is the whole image, unchanged.
+
+    Operations run in the order of the attributes. New attributes come with a default, which `to_json` leaves out,
+    so that the views of earlier versions keep their names.
+
+    Attributes:
+        crop: `(left, top, width, height)` in source pixels; `None` is the whole image.
+        flip: mirrored left to right.
+        brightness: factor in 1/1000.
+        contrast: factor in 1/1000.
+        saturation: factor in 1/1000.
+        hue: shift in 1/1000 of the colour circle, -500 to 500.
+        grayscale: without colour.
+    """
+
+    crop: tuple[int, int, int, int] | None = None
+    flip: bool = False
+    brightness: int = _UNCHANGED
+    contrast: int = _UNCHANGED
+    saturation: int = _UNCHANGED
+    hue: int = 0
+    grayscale: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """What differs from the canonical view, as JSON values; `{}` for the canonical view."""
+        defaults = asdict(View())
+        changed = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        if self.crop is not None:
+            changed["crop"] = list(self.crop)
+        return changed
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> View:
+        """The view of which `to_json` made `record`.
+
+        Raises:
+            DataError: the record has a field that this version does not know.
+        """
+        unknown = sorted(set(record) - {field.name for field in fields(cls)})
+        if unknown:
+            raise DataError(f"a stored view has unknown fields ({', '.join(unknown)}): update vl2v")
+        values = dict(record)
+        if values.get("crop") is not None:
+            left, top, width, height = values["crop"]
+            values["crop"] = (int(left), int(top), int(width), int(height))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """The ranges that views are drawn from; shares and factors as in torchvision's transforms.
+
+    Attributes:
+        min_area: smallest share of the image that a crop keeps; the largest is 1.
+        flip: probability.
+        colour: brightness, contrast and saturation factors lie in `1 - colour .. 1 + colour`.
+        hue: largest shift, as a share of the colour circle.
+        grayscale: probability.
+    """
+
+    min_area: float = 0.7
+    flip: float = 0.5
+    colour: float = 0.3
+    hue: float = 0.05
+    grayscale: float = 0.1
+
+
+PAPER_AUGMENTATION = Augmentation(hue=0.3)
+"""As published: its hue shift turns a red apple green."""
+
+
+def canonical_view() -> View:
+    """The whole image, squashed to the teacher's square."""
+    return View()
+
+
+def views_for(
+    sample_content_name: str,
+    image_size: tuple[int, int],
+    count: int,
+    seed: int,
+    augmentation: Augmentation | None = None,
+) -> list[View]:
+    """The views of one image: the canonical one, then drawn ones.
+
+    View `i` is a function of `(seed, sample_content_name, i)`: not of the path, the order, or `count`, so buying more
+    views later keeps the first ones.
+
+    Args:
+        sample_content_name: the SHA-256 of the file's bytes.
+        image_size: `(width, height)` as `load_rgb` gives it.
+        count: number of views; 0 gives none.
+        seed: of the run's views.
+        augmentation: what to draw from; `Augmentation()` if left out.
+    """
+    ranges = augmentation or Augmentation()
+    drawn = (_draw_view(generator(seed, "view", sample_content_name, i), image_size, ranges) for i in range(1, count))
+    return [canonical_view(), *drawn][:count]
+
+
+def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
+    """The pixels of a view: deterministic, with Pillow's antialiased bicubic filter.
+
+    Args:
+        image: RGB, from `load_rgb`.
+        view: what to look at.
+        size: width and height of the result, the teacher's input size.
+
+    Returns:
+        `[size, size, 3]` uint8.
+
+    Raises:
+        DataError: the crop reaches outside the image, so the view was made for another one.
+    """
+    picture = image if view.crop is None else image.crop(_corners(view.crop, image.size))
+    picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    if view.flip:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture = _recolour(picture, view)
+    return np.array(picture, dtype=np.uint8)
+
+
+def _recolour(picture: Image.Image, view: View) -> Image.Image:
+    if view.brightness != _UNCHANGED:
+        picture = ImageEnhance.Brightness(picture).enhance(view.brightness / _UNCHANGED)
+    if view.contrast != _UNCHANGED:
+        picture = ImageEnhance.Contrast(picture).enhance(view.contrast / _UNCHANGED)
+    if view.saturation != _UNCHANGED:
+        picture = ImageEnhance.Color(picture).enhance(view.saturation / _UNCHANGED)
+    if view.hue:
+        shift = round(view.hue * 255 / 1000)
+        hue, saturation, value = picture.convert("HSV").split()
+        turned = hue.point([(level + shift) % 256 for level in range(256)])
+        picture = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+    if view.grayscale:
+        picture = picture.convert("L").convert("RGB")
+    return picture
+
+
+def _corners(crop: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    left, top, width, height = crop
+    right, bottom = left + width, top + height
+    if left < 0 or top < 0 or width < 1 or height < 1 or right > size[0] or bottom > size[1]:
+        raise DataError(
+            f"the crop {crop} reaches outside an image of {size[0]}x{size[1]} pixels: "
+            "the image has changed since its views were made; make the plan again"
+        )
+    return left, top, right, bottom
+
+
+def _draw_view(random: np.random.Generator, image_size: tuple[int, int], ranges: Augmentation) -> View:
+    def factor(spread: float) -> int:
+        return round(1000 * random.uniform(1 - spread, 1 + spread))
+
+    return View(
+        crop=_draw_crop(random, image_size, ranges.min_area),
+        flip=bool(random.random() < ranges.flip),
+        brightness=factor(ranges.colour),
+        contrast=factor(ranges.colour),
+        saturation=factor(ranges.colour),
+        hue=round(1000 * random.uniform(-ranges.hue, ranges.hue)),
+        grayscale=bool(random.random() < ranges.grayscale),
+    )
+
+
+def _draw_crop(
+    random: np.random.Generator, image_size: tuple[int, int], min_area: float
+) -> tuple[int, int, int, int] | None:
+    """A box of random area and aspect, as `RandomResizedCrop`; the whole image if ten boxes do not fit."""
+    image_width, image_height = image_size
+    for _ in range(_CROP_ATTEMPTS):
+        area = image_width * image_height * random.uniform(min_area, 1.0)
+        aspect = math.exp(random.uniform(math.log(_MIN_ASPECT), math.log(_MAX_ASPECT)))
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < width <= image_width and 0 < height <= image_height:
+            left = int(random.integers(0, image_width - width + 1))
+            top = int(random.integers(0, image_height - height + 1))
+            return left, top, width, height
+    return None

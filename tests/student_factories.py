@@ -1,0 +1,66 @@
+"""A very small student and data set, for the tests of training, evaluation and export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.student.batches import TrainingData
+from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.samples import LabelledViews
+from vl2v_client.student.spec import InputFormat, StudentSpec
+from vl2v_client.student.stages import TrainingConfig, erm, vl2v_adip
+from vl2v_client.teacher.classifier import unit_rows
+from vl2v_client.teacher.targets import ImageTargets
+
+SIZE = 32
+WIDTH = 16
+CLASSES = ("red", "green", "blue")
+
+TINY_VIT = StudentSpec(
+    architecture="vit_tiny_patch16_224",
+    arguments={"img_size": SIZE, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2},
+    input=InputFormat(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    features=32,
+)
+
+
+def text_matrix(seed: int = 0) -> EmbeddingMatrix:
+    """`[3, 16]` unit rows."""
+    return unit_rows(np.random.default_rng(seed).normal(size=(len(CLASSES), WIDTH)))
+
+
+def text_head() -> TextHead:
+    return TextHead(text_matrix(), logit_scale=20.0)
+
+
+def coloured_views(
+    count: int, *, views: int = 2, domains: Sequence[str] = ("art", "photo"), seed: int = 0
+) -> LabelledViews:
+    """`count` noisy pictures per domain, whose class is their strongest colour: easy to learn."""
+    rng = np.random.default_rng(seed)
+    labels = np.tile(np.arange(count) % len(CLASSES), len(domains)).astype(np.int64)
+    pixels = rng.integers(0, 120, (len(labels), views, SIZE, SIZE, 3)).astype(np.uint8)
+    for row, label in enumerate(labels):
+        pixels[row, ..., label] += 100
+    return LabelledViews(pixels, labels, tuple(domain for domain in domains for _ in range(count)))
+
+
+def teacher_targets(views: LabelledViews, seed: int = 1) -> ImageTargets:
+    """Image embeddings near the text of their class."""
+    noise = np.random.default_rng(seed).normal(size=(*views.pixels.shape[:2], WIDTH)) * 0.2
+    vectors: NDArray[np.float32] = unit_rows(text_matrix()[views.labels][:, None] + noise)
+    return ImageTargets(vectors, np.ones(vectors.shape[:2], dtype=np.bool_))
+
+
+def training_data(*, teacher: bool = True) -> TrainingData:
+    train = coloured_views(12, seed=1)
+    return TrainingData(train, coloured_views(6, views=1, seed=2), teacher_targets(train) if teacher else None)
+
+
+def fresh_classifier(*, text: bool = True, seed: int = 0) -> StudentClassifier:
+    method = vl2v_adip(TrainingConfig()) if text else erm(TrainingConfig())
+    return new_classifier(method, TINY_VIT, text_head=text_head(), class_count=len(CLASSES), seed=seed)
