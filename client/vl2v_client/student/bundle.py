@@ -1,0 +1,87 @@
+"""A student that has left training: the classifier and the card that says what it is and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vl2v_client.core.errors import DataError
+from vl2v_client.student.classifier import StudentClassifier
+from vl2v_client.student.spec import StudentSpec
+
+CARD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """Everything about a student but its weights.
+
+    Attributes:
+        student: architecture and input.
+        view_size: images are rendered at this size first (the teacher's input size), as they were for training.
+        class_names: in the order of the logits.
+        method: as in the literature.
+        seed: of the run.
+        prompt_templates: that the text classifier was made with; empty for a linear head.
+        logit_scale: of the text classifier; `None` for a linear head.
+        logit_bias: of the text classifier.
+        temperature: fitted on source validation; probabilities are `softmax(logits / temperature)`.
+        teacher: the vendor's model, `id` and `weights_sha`; empty if there was none.
+        queries: bought for this student, `images` and `texts`.
+        scores: accuracies by name, 0 to 1.
+        target_domain: what was held out, if anything.
+        weights_sha256: of the file beside the card; filled in on export.
+    """
+
+    student: StudentSpec
+    view_size: int
+    class_names: tuple[str, ...]
+    method: str
+    seed: int
+    prompt_templates: tuple[str, ...] = ()
+    logit_scale: float | None = None
+    logit_bias: float = 0.0
+    temperature: float = 1.0
+    teacher: Mapping[str, str] = field(default_factory=dict)
+    queries: Mapping[str, int] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    target_domain: str | None = None
+    weights_sha256: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as JSON values."""
+        values = {**vars(self), "student": self.student.to_json()}
+        return {"format": CARD_FORMAT, **{name: _plain(value) for name, value in values.items()}}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> StudentCard:
+        """The card of which `to_json` made `record`.
+
+        Raises:
+            DataError: it is no card, or one of another version.
+        """
+        values = dict(record)
+        if values.pop("format", None) != CARD_FORMAT:
+            raise DataError(f"the student's card is not of format {CARD_FORMAT}: use the version of vl2v that made it")
+        try:
+            values["student"] = StudentSpec.from_json(values["student"])
+            values["class_names"] = tuple(values["class_names"])
+            values["prompt_templates"] = tuple(values["prompt_templates"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the student's card is incomplete ({error}): export the student again") from error
+
+
+@dataclass(frozen=True)
+class StudentBundle:
+    """A student ready to be used or exported."""
+
+    classifier: StudentClassifier
+    card: StudentCard
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,105 @@
+"""A student that classifies: by cosine to the teacher's text embeddings, or by a linear head of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.student.inputs import student_input
+from vl2v_client.student.model import Student, build_student
+from vl2v_client.student.spec import InputFormat, StudentSpec
+from vl2v_client.student.stages import Method
+
+
+@dataclass(frozen=True)
+class TextHead:
+    """The frozen classifier `logit_scale * cos(z, txt_c) + logit_bias`.
+
+    Attributes:
+        matrix: `[C, D]` unit text embeddings, from `teacher.classifier.zero_shot_classifier`.
+        logit_scale: the teacher's.
+        logit_bias: the teacher's; 0 for CLIP.
+    """
+
+    matrix: EmbeddingMatrix
+    logit_scale: float
+    logit_bias: float = 0.0
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """`z [B, D]` to `[B, C]`."""
+        matrix = torch.from_numpy(self.matrix).to(outputs.device, outputs.dtype)
+        return self.logit_scale * functional.normalize(outputs, dim=-1) @ matrix.T + self.logit_bias
+
+
+@dataclass(frozen=True)
+class StudentClassifier:
+    """A student with its head and input format: all that prediction needs.
+
+    Attributes:
+        student: on the device where it runs.
+        input: size and normalisation of its input.
+        head: `None` if the student's own outputs are the logits.
+    """
+
+    student: Student
+    input: InputFormat
+    head: TextHead | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student lies."""
+        return self.student.projection.weight.device
+
+    def logits_of(self, outputs: Tensor) -> Tensor:
+        """The student's outputs `[B, D]` to logits `[B, C]`."""
+        return outputs if self.head is None else self.head.logits(outputs)
+
+    @torch.no_grad()
+    def logits(self, pixels: NDArray[np.uint8], *, batch_size: int = 128) -> NDArray[np.float32]:
+        """Logits of views at the size that the student was trained on.
+
+        Args:
+            pixels: `[N, S, S, 3]` uint8, as `data.views.render_view` makes them.
+            batch_size: views per forward pass; the last bits of the result may depend on it.
+
+        Returns:
+            `[N, C]` float32.
+        """
+        was_training = self.student.training
+        self.student.eval()
+        parts = [
+            self.logits_of(self.student(student_input(pixels[start : start + batch_size], self.input, self.device)))
+            for start in range(0, len(pixels), batch_size)
+        ]
+        self.student.train(was_training)
+        if not parts:
+            classes = self.student.projection.out_features if self.head is None else len(self.head.matrix)
+            return np.zeros((0, classes), dtype=np.float32)
+        joined: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
+        return joined
+
+
+def new_classifier(
+    method: Method, spec: StudentSpec, *, text_head: TextHead, class_count: int, seed: int
+) -> StudentClassifier:
+    """An untrained student with the head that a method classifies with.
+
+    Args:
+        method: whose `head` decides the width of the projection.
+        spec: of the backbone.
+        text_head: for methods that classify by text.
+        class_count: for methods with a linear head.
+        seed: of the projection's first weights.
+
+    Raises:
+        DataError: the backbone's weights cannot be fetched, or do not fit the architecture.
+    """
+    outputs = text_head.matrix.shape[1] if method.head == "text" else class_count
+    student = build_student(spec, outputs=outputs, seed=seed)
+    return StudentClassifier(student, spec.input, text_head if method.head == "text" else None)

@@ -1,0 +1,114 @@
+"""The student: `z = W f(x) + b`, a timm backbone and a linear projection to the teacher's width."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vl2v_client.core.errors import DataError
+from vl2v_client.student.spec import StudentSpec
+
+_NOT_WEIGHTS = "num_batches_tracked"
+"""BatchNorm's step counter: some files leave it out, and nothing here reads it."""
+
+
+class Student(nn.Module):
+    """A backbone `f` and a projection to the width that its objective needs.
+
+    Args:
+        backbone: maps `[B, 3, S, S]` to pooled features `[B, F]`.
+        features: `F`.
+        outputs: the teacher's width `D`, or the number of classes for a linear head.
+    """
+
+    def __init__(self, backbone: nn.Module, *, features: int, outputs: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = nn.Linear(features, outputs)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """`[B, 3, S, S]` float32, normalised, to `[B, F]`."""
+        return cast(Tensor, self.backbone(inputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`[B, 3, S, S]` float32, normalised, to `z [B, D]`, of any length."""
+        return cast(Tensor, self.projection(self.features(inputs)))
+
+    def train(self, mode: bool = True) -> Student:
+        """As `nn.Module.train`, with BatchNorm kept in evaluation: its statistics stay the pretrained ones.
+
+        As published for ResNet-50. A batch of one style would otherwise pull the statistics towards that style.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+def build_student(spec: StudentSpec, *, outputs: int, seed: int) -> Student:
+    """A student with its first weights: the backbone's as `spec` says, the projection's drawn from `seed`.
+
+    Raises:
+        DataError: the weights cannot be fetched, or do not fit the architecture.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Student(build_backbone(spec), features=spec.features, outputs=outputs)
+
+
+def build_backbone(spec: StudentSpec, *, pretrained: bool = True) -> nn.Module:
+    """The backbone, `[B, 3, S, S]` to `[B, F]`, without a classifier.
+
+    Args:
+        spec: which one.
+        pretrained: load the weights that `spec` names; else, or if it names none, they are random.
+
+    Raises:
+        DataError: the weights cannot be fetched, or do not fit the architecture.
+    """
+    if pretrained and spec.weights is not None:
+        return _load_local(spec)
+    if pretrained and spec.tag is not None:
+        return _fetch(spec)
+    return timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
+
+
+def _fetch(spec: StudentSpec) -> nn.Module:
+    name = f"{spec.architecture}.{spec.tag}" if spec.tag else spec.architecture
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, **spec.arguments)
+    except Exception as error:  # the hub's client raises its own, httpx's, urllib's and OSError
+        raise DataError(
+            f"the weights of {name!r} cannot be fetched ({type(error).__name__}): "
+            "check the network, or give a local safetensors file"
+        ) from error
+
+
+def _load_local(spec: StudentSpec) -> nn.Module:
+    """Loads a file of timm's names; timm itself resamples position embeddings to another input size."""
+    overlay = {"file": str(spec.weights), "custom_load": False}
+    try:
+        with safe_open(str(spec.weights), framework="pt") as file:
+            stored = set(file.keys())
+        backbone = timm.create_model(
+            spec.architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **spec.arguments
+        )
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DataError(
+            f"{spec.weights} does not hold the weights of timm's {spec.architecture!r} ({reason}): "
+            "give a safetensors file saved from that model"
+        ) from error
+    wanted = {name for name in backbone.state_dict() if not name.endswith(_NOT_WEIGHTS)}
+    missing = sorted(wanted - stored)
+    if missing:
+        raise DataError(
+            f"{spec.weights} lacks {len(missing)} of the {len(wanted)} weights of timm's {spec.architecture!r}, "
+            f"such as {', '.join(missing[:3])}: give a file with timm's own names"
+        )
+    return backbone

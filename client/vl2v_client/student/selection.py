@@ -1,0 +1,68 @@
+"""What selects a model: its score on the source domains' hold-out, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScore:
+    """A model on source validation; every domain counts alike, as in DomainBed.
+
+    Attributes:
+        accuracy: mean of the domains' accuracies, 0 to 1.
+        loss: mean of the domains' cross-entropies; it drives SWAD.
+        by_domain: accuracy of each.
+    """
+
+    accuracy: float
+    loss: float
+    by_domain: dict[str, float]
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better: accuracy, then a lower loss."""
+        return self.accuracy, -self.loss
+
+
+def score(logits: Tensor, labels: Tensor, domains: Sequence[str]) -> SourceScore:
+    """Scores logits `[N, C]` against labels `[N]` of the domains `[N]`."""
+    losses = functional.cross_entropy(logits.double(), labels, reduction="none")
+    right = (logits.argmax(dim=-1) == labels).double()
+    accuracies, means = {}, []
+    for domain in sorted(set(domains)):
+        rows = torch.tensor([name == domain for name in domains], device=logits.device)
+        accuracies[domain] = float(right[rows].mean())
+        means.append(float(losses[rows].mean()))
+    return SourceScore(sum(accuracies.values()) / len(accuracies), sum(means) / len(means), accuracies)
+
+
+class Scored(Protocol):
+    """Anything that was scored on source validation."""
+
+    @property
+    def validation(self) -> SourceScore:
+        """Its score."""
+
+
+ScoredRun = TypeVar("ScoredRun", bound=Scored)
+
+
+def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredRun]) -> tuple[float, ScoredRun]:
+    """Trains once per learning rate and keeps the run that source validation likes best.
+
+    Args:
+        grid: the learning rates; of equals, the first wins.
+        train: a whole run at one learning rate: same data, views and steps each time.
+
+    Returns:
+        The learning rate and its run.
+    """
+    runs = [(rate, train(rate)) for rate in grid]
+    return max(runs, key=lambda rated: rated[1].validation.rank)

@@ -1,0 +1,169 @@
+"""Which student: a timm architecture, where its first weights come from, and the input it was trained on."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from vl2v_client.core.errors import DataError, UsageError
+from vl2v_contract.canonical import sha256_hex
+
+TINY = "tiny"
+"""The student that ships with the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFormat:
+    """What a student wants to see: the normalisation is its own, never the teacher's."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSpec:
+    """Everything that builds a student's backbone again.
+
+    Attributes:
+        architecture: timm's name, without a tag.
+        arguments: of `timm.create_model`, beside `num_classes=0`.
+        input: what the backbone is fed.
+        features: width `F` of its pooled features.
+        tag: timm's tag of pretrained weights to fetch, written out, because timm's default tags move.
+        weights: a local safetensors file under timm's names, instead of a tag.
+        weights_sha256: of that file.
+    """
+
+    architecture: str
+    input: InputFormat
+    features: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tag: str | None = None
+    weights: Path | None = None
+    weights_sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The card's entries; local paths stay out of it."""
+        return {
+            "architecture": self.architecture,
+            "arguments": dict(self.arguments),
+            "features": self.features,
+            "input": asdict(self.input),
+            "initial_weights": self.tag or self.weights_sha256,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> StudentSpec:
+        """The architecture and input of a card; its weights are in the bundle beside it."""
+        seen = record["input"]
+        return cls(
+            architecture=record["architecture"],
+            arguments=record["arguments"],
+            features=record["features"],
+            input=InputFormat(seen["size"], _triple(seen["mean"]), _triple(seen["std"]), seen["interpolation"]),
+        )
+
+
+def resolve_student(name: str, *, weights: Path | None = None, size: int | None = None) -> StudentSpec:
+    """Finds out everything about a student, without fetching its weights.
+
+    Args:
+        name: `tiny`, or a timm architecture, with or without a tag (`vit_small_patch16_224.augreg_in21k_ft_in1k`).
+        weights: a local safetensors file with the weights, under timm's own names.
+        size: input size, instead of the one it was trained at.
+
+    Raises:
+        UsageError: no such architecture, no pretrained weights for it, or a size that it cannot take.
+        DataError: the weights file cannot be read.
+    """
+    if name == TINY:
+        if weights is not None:
+            raise UsageError(f"the student {TINY!r} brings its own weights: leave the weights file out")
+        return _packaged_student(size)
+    config = _pretrained_config(name)
+    if weights is None and not config.has_weights:
+        raise UsageError(f"timm has no pretrained weights for {name!r}: choose another student, or give a weights file")
+    trained_size = int(config.input_size[-1])
+    arguments: dict[str, Any] = {}
+    if size is not None and size != trained_size and config.fixed_input_size:
+        arguments["img_size"] = size
+    architecture = name.partition(".")[0]
+    return StudentSpec(
+        architecture=architecture,
+        arguments=arguments,
+        input=InputFormat(size or trained_size, _triple(config.mean), _triple(config.std), config.interpolation),
+        features=_feature_width(architecture, arguments),
+        tag=None if weights is not None else config.tag,
+        weights=weights,
+        weights_sha256=None if weights is None else _file_sha(weights),
+    )
+
+
+def _packaged_student(size: int | None) -> StudentSpec:
+    weights = Path(str(files("vl2v_client"))) / "assets" / "tiny-student.safetensors"
+    found = _file_sha(weights)
+    card = json.loads(weights.with_suffix(".json").read_text())
+    if found != card["weights_sha256"]:
+        raise DataError(f"{weights} is damaged: its SHA-256 is not the one on its card; install vl2v again")
+    spec = StudentSpec(
+        architecture=card["architecture"],
+        arguments=card["arguments"],
+        input=InputFormat(
+            card["input_size"], _triple(card["mean"]), _triple(card["std"]), card.get("interpolation", "bicubic")
+        ),
+        features=card["features"],
+        weights=weights,
+        weights_sha256=card["weights_sha256"],
+    )
+    if size is None or size == spec.input.size:
+        return spec
+    return replace(spec, input=replace(spec.input, size=size), arguments={**spec.arguments, "img_size": size})
+
+
+def _feature_width(architecture: str, arguments: Mapping[str, Any]) -> int:
+    try:
+        with torch.device("meta"):  # no memory, no weights: only the shape is asked for
+            backbone = timm.create_model(architecture, num_classes=0, **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise UsageError(f"timm cannot build {architecture!r} with {dict(arguments)}: {error}") from error
+    width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return int(width)
+
+
+def _pretrained_config(name: str) -> Any:
+    """Timm's `PretrainedCfg` of a model name, with or without a tag."""
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = timm.list_models(f"{name}*")[:3] or difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"the student that ships with vl2v is {TINY!r}"
+        raise UsageError(f"timm has no model {name!r}: {hint}")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # timm's answer to a tag that it does not know
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*"))
+        raise UsageError(f"timm has no pretrained model {name!r}; it has: {tags}") from error
+    if config is None:
+        raise UsageError(f"timm does not say what input {name!r} was trained on: choose another student")
+    return config
+
+
+def _file_sha(path: Path) -> str:
+    try:
+        return sha256_hex(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): give the path of a safetensors file") from error
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,161 @@
+"""Everything about a running stage that changes, so that a checkpoint can hold all of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vl2v_client.core.errors import RunError
+from vl2v_client.student.model import Student
+from vl2v_client.student.selection import SourceScore
+from vl2v_client.student.stages import Stage, TrainingConfig
+from vl2v_client.student.swad import LossValley, Weights
+
+
+@dataclass
+class BestWeights:
+    """The weights of the best evaluation so far; of equals, the first.
+
+    Attributes:
+        step: steps taken when they were scored.
+        rank: `SourceScore.rank` then.
+    """
+
+    step: int = -1
+    rank: tuple[float, float] = (-1.0, float("-inf"))
+    weights: Weights = field(default_factory=dict)
+
+
+class StageState:
+    """The moving parts of one stage.
+
+    Args:
+        stage: what trains, and for how long.
+        student: whose parts train; the others are frozen until `release`.
+        config: of the run.
+    """
+
+    def __init__(self, stage: Stage, student: Student, config: TrainingConfig) -> None:
+        self.stage = stage
+        self.step = 0
+        self.evaluated_step = -1
+        self.history: list[dict[str, Any]] = []
+        self.best = BestWeights()
+        self.swad = LossValley(
+            converge=config.converge, tolerance=config.tolerance, tolerance_ratio=config.tolerance_ratio
+        )
+        self._student = student
+        for name, parameter in student.named_parameters():
+            parameter.requires_grad_(name.partition(".")[0] in stage.trains)
+        self.weights = {name: value for name, value in student.named_parameters() if value.requires_grad}
+        self.optimizer = torch.optim.Adam(
+            self.weights.values(), lr=stage.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """All steps are taken, or SWAD's valley is dead, and the last evaluation is done."""
+        return self.evaluated_step == self.step and (self.step == self.stage.steps or self.swad.is_dead)
+
+    def add_step(self, terms: Mapping[str, Tensor]) -> None:
+        """Counts the step that was just taken: its loss terms, and its weights for SWAD."""
+        for name, term in terms.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(term.detach())) + term.detach()
+        self._summed += 1
+        self.swad.add_step(self.weights, self.step)
+        self.step += 1
+
+    def add_evaluation(self, validation: SourceScore) -> dict[str, Any]:
+        """Counts an evaluation: selection, SWAD and a row of metrics, which is returned.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        means = {name: float(total) / self._summed for name, total in self._sums.items()}
+        if not math.isfinite(means["loss"] + validation.loss):
+            raise RunError(
+                f"the loss of stage {self.stage.name!r} is not finite at step {self.step}: "
+                f"lower its learning rate ({self.stage.learning_rate:g})"
+            )
+        if validation.rank > self.best.rank:
+            self.best = BestWeights(self.step, validation.rank, copy_weights(self.weights))
+        self.swad.add_evaluation(validation.loss)
+        row = {
+            "stage": self.stage.name,
+            "step": self.step,
+            **means,
+            "gap_to_floor": means["loss"] - means["floor"],
+            "validation_accuracy": validation.accuracy,
+            "validation_loss": validation.loss,
+            "validation_by_domain": dict(validation.by_domain),
+            "swad": "dead" if self.swad.is_dead else "valley" if self.swad.is_converged else "descending",
+        }
+        self.history.append(row)
+        self.evaluated_step = self.step
+        self._sums, self._summed = {}, 0
+        return row
+
+    def carried(self) -> Weights:
+        """The weights that leave the stage, as `stage.carries` says."""
+        if self.stage.carries == "best":
+            return self.best.weights
+        return self.swad.final().weights if self.stage.carries == "swad" else copy_weights(self.weights)
+
+    def release(self) -> None:
+        """Puts the carried weights into the student and unfreezes all of it."""
+        apply_weights(self._student, self.carried())
+        for parameter in self._student.parameters():
+            parameter.requires_grad_(True)
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Tensors and plain values; `restore` goes on from them, to the bit."""
+        return {
+            "step": self.step,
+            "evaluated_step": self.evaluated_step,
+            "history": self.history,
+            "best": vars(self.best),
+            "swad": self.swad.state(),
+            "weights": {name: value.detach() for name, value in self.weights.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "sums": self._sums,
+            "summed": self._summed,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self._on_cuda else None,
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Goes on from what `to_checkpoint` gave."""
+        self.step, self.evaluated_step = saved["step"], saved["evaluated_step"]
+        self.history = saved["history"]
+        self.best = BestWeights(**saved["best"])
+        self.swad.restore(saved["swad"])
+        apply_weights(self._student, saved["weights"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self._sums, self._summed = saved["sums"], saved["summed"]
+        torch.set_rng_state(saved["random"].cpu())
+        if self._on_cuda:
+            torch.cuda.set_rng_state(saved["random_cuda"].cpu())
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self._student.projection.weight.is_cuda
+
+
+def copy_weights(weights: Mapping[str, Tensor]) -> Weights:
+    """A copy that later steps do not move."""
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+@torch.no_grad()
+def apply_weights(student: Student, weights: Mapping[str, Tensor]) -> None:
+    """Writes weights into the student's parameters of those names."""
+    parameters = dict(student.named_parameters())
+    for name, value in weights.items():
+        parameters[name].copy_(value)

@@ -1,0 +1,232 @@
+"""The one loop that trains every method: it reads stages and objectives as data and knows no method by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.seeds import child_seed
+from vl2v_client.student.batches import BatchSource, TrainingData
+from vl2v_client.student.checkpoint import StageCheckpoint
+from vl2v_client.student.classifier import StudentClassifier
+from vl2v_client.student.feeds import Feed, TrainingRun, open_feed
+from vl2v_client.student.metrics import MetricsFile
+from vl2v_client.student.objective import OBJECTIVES
+from vl2v_client.student.sampling import rows_by_domain, sample_batch
+from vl2v_client.student.selection import SourceScore, score
+from vl2v_client.student.stage_state import StageState
+from vl2v_client.student.stages import Method, Stage, TrainingConfig
+
+_WITHOUT_EFFECT = ("checkpoint_every", "device")
+"""Settings that a resumed run may change."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage went.
+
+    Attributes:
+        name: of the stage.
+        steps: steps taken; fewer than asked for if SWAD's valley died.
+        best_step: steps taken at the best evaluation on source validation.
+        best_accuracy: there.
+        swad_steps: first and last step of SWAD's average.
+        swad_converged: false if no valley opened, and the average is the last segment's.
+    """
+
+    name: str
+    steps: int
+    best_step: int
+    best_accuracy: float
+    swad_steps: tuple[int, int]
+    swad_converged: bool
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained student.
+
+    Attributes:
+        method: what was run.
+        classifier: the student with the weights that its last stage carries, and its head.
+        validation: exactly those weights on source validation.
+        stages: in order.
+        history: one row per evaluation, as in `metrics.jsonl`.
+    """
+
+    method: Method
+    classifier: StudentClassifier
+    validation: SourceScore
+    stages: tuple[StageResult, ...]
+    history: tuple[Mapping[str, Any], ...]
+
+
+def train(
+    method: Method,
+    classifier: StudentClassifier,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> TrainingResult:
+    """Runs a method's stages, each from where the one before left the student.
+
+    On a CPU, two runs with one seed agree to the bit, and so does a run that was killed and called again with the
+    same folder.
+
+    Args:
+        method: from `stages`.
+        classifier: the student with its first weights; it is trained in place.
+        data: source domains only.
+        config: hyper-parameters.
+        folder: for `checkpoints/STAGE.pt` and `metrics.jsonl`; `None` keeps nothing and cannot resume.
+        progress: told of every step, with the last known loss, gap to its floor and validation accuracy.
+
+    Raises:
+        RunError: the folder holds a run with other settings or data.
+        CacheError: the disk is full.
+    """
+    device = resolve_device(config.device)
+    classifier.student.to(device)
+    run = TrainingRun(classifier, data, config)
+    history: list[Mapping[str, Any]] = []
+    results = []
+    with _reproducible(device):
+        for stage in method.stages:
+            state = _run_stage(run, stage, folder, history, progress)
+            state.release()
+            history += state.history
+            results.append(_result(state))
+    logits = torch.from_numpy(classifier.logits(data.validation.pixels[:, 0], batch_size=config.evaluation_batch_size))
+    validation = score(logits, torch.from_numpy(data.validation.labels), data.validation.domains)
+    return TrainingResult(method, classifier, validation, tuple(results), tuple(history))
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is a device, else the CPU; anything else is torch's own name."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _run_stage(
+    run: TrainingRun, stage: Stage, folder: Path | None, earlier: list[Mapping[str, Any]], progress: Progress
+) -> StageState:
+    config, train_views = run.config, run.data.train
+    state, checkpoint = _begin(run, stage, folder)
+    metrics = MetricsFile(None if folder is None else folder / "metrics.jsonl", [*earlier, *state.history])
+    if state.is_finished:
+        return state
+    feed = open_feed(run, stage, progress)
+    batches = BatchSource(run.data, run.classifier.head, config.image_weight)
+    objective = OBJECTIVES[stage.objective]
+    domain_rows = rows_by_domain(train_views.domains)
+    shape = {"views": train_views.view_count, "batch_size": config.batch_size}
+    extras: Mapping[str, str] = {}
+    run.classifier.student.train()
+    while True:
+        step = state.step
+        # once in a while: score on source validation, select, close SWAD's segment
+        if _evaluates(state, config.evaluate_every):
+            row = state.add_evaluation(_validate(run, feed))
+            metrics.append(row)
+            extras = _extras(row)
+        # once in a while: keep everything
+        if state.is_finished or (step > 0 and step % config.checkpoint_every == 0):
+            checkpoint.save(state.to_checkpoint())
+        if state.is_finished:
+            progress(stage.name, stage.steps, stage.steps, extras)
+            return state
+        # ----------------------------------------------------------------------------------------------------------
+        # a single step
+        rows, views = sample_batch(domain_rows, **shape, seed=config.seed, stage=stage.name, step=step)
+        terms = objective(batches.batch(feed.outputs(rows, views), rows, views))
+        state.optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        # ----------------------------------------------------------------------------------------------------------
+        state.add_step(terms)
+        progress(stage.name, state.step, stage.steps, extras)
+
+
+def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:
+    """A stage's first state, or the one that its checkpoint holds."""
+    path = None if folder is None else folder / "checkpoints" / f"{stage.name}.pt"
+    checkpoint = StageCheckpoint(path, "" if path is None else _fingerprint(run, stage))
+    torch.manual_seed(child_seed(run.config.seed, "torch", stage.name))
+    state = StageState(stage, run.classifier.student, run.config)
+    saved = checkpoint.load(run.classifier.device)
+    if saved is not None:
+        state.restore(saved)
+    return state, checkpoint
+
+
+def _evaluates(state: StageState, every: int) -> bool:
+    """After the first step and every `every` steps from there, as DomainBed does, and after the last."""
+    if state.step == 0 or state.step == state.evaluated_step:
+        return False
+    return (state.step - 1) % every == 0 or state.step == state.stage.steps
+
+
+def _validate(run: TrainingRun, feed: Feed) -> SourceScore:
+    student, validation = run.classifier.student, run.data.validation
+    student.eval()
+    logits = run.classifier.logits_of(feed.validation_outputs())
+    student.train()
+    return score(logits, torch.from_numpy(validation.labels).to(logits.device), validation.domains)
+
+
+def _extras(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "loss": f"{row['loss']:.4f}",
+        "gap to floor": f"{row['gap_to_floor']:.4f}",
+        "validation": f"{row['validation_accuracy']:.1%}",
+    }
+
+
+def _result(state: StageState) -> StageResult:
+    average = state.swad.final()
+    return StageResult(
+        name=state.stage.name,
+        steps=state.step,
+        best_step=state.best.step,
+        best_accuracy=state.best.rank[0],
+        swad_steps=(average.start_step, average.end_step),
+        swad_converged=state.swad.is_converged,
+    )
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels on a CPU, and a random stream of the run's own; both end with the run."""
+    before = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.use_deterministic_algorithms(before or device.type == "cpu")
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+
+def _fingerprint(run: TrainingRun, stage: Stage) -> str:
+    """Names everything that decides a stage's result: settings, data, targets and the weights it starts from."""
+    settings = {key: value for key, value in asdict(run.config).items() if key not in _WITHOUT_EFFECT}
+    data = run.data
+    described = [asdict(stage), settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
+    arrays += [] if data.targets is None else [data.targets.vectors, data.targets.bought]
+    arrays += [] if run.classifier.head is None else [run.classifier.head.matrix]
+    arrays += [value.cpu().numpy() for value in run.classifier.student.state_dict().values()]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

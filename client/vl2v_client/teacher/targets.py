@@ -1,0 +1,96 @@
+"""Targets of distillation: each view of each sample joined with the embedding that was bought for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_client.core.errors import CacheError
+from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.teacher.classifier import unit_rows
+
+
+@dataclass(frozen=True)
+class ImageTargets:
+    """The teacher's image embeddings of `K` views of `N` samples.
+
+    Attributes:
+        vectors: `[N, K, D]` float32 of unit rows; zero where nothing was bought.
+        bought: `[N, K]` bool.
+    """
+
+    vectors: NDArray[np.float32]
+    bought: NDArray[np.bool_]
+
+
+def join_image_targets(
+    cache_keys: Sequence[Sequence[str]],
+    vectors: Mapping[str, NDArray[np.float16] | NDArray[np.float32]],
+    *,
+    dimension: int,
+    names: Sequence[str],
+    allow_missing: bool = False,
+) -> ImageTargets:
+    """Looks up the embedding of every view.
+
+    Args:
+        cache_keys: `K` keys for each of `N` samples; the same key twice (the same pixels) is fine.
+        vectors: what the cache holds, `[D]` each, in any scale.
+        dimension: the teacher's width `D`.
+        names: `N` file names, for messages.
+        allow_missing: leave unbought views at zero and say so in `bought`, instead of refusing.
+
+    Raises:
+        CacheError: a view was not bought, or its vector has another width.
+    """
+    count = len(cache_keys[0]) if cache_keys else 0
+    joined = np.zeros((len(cache_keys), count, dimension), dtype=np.float32)
+    bought = np.zeros((len(cache_keys), count), dtype=np.bool_)
+    for row, (keys, name) in enumerate(zip(cache_keys, names, strict=True)):
+        for view, key in enumerate(keys):
+            vector = vectors.get(key)
+            if vector is None:
+                if not allow_missing:
+                    raise CacheError(
+                        f"the cache holds no embedding of view {view} of {name} (key {key[:12]}): buy the plan first"
+                    )
+                continue
+            if vector.shape != (dimension,):
+                raise CacheError(
+                    f"the embedding of view {view} of {name} (key {key[:12]}) has shape {vector.shape}, "
+                    f"not ({dimension},): verify the cache"
+                )
+            joined[row, view] = vector
+            bought[row, view] = True
+    if bought.any():
+        joined[bought] = unit_rows(joined[bought])
+    return ImageTargets(joined, bought)
+
+
+def mixed_targets(
+    images: ImageTargets, classifier: EmbeddingMatrix, labels: NDArray[np.int64], image_weight: float
+) -> NDArray[np.float32]:
+    """The one target that stands for both terms: `m = w * img + (1 - w) * txt_y`.
+
+    The two-term loss `-(w cos(z, img) + (1 - w) cos(z, txt_y))` equals `-|m| cos(z, m)`. A view that was not bought
+    trains on its text alone, `m = txt_y`.
+
+    Args:
+        images: of `N` samples and `K` views.
+        classifier: `[C, D]` unit text embeddings.
+        labels: `[N]`.
+        image_weight: `w`, 0 to 1.
+
+    Returns:
+        `[N, K, D]` float32, shorter than one.
+    """
+    weight = np.where(images.bought, image_weight, 0.0).astype(np.float32)[..., None]  # [N, K, 1]
+    return weight * images.vectors + (1 - weight) * classifier[labels][:, None, :]
+
+
+def loss_floor(mixed: NDArray[np.float32]) -> float:
+    """The least the loss can be on these targets, `-mean |m|`: reached when every `z` points along its `m`."""
+    return -float(np.linalg.norm(mixed.astype(np.float64), axis=-1).mean())

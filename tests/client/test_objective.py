@@ -1,0 +1,97 @@
+"""The loss and its gradient are the paper's formula; both of its forms agree; its floor is a floor."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vl2v_client.student.objective import Batch, cross_entropy, image_and_text, one_target
+
+
+def _unit(values: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(values, dim=-1)
+
+
+def _batch(dtype: torch.dtype, *, count: int = 7, width: int = 5) -> Batch:
+    random = torch.Generator().manual_seed(0)
+
+    def draw() -> Tensor:
+        return torch.randn(count, width, generator=random, dtype=torch.float64)
+
+    weights = torch.rand(count, generator=random, dtype=torch.float64)
+    weights[0] = 0  # one view that was not bought
+    images = _unit(draw())
+    images[0] = 0
+    return Batch(
+        outputs=(3 * draw()).to(dtype).requires_grad_(),
+        labels=torch.zeros(count, dtype=torch.int64),
+        image_targets=images.to(dtype),
+        text_targets=_unit(draw()).to(dtype),
+        image_weights=weights.to(dtype),
+    )
+
+
+def _by_hand(batch: Batch) -> tuple[float, list[list[float]]]:
+    """Loss and gradient in plain Python: d cos(z, t) / dz = (t - cos(z, t) z / |z|) / |z| for a unit t."""
+    z, weights = batch.outputs.detach().double().tolist(), batch.image_weights.double().tolist()
+    images, texts = batch.image_targets.double().tolist(), batch.text_targets.double().tolist()
+    loss, gradient = 0.0, []
+    for row, weight, image, text in zip(z, weights, images, texts, strict=True):
+        length = math.sqrt(sum(value * value for value in row))
+        direction = [0.0] * len(row)
+        for share, target in ((weight, image), (1 - weight, text)):
+            cosine = sum(a * b for a, b in zip(row, target, strict=True)) / length
+            loss -= share * cosine / len(z)
+            for index, (value, goal) in enumerate(zip(row, target, strict=True)):
+                direction[index] -= share * (goal - cosine * value / length) / length / len(z)
+        gradient.append(direction)
+    return loss, gradient
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_loss_and_gradient_equal_the_formula(dtype: torch.dtype, tolerance: float) -> None:
+    batch = _batch(dtype)
+    loss = image_and_text(batch)["loss"]
+    (gradient,) = torch.autograd.grad(loss, batch.outputs)
+    expected_loss, expected_gradient = _by_hand(batch)
+    assert loss.item() == pytest.approx(expected_loss, abs=tolerance)
+    np.testing.assert_allclose(gradient.double().numpy(), expected_gradient, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_two_terms_equal_one_target(dtype: torch.dtype, tolerance: float) -> None:
+    batch = _batch(dtype)
+    weights = batch.image_weights[:, None]
+    mixed = weights * batch.image_targets + (1 - weights) * batch.text_targets
+    two, one = image_and_text(batch)["loss"], one_target(batch.outputs, mixed)
+    assert one.item() == pytest.approx(two.item(), abs=tolerance)
+    (from_two,), (from_one,) = (torch.autograd.grad(loss, batch.outputs) for loss in (two, one))
+    torch.testing.assert_close(from_one, from_two, atol=tolerance, rtol=0)
+
+
+def test_the_floor_is_reached_along_the_mixed_target_and_nowhere_else() -> None:
+    batch = _batch(torch.float64)
+    weights = batch.image_weights[:, None]
+    mixed = weights * batch.image_targets + (1 - weights) * batch.text_targets
+    terms = image_and_text(replace(batch, outputs=9 * mixed))
+    assert terms["loss"].item() == pytest.approx(terms["floor"].item(), abs=1e-12)
+    away = image_and_text(batch)
+    assert away["loss"] > away["floor"]
+
+
+def test_terms_are_named_and_the_image_term_averages_bought_views_only() -> None:
+    batch = _batch(torch.float64)
+    terms = image_and_text(batch)
+    assert set(terms) == {"loss", "image", "text", "floor"}
+    cosines = (_unit(batch.outputs) * batch.image_targets).sum(dim=-1)[1:]
+    assert terms["image"].item() == pytest.approx(-cosines.mean().item())
+
+
+def test_cross_entropy_by_hand() -> None:
+    nothing = torch.zeros(1, 0)
+    batch = Batch(torch.tensor([[math.log(3), 0.0]]), torch.tensor([1]), nothing, nothing, torch.zeros(1))
+    assert cross_entropy(batch)["loss"].item() == pytest.approx(math.log(4))
+    assert cross_entropy(batch)["floor"].item() == 0

@@ -1,0 +1,45 @@
+"""Targets: joined by key, never by place; what is missing is named or masked."""
+
+import numpy as np
+import pytest
+
+from vl2v_client.core.errors import CacheError
+from vl2v_client.teacher.targets import ImageTargets, join_image_targets, loss_floor, mixed_targets
+
+VECTORS = {
+    "a" * 64: np.array([2.0, 0.0], dtype=np.float16),
+    "b" * 64: np.array([0.0, 4.0], dtype=np.float16),
+}
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+
+
+def test_each_view_gets_the_vector_of_its_key_as_a_unit_vector() -> None:
+    joined = join_image_targets([[B, A], [A, A]], VECTORS, dimension=2, names=["x.png", "y.png"])
+    assert joined.vectors.tolist() == [[[0, 1], [1, 0]], [[1, 0], [1, 0]]]
+    assert joined.bought.all()
+
+
+def test_a_missing_view_is_named_or_masked() -> None:
+    with pytest.raises(CacheError, match=r"view 1 of y\.png \(key cccccccccccc\): buy the plan first"):
+        join_image_targets([[A, A], [A, C]], VECTORS, dimension=2, names=["x.png", "y.png"])
+    joined = join_image_targets([[A, C]], VECTORS, dimension=2, names=["x.png"], allow_missing=True)
+    assert joined.bought.tolist() == [[True, False]]
+    assert joined.vectors[0, 1].tolist() == [0, 0]
+
+
+def test_a_vector_of_another_width_is_refused() -> None:
+    with pytest.raises(CacheError, match=r"shape \(2,\), not \(3,\)"):
+        join_image_targets([[A]], VECTORS, dimension=3, names=["x.png"])
+
+
+def test_no_views_at_all_are_fine() -> None:
+    joined = join_image_targets([[], []], VECTORS, dimension=2, names=["x.png", "y.png"])
+    assert joined.vectors.shape == (2, 0, 2)
+
+
+def test_the_mixed_target_and_its_floor_by_hand() -> None:
+    images = ImageTargets(np.array([[[1.0, 0.0], [0.0, 0.0]]], dtype=np.float32), np.array([[True, False]]))
+    classifier = np.array([[0.0, -1.0], [0.0, 1.0]], dtype=np.float32)
+    mixed = mixed_targets(images, classifier, np.array([1]), image_weight=0.25)
+    np.testing.assert_allclose(mixed, [[[0.25, 0.75], [0.0, 1.0]]], atol=1e-7)
+    assert loss_floor(mixed) == pytest.approx(-((0.25**2 + 0.75**2) ** 0.5 + 1) / 2)
