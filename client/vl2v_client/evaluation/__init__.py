@@ -1,0 +1,1 @@
+"""How good a classifier is: accuracy by domain, calibration, the teacher beside it, and predictions for use."""

@@ -1,0 +1,56 @@
+"""Predictions for use: image files in, class names and probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from vl2v_client.data.views import canonical_view, load_rgb, render_view
+from vl2v_client.evaluation.accuracy import log_probabilities
+from vl2v_client.student.bundle import StudentBundle
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the student says about one image.
+
+    Attributes:
+        path: the image.
+        class_name: the likeliest class.
+        class_index: its place among the card's class names.
+        probability: of that class, at the card's temperature.
+    """
+
+    path: Path
+    class_name: str
+    class_index: int
+    probability: float
+
+
+def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 128) -> Iterator[Prediction]:
+    """Classifies image files one after another, through the very steps that the student was scored with.
+
+    Args:
+        bundle: from `export.weights.load_bundle`.
+        images: files of any kind that `load_rgb` reads.
+        batch_size: images in memory at a time.
+
+    Raises:
+        DataError: an image cannot be read; those before its batch have been predicted.
+    """
+    paths = iter(images)
+    while batch := list(islice(paths, batch_size)):
+        yield from _predict_batch(bundle, batch)
+
+
+def _predict_batch(bundle: StudentBundle, paths: Sequence[Path]) -> Iterator[Prediction]:
+    card = bundle.card
+    pixels = np.stack([render_view(load_rgb(path), canonical_view(), card.view_size) for path in paths])
+    probabilities = np.exp(log_probabilities(bundle.classifier.logits(pixels), card.temperature))
+    for path, row in zip(paths, probabilities, strict=True):
+        index = int(row.argmax())
+        yield Prediction(path, card.class_names[index], index, float(row[index]))

@@ -1,0 +1,259 @@
+"""The report of a run, for people (Markdown) and programs (JSON): accuracies, their cost, how they were measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.values import format_micro
+
+_FORMAT = 1
+_LARGEST_CONFUSION = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """One classifier.
+
+    Attributes:
+        name: such as `VL2V-ADiP`.
+        source_validation: mean of the source domains' accuracies on their hold-out, 0 to 1.
+        target: accuracy on the whole target domain; `None` if nothing was held out.
+        target_in: accuracy on the 80 % of the target that DomainBed's tables use.
+        nll: on the target, else on source validation, in nats, at the fitted temperature.
+        calibration_error: there, at the fitted temperature.
+        note: a short remark, such as the learning rate that was chosen.
+    """
+
+    name: str
+    source_validation: float | None
+    target: float | None = None
+    target_in: float | None = None
+    nll: float | None = None
+    calibration_error: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What the embeddings cost that a student was trained with.
+
+    The same for a first run, a resumed one and one that found everything in the cache: each query is paid once.
+
+    Attributes:
+        images: distinct image queries.
+        texts: distinct text queries.
+        amount_micro: their price, in micro-units.
+        currency: of the amount.
+        test_images: queries beside them, on test images, for the teacher's row of the table alone.
+        published_queries: what the published loop would have asked for the same run, `stages.online_queries`.
+    """
+
+    images: int
+    texts: int
+    amount_micro: int
+    currency: str
+    test_images: int = 0
+    published_queries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Everything that the report says.
+
+    Attributes:
+        dataset: its folder's name.
+        class_names: in the order of `confusion`.
+        source_domains: trained and selected on.
+        target_domain: held out; `None` if nothing was, and generalisation was not measured.
+        counts: images by use: `train`, `validation`, `target`.
+        rows: the classifiers, the one that was exported last.
+        purchase: `None` if nothing was bought.
+        teacher: the vendor's model.
+        student: architecture and input, in words.
+        seed: of the run.
+        settings: name to value, as text.
+        confusion: of the exported student on the target, else on source validation: `[C, C]`, row = label.
+        student_folder: where the export lies.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    source_domains: tuple[str, ...]
+    target_domain: str | None
+    counts: Mapping[str, int]
+    rows: tuple[ReportRow, ...]
+    purchase: Purchase | None
+    teacher: str
+    student: str
+    seed: int
+    settings: Mapping[str, str]
+    confusion: Sequence[Sequence[int]] | None = None
+    student_folder: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values; accuracies are unrounded."""
+        return {"format": _FORMAT, "generalisation_measured": self.target_domain is not None, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> RunReport:
+        """The report of which `to_json` made `record`.
+
+        Raises:
+            RunError: it is no report, or one of another version.
+        """
+        values = dict(record)
+        if values.pop("format", None) != _FORMAT:
+            raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
+        try:
+            del values["generalisation_measured"]
+            values["rows"] = tuple(ReportRow(**row) for row in values["rows"])
+            values["purchase"] = None if values["purchase"] is None else Purchase(**values["purchase"])
+            for name in ("class_names", "source_domains"):
+                values[name] = tuple(values[name])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise RunError(f"the report is incomplete ({error}): run the distillation again") from error
+
+    def summary(self) -> str:
+        """The beginning of the page, for a terminal: accuracies and cost."""
+        table = _accuracy_table(self.rows, measured=self.target_domain is not None)
+        return "\n\n".join([f"# {self._title()}", self._headline(), table, "## What it cost", _cost(self.purchase)])
+
+    def to_markdown(self) -> str:
+        """The report as a page."""
+        parts = [self.summary(), "## How it was measured", self._protocol()]
+        if self.confusion is not None and len(self.class_names) <= _LARGEST_CONFUSION:
+            where = self.target_domain or "source validation"
+            parts += [f"## Confusion of {self.rows[-1].name} on {where}", _confusion(self.class_names, self.confusion)]
+        parts += ["## Settings", _settings(self.settings)]
+        return "\n\n".join(parts) + "\n"
+
+    def _title(self) -> str:
+        if self.target_domain is None:
+            return f"{self.dataset}: a student of {self.teacher}"
+        return f"{self.dataset}: a student of {self.teacher}, tested on unseen {self.target_domain}"
+
+    def _headline(self) -> str:
+        if self.target_domain is None:
+            return (
+                "**Generalisation was not measured**: no domain was held out, so every accuracy below is on images "
+                "like those of training. Expect less on images of another style."
+            )
+        last = self.rows[-1]
+        others = [row for row in self.rows[:-1] if row.target is not None]
+        if last.target is None:
+            return f"**{last.name} was not evaluated on {self.target_domain}.**"
+        gaps = [f"{100 * (last.target - (row.target or 0)):+.1f} points against {row.name}" for row in others]
+        against = f" ({', '.join(gaps)})" if gaps else ""
+        reached = f"**{last.name} reaches {_percent(last.target)} on {self.target_domain}**"
+        return f"{reached}, a domain that it never saw{against}."
+
+    def _protocol(self) -> str:
+        counts = self.counts
+        lines = [
+            f"- Student: {self.student}. Teacher: {self.teacher}. Seed {self.seed}: one run says nothing of spread.",
+            f"- Trained on {counts.get('train', 0):,} images of {', '.join(self.source_domains)}.",
+            f"- Selected, averaged and calibrated on {counts.get('validation', 0):,} other images of the same domains.",
+        ]
+        if self.target_domain is not None:
+            lines.append(
+                f"- Tested on all {counts.get('target', 0):,} images of {self.target_domain}, which training, "
+                "selection and calibration never read. The column *target 80 %* leaves out the hold-out that "
+                "DomainBed's tables leave out."
+            )
+        if self.student_folder:
+            lines.append(f"- The student in `{self.student_folder}` is that of the last row, read back and compared.")
+        return "\n".join(lines)
+
+
+def write_report(folder: Path, report: RunReport) -> None:
+    """Writes `report.md` and `report.json`.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.md").write_text(report.to_markdown(), encoding="utf-8")
+        (folder / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error
+
+
+def read_report(folder: Path) -> RunReport:
+    """The report that `write_report` left in a folder.
+
+    Raises:
+        RunError: there is none, or it cannot be read.
+    """
+    path = folder / "report.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): finish the run first") from error
+    return RunReport.from_json(record)
+
+
+def _accuracy_table(rows: Sequence[ReportRow], *, measured: bool) -> str:
+    target = ["target", "target 80 %"] if measured else []
+    header = ["", "source validation", *target, "NLL", "calibration error", ""]
+    lines = []
+    for row in rows:
+        on_target = [_percent(row.target), _percent(row.target_in)] if measured else []
+        nll = "-" if row.nll is None else f"{row.nll:.3f}"
+        error = _percent(row.calibration_error)
+        lines.append([row.name, _percent(row.source_validation), *on_target, nll, error, row.note])
+    if not any(row.note for row in rows):
+        header.pop()
+        lines = [line[:-1] for line in lines]
+    return _table(header, lines)
+
+
+def _cost(purchase: Purchase | None) -> str:
+    if purchase is None:
+        return "Nothing was bought."
+    queries = purchase.images + purchase.texts
+    lines = [
+        f"The student was trained with {queries:,} queries ({purchase.images:,} images, {purchase.texts:,} texts), "
+        f"{format_micro(purchase.amount_micro, purchase.currency)} in all. Their embeddings are in the cache and cost "
+        "nothing when they are used again."
+    ]
+    if purchase.published_queries:
+        lines.append(
+            "The published loop asks the teacher about every image of every step: "
+            f"{purchase.published_queries:,} queries for this run, "
+            f"{purchase.published_queries / max(1, queries):,.0f} times as many."
+        )
+    if purchase.test_images:
+        lines.append(
+            f"For the teacher's row alone, {purchase.test_images:,} test images were asked about as well: "
+            "no student was trained or selected on them."
+        )
+    return " ".join(lines)
+
+
+def _confusion(class_names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    lines: list[list[str]] = []
+    for name, counts in zip(class_names, confusion, strict=True):
+        total = sum(counts)
+        recall = f"{counts[len(lines)] / total:.0%}" if total else "-"
+        lines.append([name, *(str(count) if count else "." for count in counts), recall])
+    return "Rows are labels, columns predictions.\n\n" + _table(["", *class_names, "recall"], lines)
+
+
+def _settings(settings: Mapping[str, str]) -> str:
+    return _table(["setting", "value"], [[name, value] for name, value in settings.items()])
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    marks = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *lines])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

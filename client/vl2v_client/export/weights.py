@@ -1,0 +1,105 @@
+"""The student as two files: weights as safetensors under timm's own names, and a card as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from vl2v_client.core.errors import CacheError, DataError, RunError
+from vl2v_client.student.bundle import StudentBundle, StudentCard
+from vl2v_client.student.classifier import StudentClassifier, TextHead
+from vl2v_client.student.model import Student, build_backbone
+from vl2v_contract.canonical import sha256_hex
+
+WEIGHTS_FILE = "student.safetensors"
+CARD_FILE = "student.json"
+_CLASSIFIER_KEY = "classifier"
+
+
+def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[np.uint8]) -> StudentBundle:
+    """Writes a student, reads it back, and makes sure that it is the one that was scored.
+
+    `student.safetensors` holds the backbone under `backbone.` and timm's names, the projection, and the text
+    classifier `[C, D]` if there is one; `student.json` is the card.
+
+    Args:
+        folder: made if absent; files of an earlier export are replaced.
+        bundle: what to write.
+        check_pixels: `[N, S, S, 3]` uint8, at least one view, such as the source validation set.
+
+    Returns:
+        The bundle as read back, with the weights' hash on its card.
+
+    Raises:
+        CacheError: the folder cannot be written.
+        RunError: the student read back does not give exactly the same logits.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(bundle.classifier).items()}
+    data = save(tensors)
+    card = replace(bundle.card, weights_sha256=sha256_hex(data))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / WEIGHTS_FILE, data)
+        _replace(folder / CARD_FILE, json.dumps(card.to_json(), indent=2).encode() + b"\n")
+    except OSError as error:
+        raise CacheError(
+            f"{folder} cannot be written ({error.strerror}): make room or choose another folder"
+        ) from error
+    again = load_bundle(folder, device=bundle.classifier.device)
+    if not np.array_equal(again.classifier.logits(check_pixels), bundle.classifier.logits(check_pixels)):
+        raise RunError(
+            f"the student read back from {folder} is not the one that was scored: do not use it; report this"
+        )
+    return again
+
+
+def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentBundle:
+    """Reads an exported student.
+
+    Raises:
+        DataError: a file is missing, damaged, or does not fit the card.
+    """
+    try:
+        record = json.loads((folder / CARD_FILE).read_text())
+        data = (folder / WEIGHTS_FILE).read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds no exported student ({error}): give the folder of an export") from error
+    card = StudentCard.from_json(record)
+    if sha256_hex(data) != card.weights_sha256:
+        raise DataError(f"{folder / WEIGHTS_FILE} is damaged: its SHA-256 is not the one on its card; copy it again")
+    try:
+        tensors = load(data)
+        matrix = tensors.pop(_CLASSIFIER_KEY, None)
+        outputs = len(card.class_names) if matrix is None else matrix.shape[1]
+        student = Student(
+            build_backbone(card.student, pretrained=False), features=card.student.features, outputs=outputs
+        )
+        student.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DataError(
+            f"{folder / WEIGHTS_FILE} does not fit its card ({reason}): export the student again"
+        ) from error
+    head = None if matrix is None else TextHead(matrix.numpy(), card.logit_scale or 1.0, card.logit_bias)
+    return StudentBundle(StudentClassifier(student.to(device).eval(), card.student.input, head), card)
+
+
+def _tensors(classifier: StudentClassifier) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = dict(classifier.student.state_dict())
+    if classifier.head is not None:
+        tensors[_CLASSIFIER_KEY] = torch.from_numpy(classifier.head.matrix)
+    return tensors
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    partial.replace(path)

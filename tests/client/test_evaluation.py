@@ -1,0 +1,113 @@
+"""Scores against counts made by hand, and the target domain that nothing but the report may read."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from student_factories import CLASSES, SIZE, TINY_VIT, WIDTH, coloured_views, fresh_classifier, teacher_targets
+from vl2v_client.core.errors import DataError
+from vl2v_client.core.values import Sample
+from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.renders import RenderStore, render_views
+from vl2v_client.data.splits import split
+from vl2v_client.data.views import View
+from vl2v_client.evaluation.accuracy import Count, evaluate, negative_log_likelihood
+from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
+from vl2v_client.evaluation.prediction import predict
+from vl2v_client.evaluation.zero_shot import zero_shot_logits
+from vl2v_client.student.batches import TrainingData
+from vl2v_client.student.bundle import StudentBundle, StudentCard
+from vl2v_client.student.samples import labelled_views
+from vl2v_client.student.stages import TrainingConfig, vl2v_adip
+from vl2v_client.student.training import train
+
+
+def _logits(predictions: list[int], classes: int = 3) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[predictions]
+
+
+def test_accuracy_is_counted_by_domain_and_class() -> None:
+    labels = np.array([0, 1, 2, 0, 0])
+    result = evaluate(_logits([0, 1, 1, 0, 2]), labels, ["art", "art", "art", "art", "photo"])
+    assert result.overall == Count(3, 5)
+    assert result.by_domain == {"art": Count(3, 4), "photo": Count(0, 1)}
+    assert (result.accuracy, result.domain_mean) == (0.6, 0.375)
+    assert result.confusion.tolist() == [[2, 0, 1], [0, 1, 0], [0, 1, 0]]
+
+
+def test_likelihood_by_hand() -> None:
+    logits = np.array([[math.log(3), 0.0], [0.0, 0.0]], dtype=np.float32)
+    expected = (math.log(4 / 3) + math.log(2)) / 2
+    assert negative_log_likelihood(logits, np.array([0, 1])) == pytest.approx(expected, abs=1e-7)
+    assert evaluate(logits, np.array([0, 1]), ["a", "a"]).nll == pytest.approx(expected, abs=1e-7)
+
+
+def test_nothing_to_score_is_refused() -> None:
+    with pytest.raises(DataError, match="no images"):
+        evaluate(_logits([]), np.array([], dtype=np.int64), [])
+
+
+def test_temperature_undoes_a_scale_and_lowers_the_error() -> None:
+    # Two logits 10 apart, right in 3 of 4: the likelihood is best at a confidence of 3/4, so at 10 / T = log 3.
+    logits = np.tile(np.array([[10.0, 0.0]], dtype=np.float32), (400, 1))
+    labels = np.tile([0, 0, 0, 1], 100)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(10 / math.log(3), rel=1e-4)
+    assert calibration_error(logits, labels) == pytest.approx(0.25, abs=1e-3)
+    assert calibration_error(logits, labels, temperature) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_zero_shot_logits_are_scaled_cosines() -> None:
+    logits = zero_shot_logits(
+        np.array([[3.0, 4.0]], dtype=np.float32), np.eye(2, dtype=np.float32), logit_scale=100, logit_bias=-1
+    )
+    np.testing.assert_allclose(logits, [[59, 79]], rtol=1e-6)
+
+
+def _card() -> StudentCard:
+    return StudentCard(TINY_VIT, SIZE, CLASSES, "VL2V-ADiP", 0, temperature=2.0)
+
+
+def test_predict_reads_files_as_they_were_scored(tmp_path: Path) -> None:
+    views = coloured_views(3, views=1, domains=("art",))
+    paths = [tmp_path / f"{row}.png" for row in range(3)]
+    for row, path in enumerate(paths):
+        Image.fromarray(views.pixels[row, 0]).save(path)
+    bundle = StudentBundle(fresh_classifier(), _card())
+    logits = bundle.classifier.logits(views.pixels[:, 0])
+    found = list(predict(bundle, paths, batch_size=2))
+    assert [one.path for one in found] == paths
+    assert [one.class_index for one in found] == logits.argmax(axis=1).tolist()
+    assert [one.class_name for one in found] == [CLASSES[one.class_index] for one in found]
+    exponentials = np.exp(logits.astype(np.float64) / 2)
+    np.testing.assert_allclose(
+        [one.probability for one in found], exponentials.max(axis=1) / exponentials.sum(axis=1), rtol=1e-4
+    )
+
+
+def test_training_and_selection_never_read_the_target_domain(tmp_path: Path) -> None:
+    views = coloured_views(10, views=1, domains=("art", "photo", "sketch"))
+    for row, (label, domain) in enumerate(zip(views.labels, views.domains, strict=True)):
+        path = tmp_path / "data" / domain / CLASSES[label] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if domain == "sketch":
+            path.write_bytes(b"reading this file fails")
+        else:
+            Image.fromarray(views.pixels[row, 0]).save(path)
+
+    def render(name: str, samples: tuple[Sample, ...]) -> RenderStore:
+        return render_views(tmp_path / name, samples, [[View()]] * len(samples), size=SIZE, workers=1)
+
+    parts = split(open_dataset(tmp_path / "data"), target_domain="sketch")
+    source = labelled_views(render("train.u8", parts.train), parts.train)
+    held = labelled_views(render("validation.u8", parts.validation), parts.validation)
+    config = TrainingConfig(align_steps=4, distill_steps=4, batch_size=4, evaluate_every=2, device="cpu")
+    result = train(vl2v_adip(config), fresh_classifier(), TrainingData(source, held, teacher_targets(source)), config)
+    assert 0 <= result.validation.accuracy <= 1
+    assert fit_temperature(result.classifier.logits(held.pixels[:, 0]), held.labels) > 0
+    assert teacher_targets(source).vectors.shape == (len(parts.train), 1, WIDTH)
+    with pytest.raises(DataError, match="sketch"):
+        render("target.u8", parts.target)
