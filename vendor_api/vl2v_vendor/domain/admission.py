@@ -33,11 +33,12 @@ def admit(wanted: tuple[NewItem, ...], budgets: Budgets, *, allow_partial: bool,
         if total_units > remaining_units:
             if allow_partial and (count or any_paid):
                 return wanted[:count]
-            raise _exhausted(budgets, sum(item.units for item in wanted))
+            raise exhaustion(sum(item.units for item in wanted), budgets)
     return wanted
 
 
-def _exhausted(budgets: Budgets, wanted_units: int) -> BudgetExhausted:
+def exhaustion(wanted_units: int, budgets: Budgets) -> BudgetExhausted:
+    """The refusal, which names the tighter budget."""
     name, budget = "account", budgets.account
     if budgets.key is not None and budgets.key.remaining_units < budget.remaining_units:
         name, budget = "key", budgets.key

@@ -1,0 +1,169 @@
+"""The vendor's services over the ledger in memory and the hash encoder, and images to send to them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+from PIL import Image
+
+from memory_ledger import MemoryLedger
+from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
+from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
+from vl2v_vendor.adapters.preprocessing import preprocessing_of
+from vl2v_vendor.domain.encoder import Encoder, PixelBatch, VectorBatch
+from vl2v_vendor.domain.errors import EncodingFailed
+from vl2v_vendor.domain.limits import Limits
+from vl2v_vendor.service.audit import Audit
+from vl2v_vendor.service.authentication import Authenticator
+from vl2v_vendor.service.embed import EmbedService
+from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.service.preparation import Preparation
+from vl2v_vendor.service.replay import ReplayService
+from vl2v_vendor.service.services import ReadinessCheck, Services
+from vl2v_vendor.web.app import create_app
+
+T = TypeVar("T")
+
+PEPPER = b"p" * 32
+LIMITS = Limits(max_items=8, max_item_bytes=200_000, max_request_bytes=1_000_000, max_text_bytes=1000)
+
+
+class FakeClock:
+    def now(self) -> int:
+        return 1_767_225_600_000_000
+
+
+class FakeSigner:
+    """Signatures that say what they sign."""
+
+    key_id = "0" * 16
+    published_keys = ()
+
+    def sign_receipt(self, entry: object, entry_hash: str) -> str:
+        return f"receipt:{entry_hash}"
+
+    def sign_head(self, head: object) -> str:
+        return "head"
+
+    def sign_recompute(self, note: object) -> str:
+        return "recompute"
+
+
+class PickyEncoder(HashEncoder):
+    """Refuses any batch that holds a black image; gives grey images a vector of zeros."""
+
+    async def encode_images(self, pixels: PixelBatch) -> VectorBatch:
+        if any(not image.any() for image in pixels):
+            raise EncodingFailed("RuntimeError: injected")
+        vectors = await super().encode_images(pixels)
+        vectors[[bool((image == 128).all()) for image in pixels]] = 0
+        return vectors
+
+
+@dataclass
+class Vendor:
+    """A vendor with one customer."""
+
+    ledger: MemoryLedger
+    services: Services
+    app: FastAPI
+    secret: str
+
+    def client(self, secret: str | None = None) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)
+        bearer = {"Authorization": f"Bearer {secret or self.secret}"}
+        return httpx.AsyncClient(transport=transport, base_url="http://vendor", headers=bearer)
+
+
+def tell(
+    story: Callable[[Vendor], Awaitable[T]],
+    *,
+    limit_units: int = 100,
+    encoder: Encoder | None = None,
+    readiness: dict[str, ReadinessCheck] | None = None,
+) -> T:
+    """Open a vendor, run a story with it, close it."""
+
+    async def told() -> T:
+        model = encoder or HashEncoder()
+        info = model.info
+        ledger, signer, clock = MemoryLedger(limit_units), FakeSigner(), FakeClock()
+        ledger.set_price(info.id, "image", 100)
+        ledger.set_price(info.id, "text", 10)
+        lanes = EncodingLanes(model, max_batch_items=4, max_queued_items=16)
+        decoder = PillowImageDecoder(
+            preprocessing_of(info), max_item_bytes=LIMITS.max_item_bytes, max_pixels=LIMITS.max_pixels
+        )
+        with ThreadPoolExecutor(2) as executor:
+            services = Services(
+                ledger=ledger,
+                encoder=model,
+                lanes=lanes,
+                limits=LIMITS,
+                authenticator=Authenticator(ledger, clock),
+                preparation=Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor),
+                embed=EmbedService(ledger=ledger, signer=signer, encoder=model, lanes=lanes, pepper=PEPPER),
+                replay=ReplayService(ledger, model),
+                audit=Audit(ledger, signer, clock),
+                readiness=readiness or {"ledger": ledger.ping},
+            )
+            lanes.start()
+            try:
+                return await story(Vendor(ledger, services, create_app(services), ledger.issue_key()))
+            finally:
+                await lanes.close()
+
+    return asyncio.run(told())
+
+
+def item_key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def png(colour: object = "red", size: tuple[int, int] = (40, 30), mode: str = "RGB") -> bytes:
+    return save(Image.new(mode, size, colour), "PNG")  # type: ignore[arg-type]
+
+
+def save(image: Image.Image, file_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def images(*files: bytes, keys: Sequence[str | None] | None = None, **options: object) -> dict[str, object]:
+    """An image request as JSON."""
+    named = keys or [None] * len(files)
+    items = [
+        {"image": base64.b64encode(file).decode(), "item_key": key} for file, key in zip(files, named, strict=True)
+    ]
+    return {"items": items, **options}
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A valid 1-bit PNG of any size, made row by row, so that its pixels never are in memory."""
+    compressor = zlib.compressobj(9)
+    rows = b"\0" * ((1 + (width + 7) // 8) * 1000)
+    data = b"".join(compressor.compress(rows) for _ in range(height // 1000)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

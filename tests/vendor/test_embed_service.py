@@ -1,0 +1,334 @@
+"""The story of a sale: who pays for what, what is replayed, and that nothing that fails is billed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving_shop import PickyEncoder, Vendor, item_key, noise, png, save, tell
+from vl2v_contract.vectors import result_sha
+from vl2v_vendor.adapters.hash_encoder import HashEncoder
+from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
+from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
+from vl2v_vendor.domain.errors import (
+    BudgetExhausted,
+    InvalidRequest,
+    ItemFailure,
+    ModelUnavailable,
+    Overloaded,
+    PriceChanged,
+    UnknownModel,
+)
+from vl2v_vendor.service.admission import admit
+from vl2v_vendor.service.outcomes import Delivered, EmbedOutcome
+from vl2v_vendor.service.sale import EmbedRequest
+
+RED, BLACK, GREY, BROKEN = png("red"), png("black"), png((128, 128, 128)), b"broken"
+
+
+async def buy(vendor: Vendor, *files: bytes, **options: Any) -> EmbedOutcome:
+    """One image request, as the route makes it."""
+    items = await vendor.services.preparation.prepare_images(files)
+    request = EmbedRequest(
+        request_id=f"req_{len(vendor.ledger.orders):024x}",
+        endpoint="/v1/embeddings/images",
+        modality="image",
+        items=items,
+        **options,
+    )
+    return await vendor.services.embed.embed(caller(vendor), request)
+
+
+def caller(vendor: Vendor) -> ApiKey:
+    return next(iter(vendor.ledger.keys.values()))
+
+
+def states(outcome: EmbedOutcome) -> list[str]:
+    """Each item's status, or its error's code."""
+    return [item.verdict.status if isinstance(item.verdict, Delivered) else item.verdict.code for item in outcome.items]
+
+
+def keys(*names: str) -> list[str | None]:
+    return [item_key(name) for name in names]
+
+
+def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:
+    async def story(vendor: Vendor) -> None:
+        outcome = await buy(vendor, RED, BROKEN, b"", png("blue"))
+        assert states(outcome) == ["billed", "unsupported_image_format", "empty_item", "billed"]
+        assert outcome.billed_units == vendor.ledger.used_units == 2
+        assert outcome.receipt is not None
+        assert outcome.receipt.signature == f"receipt:{vendor.ledger.posted[0].entry_hash}"
+        sold = outcome.items[0].verdict
+        assert isinstance(sold, Delivered)
+        assert sold.result_sha == result_sha(sold.vector)
+        assert outcome.budgets.account.used_units == 2
+
+    tell(story)
+
+
+def test_a_known_item_is_replayed_free_in_any_batch() -> None:
+    async def story(vendor: Vendor) -> None:
+        first = await buy(vendor, RED, item_keys=keys("a"))
+        again = await buy(vendor, png("blue"), RED, item_keys=keys("b", "a"))
+        assert states(again) == ["billed", "replayed"]
+        assert vendor.ledger.used_units == 2
+        np.testing.assert_array_equal(vector(first, 0), vector(again, 1))
+
+    tell(story)
+
+
+def vector(outcome: EmbedOutcome, index: int) -> np.ndarray:
+    verdict = outcome.items[index].verdict
+    assert isinstance(verdict, Delivered)
+    return verdict.vector
+
+
+def test_a_key_twice_in_one_request_is_charged_once() -> None:
+    async def story(vendor: Vendor) -> None:
+        outcome = await buy(vendor, RED, RED, png("blue"), item_keys=keys("a", "a", "a"))
+        assert states(outcome) == ["billed", "replayed", "item_key_mismatch"]
+        assert (outcome.billed_units, outcome.free_units) == (1, 1)
+
+    tell(story)
+
+
+def test_a_key_stands_for_one_content_for_ever() -> None:
+    async def story(vendor: Vendor) -> None:
+        await buy(vendor, RED, item_keys=keys("a"))
+        outcome = await buy(vendor, png("blue"), RED, item_keys=keys("a", "a"))
+        assert states(outcome) == ["item_key_mismatch", "replayed"]
+        assert vendor.ledger.used_units == 1
+
+    tell(story)
+
+
+def test_the_same_pixels_are_the_same_content_in_any_png() -> None:
+    async def story(vendor: Vendor) -> None:
+        image = noise(32, 32)
+        await buy(vendor, save(image, "PNG", compress_level=0), item_keys=keys("a"))
+        assert states(await buy(vendor, save(image, "PNG", compress_level=9), item_keys=keys("a"))) == ["replayed"]
+        assert states(await buy(vendor, save(image, "BMP"), item_keys=keys("a"))) == ["item_key_mismatch"]
+
+    tell(story)
+
+
+def test_an_idempotency_key_names_items_that_have_no_key() -> None:
+    async def story(vendor: Vendor) -> None:
+        first = await buy(vendor, RED, png("blue"), idempotency_key="order 7")
+        again = await buy(vendor, RED, png("green"), idempotency_key="order 7")
+        assert states(first) == ["billed", "billed"]
+        assert states(again) == ["replayed", "item_key_mismatch"]
+        assert states(await buy(vendor, RED)) == ["billed"]
+        with pytest.raises(InvalidRequest, match="Idempotency-Key"):
+            await buy(vendor, RED, idempotency_key="")
+
+    tell(story)
+
+
+def test_item_keys_are_checked() -> None:
+    async def story(vendor: Vendor) -> None:
+        outcome = await buy(vendor, RED, RED, item_keys=["A" * 64, item_key("b")])
+        assert states(outcome) == ["invalid_item_key", "billed"]
+        with pytest.raises(InvalidRequest, match="1 item keys for 2 items"):
+            await buy(vendor, RED, RED, item_keys=keys("a"))
+
+    tell(story)
+
+
+def test_without_allow_partial_a_batch_is_all_or_nothing_and_refused_before_the_model() -> None:
+    async def story(vendor: Vendor) -> None:
+        with pytest.raises(BudgetExhausted) as caught:
+            await buy(vendor, RED, png("blue"), png("green"))
+        assert (caught.value.budget, caught.value.remaining_units) == ("account", 2)
+        assert not vendor.ledger.orders
+        assert states(await buy(vendor, RED, BROKEN, png("blue"))) == ["billed", "unsupported_image_format", "billed"]
+
+    tell(story, limit_units=2)
+
+
+def test_allow_partial_bills_the_longest_prefix_of_valid_new_items() -> None:
+    async def story(vendor: Vendor) -> None:
+        await buy(vendor, RED, item_keys=keys("a"))
+        outcome = await buy(
+            vendor, RED, BROKEN, png("blue"), png("green"), item_keys=keys("a", "b", "c", "d"), allow_partial=True
+        )
+        assert states(outcome) == ["replayed", "unsupported_image_format", "billed", "budget_exhausted"]
+        replay_only = await buy(vendor, RED, png("green"), item_keys=keys("a", "d"), allow_partial=True)
+        assert states(replay_only) == ["replayed", "budget_exhausted"]
+        with pytest.raises(BudgetExhausted):
+            await buy(vendor, png("green"), allow_partial=True)
+
+    tell(story, limit_units=2)
+
+
+def test_a_budget_that_ends_during_the_work_bills_nothing_too_much() -> None:
+    async def story(vendor: Vendor) -> None:
+        await buy(vendor, RED, item_keys=keys("a"))
+        budgets = vendor.ledger.budgets
+
+        async def outdated(account_id: str, api_key_id: str) -> Budgets:
+            await budgets(account_id, api_key_id)
+            return Budgets(Budget(100, 0), None)
+
+        vendor.ledger.budgets = outdated  # type: ignore[method-assign]
+        with pytest.raises(BudgetExhausted):
+            await buy(vendor, png("green"))
+        with pytest.raises(BudgetExhausted):
+            await buy(vendor, png("green"), allow_partial=True)
+        outcome = await buy(vendor, RED, png("green"), item_keys=keys("a", "b"), allow_partial=True)
+        assert states(outcome) == ["replayed", "budget_exhausted"]
+        assert vendor.ledger.used_units == 1
+
+    tell(story, limit_units=1)
+
+
+def test_two_buyers_of_one_key_pay_once() -> None:
+    async def story(vendor: Vendor) -> None:
+        outcomes = await asyncio.gather(*(buy(vendor, RED, item_keys=keys("a")) for _ in range(3)))
+        assert sorted(states(outcome)[0] for outcome in outcomes) == ["billed", "replayed", "replayed"]
+        assert vendor.ledger.used_units == 1
+
+    tell(story)
+
+
+def test_price_pins_hold_for_new_items_and_not_for_replays() -> None:
+    async def story(vendor: Vendor) -> None:
+        await buy(vendor, RED, item_keys=keys("a"), max_charge_micro=100)
+        for pins in ({"price_id": 99}, {"max_charge_micro": 199}):
+            with pytest.raises(PriceChanged):
+                await buy(vendor, png("blue"), png("green"), **pins)
+            assert states(await buy(vendor, RED, item_keys=keys("a"), **pins)) == ["replayed"]
+        assert vendor.ledger.used_units == 1
+
+    tell(story)
+
+
+def test_an_item_that_the_model_cannot_encode_fails_alone_and_unbilled() -> None:
+    async def story(vendor: Vendor) -> None:
+        outcome = await buy(vendor, RED, BLACK, GREY, png("blue"))
+        assert states(outcome) == ["billed", "encoding_failed", "encoding_failed", "billed"]
+        assert vendor.ledger.used_units == 2
+
+    tell(story, encoder=PickyEncoder())
+
+
+def test_an_expired_result_is_computed_again_free_and_signed() -> None:
+    async def story(vendor: Vendor) -> None:
+        first = await buy(vendor, RED, item_keys=keys("a"))
+        vendor.ledger.forget_vectors()
+        again = await buy(vendor, RED, item_keys=keys("a"))
+        assert states(again) == ["recomputed"]
+        assert vendor.ledger.used_units == 1
+        verdict, paid = again.items[0].verdict, first.items[0].verdict
+        assert isinstance(verdict, Delivered)
+        assert isinstance(paid, Delivered)
+        assert verdict.recompute is not None
+        assert verdict.recompute.signature == "recompute"
+        assert verdict.recompute.note["recompute_of"] == paid.result_sha == verdict.result_sha
+
+    tell(story)
+
+
+def test_an_expired_result_of_other_weights_stays_expired() -> None:
+    async def story(vendor: Vendor) -> None:
+        await buy(vendor, RED, item_keys=keys("a"))
+        vendor.ledger.forget_vectors()
+        vendor.ledger.paid = {key: replace(item, weights_sha="0" * 64) for key, item in vendor.ledger.paid.items()}
+        assert states(await buy(vendor, RED, png("blue"), item_keys=keys("a", "b"))) == ["result_expired", "billed"]
+
+    tell(story)
+
+
+def test_replay_needs_only_the_keys() -> None:
+    async def story(vendor: Vendor) -> None:
+        await buy(vendor, RED, item_keys=keys("a"))
+        outcome = await vendor.services.replay.replay(caller(vendor), [item_key("a"), item_key("b"), "no key"])
+        assert states(outcome) == ["replayed", "unknown_item", "invalid_item_key"]
+        vendor.ledger.forget_vectors()
+        assert states(await vendor.services.replay.replay(caller(vendor), [item_key("a")])) == ["result_expired"]
+
+    tell(story)
+
+
+def test_another_model_is_not_on_sale() -> None:
+    async def story(vendor: Vendor) -> None:
+        with pytest.raises(UnknownModel, match="hash-64"):
+            await buy(vendor, RED, model="ViT-L-14")
+
+    tell(story)
+
+
+class BlockedEncoder:
+    """Works on a batch until it dies."""
+
+    info = HashEncoder().info
+    ready = True
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.died = asyncio.Event()
+
+    async def encode_images(self, pixels: PixelBatch) -> VectorBatch:
+        self.started.set()
+        await self.died.wait()
+        raise ModelUnavailable("the model process died")
+
+    async def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
+        raise ModelUnavailable("the model process died")
+
+
+def test_a_dead_model_and_a_full_queue_refuse_the_whole_request() -> None:
+    encoder = BlockedEncoder()
+
+    async def story(vendor: Vendor) -> None:
+        colours = [png((1, 2, n)) for n in range(8)]
+        first = asyncio.create_task(buy(vendor, *colours))
+        await encoder.started.wait()
+        second = asyncio.create_task(buy(vendor, *colours))
+        while vendor.services.lanes.queued_items["image"] < 12:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Overloaded):
+            await buy(vendor, *colours)
+        encoder.died.set()
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
+        assert not vendor.ledger.orders
+
+    tell(story, encoder=encoder)
+
+
+def test_texts_are_counted_cut_and_refused() -> None:
+    async def story(vendor: Vendor) -> None:
+        texts = ["a photo of a dog", "", " \n", "word " * 100, "x" * 2000, "\ud800"]
+        kept = await vendor.services.preparation.prepare_texts(texts, truncate=False)
+        codes = [item.code for item in kept if isinstance(item, ItemFailure)]
+        assert codes == ["empty_item", "empty_item", "text_too_long", "text_too_long", "invalid_encoding"]
+        cut = await vendor.services.preparation.prepare_texts(texts[3:4], truncate=True)
+        assert not isinstance(cut[0], ItemFailure)
+        assert (cut[0].tokens, cut[0].truncated) == (102, True)
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("account", "key", "wanted", "exhausted"),
+    [
+        ((10, 8), None, 3, "account"),
+        ((10, 0), (5, 4), 3, "key"),
+        ((10, 8), (5, 4), 3, "key"),
+        ((10, 9), (5, 4), 3, "account"),
+    ],
+)
+def test_the_refusal_names_the_exhausted_budget(
+    account: tuple[int, int], key: tuple[int, int] | None, wanted: int, exhausted: str
+) -> None:
+    budgets = Budgets(Budget(*account), Budget(*key) if key else None)
+    with pytest.raises(BudgetExhausted) as caught:
+        admit(wanted, budgets, allow_partial=False)
+    assert caught.value.budget == exhausted
+    assert admit(wanted, budgets, allow_partial=True) == budgets.remaining_units

@@ -1,0 +1,94 @@
+"""Settings: command line over environment over file; errors that name the setting; no secret in sight."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vl2v_vendor.bootstrap import model_spec
+from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.settings import Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("VL2V_VENDOR_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config_file = tmp_path / "vendor.toml"
+    config_file.write_text('port = 1\nhost = "file"\ncurrency = "CHF"\nimage_mean = [0.5, 0.5, 0.5]\n')
+    monkeypatch.setenv("VL2V_VENDOR_CONFIG", str(config_file))
+    monkeypatch.setenv("VL2V_VENDOR_PORT", "2")
+    monkeypatch.setenv("VL2V_VENDOR_HOST", "environment")
+    settings = load_settings(port=3, host=None)
+    assert (settings.port, settings.host, settings.currency) == (3, "environment", "CHF")
+    assert settings.image_mean == (0.5, 0.5, 0.5)
+
+
+def test_the_defaults_are_one_folder(tmp_path: Path) -> None:
+    settings = load_settings()
+    assert settings.database == f"sqlite:///{tmp_path}/vl2v/vendor.db"
+    assert settings.secrets_path == tmp_path / "vl2v" / "vendor-secrets.json"
+    assert (settings.image_price_micro, settings.text_price_micro, settings.retention_days) == (100, 10, 30)
+    assert settings.limits.max_pixels == 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fragment"),
+    [
+        ("port", "http", "port"),
+        ("precision", "fp8", "fp32"),
+        ("currency", "euro", "currency"),
+        ("image_price_micro", "-1", "image_price_micro"),
+        ("max_queued_items", "5", "max_items"),
+    ],
+)
+def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, fragment: str) -> None:
+    monkeypatch.setenv(f"VL2V_VENDOR_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=fragment):
+        load_settings()
+
+
+def test_a_bad_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VL2V_VENDOR_CONFIG", str(tmp_path / "nowhere.toml"))
+    with pytest.raises(SettingsError, match=r"nowhere\.toml"):
+        load_settings()
+    for text, fragment in (("colour = 1", "colour"), ("port = ", "cannot be read")):
+        config_file = tmp_path / "vendor.toml"
+        config_file.write_text(text)
+        monkeypatch.setenv("VL2V_VENDOR_CONFIG", str(config_file))
+        with pytest.raises(SettingsError, match=fragment):
+            load_settings()
+
+
+def test_a_password_is_never_shown() -> None:
+    settings = load_settings(database_url="postgresql://vendor:hunter2@db/vl2v")
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" in settings.database
+    with pytest.raises(Exception, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
+
+
+def test_the_model_is_named_after_what_it_is(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "secret-folder" / "mine.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    names: dict[str, dict[str, Any]] = {
+        "tiny-teacher": {},
+        "ViT-B-16/openai": {"model": "ViT-B-16", "pretrained": "openai"},
+        "ViT-B-16/mine": {"model": "ViT-B-16", "pretrained": str(checkpoint)},
+        "clip": {"model_config_file": tmp_path / "clip.json", "pretrained": str(checkpoint)},
+        "sold-as": {"model": "ViT-B-16", "pretrained": "openai", "model_id": "sold-as"},
+    }
+    assert [model_spec(Settings(**fields)).model_id for fields in names.values()] == list(names)
+    with pytest.raises(ModelLoadFailed, match="not both"):
+        model_spec(Settings(model="ViT-B-16", model_config_file=tmp_path / "clip.json"))

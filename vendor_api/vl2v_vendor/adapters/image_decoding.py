@@ -1,0 +1,172 @@
+"""Bytes of an image file to the model's input pixels, under one declared policy.
+
+Policy `safe-1`, in this order:
+
+- Refused from the header, before any pixel is decoded: more than the allowed bytes or pixels (also after scaling: a
+  needle of 1 x 1,000,000 pixels), and any format but JPEG, PNG, WebP, GIF and BMP. TIFF is left out: its decoders are
+  the largest attack surface and no camera or web page needs it.
+- Broken or truncated data is refused; nothing is guessed.
+- Animation: the first frame.
+- EXIF orientation (JPEG, PNG, WebP) is applied; an unreadable EXIF block counts as upright.
+- Palette becomes RGB or RGBA first. 16-bit grey is scaled to 8 bits, rounded; 16-bit RGB keeps its high bytes.
+- Transparency is composited on white. CMYK becomes RGB by Pillow's formula; colour profiles are ignored.
+- RGB is scaled and cropped as open_clip's own transform does it (torchvision's rules on PIL images: antialiased filter,
+  the long side's length truncated, the crop's offset rounded half to even), so RGB input gives the same pixels bit for
+  bit. An image already at the input size is left untouched.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from vl2v_contract.identity import bytes_sha, rgb8_sha
+from vl2v_vendor.adapters.preprocessing import Interpolation, Preprocessing
+from vl2v_vendor.domain.encoder import DecodedImage
+from vl2v_vendor.domain.errors import ItemFailure
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
+_FILTERS: Final[dict[Interpolation, Image.Resampling]] = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+_UPRIGHT: Final[dict[int, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIXTEEN_BIT_MODES: Final = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
+_ALPHA_MODES: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+
+
+class PillowImageDecoder:
+    """The image decoder. Safe to call from several threads; Pillow releases the interpreter lock while it decodes."""
+
+    def __init__(self, preprocessing: Preprocessing, *, max_item_bytes: int, max_pixels: int) -> None:
+        self._preprocessing = preprocessing
+        self._max_item_bytes = max_item_bytes
+        self._max_pixels = max_pixels
+        # The header check below is stricter than Pillow's warning, which would only clutter the log.
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+    def decode(self, data: bytes) -> DecodedImage:
+        """Decode one image file to `[S, S, 3]` RGB8.
+
+        Raises:
+            ItemFailure: empty_item, unsupported_image_format, image_too_large or undecodable_image.
+        """
+        self._check_bytes(data)
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                self._check_pixels(image.size)
+                return self._render(image, data)
+        except ItemFailure:
+            raise
+        except Image.DecompressionBombError:
+            raise self._too_many_pixels("more than Pillow would open") from None
+        except Exception as error:
+            # Pillow's plugins raise anything from OSError to struct.error on broken files; all mean the same here.
+            raise ItemFailure(
+                "undecodable_image",
+                f"the file is truncated or broken ({type(error).__name__}); send the whole file again",
+            ) from error
+
+    def _check_bytes(self, data: bytes) -> None:
+        if not data:
+            raise ItemFailure("empty_item", "the image has 0 bytes; send the file's content")
+        if len(data) > self._max_item_bytes:
+            raise ItemFailure(
+                "image_too_large",
+                f"the file has {len(data):,} bytes and at most {self._max_item_bytes:,} are read; scale it down",
+            )
+        is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+        if not (is_webp or data.startswith(_SIGNATURES)):
+            names = ", ".join(FORMATS)
+            raise ItemFailure("unsupported_image_format", f"the content is none of {names}; convert it to PNG")
+
+    def _check_pixels(self, size: tuple[int, int]) -> None:
+        width, height = size
+        if width * height > self._max_pixels:
+            raise self._too_many_pixels(f"{width} x {height}")
+        scaled_width, scaled_height = self._scaled_size(size)
+        if scaled_width * scaled_height > self._max_pixels:
+            raise self._too_many_pixels(f"{scaled_width} x {scaled_height} after scaling the shorter side")
+
+    def _too_many_pixels(self, found: str) -> ItemFailure:
+        detail = f"the image has {found} pixels and at most {self._max_pixels:,} are decoded; scale it down"
+        return ItemFailure("image_too_large", detail)
+
+    def _render(self, image: Image.Image, data: bytes) -> DecodedImage:
+        size = self._preprocessing.size
+        orientation = _orientation_of(image)
+        is_exact = image.size == (size, size) and orientation == 1 and _is_plain_rgb8_png(image, data)
+        rgb = _to_rgb(image)
+        if orientation != 1:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
+        pixels = np.asarray(self._fit(rgb))
+        if is_exact:
+            return DecodedImage(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
+        return DecodedImage(pixels, bytes_sha(data))
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        """Scale to `_scaled_size`, then crop the centre `S x S`."""
+        size = self._preprocessing.size
+        width, height = self._scaled_size(image.size)
+        if image.size != (width, height):
+            image = image.resize((width, height), _FILTERS[self._preprocessing.interpolation])
+        left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+        return image.crop((left, top, left + size, top + size))
+
+    def _scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height after scaling, by torchvision's rules."""
+        target = self._preprocessing.size
+        if self._preprocessing.resize_mode == "squash":
+            return target, target
+        width, height = size
+        if width <= height:
+            return target, int(target * height / width)
+        return int(target * width / height), target
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1, upright, when there is none or it cannot be read."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        # A broken EXIF block raises whatever its parser stumbles over, and says nothing about the pixels.
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
+
+
+def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
+    """Whether the decoded pixels are the file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS."""
+    is_rgb8 = image.format == "PNG" and data[24:26] == b"\x08\x02"
+    return is_rgb8 and "transparency" not in image.info and not getattr(image, "is_animated", False)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """The first frame as RGB, by the policy in the module's docstring."""
+    image.load()
+    if image.mode in _SIXTEEN_BIT_MODES:
+        image = Image.fromarray(_to_eight_bits(np.asarray(image)))
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """`[H, W]` grey in 0..65535 to 0..255, rounded to nearest."""
+    scaled = (np.clip(grey, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
+    return cast("NDArray[np.uint8]", scaled.astype(np.uint8))

@@ -1,0 +1,194 @@
+"""The only place that chooses implementations: settings in, services out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
+from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
+from vl2v_vendor.adapters.lock_file import ServerLock
+from vl2v_vendor.adapters.model_process import ProcessEncoder
+from vl2v_vendor.adapters.open_clip_files import ModelSpec
+from vl2v_vendor.adapters.open_clip_model import OpenClipModel
+from vl2v_vendor.adapters.preprocessing import preprocessing_of
+from vl2v_vendor.adapters.secrets import load_or_create_secrets
+from vl2v_vendor.adapters.sql.accounts import SqlAccounts
+from vl2v_vendor.adapters.sql.engine import open_engine
+from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_vendor.adapters.sql.migrations import upgrade
+from vl2v_vendor.adapters.system_clock import SystemClock
+from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
+from vl2v_vendor.domain.encoder import Encoder, ModelInfo, Tokenizer
+from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
+from vl2v_vendor.domain.ports import Clock, Ledger, Signer
+from vl2v_vendor.service.audit import Audit
+from vl2v_vendor.service.authentication import Authenticator
+from vl2v_vendor.service.embed import EmbedService
+from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.service.preparation import Preparation
+from vl2v_vendor.service.replay import ReplayService
+from vl2v_vendor.service.services import Services
+from vl2v_vendor.settings import Settings
+
+Report: TypeAlias = Callable[[str, str], None]
+"""Told a label and a text, for the operator, at each step of the start."""
+
+TINY_TEACHER = "tiny-teacher"
+
+_SECONDS_PER_DAY = 86_400
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """What was opened, for the use cases to stand on."""
+
+    ledger: Ledger
+    signer: Signer
+    clock: Clock
+    encoder: Encoder
+    tokenizer: Tokenizer
+    pepper: bytes = field(repr=False)
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, report: Report) -> AsyncIterator[Services]:
+    """Open everything in order, cheapest refusals first, and close it in reverse.
+
+    Raises:
+        VendorError: something cannot be opened; the message names it and the remedy.
+    """
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        engine = open_engine(settings.database)
+        stack.callback(engine.dispose)
+        if engine.dialect.name == "sqlite":
+            stack.enter_context(ServerLock(Path(f"{engine.url.database}.lock")))
+        secrets = load_or_create_secrets(settings.secrets_path)
+        signer = secrets.signer()
+        await asyncio.to_thread(upgrade, engine)
+        ledger = SqlLedger(
+            engine, signer=signer, clock=clock, retention_seconds=settings.retention_days * _SECONDS_PER_DAY
+        )
+        stack.push_async_callback(ledger.close)
+        await ledger.start()
+        report("ledger", engine.url.render_as_string(hide_password=True))
+        encoder, tokenizer = await _open_model(settings, stack, report)
+        info = encoder.info
+        report("model", _describe(info))
+        accounts = SqlAccounts(engine, signer=signer, clock=clock)
+        report("prices", await asyncio.to_thread(_ensure_prices, accounts, info.id, settings))
+        yield _assemble(settings, stack, _Ports(ledger, signer, clock, encoder, tokenizer, secrets.pepper))
+
+
+def model_spec(settings: Settings) -> ModelSpec:
+    """The open_clip model that the settings name; the packaged tiny teacher if they name none.
+
+    Raises:
+        ModelLoadFailed: the settings contradict each other, or the packaged model is missing.
+    """
+    choose = partial(
+        ModelSpec,
+        device=settings.device,
+        precision=settings.precision,
+        image_mean=settings.image_mean,
+        image_std=settings.image_std,
+        interpolation=settings.interpolation,
+        threads=settings.model_threads or _count_cores(),
+    )
+    if settings.model_config_file is not None:
+        if settings.model is not None:
+            raise ModelLoadFailed("give a model configuration file or a model name, not both")
+        checkpoint = Path(settings.pretrained) if settings.pretrained else None
+        name = settings.model_id or settings.model_config_file.stem
+        return choose(model_id=name, config_file=settings.model_config_file, checkpoint_file=checkpoint)
+    if settings.model is not None and settings.model != TINY_TEACHER:
+        name = settings.model_id or _model_id(settings.model, settings.pretrained)
+        return choose(model_id=name, name=settings.model, pretrained=settings.pretrained)
+    config_file, checkpoint = _ASSETS / f"{TINY_TEACHER}.json", _ASSETS / f"{TINY_TEACHER}.safetensors"
+    if not config_file.is_file():
+        raise ModelLoadFailed("the packaged tiny teacher is missing from this installation; name a model with --model")
+    return choose(model_id=settings.model_id or TINY_TEACHER, config_file=config_file, checkpoint_file=checkpoint)
+
+
+async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report) -> tuple[Encoder, Tokenizer]:
+    if settings.encoder == "hash":
+        hash_encoder = HashEncoder(settings.hash_embedding_dim, settings.hash_image_size)
+        return hash_encoder, WordTokenizer(hash_encoder.context_length)
+    spec = model_spec(settings)
+    report("loading", spec.model_id)
+    encoder = ProcessEncoder(partial(OpenClipModel, spec))
+    stack.push_async_callback(encoder.close)
+    await encoder.start()
+    tokenizer = await asyncio.to_thread(OpenClipTokenizer, spec, context_length=encoder.info.context_length)
+    return encoder, tokenizer
+
+
+def _ensure_prices(accounts: SqlAccounts, model_id: str, settings: Settings) -> str:
+    """Put the model on the price list; a price once set stays, unless the settings name another one."""
+    is_named = {"image_price_micro", "text_price_micro", "currency"} & settings.model_fields_set
+    priced = {price.modality for price in accounts.prices(model_id)}
+    if is_named or priced != {"image", "text"}:
+        accounts.ensure_prices(model_id, settings.image_price_micro, settings.text_price_micro, settings.currency)
+    in_force = {price.modality: price for price in accounts.prices(model_id)}
+    image, text = in_force["image"], in_force["text"]
+    return (
+        f"{image.unit_price_micro} micro-{image.currency} per image, "
+        f"{text.unit_price_micro} micro-{text.currency} per text"
+    )
+
+
+def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Services:
+    """The use cases over opened ports, with the pool and the lanes that they run on."""
+    ledger, signer, encoder, limits = ports.ledger, ports.signer, ports.encoder, settings.limits
+    executor = stack.enter_context(ThreadPoolExecutor(_count_cores(), thread_name_prefix="decode"))
+    lanes = EncodingLanes(encoder, max_batch_items=settings.max_batch_items, max_queued_items=settings.max_queued_items)
+    lanes.start()
+    stack.push_async_callback(lanes.close)
+    decoder = PillowImageDecoder(
+        preprocessing_of(encoder.info), max_item_bytes=limits.max_item_bytes, max_pixels=limits.max_pixels
+    )
+
+    async def check_model() -> None:
+        if not encoder.ready:
+            raise ModelUnavailable("the model process is being restarted")
+
+    return Services(
+        ledger=ledger,
+        encoder=encoder,
+        lanes=lanes,
+        limits=limits,
+        authenticator=Authenticator(ledger, ports.clock),
+        preparation=Preparation(decoder, ports.tokenizer, limits, executor),
+        embed=EmbedService(ledger=ledger, signer=signer, encoder=encoder, lanes=lanes, pepper=ports.pepper),
+        replay=ReplayService(ledger, encoder),
+        audit=Audit(ledger, signer, ports.clock),
+        readiness={"model": check_model, "ledger": ledger.ping},
+    )
+
+
+def _count_cores() -> int:
+    """Cores that this process may run on; a container or `taskset` may leave it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _model_id(name: str, pretrained: str | None) -> str:
+    """`ViT-B-32/openai`; a checkpoint file is named by its stem, never by its folder."""
+    if not pretrained:
+        return name
+    return f"{name}/{Path(pretrained).stem if Path(pretrained).is_file() else pretrained}"
+
+
+def _describe(info: ModelInfo) -> str:
+    return (
+        f"{info.id}, {info.embedding_dim} numbers per vector, {info.image_size} x {info.image_size} input, "
+        f"{info.precision} on {info.device}, weights {info.weights_sha[:12]}"
+    )

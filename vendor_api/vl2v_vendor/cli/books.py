@@ -1,0 +1,89 @@
+"""What the staff's commands work on: the ledger's database, beside a running server or without one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from vl2v_vendor.adapters.secrets import load_or_create_secrets
+from vl2v_vendor.adapters.sql.accounts import SqlAccounts
+from vl2v_vendor.adapters.sql.engine import STAFF_LOCK_WAIT_SECONDS, open_engine
+from vl2v_vendor.adapters.sql.migrations import upgrade
+from vl2v_vendor.adapters.system_clock import SystemClock
+from vl2v_vendor.settings import Settings, load_settings
+
+DatabaseOption = Annotated[
+    str | None, typer.Option("--database", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RequestIdOption = Annotated[
+    str | None, typer.Option("--request-id", help="A name for this act; the same act under it is done once.")
+]
+
+_WIDE_COLUMNS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The open database."""
+
+    settings: Settings
+    engine: Engine
+    accounts: SqlAccounts
+    clock: SystemClock
+
+
+@contextmanager
+def open_books(database: str | None) -> Iterator[Books]:
+    """Open the database that the option or the settings name, made and migrated if it is new.
+
+    Raises:
+        VendorError: it cannot be opened; the message names the remedy.
+    """
+    settings = load_settings(database_url=database)
+    engine = open_engine(settings.database, lock_wait_seconds=STAFF_LOCK_WAIT_SECONDS)
+    try:
+        upgrade(engine)
+        clock = SystemClock()
+        signer = load_or_create_secrets(settings.secrets_path).signer()
+        yield Books(settings, engine, SqlAccounts(engine, signer=signer, clock=clock), clock)
+    finally:
+        engine.dispose()
+
+
+def show_json(value: Any) -> None:
+    """Print for a machine."""
+    typer.echo(json.dumps(value, indent=2, default=_jsonable))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print for people; whole cells even where the terminal is narrow or absent."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDE_COLUMNS).print(table)
+
+
+def show_time(microseconds: int | None) -> str | None:
+    """`2026-01-01 00:00:00Z`, or None."""
+    if microseconds is None:
+        return None
+    return f"{datetime.fromtimestamp(microseconds / 1_000_000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

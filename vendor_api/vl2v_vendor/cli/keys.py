@@ -1,0 +1,114 @@
+"""`vl2v-vendor keys`: API keys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, cast
+
+import typer
+
+from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Scope
+from vl2v_vendor.service.accounts import IssuedKey, KeyRequest, issue_key
+
+app = typer.Typer(help="API keys; their secrets are shown once and stored as hashes.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    account: Annotated[str, typer.Option(help="The account that pays; made with --budget if it is new.")],
+    budget: Annotated[int | None, typer.Option(help="Queries that a new account may spend.")] = None,
+    key_budget: Annotated[int | None, typer.Option(help="Queries that this key may spend of them.")] = None,
+    scopes: Annotated[str, typer.Option(help="Comma-separated: embed, billing, admin.")] = ",".join(
+        sorted(DEFAULT_SCOPES, reverse=True)
+    ),
+    expires: Annotated[float | None, typer.Option(metavar="DAYS", help="Days until it expires.")] = None,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Make an API key, and its account if there is none of this name."""
+    with open_books(database) as books:
+        request = KeyRequest(
+            account_name=account,
+            budget_units=budget,
+            currency=books.settings.currency,
+            key_budget_units=key_budget,
+            scopes=_parse_scopes(scopes),
+            expires_days=expires,
+            name=name,
+        )
+        issued = issue_key(books.accounts, books.clock, request)
+    if as_json:
+        show_json({"secret": issued.secret, "key": asdict(issued.key), "account": asdict(issued.account)})
+    else:
+        _show_issued(issued)
+
+
+@app.command("list")
+def list_keys(
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Show API keys, without their secrets."""
+    with open_books(database) as books:
+        keys = books.accounts.keys(None if account is None else books.accounts.find_account(account))
+        now = books.clock.now()
+    if as_json:
+        show_json([asdict(key) for key in keys])
+        return
+    show_table(
+        ["KEY", "PREFIX", "ACCOUNT", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES"],
+        [
+            [
+                key.id,
+                key.prefix,
+                key.account_name,
+                key.name,
+                ",".join(sorted(key.scopes)),
+                _state(key, now),
+                show_time(key.created_at),
+                show_time(key.expires_at),
+            ]
+            for key in keys
+        ],
+    )
+
+
+@app.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's id or prefix.")],
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """End an API key; it stops working at once, on every server."""
+    with open_books(database) as books:
+        revoked = books.accounts.revoke_key(key)
+    if as_json:
+        show_json(asdict(revoked))
+    else:
+        typer.echo(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
+
+
+def _parse_scopes(text: str) -> frozenset[Scope]:
+    """The named scopes; `create_key` refuses unknown ones."""
+    return cast("frozenset[Scope]", frozenset(scope.strip() for scope in text.split(",") if scope.strip()))
+
+
+def _show_issued(issued: IssuedKey) -> None:
+    budget = issued.account.budget
+    made = "new account" if issued.account_is_new else "account"
+    typer.echo(
+        f"API key {issued.key.id} of {made} {issued.account.name}, "
+        f"{budget.remaining_units} of {budget.limit_units} queries left.",
+        err=True,
+    )
+    typer.echo("Keep it now, it is not shown again:", err=True)
+    typer.echo(issued.secret)
+
+
+def _state(key: ApiKey, now: int) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "valid"

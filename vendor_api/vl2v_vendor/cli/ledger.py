@@ -1,0 +1,55 @@
+"""`vl2v-vendor ledger`: checking the books, and pruning what they need not keep."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from vl2v_vendor.adapters.sql.retention import prune_results
+from vl2v_vendor.adapters.sql.scan import open_scan
+from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table
+from vl2v_vendor.service.verification import MAX_PROBLEMS, VerificationReport, verify_ledger
+
+_SHOWN_PROBLEMS = 20
+
+app = typer.Typer(help="The append-only ledger.", no_args_is_help=True)
+
+
+@app.command()
+def verify(as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+    """Recompute every hash chain and every sum; exit code 1 if anything does not add up."""
+    with open_books(database) as books, open_scan(books.engine) as scan:
+        report = verify_ledger(scan)
+    if as_json:
+        show_json({"clean": report.clean, **asdict(report)})
+    else:
+        _show(report)
+    if not report.clean:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+    """Delete vectors that are past their retention; what was paid stays paid."""
+    with open_books(database) as books:
+        pruned = prune_results(books.engine, books.clock)
+    if as_json:
+        show_json({"pruned": pruned})
+    else:
+        typer.echo(f"{pruned} vectors pruned")
+
+
+def _show(report: VerificationReport) -> None:
+    checked = f"accounts {report.accounts}, entries {report.entries}, items {report.items}"
+    if report.clean:
+        typer.echo(f"clean; checked: {checked}")
+        return
+    typer.echo(f"problems: {report.problem_count}; checked: {checked}")
+    shown = report.problems[:_SHOWN_PROBLEMS]
+    show_table(
+        ["ACCOUNT", "ENTRY", "PROBLEM", "DETAIL"],
+        [[problem.account_id, problem.seq, problem.code, problem.detail] for problem in shown],
+    )
+    if report.problem_count > len(shown):
+        typer.echo(f"... and {report.problem_count - len(shown)} more; `--json` lists up to {MAX_PROBLEMS}")

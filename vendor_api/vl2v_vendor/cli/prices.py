@@ -1,0 +1,59 @@
+"""`vl2v-vendor prices`: the price list, in immutable versions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vl2v_contract.identity import Modality
+from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
+
+app = typer.Typer(help="Prices per query, in millionths of the currency.", no_args_is_help=True)
+
+
+@app.command("set")
+def set_price(
+    model: Annotated[str, typer.Argument(help="The model's id.")],
+    modality: Annotated[Modality, typer.Argument(help="image or text.")],
+    unit_price_micro: Annotated[int, typer.Argument(help="Millionths of the currency per query.")],
+    currency: Annotated[str | None, typer.Option(help="Three letters; default from the settings.")] = None,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Set a price; requests that were quoted the old one are refused, not billed."""
+    with open_books(database) as books:
+        price = books.accounts.set_price(model, modality, unit_price_micro, currency or books.settings.currency)
+    if as_json:
+        show_json(asdict(price))
+    else:
+        typer.echo(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
+
+
+@app.command("list")
+def list_prices(
+    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Show every version of every price, oldest first."""
+    with open_books(database) as books:
+        prices = books.accounts.prices(model)
+    if as_json:
+        show_json([asdict(price) for price in prices])
+        return
+    show_table(
+        ["PRICE", "MODEL", "MODALITY", "MICRO PER QUERY", "CURRENCY", "VALID FROM"],
+        [
+            [
+                price.id,
+                price.model_id,
+                price.modality,
+                price.unit_price_micro,
+                price.currency,
+                show_time(price.valid_from),
+            ]
+            for price in prices
+        ],
+    )

@@ -1,0 +1,140 @@
+"""The server in the foreground: bind, open, serve, and leave in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import uvicorn
+from rich.console import Console
+from sqlalchemy import make_url
+
+from vl2v_vendor.bootstrap import open_services
+from vl2v_vendor.cli.log_output import set_up_logging
+from vl2v_vendor.cli.version import installed_version
+from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.service.services import Services
+from vl2v_vendor.settings import Settings
+from vl2v_vendor.web.app import create_app
+
+_REFUSALS: Final = {
+    errno.EADDRINUSE: "another program uses it; stop that one, or choose another port with --port",
+    errno.EACCES: "this user may not; ports below 1024 need privileges, choose another with --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address; use --host 127.0.0.1, or 0.0.0.0 for all",
+}
+
+
+class CannotListen(VendorError):
+    """The address cannot be listened on."""
+
+
+def run_server(settings: Settings, *, database_option: str | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what was begun and return.
+
+    The address is bound before the model is loaded, so that a port in use is told at once; connections are refused
+    until the model is warm.
+
+    Args:
+        settings: everything that is configured.
+        database_option: what the command line said; the printed command for a first key repeats it.
+
+    Raises:
+        VendorError: the server cannot start; the message names the remedy.
+    """
+    with bind(settings.host, settings.port) as listener:
+        set_up_logging(settings.log_level, settings.log_format)
+        asyncio.run(_Foreground(settings, listener, database_option).run())
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet.
+
+    Raises:
+        CannotListen: names the address and the remedy.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
+        raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling, which ends the process by the signal instead of with code 0."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Foreground:
+    """One run of the server, which a signal may end at any point."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, database_option: str | None) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._database_option = database_option
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._server: _Server | None = None
+
+    async def run(self) -> None:
+        """Open, serve, close."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop(number: signal.Signals) -> None:
+            if self._server is not None:
+                self._server.handle_exit(number, None)
+            elif task is not None:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        try:
+            async with open_services(self._settings, self._report) as services:
+                await self._serve(services)
+        except asyncio.CancelledError:
+            if task is not None:
+                task.uncancel()
+        self._console.print(" stopped", style="bold")
+
+    async def _serve(self, services: Services) -> None:
+        config = uvicorn.Config(
+            create_app(services, version=installed_version()),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=self._settings.shutdown_seconds,
+        )
+        self._server = _Server(config, self._announce)
+        await self._server.serve(sockets=[self._listener])
+
+    def _announce(self) -> None:
+        port = self._listener.getsockname()[1]
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        self._report("ready", f"http://{host}:{port}  (API description at /docs, Ctrl-C stops)")
+        command = "vl2v-vendor keys create --account demo --budget 1000"
+        if self._database_option is not None:
+            command += f" --database {make_url(self._database_option).render_as_string(hide_password=True)}"
+        self._report("api key", command)
+
+    def _report(self, label: str, text: str) -> None:
+        self._console.print(f"{label:>8}", style="bold", end="  ")
+        self._console.print(text, markup=False)

@@ -1,0 +1,34 @@
+"""Who is asking, and whether they may."""
+
+from __future__ import annotations
+
+import hashlib
+
+from vl2v_vendor.domain.accounts import ApiKey, Scope
+from vl2v_vendor.domain.errors import UnknownKey
+from vl2v_vendor.domain.ports import Clock, Ledger
+
+
+class Authenticator:
+    """Looks every key up in the ledger's database: a revoked key stops working at once, on every replica."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    async def authenticate(self, secret: str | None, scope: Scope) -> ApiKey:
+        """The bearer of `secret`, who may act under `scope`.
+
+        Raises:
+            UnknownKey: no key, or one that was never issued.
+            KeyRevoked: the key was revoked.
+            KeyExpired: the key has expired.
+            Forbidden: the key lacks the scope.
+        """
+        if not secret:
+            raise UnknownKey
+        key = await self._ledger.find_key(hashlib.sha256(secret.encode()).hexdigest())
+        if key is None:
+            raise UnknownKey
+        key.require(scope, now=self._clock.now())
+        return key

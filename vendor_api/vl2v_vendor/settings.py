@@ -1,0 +1,156 @@
+"""The vendor's settings: environment variables over a TOML file over defaults.
+
+Every field can be given as `VL2V_VENDOR_` and its name in capitals, or in the TOML file that `VL2V_VENDOR_CONFIG`
+names. Command line options of `vl2v-vendor` override both.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.domain.limits import Limits
+
+CONFIG_VARIABLE = "VL2V_VENDOR_CONFIG"
+ENV_PREFIX = "VL2V_VENDOR_"
+
+Channels = tuple[float, float, float]
+
+
+class SettingsError(VendorError):
+    """A setting is missing, malformed or unknown; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Immutable once loaded. Secrets never show in its `repr`.
+
+    Attributes:
+        database_url: `sqlite:///FILE` or `postgresql://...`; None is `vendor.db` in `data_dir`.
+        data_dir: where database, secrets and lock are kept.
+        secrets_file: signing keys and pepper; None is `vendor-secrets.json` in `data_dir`.
+        model: an open_clip architecture, sold with `pretrained`; None is the packaged tiny teacher.
+        pretrained: open_clip's tag, or a checkpoint file.
+        model_config_file: an open_clip model configuration; `pretrained` is then its checkpoint file.
+        model_id: the name on the price list; None makes one from the model.
+        encoder: `hash` sells vectors made of digests, for tests and load harnesses.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: None is fp32 on CPU, fp16 on CUDA.
+        model_threads: torch threads of the model process; None is one per core.
+        image_price_micro: micro-units of `currency` per image.
+        text_price_micro: micro-units of `currency` per text.
+        retention_days: how long paid vectors are kept for free replay.
+        max_batch_items: items in one batch of the model.
+        max_queued_items: items that may wait for the model, per modality.
+        shutdown_seconds: how long running requests may take after SIGTERM.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", protected_namespaces=(), env_ignore_empty=True
+    )
+
+    database_url: SecretStr | None = None
+    data_dir: Path = Field(default_factory=lambda: default_data_dir())
+    secrets_file: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    model: str | None = None
+    pretrained: str | None = None
+    model_config_file: Path | None = None
+    model_id: str | None = None
+    encoder: Literal["open_clip", "hash"] = "open_clip"
+    hash_embedding_dim: int = Field(default=64, ge=1)
+    hash_image_size: int = Field(default=32, ge=1)
+    device: str = "auto"
+    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    model_threads: int | None = Field(default=None, ge=1)
+    image_mean: Channels | None = None
+    image_std: Channels | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    image_price_micro: int = Field(default=100, ge=0)
+    text_price_micro: int = Field(default=10, ge=0)
+    currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
+    retention_days: int = Field(default=30, ge=0)
+    max_items: Annotated[int, Field(ge=1)] = Limits.max_items
+    max_item_bytes: Annotated[int, Field(ge=1)] = Limits.max_item_bytes
+    max_request_bytes: Annotated[int, Field(ge=1)] = Limits.max_request_bytes
+    max_pixels: Annotated[int, Field(ge=1)] = Limits.max_pixels
+    max_text_bytes: Annotated[int, Field(ge=1)] = Limits.max_text_bytes
+    max_batch_items: int = Field(default=32, ge=1)
+    max_queued_items: int = Field(default=2048, ge=1)
+    shutdown_seconds: int = Field(default=30, ge=0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["plain", "json"] = "plain"
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may hold."""
+        return Limits(
+            max_items=self.max_items,
+            max_item_bytes=self.max_item_bytes,
+            max_request_bytes=self.max_request_bytes,
+            max_pixels=self.max_pixels,
+            max_text_bytes=self.max_text_bytes,
+        )
+
+    @property
+    def database(self) -> str:
+        """The database URL in force; it may hold a password, so it is never printed."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'vendor.db'}"
+
+    @property
+    def secrets_path(self) -> Path:
+        """The secrets file in force."""
+        return self.secrets_file or self.data_dir / "vendor-secrets.json"
+
+    @field_validator("max_queued_items")
+    @classmethod
+    def _hold_a_request(cls, value: int, info: Any) -> int:
+        if value < info.data.get("max_items", 1):
+            raise ValueError("must be at least max_items, or a full request could never be served")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        *_unused: PydanticBaseSettingsSource,
+        **_unused_too: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file."""
+        config_file = os.environ.get(CONFIG_VARIABLE)
+        file = (TomlConfigSettingsSource(settings_cls, toml_file=config_file),) if config_file else ()
+        return (init_settings, env_settings, *file)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings in force; `overrides` that are None do not override.
+
+    Raises:
+        SettingsError: names the setting and what is wrong with it, and repeats no value.
+    """
+    config_file = os.environ.get(CONFIG_VARIABLE)
+    if config_file and not Path(config_file).is_file():
+        raise SettingsError(f"{CONFIG_VARIABLE} names {config_file}, which is not a file")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise SettingsError("; ".join(faults)) from None
+    except ValueError as error:
+        raise SettingsError(f"the settings cannot be read: {error}") from None
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/vl2v`, or `~/.local/share/vl2v`."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "vl2v"

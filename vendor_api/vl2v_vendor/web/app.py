@@ -1,0 +1,41 @@
+"""The application: routes, middleware and error handling around the services."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import FastAPI
+
+from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.errors import add_error_handlers
+from vl2v_vendor.web.metrics import Metrics
+from vl2v_vendor.web.middleware import BodyLimit, RequestContext
+from vl2v_vendor.web.openapi import add_openapi
+from vl2v_vendor.web.routes import billing, embeddings, health, models
+
+ROUTERS: Final = (embeddings.router, models.router, billing.router, health.router)
+
+
+def create_app(services: Services, *, version: str = "0") -> FastAPI:
+    """Build the application. The caller starts and closes the services.
+
+    Args:
+        services: the use cases, ready to serve.
+        version: shown in the OpenAPI document.
+    """
+    app = FastAPI(
+        title="VL2V vendor",
+        version=version,
+        summary="CLIP embeddings, sold per query.",
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.services = services
+    app.state.metrics = Metrics(services.lanes)
+    for router in ROUTERS:
+        app.include_router(router)
+    add_error_handlers(app)
+    add_openapi(app)
+    app.add_middleware(BodyLimit, max_request_bytes=services.limits.max_request_bytes)
+    app.add_middleware(RequestContext, metrics=app.state.metrics)
+    return app

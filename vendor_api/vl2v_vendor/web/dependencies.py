@@ -1,0 +1,57 @@
+"""What routes ask for: the services, the request's id, and a caller with the right scope."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from vl2v_vendor.domain.accounts import ApiKey, Scope
+from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.metrics import Metrics
+
+_bearer = HTTPBearer(auto_error=False, description="An API key of the vendor: `Bearer vl2v_...`.")
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+
+
+def services_of(request: Request) -> Services:
+    """The services that the application was made with."""
+    return cast("Services", request.app.state.services)
+
+
+def metrics_of(request: Request) -> Metrics:
+    """The application's metrics."""
+    return cast("Metrics", request.app.state.metrics)
+
+
+def request_id_of(request: Request) -> str:
+    """The id in this request's answer and log line."""
+    return cast("str", request.state.request_id)
+
+
+class Requires:
+    """An access policy: the caller's API key has `scope`. Checked before the body is read."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope: Scope = scope
+
+    async def __call__(self, request: Request, credentials: Credentials) -> ApiKey:
+        """The caller, or a refusal."""
+        secret = credentials.credentials if credentials is not None else None
+        key = await services_of(request).authenticator.authenticate(secret, self.scope)
+        request.state.api_key_id = key.id
+        return key
+
+
+def public() -> None:
+    """An access policy: everybody."""
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
+MetricsOf = Annotated[Metrics, Depends(metrics_of)]
+RequestId = Annotated[str, Depends(request_id_of)]
+PUBLIC = Depends(public)
+EmbedCaller = Annotated[ApiKey, Depends(Requires("embed"))]
+BillingCaller = Annotated[ApiKey, Depends(Requires("billing"))]

@@ -1,0 +1,47 @@
+"""For orchestrators: alive, ready, measured."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.web.dependencies import PUBLIC, MetricsOf, ServicesOf
+
+router = APIRouter(tags=["health"], dependencies=[PUBLIC])
+
+_log = logging.getLogger(__name__)
+
+
+@router.get("/healthz", summary="Liveness")
+async def healthz() -> dict[str, str]:
+    """The server answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Readiness", responses={503: {"description": "Not ready; names what is missing."}})
+async def readyz(services: ServicesOf) -> Response:
+    """The model is warm and the ledger can be written: traffic may be sent here."""
+    checks: dict[str, str] = {}
+    for name, check in services.readiness.items():
+        try:
+            await check()
+        except VendorError as error:
+            checks[name] = str(error)
+        except Exception:
+            _log.exception("readiness check %s failed", name)
+            checks[name] = "failed"
+        else:
+            checks[name] = "ok"
+    is_ready = all(state == "ok" for state in checks.values())
+    body = {"status": "ready" if is_ready else "not ready", "checks": checks}
+    return JSONResponse(body, status_code=200 if is_ready else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(metrics: MetricsOf) -> Response:
+    """Prometheus' text format."""
+    return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,57 @@
+"""What is on sale, for how much, and what its inputs look like."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fastapi import APIRouter
+
+from vl2v_contract.wire.catalogue import Limits, ModelCard, ModelList, Price
+from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.dependencies import PUBLIC, ServicesOf
+from vl2v_vendor.web.openapi import problems
+
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[PUBLIC], responses=problems(404, 503))
+
+
+@router.get("", summary="List models")
+async def list_models(services: ServicesOf) -> ModelList:
+    """All models on sale; the first is the default."""
+    return ModelList(data=[await _card(services)])
+
+
+@router.get("/{model_id:path}", summary="Describe a model")
+async def get_model(model_id: str, services: ServicesOf) -> ModelCard:
+    """One model, by its id."""
+    services.embed.check_model(model_id)
+    return await _card(services)
+
+
+async def _card(services: Services) -> ModelCard:
+    info = services.encoder.info
+    prices = [await services.ledger.price(info.id, modality) for modality in ("image", "text")]
+    return ModelCard(
+        id=info.id,
+        ledger_id=services.ledger.ledger_id,
+        embedding_dim=info.embedding_dim,
+        image_size=info.image_size,
+        image_mean=info.image_mean,
+        image_std=info.image_std,
+        preprocessing_id=info.preprocessing_id,
+        context_length=info.context_length,
+        logit_scale=info.logit_scale,
+        logit_bias=info.logit_bias,
+        weights_sha=info.weights_sha,
+        precision=info.precision,
+        prices=[
+            Price(
+                price_id=price.id,
+                modality=price.modality,
+                unit_price_micro=price.unit_price_micro,
+                currency=price.currency,
+                valid_from=price.valid_from,
+            )
+            for price in prices
+        ],
+        limits=Limits(**asdict(services.limits)),
+    )
