@@ -1,0 +1,228 @@
+"""Trust nothing: every vector, receipt and price is checked on arrival, before anything is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl2v_client.api.keyring import Keyring
+from vl2v_client.api.responses import PaidRecord, receipt_of
+from vl2v_client.core.deliveries import DeliveredItem, Delivery, FailedItem, HalfVector, SignedReceipt
+from vl2v_client.core.errors import VendorChanged, VendorError
+from vl2v_client.core.values import PriceTag, TeacherModel
+from vl2v_contract.canonical import MAX_INTEGER
+from vl2v_contract.chain import ChargedItem, items_hash
+from vl2v_contract.identity import Modality
+from vl2v_contract.vectors import from_base64, result_sha
+from vl2v_contract.wire.embeddings import EmbeddingsResponse, ItemResult
+
+NORM_TOLERANCE = 2e-3
+"""Rounding a unit vector to float16 moves its norm by less than 2**-11."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one request asked for, to hold the answer against.
+
+    Attributes:
+        teacher: None when only paid items were asked for again; then nothing may be billed.
+    """
+
+    item_keys: tuple[str, ...]
+    modality: Modality | None = None
+    teacher: TeacherModel | None = None
+    embedding_dim: int | None = None
+
+    @property
+    def price(self) -> PriceTag:
+        """The price agreed to."""
+        if self.teacher is None or self.modality is None:
+            raise ValueError("a replay has no price")
+        return self.teacher.image_price if self.modality == "image" else self.teacher.text_price
+
+
+def check_answer(
+    order: Order, answer: EmbeddingsResponse, keyring: Keyring, record_of_seq: Callable[[int], PaidRecord]
+) -> Delivery:
+    """Check an answer item by item and as a purchase.
+
+    Args:
+        order: what was asked.
+        answer: as received.
+        keyring: the vendor's trusted keys.
+        record_of_seq: fetches the checked record of an earlier entry, for items that it paid.
+
+    Raises:
+        VendorChanged: the receipt is not signed by a trusted key, or names another model or price than agreed.
+        VendorError: any other check failed; the message says which.
+    """
+    request_id = answer.request_id
+    if [item.index for item in answer.data] != list(range(len(order.item_keys))):
+        raise failed_check("it does not have one result per item, in order", request_id)
+    delivered, failed = [], []
+    for key, item in zip(order.item_keys, answer.data, strict=True):
+        if item.item_key != key:
+            raise failed_check(f"item {item.index} came back under another item key", request_id)
+        if item.status == "failed":
+            failed.append(_failed(key, item, request_id))
+        else:
+            delivered.append(_delivered(key, item, answer, order, keyring))
+    receipt = None if answer.receipt is None else receipt_of(answer.receipt)
+    _check_purchase(order, answer, receipt, delivered, keyring)
+    receipts = _receipts_of(delivered, receipt, record_of_seq, request_id)
+    keys = (answer.budget.remaining_units, answer.budget.key_remaining_units)
+    remaining = min(units for units in keys if units is not None)
+    return Delivery(tuple(delivered), tuple(failed), receipts, receipt, remaining)
+
+
+def check_record(record: PaidRecord, keyring: Keyring, seq: int) -> PaidRecord:
+    """Check the record of an earlier purchase: signed, at its place in the chain, and covering its items.
+
+    Raises:
+        VendorChanged: no trusted key has signed it.
+        VendorError: another check failed.
+    """
+    entry = record.receipt.entry
+    _check_signed(record.receipt, keyring, entry.request_id)
+    if entry.seq != seq:
+        raise failed_check(f"entry {seq} was asked for, entry {entry.seq} came", entry.request_id)
+    _check_items(record.receipt, record.items)
+    return record
+
+
+def failed_check(what: str, request_id: str | None) -> VendorError:
+    """The error for an answer that cannot be accepted."""
+    return VendorError(_failed_message(what), request_id=request_id)
+
+
+def _failed_message(what: str) -> str:
+    return f"the vendor's answer fails a check: {what}; it was not stored. Run `vl2v-client audit` and ask the vendor"
+
+
+def _failed(key: str, item: ItemResult, request_id: str) -> FailedItem:
+    if item.error is None:
+        raise failed_check(f"item {item.index} failed without saying why", request_id)
+    return FailedItem(key, str(item.error.code), item.error.detail)
+
+
+def _delivered(key: str, item: ItemResult, answer: EmbeddingsResponse, order: Order, keyring: Keyring) -> DeliveredItem:
+    if item.seq is None or not 1 <= item.seq <= MAX_INTEGER or item.result_sha is None or item.status == "failed":
+        raise failed_check(f"item {item.index} names no ledger entry or no result hash", answer.request_id)
+    vector = _vector(item, answer, order)
+    if item.status == "recomputed":
+        return _recomputed(key, item, vector, answer.request_id, keyring)
+    if result_sha(vector) != item.result_sha:
+        raise failed_check(f"the vector of item {item.index} is not the one that was billed", answer.request_id)
+    return DeliveredItem(key, item.status, vector, item.result_sha, item.seq)
+
+
+def _recomputed(key: str, item: ItemResult, vector: HalfVector, request_id: str, keyring: Keyring) -> DeliveredItem:
+    signed = item.recompute
+    if signed is None or not keyring.signed_recompute(signed.note.model_dump(), signed.signature):
+        raise failed_check(f"item {item.index} was recomputed without a signed note", request_id)
+    note = signed.note
+    if (note.item_key, note.seq, note.result_sha) != (key, item.seq, result_sha(vector)):
+        raise failed_check(f"the note on recomputed item {item.index} is about something else", request_id)
+    return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.model_dump_json())
+
+
+def _vector(item: ItemResult, answer: EmbeddingsResponse, order: Order) -> HalfVector:
+    wanted = order.embedding_dim or answer.embedding_dim
+    if answer.embedding_dim != wanted or answer.dtype != "float16" or not isinstance(item.embedding, str):
+        raise failed_check(f"vectors are not {wanted} float16 numbers in base64", answer.request_id)
+    try:
+        vector: HalfVector = from_base64(item.embedding, "float16", wanted).astype(np.float16, copy=False)
+    except ValueError as error:
+        raise failed_check(f"the vector of item {item.index} is damaged: {error}", answer.request_id) from error
+    if not is_unit(vector):
+        raise failed_check(f"the vector of item {item.index} is not finite and of unit length", answer.request_id)
+    return vector
+
+
+def is_unit(vector: HalfVector) -> bool:
+    """Whether a `[D]` float16 vector is finite and of unit norm, within what rounding to float16 allows."""
+    wide = vector.astype(np.float64)
+    return bool(np.isfinite(wide).all()) and abs(float(np.linalg.norm(wide)) - 1.0) <= NORM_TOLERANCE
+
+
+def _check_purchase(
+    order: Order,
+    answer: EmbeddingsResponse,
+    receipt: SignedReceipt | None,
+    delivered: Sequence[DeliveredItem],
+    keyring: Keyring,
+) -> None:
+    """Hold the receipt against the items that the answer calls billed."""
+    request_id = answer.request_id
+    billed = [item for item in delivered if item.status == "billed"]
+    if answer.usage.billed_units != len(billed):
+        raise failed_check(f"{len(billed)} items were billed, but {answer.usage.billed_units} units", request_id)
+    if receipt is None:
+        if billed:
+            raise failed_check("items were billed without a receipt", request_id)
+        return
+    if order.teacher is None or not billed:
+        raise failed_check("a request that should be free came with a charge", request_id)
+    _check_signed(receipt, keyring, request_id)
+    _check_items(receipt, [ChargedItem(item.item_key, item.result_sha, 1) for item in billed])
+    _check_terms(order, order.teacher, receipt)
+    if any(item.seq != receipt.entry.seq for item in billed) or receipt.entry.request_id != request_id:
+        raise failed_check("the receipt is for another request", request_id)
+    if answer.usage.amount_micro != receipt.entry.amount_micro:
+        raise failed_check("usage and receipt name different amounts", request_id)
+
+
+def _check_signed(receipt: SignedReceipt, keyring: Keyring, request_id: str) -> None:
+    if receipt.entry.hash() != receipt.entry_hash:
+        raise failed_check("the receipt's hash is not that of its entry", request_id)
+    if not keyring.signed_receipt(receipt):
+        what = f"the receipt is not signed by a trusted key of vendor {keyring.ledger_id}"
+        raise VendorChanged(_failed_message(what), request_id=request_id)
+
+
+def _check_items(receipt: SignedReceipt, items: Sequence[ChargedItem]) -> None:
+    entry = receipt.entry
+    if entry.items_hash != items_hash(items):
+        raise failed_check("the receipt covers other items than those delivered", entry.request_id)
+    if entry.units != len(items) or any(item.units != 1 for item in items):
+        raise failed_check(f"{len(items)} items cost {entry.units} units, not one each", entry.request_id)
+    if entry.amount_micro != entry.units * entry.unit_price_micro:
+        raise failed_check("the receipt's amount is not its units times its price", entry.request_id)
+
+
+def _check_terms(order: Order, teacher: TeacherModel, receipt: SignedReceipt) -> None:
+    entry, price = receipt.entry, order.price
+    terms = {
+        "kind": (entry.kind, "charge"),
+        "ledger": (entry.ledger_id, teacher.ledger_id),
+        "modality": (entry.modality, order.modality),
+        "model": (entry.model_id, teacher.id),
+        "weights": (entry.weights_sha, teacher.weights_sha),
+        "precision": (entry.precision, teacher.precision),
+        "preprocessing": (entry.preprocessing_id, teacher.preprocessing_id),
+        "price id": (entry.price_id, price.price_id),
+        "unit price": (entry.unit_price_micro, price.unit_price_micro),
+        "currency": (entry.currency, price.currency),
+    }
+    for name, (told, agreed) in terms.items():
+        if told != agreed:
+            what = f"the receipt's {name} is {told}, not {agreed} as agreed"
+            raise VendorChanged(_failed_message(what), request_id=entry.request_id)
+
+
+def _receipts_of(
+    delivered: Iterable[DeliveredItem],
+    own: SignedReceipt | None,
+    record_of_seq: Callable[[int], PaidRecord],
+    request_id: str,
+) -> tuple[SignedReceipt, ...]:
+    receipts = {} if own is None else {own.entry.seq: own}
+    free = [item for item in delivered if item.status != "billed"]
+    records = {seq: record_of_seq(seq) for seq in dict.fromkeys(item.seq for item in free)}
+    paid = {(seq, item.item_key, item.result_sha) for seq, record in records.items() for item in record.items}
+    for item in free:
+        if (item.seq, item.item_key, item.result_sha) not in paid:
+            raise failed_check(f"entry {item.seq} did not pay for item {item.item_key[:12]}", request_id)
+    return tuple((receipts | {seq: record.receipt for seq, record in records.items()}).values())

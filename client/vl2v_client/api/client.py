@@ -1,0 +1,271 @@
+"""The vendor as the client sees it: models, embeddings, and the bill."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from vl2v_client.api.checks import Order, check_answer, check_record, failed_check
+from vl2v_client.api.connection import DEFAULT_TIMEOUT, Connection
+from vl2v_client.api.keyring import Keyring
+from vl2v_client.api.problems import AllItemsFailed
+from vl2v_client.api.responses import (
+    Account,
+    Message,
+    PaidRecord,
+    PublishedKeys,
+    StatementPage,
+    account_of,
+    keys_of,
+    page_of,
+    parse,
+    record_of,
+    teacher_of,
+)
+from vl2v_client.api.retries import RetryPolicy
+from vl2v_client.core.deliveries import Delivery, FailedItem
+from vl2v_client.core.errors import VendorError
+from vl2v_client.core.values import TeacherModel
+from vl2v_contract.wire.billing import PublicKeys, RequestRecord, Statement, Summary
+from vl2v_contract.wire.catalogue import ModelCard, ModelList
+from vl2v_contract.wire.embeddings import (
+    EmbeddingsResponse,
+    ReplayRequest,
+    RequestOptions,
+    TextItem,
+    TextsRequest,
+)
+
+STATEMENT_PAGE_ENTRIES = 500
+_RECORDS_KEPT = 256
+
+
+class VendorClient:
+    """One vendor, over HTTP. Thread-safe. Making one sends nothing.
+
+    Every delivery is checked before it is returned; receipts against the keys of `trusted_keys`, which are
+    otherwise fetched, unpinned, when first needed.
+
+    Args:
+        url: the vendor's base URL.
+        api_key: the account's key; never shown.
+        transport: replaces the network, in tests.
+        timeout: seconds for connecting and between bytes.
+        policy: when to send again.
+        sleep: how to wait between attempts.
+        rng: for the jitter.
+
+    Raises:
+        UsageError: the URL is not one.
+        NotAuthorized: the key cannot be a key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
+        policy: RetryPolicy | None = None,
+        sleep: Callable[[float], object] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._connection = Connection(
+            url, api_key, transport=transport, timeout=timeout, policy=policy, sleep=sleep, rng=rng
+        )
+        self._lock = threading.Lock()
+        self._keyring: Keyring | None = None
+        self._records: dict[int, PaidRecord] = {}
+
+    def __enter__(self) -> VendorClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The vendor's base URL."""
+        return self._connection.url
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys that receipts are checked against; None before they were first needed."""
+        with self._lock:
+            return self._keyring
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._connection.close()
+
+    def cancel(self) -> None:
+        """Let no request start any more and wake those that wait; for Ctrl-C."""
+        self._connection.cancel()
+
+    def trusted_keys(self, first_key_of: Callable[[str], str | None]) -> Keyring:
+        """Fetch the vendor's public keys and check receipts against them from now on.
+
+        Args:
+            first_key_of: the pinned first key of a ledger id; None if this vendor is new.
+
+        Raises:
+            VendorChanged: the keys do not descend from the pinned one.
+        """
+        published = self.public_keys()
+        keyring = Keyring(published.ledger_id, published.keys, pinned=first_key_of(published.ledger_id))
+        with self._lock:
+            self._keyring = keyring
+        return keyring
+
+    # What is on sale
+
+    def model(self, model_id: str | None = None) -> TeacherModel:
+        """The model of that id, or the vendor's default."""
+        if model_id is not None:
+            return teacher_of(self._get(f"/v1/models/{quote(model_id)}", ModelCard))
+        cards = self._get("/v1/models", ModelList).data
+        if not cards:
+            raise VendorError(f"the vendor at {self.url} has no model on sale; ask the vendor")
+        return teacher_of(cards[0])
+
+    # Buying
+
+    def embed_images(
+        self, images: Sequence[bytes], item_keys: Sequence[str], teacher: TeacherModel, *, allow_partial: bool = True
+    ) -> Delivery:
+        """Buy the embeddings of encoded images (PNG); those paid before come free.
+
+        Args:
+            images: file bytes.
+            item_keys: one per image; the same on every attempt, now and after a crash.
+            teacher: the model and price agreed to; the vendor is held to both.
+            allow_partial: take as many as the budget admits instead of none.
+
+        Raises:
+            BudgetExhausted: the budget admits none (or not all, without `allow_partial`); nothing was billed.
+            VendorChanged: the price, model or signing key is not the one agreed to.
+            VendorUnavailable: no final answer; whatever was billed comes free under the same item keys.
+            VendorError: refused, or the answer fails a check.
+        """
+        options = RequestOptions(
+            **self._terms(teacher, "image", len(images), allow_partial=allow_partial), item_keys=list(item_keys)
+        )
+        files = [("images", (f"{index}.png", data, "image/png")) for index, data in enumerate(images)]
+        form = {"options": options.model_dump_json(exclude_none=True)}
+        order = Order(tuple(item_keys), "image", teacher, teacher.embedding_dim)
+        return self._embed("/v1/embeddings/images", order, files=files, data=form)
+
+    def embed_texts(
+        self, texts: Sequence[str], item_keys: Sequence[str], teacher: TeacherModel, *, allow_partial: bool = True
+    ) -> Delivery:
+        """Buy the embeddings of texts; as `embed_images`."""
+        items = [TextItem(text=text, item_key=key) for text, key in zip(texts, item_keys, strict=True)]
+        terms = self._terms(teacher, "text", len(texts), allow_partial=allow_partial)
+        body = TextsRequest(**terms, items=items, truncate=False)
+        order = Order(tuple(item_keys), "text", teacher, teacher.embedding_dim)
+        return self._embed("/v1/embeddings/texts", order, json=body.model_dump(exclude_none=True))
+
+    def replay(self, item_keys: Sequence[str]) -> Delivery:
+        """Fetch paid vectors again, free, while the vendor keeps them; others come back as failed items."""
+        body = ReplayRequest(item_keys=list(item_keys), dtype="float16")
+        return self._embed("/v1/embeddings/replay", Order(tuple(item_keys)), json=body.model_dump())
+
+    # The bill
+
+    def summary(self) -> Account:
+        """The account's totals, as the vendor tells them."""
+        return account_of(self._get("/v1/billing/summary", Summary))
+
+    def statement_pages(self, after_seq: int = 0) -> Iterator[StatementPage]:
+        """The account's chain from `after_seq` on, page by page, as the vendor tells it; nothing is checked.
+
+        Raises:
+            VendorError: a page that does not go forward, which would never end.
+        """
+        next_after: int | None = after_seq
+        while next_after is not None:
+            page = self._statement_page(next_after, STATEMENT_PAGE_ENTRIES)
+            yield page
+            if page.next_after_seq is not None and page.next_after_seq <= next_after:
+                raise VendorError(f"the vendor's statement does not go on after entry {next_after}; ask the vendor")
+            next_after = page.next_after_seq
+
+    def public_keys(self) -> PublishedKeys:
+        """The vendor's public signing keys, as published."""
+        return keys_of(self._get("/v1/billing/keys", PublicKeys))
+
+    def _terms(self, teacher: TeacherModel, modality: str, units: int, *, allow_partial: bool) -> dict[str, Any]:
+        price = teacher.image_price if modality == "image" else teacher.text_price
+        return {
+            "model": teacher.id,
+            "dtype": "float16",
+            "price_id": price.price_id,
+            "max_charge_micro": units * price.unit_price_micro,
+            "allow_partial": allow_partial,
+        }
+
+    def _embed(self, path: str, order: Order, **content: Any) -> Delivery:
+        keyring = self._trusted()
+        try:
+            response = self._connection.request("POST", path, **content)
+        except AllItemsFailed as refusal:
+            return _all_failed(order, refusal)
+        answer = parse(response, EmbeddingsResponse, self.url)
+        if answer.receipt is not None and answer.receipt.key_id not in keyring:
+            keyring = self.trusted_keys(_pinned_by(keyring))
+        return check_answer(order, answer, keyring, self._paid_record)
+
+    def _paid_record(self, seq: int) -> PaidRecord:
+        with self._lock:
+            known = self._records.get(seq)
+        if known is not None:
+            return known
+        page = self._statement_page(seq - 1, 1)
+        if not page.rows:
+            raise failed_check(f"it names entry {seq}, which the statement does not have", None)
+        record = record_of(self._get(f"/v1/billing/requests/{page.rows[0].entry.request_id}", RequestRecord))
+        keyring = self._trusted()
+        if record.receipt.key_id not in keyring:
+            keyring = self.trusted_keys(_pinned_by(keyring))
+        check_record(record, keyring, seq)
+        with self._lock:
+            if len(self._records) >= _RECORDS_KEPT:
+                self._records.clear()
+            self._records[seq] = record
+        return record
+
+    def _statement_page(self, after_seq: int, limit: int) -> StatementPage:
+        query = {"after_seq": after_seq, "limit": limit}
+        return page_of(self._get("/v1/billing/statement", Statement, params=query))
+
+    def _trusted(self) -> Keyring:
+        return self.keyring or self.trusted_keys(_unpinned)
+
+    def _get(self, path: str, kind: type[Message], params: dict[str, int] | None = None) -> Message:
+        return parse(self._connection.request("GET", path, params=params), kind, self.url)
+
+
+def _unpinned(_ledger_id: str) -> None:
+    """No first key is known."""
+
+
+def _pinned_by(keyring: Keyring) -> Callable[[str], str | None]:
+    """A key rotation must leave the first key as it is."""
+    return lambda _ledger_id: keyring.first
+
+
+def _all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
+    errors = {item.index: item for item in refusal.items}
+    if errors.keys() != set(range(len(order.item_keys))):
+        raise failed_check("every item failed, but not every item says why", refusal.request_id)
+    failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(order.item_keys))
+    return Delivery((), tuple(failed), (), None, None)

@@ -1,0 +1,148 @@
+"""One vendor over HTTP: authentication, retries, and one shared pause when the vendor asks for one."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from vl2v_client.api.problems import no_answer_error, not_a_vendor, problem_error
+from vl2v_client.api.retries import Attempt, RetryPolicy, parse_retry_after
+from vl2v_client.core.errors import NotAuthorized, UsageError, VendorUnavailable
+from vl2v_contract.wire import headers
+
+DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
+
+
+class Connection:
+    """Sends requests until one is answered for good. Thread-safe.
+
+    `httpx` itself retries nothing: each retry here is the same request under the same item keys.
+
+    Args:
+        url: the vendor's base URL, `http://` or `https://`.
+        api_key: sent as a bearer token; never shown.
+        transport: replaces the network, in tests.
+        timeout: seconds for connecting, and between bytes.
+        policy: when to try again.
+        sleep: how to wait; the default wakes up when `cancel` is called.
+
+    Raises:
+        UsageError: the URL has no HTTP scheme.
+        NotAuthorized: the key cannot be a key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
+        policy: RetryPolicy | None = None,
+        sleep: Callable[[float], object] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.url = _checked_url(url)
+        self._policy = policy or RetryPolicy()
+        self._cancelled = threading.Event()
+        self._sleep = sleep or self._cancelled.wait
+        self._rng = rng or random.Random()
+        self._gate = threading.Lock()
+        self._closed_until_seconds = 0.0
+        self._met = False
+        self._http = httpx.Client(
+            base_url=self.url, headers=_headers(api_key), transport=transport, timeout=timeout, follow_redirects=False
+        )
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._http.close()
+
+    def cancel(self) -> None:
+        """Wake every waiting request and let none start any more; answers under way still arrive."""
+        self._cancelled.set()
+
+    def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """Send until an answer is final; returns a 2xx answer.
+
+        Args:
+            method: HTTP method.
+            path: below the base URL.
+            content: as `httpx.Client.request` takes it: `params`, `json`, `data`, `files`.
+
+        Raises:
+            VendorError: one of its kinds, by what the vendor said.
+        """
+        attempts: list[Attempt] = []
+        while True:
+            self._pass_gate()
+            answer = self._try(method, path, content, attempts)
+            if isinstance(answer, httpx.Response) and answer.is_success:
+                return answer
+            if not self._policy.allows_another(attempts, met=self._met):
+                raise self._error(answer)
+            self._wait(attempts)
+
+    def _try(
+        self, method: str, path: str, content: dict[str, Any], attempts: list[Attempt]
+    ) -> httpx.Response | httpx.RequestError:
+        try:
+            response = self._http.request(method, path, **content)
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            raise UsageError(f"cannot send to {self.url}: {error}") from error
+        except httpx.RequestError as error:
+            timed_out, refused = isinstance(error, httpx.TimeoutException), isinstance(error, httpx.ConnectError)
+            attempts.append(Attempt(None, timed_out=timed_out, refused=refused))
+            return error
+        self._met = True
+        retry_after = parse_retry_after(response.headers.get(headers.RETRY_AFTER), now_seconds=time.time())
+        attempts.append(Attempt(response.status_code, response.headers.get(headers.SHOULD_RETRY), retry_after))
+        return response
+
+    def _error(self, answer: httpx.Response | httpx.RequestError) -> Exception:
+        if isinstance(answer, httpx.RequestError):
+            return no_answer_error(answer, self.url)
+        if answer.is_redirect:
+            return not_a_vendor(self.url, f"it redirects to {answer.headers.get('location')}")
+        return problem_error(answer, self.url)
+
+    def _wait(self, attempts: list[Attempt]) -> None:
+        seconds = self._policy.wait_seconds(attempts, self._rng)
+        if attempts[-1].retry_after_seconds is not None:
+            # The vendor spoke to the account, not to this thread: all threads wait.
+            with self._gate:
+                self._closed_until_seconds = max(self._closed_until_seconds, time.monotonic() + seconds)
+        self._sleep(seconds)
+
+    def _pass_gate(self) -> None:
+        if self._cancelled.is_set():
+            raise VendorUnavailable("interrupted; run the same command again to go on")
+        with self._gate:
+            seconds = self._closed_until_seconds - time.monotonic()
+        if seconds > 0:
+            self._sleep(seconds)
+
+
+def _checked_url(url: str) -> str:
+    try:
+        is_usable = url.startswith(("http://", "https://")) and bool(httpx.URL(url).host)
+    except httpx.InvalidURL:
+        is_usable = False
+    if not is_usable:
+        raise UsageError(f"the vendor URL {url!r} must look like http://host:port or https://host")
+    return url.rstrip("/")
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    if api_key is None:
+        return {}
+    key = api_key.strip()
+    if not key.startswith(headers.API_KEY_PREFIX) or not key.isascii() or not key.isprintable() or " " in key:
+        prefix = headers.API_KEY_PREFIX
+        raise NotAuthorized(f"the API key does not start with {prefix!r} or holds odd characters; copy it again")
+    return {headers.AUTHORIZATION: f"Bearer {key}"}

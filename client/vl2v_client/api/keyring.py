@@ -1,0 +1,95 @@
+"""The vendor's public keys, trusted on first use: a later key counts only under its predecessor's signature."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Mapping, Sequence
+
+from vl2v_client.core.deliveries import PublishedKey, SignedReceipt
+from vl2v_client.core.errors import VendorChanged
+from vl2v_contract.canonical import JSONValue
+from vl2v_contract.signatures import (
+    head_message,
+    key_id_of,
+    receipt_message,
+    recompute_message,
+    successor_message,
+    verify,
+)
+
+
+class Keyring:
+    """Keys that descend from the first one by an unbroken line of signatures.
+
+    Args:
+        ledger_id: the vendor's name.
+        keys: as published, oldest first.
+        pinned: the first key's base64, if this client has met the vendor before.
+
+    Raises:
+        VendorChanged: no key, another first key than the pinned one, or a successor that its predecessor never signed.
+    """
+
+    def __init__(self, ledger_id: str, keys: Sequence[PublishedKey], *, pinned: str | None = None) -> None:
+        if not keys:
+            raise VendorChanged(f"vendor {ledger_id} publishes no signing key, so no receipt can be checked")
+        if pinned is not None and keys[0].public_key != pinned:
+            raise VendorChanged(
+                f"vendor {ledger_id} now publishes another first signing key than the one it showed before: its "
+                "receipts cannot be trusted. Ask the vendor; if the ledger was made anew, it must have a new ledger id"
+            )
+        _check_succession(ledger_id, keys)
+        self.ledger_id = ledger_id
+        self.keys = tuple(keys)
+        self._by_id = {key.key_id: key.public_key for key in keys}
+
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._by_id
+
+    @property
+    def first(self) -> str:
+        """Base64 of the key that everything hangs on: what to pin."""
+        return self.keys[0].public_key
+
+    def signed_receipt(self, receipt: SignedReceipt) -> bool:
+        """Whether an entry of this vendor hashes to the receipt's hash, signed by the key that the entry names."""
+        entry = receipt.entry
+        named = (receipt.key_id, self.ledger_id) == (entry.signing_key_id, entry.ledger_id)
+        if not named or entry.hash() != receipt.entry_hash:
+            return False
+        return self._verify(receipt.key_id, receipt_message(receipt.entry_hash), receipt.signature)
+
+    def signed_head(self, head: Mapping[str, JSONValue], signature: str) -> bool:
+        """Whether a statement head bears the signature of the key that it names."""
+        return self._verify(str(head.get("key_id")), head_message(head), signature)
+
+    def signed_recompute(self, note: Mapping[str, JSONValue], signature: str) -> bool:
+        """Whether a recompute note bears the signature of the key that it names."""
+        return self._verify(str(note.get("key_id")), recompute_message(note), signature)
+
+    def _verify(self, key_id: str, message: bytes, signature: str) -> bool:
+        public_key = self._by_id.get(key_id)
+        return public_key is not None and verify(public_key, message, signature)
+
+
+def _check_succession(ledger_id: str, keys: Sequence[PublishedKey]) -> None:
+    for key in keys:
+        if _key_id(key.public_key) != key.key_id:
+            raise VendorChanged(f"vendor {ledger_id} publishes signing key {key.key_id}, which is not a valid key")
+    for older, newer in itertools.pairwise(keys):
+        vouched = newer.predecessor_id == older.key_id and newer.predecessor_signature is not None
+        if not vouched or not verify(
+            older.public_key, successor_message(newer.public_key), newer.predecessor_signature or ""
+        ):
+            raise VendorChanged(
+                f"vendor {ledger_id} publishes signing key {newer.key_id} without its predecessor's signature; "
+                "do not buy until the vendor has explained it"
+            )
+
+
+def _key_id(public_key: str) -> str | None:
+    try:
+        return key_id_of(base64.b64decode(public_key, validate=True))
+    except ValueError:
+        return None

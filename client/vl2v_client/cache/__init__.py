@@ -1,0 +1,1 @@
+"""What was bought, kept for ever: vectors, receipts, and every purchase's state, in one SQLite file."""

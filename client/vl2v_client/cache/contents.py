@@ -1,0 +1,84 @@
+"""Memos that make a second plan fast: the hash of a file that has not changed, the hash of a view's pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vl2v_client.cache.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What tells without reading whether a file may have changed."""
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """The stamp of a file as it is now.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        status = path.stat()
+        return cls(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file's bytes and, once decoded, its picture's size in pixels."""
+
+    file_sha: str
+    width: int
+    height: int
+
+
+class ContentMemo:
+    """Hashes already computed, over the cache's database. Losing them costs time only."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def files(self, stamps: Iterable[FileStamp]) -> dict[FileStamp, FileContent]:
+        """Contents of those files whose stamp is as remembered."""
+        by_path = {str(stamp.path): stamp for stamp in stamps}
+        query = "SELECT path, size_bytes, mtime_ns, file_sha, width, height FROM file_contents WHERE path IN ({keys})"
+        found: dict[FileStamp, FileContent] = {}
+        for path, size_bytes, mtime_ns, *content in self._database.rows_of(query, by_path):
+            stamp = by_path[path]
+            if (size_bytes, mtime_ns) == (stamp.size_bytes, stamp.mtime_ns):
+                found[stamp] = FileContent(*content)
+        return found
+
+    def remember_files(self, contents: Mapping[FileStamp, FileContent]) -> None:
+        """Keep what was read."""
+        rows = [
+            (str(stamp.path), stamp.size_bytes, stamp.mtime_ns, content.file_sha, content.width, content.height)
+            for stamp, content in contents.items()
+        ]
+        with self._database.write() as connection:
+            connection.executemany("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def views(self, view_keys: Iterable[bytes]) -> dict[bytes, str]:
+        """Content hashes of those views that are remembered, by `view_key`."""
+        query = "SELECT view_key, content_sha FROM view_contents WHERE view_key IN ({keys})"
+        return {key: content.hex() for key, content in self._database.rows_of(query, view_keys)}
+
+    def remember_views(self, contents: Sequence[tuple[bytes, str]]) -> None:
+        """Keep the content hashes of rendered views."""
+        rows = [(key, bytes.fromhex(content_sha)) for key, content_sha in contents]
+        with self._database.write() as connection:
+            connection.executemany("INSERT OR REPLACE INTO view_contents VALUES (?, ?)", rows)
+
+
+def view_key(file_sha: str, view: Mapping[str, Any], *, image_size: int, renderer: str) -> bytes:
+    """The memo's name for the pixels of a view: the file, the view as JSON, the size and the renderer's version."""
+    text = json.dumps([file_sha, view, image_size, renderer], separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()

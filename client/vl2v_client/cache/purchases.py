@@ -1,0 +1,219 @@
+"""The client's own ledger: what it meant to buy, what it sent, what is paid, and the receipts.
+
+An item is `planned`, `sent` or `paid`. `sent` is on disk before the request leaves, so that after any crash the
+client knows what the vendor may have charged, and asks for it again under the same item key, free of charge. A
+vector, its receipt and `paid` are one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from vl2v_client.cache.database import Database
+from vl2v_client.core.deliveries import DeliveredItem, Delivery, SignedReceipt
+from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
+from vl2v_client.core.values import TeacherModel
+from vl2v_contract.identity import Modality
+from vl2v_contract.vectors import encode_vector
+
+_RESERVE = """
+INSERT INTO intents (item_key, cache_key, ledger_id, modality, model_id, weights_sha, content_sha,
+                     state, attempts, unit_price_micro, purchase_id)
+SELECT ?, ?, ledger_id, ?, ?, ?, ?, 'sent', 1, ?, id FROM purchases WHERE id = ?
+ON CONFLICT (item_key) DO UPDATE SET state = 'sent', attempts = attempts + 1,
+    unit_price_micro = excluded.unit_price_micro, purchase_id = excluded.purchase_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One item about to be bought.
+
+    Attributes:
+        unit_price_micro: the price agreed to; a charge at another one is a difference.
+    """
+
+    item_key: str
+    cache_key: str
+    modality: Modality
+    model_id: str
+    weights_sha: str
+    content_sha: str
+    unit_price_micro: int
+
+
+class PurchaseLedger:
+    """Reservations, payments and receipts, over the cache's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open_purchase(self, teacher: TeacherModel, *, max_units: int | None, max_amount_micro: int | None) -> int:
+        """Start a purchase at the teacher's prices that `reserve` will hold to its caps; returns its id."""
+        with self._database.write() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)",
+                [
+                    (teacher.ledger_id, price.price_id, price.unit_price_micro, price.currency)
+                    for price in (teacher.image_price, teacher.text_price)
+                ],
+            )
+            row = (teacher.ledger_id, max_units, max_amount_micro, time.time_ns() // 1000)
+            cursor = connection.execute(
+                "INSERT INTO purchases (ledger_id, max_units, max_amount_micro, started_at) VALUES (?, ?, ?, ?)", row
+            )
+            return int(cursor.lastrowid or 0)
+
+    def reserve(self, purchase_id: int, intents: Sequence[Intent]) -> list[Intent]:
+        """Mark items `sent`, on disk before this returns, if the purchase's caps hold them all.
+
+        Returns:
+            Those to send: items that another process has paid for meanwhile are left out.
+
+        Raises:
+            BudgetExhausted: paid and sent items of this purchase and these together are above a cap; nothing changed.
+        """
+        with self._database.write() as connection:
+            known = _states(connection, [intent.item_key for intent in intents])
+            fresh = [intent for intent in intents if known.get(intent.item_key, _UNKNOWN).state != "paid"]
+            held = [known[intent.item_key] for intent in fresh if intent.item_key in known]
+            held = [row for row in held if row.state == "sent" and row.purchase_id == purchase_id]
+            added_units = len(fresh) - len(held)
+            added_micro = sum(i.unit_price_micro for i in fresh) - sum(row.unit_price_micro for row in held)
+            _hold(connection, purchase_id, added_units, added_micro)
+            connection.executemany(_RESERVE, [_intent_row(intent, purchase_id) for intent in fresh])
+        return fresh
+
+    def release(self, item_keys: Sequence[str]) -> None:
+        """Take back `sent` of items that the vendor said it has not charged, or that were never sent."""
+        with self._database.write() as connection:
+            _release(connection, item_keys)
+
+    def store(self, delivery: Delivery) -> None:
+        """Keep a delivery: vectors, receipts and `paid` in one transaction; failed items are released.
+
+        Storing the same delivery twice changes nothing.
+
+        Raises:
+            VendorChanged: the vendor has signed another entry under a `seq` that we hold a receipt for.
+            CacheError: an item was never reserved here.
+        """
+        receipts = {receipt.entry.seq: receipt for receipt in delivery.receipts}
+        with self._database.write() as connection:
+            for receipt in delivery.receipts:
+                _keep_receipt(connection, receipt)
+            for item in delivery.items:
+                _keep_item(connection, item, receipts[item.seq].entry.account_id)
+            _release(connection, [failed.item_key for failed in delivery.failed])
+
+    def outstanding(self, ledger_id: str) -> list[list[str]]:
+        """Item keys in state `sent`, which the vendor may have charged; one list per model, as a replay wants it."""
+        query = "SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND state = 'sent' ORDER BY 1, 2"
+        rows = self._database.rows(query, (ledger_id,))
+        return [[key.hex() for _, key in group] for _, group in groupby(rows, key=lambda row: row[0])]
+
+    def paid_items(self, ledger_id: str, model_id: str, weights_sha: str) -> int:
+        """How many vectors of one model are paid for."""
+        query = (
+            "SELECT count(*) FROM intents WHERE ledger_id = ? AND model_id = ? AND weights_sha = ? AND state = 'paid'"
+        )
+        return int(self._database.rows(query, (ledger_id, model_id, weights_sha))[0][0])
+
+
+class _State(NamedTuple):
+    state: str
+    purchase_id: int
+    unit_price_micro: int
+
+
+_UNKNOWN = _State("planned", 0, 0)
+
+
+def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[str, _State]:
+    marks = ",".join("?" * len(item_keys))
+    query = f"SELECT item_key, state, purchase_id, unit_price_micro FROM intents WHERE item_key IN ({marks})"
+    rows = connection.execute(query, [bytes.fromhex(key) for key in item_keys])
+    return {key.hex(): _State(*row) for key, *row in rows}
+
+
+def _intent_row(intent: Intent, purchase_id: int) -> tuple[Any, ...]:
+    keys = (bytes.fromhex(intent.item_key), bytes.fromhex(intent.cache_key))
+    model = (intent.modality, intent.model_id, intent.weights_sha)
+    return (*keys, *model, intent.content_sha, intent.unit_price_micro, purchase_id)
+
+
+def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_micro: int) -> None:
+    query = "SELECT held_units, held_amount_micro, max_units, max_amount_micro FROM purchases WHERE id = ?"
+    held_units, held_micro, max_units, max_micro = connection.execute(query, (purchase_id,)).fetchone()
+    if max_units is not None and held_units + units > max_units:
+        raise BudgetExhausted(
+            f"{units} more queries would bring this purchase to {held_units + units}, above its cap of {max_units}; "
+            "raise --max-queries"
+        )
+    if max_micro is not None and held_micro + amount_micro > max_micro:
+        raise BudgetExhausted(
+            f"{units} more queries would bring this purchase to {held_micro + amount_micro} micro-units of money, "
+            f"above its cap of {max_micro}; raise --max-cost"
+        )
+    connection.execute(
+        "UPDATE purchases SET held_units = held_units + ?, held_amount_micro = held_amount_micro + ? WHERE id = ?",
+        (units, amount_micro, purchase_id),
+    )
+
+
+def _release(connection: sqlite3.Connection, item_keys: Sequence[str]) -> None:
+    for key, row in _states(connection, item_keys).items():
+        if row.state == "sent":
+            connection.execute("UPDATE intents SET state = 'planned' WHERE item_key = ?", (bytes.fromhex(key),))
+            _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
+
+
+def _keep_receipt(connection: sqlite3.Connection, receipt: SignedReceipt) -> None:
+    entry = receipt.entry
+    place = (entry.ledger_id, entry.account_id, entry.seq)
+    known = connection.execute(
+        "SELECT entry_hash FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq = ?", place
+    ).fetchone()
+    if known is not None:
+        if known[0] != receipt.entry_hash:
+            raise VendorChanged(
+                f"the vendor has signed two different entries as number {entry.seq} of account {entry.account_id}; "
+                "buy no more, run `vl2v-client audit`, and show the vendor both receipts"
+            )
+        return
+    connection.execute(
+        "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *place,
+            entry.request_id,
+            entry.api_key_id,
+            entry.units,
+            entry.unit_price_micro,
+            entry.amount_micro,
+            entry.currency,
+            receipt.entry_hash,
+            receipt.to_json(),
+        ),
+    )
+
+
+def _keep_item(connection: sqlite3.Connection, item: DeliveredItem, account_id: str) -> None:
+    key = bytes.fromhex(item.item_key)
+    row = connection.execute("SELECT cache_key FROM intents WHERE item_key = ?", (key,)).fetchone()
+    if row is None:
+        raise CacheError(
+            f"item {item.item_key[:12]} was delivered but never reserved in this cache; nothing was stored"
+        )
+    connection.execute(
+        "INSERT OR IGNORE INTO embeddings VALUES (?, ?)", (row[0], encode_vector(item.vector, "float16"))
+    )
+    connection.execute(
+        "UPDATE intents SET state = 'paid', account_id = ?, seq = ?, result_sha = ?, recompute_json = ?"
+        " WHERE item_key = ? AND state <> 'paid'",
+        (account_id, item.seq, item.result_sha, item.recompute_json, key),
+    )

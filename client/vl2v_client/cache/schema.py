@@ -1,0 +1,181 @@
+"""The tables of the cache and how a file comes to have them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+
+from vl2v_client.core.errors import CacheError
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x564C3256  # "VL2V"
+BUSY_TIMEOUT_SECONDS = 30.0
+
+_TABLES = """
+CREATE TABLE secrets (
+    name TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row per ledger ever met, trusted on first use. `first_key` never changes.
+CREATE TABLE vendors (
+    ledger_id TEXT PRIMARY KEY,
+    first_key TEXT NOT NULL,
+    keys_json TEXT NOT NULL,
+    images_per_second REAL
+) STRICT, WITHOUT ROWID;
+
+-- The end of each account's chain as last audited: a later statement must extend it.
+CREATE TABLE audited_heads (
+    ledger_id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    entry_hash TEXT NOT NULL,
+    PRIMARY KEY (ledger_id, account_id)
+) STRICT, WITHOUT ROWID;
+
+-- The model that each URL showed last, under the name it was asked for ('' is the vendor's default).
+CREATE TABLE teachers (
+    url TEXT NOT NULL,
+    asked_for TEXT NOT NULL,
+    teacher_json TEXT NOT NULL,
+    PRIMARY KEY (url, asked_for)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE agreed_prices (
+    ledger_id TEXT NOT NULL,
+    price_id INTEGER NOT NULL,
+    unit_price_micro INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    PRIMARY KEY (ledger_id, price_id, unit_price_micro, currency)
+) STRICT, WITHOUT ROWID;
+
+-- What one command may spend; `held` counts its sent and paid items, at the agreed price.
+CREATE TABLE purchases (
+    id INTEGER PRIMARY KEY,
+    ledger_id TEXT NOT NULL,
+    max_units INTEGER,
+    max_amount_micro INTEGER,
+    held_units INTEGER NOT NULL DEFAULT 0 CHECK (held_units <= max_units),
+    held_amount_micro INTEGER NOT NULL DEFAULT 0 CHECK (held_amount_micro <= max_amount_micro),
+    started_at INTEGER NOT NULL
+) STRICT;
+
+-- Every item key ever made for sending. `sent` is written and synced before the request leaves.
+CREATE TABLE intents (
+    item_key BLOB PRIMARY KEY,
+    cache_key BLOB NOT NULL UNIQUE,
+    ledger_id TEXT NOT NULL,
+    modality TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    weights_sha TEXT NOT NULL,
+    content_sha TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'sent', 'paid')),
+    attempts INTEGER NOT NULL,
+    unit_price_micro INTEGER NOT NULL,
+    purchase_id INTEGER NOT NULL REFERENCES purchases (id),
+    account_id TEXT,
+    seq INTEGER,
+    result_sha TEXT,
+    recompute_json TEXT,
+    CHECK ((state = 'paid') = (seq IS NOT NULL AND account_id IS NOT NULL AND result_sha IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX intents_open ON intents (ledger_id, state) WHERE state <> 'paid';
+CREATE INDEX intents_of_entry ON intents (ledger_id, account_id, seq);
+
+CREATE TABLE embeddings (
+    cache_key BLOB PRIMARY KEY,
+    vector BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE receipts (
+    ledger_id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    api_key_id TEXT,
+    units INTEGER NOT NULL,
+    unit_price_micro INTEGER NOT NULL,
+    amount_micro INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    entry_hash TEXT NOT NULL,
+    receipt_json TEXT NOT NULL,
+    PRIMARY KEY (ledger_id, account_id, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Memos: they spare work and may be deleted at any time.
+CREATE TABLE file_contents (
+    path TEXT PRIMARY KEY,
+    size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    file_sha TEXT NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE view_contents (
+    view_key BLOB PRIMARY KEY,
+    content_sha BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def open_connection(path: Path) -> sqlite3.Connection:
+    """Open the cache, making it if it is not there; durable to the last commit, shared with other processes.
+
+    Raises:
+        CacheError: the file is something else, or of a newer version.
+        sqlite3.Error: SQLite could not open or write it.
+        OSError: the folder or file cannot be made.
+    """
+    _make_private_file(path)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_private_file(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        # The item secret lives inside, so nobody else may read it, not even for a moment.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection)
+    if version > SCHEMA_VERSION:
+        raise CacheError(f"the cache {path} was made by a newer vl2v (schema {version}); upgrade vl2v to use it")
+    if version == 0:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if version == 0:
+        _create(connection, path)
+    elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with --cache")
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if _version(connection) == 0:  # else another process was faster
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with --cache")
+        for statement in _TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO secrets VALUES ('item', ?)", (secrets.token_bytes(32),))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
