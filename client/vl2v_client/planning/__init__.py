@@ -1,0 +1,1 @@
+"""What to buy, what it costs, and buying it once."""

@@ -1,0 +1,116 @@
+"""The content hash of every view, rendering only what no memo remembers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from vl2v_client.cache.contents import FileContent, FileStamp, view_key
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import DataError
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import RGBImage
+from vl2v_client.data.views import RENDERER_VERSION, View, image_size, load_rgb, render_view
+from vl2v_client.planning.queries import ImageQuery
+from vl2v_contract.identity import rgb8_sha
+
+_COMMIT_EVERY = 256
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[Path, FileContent]:
+    """Hash and size of each file, read only if it is new or changed.
+
+    Args:
+        paths: image files.
+        cache: holds the memo.
+        progress: told of files read, as phase "read files".
+
+    Raises:
+        DataError: a file is missing or is no image.
+    """
+    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
+    known = cache.contents.files(stamps.values())
+    unknown = [stamp for stamp in stamps.values() if stamp not in known]
+    done = 0
+    for chunk in _chunks(unknown, _COMMIT_EVERY):
+        fresh = dict(zip(chunk, _in_threads(_read_file, chunk), strict=True))
+        cache.contents.remember_files(fresh)
+        known.update(fresh)
+        done += len(chunk)
+        progress("read files", done, len(unknown))
+    return {path: known[stamp] for path, stamp in stamps.items()}
+
+
+def hash_views(
+    queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
+) -> list[str]:
+    """Content hash of each query's pixels at `size` x `size`, in order; a file is decoded once for all its new views.
+
+    Raises:
+        DataError: a file is missing, is no image, or its view does not fit it any more.
+    """
+    files = read_files((query.sample.path for query in queries), cache, progress=progress)
+    keys = [_memo_key(files[query.sample.path], query.view, size) for query in queries]
+    known = cache.contents.views(dict.fromkeys(keys))
+    unknown: dict[Path, dict[bytes, View]] = defaultdict(dict)
+    seen: set[bytes] = set(known)
+    for query, key in zip(queries, keys, strict=True):
+        if key not in seen:
+            seen.add(key)
+            unknown[query.sample.path][key] = query.view
+    total = len(seen) - len(known)
+    for chunk in _chunks(list(unknown.items()), _COMMIT_EVERY):
+        fresh = [pair for pairs in _in_threads(lambda task: _hash_file_views(*task, size), chunk) for pair in pairs]
+        cache.contents.remember_views(fresh)
+        known.update(fresh)
+        progress("render views", total - (len(seen) - len(known)), total)
+    return [known[key] for key in keys]
+
+
+def pixels_sha(pixels: RGBImage) -> str:
+    """Content hash of `[H, W, 3]` pixels."""
+    height, width, _ = pixels.shape
+    return rgb8_sha(pixels.tobytes(), width=width, height=height)
+
+
+def _hash_file_views(path: Path, views: Mapping[bytes, View], size: int) -> list[tuple[bytes, str]]:
+    image = load_rgb(path)
+    return [(key, pixels_sha(render_view(image, view, size))) for key, view in views.items()]
+
+
+def _memo_key(content: FileContent, view: View, size: int) -> bytes:
+    return view_key(content.file_sha, view.to_json(), image_size=size, renderer=RENDERER_VERSION)
+
+
+def _stamp(path: Path) -> FileStamp:
+    try:
+        return FileStamp.of(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): check that it exists and its permissions"
+        ) from error
+
+
+def _read_file(stamp: FileStamp) -> FileContent:
+    width, height = image_size(stamp.path)
+    return FileContent(hashlib.sha256(stamp.path.read_bytes()).hexdigest(), width, height)
+
+
+def _in_threads(work: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> list[_Result]:
+    # Pillow and hashlib release the interpreter lock, so threads use every core.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return list(pool.map(work, tasks))
+
+
+def _chunks(tasks: Sequence[_Task], size: int) -> Iterator[list[_Task]]:
+    walk = iter(tasks)
+    while chunk := list(islice(walk, size)):
+        yield chunk

@@ -1,0 +1,170 @@
+"""A query plan: which vectors a run needs, which are here, and what the rest costs. Making one buys nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import BudgetExhausted
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import TeacherModel, format_micro
+from vl2v_client.planning.contents import hash_views
+from vl2v_client.planning.queries import ImageQuery, Query, TextQuery
+from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
+
+_ROW_OVERHEAD_BYTES = 700  # keys, intent, index pages and the item's share of a receipt
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedItem:
+    """One vector to buy, with the query to make it from; content that several queries share is bought once."""
+
+    query: Query
+    modality: Modality
+    content_sha: str
+    cache_key: str
+    item_key: str
+    unit_price_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPlan:
+    """What a run needs.
+
+    Attributes:
+        image_keys: cache key of each image query, in order; equal content has equal keys.
+        text_keys: cache key of each text query, in order.
+        missing: what has to be bought, each content once; texts first, since nothing trains without them.
+        image_files: distinct files among the image queries.
+        cached: distinct vectors that are here already.
+        seconds: estimate of the time to buy; None if this vendor's rate was never measured.
+    """
+
+    teacher: TeacherModel
+    image_keys: tuple[str, ...]
+    text_keys: tuple[str, ...]
+    missing: tuple[PlannedItem, ...]
+    image_files: int
+    cached: int
+    seconds: float | None
+
+    @property
+    def units(self) -> int:
+        """New queries."""
+        return len(self.missing)
+
+    @property
+    def amount_micro(self) -> int:
+        """Their price."""
+        return sum(item.unit_price_micro for item in self.missing)
+
+    @property
+    def currency(self) -> str:
+        """Of every amount in the plan."""
+        return self.teacher.image_price.currency
+
+    @property
+    def new_bytes(self) -> int:
+        """About how much the cache will grow."""
+        return self.units * (2 * self.teacher.embedding_dim + _ROW_OVERHEAD_BYTES)
+
+    def excess(
+        self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None
+    ) -> str | None:
+        """Which cap or budget cannot hold the plan, and how to widen it; None if all can."""
+        if max_queries is not None and self.units > max_queries:
+            return f"--max-queries allows {max_queries:,}: raise it to {self.units:,}"
+        if max_cost_micro is not None and self.amount_micro > max_cost_micro:
+            allowed, needed = (format_micro(micro, self.currency) for micro in (max_cost_micro, self.amount_micro))
+            return f"--max-cost allows {allowed}: raise it to {needed}"
+        if remaining_units is not None and self.units > remaining_units:
+            short = self.units - remaining_units
+            return f"the account has {remaining_units:,} left: ask the vendor for a top-up of {short:,}"
+        return None
+
+    def check_caps(
+        self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None
+    ) -> None:
+        """Refuse a purchase that a cap or the vendor's budget cannot hold.
+
+        Raises:
+            BudgetExhausted: the message says which, and what to do.
+        """
+        why = self.excess(max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=remaining_units)
+        if why is not None:
+            cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
+            raise BudgetExhausted(f"{cost}, but {why}, plan fewer views, or buy as many as fit with --partial")
+
+    def affordable(
+        self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None
+    ) -> QueryPlan:
+        """The longest beginning of this plan that every cap holds."""
+        limits = [limit for limit in (max_queries, remaining_units) if limit is not None]
+        missing = self.missing[: max(0, min(limits))] if limits else self.missing
+        kept, amount_micro = 0, 0
+        for item in missing:
+            amount_micro += item.unit_price_micro
+            if max_cost_micro is not None and amount_micro > max_cost_micro:
+                break
+            kept += 1
+        return replace(self, missing=missing[:kept])
+
+
+def make_plan(
+    image_queries: Sequence[ImageQuery],
+    text_queries: Sequence[TextQuery],
+    teacher: TeacherModel,
+    cache: EmbeddingCache,
+    *,
+    progress: Progress = silent,
+) -> QueryPlan:
+    """Plan a run's queries; sends nothing.
+
+    Args:
+        image_queries: views of images, in the order that `QueryPlan.image_keys` keeps.
+        text_queries: texts, in order.
+        teacher: whose vectors to buy.
+        cache: what is here already.
+        progress: told of files read and views rendered.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    contents = hash_views(image_queries, cache, size=teacher.image_size, progress=progress)
+    name_text, name_image = _namer(teacher, "text", cache), _namer(teacher, "image", cache)
+    texts = [name_text(query, text_sha(query.text)) for query in text_queries]
+    images = [name_image(query, content) for query, content in zip(image_queries, contents, strict=True)]
+    distinct = {item.cache_key: item for item in reversed([*texts, *images])}
+    missing = cache.missing(item.cache_key for item in [*texts, *images])
+    rate = cache.vendors.images_per_second(teacher.ledger_id)
+    return QueryPlan(
+        teacher=teacher,
+        image_keys=tuple(item.cache_key for item in images),
+        text_keys=tuple(item.cache_key for item in texts),
+        missing=tuple(distinct[key] for key in missing),
+        image_files=len({query.sample.path for query in image_queries}),
+        cached=len(distinct) - len(missing),
+        seconds=None if rate is None else len(missing) / rate,
+    )
+
+
+def _namer(teacher: TeacherModel, modality: Modality, cache: EmbeddingCache) -> Callable[[Query, str], PlannedItem]:
+    secret = cache.item_secret
+    price = teacher.image_price if modality == "image" else teacher.text_price
+
+    def name(query: Query, content_sha: str) -> PlannedItem:
+        identity = EmbeddingIdentity(
+            ledger_id=teacher.ledger_id,
+            modality=modality,
+            model_id=teacher.id,
+            weights_sha=teacher.weights_sha,
+            precision=teacher.precision,
+            preprocessing_id=teacher.preprocessing_id,
+            truncate=False,
+            content_sha=content_sha,
+        )
+        keys = (identity.cache_key(), identity.item_key(secret))
+        return PlannedItem(query, modality, content_sha, *keys, price.unit_price_micro)
+
+    return name

@@ -1,0 +1,129 @@
+"""Buying a plan: batch by batch, several at a time, each item paid once whatever happens on the way.
+
+Every batch takes the same four steps: render, reserve (on disk), send, store. A crash before the second leaves
+nothing, one after it leaves items `sent`, and the next purchase asks the vendor for those first, free of charge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vl2v_client.api.client import VendorClient
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import DataError, NotAuthorized, VendorChanged
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import TeacherModel
+from vl2v_client.planning.buyer import Buyer, FailedQuery, PurchaseReport, cut_short
+from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.vendor import trust_vendor
+
+DEFAULT_WORKERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What one purchase may spend at most; None is no cap beside the plan itself and the vendor's budget."""
+
+    max_queries: int | None = None
+    max_cost_micro: int | None = None
+
+
+def buy(
+    plan: QueryPlan,
+    client: VendorClient,
+    cache: EmbeddingCache,
+    *,
+    caps: Caps | None = None,
+    allow_partial: bool = False,
+    skip_failed: bool = False,
+    workers: int = DEFAULT_WORKERS,
+    progress: Progress = silent,
+) -> PurchaseReport:
+    """Buy what a plan misses. Nothing is sent if nothing is missing and nothing is outstanding.
+
+    Args:
+        plan: from `make_plan`; the vendor is held to its model and prices.
+        client: the vendor.
+        cache: where vectors and receipts go; what it already holds is not bought.
+        caps: refuse a plan above these, or with `allow_partial` stop at them.
+        allow_partial: buy as much as caps and budget hold, then end with `BudgetExhausted`.
+        skip_failed: report queries that the vendor could not answer instead of raising.
+        workers: requests under way at a time.
+        progress: told of delivered queries and money, as phase "buy".
+
+    Raises:
+        BudgetExhausted: a cap or the budget cannot hold the plan; with `allow_partial`, after all that fits is bought.
+        DataError: files changed since the plan was made, or queries failed (the rest is bought).
+        VendorChanged: model, price or signing key is not the plan's.
+        VendorUnavailable: the vendor stopped answering; the same purchase goes on where it stopped.
+        CacheError: the cache cannot be written.
+    """
+    report = PurchaseReport(plan.currency)
+    settle_outstanding(client, cache, plan.teacher, report)
+    here = set(cache.missing(item.cache_key for item in plan.missing))
+    wanted = replace(plan, missing=tuple(item for item in plan.missing if item.cache_key in here))
+    if not wanted.missing:
+        return report
+    _check_teacher(plan.teacher, client, cache)
+    limits = _limits(client, caps or Caps())
+    if not allow_partial:
+        wanted.check_caps(**limits)
+    affordable = wanted.affordable(**limits)
+    if affordable.missing:
+        Buyer(affordable, client, cache, report, progress).run(workers)
+    if affordable.units < wanted.units:
+        raise cut_short(report, wanted.units, str(wanted.excess(**limits)))
+    if report.failed and not skip_failed:
+        raise _failures(report.failed)
+    return report
+
+
+def settle_outstanding(
+    client: VendorClient, cache: EmbeddingCache, teacher: TeacherModel, report: PurchaseReport
+) -> None:
+    """Fetch what earlier purchases sent and never received, free of charge; what was never charged is released.
+
+    Raises:
+        VendorError: the vendor cannot be asked, or its answer fails a check.
+    """
+    outstanding = cache.purchases.outstanding(teacher.ledger_id)
+    if not outstanding:
+        return
+    trust_vendor(client, cache, ledger_id=teacher.ledger_id)
+    for item_keys in outstanding:
+        for start in range(0, len(item_keys), teacher.max_items):
+            delivery = client.replay(item_keys[start : start + teacher.max_items])
+            cache.purchases.store(delivery)
+            report.add(delivery)
+
+
+def _check_teacher(planned: TeacherModel, client: VendorClient, cache: EmbeddingCache) -> None:
+    now = client.model(planned.id)
+    if replace(now, max_items=planned.max_items, max_request_bytes=planned.max_request_bytes) != planned:
+        raise VendorChanged(
+            f"the vendor's model {planned.id} or its price is not the one that was planned; nothing was bought: "
+            "run the command again to plan anew"
+        )
+    trust_vendor(client, cache, ledger_id=planned.ledger_id)
+
+
+def _limits(client: VendorClient, caps: Caps) -> dict[str, int | None]:
+    try:
+        remaining_units: int | None = client.summary().remaining_units
+    except NotAuthorized:
+        remaining_units = None  # a key that may buy but not read the bill; the vendor still enforces its budget
+    return {
+        "max_queries": caps.max_queries,
+        "max_cost_micro": caps.max_cost_micro,
+        "remaining_units": remaining_units,
+    }
+
+
+def _failures(failed: Sequence[FailedQuery]) -> DataError:
+    named = "; ".join(f"{query.name}: {query.detail}" for query in failed[:5])
+    more = f" and {len(failed) - 5:,} more" if len(failed) > 5 else ""
+    return DataError(
+        f"{len(failed):,} queries got no vector and cost nothing: {named}{more}. Everything else is bought; mend or "
+        "remove these, or go on without them with --skip-failed"
+    )

@@ -1,0 +1,75 @@
+"""Meeting a vendor: trust its first key once, and notice when what it sells is no longer what was bought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vl2v_client.api.client import VendorClient
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import VendorChanged
+from vl2v_client.core.values import TeacherModel, format_micro
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """The model on sale, and what has changed since the last meeting.
+
+    Attributes:
+        notices: sentences for the user; empty if all is as before.
+    """
+
+    teacher: TeacherModel
+    notices: tuple[str, ...]
+
+
+def meet_vendor(client: VendorClient, cache: EmbeddingCache, model_id: str | None = None) -> Meeting:
+    """Ask the vendor for its model, pin its keys on first use, and compare with what it showed before.
+
+    Raises:
+        VendorChanged: the signing keys do not descend from the one pinned for this ledger.
+        VendorError: the vendor cannot be reached, has no such model, or is no vendor.
+    """
+    before = cache.vendors.teacher(client.url, model_id)
+    teacher = client.model(model_id)
+    trust_vendor(client, cache, ledger_id=teacher.ledger_id)
+    notices = () if before is None else tuple(_changes(before, teacher, cache))
+    cache.vendors.remember_teacher(client.url, model_id, teacher)
+    return Meeting(teacher, notices)
+
+
+def remembered_teacher(cache: EmbeddingCache, url: str, model_id: str | None = None) -> TeacherModel | None:
+    """The model that `url` showed at the last meeting, without asking: enough for a run whose vectors are all here."""
+    return cache.vendors.teacher(url.rstrip("/"), model_id)
+
+
+def trust_vendor(client: VendorClient, cache: EmbeddingCache, *, ledger_id: str) -> None:
+    """Fetch the vendor's keys, hold them against the pinned first key, and make the client check receipts with them.
+
+    Raises:
+        VendorChanged: the keys are of another ledger, or do not descend from the pinned one.
+    """
+    keyring = client.trusted_keys(cache.vendors.first_key)
+    if keyring.ledger_id != ledger_id:
+        raise VendorChanged(
+            f"the vendor at {client.url} sells for ledger {ledger_id} but publishes the keys of {keyring.ledger_id}"
+        )
+    cache.vendors.remember_keys(ledger_id, keyring.keys)
+
+
+def _changes(before: TeacherModel, now: TeacherModel, cache: EmbeddingCache) -> list[str]:
+    names = ("ledger_id", "id", "weights_sha", "precision", "preprocessing_id")
+    changed = [name for name in names if getattr(before, name) != getattr(now, name)]
+    if changed:
+        held = cache.purchases.paid_items(before.ledger_id, before.id, before.weights_sha)
+        what = ", ".join(f"{name} {getattr(before, name)[:16]} -> {getattr(now, name)[:16]}" for name in changed)
+        return [
+            f"the vendor now serves another model than the cached one ({what}): the {held:,} vectors bought before do "
+            "not fit it, and this plan counts every query as new"
+        ]
+    pairs = (("image", before.image_price, now.image_price), ("text", before.text_price, now.text_price))
+    return [
+        f"the price of one {modality} query is now {format_micro(new.unit_price_micro, new.currency)}, "
+        f"before {format_micro(old.unit_price_micro, old.currency)}"
+        for modality, old, new in pairs
+        if (old.unit_price_micro, old.currency) != (new.unit_price_micro, new.currency)
+    ]

@@ -1,0 +1,62 @@
+"""Builders for the tests of the buying half: pictures, queries, clients that do not wait."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from fake_vendor import API_KEY, FakeVendor
+from vl2v_client.api.client import VendorClient
+from vl2v_client.api.retries import RetryPolicy
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.values import Sample
+from vl2v_client.data.views import View
+from vl2v_client.planning.plan import QueryPlan, make_plan
+from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.planning.vendor import meet_vendor
+
+
+def connect(
+    vendor: FakeVendor, *, transport: httpx.BaseTransport | None = None, policy: RetryPolicy | None = None
+) -> VendorClient:
+    """A client in the same process whose waits take no time."""
+    return VendorClient(
+        "http://fake",
+        API_KEY,
+        transport=transport or vendor.transport,
+        policy=policy,
+        sleep=lambda _seconds: None,
+        rng=random.Random(0),
+    )
+
+
+def draw_pictures(folder: Path, count: int) -> list[Sample]:
+    """`count` different 12x10 PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for index in range(count):
+        pixels = np.random.default_rng(index).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+        path = folder / f"{index:05d}.png"
+        Image.fromarray(pixels).save(path)
+        samples.append(Sample(path, "photo", index % 2))
+    return samples
+
+
+def ask(samples: Sequence[Sample], views: int = 1) -> list[ImageQuery]:
+    """The canonical view, then crops, of each sample."""
+    looks = [View(), *(View(crop=(i, 0, 8, 8)) for i in range(views - 1))]
+    return [ImageQuery(sample, view) for sample in samples for view in looks]
+
+
+def plan_for(
+    vendor: FakeVendor, cache: EmbeddingCache, images: Sequence[ImageQuery], texts: Sequence[str] = ()
+) -> QueryPlan:
+    """A plan of what the vendor sells now."""
+    with connect(vendor) as client:
+        teacher = meet_vendor(client, cache).teacher
+    return make_plan(images, [TextQuery(text) for text in texts], teacher, cache)
