@@ -1,0 +1,12 @@
+"""The command line `vl2v-client`: thin commands over the recipes."""
+
+from __future__ import annotations
+
+import sys
+
+from vl2v_client.cli.app import run
+
+
+def main() -> None:
+    """Entry point of `vl2v-client`."""
+    sys.exit(run(sys.argv[1:]))

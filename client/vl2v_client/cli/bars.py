@@ -1,0 +1,80 @@
+"""Progress bars on the terminal: rate, remaining time, and the facts that a phase reports (money so far, loss)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+STDERR = Console(stderr=True, highlight=False)
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, once there are enough to tell."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
+class Bars:
+    """A progress that draws one bar per phase, made when the phase first reports; or none at all.
+
+    Args:
+        progress: where to draw; None stays silent.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
+        """Draw `done` of `total`; see `core.progress.Progress`."""
+        if self._progress is None:
+            return
+        if phase not in self._tasks:
+            self._tasks[phase] = self._progress.add_task(phase, total=total, facts="")
+        facts = "  ".join(f"{name} {value}" for name, value in (extras or {}).items())
+        self._progress.update(self._tasks[phase], completed=done, total=total, facts=facts)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The terminal to oneself while the block runs, to ask a question."""
+        if self._progress is None:
+            yield
+            return
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
+@contextmanager
+def bars(*, quiet: bool) -> Iterator[Bars]:
+    """Bars on standard error while the block runs; silence when `quiet` (as under `--json`)."""
+    if quiet:
+        yield Bars(None)
+        return
+    columns = (
+        TextColumn("{task.description:<18}"),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[facts]}", style="dim"),
+    )
+    with Progress(*columns, console=STDERR) as progress:
+        yield Bars(progress)

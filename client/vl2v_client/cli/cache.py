@@ -1,0 +1,76 @@
+"""`vl2v-client cache`: look at what was bought, and check it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from vl2v_client.audit.holdings import HoldingsReport, verify_holdings
+from vl2v_client.cache.store import CacheStats
+from vl2v_client.cli.bars import bars
+from vl2v_client.cli.vendor_options import AsJson, CachePath, open_cache
+from vl2v_client.core.errors import CacheError
+from vl2v_client.core.values import format_micro
+
+cache_app = typer.Typer(help="Look at the cache of bought embeddings, and check it.", no_args_is_help=True)
+
+
+@cache_app.command()
+def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
+    """Count what the cache holds, by vendor."""
+    with open_cache(cache) as opened:
+        found = opened.stats()
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "path": str(found.path)}))
+    else:
+        Console().print(stats_table(found))
+
+
+@cache_app.command()
+def verify(cache: CachePath = None, as_json: AsJson = False) -> None:
+    """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor."""
+    with open_cache(cache) as opened, bars(quiet=as_json) as progress:
+        report = verify_holdings(opened, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(holdings_json(report)))
+    if not report.is_clean:
+        raise CacheError(holdings_line(report))
+    if not as_json:
+        Console().print(holdings_line(report), highlight=False)
+
+
+def stats_table(found: CacheStats) -> Table:
+    """The cache's counts for people."""
+    title = f"{found.path}: {found.embeddings:,} embeddings, {found.size_bytes / 1e6:,.1f} MB"
+    table = Table(Column("vendor", overflow="fold"), "paid", "unanswered", "queries billed", "money", title=title)
+    for vendor in found.vendors:
+        money = format_micro(vendor.amount_micro, vendor.currency)
+        counts = (vendor.paid_items, vendor.sent_items, vendor.billed_units)
+        table.add_row(vendor.ledger_id, *(f"{count:,}" for count in counts), money)
+    return table
+
+
+def holdings_json(report: HoldingsReport) -> dict[str, object]:
+    """A check of the cache as JSON values."""
+    return {
+        "items": report.items,
+        "damage": {str(kind): count for kind, count in report.damage.items()},
+        "examples": [{"item_key": key, "damage": str(kind)} for key, kind in report.examples],
+        "clean": report.is_clean,
+    }
+
+
+def holdings_line(report: HoldingsReport) -> str:
+    """A check of the cache in one line."""
+    if report.is_clean:
+        return f"{report.items:,} paid items: every vector and receipt is sound"
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.damage.items())
+    first = ", ".join(key[:12] for key, _ in report.examples[:3])
+    return (
+        f"{sum(report.damage.values()):,} of {report.items:,} paid items are damaged ({kinds}; first: {first}): "
+        "restore a copy of the cache"
+    )

@@ -1,0 +1,112 @@
+"""`vl2v-client plan`: what a run would buy, and what it would cost. Buys nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vl2v_client.cli.bars import STDERR, bars
+from vl2v_client.cli.vendor_options import (
+    DEFAULT_VENDOR_URL,
+    ApiKey,
+    AsJson,
+    CachePath,
+    MaxCost,
+    MaxQueries,
+    ModelId,
+    VendorUrl,
+    open_cache,
+    open_vendor,
+    to_micro,
+)
+from vl2v_client.core.values import format_micro
+from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
+from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
+
+DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/file, or class/file.")]
+TargetDomain = Annotated[str | None, typer.Option("--target-domain", help="Domain to hold out; it is never bought.")]
+Views = Annotated[int, typer.Option("--views", min=0, help="Views of each training image.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the split and the views.")]
+
+
+def plan(
+    data: DataRoot,
+    target_domain: TargetDomain = None,
+    views: Views = DEFAULT_VIEWS,
+    seed: Seed = 0,
+    vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
+    api_key: ApiKey = None,
+    model: ModelId = None,
+    cache: CachePath = None,
+    max_queries: MaxQueries = None,
+    max_cost: MaxCost = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be bought: queries, cache hits, price, time and disk. Costs nothing."""
+    choice = QueryChoice(data, target_domain=target_domain, views=views, seed=seed)
+    max_cost_micro = to_micro(max_cost)
+    with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:
+        with bars(quiet=as_json) as progress:
+            buying = Buying(vendor, opened, approve=_show_nothing, notify=_notify, model=model)
+            made = plan_run(choice, buying, progress=progress).plan
+        left = remaining_units(vendor) if api_key else None
+    if as_json:
+        typer.echo(json.dumps(plan_json(made, left)))
+    else:
+        Console().print(plan_table(made, left))
+    made.check_caps(max_queries=max_queries, max_cost_micro=max_cost_micro)
+
+
+def _show_nothing(_plan: QueryPlan) -> None:
+    """A plan alone buys nothing, so nothing has to be approved."""
+
+
+def _notify(sentence: str) -> None:
+    STDERR.print(f"note: {sentence}", markup=False, soft_wrap=True)
+
+
+def plan_json(plan: QueryPlan, left_units: int | None) -> dict[str, Any]:
+    """The plan's totals as JSON values."""
+    return {
+        "ledger_id": plan.teacher.ledger_id,
+        "model": plan.teacher.id,
+        "images": plan.image_files,
+        "views": len(plan.image_keys),
+        "texts": len(plan.text_keys),
+        "cached": plan.cached,
+        "new_queries": plan.units,
+        "amount_micro": plan.amount_micro,
+        "currency": plan.currency,
+        "seconds": plan.seconds,
+        "new_bytes": plan.new_bytes,
+        "remaining_units": left_units,
+    }
+
+
+def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
+    """The plan's totals for people."""
+    table = Table("plan", plan.teacher.id, title=None, box=None, header_style="bold")
+    rows = {
+        "images": f"{plan.image_files:,}",
+        "views": f"{len(plan.image_keys):,}",
+        "texts": f"{len(plan.text_keys):,}",
+        "in the cache": f"{plan.cached:,}",
+        "to buy": f"{plan.units:,}",
+        "price": format_micro(plan.amount_micro, plan.currency),
+        "disk": f"{plan.new_bytes / 1e6:,.1f} MB",
+    }
+    if plan.seconds is not None and plan.units:
+        rows["time"] = f"about {timedelta(seconds=round(plan.seconds))}"
+    if left_units is not None:
+        short = plan.units - left_units
+        rows["budget left"] = f"{left_units:,}" + (f" ({short:,} too few)" if short > 0 else "")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

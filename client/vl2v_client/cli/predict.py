@@ -1,0 +1,51 @@
+"""`vl2v-client predict`: classify images with a finished student. Free, for ever, without a vendor."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl2v_client.cli.vendor_options import AsJson
+from vl2v_client.core.errors import DataError
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="The --out of a `distill`, or its student folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Classify images: CSV, or one JSON object a line, with path, class and probability."""
+    from vl2v_client.evaluation.prediction import predict as predict_images
+    from vl2v_client.export.weights import load_bundle
+
+    student = run / "student" if (run / "student").is_dir() else run
+    bundle = load_bundle(student)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if not as_json:
+        writer.writerow(["path", "class", "probability"])
+    for one in predict_images(bundle, _files(images)):
+        if as_json:
+            row = {"path": str(one.path), "class": one.class_name, "probability": round(one.probability, 6)}
+            typer.echo(json.dumps(row))
+        else:
+            writer.writerow([one.path, one.class_name, f"{one.probability:.4f}"])
+
+
+def _files(given: list[Path]) -> list[Path]:
+    from vl2v_client.data.folder import IMAGE_SUFFIXES
+
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not inside:
+            raise DataError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}): give files or another folder")
+        found += inside
+    return found

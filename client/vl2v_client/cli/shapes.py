@@ -1,0 +1,41 @@
+"""`vl2v-client shapes`: make the procedural data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl2v_client.cli.bars import STDERR, bars
+from vl2v_client.core.errors import DataError, UsageError
+from vl2v_client.data.shapes import DEVELOPMENT_STYLES, STYLES, write_shapes
+
+
+def shapes(
+    root: Annotated[Path, typer.Argument(help="Folder to write; what is there already is kept.")],
+    seed: Annotated[int, typer.Option(help="Number of the data set.")] = 0,
+    images_per_class: Annotated[int, typer.Option(min=2, help="Images per style and class.")] = 24,
+    size: Annotated[int, typer.Option(min=16, help="Width and height in pixels.")] = 64,
+    style: Annotated[
+        list[str] | None, typer.Option(help=f"A style, repeatable. One of {', '.join(STYLES + DEVELOPMENT_STYLES)}.")
+    ] = None,
+) -> None:
+    """Draw the `shapes` data set: ten classes in four styles, as root/style/class/NNNN.png."""
+    styles = tuple(style or STYLES)
+    unknown = sorted(set(styles) - {*STYLES, *DEVELOPMENT_STYLES})
+    if unknown:
+        raise UsageError(f"no style {unknown[0]!r}; there are: {', '.join(STYLES + DEVELOPMENT_STYLES)}")
+    with bars(quiet=False) as progress:
+        try:
+            write_shapes(
+                root,
+                seed=seed,
+                styles=styles,
+                images_per_class=images_per_class,
+                size=size,
+                progress=lambda done, total: progress("draw", done, total),
+            )
+        except (ValueError, OSError) as error:
+            raise DataError(f"{error}") from error
+    STDERR.print(f"{root}: {', '.join(styles)}", highlight=False, markup=False)

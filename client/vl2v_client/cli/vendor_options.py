@@ -1,0 +1,61 @@
+"""Options that every command with a vendor or a cache shares."""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl2v_client.api.client import VendorClient
+from vl2v_client.cache.store import EmbeddingCache, default_cache_path
+from vl2v_client.core.errors import UsageError
+
+DEFAULT_VENDOR_URL = "http://127.0.0.1:8000"
+
+VendorUrl = Annotated[str, typer.Option("--vendor-url", envvar="VL2V_VENDOR_URL", help="The vendor's address.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key", envvar="VL2V_API_KEY", show_default=False, help="Your key; the variable hides it better."
+    ),
+]
+CachePath = Annotated[
+    Path | None,
+    typer.Option("--cache", envvar="VL2V_CACHE", help="Cache file.  [default: $XDG_DATA_HOME/vl2v/client.db]"),
+]
+ModelId = Annotated[str | None, typer.Option("--model", help="A model of the vendor; its default if left out.")]
+MaxQueries = Annotated[int | None, typer.Option("--max-queries", min=0, help="Refuse to buy more new queries.")]
+MaxCost = Annotated[
+    str | None, typer.Option("--max-cost", help="Refuse to spend more, in the vendor's currency, such as 2.50.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output, and no bars.")]
+
+
+def open_cache(path: Path | None) -> EmbeddingCache:
+    """The cache at `path`, or at its default place."""
+    return EmbeddingCache(path or default_cache_path(os.environ))
+
+
+def open_vendor(url: str, api_key: str | None) -> VendorClient:
+    """The vendor at `url`."""
+    return VendorClient(url, api_key)
+
+
+def to_micro(amount: str | None) -> int | None:
+    """Money as typed, in micro-units: `"2.50"` is 2,500,000.
+
+    Raises:
+        UsageError: not an amount, negative, or finer than a micro-unit.
+    """
+    if amount is None:
+        return None
+    try:
+        micro = Decimal(amount).scaleb(6)
+    except InvalidOperation as error:
+        raise UsageError(f"--max-cost {amount!r} is not an amount of money such as 2.50") from error
+    if not micro.is_finite() or micro < 0 or micro != micro.to_integral_value():
+        raise UsageError(f"--max-cost {amount!r} must be 0 or more, with at most six decimals")
+    return int(micro)

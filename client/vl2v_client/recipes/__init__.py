@@ -1,0 +1,1 @@
+"""The stories: what each command does, told in the order in which it happens."""

@@ -1,0 +1,104 @@
+"""Meet the vendor, plan what a run asks of it, and buy what the cache lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vl2v_client.api.client import VendorClient
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import NotAuthorized, VendorUnavailable
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.planning.buyer import PurchaseReport
+from vl2v_client.planning.plan import QueryPlan, make_plan
+from vl2v_client.planning.purchase import DEFAULT_WORKERS, Caps, buy
+from vl2v_client.planning.vendor import Meeting, meet_vendor, remembered_teacher
+from vl2v_client.recipes.queries import QueryChoice, RunQueries, collect_queries
+
+Notify = Callable[[str], None]
+"""Shows a sentence to the user."""
+
+Approve = Callable[[QueryPlan], None]
+"""Shows a plan and returns if it may be bought; raises if not."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run's queries with their plan."""
+
+    queries: RunQueries
+    plan: QueryPlan
+
+
+@dataclass(frozen=True)
+class Buying:
+    """How to buy: with whom, into which cache, and who is asked and told.
+
+    Attributes:
+        model: the vendor's model to ask; None is its default.
+        approve: asked before anything is spent.
+        notify: told what the user should know.
+    """
+
+    vendor: VendorClient
+    cache: EmbeddingCache
+    approve: Approve
+    notify: Notify
+    model: str | None = None
+    caps: Caps | None = None
+    allow_partial: bool = False
+    skip_failed: bool = False
+    workers: int = DEFAULT_WORKERS
+
+
+def plan_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silent) -> PlannedRun:
+    """Meet the vendor, tell what has changed, and plan. Without a vendor: its model and prices as last seen.
+
+    Raises:
+        DataError: the data set cannot be used.
+        VendorError: the vendor refuses, or was never met and cannot be reached.
+    """
+    meeting = _meet(buying)
+    for notice in meeting.notices:
+        buying.notify(notice)
+    queries = collect_queries(choice, buying.cache, progress=progress)
+    plan = make_plan(queries.images, queries.texts, meeting.teacher, buying.cache, progress=progress)
+    return PlannedRun(queries, plan)
+
+
+def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent) -> PurchaseReport:
+    """Ask, then buy what the plan misses; whatever an earlier purchase left open is settled first.
+
+    Raises:
+        BudgetExhausted: a cap or the budget cannot hold it; see `planning.purchase.buy` for the rest.
+    """
+    if plan.missing:
+        buying.approve(plan)
+    return buy(
+        plan,
+        buying.vendor,
+        buying.cache,
+        caps=buying.caps,
+        allow_partial=buying.allow_partial,
+        skip_failed=buying.skip_failed,
+        workers=buying.workers,
+        progress=progress,
+    )
+
+
+def remaining_units(vendor: VendorClient) -> int | None:
+    """What the account has left; None if the vendor or the key does not say."""
+    try:
+        return vendor.summary().remaining_units
+    except (NotAuthorized, VendorUnavailable):
+        return None
+
+
+def _meet(buying: Buying) -> Meeting:
+    try:
+        return meet_vendor(buying.vendor, buying.cache, buying.model)
+    except VendorUnavailable as error:
+        teacher = remembered_teacher(buying.cache, buying.vendor.url, buying.model)
+        if teacher is None:
+            raise
+        return Meeting(teacher, (f"{error}; model and prices are those of the last visit",))

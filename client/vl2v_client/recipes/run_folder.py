@@ -1,0 +1,106 @@
+"""The run folder: one configuration, its metrics, checkpoints, rendered views, student and report."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vl2v_client.core.errors import CacheError, RunError
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what it makes.
+
+    Attributes:
+        path: the folder.
+        config: the resolved configuration, as in `config.json`.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def student(self) -> Path:
+        """The exported student: safetensors and card."""
+        return self.path / "student"
+
+    def method(self, name: str) -> Path:
+        """Metrics and checkpoints of one trained model."""
+        return self.path / "methods" / name
+
+    def renders(self, use: str) -> Path:
+        """Rendered views of one use: `train`, `validation` or `target`."""
+        return self.path / "renders" / f"{use}.u8"
+
+
+@contextmanager
+def claim_run_folder(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """Make the folder, or go on in it if it holds a run of exactly this configuration; one process at a time.
+
+    Raises:
+        RunError: the folder holds something else, another configuration, or a run that is under way.
+        CacheError: the folder cannot be written.
+    """
+    config = json.loads(json.dumps(config))  # as the file will give it back: lists for tuples
+    try:
+        _check_or_begin(path, config)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process is at work in {path}: wait for it, or choose another --out") from error
+        yield RunFolder(path, config)
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """A folder that `distill` made.
+
+    Raises:
+        RunError: it is none.
+    """
+    try:
+        return RunFolder(path, json.loads((path / CONFIG_FILE).read_text()))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is not a run folder: give the --out of a `vl2v-client distill`") from error
+
+
+def _check_or_begin(path: Path, config: Mapping[str, Any]) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    if (path / CONFIG_FILE).exists():
+        changed = _differences(open_run_folder(path).config, config)
+        if changed:
+            raise RunError(
+                f"{path} holds a run with other settings ({'; '.join(changed)}): use those, or choose another --out"
+            )
+        return
+    if any(entry.name != ".lock" for entry in path.iterdir()):
+        raise RunError(f"{path} is not empty and holds no run: choose another --out")
+    partial = path / f"{CONFIG_FILE}.partial"
+    with partial.open("w") as file:
+        file.write(json.dumps(config, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path / CONFIG_FILE)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name} was {before!r}, is {after!r}")
+    return found

@@ -1,0 +1,88 @@
+"""Score a classifier once it is finished: on the source hold-out, and on the target domain if there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_client.data.splits import Split
+from vl2v_client.evaluation.accuracy import Evaluation, evaluate, negative_log_likelihood
+from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
+from vl2v_client.export.report import ReportRow
+from vl2v_client.student.classifier import StudentClassifier
+from vl2v_client.student.samples import LabelledViews
+
+ADIP = "VL2V-ADiP"
+ERM = "ERM"
+ZERO_SHOT = "zero-shot teacher"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A classifier's row in the report, and what the card and the confusion table need.
+
+    Attributes:
+        temperature: fitted on source validation.
+        shown: the evaluation that the report shows in full: the target's, else source validation's.
+    """
+
+    row: ReportRow
+    temperature: float
+    shown: Evaluation
+
+
+def score_classifier(
+    name: str,
+    classifier: StudentClassifier,
+    validation: LabelledViews,
+    target: LabelledViews | None,
+    split: Split,
+    *,
+    note: str = "",
+) -> Score:
+    """Score a trained student; the temperature is fitted on `validation` alone.
+
+    Args:
+        name: of its row.
+        classifier: what was trained.
+        validation: of the source domains.
+        target: of the held-out domain, in the split's order; None if there is none.
+        split: says which of the target's images DomainBed's tables use.
+        note: for its row.
+    """
+    on_validation = classifier.logits(validation.pixels[:, 0])
+    temperature = fit_temperature(on_validation, validation.labels)
+    source = evaluate(on_validation, validation.labels, validation.domains)
+    if target is None:
+        logits, labels, shown = on_validation, validation.labels, source
+    else:
+        logits, labels = classifier.logits(target.pixels[:, 0]), target.labels
+        shown = evaluate(logits, labels, target.domains)
+    row = ReportRow(
+        name=name,
+        source_validation=source.domain_mean,
+        target=None if target is None else shown.accuracy,
+        target_in=None if target is None else _accuracy(logits, labels, len(split.target_in)),
+        nll=negative_log_likelihood(logits, labels, temperature),
+        calibration_error=calibration_error(logits, labels, temperature),
+        note=note,
+    )
+    return Score(row, temperature, shown)
+
+
+def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, target_in: int) -> ReportRow:
+    """The teacher's row on the target domain, whose first `target_in` images DomainBed's tables use."""
+    return ReportRow(
+        name=ZERO_SHOT,
+        source_validation=None,
+        target=_accuracy(logits, labels, len(labels)),
+        target_in=_accuracy(logits, labels, target_in),
+        nll=negative_log_likelihood(logits, labels),
+        calibration_error=calibration_error(logits, labels),
+    )
+
+
+def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> float:
+    return float((logits[:count].argmax(axis=1) == labels[:count]).mean())

@@ -1,0 +1,150 @@
+"""`plan`, `buy`, `audit` and `cache` as commands: what they print, and the codes they end with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from buying_bench import draw_pictures
+from fake_ledger import rechained
+from fake_vendor import API_KEY, FakeVendor, served
+from vl2v_client.cli.audit import audit
+from vl2v_client.cli.buy import buy
+from vl2v_client.cli.cache import cache_app
+from vl2v_client.cli.plan import plan
+from vl2v_client.cli.vendor_options import to_micro
+from vl2v_client.core.errors import BudgetExhausted, CacheError, UsageError, VendorUnavailable
+
+
+class Shell:
+    """Runs commands on one data set, cache and vendor."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._app = typer.Typer()
+        for command in (plan, buy, audit):
+            self._app.command()(command)
+        self._app.add_typer(cache_app, name="cache")
+        self._common = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
+        self._data = str(folder / "data")
+
+    def run(self, *words: str, **environment: str | None) -> Result:
+        shopping = ["--data", self._data, "--views", "2"] if words[0] in ("plan", "buy") else []
+        return CliRunner().invoke(self._app, [*words, *shopping], env={**self._common, **environment})
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json").stdout)
+
+
+@pytest.fixture
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+    """Two domains of two classes of five pictures: 20, of which 16 train, as five contents; 2 class prompts."""
+    for domain in ("photo", "sketch"):
+        for name in ("cat", "dog"):
+            draw_pictures(tmp_path / "data" / domain / name, 5)
+    with served(vendor) as url:
+        yield Shell(url, tmp_path)
+
+
+def test_plan_then_buy_then_nothing_to_buy(vendor: FakeVendor, shell: Shell) -> None:
+    planned = shell.json("plan")
+    assert vendor.billed_units == 0
+    assert (planned["cached"], planned["texts"], planned["remaining_units"]) == (0, 2, 10_000)
+    assert isinstance(shell.run("buy", "--json").exception, UsageError)
+    assert vendor.billed_units == 0
+    bought = shell.json("buy", "--yes")
+    assert bought["billed_units"] == planned["new_queries"] == vendor.billed_units
+    assert bought["amount_micro"] == planned["amount_micro"]
+    assert "nothing to buy" in shell.run("buy").stdout
+    assert shell.json("plan")["new_queries"] == 0
+
+
+def test_plan_shows_price_and_what_is_left(shell: Shell) -> None:
+    shown = shell.run("plan")
+    assert shown.exit_code == 0
+    for part in ("fake/clip", "to buy", "EUR", "budget left", "10,000"):
+        assert part in shown.stdout
+
+
+def test_plan_refuses_above_a_cap_after_showing_the_plan(shell: Shell) -> None:
+    refused = shell.run("plan", "--max-queries", "3")
+    assert isinstance(refused.exception, BudgetExhausted)
+    assert "to buy" in refused.stdout
+
+
+def test_buy_asks_before_it_spends(vendor: FakeVendor, shell: Shell) -> None:
+    answer = shell.run("buy")
+    assert answer.exit_code == 1
+    assert "Buy this?" in answer.output
+    assert vendor.billed_units == 0
+
+
+def test_a_partial_purchase_ends_with_the_budgets_error(vendor: FakeVendor, shell: Shell) -> None:
+    ended = shell.run("buy", "--yes", "--partial", "--max-queries", "5")
+    assert isinstance(ended.exception, BudgetExhausted)
+    assert vendor.billed_units == 5
+
+
+def test_without_a_vendor_the_last_prices_still_make_a_plan(vendor: FakeVendor, shell: Shell) -> None:
+    first = shell.json("plan")
+    vendor.before = lambda _request: httpx.Response(503, headers={"Retry-After": "0", "X-Should-Retry": "false"})
+    again = shell.run("plan")
+    assert again.exit_code == 0
+    assert "last visit" in again.stderr
+    assert f"{first['new_queries']:,}" in again.stdout
+    assert isinstance(shell.run("buy", "--yes").exception, VendorUnavailable)
+
+
+def test_audit_ends_with_0_1_or_2(vendor: FakeVendor, shell: Shell) -> None:
+    shell.run("buy", "--yes")
+    clean = shell.run("audit")
+    assert (clean.exit_code, "both books agree" in clean.stdout) == (0, True)
+    vendor.history = lambda history: rechained([*history, history[-1]])
+    lied = shell.run("audit")
+    assert lied.exit_code == 1
+    assert "duplicate_item" in lied.stdout
+    assert "ask for a refund" in lied.stdout
+    unverified = shell.run("audit", "--json", VL2V_API_KEY="vl2v_wrong")
+    assert unverified.exit_code == 2
+    assert json.loads(unverified.stdout)["exit_code"] == 2
+    assert "VL2V_API_KEY" in unverified.stderr
+
+
+def test_cache_stats_and_verify(vendor: FakeVendor, shell: Shell, tmp_path: Path) -> None:
+    shell.run("buy", "--yes")
+    assert shell.json("cache", "stats")["vendors"][0]["paid_items"] == vendor.billed_units
+    assert "fake-ledger" in shell.run("cache", "stats").stdout
+    assert shell.json("cache", "verify") == {
+        "items": vendor.billed_units,
+        "damage": {},
+        "examples": [],
+        "clean": True,
+    }
+    assert "every vector and receipt is sound" in shell.run("cache", "verify").stdout
+    junk = tmp_path / "junk.db"
+    junk.write_text("junk " * 400)
+    assert isinstance(shell.run("cache", "verify", "--cache", str(junk)).exception, CacheError)
+
+
+def test_the_key_is_never_shown(vendor: FakeVendor, shell: Shell) -> None:
+    for words in (["plan"], ["buy", "--yes"], ["audit"], ["cache", "stats"], ["plan", "--help"]):
+        assert API_KEY not in shell.run(*words).output
+
+
+@pytest.mark.parametrize(
+    ("typed", "micro"), [(None, None), ("0", 0), ("2.50", 2_500_000), ("0.000001", 1), ("1e3", 10**9)]
+)
+def test_money_as_typed(typed: str | None, micro: int | None) -> None:
+    assert to_micro(typed) == micro
+
+
+@pytest.mark.parametrize("typed", ["", "two", "-1", "0.0000001", "nan", "inf"])
+def test_money_that_is_none(typed: str) -> None:
+    with pytest.raises(UsageError, match="--max-cost"):
+        to_micro(typed)
