@@ -42,7 +42,7 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
 
 demo: install ## the whole road on this machine: vendor, data, plan, distill, evaluate, audit
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python benchmarks/demo.py
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
