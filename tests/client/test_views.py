@@ -145,7 +145,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
         (b"", "is empty"),
         (b"not an image at all", "is not an image"),
         (encode_png(np.asarray(_picture()))[:200], "is a broken image"),
-        (_png_that_claims(20_000, 20_000), "too many pixels"),
+        (_png_that_claims(20_000, 20_000), "too many to decode"),
     ],
 )
 def test_a_bad_file_is_named_with_a_remedy(tmp_path: Path, data: bytes, words: str) -> None:

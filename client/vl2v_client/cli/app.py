@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated
 
 import typer
+from PIL import Image
 from rich.markup import escape
 
 from vl2v_client.cli.bars import STDERR
@@ -32,6 +34,7 @@ app = typer.Typer(
 def run(words: Sequence[str]) -> int:
     """Run the command line `words`; returns the exit code. An expected error is one message, never a traceback."""
     _register()
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
     try:
         app(list(words), prog_name="vl2v-client")
     except ClientError as error:
@@ -55,6 +58,8 @@ def _top(
 
 def _register() -> None:
     """Add the commands when the program runs, so that importing the package stays cheap."""
+    if app.registered_commands:
+        return
     from vl2v_client.cli.audit import audit
     from vl2v_client.cli.buy import buy
     from vl2v_client.cli.cache import cache_app

@@ -15,7 +15,7 @@ from vl2v_client.data.shapes import DEVELOPMENT_STYLES, STYLES, write_shapes
 def shapes(
     root: Annotated[Path, typer.Argument(help="Folder to write; what is there already is kept.")],
     seed: Annotated[int, typer.Option(help="Number of the data set.")] = 0,
-    images_per_class: Annotated[int, typer.Option(min=2, help="Images per style and class.")] = 24,
+    images_per_class: Annotated[int, typer.Option(min=2, help="Images per style and class.")] = 40,
     size: Annotated[int, typer.Option(min=16, help="Width and height in pixels.")] = 64,
     style: Annotated[
         list[str] | None, typer.Option(help=f"A style, repeatable. One of {', '.join(STYLES + DEVELOPMENT_STYLES)}.")

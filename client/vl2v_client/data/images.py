@@ -11,6 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import RGBImage
 
+MAX_PIXELS = 89_478_485
+"""Larger images are refused by their header: the point where Pillow begins to warn of decompression bombs."""
+
 _ORIENTATION_TAG = 0x0112
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -22,12 +25,12 @@ def load_rgb(path: Path) -> Image.Image:
     to 8 bits; CMYK, palette and other modes converted as Pillow does.
 
     Raises:
-        DataError: the file cannot be read, is no image, is broken, or has more pixels than Pillow deems safe (179
-            million).
+        DataError: the file cannot be read, is no image, is broken, or has more than `MAX_PIXELS`.
     """
     data = _read(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _check_size(image, path)
             image.seek(0)
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image), path)
@@ -46,8 +49,11 @@ def image_size(path: Path) -> tuple[int, int]:
     data = _read(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _check_size(image, path)
             turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size
+    except DataError:
+        raise
     except Exception as error:
         raise _broken(path, error) from error
 
@@ -82,9 +88,18 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _check_size(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(path)
+
+
+def _too_large(path: Path) -> DataError:
+    return DataError(f"{path} has more than {MAX_PIXELS:,} pixels, too many to decode safely: scale it or remove it")
+
+
 def _broken(path: Path, error: Exception) -> DataError:
-    if isinstance(error, Image.DecompressionBombError):
-        return DataError(f"{path} has too many pixels to decode safely: scale it down or remove it ({error})")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return _too_large(path)
     if isinstance(error, UnidentifiedImageError):
         return DataError(f"{path} is not an image, whatever its name says: replace it or remove it")
     return DataError(f"{path} is a broken image ({error}): copy it again or remove it")
