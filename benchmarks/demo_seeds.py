@@ -35,6 +35,8 @@ def main() -> None:
     with local_vendor(home, account="demo-seeds", budget=1_000_000) as environment:
         for seed in range(arguments.seeds):
             for target, styles in (DEVELOPMENT if arguments.development else BENCHMARK).items():
+                if arguments.target and target not in arguments.target:
+                    continue
                 data = home / f"shapes-{seed}" / "-".join(styles)
                 chosen = [word for style in styles for word in ("--style", style)]
                 run(environment, "vl2v-client", "shapes", str(data), "--seed", str(seed), *chosen)
@@ -56,6 +58,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
     parser.add_argument("--development", action="store_true", help="on the development styles")
+    parser.add_argument("--target", action="append", help="only this unseen style, repeatable")
     parser.add_argument("--dir", type=Path, default=Path("runs/demo-seeds"), help="data, purchases and runs")
     parser.add_argument("--out", type=Path, default=None, help="result file")
     return parser.parse_args(words), options

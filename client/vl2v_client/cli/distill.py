@@ -51,6 +51,9 @@ def distill(
         float | None, typer.Option(min=0, max=1, help="Weight of the image term, 0 to 1; the text term has the rest.")
     ] = None,
     evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between evaluations (SWAD).")] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last", help="Memory format that suits convolutional students.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="Train this beside it, to compare: erm.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/DATA-TARGET-seedN]")] = None,
@@ -79,6 +82,7 @@ def distill(
         distill_learning_rate=learning_rate,
         image_weight=image_weight,
         evaluate_every=evaluate_every,
+        channels_last=channels_last,
         device=device,
     )
     settings = RunSettings(
