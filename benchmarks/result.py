@@ -44,7 +44,7 @@ def write_result(name: str, rows: Sequence[Mapping[str, object]], goals: Sequenc
         "goals": [asdict(goal) for goal in goals],
     }
     path.write_text(json.dumps(result, indent=2) + "\n")
-    console = Console()
+    console = Console(width=max(120, Console().width))  # a log has room for every column
     console.print(_table(name, rows))
     for goal in goals:
         console.print(f"{'met' if goal.met else 'NOT MET':>8}  {goal.name}: {goal.value} (goal {goal.goal})")
