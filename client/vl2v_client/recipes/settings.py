@@ -27,7 +27,7 @@ TINY_TRAINING = TrainingConfig(
 )
 """For the student that ships with the package; chosen on development styles alone, see `docs/data/shapes.md`."""
 
-ERM_LEARNING_RATE_FACTORS = (0.3, 1.0, 3.0)
+ERM_LEARNING_RATE_FACTORS = (1.0, 3.0, 10.0)
 """ERM is trained at the distill stage's learning rate times each of these; source validation chooses."""
 
 
