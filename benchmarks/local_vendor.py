@@ -21,6 +21,8 @@ from rich.console import Console
 BIN = Path(sys.executable).parent
 CONSOLE = Console(highlight=False, soft_wrap=True)
 READY_SECONDS = 120
+_PRODUCTION = ("VL2V_VENDOR_CONFIG", "VL2V_VENDOR_DATABASE_URL", "VL2V_VENDOR_MODEL", "VL2V_VENDOR_SECRETS_FILE")
+"""What a shell may hold for a vendor that earns money; nothing here may touch it."""
 
 
 @contextmanager
@@ -31,7 +33,8 @@ def local_vendor(home: Path, *, account: str, budget: int, options: Sequence[str
     """
     home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
-    environment = os.environ | {
+    inherited = {name: value for name, value in os.environ.items() if name not in _PRODUCTION}
+    environment = inherited | {
         "VL2V_VENDOR_DATA_DIR": str(home / "vendor"),
         "VL2V_CACHE": str(home / "client.db"),
         "VL2V_VENDOR_URL": f"http://127.0.0.1:{port}",
@@ -62,8 +65,9 @@ def run(environment: dict[str, str], *words: str, show: bool = False) -> str:
 def _api_key(path: Path, environment: dict[str, str], account: str, budget: int) -> str:
     if not path.exists():
         words = ("vl2v-vendor", "keys", "create", "--account", account, "--budget", str(budget), "--json")
+        secret = json.loads(run(environment, *words))["secret"]
         path.touch(mode=0o600)
-        path.write_text(json.loads(run(environment, *words))["secret"])
+        path.write_text(secret)
     return path.read_text()
 
 

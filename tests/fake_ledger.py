@@ -92,7 +92,8 @@ class FakeLedger:
     def summary(self) -> Body:
         amount = sum(posted.entry.amount_micro for posted in self.posted)
         return {
-            "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "currency": "EUR", "limit_units": self.limit_units,
+            "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "api_key_id": self.api_key_id,
+            "currency": "EUR", "limit_units": self.limit_units,
             "used_units": self.used_units, "remaining_units": self.limit_units - self.used_units,
             "total": {"units": self.used_units, "amount_micro": amount}, "by_day": [], "by_model": [],
             "by_endpoint": [], "by_key": [], "head_seq": len(self.posted), "head_hash": self.posted[-1].hash,

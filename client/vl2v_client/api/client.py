@@ -219,10 +219,14 @@ class VendorClient:
             response = self._connection.request("POST", path, **content)
         except AllItemsFailed as refusal:
             return _all_failed(order, refusal)
-        answer = parse(response, EmbeddingsResponse, self.url)
-        if answer.receipt is not None and answer.receipt.key_id not in keyring:
-            keyring = self.trusted_keys(_pinned_by(keyring))
-        return check_answer(order, answer, keyring, self._paid_record)
+        try:
+            answer = parse(response, EmbeddingsResponse, self.url)
+            if answer.receipt is not None and answer.receipt.key_id not in keyring:
+                keyring = self.trusted_keys(_pinned_by(keyring))
+            return check_answer(order, answer, keyring, self._paid_record)
+        except VendorError as error:
+            error.was_refused = False  # the request was answered: what it charged stays charged
+            raise
 
     def _paid_record(self, seq: int) -> PaidRecord:
         with self._lock:

@@ -15,6 +15,7 @@ from vl2v_client.api.retries import Attempt, RetryPolicy, parse_retry_after
 from vl2v_client.core.errors import NotAuthorized, UsageError, VendorUnavailable
 from vl2v_contract.wire import headers
 
+_SERVER_ERROR = 500
 DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 
 
@@ -85,7 +86,7 @@ class Connection:
             if isinstance(answer, httpx.Response) and answer.is_success:
                 return answer
             if not self._policy.allows_another(attempts, met=self._met):
-                raise self._error(answer)
+                raise self._error(answer, attempts)
             self._wait(attempts)
 
     def _try(
@@ -104,12 +105,17 @@ class Connection:
         attempts.append(Attempt(response.status_code, response.headers.get(headers.SHOULD_RETRY), retry_after))
         return response
 
-    def _error(self, answer: httpx.Response | httpx.RequestError) -> Exception:
+    def _error(self, answer: httpx.Response | httpx.RequestError, attempts: list[Attempt]) -> Exception:
         if isinstance(answer, httpx.RequestError):
             return no_answer_error(answer, self.url)
         if answer.is_redirect:
             return not_a_vendor(self.url, f"it redirects to {answer.headers.get('location')}")
-        return problem_error(answer, self.url)
+        error = problem_error(answer, self.url)
+        # An attempt without an answer, or with a 5xx, may have been charged before it was lost.
+        error.was_refused = error.code is not None and all(
+            attempt.status is not None and attempt.status < _SERVER_ERROR for attempt in attempts
+        )
+        return error
 
     def _wait(self, attempts: list[Attempt]) -> None:
         seconds = self._policy.wait_seconds(attempts, self._rng)

@@ -29,6 +29,7 @@ class Account:
 
     ledger_id: str
     account_id: str
+    api_key_id: str
     currency: str
     limit_units: int
     used_units: int
@@ -122,6 +123,7 @@ def account_of(summary: Summary) -> Account:
     return Account(
         summary.ledger_id,
         summary.account_id,
+        summary.api_key_id,
         summary.currency,
         summary.limit_units,
         summary.used_units,

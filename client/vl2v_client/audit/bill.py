@@ -49,11 +49,12 @@ def _audit_once(
     client: VendorClient, cache: EmbeddingCache, keyring: Keyring, *, recover: bool, progress: Progress
 ) -> tuple[AuditReport, int]:
     findings = Findings()
+    api_key_id = client.summary().api_key_id
     pages = client.statement_pages()
     first = last = next(pages)
     account_id = str(first.head["account_id"])
     walk = ChainWalk(account_id, keyring, cache.vendors.audited_head(keyring.ledger_id, account_id), findings)
-    with closing(Reconciliation(cache.records, keyring.ledger_id, account_id, findings)) as books:
+    with closing(Reconciliation(cache.records, keyring.ledger_id, account_id, api_key_id, findings)) as books:
         entries = 0
         for page in chain([first], pages):
             last = page

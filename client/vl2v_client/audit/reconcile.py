@@ -11,6 +11,9 @@ from vl2v_client.audit.report import Difference, Findings, KeyTotals
 from vl2v_client.cache.records import KeySet, PurchaseRecords
 from vl2v_client.core.deliveries import SignedReceipt
 
+_NO_KEY = "none"
+"""A charge that names no API key is nobody else's, so it has to be explained."""
+
 
 @dataclass(slots=True)
 class _Unknown:
@@ -28,7 +31,9 @@ class Reconciliation:
         other_keys: totals of the account's other API keys.
     """
 
-    def __init__(self, records: PurchaseRecords, ledger_id: str, account_id: str, findings: Findings) -> None:
+    def __init__(
+        self, records: PurchaseRecords, ledger_id: str, account_id: str, api_key_id: str, findings: Findings
+    ) -> None:
         self._records = records
         self._ledger_id = ledger_id
         self._account_id = account_id
@@ -36,7 +41,7 @@ class Reconciliation:
         # Receipts up to here existed before the statement was made, so it must have them.
         self._last_receipt_seq = records.last_seq(ledger_id, account_id)
         self._agreed_prices = records.agreed_prices(ledger_id)
-        self._own_keys = records.api_key_ids(ledger_id, account_id)
+        self._own_keys = {api_key_id, *records.api_key_ids(ledger_id, account_id)}
         self._seen_items = KeySet()
         self._seen_requests = KeySet()
         self._lost = KeySet()
@@ -70,7 +75,7 @@ class Reconciliation:
         for key in (key for chunk in self.lost_items() for key in chunk):
             self._findings.add(Difference.LOST_RESPONSE, "charged, but not paid in this cache", item_key=key)
         for api_key_id, unknown in self._unknown.items():
-            if api_key_id not in self._own_keys:
+            if api_key_id not in self._own_keys and api_key_id != _NO_KEY:
                 self.other_keys[api_key_id] = unknown.totals
                 continue
             for seq, key in unknown.examples:
@@ -102,7 +107,7 @@ class Reconciliation:
         self._lost.add(key for key in known if states[key] != "paid")
         if known:
             self._take_own(row)
-        api_key_id = entry.api_key_id or "none"
+        api_key_id = entry.api_key_id or _NO_KEY
         for item in row.items:
             if item.item_key not in states:
                 unknown = self._unknown[api_key_id]

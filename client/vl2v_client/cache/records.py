@@ -12,6 +12,7 @@ from vl2v_client.cache.database import CHUNK, Database
 from vl2v_client.cache.faults import naming_faults
 from vl2v_client.core.deliveries import SignedReceipt
 from vl2v_client.core.errors import CacheError
+from vl2v_contract.identity import Modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,14 @@ class PaidRow:
     recompute_json: str | None
     vector: bytes | None
     receipt: SignedReceipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """Queries and money."""
+
+    units: int
+    amount_micro: int
 
 
 class PurchaseRecords:
@@ -78,6 +87,24 @@ class PurchaseRecords:
         """Ids of the API keys that this cache's receipts name."""
         query = "SELECT DISTINCT api_key_id FROM receipts WHERE ledger_id = ? AND account_id = ?"
         return {row[0] for row in self._database.rows(query, (ledger_id, account_id)) if row[0] is not None}
+
+    def paid(self, cache_keys: Iterable[str]) -> dict[Modality, Paid]:
+        """What was paid for those vectors, each once, at the price of its day."""
+        query = (
+            "SELECT modality, count(DISTINCT cache_key), sum(unit_price_micro) FROM intents"
+            " WHERE state = 'paid' AND cache_key IN ({keys}) GROUP BY modality"
+        )
+        found: dict[Modality, Paid] = {"image": Paid(0, 0), "text": Paid(0, 0)}
+        keys = map(bytes.fromhex, dict.fromkeys(cache_keys))
+        for modality, units, amount_micro in self._database.rows_of(query, keys):
+            before = found[modality]  # one row for each chunk of keys
+            found[modality] = Paid(before.units + units, before.amount_micro + amount_micro)
+        return found
+
+    def account_ids(self, ledger_id: str) -> set[str]:
+        """Accounts at one vendor that this cache's receipts name."""
+        query = "SELECT DISTINCT account_id FROM receipts WHERE ledger_id = ?"
+        return {row[0] for row in self._database.rows(query, (ledger_id,))}
 
     def agreed_prices(self, ledger_id: str) -> set[tuple[int, int, str]]:
         """Every `(price_id, unit_price_micro, currency)` that a purchase here agreed to."""

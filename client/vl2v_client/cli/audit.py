@@ -58,13 +58,13 @@ def audit(
 
 def audit_table(report: AuditReport) -> Group:
     """The audit for people: totals, then each difference with its remedy and first examples."""
-    totals = Table("audit", f"account {report.account_id}", box=None, header_style="bold")
+    totals = Table("audit", f"account {escape(report.account_id)}", box=None, header_style="bold")
     totals.add_row("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}")
     totals.add_row("billed", f"{report.units:,} queries, {format_micro(report.amount_micro, report.currency or '')}")
     totals.add_row("matched items", f"{report.matched_items:,}")
     for key, other in sorted(report.other_keys.items()):
         money = format_micro(other.amount_micro, report.currency)
-        totals.add_row("other key", f"{key}: {other.units:,} queries, {money}")
+        totals.add_row("other key", f"{escape(key)}: {other.units:,} queries, {money}")
     if report.recovered_items:
         totals.add_row("recovered", f"{report.recovered_items:,} paid answers fetched, free")
     if report.is_clean:
@@ -81,5 +81,5 @@ def audit_table(report: AuditReport) -> Group:
             continue
         place = "statement" if one.seq is None else f"entry {one.seq}"
         item = "" if one.item_key is None else f" item {one.item_key[:12]}"
-        examples.add_row(place + item, f"{one.difference}: {one.detail}")
+        examples.add_row(place + item, escape(f"{one.difference}: {one.detail}"))
     return Group(totals, differences, examples)

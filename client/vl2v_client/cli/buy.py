@@ -57,12 +57,13 @@ def buy(
             model=model,
             max_queries=max_queries,
             max_cost=max_cost,
+            partial=partial,
             skip_failed=skip_failed,
             yes=yes,
             as_json=as_json,
             progress=progress,
         )
-        buying = replace(buying, allow_partial=partial, workers=workers)
+        buying = replace(buying, workers=workers)
         made = plan_run(choice, buying, progress=progress).plan
         report = buy_planned(made, buying, progress=progress)
     if as_json:

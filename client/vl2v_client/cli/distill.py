@@ -63,6 +63,9 @@ def distill(
     cache: CachePath = None,
     max_queries: MaxQueries = None,
     max_cost: MaxCost = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Buy as much as caps and budget hold; the rest trains on its text alone.")
+    ] = False,
     skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Go on without images that fail.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -71,6 +74,7 @@ def distill(
     from vl2v_client.recipes.distill import distill as run_distill
     from vl2v_client.recipes.settings import RunSettings, training_for
     from vl2v_client.student.spec import resolve_student
+    from vl2v_client.student.training import resolve_device
 
     training = training_for(
         student,
@@ -91,6 +95,7 @@ def distill(
         training=training,
         baselines=tuple(baseline or ()),
     )
+    resolve_device(training.device)
     folder = out or Path("runs") / f"{data.resolve().name}-{target_domain or 'all'}-seed{seed}"
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
         buying = buying_from(
@@ -99,6 +104,7 @@ def distill(
             model=model,
             max_queries=max_queries,
             max_cost=max_cost,
+            partial=partial,
             skip_failed=skip_failed,
             yes=yes,
             as_json=as_json,

@@ -61,7 +61,7 @@ def plan(
         typer.echo(json.dumps(plan_json(made, left)))
     else:
         Console().print(plan_table(made, left))
-    made.check_caps(max_queries=max_queries, max_cost_micro=max_cost_micro)
+    made.check_caps(max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=left)
 
 
 def _show_nothing(_plan: QueryPlan) -> None:

@@ -22,6 +22,7 @@ def buying_from(
     model: str | None,
     max_queries: int | None,
     max_cost: str | None,
+    partial: bool = False,
     skip_failed: bool = False,
     yes: bool,
     as_json: bool,
@@ -46,6 +47,7 @@ def buying_from(
         notify=notify,
         model=model,
         caps=Caps(max_queries, to_micro(max_cost)),
+        allow_partial=partial,
         skip_failed=skip_failed,
     )
 

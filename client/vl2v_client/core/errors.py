@@ -44,6 +44,7 @@ class VendorError(ClientError):
     Attributes:
         code: the vendor's stable error code, if it sent one.
         request_id: to quote to the vendor, if it sent one.
+        was_refused: the vendor refused the request itself, at every attempt, so it has charged nothing.
     """
 
     exit_code = 4
@@ -52,6 +53,7 @@ class VendorError(ClientError):
         super().__init__(message if request_id is None else f"{message} (request {request_id})")
         self.code = code
         self.request_id = request_id
+        self.was_refused = False
 
 
 class VendorUnavailable(VendorError):

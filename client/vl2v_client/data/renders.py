@@ -29,9 +29,11 @@ class RenderStore:
 
     Attributes:
         pixels: `[N, K, S, S, 3]` uint8, mapped from the file, read-only.
+        of: names the pixels by what decides them.
     """
 
     pixels: NDArray[np.uint8]
+    of: str = ""
 
     @property
     def view_size(self) -> int:
@@ -81,7 +83,7 @@ def render_views(
     if not _holds(path, card, name, shape):
         _render(path, samples, views, shape, workers or os.cpu_count() or 1, progress)
         card.write_text(json.dumps(name))
-    return RenderStore(_map(path, shape))
+    return RenderStore(_map(path, shape), str(name["of"]))
 
 
 def _render(
@@ -93,7 +95,7 @@ def _render(
     progress: Progress,
 ) -> None:
     path.with_suffix(".json").unlink(missing_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = path.with_suffix(".partial")  # what a killed run left is written over
     try:
         _reserve(partial, int(np.prod(shape, dtype=np.int64)))
         _fill(partial, samples, views, shape, workers, progress)

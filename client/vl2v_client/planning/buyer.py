@@ -129,8 +129,8 @@ class Buyer:
                 pngs = [png for item, png in zip(batch, images, strict=True) if item.item_key in fresh]
                 delivery = self._client.embed_images(pngs, keys, self._teacher)
         except VendorError as error:
-            if error.code is not None and not isinstance(error, VendorUnavailable):
-                self._cache.purchases.release(keys)  # refused in so many words, so nothing was charged
+            if error.was_refused:
+                self._cache.purchases.release(keys)
             raise
         self._remember_keys()
         self._cache.purchases.store(delivery)

@@ -60,6 +60,8 @@ def buy(
         CacheError: the cache cannot be written.
     """
     report = PurchaseReport(plan.currency)
+    if cache.purchases.outstanding(plan.teacher.ledger_id) or cache.missing(item.cache_key for item in plan.missing):
+        _check_account(plan.teacher.ledger_id, client, cache)
     settle_outstanding(client, cache, plan.teacher, report)
     here = set(cache.missing(item.cache_key for item in plan.missing))
     wanted = replace(plan, missing=tuple(item for item in plan.missing if item.cache_key in here))
@@ -98,6 +100,22 @@ def settle_outstanding(
             report.add(delivery)
 
 
+def _check_account(ledger_id: str, client: VendorClient, cache: EmbeddingCache) -> None:
+    """One cache keeps the books of one account at a vendor: with another's key, the same items would be paid again."""
+    known = cache.records.account_ids(ledger_id)
+    if not known:
+        return
+    try:
+        account_id = client.summary().account_id
+    except NotAuthorized:
+        return  # a key that may not read the bill cannot say whose it is
+    if account_id not in known:
+        raise VendorChanged(
+            f"the cache {cache.path} keeps the books of account {', '.join(sorted(known))} at this vendor, and the key "
+            f"belongs to {account_id}: use that account's key, or another --cache"
+        )
+
+
 def _check_teacher(planned: TeacherModel, client: VendorClient, cache: EmbeddingCache) -> None:
     now = client.model(planned.id)
     if replace(now, max_items=planned.max_items, max_request_bytes=planned.max_request_bytes) != planned:
@@ -125,5 +143,5 @@ def _failures(failed: Sequence[FailedQuery]) -> DataError:
     more = f" and {len(failed) - 5:,} more" if len(failed) > 5 else ""
     return DataError(
         f"{len(failed):,} queries got no vector and cost nothing: {named}{more}. Everything else is bought; mend or "
-        "remove these, or go on without them with --skip-failed"
+        "remove these, or go on without the images among them with --skip-failed"
     )

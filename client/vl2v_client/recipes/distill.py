@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.core.progress import Progress
-from vl2v_client.core.values import PriceTag
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
-from vl2v_client.export.report import Purchase, ReportRow, RunReport, write_report
+from vl2v_client.export.report import Purchase, ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, plan_run
@@ -26,15 +28,17 @@ from vl2v_client.student.training import TrainingResult
 def distill(settings: RunSettings, buying: Buying, out: Path, *, progress: Progress) -> RunReport:
     """Do the whole job, or go on where an earlier call with the same settings and folder stopped.
 
-    The target domain's images are opened only after every model is trained, selected and calibrated.
+    The target domain's images are opened only after every model is trained and selected; calibration, like selection,
+    reads the source domains' hold-out alone.
 
     Raises:
         ClientError: see `core.errors`; whatever was bought and trained so far is kept.
     """
     planned = plan_run(settings.choice, buying, progress=progress)
     with claim_run_folder(out, settings.to_json(planned.plan.teacher)) as folder:
-        buy_planned(planned.plan, buying, progress=progress)
-        data = load_run_data(planned, buying.cache, folder, allow_missing=buying.skip_failed, progress=progress)
+        _buy(planned.plan, buying, progress)
+        some_missing = buying.skip_failed or buying.allow_partial
+        data = load_run_data(planned, buying.cache, folder, allow_missing=some_missing, progress=progress)
         adip = train_vl2v_adip(settings, data, planned.plan, folder, progress=progress)
         baselines = _train_baselines(settings, planned, data, folder, progress)
 
@@ -46,10 +50,19 @@ def distill(settings: RunSettings, buying: Buying, out: Path, *, progress: Progr
         score = score_classifier(ADIP, adip.classifier, validation, target, split)
         rows.append(score.row)
 
-        _export(settings, planned, adip, score, data, folder)
-        report = _report(settings, planned, rows, score, data, folder)
+        _export(settings, planned, adip, score, data, folder, buying.cache)
+        report = _keep_bought_row(_report(settings, planned, rows, score, data, folder, buying.cache), folder)
         write_report(folder.path, report)
         return report
+
+
+def _buy(plan: QueryPlan, buying: Buying, progress: Progress) -> None:
+    try:
+        buy_planned(plan, buying, progress=progress)
+    except BudgetExhausted as error:
+        if not buying.allow_partial:
+            raise
+        buying.notify(f"{error}. Images without an embedding train on their class's text alone")
 
 
 def _train_baselines(
@@ -59,7 +72,7 @@ def _train_baselines(
         return []
     classes = len(planned.queries.dataset.class_names)
     rate, result = train_erm(settings, data, folder, classes=classes, progress=progress)
-    return [(ERM, result, f"learning rate {rate:.0e}, chosen on source validation")]
+    return [(ERM, result, f"learning rate {rate:g}, chosen on source validation")]
 
 
 def _render_target(planned: PlannedRun, folder: RunFolder, progress: Progress) -> LabelledViews | None:
@@ -92,6 +105,7 @@ def _export(
     score: Score,
     data: RunData,
     folder: RunFolder,
+    cache: EmbeddingCache,
 ) -> None:
     teacher, row = planned.plan.teacher, score.row
     scores = {"source_validation": row.source_validation, "target": row.target}
@@ -106,7 +120,7 @@ def _export(
         logit_bias=teacher.logit_bias,
         temperature=score.temperature,
         teacher={"id": teacher.id, "weights_sha": teacher.weights_sha, "ledger_id": teacher.ledger_id},
-        queries=_queries(planned.plan),
+        queries=_paid(planned.plan, cache)[0],
         scores={name: value for name, value in scores.items() if value is not None},
         target_domain=settings.choice.target_domain,
     )
@@ -121,6 +135,7 @@ def _report(
     score: Score,
     data: RunData,
     folder: RunFolder,
+    cache: EmbeddingCache,
 ) -> RunReport:
     dataset, split = planned.queries.dataset, planned.queries.split
     counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
@@ -131,7 +146,7 @@ def _report(
         target_domain=split.target_domain,
         counts=counts,
         rows=tuple(rows),
-        purchase=_purchase(planned.plan, settings.training, sources=len(split.source_domains)),
+        purchase=_purchase(planned.plan, cache, settings.training, sources=len(split.source_domains)),
         teacher=planned.plan.teacher.id,
         student=f"{settings.student.architecture} at {settings.student.input.size} px",
         seed=settings.choice.seed,
@@ -141,19 +156,35 @@ def _report(
     )
 
 
-def _queries(plan: QueryPlan) -> dict[str, int]:
-    return {"images": len(set(plan.image_keys)), "texts": len(set(plan.text_keys))}
+def _paid(plan: QueryPlan, cache: EmbeddingCache) -> tuple[dict[str, int], int]:
+    """Queries of this plan that are paid for, `images` and `texts`, and what was paid, whenever that was."""
+    paid = cache.records.paid([*plan.image_keys, *plan.text_keys])
+    queries = {"images": paid["image"].units, "texts": paid["text"].units}
+    return queries, sum(of_kind.amount_micro for of_kind in paid.values())
 
 
-def _purchase(plan: QueryPlan, training: TrainingConfig, *, sources: int) -> Purchase:
-    queries = _queries(plan)
-    prices: dict[str, PriceTag] = {"images": plan.teacher.image_price, "texts": plan.teacher.text_price}
+def _purchase(plan: QueryPlan, cache: EmbeddingCache, training: TrainingConfig, *, sources: int) -> Purchase:
+    queries, amount_micro = _paid(plan, cache)
     return Purchase(
         **queries,
-        amount_micro=sum(count * prices[kind].unit_price_micro for kind, count in queries.items()),
+        amount_micro=amount_micro,
         currency=plan.currency,
         published_queries=online_queries(training, sources),
     )
+
+
+def _keep_bought_row(report: RunReport, folder: RunFolder) -> RunReport:
+    """A report made again keeps the teacher's row that `evaluate` bought for it."""
+    try:
+        before = read_report(folder.path)
+    except RunError:
+        return report
+    bought = next((row for row in before.rows if row.name == ZERO_SHOT and row.target is not None), None)
+    if bought is None or report.purchase is None or before.purchase is None:
+        return report
+    purchase = replace(report.purchase, test_images=before.purchase.test_images)
+    rows = tuple(bought if row.name == ZERO_SHOT else row for row in report.rows)
+    return replace(report, rows=rows, purchase=purchase)
 
 
 def _settings_table(settings: RunSettings, data: RunData) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import DataError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
@@ -21,8 +21,7 @@ from vl2v_client.export.report import read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.planning.vendor import meet_vendor
-from vl2v_client.recipes.purchase import Buying, buy_planned
+from vl2v_client.recipes.purchase import Buying, buy_planned, meet
 from vl2v_client.recipes.run_folder import RunFolder, open_run_folder
 from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.recipes.training import render_canonical
@@ -129,10 +128,12 @@ def _ask_teacher(
     samples: Sequence[Sample], card: StudentCard, buying: Buying, progress: Progress
 ) -> NDArray[np.float32]:
     """The teacher's zero-shot logits `[N, C]` on the samples' canonical views; buys what the cache lacks."""
-    meeting = meet_vendor(buying.vendor, buying.cache, buying.model)
-    for notice in meeting.notices:
-        buying.notify(notice)
-    teacher = meeting.teacher
+    teacher = meet(buying)
+    if (teacher.id, teacher.weights_sha) != (card.teacher.get("id"), card.teacher.get("weights_sha")):
+        raise VendorChanged(
+            f"the student's teacher was {card.teacher.get('id')}, and the vendor serves {teacher.id} with other "
+            "weights; nothing was bought: name the teacher with --model, or use the vendor that has it"
+        )
     prompts = PromptTemplateSet(card.prompt_templates).prompts(card.class_names)
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
     images = [ImageQuery(sample, canonical_view()) for sample in samples]

@@ -9,6 +9,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorUnavailable
 from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.buyer import PurchaseReport
 from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.purchase import DEFAULT_WORKERS, Caps, buy
@@ -58,12 +59,28 @@ def plan_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silent
         DataError: the data set cannot be used.
         VendorError: the vendor refuses, or was never met and cannot be reached.
     """
-    meeting = _meet(buying)
+    teacher = meet(buying)
+    queries = collect_queries(choice, buying.cache, progress=progress)
+    plan = make_plan(queries.images, queries.texts, teacher, buying.cache, progress=progress)
+    return PlannedRun(queries, plan)
+
+
+def meet(buying: Buying) -> TeacherModel:
+    """The vendor's model; the user is told what has changed. Without a vendor: the model as last seen.
+
+    Raises:
+        VendorError: the vendor refuses, or was never met and cannot be reached.
+    """
+    try:
+        meeting = meet_vendor(buying.vendor, buying.cache, buying.model)
+    except VendorUnavailable as error:
+        teacher = remembered_teacher(buying.cache, buying.vendor.url, buying.model)
+        if teacher is None:
+            raise
+        meeting = Meeting(teacher, (f"{error}; model and prices are those of the last visit",))
     for notice in meeting.notices:
         buying.notify(notice)
-    queries = collect_queries(choice, buying.cache, progress=progress)
-    plan = make_plan(queries.images, queries.texts, meeting.teacher, buying.cache, progress=progress)
-    return PlannedRun(queries, plan)
+    return meeting.teacher
 
 
 def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent) -> PurchaseReport:
@@ -92,13 +109,3 @@ def remaining_units(vendor: VendorClient) -> int | None:
         return vendor.summary().remaining_units
     except (NotAuthorized, VendorUnavailable):
         return None
-
-
-def _meet(buying: Buying) -> Meeting:
-    try:
-        return meet_vendor(buying.vendor, buying.cache, buying.model)
-    except VendorUnavailable as error:
-        teacher = remembered_teacher(buying.cache, buying.vendor.url, buying.model)
-        if teacher is None:
-            raise
-        return Meeting(teacher, (f"{error}; model and prices are those of the last visit",))

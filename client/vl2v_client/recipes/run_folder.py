@@ -14,6 +14,7 @@ from typing import Any
 from vl2v_client.core.errors import CacheError, RunError
 
 CONFIG_FILE = "config.json"
+_PARTIAL_CONFIG = f"{CONFIG_FILE}.partial"
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,19 @@ def open_run_folder(path: Path) -> RunFolder:
 
 
 def _check_or_begin(path: Path, config: Mapping[str, Any]) -> None:
+    """A folder that holds a configuration alone has no run in it yet: its purchase was declined, say."""
     path.mkdir(parents=True, exist_ok=True)
-    if (path / CONFIG_FILE).exists():
+    others = {entry.name for entry in path.iterdir()} - {".lock", CONFIG_FILE, _PARTIAL_CONFIG}
+    if others and (path / CONFIG_FILE).exists():
         changed = _differences(open_run_folder(path).config, config)
         if changed:
             raise RunError(
                 f"{path} holds a run with other settings ({'; '.join(changed)}): use those, or choose another --out"
             )
         return
-    if any(entry.name != ".lock" for entry in path.iterdir()):
+    if others:
         raise RunError(f"{path} is not empty and holds no run: choose another --out")
-    partial = path / f"{CONFIG_FILE}.partial"
+    partial = path / _PARTIAL_CONFIG
     with partial.open("w") as file:
         file.write(json.dumps(config, indent=2) + "\n")
         file.flush()

@@ -79,8 +79,6 @@ def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, tar
         source_validation=None,
         target=_accuracy(logits, labels, len(labels)),
         target_in=_accuracy(logits, labels, target_in),
-        nll=negative_log_likelihood(logits, labels),
-        calibration_error=calibration_error(logits, labels),
     )
 
 

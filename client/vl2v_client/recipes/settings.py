@@ -9,7 +9,7 @@ from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.student.spec import TINY, StudentSpec
-from vl2v_client.student.stages import TrainingConfig
+from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig
 
 ERM = "erm"
 BASELINES = (ERM,)
@@ -68,7 +68,7 @@ class RunSettings:
             "seed": choice.seed,
             "prompt_templates": list(choice.prompts.templates),
             "student": self.student.to_json(),
-            "training": asdict(self.training),
+            "training": {name: value for name, value in asdict(self.training).items() if name not in WITHOUT_EFFECT},
             "baselines": list(self.baselines),
             "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.baselines else [],
             "teacher": {

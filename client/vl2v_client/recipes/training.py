@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, renamed
 from vl2v_client.core.seeds import child_seed
 from vl2v_client.core.values import EmbeddingMatrix, Sample
@@ -67,6 +68,12 @@ def load_run_data(
         train_views = render_canonical(folder, "train", train, size, progress)
         nothing = np.zeros((len(train), 1, plan.teacher.embedding_dim), dtype=np.float32)
         targets = ImageTargets(nothing, np.zeros((len(train), 1), dtype=np.bool_))
+    for query, key in zip(queries.texts, plan.text_keys, strict=True):
+        if key not in vectors:
+            raise DataError(
+                f"there is no embedding of {query.name}, and nothing trains without it: buy it, or rename "
+                "its class folder"
+            )
     texts = np.stack([vectors[key] for key in plan.text_keys])
     classifier = zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
     return RunData(TrainingData(train_views, validation, targets), targets, classifier)
@@ -95,8 +102,8 @@ def train_erm(
     def run(rate: float) -> TrainingResult:
         classifier = _fresh(settings, outputs=classes, head=None)
         method = erm(settings.training, learning_rate=rate)
-        place = folder.method(f"erm-lr-{rate:.0e}")
-        told = renamed(progress, lambda phase: f"{phase}, lr {rate:.0e}")
+        place = folder.method(f"erm-lr-{rate:g}")
+        told = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
         return train(method, classifier, labels_alone, settings.training, folder=place, progress=told)
 
     return choose_learning_rate(settings.erm_learning_rates, run)

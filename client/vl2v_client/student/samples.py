@@ -20,11 +20,13 @@ class LabelledViews:
         pixels: `[N, K, S, S, 3]` uint8, at the teacher's input size.
         labels: `[N]` int64.
         domains: `[N]` names.
+        of: names the pixels, so that a run cannot resume on other ones.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     domains: tuple[str, ...]
+    of: str = ""
 
     @property
     def view_count(self) -> int:
@@ -44,4 +46,4 @@ def labelled_views(store: RenderStore, samples: Sequence[Sample]) -> LabelledVie
     if len(store.pixels) != len(samples):
         raise ValueError(f"{len(store.pixels)} rendered rows for {len(samples)} samples")
     labels = np.array([sample.class_index for sample in samples], dtype=np.int64)
-    return LabelledViews(store.pixels, labels, tuple(sample.domain for sample in samples))
+    return LabelledViews(store.pixels, labels, tuple(sample.domain for sample in samples), store.of)

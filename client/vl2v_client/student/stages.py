@@ -11,6 +11,9 @@ Part = Literal["backbone", "projection"]
 Head = Literal["text", "linear"]
 Selection = Literal["best", "swad", "last"]
 
+WITHOUT_EFFECT = ("checkpoint_every", "device")
+"""Settings of `TrainingConfig` that decide no result, so a resumed run may change them."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.seeds import child_seed
 from vl2v_client.student.batches import BatchSource, TrainingData
@@ -25,10 +26,7 @@ from vl2v_client.student.objective import OBJECTIVES
 from vl2v_client.student.sampling import rows_by_domain, sample_batch
 from vl2v_client.student.selection import SourceScore, score
 from vl2v_client.student.stage_state import StageState
-from vl2v_client.student.stages import Method, Stage, TrainingConfig
-
-_WITHOUT_EFFECT = ("checkpoint_every", "device")
-"""Settings that a resumed run may change."""
+from vl2v_client.student.stages import WITHOUT_EFFECT, Method, Stage, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,19 @@ def train(
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a device, else the CPU; anything else is torch's own name."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """`auto` is CUDA where there is a device, else the CPU; anything else is torch's own name.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"there is no device {name!r} here: use cpu, cuda, or auto") from error
+    return device
 
 
 def _run_stage(
@@ -219,9 +228,10 @@ def _reproducible(device: torch.device) -> Iterator[None]:
 
 def _fingerprint(run: TrainingRun, stage: Stage) -> str:
     """Names everything that decides a stage's result: settings, data, targets and the weights it starts from."""
-    settings = {key: value for key, value in asdict(run.config).items() if key not in _WITHOUT_EFFECT}
+    settings = {key: value for key, value in asdict(run.config).items() if key not in WITHOUT_EFFECT}
     data = run.data
     described = [asdict(stage), settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
+    described += [data.train.of, data.validation.of]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
     arrays += [] if data.targets is None else [data.targets.vectors, data.targets.bought]

@@ -103,6 +103,7 @@ class Summary(_Frozen):
 
     ledger_id: str
     account_id: str
+    api_key_id: str = Field(description="The public id of the key that asks.")
     currency: str
     limit_units: int
     used_units: int

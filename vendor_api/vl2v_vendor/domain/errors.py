@@ -10,6 +10,7 @@
       PriceChanged              409: the pinned price is no longer in force
       Unavailable               503: may succeed later
         Overloaded, ModelUnavailable, LedgerUnavailable
+          OutcomeUnknown        503, but not to be sent again blindly
       EncodingFailed            the model refused a batch; smaller batches may pass
       ItemFailure               one item's own error; its neighbours go on
       ModelLoadFailed           the configured model cannot be loaded; the server does not start
@@ -121,6 +122,16 @@ class ModelUnavailable(Unavailable):
 
 class LedgerUnavailable(Unavailable):
     """The ledger cannot be read or written, so nothing is sold."""
+
+
+class OutcomeUnknown(LedgerUnavailable):
+    """A charge of unnamed items may or may not have been recorded, so sending it again could charge twice."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the ledger did not confirm this purchase in time; before you send it again look into "
+            "/v1/billing/statement. With an `item_key` per item, or an `Idempotency-Key`, a retry is always safe"
+        )
 
 
 class EncodingFailed(VendorError):

@@ -10,7 +10,7 @@ from vl2v_contract.identity import fingerprint
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo
-from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, UnknownModel
+from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, LedgerUnavailable, OutcomeUnknown, UnknownModel
 from vl2v_vendor.domain.ledger import PaidItem, Vector
 from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.service.audit import sign_receipt
@@ -118,6 +118,10 @@ class EmbedService:
         except BudgetExhausted as refusal:
             sale.refuse_charge(refusal, order)
             return
+        except LedgerUnavailable as error:
+            if not sale.request.is_named:
+                raise OutcomeUnknown from error
+            raise
         receipt = sign_receipt(self._signer, charge.posted) if charge.posted is not None else None
         sale.post(charge, receipt, vectors)
 

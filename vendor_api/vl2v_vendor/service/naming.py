@@ -31,13 +31,18 @@ class Line:
     prepared: PreparedItem
 
 
+def is_item_key(item_key: str) -> bool:
+    """Whether an item key could have been made by a client."""
+    return _ITEM_KEY.fullmatch(item_key) is not None
+
+
 def check_item_key(item_key: str) -> None:
     """Check that an item key could have been made by a client.
 
     Raises:
         ItemFailure: invalid_item_key.
     """
-    if not _ITEM_KEY.fullmatch(item_key):
+    if not is_item_key(item_key):
         raise ItemFailure("invalid_item_key", f"an item key is {ITEM_KEY_HEX_LENGTH} lower-case hexadecimal digits")
 
 

@@ -9,7 +9,7 @@ from vl2v_vendor.domain.encoder import Encoder
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.ledger import PaidItem
 from vl2v_vendor.domain.ports import Ledger
-from vl2v_vendor.service.naming import check_item_key
+from vl2v_vendor.service.naming import check_item_key, is_item_key
 from vl2v_vendor.service.outcomes import EmbedOutcome, ItemOutcome, Verdict
 from vl2v_vendor.service.sale import recall
 
@@ -27,7 +27,7 @@ class ReplayService:
         An answer holds the vectors of one model: that of the first item found, whatever is on sale now.
         """
         account_id = caller.account_id
-        paid = await self._ledger.find_paid(account_id, list(dict.fromkeys(item_keys)))
+        paid = await self._ledger.find_paid(account_id, [key for key in dict.fromkeys(item_keys) if is_item_key(key)])
         found = next((paid[key] for key in item_keys if key in paid and paid[key].vector is not None), None)
         info = self._encoder.info
         model_id, dimension = info.id, info.embedding_dim

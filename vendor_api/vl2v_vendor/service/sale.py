@@ -48,6 +48,11 @@ class EmbedRequest:
     max_charge_micro: int | None = None
     allow_partial: bool = False
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the caller named every item, so that sending it again names the same purchases."""
+        return self.idempotency_key is not None or (self.item_keys is not None and None not in self.item_keys)
+
 
 class Sale:
     """The state of one request.

@@ -78,6 +78,8 @@ async def _read_multipart(request: Request) -> ImagesBody:
         if error.status_code != _BAD_REQUEST:
             raise
         raise InvalidRequest(f"the multipart body is malformed: {error.detail}") from None
+    except UnicodeError:
+        raise InvalidRequest("the multipart body names a character set that cannot be read; send UTF-8") from None
     if not sources:
         raise InvalidRequest("no images; send at least one file field named `images`")
     return ImagesBody(options, sources, options.item_keys)

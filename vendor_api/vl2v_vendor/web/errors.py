@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from vl2v_contract.wire import headers
 from vl2v_contract.wire.errors import RETRYABLE_CODES, ErrorCode, ItemProblem, Problem
 from vl2v_vendor.domain import errors
-from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, Unavailable, VendorError
+from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, OutcomeUnknown, Unavailable, VendorError
 
 _REFUSALS: Final[dict[type[VendorError], tuple[int, ErrorCode]]] = {
     errors.InvalidRequest: (422, ErrorCode.INVALID_REQUEST),
@@ -78,6 +78,8 @@ def make_problem(error: Exception, request_id: str) -> Problem:
                 "remaining_units": error.remaining_units,
             }
         )
+    if isinstance(error, OutcomeUnknown):
+        return problem.model_copy(update={"retryable": False})
     if isinstance(error, AllItemsFailed):
         items = [
             ItemProblem(index=index, code=ErrorCode(failure.code), detail=failure.detail)
@@ -115,7 +117,9 @@ async def _handle_refusal(request: Request, error: Exception) -> Response:
     problem = make_problem(error, request.state.request_id)
     if problem.code is ErrorCode.INTERNAL:
         raise error  # not meant for a caller: the middleware logs it and answers
-    extra = {headers.RETRY_AFTER: str(error.retry_after_seconds)} if isinstance(error, Unavailable) else {}
+    extra = {}
+    if isinstance(error, Unavailable) and problem.retryable:
+        extra[headers.RETRY_AFTER] = str(error.retry_after_seconds)
     return problem_response(problem, extra)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from vl2v_vendor.adapters.sql.tables import signing_keys, vendor
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Signer
+
+_PUBLICATION_LOCK = 0x766C3276  # any number that nothing else in the database locks
 
 
 class WrongSecrets(VendorError):
@@ -27,6 +29,8 @@ def publish_keys(connection: Connection, signer: Signer) -> None:
         WrongSecrets: the database was signed by keys that the signer does not hold. Its pepper would be another
             one too, and no paid item would be recognised.
     """
+    if connection.dialect.name == "postgresql":  # two replicas that start on a new database must not both found it
+        connection.execute(select(func.pg_advisory_xact_lock(_PUBLICATION_LOCK)))
     retired = {row.key_id: row.retired_at for row in connection.execute(select(signing_keys))}
     held = {key.key_id for key in signer.published_keys}
     if not held.issuperset(retired):

@@ -26,6 +26,7 @@ async def get_summary(caller: BillingCaller, services: ServicesOf) -> Summary:
     return Summary(
         ledger_id=summary.ledger_id,
         account_id=summary.account_id,
+        api_key_id=caller.id,
         currency=totals.currency,
         limit_units=totals.head.limit_units,
         used_units=totals.head.used_units,
