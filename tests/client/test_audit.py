@@ -154,6 +154,11 @@ def test_a_charge_to_our_key_for_an_unknown_item_is_unexplained(books: FakeVendo
     assert dict(report.findings.counts) == {"unexplained_charge": 2}
 
 
+def test_a_charge_that_names_no_key_is_unexplained(books: FakeVendor, cache: EmbeddingCache) -> None:
+    books.post("charge", 1, [ChargedItem("a" * 64, "b" * 64, 1)], "image", api_key_id=None)
+    assert found(audit(books, cache)) == {"unexplained_charge"}
+
+
 def test_what_another_key_of_the_account_bought_is_totalled_and_no_difference(
     books: FakeVendor, cache: EmbeddingCache
 ) -> None:

@@ -212,10 +212,14 @@ def test_a_port_in_use(shared_vendor: Vendor, tmp_path: Path) -> None:
     expect(second.command("serve", "--port", str(second.port)), 1, str(second.port), "--port")
 
 
-def test_a_budget_of_100_with_150_misses(shared_vendor: Vendor, new_client: Callable[..., Client], data: Path) -> None:
+def test_a_budget_of_100_with_150_misses(
+    shared_vendor: Vendor, new_client: Callable[..., Client], data: Path, tmp_path: Path
+) -> None:
     client = new_client(shared_vendor, 100)
     wanted = ("--data", data, "--target-domain", "sketch", "--views", "4")
-    plan = json.loads(client.run("plan", *wanted, "--json").out)
+    refused = client.run("plan", *wanted, "--json")
+    expect(refused, 6, "100 left", "top-up of 64")
+    plan = json.loads(refused.out)
     assert plan["new_queries"] == 164 > plan["remaining_units"] == 100
     expect(client.run("buy", *wanted, "--yes"), 6, "100 left", "--partial")
     assert client.used_units() == 0
@@ -225,6 +229,32 @@ def test_a_budget_of_100_with_150_misses(shared_vendor: Vendor, new_client: Call
     assert json.loads(client.run("cache", "stats", "--json").out)["embeddings"] == 100
     assert json.loads(client.run("plan", *wanted, "--json").out)["new_queries"] == 64
     assert client.run("audit").code == 0
+
+    quick = ("--align-steps", "20", "--distill-steps", "20", "--evaluate-every", "10", "--batch-size", "4")
+    trained = client.run("distill", *wanted, "--out", tmp_path / "run", "--yes", "--partial", *quick)
+    assert trained.code == 0, trained.err
+    assert client.used_units() == 100
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["purchase"]["images"] + report["purchase"]["texts"] == 100
+
+
+def test_a_declined_purchase_leaves_the_folder_free(
+    shared_vendor: Vendor, new_client: Callable[..., Client], data: Path, tmp_path: Path
+) -> None:
+    client = new_client(shared_vendor)
+    distill = ("distill", "--data", data, "--target-domain", "sketch", "--out", tmp_path / "run", "--yes")
+    expect(client.run(*distill, "--views", "4", "--max-queries", "50"), 6, "--max-queries")
+    expect(client.run(*distill, "--views", "2", "--max-queries", "50"), 6, "--max-queries")
+    assert client.used_units() == 0
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_spent(
+    shared_vendor: Vendor, new_client: Callable[..., Client], data: Path, tmp_path: Path
+) -> None:
+    client = new_client(shared_vendor)
+    done = client.run("distill", "--data", data, "--out", tmp_path / "run", "--yes", "--device", "gpu")
+    expect(done, 2, "'gpu'", "cpu")
+    assert client.used_units() == 0
 
 
 def ask_images(client: Client, images: list[bytes]) -> Any:

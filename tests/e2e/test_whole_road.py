@@ -39,10 +39,9 @@ def test_a_run_leaves_everything_that_the_readme_promises(
     shared_vendor: Vendor, new_client: Callable[..., Client], shapes: Path, tmp_path: Path
 ) -> None:
     client, run = new_client(shared_vendor), tmp_path / "run"
-    done = client.run(
-        *("distill", "--data", shapes, "--target-domain", "photo", "--views", "1", "--out", run, "--yes"),
-        *("--baseline", "erm", *QUICK),
-    )
+    words = ("distill", "--data", shapes, "--target-domain", "photo", "--views", "1", "--out", run, "--yes")
+    words = (*words, "--baseline", "erm", *QUICK)
+    done = client.run(*words)
     assert done.code == 0, done.err
     for name in ("config.json", "report.md", "report.json", "student/student.safetensors", "student/student.json"):
         assert (run / name).stat().st_size > 0, name
@@ -62,6 +61,8 @@ def test_a_run_leaves_everything_that_the_readme_promises(
     assert client.used_units() == before + 24
     teacher_row = json.loads((run / "report.json").read_text())["rows"][0]
     assert teacher_row["target"] is not None
+    assert client.run(*words).code == 0
+    assert json.loads((run / "report.json").read_text())["rows"][0] == teacher_row
 
     predicted = client.run("predict", run, shapes / "photo" / "fish")
     assert predicted.out.splitlines()[0] == "path,class,probability"

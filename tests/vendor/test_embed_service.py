@@ -18,11 +18,14 @@ from vl2v_vendor.domain.errors import (
     BudgetExhausted,
     InvalidRequest,
     ItemFailure,
+    LedgerUnavailable,
     ModelUnavailable,
+    OutcomeUnknown,
     Overloaded,
     PriceChanged,
     UnknownModel,
 )
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 from vl2v_vendor.service.admission import admit
 from vl2v_vendor.service.outcomes import Delivered, EmbedOutcome
 from vl2v_vendor.service.sale import EmbedRequest
@@ -332,3 +335,18 @@ def test_the_refusal_names_the_exhausted_budget(
         admit(wanted, budgets, allow_partial=False)
     assert caught.value.budget == exhausted
     assert admit(wanted, budgets, allow_partial=True) == budgets.remaining_units
+
+
+def test_an_unconfirmed_charge_of_unnamed_items_is_not_to_be_retried_blindly() -> None:
+    async def story(vendor: Vendor) -> None:
+        async def unconfirmed(order: ChargeOrder) -> Charge:
+            raise LedgerUnavailable("no answer in time")
+
+        vendor.ledger.charge = unconfirmed  # type: ignore[method-assign]
+        with pytest.raises(OutcomeUnknown, match="item_key"):
+            await buy(vendor, RED)
+        with pytest.raises(LedgerUnavailable) as named:
+            await buy(vendor, RED, item_keys=keys("a"))
+        assert not isinstance(named.value, OutcomeUnknown)
+
+    tell(story)
