@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
+from sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
 from serving_shop import PickyEncoder, Vendor, item_key, noise, png, save, tell
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.adapters.hash_encoder import HashEncoder
-from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
+from vl2v_vendor.domain.accounts import Budget, Budgets
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
@@ -26,37 +25,7 @@ from vl2v_vendor.domain.errors import (
     UnknownModel,
 )
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
-from vl2v_vendor.service.admission import admit
-from vl2v_vendor.service.outcomes import Delivered, EmbedOutcome
-from vl2v_vendor.service.sale import EmbedRequest
-
-RED, BLACK, GREY, BROKEN = png("red"), png("black"), png((128, 128, 128)), b"broken"
-
-
-async def buy(vendor: Vendor, *files: bytes, **options: Any) -> EmbedOutcome:
-    """One image request, as the route makes it."""
-    items = await vendor.services.preparation.prepare_images(files)
-    request = EmbedRequest(
-        request_id=f"req_{len(vendor.ledger.orders):024x}",
-        endpoint="/v1/embeddings/images",
-        modality="image",
-        items=items,
-        **options,
-    )
-    return await vendor.services.embed.embed(caller(vendor), request)
-
-
-def caller(vendor: Vendor) -> ApiKey:
-    return next(iter(vendor.ledger.keys.values()))
-
-
-def states(outcome: EmbedOutcome) -> list[str]:
-    """Each item's status, or its error's code."""
-    return [item.verdict.status if isinstance(item.verdict, Delivered) else item.verdict.code for item in outcome.items]
-
-
-def keys(*names: str) -> list[str | None]:
-    return [item_key(name) for name in names]
+from vl2v_vendor.service.outcomes import Delivered
 
 
 def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:
@@ -83,12 +52,6 @@ def test_a_known_item_is_replayed_free_in_any_batch() -> None:
         np.testing.assert_array_equal(vector(first, 0), vector(again, 1))
 
     tell(story)
-
-
-def vector(outcome: EmbedOutcome, index: int) -> np.ndarray:
-    verdict = outcome.items[index].verdict
-    assert isinstance(verdict, Delivered)
-    return verdict.vector
 
 
 def test_a_key_twice_in_one_request_is_charged_once() -> None:
@@ -220,44 +183,6 @@ def test_an_item_that_the_model_cannot_encode_fails_alone_and_unbilled() -> None
     tell(story, encoder=PickyEncoder())
 
 
-def test_an_expired_result_is_computed_again_free_and_signed() -> None:
-    async def story(vendor: Vendor) -> None:
-        first = await buy(vendor, RED, item_keys=keys("a"))
-        vendor.ledger.forget_vectors()
-        again = await buy(vendor, RED, item_keys=keys("a"))
-        assert states(again) == ["recomputed"]
-        assert vendor.ledger.used_units == 1
-        verdict, paid = again.items[0].verdict, first.items[0].verdict
-        assert isinstance(verdict, Delivered)
-        assert isinstance(paid, Delivered)
-        assert verdict.recompute is not None
-        assert verdict.recompute.signature == "recompute"
-        assert verdict.recompute.note["recompute_of"] == paid.result_sha == verdict.result_sha
-
-    tell(story)
-
-
-def test_an_expired_result_of_other_weights_stays_expired() -> None:
-    async def story(vendor: Vendor) -> None:
-        await buy(vendor, RED, item_keys=keys("a"))
-        vendor.ledger.forget_vectors()
-        vendor.ledger.paid = {key: replace(item, weights_sha="0" * 64) for key, item in vendor.ledger.paid.items()}
-        assert states(await buy(vendor, RED, png("blue"), item_keys=keys("a", "b"))) == ["result_expired", "billed"]
-
-    tell(story)
-
-
-def test_replay_needs_only_the_keys() -> None:
-    async def story(vendor: Vendor) -> None:
-        await buy(vendor, RED, item_keys=keys("a"))
-        outcome = await vendor.services.replay.replay(caller(vendor), [item_key("a"), item_key("b"), "no key"])
-        assert states(outcome) == ["replayed", "unknown_item", "invalid_item_key"]
-        vendor.ledger.forget_vectors()
-        assert states(await vendor.services.replay.replay(caller(vendor), [item_key("a")])) == ["result_expired"]
-
-    tell(story)
-
-
 def test_another_model_is_not_on_sale() -> None:
     async def story(vendor: Vendor) -> None:
         with pytest.raises(UnknownModel, match="hash-64"):
@@ -316,25 +241,6 @@ def test_texts_are_counted_cut_and_refused() -> None:
         assert (cut[0].tokens, cut[0].truncated) == (102, True)
 
     tell(story)
-
-
-@pytest.mark.parametrize(
-    ("account", "key", "wanted", "exhausted"),
-    [
-        ((10, 8), None, 3, "account"),
-        ((10, 0), (5, 4), 3, "key"),
-        ((10, 8), (5, 4), 3, "key"),
-        ((10, 9), (5, 4), 3, "account"),
-    ],
-)
-def test_the_refusal_names_the_exhausted_budget(
-    account: tuple[int, int], key: tuple[int, int] | None, wanted: int, exhausted: str
-) -> None:
-    budgets = Budgets(Budget(*account), Budget(*key) if key else None)
-    with pytest.raises(BudgetExhausted) as caught:
-        admit(wanted, budgets, allow_partial=False)
-    assert caught.value.budget == exhausted
-    assert admit(wanted, budgets, allow_partial=True) == budgets.remaining_units
 
 
 def test_an_unconfirmed_charge_of_unnamed_items_is_not_to_be_retried_blindly() -> None:
