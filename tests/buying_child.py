@@ -24,6 +24,8 @@ def purchase(url: str, cache_path: Path, data: Path, pictures: int, kill_at: int
         if statements_left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    # A shell that starts tests in the background has SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with EmbeddingCache(cache_path) as cache, VendorClient(url, API_KEY) as client:
         teacher = meet_vendor(client, cache).teacher
         plan = make_plan(ask(draw_pictures(data, pictures)), [], teacher, cache)
