@@ -1,10 +1,10 @@
 # One entry per verb, the same for people and for continuous integration. `make help` lists them.
+comma := ,
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= vendor,client,local,test,dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
-comma := ,
 
 .PHONY: help install check format test test-isolated demo clean
 
