@@ -9,12 +9,15 @@ against it. Nothing is downloaded. Everything is left in --dir to look at.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from local_vendor import CONSOLE, local_vendor, run
+from rich.table import Table
 
 MARKER = ".vl2v-demo"
 
@@ -42,7 +45,23 @@ def main() -> None:
             *("evaluate", str(home / "run"), "--teacher", "--yes"),
         )
         client("Check the vendor's bill against our own books.", "audit")
+    print_result(json.loads((home / "run" / "report.json").read_text()))
     CONSOLE.print(f"\n[bold green]Done in {time.monotonic() - started:.0f} s.[/] Look around in {home}.")
+
+
+def print_result(report: dict[str, Any]) -> None:
+    """The table of accuracies, and the bill."""
+    table = Table("accuracy, percent", "source validation", f"unseen {report['target_domain']}", header_style="bold")
+    for row in report["rows"]:
+        shares = (row["source_validation"], row["target"])
+        table.add_row(row["name"], *("-" if share is None else f"{100 * share:.1f}" for share in shares))
+    purchase = report["purchase"]
+    queries = purchase["images"] + purchase["texts"]
+    CONSOLE.print(table)
+    CONSOLE.print(
+        f"The bill: {queries:,} queries for the student, {purchase['amount_micro'] / 1e6:.4f} {purchase['currency']}; "
+        f"{purchase['test_images']:,} more for the teacher's own row. The audit found both books equal."
+    )
 
 
 def tell(why: str) -> None:

@@ -56,6 +56,9 @@ class Bars:
             yield
             return
         self._progress.stop()
+        done = {task.id for task in self._progress.tasks if task.finished}
+        for phase in [phase for phase, task in self._tasks.items() if task in done]:
+            self._progress.remove_task(self._tasks.pop(phase))  # it stands above the question already
         try:
             yield
         finally:

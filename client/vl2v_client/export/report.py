@@ -121,12 +121,14 @@ class RunReport:
 
     def summary(self) -> str:
         """The beginning of the page, for a terminal: accuracies and cost."""
-        table = _accuracy_table(self.rows, measured=self.target_domain is not None)
+        table = _brief_table(self.rows, self.target_domain)
         return "\n\n".join([f"# {self._title()}", self._headline(), table, "## What it cost", _cost(self.purchase)])
 
     def to_markdown(self) -> str:
         """The report as a page."""
-        parts = [self.summary(), "## How it was measured", self._protocol()]
+        table = _accuracy_table(self.rows, measured=self.target_domain is not None)
+        parts = [f"# {self._title()}", self._headline(), table, "## What it cost", _cost(self.purchase)]
+        parts += ["## How it was measured", self._protocol()]
         if self.confusion is not None and len(self.class_names) <= _LARGEST_CONFUSION:
             where = self.target_domain or "source validation"
             parts += [f"## Confusion of {self.rows[-1].name} on {where}", _confusion(self.class_names, self.confusion)]
@@ -197,6 +199,15 @@ def read_report(folder: Path) -> RunReport:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): finish the run first") from error
     return RunReport.from_json(record)
+
+
+def _brief_table(rows: Sequence[ReportRow], target_domain: str | None) -> str:
+    """The columns that fit a terminal."""
+    header = ["", "source validation", *([f"unseen {target_domain}"] if target_domain else [])]
+    lines = [
+        [row.name, _percent(row.source_validation), *([_percent(row.target)] if target_domain else [])] for row in rows
+    ]
+    return _table(header, lines)
 
 
 def _accuracy_table(rows: Sequence[ReportRow], *, measured: bool) -> str:
