@@ -1,0 +1,10 @@
+"""Options of the whole suite."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="Run the proofs of the bill at full length: many minutes.")
+    parser.addoption("--figures", metavar="FILE", help="Write the figures of the proofs of the bill to a JSON file.")
