@@ -15,6 +15,8 @@ JSONValue: TypeAlias = "bool | int | str | Sequence[JSONValue] | Mapping[str, JS
 
 MAX_INTEGER = 2**53 - 1
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
 
 def canonical_json(value: JSONValue) -> bytes:
     """Serialise `value` to the one UTF-8 byte string that stands for it.
@@ -23,9 +25,8 @@ def canonical_json(value: JSONValue) -> bytes:
         ValueError: a float, an integer outside +-(2**53 - 1), a key that is not ASCII text, or a lone surrogate.
     """
     _check(value)
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
     try:
-        return text.encode("utf-8")
+        return _ENCODER.encode(value).encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError("canonical JSON cannot hold a lone surrogate") from error
 
