@@ -28,10 +28,10 @@ class Gate(ChargeTransaction):
     entered = threading.Event()
     opened = threading.Event()
 
-    def lock_account(self, order):  # type: ignore[no-untyped-def]
+    def lock_account(self, orders):  # type: ignore[no-untyped-def]
         self.entered.set()
         assert self.opened.wait(5)
-        return super().lock_account(order)
+        return super().lock_account(orders)
 
 
 @pytest.fixture

@@ -1,33 +1,32 @@
-"""One order's charge, inside its savepoint: lock, check, admit, debit, append.
+"""The charges of one account, inside their savepoint: lock, read, decide, write.
 
 The account's lock makes every check race-free, on any number of replicas: whoever holds it sees all that was
-committed for the account, and nobody else writes until the group's commit.
+committed for the account, and nobody else writes until the group's commit. Orders that wait at the same time share
+each statement, so that a busy account costs little more than a quiet one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
 from vl2v_vendor.adapters.sql.rows import entry_row, pack_vector, to_key, to_paid_item, to_price
-from vl2v_vendor.adapters.sql.statements import ChargeStatements, Cursor, key_list
-from vl2v_vendor.domain.accounts import Budget, Budgets
-from vl2v_vendor.domain.admission import admit, unpaid_items
-from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, PriceChanged, UnknownKey
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, PostedEntry, Price
+from vl2v_vendor.adapters.sql.statements import ChargeStatements, Cursor, listed
+from vl2v_vendor.domain.accounts import ApiKey, Budget
+from vl2v_vendor.domain.charging import AccountCharges, LockedAccount, Posting
+from vl2v_vendor.domain.errors import LedgerUnavailable, UnknownKey, VendorError
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, Price
 
 
 @dataclass(frozen=True, slots=True)
-class LockedAccount:
-    """The account's budget row, and the key's if it has one, as they are under the lock."""
+class _BudgetRows:
+    """What was read of the budgets: the ids of the rows that the debit changes, and the state that it must find."""
 
-    budget_id: int
-    budgets: Budgets
-    key_budget_id: int | None
+    account_id: int
+    key_ids: dict[str, int]
     last_seq: int
-    head_hash: str
-    last_created_at: int
-    currency: str
+    key_used_units: dict[str, int]
 
 
 class ChargeTransaction:
@@ -58,214 +57,176 @@ class ChargeTransaction:
         self._signing_key_id = signing_key_id
         self._now = now
         self._retention_micro = retention_micro
-        self._prices: dict[tuple[str, str], Price | None] = {}
-        self._held: tuple[tuple[str, str], LockedAccount] | None = None
+        self._prices: dict[tuple[str, str], Price] = {}
 
-    def charge(self, order: ChargeOrder) -> Charge:
-        """Charge the order's unpaid items, or refuse and leave nothing behind once the savepoint is rolled back.
+    def charge(self, orders: Sequence[ChargeOrder]) -> list[Charge | VendorError]:
+        """Decide the orders of one account, in their order, and write what was decided.
 
-        Raises:
-            BudgetExhausted: nothing fits (or not everything, without `allow_partial`).
-            PriceChanged: the price moved since admission.
-            AuthenticationError, Forbidden: the key was revoked, or expired, since admission.
+        A refusal is its order's own outcome. Whatever this raises concerns all of them, and nothing of it remains
+        once the savepoint is rolled back.
         """
-        account = self._take_held(order)
-        if account is None:
-            account = self.lock_account(order)
-            self.check_key(order)
-        created_at = max(self._now, account.last_created_at)
-        price = self.confirm_price(order, account.currency)
-        paid = self.find_paid(order)
-        wanted = unpaid_items(order.items, {item.item_key for item in paid})
-        admitted = admit(wanted, account.budgets, allow_partial=order.allow_partial, any_paid=bool(paid))
-        refused = tuple(item.item_key for item in wanted[len(admitted) :])
-        if not admitted:
-            return Charge(None, paid, refused, account.budgets)
-        posted = self.compose_entry(order, account, price, admitted, created_at)
-        after = self.debit(account, posted)
-        self.append_entry(posted)
-        self.append_items(order, posted, admitted)
-        self.store_results(order, admitted, created_at)
-        self._hold(order, account, posted, after)
-        return Charge(posted, paid, refused, after)
-
-    def lock_account(self, order: ChargeOrder) -> LockedAccount:
-        """Lock the account's budget row, then the key's."""
-        self._cursor.execute(
-            self._statements.lock_budgets, {"account_id": order.account_id, "api_key_id": order.api_key_id}
+        account, rows = self.lock_account(orders)
+        charges = AccountCharges(
+            account,
+            keys=self.read_keys(orders),
+            prices=self.read_prices(orders),
+            paid=self.find_paid(orders),
+            ledger_id=self._ledger_id,
+            signing_key_id=self._signing_key_id,
+            now=self._now,
         )
-        rows = self._cursor.fetchall()
-        if not rows:
+        outcomes = [_decide(charges, order) for order in orders]
+        if charges.postings:
+            self.debit(account, rows)
+            self.append_entries(charges.postings)
+            self.append_items(charges.postings)
+            self.store_results(charges.postings)
+        return outcomes
+
+    def probe(self) -> None:
+        """Write what changes nothing, for readiness: an empty transaction would pass on a full disk."""
+        if self._statements.probe is not None:
+            self._cursor.execute(self._statements.probe)
+
+    def lose_patience(self) -> None:
+        """Wait no more than a moment for any further lock in this transaction: somebody waited once already."""
+        if self._statements.lose_patience is not None:
+            self._cursor.execute(self._statements.lose_patience)
+
+    def lock_account(self, orders: Sequence[ChargeOrder]) -> tuple[LockedAccount, _BudgetRows]:
+        """Lock the account's budget row, then those of the orders' keys."""
+        account_id = orders[0].account_id
+        found = self._rows(
+            self._statements.lock_budgets,
+            {"account_id": account_id, "api_key_ids": self._listed(order.api_key_id for order in orders)},
+        )
+        if not found:
             raise UnknownKey
-        budget_id, limit_units, used_units, last_seq, head_hash, last_created_at, currency = rows[0]
-        key_row = rows[1] if len(rows) > 1 else None
-        return LockedAccount(
-            budget_id=budget_id,
-            budgets=Budgets(
-                account=Budget(limit_units, used_units),
-                key=None if key_row is None else Budget(key_row[1], key_row[2]),
-            ),
-            key_budget_id=None if key_row is None else key_row[0],
+        own, *of_keys = found
+        budget_id, _, limit_units, used_units, last_seq, head_hash, last_created_at, currency = own
+        account = LockedAccount(
+            account_id=account_id,
+            currency=currency,
+            budget=Budget(limit_units, used_units),
+            key_budgets={row[1]: Budget(row[2], row[3]) for row in of_keys},
             last_seq=last_seq,
             head_hash=head_hash,
             last_created_at=last_created_at,
-            currency=currency,
         )
-
-    def check_key(self, order: ChargeOrder) -> None:
-        """The key may have been revoked while the vectors were computed."""
-        self._cursor.execute(
-            self._statements.read_key, {"account_id": order.account_id, "api_key_id": order.api_key_id}
+        rows = _BudgetRows(
+            budget_id, {row[1]: row[0] for row in of_keys}, last_seq, {row[1]: row[3] for row in of_keys}
         )
-        row = self._cursor.fetchone()
-        if row is None:
-            raise UnknownKey
-        to_key(row).require("embed", now=self._now)
+        return account, rows
 
-    def confirm_price(self, order: ChargeOrder, currency: str) -> Price:
-        """The price in force, if it is still the one that the order was admitted at."""
-        price = self.read_price(order)
-        if price is None or price.id != order.price_id:
-            raise PriceChanged(
-                f"price {order.price_id} of {order.model_id} is no longer in force; read `/v1/models` and send again"
-            )
-        if price.currency != currency:
-            raise InvalidRequest(
-                f"{order.model_id} is sold in {price.currency} and this account is kept in {currency}; "
-                f"ask the vendor for an account in {price.currency}"
-            )
-        return price
+    def read_keys(self, orders: Sequence[ChargeOrder]) -> dict[str, ApiKey]:
+        """The orders' keys as they are now: one may have been revoked while the vectors were computed."""
+        parameters = {
+            "account_id": orders[0].account_id,
+            "api_key_ids": self._listed(order.api_key_id for order in orders),
+        }
+        keys = map(to_key, self._rows(self._statements.read_keys, parameters))
+        return {key.id: key for key in keys}
 
-    def read_price(self, order: ChargeOrder) -> Price | None:
-        """The price in force, read once in a transaction."""
-        product = (order.model_id, order.modality)
-        if product not in self._prices:
-            parameters = {"model_id": order.model_id, "modality": order.modality}
+    def read_prices(self, orders: Iterable[ChargeOrder]) -> dict[tuple[str, str], Price]:
+        """The prices in force, each read once in a transaction."""
+        for product in {(order.model_id, order.modality) for order in orders} - self._prices.keys():
+            parameters = {"model_id": product[0], "modality": product[1]}
             self._cursor.execute(self._statements.price_in_force, parameters)
             row = self._cursor.fetchone()
-            self._prices[product] = None if row is None else to_price(row)
-        return self._prices[product]
+            if row is not None:
+                self._prices[product] = to_price(row)
+        return self._prices
 
-    def find_paid(self, order: ChargeOrder) -> tuple[PaidItem, ...]:
+    def find_paid(self, orders: Sequence[ChargeOrder]) -> dict[str, PaidItem]:
         """Items that somebody paid for since admission."""
         parameters = {
-            "account_id": order.account_id,
-            "item_keys": key_list([item.item_key for item in order.items], self._statements.backend),
+            "account_id": orders[0].account_id,
+            "item_keys": self._listed(item.item_key for order in orders for item in order.items),
             "now": self._now,
         }
-        self._cursor.execute(self._statements.paid_items, parameters)
-        return tuple(to_paid_item(row) for row in self._cursor.fetchall())
+        paid = map(to_paid_item, self._rows(self._statements.paid_items, parameters))
+        return {item.item_key: item for item in paid}
 
-    def compose_entry(
-        self, order: ChargeOrder, account: LockedAccount, price: Price, admitted: tuple[NewItem, ...], created_at: int
-    ) -> PostedEntry:
-        """The entry that extends the account's chain, with its hash; nothing is written."""
-        charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
-        units = sum(item.units for item in admitted)
-        entry = LedgerEntry(
-            ledger_id=self._ledger_id,
-            account_id=order.account_id,
-            seq=account.last_seq + 1,
-            kind="charge",
-            request_id=order.request_id,
-            api_key_id=order.api_key_id,
-            endpoint=order.endpoint,
-            modality=order.modality,
-            model_id=order.model_id,
-            weights_sha=order.weights_sha,
-            precision=order.precision,
-            preprocessing_id=order.preprocessing_id,
-            units=units,
-            price_id=price.id,
-            unit_price_micro=price.unit_price_micro,
-            amount_micro=units * price.unit_price_micro,
-            currency=price.currency,
-            items_hash=items_hash(charged),
-            ref_seq=None,
-            note=None,
-            used_units=account.budgets.account.used_units + units,
-            limit_units=account.budgets.account.limit_units,
-            created_at=created_at,
-            signing_key_id=self._signing_key_id,
-            prev_hash=account.head_hash,
-        )
-        return PostedEntry(entry, entry.hash(), charged)
+    def debit(self, account: LockedAccount, rows: _BudgetRows) -> None:
+        """Take the units from the account's budget and from the keys'; all or nothing.
 
-    def debit(self, account: LockedAccount, posted: PostedEntry) -> Budgets:
-        """Take the units from the account's budget and from the key's; both or neither."""
-        entry = posted.entry
+        Guarded twice: by the limit, and by the state that was read under the lock and that the entries build on.
+        """
         self._change_one(
             self._statements.debit_account,
             {
-                "budget_id": account.budget_id,
-                "units": entry.units,
+                "budget_id": rows.account_id,
+                "used_units": account.budget.used_units,
+                "read_last_seq": rows.last_seq,
                 "last_seq": account.last_seq,
-                "seq": entry.seq,
-                "entry_hash": posted.entry_hash,
-                "entry_created_at": entry.created_at,
+                "head_hash": account.head_hash,
+                "last_created_at": account.last_created_at,
             },
         )
-        after = replace(account.budgets, account=Budget(entry.limit_units, entry.used_units))
-        if account.key_budget_id is None or after.key is None:
-            return after
-        self._change_one(self._statements.debit_key, {"budget_id": account.key_budget_id, "units": entry.units})
-        return replace(after, key=replace(after.key, used_units=after.key.used_units + entry.units))
+        for key_id, budget in account.key_budgets.items():
+            read_used_units = rows.key_used_units[key_id]
+            if budget.used_units != read_used_units:
+                self._change_one(
+                    self._statements.debit_key,
+                    {
+                        "budget_id": rows.key_ids[key_id],
+                        "used_units": budget.used_units,
+                        "read_used_units": read_used_units,
+                    },
+                )
 
-    def append_entry(self, posted: PostedEntry) -> None:
-        """Insert the ledger row."""
-        self._cursor.execute(self._statements.insert_entry, entry_row(posted.entry, posted.entry_hash))
+    def append_entries(self, postings: Iterable[Posting]) -> None:
+        """Insert the ledger rows."""
+        rows = [entry_row(posting.posted.entry, posting.posted.entry_hash) for posting in postings]
+        self._statements.insert_entries.run(self._cursor, rows)
 
-    def append_items(self, order: ChargeOrder, posted: PostedEntry, admitted: tuple[NewItem, ...]) -> None:
+    def append_items(self, postings: Iterable[Posting]) -> None:
         """Insert the items; their key is what makes them paid for ever."""
         rows = [
             {
-                "account_id": order.account_id,
+                "account_id": posting.posted.entry.account_id,
                 "item_key": item.item_key,
-                "seq": posted.entry.seq,
+                "seq": posting.posted.entry.seq,
                 "idx": index,
                 "fingerprint": item.fingerprint,
                 "result_sha": item.result_sha,
                 "units": item.units,
             }
-            for index, item in enumerate(admitted)
+            for posting in postings
+            for index, item in enumerate(posting.items)
         ]
-        self._cursor.executemany(self._statements.insert_item, rows)
+        self._statements.insert_items.run(self._cursor, rows)
 
-    def store_results(self, order: ChargeOrder, admitted: tuple[NewItem, ...], created_at: int) -> None:
+    def store_results(self, postings: Iterable[Posting]) -> None:
         """Keep the vectors for replay."""
         rows = [
             {
-                "account_id": order.account_id,
+                "account_id": posting.posted.entry.account_id,
                 "item_key": item.item_key,
                 "vector": pack_vector(item.vector),
-                "expires_at": created_at + self._retention_micro,
+                "expires_at": posting.posted.entry.created_at + self._retention_micro,
             }
-            for item in admitted
+            for posting in postings
+            for item in posting.items
         ]
-        self._cursor.executemany(self._statements.insert_result, rows)
+        self._statements.insert_results.run(self._cursor, rows)
 
-    def _take_held(self, order: ChargeOrder) -> LockedAccount | None:
-        """The account as the order before left it, if that was of the same key: it is still locked.
+    def _listed(self, values: Iterable[str]) -> object:
+        return listed(dict.fromkeys(values), self._statements.backend)
 
-        It is let go of here and held again only after a success, so that what a rollback undoes is read anew.
-        """
-        held, self._held = self._held, None
-        if held is None or held[0] != (order.account_id, order.api_key_id):
-            return None
-        return held[1]
-
-    def _hold(self, order: ChargeOrder, account: LockedAccount, posted: PostedEntry, after: Budgets) -> None:
-        left = replace(
-            account,
-            budgets=after,
-            last_seq=posted.entry.seq,
-            head_hash=posted.entry_hash,
-            last_created_at=posted.entry.created_at,
-        )
-        self._held = ((order.account_id, order.api_key_id), left)
+    def _rows(self, statement: str, parameters: dict[str, object]) -> Sequence[Any]:
+        self._cursor.execute(statement, parameters)
+        return self._cursor.fetchall()
 
     def _change_one(self, statement: str, parameters: dict[str, int | str]) -> None:
         """The row was read under a lock, so a guard that does not hold means a broken database."""
         self._cursor.execute(statement, parameters)
         if self._cursor.rowcount != 1:
             raise LedgerUnavailable("the budget moved under its lock; run `vl2v-vendor ledger verify`")
+
+
+def _decide(charges: AccountCharges, order: ChargeOrder) -> Charge | VendorError:
+    try:
+        return charges.charge(order)
+    except VendorError as refusal:
+        return refusal

@@ -1,7 +1,7 @@
 """Group commit: one thread and one connection write everything that waits, in one transaction, with one fsync.
 
 There is no timer. While a group commits the next one gathers, so the group grows with the load and a lone order
-waits for nobody. Each order has a savepoint of its own: a refused one leaves its neighbours alone.
+waits for nobody. Each account has a savepoint of its own: what goes wrong with one leaves its neighbours alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from queue import Empty, SimpleQueue
 
 from sqlalchemy import Connection, Engine
@@ -26,8 +27,9 @@ from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 MAX_GROUP_ITEMS = 1024
 """A group takes no further order beyond this many items, so that nobody waits long behind a large one."""
 
-DEADLINE_SECONDS = 1.9
-"""After this a caller is told that the ledger is unavailable, whatever the database does."""
+DEADLINE_SECONDS = 1.5
+"""After this a caller is told that the ledger is unavailable, whatever the database does, so that the refusal is with
+the client within 2 s."""
 
 _CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
 _NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
@@ -154,43 +156,57 @@ class GroupWriter:
             _resolve(group, outcomes)
 
     def _commit(self, group: Sequence[_Waiter]) -> list[_Outcome]:
-        """Write the group in one transaction."""
+        """Write the group in one transaction, account by account."""
         connection = self._connect()
         with connection.begin():
             cursor: Cursor = connection.connection.cursor()
             transaction = self._begin_charging(connection, cursor)
-            blocked: set[str] = set()
-            return [self._attempt(cursor, transaction, waiter.order, blocked) for waiter in group]
+            outcomes: list[_Outcome] = []
+            for _, waiters in groupby(group, key=lambda waiter: waiter.account_id):
+                orders = [waiter.order for waiter in waiters]
+                named = [order for order in orders if order is not None]
+                if len(named) < len(orders):
+                    transaction.probe()
+                outcomes += [None] * (len(orders) - len(named))
+                outcomes += self._charge(cursor, transaction, named)
+            return outcomes
 
-    def _attempt(
-        self, cursor: Cursor, transaction: ChargeTransaction, order: ChargeOrder | None, blocked: set[str]
-    ) -> _Outcome:
-        """Charge one order inside a savepoint; what it raises is its own outcome.
+    def _charge(
+        self, cursor: Cursor, transaction: ChargeTransaction, orders: list[ChargeOrder]
+    ) -> Sequence[Charge | Exception]:
+        """Charge the orders of one account inside a savepoint.
 
-        An account that somebody else holds locked is waited for once in a group, not once for each of its orders.
+        A lock that somebody else holds concerns them all, and is waited for once in a group. Whatever else goes wrong
+        may be one order's own fault, so each is tried again alone.
         """
-        if order is None:
-            return None
-        if order.account_id in blocked:
-            return LedgerUnavailable(_NOT_TAKEN)
+        if not orders:
+            return []
         cursor.execute("SAVEPOINT charge")
-        outcome: Charge | Exception
         try:
-            outcome = transaction.charge(order)
-        except VendorError as refusal:
-            outcome = refusal
-        except self._driver.Error as error:
-            _log.warning("request %s could not be charged: %s", order.request_id, error)
-            outcome = LedgerUnavailable(_NOT_TAKEN)
-            if isinstance(error, self._driver.OperationalError):
-                blocked.add(order.account_id)
+            outcomes = transaction.charge(orders)
         except Exception as error:
-            _log.exception("request %s could not be charged", order.request_id)
-            outcome = error
-        if isinstance(outcome, Exception):
             cursor.execute("ROLLBACK TO SAVEPOINT charge")
+            failure = error
+        else:
+            cursor.execute("RELEASE SAVEPOINT charge")
+            return outcomes
         cursor.execute("RELEASE SAVEPOINT charge")
-        return outcome
+        if isinstance(failure, self._driver.OperationalError):
+            transaction.lose_patience()
+            return [self._explain(order, failure) for order in orders]
+        if len(orders) == 1:
+            return [self._explain(order, failure) for order in orders]
+        return [outcome for order in orders for outcome in self._charge(cursor, transaction, [order])]
+
+    def _explain(self, order: ChargeOrder, failure: Exception) -> Exception:
+        """What the caller is told, each in an exception of its own: a shared one would mix up their tracebacks."""
+        if isinstance(failure, VendorError):
+            return failure
+        if isinstance(failure, self._driver.Error):
+            _log.warning("request %s could not be charged: %s", order.request_id, failure)
+            return LedgerUnavailable(_NOT_TAKEN)
+        _log.error("request %s could not be charged", order.request_id, exc_info=failure)
+        return failure
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -219,7 +235,6 @@ class GroupWriter:
                     group.append(waiter)
         if stop:
             self._queue.put(None)
-        # One exception for each: raising one object in several tasks would mix up their tracebacks.
         _resolve(group, [LedgerUnavailable(_CANNOT_WRITE) for _ in group])
 
 
