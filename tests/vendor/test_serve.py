@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from serving_shop import images, png
 from vl2v_contract.wire.billing import Summary
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_vendor.cli import main
+from vl2v_vendor.cli.server import bind
 
 COMMAND = [sys.executable, "-m", "vl2v_vendor"]
 
@@ -105,6 +108,23 @@ def test_what_cannot_be_served_is_one_sentence(
     message = capsys.readouterr().err
     assert re.fullmatch("error: [^\n]*\n", message)
     assert fragment in message
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    async def connect() -> int:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def meet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with bind("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(meet, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.close()
+                return await seen
+
+    assert asyncio.run(connect()) == 1
 
 
 def test_the_command_says_its_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
