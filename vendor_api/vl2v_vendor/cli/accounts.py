@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from vl2v_contract.wire import billing
 from vl2v_vendor.cli.books import (
+    Books,
     DatabaseOption,
     JsonOption,
     RequestIdOption,
@@ -16,11 +20,14 @@ from vl2v_vendor.cli.books import (
     show_table,
     show_time,
 )
+from vl2v_vendor.cli.keys import keys_entry, show_keys
 from vl2v_vendor.domain.accounts import Account
+from vl2v_vendor.domain.ports import AccountTotals, GroupTotal
+from vl2v_vendor.service.audit import SignedHead
 
 app = typer.Typer(help="Accounts and their budgets, in queries.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="The account's name.")]
+NameArgument = Annotated[str, typer.Argument(help="The account's name or id.")]
 
 
 @app.command()
@@ -49,6 +56,43 @@ def list_accounts(as_json: JsonOption = False, database: DatabaseOption = None) 
         show_json([asdict(account) for account in accounts])
     else:
         _show(accounts, as_json=False)
+
+
+@app.command()
+def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+    """Show an account's budget, keys and bill."""
+    with open_books(database) as books:
+        account = books.accounts.find_account(name)
+        keys, budgets = books.accounts.keys(account), books.accounts.key_budgets(account)
+        totals = asyncio.run(_read_totals(books, account))
+        now = books.clock.now()
+    if as_json:
+        keys_shown = [keys_entry(key, budgets.get(key.id)) for key in keys]
+        show_json({"account": asdict(account), "keys": keys_shown, "totals": asdict(totals)})
+        return
+    _show([account], as_json=False)
+    typer.echo()
+    show_keys(keys, budgets, now)
+    typer.echo()
+    _show_totals(totals)
+
+
+@app.command()
+def statement(
+    name: NameArgument,
+    after_seq: Annotated[int, typer.Option(min=0, help="Begin after this entry.")] = 0,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Show an account's ledger, entry by entry; as JSON with every item and the signed head."""
+    with open_books(database) as books:
+        account = books.accounts.find_account(name)
+        entries, head = asyncio.run(_read_statement(books, account, after_seq))
+    if as_json:
+        listed = [entry.model_dump(mode="json") for entry in entries]
+        show_json({"entries": listed, "signed_head": asdict(head)})
+    else:
+        _show_entries(entries)
 
 
 @app.command()
@@ -82,6 +126,59 @@ def refund(
         account = books.accounts.find_account(name)
         account = books.accounts.refund(account, seq, units, note, request_id=request_id)
     _show([account], as_json=as_json)
+
+
+async def _read_totals(books: Books, account: Account) -> AccountTotals:
+    async with books.audit() as audit:
+        return (await audit.summary(account.id)).totals
+
+
+async def _read_statement(
+    books: Books, account: Account, after_seq: int
+) -> tuple[list[billing.StatementEntry], SignedHead]:
+    entries: list[billing.StatementEntry] = []
+    async with books.audit() as audit:
+        while True:
+            page = await audit.statement(account.id, after_seq)
+            entries += [billing.StatementEntry.model_validate(entry, from_attributes=True) for entry in page.entries]
+            if page.next_after_seq is None:
+                return entries, page.signed_head
+            after_seq = page.next_after_seq
+
+
+def _show_entries(entries: Sequence[billing.StatementEntry]) -> None:
+    show_table(
+        ["SEQ", "KIND", "UNITS", "AMOUNT", "MODEL", "KEY", "REQUEST", "TIME", "NOTE"],
+        [
+            [
+                entry.seq,
+                entry.kind,
+                entry.units,
+                f"{entry.amount_micro} micro-{entry.currency}",
+                entry.model_id,
+                entry.api_key_id,
+                entry.request_id,
+                show_time(entry.created_at),
+                entry.note,
+            ]
+            for entry in (listed.entry for listed in entries)
+        ],
+    )
+
+
+def _show_totals(totals: AccountTotals) -> None:
+    """One line for each group: every block adds up to the total."""
+    blocks: tuple[tuple[str, Sequence[GroupTotal]], ...] = (
+        ("day", totals.by_day),
+        ("model", totals.by_model),
+        ("endpoint", totals.by_endpoint),
+        ("key", totals.by_key),
+        ("total", (GroupTotal("", totals.units, totals.amount_micro),)),
+    )
+    show_table(
+        ["BY", "GROUP", "UNITS", f"AMOUNT (MICRO-{totals.currency})"],
+        [[by, group.name, group.units, group.amount_micro] for by, groups in blocks for group in groups],
+    )
 
 
 def _show(accounts: list[Account], *, as_json: bool) -> None:

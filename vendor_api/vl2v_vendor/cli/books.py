@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,8 +20,11 @@ from sqlalchemy import Engine
 from vl2v_vendor.adapters.secrets import load_or_create_secrets
 from vl2v_vendor.adapters.sql.accounts import SqlAccounts
 from vl2v_vendor.adapters.sql.engine import STAFF_LOCK_WAIT_SECONDS, open_engine
+from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.adapters.sql.migrations import upgrade
 from vl2v_vendor.adapters.system_clock import SystemClock
+from vl2v_vendor.domain.ports import Signer
+from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.settings import Settings, load_settings
 
 DatabaseOption = Annotated[
@@ -31,16 +36,34 @@ RequestIdOption = Annotated[
 ]
 
 _WIDE_COLUMNS = 200
+_SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The open database."""
+    """The open database.
+
+    Attributes:
+        actor: who the log says it was, for acts that do not go through `accounts`.
+    """
 
     settings: Settings
     engine: Engine
     accounts: SqlAccounts
     clock: SystemClock
+    signer: Signer
+    actor: str
+
+    @asynccontextmanager
+    async def audit(self) -> AsyncIterator[Audit]:
+        """Statements and summaries, as the server gives them."""
+        retention_seconds = self.settings.retention_days * _SECONDS_PER_DAY
+        ledger = SqlLedger(self.engine, signer=self.signer, clock=self.clock, retention_seconds=retention_seconds)
+        await ledger.start()
+        try:
+            yield Audit(ledger, self.signer, self.clock)
+        finally:
+            await ledger.close()
 
 
 @contextmanager
@@ -56,7 +79,9 @@ def open_books(database: str | None) -> Iterator[Books]:
         upgrade(engine)
         clock = SystemClock()
         signer = load_or_create_secrets(settings.secrets_path).signer()
-        yield Books(settings, engine, SqlAccounts(engine, signer=signer, clock=clock), clock)
+        actor = f"cli:{_user_name()}"
+        accounts = SqlAccounts(engine, signer=signer, clock=clock, actor=actor)
+        yield Books(settings, engine, accounts, clock, signer, actor)
     finally:
         engine.dispose()
 
@@ -81,6 +106,14 @@ def show_time(microseconds: int | None) -> str | None:
     if microseconds is None:
         return None
     return f"{datetime.fromtimestamp(microseconds / 1_000_000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _user_name() -> str:
+    """The operating system's user; its number where a container gives it no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _jsonable(value: object) -> object:

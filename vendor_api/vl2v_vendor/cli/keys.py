@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, cast
 
 import typer
 
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
-from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Scope
+from vl2v_vendor.cli.books import (
+    DatabaseOption,
+    JsonOption,
+    RequestIdOption,
+    open_books,
+    show_json,
+    show_table,
+    show_time,
+)
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Scope
 from vl2v_vendor.service.accounts import IssuedKey, KeyRequest, issue_key
 
 app = typer.Typer(help="API keys; their secrets are shown once and stored as hashes.", no_args_is_help=True)
@@ -24,6 +33,7 @@ def create(
     ),
     expires: Annotated[float | None, typer.Option(metavar="DAYS", help="Days until it expires.")] = None,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
@@ -37,8 +47,9 @@ def create(
             scopes=_parse_scopes(scopes),
             expires_days=expires,
             name=name,
+            request_id=request_id,
         )
-        issued = issue_key(books.accounts, books.clock, request)
+        issued = issue_key(books.accounts, request)
     if as_json:
         show_json({"secret": issued.secret, "key": asdict(issued.key), "account": asdict(issued.account)})
     else:
@@ -53,13 +64,40 @@ def list_keys(
 ) -> None:
     """Show API keys, without their secrets."""
     with open_books(database) as books:
-        keys = books.accounts.keys(None if account is None else books.accounts.find_account(account))
+        owner = None if account is None else books.accounts.find_account(account)
+        keys, budgets = books.accounts.keys(owner), books.accounts.key_budgets(owner)
         now = books.clock.now()
     if as_json:
-        show_json([asdict(key) for key in keys])
-        return
+        show_json([keys_entry(key, budgets.get(key.id)) for key in keys])
+    else:
+        show_keys(keys, budgets, now)
+
+
+@app.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's id or prefix.")],
+    request_id: RequestIdOption = None,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """End an API key; it stops working at once, on every server."""
+    with open_books(database) as books:
+        revoked = books.accounts.revoke_key(key, request_id=request_id)
+    if as_json:
+        show_json(asdict(revoked))
+    else:
+        typer.echo(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
+
+
+def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
+    """A key for a machine; `budget` is null for a key without one of its own."""
+    return {**asdict(key), "budget": None if budget is None else asdict(budget)}
+
+
+def show_keys(keys: Sequence[ApiKey], budgets: Mapping[str, Budget], now: int) -> None:
+    """Print keys for people; `budgets` are the keys' own, by key id."""
     show_table(
-        ["KEY", "PREFIX", "ACCOUNT", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES"],
+        ["KEY", "PREFIX", "ACCOUNT", "NAME", "SCOPES", "STATE", "LEFT/LIMIT", "CREATED", "EXPIRES"],
         [
             [
                 key.id,
@@ -68,6 +106,7 @@ def list_keys(
                 key.name,
                 ",".join(sorted(key.scopes)),
                 _state(key, now),
+                _left(budgets.get(key.id)),
                 show_time(key.created_at),
                 show_time(key.expires_at),
             ]
@@ -76,19 +115,8 @@ def list_keys(
     )
 
 
-@app.command()
-def revoke(
-    key: Annotated[str, typer.Argument(help="The key's id or prefix.")],
-    as_json: JsonOption = False,
-    database: DatabaseOption = None,
-) -> None:
-    """End an API key; it stops working at once, on every server."""
-    with open_books(database) as books:
-        revoked = books.accounts.revoke_key(key)
-    if as_json:
-        show_json(asdict(revoked))
-    else:
-        typer.echo(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
+def _left(budget: Budget | None) -> str | None:
+    return None if budget is None else f"{budget.remaining_units}/{budget.limit_units}"
 
 
 def _parse_scopes(text: str) -> frozenset[Scope]:
@@ -97,6 +125,13 @@ def _parse_scopes(text: str) -> frozenset[Scope]:
 
 
 def _show_issued(issued: IssuedKey) -> None:
+    if issued.secret is None:
+        typer.echo(
+            f"API key {issued.key.id} was made before under this request id, and its secret was shown then. "
+            f"If it is lost: `vl2v-vendor keys revoke {issued.key.id}`, and make another.",
+            err=True,
+        )
+        return
     budget = issued.account.budget
     made = "new account" if issued.account_is_new else "account"
     typer.echo(

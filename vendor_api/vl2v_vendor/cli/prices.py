@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
+from vl2v_vendor.cli.books import (
+    DatabaseOption,
+    JsonOption,
+    RequestIdOption,
+    open_books,
+    show_json,
+    show_table,
+    show_time,
+)
 
 app = typer.Typer(help="Prices per query, in millionths of the currency.", no_args_is_help=True)
 
@@ -19,12 +27,15 @@ def set_price(
     modality: Annotated[Modality, typer.Argument(help="image or text.")],
     unit_price_micro: Annotated[int, typer.Argument(help="Millionths of the currency per query.")],
     currency: Annotated[str | None, typer.Option(help="Three letters; default from the settings.")] = None,
+    request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
     """Set a price; requests that were quoted the old one are refused, not billed."""
     with open_books(database) as books:
-        price = books.accounts.set_price(model, modality, unit_price_micro, currency or books.settings.currency)
+        price = books.accounts.set_price(
+            model, modality, unit_price_micro, currency or books.settings.currency, request_id=request_id
+        )
     if as_json:
         show_json(asdict(price))
     else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vl2v_vendor.domain.errors import Forbidden, InvalidRequest, KeyExpired, KeyRevoked
 
@@ -17,9 +19,15 @@ ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 
 _MAX_NAME_LENGTH = 128
 
+MAX_KEY_NAME_LENGTH = 128
+MAX_NOTE_LENGTH = 1000
+MAX_MODEL_ID_LENGTH = 256
+MAX_REQUEST_ID_LENGTH = 64
+
 SECRET_PREFIX = "vl2v_"
 _SECRET_BYTES = 32
 _PREFIX_LENGTH = len(SECRET_PREFIX) + 8
+_SECRET = re.compile(rf"({SECRET_PREFIX}[\w-]{{8}})[\w-]+")
 
 
 def generate_secret() -> str:
@@ -37,6 +45,11 @@ def secret_prefix(secret: str) -> str:
     return secret[:_PREFIX_LENGTH]
 
 
+def hide_secrets(text: str) -> str:
+    """The text with each secret in it cut to its prefix, so that it may be logged."""
+    return _SECRET.sub(r"\1...", text)
+
+
 def check_account_name(name: str) -> None:
     """Refuse a name that a command line or a table could not show as it is.
 
@@ -45,6 +58,16 @@ def check_account_name(name: str) -> None:
     """
     if not name or len(name) > _MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
         raise InvalidRequest(f"{name!r} is no account name; use 1 to {_MAX_NAME_LENGTH} printable characters")
+
+
+def check_text(what: str, value: str, max_length: int) -> None:
+    """Refuse a text that not every database could store, or no table show, as it is; an empty one is fine.
+
+    Raises:
+        InvalidRequest: too long, or with characters that do not print; names `what` it is.
+    """
+    if len(value) > max_length or not value.isprintable():
+        raise InvalidRequest(f"{what} has at most {max_length} characters, all of them printable")
 
 
 def check_scopes(scopes: frozenset[Scope]) -> None:
@@ -111,6 +134,28 @@ class ApiKey:
             raise KeyExpired(prefix=self.prefix)
         if scope not in self.scopes:
             raise Forbidden(prefix=self.prefix, scope=scope)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAct:
+    """One act of the staff, as it is logged.
+
+    Attributes:
+        request_id: names the act; tried again under it, it is not done again.
+        actor: an API key's id, `cli:` and the name of the operating system's user, or `server`; None for acts of
+            before this was recorded.
+        parameters: what was asked for.
+        outcome: what came of it.
+    """
+
+    id: int
+    request_id: str
+    act: str
+    account_id: str | None
+    actor: str | None
+    parameters: Mapping[str, Any]
+    outcome: Mapping[str, Any]
+    created_at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
       BudgetExhausted           402: final until somebody tops up
       PriceChanged              409: the pinned price is no longer in force
       Unavailable               503: may succeed later
+        RateLimited             429: the caller asks too often for what is free
         Overloaded, ModelUnavailable, LedgerUnavailable
           OutcomeUnknown        503, but not to be sent again blindly
       EncodingFailed            the model refused a batch; smaller batches may pass
@@ -112,6 +113,10 @@ class Unavailable(VendorError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class RateLimited(Unavailable):
+    """Too much that is free at once; paid work is not limited."""
+
+
 class Overloaded(Unavailable):
     """The queue is full."""
 
@@ -125,13 +130,16 @@ class LedgerUnavailable(Unavailable):
 
 
 class OutcomeUnknown(LedgerUnavailable):
-    """A charge of unnamed items may or may not have been recorded, so sending it again could charge twice."""
+    """A charge of unnamed items, or an act without a name, may or may not have been recorded: do not just repeat it."""
 
-    def __init__(self) -> None:
-        super().__init__(
+    def __init__(
+        self,
+        message: str = (
             "the ledger did not confirm this purchase in time; before you send it again look into "
             "/v1/billing/statement. With an `item_key` per item, or an `Idempotency-Key`, a retry is always safe"
-        )
+        ),
+    ) -> None:
+        super().__init__(message)
 
 
 class EncodingFailed(VendorError):

@@ -19,6 +19,10 @@ Vector = NDArray[np.float32]
 """`[D]` unit-norm float32 embedding, as computed and as kept for replay."""
 
 
+MAX_UNIT_PRICE_MICRO = 10**12
+"""A million in the currency; a request of thousands of items then still costs less than 2**53."""
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """An immutable version of the price of one modality of one model, per unit."""

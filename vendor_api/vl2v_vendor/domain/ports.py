@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import Modality
-from vl2v_vendor.domain.accounts import Account, ApiKey, Budgets, Scope
+from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Budgets, Scope
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, PostedEntry, Price
 
 
@@ -94,11 +94,17 @@ class Ledger(Protocol):
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
         """Entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
 
+    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+        """The entries of these numbers in order, with their items."""
+
     async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
         """The entry that a request made."""
 
     async def totals(self, account_id: str) -> AccountTotals:
         """Totals over the account's ledger rows."""
+
+    async def drift_units(self) -> int:
+        """Units used in all accounts' budgets, less those of charged items that were not refunded: always 0."""
 
     async def published_keys(self) -> list[PublishedKey]:
         """Public signing keys, oldest first."""
@@ -114,6 +120,14 @@ class Accounts(Protocol):
     the same id returns what the first one returned, another act under it is an `InvalidRequest`.
     """
 
+    def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ...) -> Accounts:
+        """The same, for one member of the staff.
+
+        Args:
+            actor: who the log says it was.
+            on_replay: called by an act whose request id was done before.
+        """
+
     def create_account(
         self, name: str, *, budget_units: int, currency: str = "EUR", request_id: str | None = None
     ) -> Account:
@@ -124,7 +138,7 @@ class Accounts(Protocol):
         """
 
     def find_account(self, name: str) -> Account:
-        """The account of this name.
+        """The account of this id or, if no account has it, of this name.
 
         Raises:
             NotFound: there is none.
@@ -140,14 +154,32 @@ class Accounts(Protocol):
         scopes: frozenset[Scope],
         limit_units: int | None = None,
         expires_at: int | None = None,
+        lifetime_seconds: int | None = None,
         name: str = "",
-    ) -> tuple[ApiKey, str]:
-        """A new API key and its secret, which is stored as a hash only; `limit_units` gives it a budget of its own."""
+        request_id: str | None = None,
+    ) -> tuple[ApiKey, str | None]:
+        """A new API key and its secret, which is stored as a hash only; None when the key was made before.
+
+        Args:
+            account: who pays.
+            scopes: what the key may be used for.
+            limit_units: a budget of the key's own, beside the account's.
+            expires_at: when it expires, in microseconds.
+            lifetime_seconds: or how long after the act, which is the same when the act is tried again.
+            name: what the key is for.
+            request_id: names the act.
+
+        Raises:
+            InvalidRequest: something is unknown or out of range.
+        """
 
     def keys(self, account: Account | None = None) -> list[ApiKey]:
         """The account's API keys, or everybody's, oldest first."""
 
-    def revoke_key(self, key_id: str) -> ApiKey:
+    def key_budgets(self, account: Account | None = None) -> Mapping[str, Budget]:
+        """The keys' own budgets by key id; a key without one is not there."""
+
+    def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:
         """End a key, named by its id or its prefix, at once; revoking it again changes nothing.
 
         Raises:
@@ -167,7 +199,15 @@ class Accounts(Protocol):
             InvalidRequest: more than the charge, less earlier refunds.
         """
 
-    def set_price(self, model_id: str, modality: Modality, unit_price_micro: int, currency: str) -> Price:
+    def set_price(
+        self,
+        model_id: str,
+        modality: Modality,
+        unit_price_micro: int,
+        currency: str,
+        *,
+        request_id: str | None = None,
+    ) -> Price:
         """A new version of the price, in force at once."""
 
     def ensure_prices(self, model_id: str, image_price_micro: int, text_price_micro: int, currency: str) -> None:
@@ -175,6 +215,9 @@ class Accounts(Protocol):
 
     def prices(self, model_id: str | None = None) -> list[Price]:
         """All versions of the prices of one model, or of all, oldest first."""
+
+    def acts(self, *, after_id: int = 0, limit: int, account: Account | None = None) -> list[AdminAct]:
+        """Logged acts `after_id + 1 ...` in order, at most `limit`; only those that concern the account, if given."""
 
 
 class Signer(Protocol):
@@ -192,10 +235,10 @@ class Signer(Protocol):
         """Base64 signature by the key that the entry names."""
 
     def sign_head(self, head: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical head by the key in use."""
+        """Base64 signature over the canonical head by the key that it names as its `key_id`."""
 
     def sign_recompute(self, note: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical note by the key in use."""
+        """Base64 signature over the canonical note by the key that it names as its `key_id`."""
 
 
 class Clock(Protocol):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey, Scope, check_scopes
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
-from vl2v_vendor.domain.ports import Accounts, Clock
+from vl2v_vendor.domain.ports import Accounts
 
-_DAY_MICRO = 86_400_000_000
+_DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class KeyRequest:
         budget_units: the new account's budget; must be None for an account that exists.
         key_budget_units: a budget of the key's own, beside the account's.
         expires_days: None for a key that does not expire.
+        request_id: names the request; the same one tried again makes nothing new.
     """
 
     account_name: str
@@ -29,42 +30,58 @@ class KeyRequest:
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     expires_days: float | None = None
     name: str = ""
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A key and its secret, which can be shown only now."""
+    """A key and its secret, which can be shown only now: None when an earlier request of this id made the key."""
 
     account: Account
     key: ApiKey
-    secret: str
+    secret: str | None
     account_is_new: bool
 
 
-def issue_key(accounts: Accounts, clock: Clock, request: KeyRequest) -> IssuedKey:
+def issue_key(accounts: Accounts, request: KeyRequest) -> IssuedKey:
     """Make a key, and its account too if there is none of this name.
 
     Raises:
         InvalidRequest: `budget_units` for an account that exists, none for one that does not, or an invalid value.
     """
-    if request.expires_days is not None and request.expires_days <= 0:
-        raise InvalidRequest(f"a key cannot expire after {request.expires_days:g} days; give more than 0")
     # Checked first, so that a refused key does not leave a new account behind.
     check_scopes(request.scopes)
+    lifetime_seconds = lifetime_of(request.expires_days)
     account, is_new = _find_or_create(accounts, request)
-    expires_at = None if request.expires_days is None else clock.now() + round(request.expires_days * _DAY_MICRO)
     key, secret = accounts.create_key(
         account,
         scopes=request.scopes,
         limit_units=request.key_budget_units,
-        expires_at=expires_at,
+        lifetime_seconds=lifetime_seconds,
         name=request.name,
+        request_id=request.request_id,
     )
     return IssuedKey(account, key, secret, is_new)
 
 
+def lifetime_of(expires_days: float | None) -> int | None:
+    """Days as whole seconds, at least one; raises InvalidRequest for a number of days that is not above 0."""
+    if expires_days is None:
+        return None
+    if not expires_days > 0 or expires_days == float("inf"):
+        raise InvalidRequest(f"a key cannot expire after {expires_days:g} days; give more than 0")
+    return max(1, round(expires_days * _DAY_SECONDS))
+
+
 def _find_or_create(accounts: Accounts, request: KeyRequest) -> tuple[Account, bool]:
     name = request.account_name
+    if request.request_id is not None and request.budget_units is not None:
+        # An act of its own, so that whatever the first try came to, the same request comes to the same end.
+        act_id = f"{request.request_id}/account"
+        created = accounts.create_account(
+            name, budget_units=request.budget_units, currency=request.currency, request_id=act_id
+        )
+        return created, True
     try:
         account = accounts.find_account(name)
     except NotFound:

@@ -56,10 +56,15 @@ def name_items(
     """
     if sent_keys is not None and len(sent_keys) != count:
         raise InvalidRequest(f"{len(sent_keys)} item keys for {count} items; send one per item, or none")
-    if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MAX_IDEMPOTENCY_KEY_LENGTH:
-        raise InvalidRequest(f"`Idempotency-Key` has 1 to {_MAX_IDEMPOTENCY_KEY_LENGTH} characters")
+    check_idempotency_key(idempotency_key)
     keys = sent_keys if sent_keys is not None else [None] * count
     return [key if key is not None else _make_key(account_id, idempotency_key, index) for index, key in enumerate(keys)]
+
+
+def check_idempotency_key(idempotency_key: str | None) -> None:
+    """Refuse an `Idempotency-Key` header that is empty or too long; raises InvalidRequest."""
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MAX_IDEMPOTENCY_KEY_LENGTH:
+        raise InvalidRequest(f"`Idempotency-Key` has 1 to {_MAX_IDEMPOTENCY_KEY_LENGTH} characters")
 
 
 def _make_key(account_id: str, idempotency_key: str | None, index: int) -> str:

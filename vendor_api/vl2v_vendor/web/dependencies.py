@@ -55,3 +55,5 @@ RequestId = Annotated[str, Depends(request_id_of)]
 PUBLIC = Depends(public)
 EmbedCaller = Annotated[ApiKey, Depends(Requires("embed"))]
 BillingCaller = Annotated[ApiKey, Depends(Requires("billing"))]
+ADMIN = Depends(Requires("admin"))
+AdminCaller = Annotated[ApiKey, ADMIN]

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vl2v_contract.wire import headers
+from vl2v_vendor.domain.accounts import hide_secrets
 from vl2v_vendor.domain.errors import PayloadTooLarge
 from vl2v_vendor.web.errors import make_problem, problem_response
 from vl2v_vendor.web.metrics import Metrics
@@ -74,7 +75,7 @@ class RequestContext:
         fields = {
             "request_id": request_id,
             "method": scope["method"],
-            "path": scope["path"],
+            "path": hide_secrets(scope["path"]),
             "status": status,
             "milliseconds": round(1000 * seconds, 1),
             "api_key_id": scope["state"].get("api_key_id"),

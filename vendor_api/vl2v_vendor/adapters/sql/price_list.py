@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, insert, select, text
 
-from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.identity import Modality
 from vl2v_vendor.adapters.sql.engine import is_postgresql
 from vl2v_vendor.adapters.sql.rows import PRICE_COLUMNS, to_price
 from vl2v_vendor.adapters.sql.statements import price_in_force
 from vl2v_vendor.adapters.sql.tables import prices
 from vl2v_vendor.domain.errors import InvalidRequest
-from vl2v_vendor.domain.ledger import Price
+from vl2v_vendor.domain.ledger import MAX_UNIT_PRICE_MICRO, Price
+
+_PRICES_LOCK = 0x766C3278  # beside the locks of the migrations, of the signing keys and of the admin log
 
 
 def lock_prices(connection: Connection) -> None:
-    """Keep other writers out until the transaction ends, so that two replicas cannot both insert a first price."""
+    """Until the transaction ends nobody else passes here, so that two replicas cannot both insert a first price.
+
+    An advisory lock: locking the table takes rights to change its rows, which a server need not have.
+    """
     if is_postgresql(connection):
-        connection.execute(text("LOCK TABLE prices IN SHARE ROW EXCLUSIVE MODE"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _PRICES_LOCK})
 
 
 def insert_price(
@@ -28,8 +32,10 @@ def insert_price(
     Raises:
         InvalidRequest: the price is out of range or the currency is not three capital letters.
     """
-    if not 0 <= unit_price_micro <= MAX_INTEGER:
-        raise InvalidRequest(f"a unit price of {unit_price_micro} micro-units is out of range")
+    if not 0 <= unit_price_micro <= MAX_UNIT_PRICE_MICRO:
+        raise InvalidRequest(
+            f"a unit price of {unit_price_micro} micro-units is out of range; give 0 to {MAX_UNIT_PRICE_MICRO}"
+        )
     row = {
         "model_id": model_id,
         "modality": modality,

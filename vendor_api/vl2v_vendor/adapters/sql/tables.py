@@ -187,4 +187,6 @@ admin_log = Table(
     Column("parameters", Text, nullable=False),
     Column("outcome", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # Who acted; null in rows of before revision 0002.
+    Column("actor", String(128)),
 )

@@ -10,11 +10,16 @@ from sqlalchemy.exc import DBAPIError
 
 from vl2v_vendor.adapters.sql.append_only import verify_protection
 from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
-from vl2v_vendor.domain.errors import LedgerUnavailable
+from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 _ADVISORY_LOCK = 0x766C3276  # "vl2v"
 _VERSION_TABLE = "alembic_version"
+_INSUFFICIENT_PRIVILEGE = "42501"
+
+
+class SchemaOutdated(VendorError):
+    """The schema has to be migrated by somebody who may."""
 
 
 def upgrade(engine: Engine) -> None:
@@ -23,9 +28,12 @@ def upgrade(engine: Engine) -> None:
     Any number of processes may do so at once: all of it is one transaction under the write lock (SQLite) or an
     advisory lock (PostgreSQL), so one migrates and the others find it done.
 
+    A role that may not change the schema opens a database that is up to date like any other.
+
     Raises:
         LedgerUnavailable: the database cannot be reached.
         LedgerUnprotected: an append-only trigger is missing.
+        SchemaOutdated: the schema is of another version, and this database role may not change it.
     """
     try:
         if not _is_current(engine):
@@ -33,6 +41,12 @@ def upgrade(engine: Engine) -> None:
         with engine.connect() as connection:
             verify_protection(connection)
     except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+            raise SchemaOutdated(
+                f"this database role may not bring the schema to revision {HEAD_REVISION} ({error.orig}); run "
+                "`vl2v-vendor accounts list --database URL` once as the role that owns the tables, and grant this "
+                "role what docs/operating.md lists"
+            ) from error
         raise LedgerUnavailable(f"the ledger database cannot be opened: {error.orig}") from error
 
 

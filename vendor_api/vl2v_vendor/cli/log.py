@@ -1,0 +1,51 @@
+"""`vl2v-vendor log`: who did what, and when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vl2v_vendor.cli.books import Books, DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
+from vl2v_vendor.domain.accounts import Account, AdminAct
+
+_PAGE_ACTS = 1000
+
+
+def log(
+    account: Annotated[str | None, typer.Option(help="Only acts that concern this account.")] = None,
+    after_id: Annotated[int, typer.Option(min=0, help="Begin after this act.")] = 0,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Show the acts of the staff, from the command line and over HTTP, newest last."""
+    with open_books(database) as books:
+        owner = None if account is None else books.accounts.find_account(account)
+        acts = list(_read(books, owner, after_id))
+    if as_json:
+        show_json([asdict(act) for act in acts])
+        return
+    show_table(
+        ["ID", "TIME", "ACTOR", "ACT", "ACCOUNT", "REQUEST", "PARAMETERS"],
+        [
+            [
+                act.id,
+                show_time(act.created_at),
+                act.actor,
+                act.act,
+                act.account_id,
+                act.request_id,
+                json.dumps(act.parameters, ensure_ascii=False),
+            ]
+            for act in acts
+        ],
+    )
+
+
+def _read(books: Books, account: Account | None, after_id: int) -> Iterator[AdminAct]:
+    while page := books.accounts.acts(after_id=after_id, limit=_PAGE_ACTS, account=account):
+        yield from page
+        after_id = page[-1].id

@@ -1,0 +1,241 @@
+"""The staff's acts over the network: each is done once under its name, and the log says whose key did it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
+from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, OutcomeUnknown
+from vl2v_vendor.domain.ledger import Price
+from vl2v_vendor.domain.ports import Accounts
+from vl2v_vendor.service.accounts import lifetime_of
+from vl2v_vendor.service.audit import Audit, SignedReceipt
+from vl2v_vendor.service.naming import check_idempotency_key
+
+MAX_PAGE_ACTS = 1000
+
+_DEADLINE_SECONDS = 1.9
+"""After this a caller is told that the ledger is unavailable, whatever the database does."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Mandate:
+    """Who acts, and the name that the act was given, if any: `Idempotency-Key`."""
+
+    caller: ApiKey
+    idempotency_key: str | None = None
+
+    def request_id(self) -> str:
+        """The act's id: of the key and the name, so that two administrators' names never clash; else a random one.
+
+        Raises:
+            InvalidRequest: the name is empty or too long.
+        """
+        check_idempotency_key(self.idempotency_key)
+        if self.idempotency_key is None:
+            return f"adm_{secrets.token_hex(12)}"
+        named = f"vl2v-admin-v1\n{self.caller.id}\n{self.idempotency_key}"
+        return f"adm_{hashlib.sha256(named.encode()).hexdigest()[:48]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[_T]):
+    """What came of an act, and whether it had been done before."""
+
+    result: _T
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key and its secret, which can be shown only now: None if the key was made before."""
+
+    key: ApiKey
+    secret: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyList:
+    """An account's keys, oldest first, and the own budgets of those that have one, by key id."""
+
+    keys: tuple[ApiKey, ...]
+    budgets: Mapping[str, Budget]
+
+
+@dataclass(frozen=True, slots=True)
+class ActPage:
+    """A page of the log; ask after `next_after_id` until it is None."""
+
+    acts: tuple[AdminAct, ...]
+    next_after_id: int | None
+
+
+class Administration:
+    """Accounts, keys and prices for administrators.
+
+    Every method may raise `LedgerUnavailable`; an act without a name raises `OutcomeUnknown` instead.
+
+    Args:
+        accounts: the books.
+        audit: makes the receipts of top-ups and refunds.
+        executor: where the database is waited for.
+        currency: of accounts that are opened without one.
+    """
+
+    def __init__(self, accounts: Accounts, audit: Audit, executor: Executor, *, currency: str) -> None:
+        self._accounts = accounts
+        self._audit = audit
+        self._executor = executor
+        self._currency = currency
+
+    async def create_account(
+        self, mandate: Mandate, name: str, budget_units: int, currency: str | None
+    ) -> Done[Account]:
+        """A new account; raises InvalidRequest if the name is taken or something is out of range."""
+
+        def act(accounts: Accounts, request_id: str) -> Account:
+            return accounts.create_account(
+                name, budget_units=budget_units, currency=currency or self._currency, request_id=request_id
+            )
+
+        return await self._act(mandate, mandate.request_id(), act)
+
+    async def top_up(self, mandate: Mandate, account: str, units: int, note: str | None) -> Done[SignedReceipt]:
+        """Raise an account's limit; raises NotFound or InvalidRequest."""
+
+        def act(accounts: Accounts, request_id: str) -> Account:
+            return accounts.top_up(accounts.find_account(account), units, note=note, request_id=request_id)
+
+        return await self._post(mandate, act)
+
+    async def refund(self, mandate: Mandate, account: str, seq: int, units: int, note: str) -> Done[SignedReceipt]:
+        """Give units of a charge back; raises NotFound or InvalidRequest."""
+
+        def act(accounts: Accounts, request_id: str) -> Account:
+            return accounts.refund(accounts.find_account(account), seq, units, note, request_id=request_id)
+
+        return await self._post(mandate, act)
+
+    async def create_key(
+        self,
+        mandate: Mandate,
+        account: str,
+        *,
+        scopes: frozenset[Scope],
+        limit_units: int | None,
+        expires_days: float | None,
+        name: str,
+    ) -> Done[NewKey]:
+        """A new API key of an account that exists; raises NotFound or InvalidRequest."""
+        lifetime_seconds = lifetime_of(expires_days)
+
+        def act(accounts: Accounts, request_id: str) -> NewKey:
+            key, secret = accounts.create_key(
+                accounts.find_account(account),
+                scopes=scopes,
+                limit_units=limit_units,
+                lifetime_seconds=lifetime_seconds,
+                name=name,
+                request_id=request_id,
+            )
+            return NewKey(key, secret)
+
+        return await self._act(mandate, mandate.request_id(), act)
+
+    async def revoke_key(self, mandate: Mandate, key: str) -> Done[ApiKey]:
+        """End a key at once; revoking it again changes nothing. Raises NotFound or InvalidRequest."""
+
+        def act(accounts: Accounts, request_id: str) -> ApiKey:
+            return accounts.revoke_key(key, request_id=request_id)
+
+        return await self._act(mandate, mandate.request_id(), act)
+
+    async def set_price(
+        self, mandate: Mandate, model_id: str, modality: Modality, unit_price_micro: int, currency: str
+    ) -> Done[Price]:
+        """A new version of a price, in force at once; raises InvalidRequest if out of range."""
+
+        def act(accounts: Accounts, request_id: str) -> Price:
+            return accounts.set_price(model_id, modality, unit_price_micro, currency, request_id=request_id)
+
+        return await self._act(mandate, mandate.request_id(), act)
+
+    async def accounts(self) -> list[Account]:
+        """All accounts by name."""
+        return await self._wait(self._accounts.accounts)
+
+    async def account(self, account: str) -> Account:
+        """The account of this id or name; raises NotFound."""
+        return await self._wait(lambda: self._accounts.find_account(account))
+
+    async def keys(self, account: str) -> KeyList:
+        """An account's keys with their budgets; raises NotFound."""
+
+        def read() -> KeyList:
+            found = self._accounts.find_account(account)
+            return KeyList(tuple(self._accounts.keys(found)), self._accounts.key_budgets(found))
+
+        return await self._wait(read)
+
+    async def prices(self) -> list[Price]:
+        """All versions of all prices, oldest first."""
+        return await self._wait(self._accounts.prices)
+
+    async def log(self, after_id: int, limit: int) -> ActPage:
+        """A page of at most `limit` acts after `after_id`, oldest first.
+
+        Raises:
+            InvalidRequest: `after_id` below 0, or `limit` not in 1 to 1000.
+        """
+        if after_id < 0 or not 1 <= limit <= MAX_PAGE_ACTS:
+            raise InvalidRequest(f"a page has after_id 0 or more and a limit of 1 to {MAX_PAGE_ACTS}")
+        acts = await self._wait(lambda: self._accounts.acts(after_id=after_id, limit=limit + 1))
+        page = tuple(acts[:limit])
+        return ActPage(page, page[-1].id if len(acts) > limit else None)
+
+    async def _post(self, mandate: Mandate, act: Callable[[Accounts, str], Account]) -> Done[SignedReceipt]:
+        """Do an act that makes a ledger entry; the answer is the entry's receipt, the same one for ever."""
+        request_id = mandate.request_id()
+        done = await self._act(mandate, request_id, act)
+        with _confirmed(mandate):
+            record = await self._audit.request(done.result.id, request_id)
+        return Done(record.receipt, done.replayed)
+
+    async def _act(self, mandate: Mandate, request_id: str, act: Callable[[Accounts, str], _T]) -> Done[_T]:
+        replays: list[bool] = []
+        accounts = self._accounts.acting_as(mandate.caller.id, on_replay=lambda: replays.append(True))
+        with _confirmed(mandate):
+            result = await self._wait(lambda: act(accounts, request_id))
+        return Done(result, bool(replays))
+
+    async def _wait(self, work: Callable[[], _T]) -> _T:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_DEADLINE_SECONDS):
+                return await loop.run_in_executor(self._executor, work)
+        except TimeoutError as error:
+            raise LedgerUnavailable("the ledger did not answer in time; try again") from error
+
+
+@contextmanager
+def _confirmed(mandate: Mandate) -> Iterator[None]:
+    """Where the ledger fails, an act without a name may or may not have been done."""
+    try:
+        yield
+    except LedgerUnavailable as error:
+        if mandate.idempotency_key is not None:
+            raise
+        raise OutcomeUnknown(
+            "the ledger did not confirm this act; before you send it again look into /v1/admin/log. "
+            "With an `Idempotency-Key` a retry is always safe"
+        ) from error

@@ -1,0 +1,146 @@
+"""The staff's API: accounts with their top-ups, refunds and bills, and the log of who did what.
+
+`{account}` is an account's id, or its name if that has no slash and is no other account's id.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from vl2v_contract.canonical import MAX_INTEGER
+from vl2v_contract.wire import billing, headers
+from vl2v_contract.wire.admin import Account, AccountList, AdminAct, AdminLog, NewAccount, NewRefund, NewTopUp
+from vl2v_vendor.domain import accounts
+from vl2v_vendor.service.administration import MAX_PAGE_ACTS, Mandate
+from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
+from vl2v_vendor.web.bodies import read_json
+from vl2v_vendor.web.dependencies import ADMIN, AdminCaller, ServicesOf
+from vl2v_vendor.web.openapi import json_body, problems
+from vl2v_vendor.web.routes.billing import AfterSeq, PageLimit, render_summary
+from vl2v_vendor.web.routes.embeddings import IdempotencyKey
+
+PREFIX = "/v1/admin"
+READ_STATUSES = problems(401, 403, 503)
+READ_ONE_STATUSES = problems(401, 403, 404, 422, 503)
+ACT_STATUSES = problems(401, 403, 404, 413, 415, 422, 503)
+
+router = APIRouter(prefix=PREFIX, tags=["admin"], dependencies=[ADMIN])
+
+
+def mandate_of(caller: AdminCaller, idempotency_key: IdempotencyKey = None) -> Mandate:
+    """The caller's act under the name that the request gives it."""
+    return Mandate(caller, idempotency_key)
+
+
+MandateOf = Annotated[Mandate, Depends(mandate_of)]
+
+
+def mark_replay(response: Response, replayed: bool) -> None:
+    """Say that nothing was done, because it had been done before."""
+    if replayed:
+        response.headers[headers.IDEMPOTENT_REPLAYED] = "true"
+
+
+@router.post(
+    "/accounts",
+    status_code=201,
+    responses=ACT_STATUSES,
+    openapi_extra=json_body(NewAccount),
+    summary="Open an account",
+)
+async def create_account(request: Request, response: Response, mandate: MandateOf, services: ServicesOf) -> Account:
+    """A new account; its budget is its first top-up. Repeated under its `Idempotency-Key`: as it was made."""
+    body = await read_json(request, NewAccount)
+    done = await services.administration.create_account(mandate, body.name, body.budget_units, body.currency)
+    mark_replay(response, done.replayed)
+    return _render_account(done.result)
+
+
+@router.get("/accounts", responses=READ_STATUSES, summary="List accounts")
+async def list_accounts(services: ServicesOf) -> AccountList:
+    """All accounts by name, with their budgets now."""
+    return AccountList(data=[_render_account(account) for account in await services.administration.accounts()])
+
+
+@router.get("/accounts/{account}", responses=READ_ONE_STATUSES, summary="Describe an account")
+async def get_account(account: str, services: ServicesOf) -> Account:
+    """One account, with its budget now."""
+    return _render_account(await services.administration.account(account))
+
+
+@router.post(
+    "/accounts/{account}/topups",
+    status_code=201,
+    responses=ACT_STATUSES,
+    openapi_extra=json_body(NewTopUp),
+    summary="Raise an account's budget",
+)
+async def top_up(
+    account: str, request: Request, response: Response, mandate: MandateOf, services: ServicesOf
+) -> billing.Receipt:
+    """A new ledger entry, answered with its receipt; every server admits by the new budget at once."""
+    body = await read_json(request, NewTopUp)
+    done = await services.administration.top_up(mandate, account, body.units, body.note)
+    mark_replay(response, done.replayed)
+    return billing.Receipt.model_validate(done.result, from_attributes=True)
+
+
+@router.post(
+    "/accounts/{account}/refunds",
+    status_code=201,
+    responses=ACT_STATUSES,
+    openapi_extra=json_body(NewRefund),
+    summary="Give queries of a charge back",
+)
+async def refund(
+    account: str, request: Request, response: Response, mandate: MandateOf, services: ServicesOf
+) -> billing.Receipt:
+    """A new ledger entry, answered with its receipt; the items stay paid and can still be replayed."""
+    body = await read_json(request, NewRefund)
+    done = await services.administration.refund(mandate, account, body.seq, body.units, body.note)
+    mark_replay(response, done.replayed)
+    return billing.Receipt.model_validate(done.result, from_attributes=True)
+
+
+@router.get("/accounts/{account}/summary", responses=READ_ONE_STATUSES, summary="An account's bill at a glance")
+async def get_summary(account: str, request: Request, services: ServicesOf) -> billing.Summary:
+    """What the account's own keys see at `/v1/billing/summary`."""
+    found = await services.administration.account(account)
+    return render_summary(await services.audit.summary(found.id), request.state.api_key_id)
+
+
+@router.get("/accounts/{account}/statement", responses=READ_ONE_STATUSES, summary="An account's ledger, page by page")
+async def get_statement(
+    account: str, services: ServicesOf, after_seq: AfterSeq = 0, limit: PageLimit = MAX_PAGE_ENTRIES
+) -> billing.Statement:
+    """What the account's own keys see at `/v1/billing/statement`."""
+    found = await services.administration.account(account)
+    statement = await services.audit.statement(found.id, after_seq, limit)
+    return billing.Statement.model_validate(statement, from_attributes=True)
+
+
+@router.get("/log", responses=problems(401, 403, 422, 503), summary="Who did what, when")
+async def get_log(
+    services: ServicesOf,
+    after_id: Annotated[int, Query(ge=0, le=MAX_INTEGER)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ACTS)] = MAX_PAGE_ACTS,
+) -> AdminLog:
+    """Every act of the staff, over this API and from the command line, oldest first."""
+    page = await services.administration.log(after_id, limit)
+    acts = [AdminAct.model_validate(act, from_attributes=True) for act in page.acts]
+    return AdminLog(data=acts, next_after_id=page.next_after_id)
+
+
+def _render_account(account: accounts.Account) -> Account:
+    budget = account.budget
+    return Account(
+        id=account.id,
+        name=account.name,
+        currency=account.currency,
+        created_at=account.created_at,
+        limit_units=budget.limit_units,
+        used_units=budget.used_units,
+        remaining_units=budget.remaining_units,
+    )
