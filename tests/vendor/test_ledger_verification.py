@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, NullPool, create_engine, text
 
-from ledger_shop import Shop, item_key
+from ledger_shop import Shop, item_key, rotated_signer
 from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
+from vl2v_vendor.adapters.sql.publication import publish_keys
 from vl2v_vendor.adapters.sql.retention import prune_results
 from vl2v_vendor.adapters.sql.scan import SqlScan, open_scan
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
@@ -23,12 +24,14 @@ def verified(shop: Shop) -> VerificationReport:
 
 @contextmanager
 def tampered(shop: Shop, *statements: str) -> Iterator[Connection]:
-    """Books changed as an administrator could with tools of their own: no foreign keys, no triggers; then undone."""
+    """Books changed as an administrator could with other tools: no foreign keys, checks, triggers; then undone."""
     engine = create_engine(shop.engine.url, poolclass=NullPool)
     with engine.connect() as connection:
         if is_postgresql(connection):
             connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(text("ALTER TABLE budgets DROP CONSTRAINT ck_budgets_within_limit"))
         else:
+            connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
             connection.exec_driver_sql("BEGIN")
             for (name,) in connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
                 connection.execute(text(f"DROP TRIGGER {name}"))
@@ -46,13 +49,15 @@ def found(shop: Shop, *statements: str) -> set[str]:
 
 @pytest.fixture
 def sold(shop: Shop) -> Shop:
-    """Entries: 1 top-up, 2 charge of two, 3 charge by another key, 4 refund, 5 top-up."""
+    """Entries: 1 top-up, 2 charge of two, 3 charge by another key, 4 refund, 5 top-up; then a new signing key."""
     other, _ = shop.accounts.create_key(shop.account, scopes=DEFAULT_SCOPES, limit_units=5)
     shop.charge(shop.order("a", "b"))
     shop.charge(shop.order("c", key=other))
     shop.accounts.refund(shop.account, 2, 1, "blurred")
     shop.accounts.top_up(shop.account, 5)
     shop.accounts.create_account("empty", budget_units=0)
+    with writing(shop.engine).begin() as connection:
+        publish_keys(connection, rotated_signer())
     return shop
 
 
@@ -73,6 +78,7 @@ TAMPERING = {
         "amount_mismatch",
         "running_total",
         "budget_mismatch",
+        "act_mismatch",
     },
     "UPDATE prices SET unit_price_micro = 99": {"price_mismatch"},
     "UPDATE charge_items SET result_sha = item_key WHERE idx = 1": {"items_mismatch", "result_mismatch"},
@@ -83,8 +89,35 @@ TAMPERING = {
     "UPDATE budgets SET used_units = 2 WHERE api_key_id IS NOT NULL": {"budget_mismatch"},
     "UPDATE budgets SET last_seq = 4 WHERE last_seq = 5": {"head_mismatch"},
     "UPDATE results SET vector = substr(vector, 5)": {"result_mismatch"},
-    "DELETE FROM ledger WHERE seq = 1": {"gap_in_seq", "chain_break", "running_total", "budget_mismatch"},
-    "DELETE FROM ledger WHERE seq = 5": {"head_mismatch", "budget_mismatch"},
+    "DELETE FROM ledger WHERE seq = 1": {
+        "gap_in_seq",
+        "chain_break",
+        "running_total",
+        "budget_mismatch",
+        "missing_entry",
+    },
+    "DELETE FROM ledger WHERE seq = 5": {"head_mismatch", "budget_mismatch", "missing_entry"},
+    "UPDATE ledger SET ref_seq = 3 WHERE kind = 'refund'": {"hash_mismatch", "refund_mismatch"},
+    "UPDATE ledger SET ref_seq = 1 WHERE kind = 'refund'": {"hash_mismatch", "refund_mismatch"},
+    "UPDATE ledger SET ledger_id = 'other' WHERE seq = 2": {"hash_mismatch", "foreign_entry"},
+    "UPDATE ledger SET signing_key_id = 'other' WHERE seq = 2": {"hash_mismatch", "unknown_signing_key"},
+    "UPDATE ledger SET request_id = 'other' WHERE seq = 5": {"hash_mismatch", "unlogged_act", "missing_entry"},
+    "UPDATE ledger SET kind = 'restored' WHERE seq = 5": {
+        "gap_in_seq",
+        "hash_mismatch",
+        "units_mismatch",
+        "running_total",
+        "budget_mismatch",
+        "act_mismatch",
+    },
+    "UPDATE api_keys SET account_id = (SELECT id FROM accounts WHERE name = 'empty')": {"unknown_api_key"},
+    "UPDATE budgets SET limit_units = 0 WHERE api_key_id IS NOT NULL": {"budget_exceeded"},
+    "DELETE FROM admin_log WHERE act = 'refund'": {"unlogged_act"},
+    "DELETE FROM admin_log WHERE act = 'create_account'": {"unlogged_act"},
+    "UPDATE admin_log SET parameters = '{\"units\": 6}' WHERE act = 'top_up'": {"act_mismatch"},
+    "UPDATE signing_keys SET predecessor_id = 'x' WHERE predecessor_id IS NULL": {"key_chain_break"},
+    "UPDATE signing_keys SET predecessor_signature = '' WHERE predecessor_id IS NOT NULL": {"key_chain_break"},
+    "UPDATE signing_keys SET retired_at = 3 WHERE predecessor_id IS NULL": {"key_chain_break"},
 }
 
 

@@ -1,4 +1,4 @@
-"""`vl2v-vendor ledger`: checking the books, and pruning what they need not keep."""
+"""`vl2v-vendor ledger`: checking the books, copying and exporting them, and pruning what they need not keep."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ from dataclasses import asdict
 
 import typer
 
+from vl2v_vendor.adapters.published_heads import HeadsFile
+from vl2v_vendor.adapters.sql.restoration import find_lost
 from vl2v_vendor.adapters.sql.retention import prune_results
 from vl2v_vendor.adapters.sql.scan import open_scan
 from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table
+from vl2v_vendor.cli.ledger_export import export
+from vl2v_vendor.cli.ledger_files import acknowledge_restore, backup, restore
 from vl2v_vendor.service.verification import MAX_PROBLEMS, VerificationReport, verify_ledger
 
 _SHOWN_PROBLEMS = 20
 
 app = typer.Typer(help="The append-only ledger.", no_args_is_help=True)
+app.command()(backup)
+app.command()(restore)
+app.command("acknowledge-restore")(acknowledge_restore)
+app.command()(export)
 
 
 @app.command()
 def verify(as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     """Recompute every hash chain and every sum; exit code 1 if anything does not add up."""
-    with open_books(database) as books, open_scan(books.engine) as scan:
-        report = verify_ledger(scan)
+    with open_books(database) as books:
+        with open_scan(books.engine) as scan:
+            ledger_id = scan.ledger_id()
+            report = verify_ledger(scan)
+        published = HeadsFile(books.settings.published_heads_path, ledger_id).read()
+        for lost in find_lost(books.engine, published):
+            report.add(lost.account_id, lost.published.seq, "published_entry_lost", "signed, and not in the ledger")
     if as_json:
         show_json({"clean": report.clean, **asdict(report)})
     else:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from functools import partial
+from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.errors import LedgerUnavailable
+from vl2v_vendor.domain.ports import Ledger
 from vl2v_vendor.service.lanes import EncodingLanes
 
+_DRIFT_REST_SECONDS = 15.0
+_DRIFT_SHARE = 0.02
+"""How much of the time a ledger of any size may spend on comparing its sums."""
 _SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -35,6 +43,14 @@ class Metrics:
         depth = Gauge("vl2v_queue_depth", "Items that wait for the model.", ("lane",), registry=self._registry)
         for modality in lanes.queued_items:
             depth.labels(modality).set_function(partial(_depth, lanes, modality))
+        self._drift_units = Gauge(
+            "ledger_drift_units",
+            "Units used in the budgets, less the units of charged items that were not refunded: alert unless 0. "
+            "NaN while the ledger cannot be read.",
+            registry=self._registry,
+        )
+        self._drift_lock = asyncio.Lock()
+        self._drift_due = 0.0
 
     def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count one request; status 499 is one whose client went away."""
@@ -46,6 +62,20 @@ class Metrics:
         self._billed_units.labels(modality).inc(billed)
         for outcome, count in (("billed", billed), ("free", free), ("failed", failed)):
             self._items.labels(modality, outcome).inc(count)
+
+    async def refresh_drift(self, ledger: Ledger) -> None:
+        """Let the ledger compare its sums, unless it did lately. It reads every item for that."""
+        async with self._drift_lock:
+            started = monotonic()
+            if started < self._drift_due:
+                return
+            try:
+                self._drift_units.set(await ledger.drift_units())
+            except LedgerUnavailable:
+                self._drift_units.set(math.nan)
+            finished = monotonic()
+            rest = max(_DRIFT_REST_SECONDS, (finished - started) / _DRIFT_SHARE)
+            self._drift_due = finished + rest
 
     def render(self) -> bytes:
         """The text format that Prometheus scrapes."""

@@ -1,4 +1,7 @@
-"""Entries that the staff make: top-ups raise the limit, refunds give units back. Both extend the account's chain."""
+"""Entries that the staff make, each at the end of the account's chain.
+
+Top-ups raise the limit, refunds give units back, and a `restored` entry says what a restored backup has lost.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, insert, select, update
 
 from vl2v_contract.canonical import MAX_INTEGER
-from vl2v_contract.chain import LedgerEntry
-from vl2v_vendor.adapters.sql.publication import publish_keys, read_ledger_id
+from vl2v_contract.chain import RESTORE_MARGIN, EntryKind, LedgerEntry
+from vl2v_vendor.adapters.sql.publication import ensure_published, read_ledger_id
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, entry_row, to_entry
-from vl2v_vendor.adapters.sql.statements import lock_budgets
+from vl2v_vendor.adapters.sql.statements import listed, lock_budgets
 from vl2v_vendor.adapters.sql.tables import budgets, ledger
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ports import Signer
@@ -37,32 +40,33 @@ def post_top_up(connection: Connection, posting: Posting, units: int, note: str 
         raise InvalidRequest(
             f"a top-up of {units} units is out of range; give a positive number, with a new limit below 2**53"
         )
-    entry = LedgerEntry(
-        ledger_id=read_ledger_id(connection),
-        account_id=posting.account_id,
-        seq=account.last_seq + 1,
+    entry = _bare_entry(
+        connection,
+        posting,
+        account,
         kind="topup",
-        request_id=posting.request_id,
-        api_key_id=None,
-        endpoint=None,
-        modality=None,
-        model_id=None,
-        weights_sha=None,
-        precision=None,
-        preprocessing_id=None,
+        seq=account.last_seq + 1,
         units=units,
-        price_id=None,
-        unit_price_micro=0,
-        amount_micro=0,
-        currency=account.currency,
-        items_hash=None,
-        ref_seq=None,
-        note=note,
-        used_units=account.used_units,
         limit_units=account.limit_units + units,
-        created_at=max(posting.now, account.last_created_at),
-        signing_key_id=posting.signer.key_id,
-        prev_hash=account.head_hash,
+        note=note,
+    )
+    _append(connection, posting.signer, account.budget_id, entry)
+    return entry
+
+
+def post_restored(connection: Connection, posting: Posting, lost_seq: int, note: str) -> LedgerEntry:
+    """Say that entries up to `lost_seq` were signed and are lost; the chain goes on beyond every number given out."""
+    account = _lock(connection, posting.account_id, None)
+    last_given_seq = max(lost_seq, account.last_seq)
+    entry = _bare_entry(
+        connection,
+        posting,
+        account,
+        kind="restored",
+        seq=last_given_seq + 1 + RESTORE_MARGIN,
+        limit_units=account.limit_units,
+        ref_seq=last_given_seq,
+        note=note,
     )
     _append(connection, posting.signer, account.budget_id, entry)
     return entry
@@ -132,11 +136,55 @@ class _LockedAccount:
 
 
 def _lock(connection: Connection, account_id: str, api_key_id: str | None) -> _LockedAccount:
-    rows = connection.execute(lock_budgets(), {"account_id": account_id, "api_key_id": api_key_id}).all()
+    backend = connection.dialect.name
+    api_key_ids = listed([] if api_key_id is None else [api_key_id], backend)
+    rows = connection.execute(lock_budgets(backend), {"account_id": account_id, "api_key_ids": api_key_ids}).all()
     if not rows:
         raise NotFound(f"no account {account_id}")
     account = rows[0]
-    return _LockedAccount(account.id, rows[1].id if len(rows) > 1 else None, *account[1:])
+    return _LockedAccount(account.id, rows[1].id if len(rows) > 1 else None, *account[2:])
+
+
+def _bare_entry(
+    connection: Connection,
+    posting: Posting,
+    account: _LockedAccount,
+    *,
+    kind: EntryKind,
+    seq: int,
+    limit_units: int,
+    note: str | None,
+    units: int = 0,
+    ref_seq: int | None = None,
+) -> LedgerEntry:
+    """An entry of no key, model or price."""
+    return LedgerEntry(
+        ledger_id=read_ledger_id(connection),
+        account_id=posting.account_id,
+        seq=seq,
+        kind=kind,
+        request_id=posting.request_id,
+        api_key_id=None,
+        endpoint=None,
+        modality=None,
+        model_id=None,
+        weights_sha=None,
+        precision=None,
+        preprocessing_id=None,
+        units=units,
+        price_id=None,
+        unit_price_micro=0,
+        amount_micro=0,
+        currency=account.currency,
+        items_hash=None,
+        ref_seq=ref_seq,
+        note=note,
+        used_units=account.used_units,
+        limit_units=limit_units,
+        created_at=max(posting.now, account.last_created_at),
+        signing_key_id=posting.signer.key_id,
+        prev_hash=account.head_hash,
+    )
 
 
 def _read_charge(connection: Connection, account_id: str, seq: int) -> LedgerEntry:
@@ -157,7 +205,7 @@ def _refunded_units(connection: Connection, account_id: str, seq: int) -> int:
 
 
 def _append(connection: Connection, signer: Signer, budget_id: int, entry: LedgerEntry) -> None:
-    publish_keys(connection, signer)
+    ensure_published(connection, signer)
     entry_hash = entry.hash()
     connection.execute(
         update(budgets)

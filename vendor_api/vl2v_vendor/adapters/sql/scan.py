@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,18 +10,28 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, and_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from vl2v_contract.chain import ChargedItem, LedgerEntry
+from vl2v_contract.chain import ChargedItem, EntryKind, LedgerEntry
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.adapters.sql.price_list import list_prices
-from vl2v_vendor.adapters.sql.reading import read_head, snapshot
+from vl2v_vendor.adapters.sql.publication import read_ledger_id
+from vl2v_vendor.adapters.sql.reading import read_head, read_published_keys, snapshot
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, to_entry, unpack_vector
-from vl2v_vendor.adapters.sql.tables import accounts, budgets, charge_items, ledger, results
+from vl2v_vendor.adapters.sql.tables import accounts, admin_log, api_keys, budgets, charge_items, ledger, results
 from vl2v_vendor.domain.accounts import Budget
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ledger import Price
-from vl2v_vendor.service.verification import AccountBooks, StoredItem
+from vl2v_vendor.domain.ports import PublishedKey
+from vl2v_vendor.service.books import AccountBooks, LoggedAct, StoredItem
 
 _ROWS_AT_A_TIME = 1000
+
+_POSTING_ACTS: dict[str, tuple[EntryKind, str | None]] = {
+    "create_account": ("topup", "budget_units"),
+    "top_up": ("topup", "units"),
+    "refund": ("refund", "units"),
+    "acknowledge_restore": ("restored", None),
+}
+"""The acts that make entries: of which kind, and the parameter that says of how many units."""
 
 
 @contextmanager
@@ -38,18 +49,32 @@ def open_scan(engine: Engine) -> Iterator[SqlScan]:
 
 
 class SqlScan:
-    """`service.verification.LedgerScan` on one connection."""
+    """`service.books.LedgerScan` on one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def accounts(self) -> list[AccountBooks]:
-        """Every account with its head and its keys' budgets."""
+    def ledger_id(self) -> str:
+        """The vendor's name for ever."""
+        return read_ledger_id(self._connection)
+
+    def published_keys(self) -> list[PublishedKey]:
+        """The signing keys, oldest first."""
+        return read_published_keys(self._connection)
+
+    def accounts(self) -> Iterator[AccountBooks]:
+        """Every account with its head, its keys, and the staff's acts."""
         rows = self._connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
-        return [
-            AccountBooks(account_id, currency, read_head(self._connection, account_id), self._key_budgets(account_id))
-            for account_id, currency in rows
-        ]
+        for account_id, currency in rows:
+            yield AccountBooks(
+                account_id,
+                currency,
+                read_head(self._connection, account_id),
+                api_key_ids=self._api_key_ids(account_id),
+                key_budgets=self._key_budgets(account_id),
+                acts=self._acts(account_id),
+                refunded_seqs=self._refunded_seqs(account_id),
+            )
 
     def prices(self) -> dict[int, Price]:
         """Every version of every price, by id."""
@@ -80,6 +105,26 @@ class SqlScan:
             seq, index, item_key, sold_sha, units, vector = tuple(row)
             kept_sha = None if vector is None else result_sha(unpack_vector(vector))
             yield StoredItem(seq, index, ChargedItem(item_key, sold_sha, units), kept_sha)
+
+    def _api_key_ids(self, account_id: str) -> frozenset[str]:
+        query = select(api_keys.c.id).where(api_keys.c.account_id == account_id)
+        return frozenset(self._connection.execute(query).scalars())
+
+    def _acts(self, account_id: str) -> dict[str, LoggedAct]:
+        query = select(admin_log.c.request_id, admin_log.c.act, admin_log.c.parameters).where(
+            admin_log.c.account_id == account_id, admin_log.c.act.in_(_POSTING_ACTS)
+        )
+        found: dict[str, LoggedAct] = {}
+        for request_id, name, parameters in self._connection.execute(query):
+            kind, units_name = _POSTING_ACTS[name]
+            units = int(json.loads(parameters)[units_name]) if units_name is not None else 0
+            if units or kind == "restored":  # an account without a first budget has no first entry
+                found[request_id] = LoggedAct(name, kind, units)
+        return found
+
+    def _refunded_seqs(self, account_id: str) -> frozenset[int]:
+        query = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, ledger.c.kind == "refund")
+        return frozenset(self._connection.execute(query).scalars())
 
     def _key_budgets(self, account_id: str) -> dict[str, Budget]:
         query = select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(

@@ -41,7 +41,13 @@ async def readyz(services: ServicesOf) -> Response:
     return JSONResponse(body, status_code=200 if is_ready else 503)
 
 
-@router.get("/metrics", summary="Prometheus metrics")
-async def metrics(metrics: MetricsOf) -> Response:
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(metrics: MetricsOf, services: ServicesOf) -> Response:
     """Prometheus' text format."""
+    await metrics.refresh_drift(services.ledger)
     return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)

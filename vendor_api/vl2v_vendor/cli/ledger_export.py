@@ -1,0 +1,129 @@
+"""`vl2v-vendor ledger export`: a month's bill, for the invoicing system."""
+
+from __future__ import annotations
+
+import csv
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from vl2v_vendor.adapters.durable_files import replace_durably
+from vl2v_vendor.adapters.sql.invoicing import AccountInvoice, InvoiceLine, Month, MonthScan, open_month
+from vl2v_vendor.cli.books import DatabaseOption, open_books
+
+_MICRO = 1_000_000
+_COLUMNS = (
+    "month",
+    "account",
+    "account_id",
+    "kind",
+    "model_id",
+    "modality",
+    "unit_price_micro",
+    "currency",
+    "units",
+    "amount_micro",
+    "amount",
+)
+
+
+class ExportFormat(StrEnum):
+    """How an export is written."""
+
+    CSV = "csv"
+    JSON = "json"
+
+
+def export(
+    month: Annotated[str, typer.Option(help="A month in UTC, like 2026-11.")],
+    account: Annotated[str | None, typer.Option(help="Only this account, by name.")] = None,
+    form: Annotated[ExportFormat, typer.Option("--format", help="csv, or json with the entries' range.")] = (
+        ExportFormat.CSV
+    ),
+    out: Annotated[Path | None, typer.Option(help="A file to write instead of standard output.")] = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Sum a month up for invoicing: per account, model, modality and price, refunds as lines of their own."""
+    of_month = Month.parse(month)
+    with open_books(database) as books:
+        account_id = None if account is None else books.accounts.find_account(account).id
+        with open_month(books.engine, of_month) as scan, _written(out) as file:
+            write = _write_csv if form is ExportFormat.CSV else _write_json
+            write(file, of_month, scan, account_id)
+
+
+def decimal_amount(amount_micro: int) -> str:
+    """Micro-units as a decimal number with six places, for people: `-1234500` is `-1.234500`."""
+    whole, rest = divmod(abs(amount_micro), _MICRO)
+    return f"{'-' if amount_micro < 0 else ''}{whole}.{rest:06d}"
+
+
+def _write_csv(file: TextIO, month: Month, scan: MonthScan, account_id: str | None) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for invoice in scan.invoices(account_id):
+        for line in invoice.lines:
+            writer.writerow(
+                [
+                    month.name,
+                    invoice.account_name,
+                    invoice.account_id,
+                    line.kind,
+                    line.model_id,
+                    line.modality,
+                    line.unit_price_micro,
+                    line.currency,
+                    line.units,
+                    line.amount_micro,
+                    decimal_amount(line.amount_micro),
+                ]
+            )
+
+
+def _write_json(file: TextIO, month: Month, scan: MonthScan, account_id: str | None) -> None:
+    """One document, an account at a time."""
+    file.write(f'{{"v": 1, "ledger_id": {json.dumps(scan.ledger_id())}, "month": "{month.name}", "accounts": [')
+    for number, invoice in enumerate(scan.invoices(account_id)):
+        file.write(",\n" if number else "\n")
+        json.dump(_document(invoice), file)
+    file.write("\n]}\n")
+
+
+def _document(invoice: AccountInvoice) -> dict[str, object]:
+    amount_micro = sum(line.amount_micro for line in invoice.lines)
+    return {
+        "account": invoice.account_name,
+        "account_id": invoice.account_id,
+        "entries": asdict(invoice.entries),
+        "lines": [_line_document(line) for line in invoice.lines],
+        "units": sum(line.units for line in invoice.lines),
+        "amount_micro": amount_micro,
+        "amount": decimal_amount(amount_micro),
+    }
+
+
+def _line_document(line: InvoiceLine) -> dict[str, object]:
+    return {**asdict(line), "amount": decimal_amount(line.amount_micro)}
+
+
+@contextmanager
+def _written(out: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is whole before it gets its name."""
+    if out is None:
+        yield sys.stdout
+        return
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}")
+    try:
+        with temporary.open("x", encoding="utf-8", newline="") as file:
+            yield file
+        replace_durably(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
