@@ -94,8 +94,6 @@ class FakeVendor(FakeLedger):
             return self._json(path, self.summary())
         if path == "/v1/billing/statement":
             return self._json(path, self.statement(**{k: int(v) for k, v in request.url.params.items()}))
-        if path.startswith("/v1/billing/requests/"):
-            return self._record(path)
         if path == "/v1/embeddings/replay":
             return self._replay(json.loads(request.content))
         return self._embed(path, request)
@@ -118,12 +116,6 @@ class FakeVendor(FakeLedger):
             "preprocessing_id": "fake-v1", "context_length": 77, "logit_scale": 100.0,
             "weights_sha": self.weights_sha, "precision": "fp32", "prices": prices, "limits": limits,
         }  # fmt: skip
-
-    def _record(self, path: str) -> httpx.Response:
-        posted = self.find(path.rpartition("/")[2])
-        if posted is None:
-            return self.problem(404, "not_found")
-        return self._json(path, {"receipt": self.receipt(posted), "items": [asdict(item) for item in posted.items]})
 
     # Selling
 
@@ -199,7 +191,12 @@ class FakeVendor(FakeLedger):
             "embedding_dim": self.dimension, "encoding": "base64", "dtype": "float16", "data": data, "usage": usage,
             "budget": {"limit_units": self.limit_units, "remaining_units": self.limit_units - self.used_units},
             "receipt": self.receipt(posted) if posted else None,
+            "paid_by": self._payments({row["seq"] for row in data if "seq" in row} - {posted and posted.entry.seq}),
         }  # fmt: skip
+
+    def _payments(self, seqs: set[int | None]) -> list[Body]:
+        rows = [row for row in self.posted if row.entry.seq in seqs]
+        return [{"receipt": self.receipt(row), "items": [asdict(item) for item in row.items]} for row in rows]
 
     def _result(self, key: str, posted: Posted | None) -> Body:
         paid = self.paid[key]

@@ -92,12 +92,18 @@ class MemoryLedger:
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
         return self.posted[after_seq : after_seq + limit]
 
+    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+        return [self.posted[seq - 1] for seq in seqs]
+
     async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
         return next((posted for posted in self.posted if posted.entry.request_id == request_id), None)
 
     async def totals(self, account_id: str) -> AccountTotals:
         amount_micro = sum(posted.entry.amount_micro for posted in self.posted)
         return AccountTotals(await self.head(account_id), "EUR", self.used_units, amount_micro, (), (), (), ())
+
+    async def drift_units(self) -> int:
+        return self.used_units - len(self.paid)
 
     async def published_keys(self) -> list[PublishedKey]:
         return [PublishedKey("0" * 16, "", 1, None, None, None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -136,11 +137,63 @@ def test_an_answer_that_fails_a_check_is_named(
         buy_texts(client)
 
 
-def test_a_free_item_needs_an_entry_that_paid_for_it(vendor: FakeVendor, client: VendorClient) -> None:
+def unpaid(_vendor: FakeVendor, body: Body) -> None:
+    body["paid_by"] = []
+
+
+def paid_without_items(_vendor: FakeVendor, body: Body) -> None:
+    body["paid_by"][0]["items"] = []
+
+
+def paid_by_another_entry(vendor: FakeVendor, body: Body) -> None:
+    posted = vendor.post("charge", 2, OTHER_ITEMS, "text")
+    body["paid_by"] = [{"receipt": vendor.receipt(posted), "items": [asdict(item) for item in OTHER_ITEMS]}]
+
+
+def paid_and_forged(_vendor: FakeVendor, body: Body) -> None:
+    body["paid_by"][0]["receipt"]["signature"] = "AAAA"
+
+
+def paid_twice(_vendor: FakeVendor, body: Body) -> None:
+    body["paid_by"] *= 2
+
+
+@pytest.mark.parametrize(
+    ("lie", "kind", "says"),
+    [
+        (unpaid, VendorError, "no receipt shows that entry 2 paid"),
+        (paid_without_items, VendorError, "covers other items"),
+        (paid_by_another_entry, VendorError, "no receipt shows that entry 2 paid"),
+        (paid_and_forged, VendorChanged, "not signed by a trusted key"),
+        (paid_twice, VendorError, "two receipts for entry 2"),
+    ],
+)
+def test_a_free_item_needs_an_entry_that_paid_for_it(
+    vendor: FakeVendor,
+    client: VendorClient,
+    lie: Callable[[FakeVendor, Body], None],
+    kind: type[VendorError],
+    says: str,
+) -> None:
     buy_texts(client)
-    vendor.lie = lambda path, body: body | {"items": []} if "/requests/" in path else body
-    with pytest.raises(VendorError, match="covers other items"):
+
+    def lying(path: str, body: Body) -> Body:
+        if path.endswith("/texts"):
+            lie(vendor, body)
+        return body
+
+    vendor.lie = lying
+    with pytest.raises(kind, match=says):
         buy_texts(client)
+
+
+def test_a_free_item_comes_with_its_receipt_and_the_bill_is_not_asked(vendor: FakeVendor, client: VendorClient) -> None:
+    bought = buy_texts(client)
+    more = client.embed_texts(("a bird", "a cat", "a dog"), ("c" * 64, *KEYS), client.model())
+    again = client.replay(KEYS)
+    assert again.receipts == bought.receipts
+    assert {receipt.entry.seq for receipt in more.receipts} == {2, 3}
+    assert not [request for request in vendor.seen if "/statement" in request or "/requests/" in request]
 
 
 def test_a_receipt_by_a_successor_key_is_trusted_through_the_first(vendor: FakeVendor, client: VendorClient) -> None:

@@ -153,6 +153,24 @@ def test_a_key_that_is_none_is_refused_and_not_shown(key: str) -> None:
     assert len(key) < 3 or key not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "key", "exposed"),
+    [
+        ("http://vendor.example", "vl2v_k", True),
+        ("http://10.0.0.7:8000", "vl2v_k", True),
+        ("http://127.0.0.1.example", "vl2v_k", True),
+        ("https://vendor.example", "vl2v_k", False),
+        ("http://127.0.0.1:8000", "vl2v_k", False),
+        ("http://[::1]:8000", "vl2v_k", False),
+        ("http://localhost", "vl2v_k", False),
+        ("http://vendor.example", None, False),
+    ],
+)
+def test_a_key_that_anybody_on_the_way_could_read(url: str, key: str | None, exposed: bool) -> None:
+    with VendorClient(url, key) as client:
+        assert client.exposes_key is exposed
+
+
 def test_without_a_key_the_price_list_can_be_read_and_nothing_bought(vendor: FakeVendor) -> None:
     with VendorClient("http://fake", None, transport=vendor.transport) as client:
         assert client.model().image_price.unit_price_micro == 100

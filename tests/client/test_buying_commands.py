@@ -19,7 +19,7 @@ from vl2v_client.cli.audit import audit
 from vl2v_client.cli.buy import buy
 from vl2v_client.cli.cache import cache_app
 from vl2v_client.cli.plan import plan
-from vl2v_client.cli.vendor_options import to_micro
+from vl2v_client.cli.vendor_options import open_vendor, to_micro
 from vl2v_client.core.errors import BudgetExhausted, CacheError, UsageError, VendorUnavailable
 
 
@@ -148,3 +148,12 @@ def test_money_as_typed(typed: str | None, micro: int | None) -> None:
 def test_money_that_is_none(typed: str) -> None:
     with pytest.raises(UsageError, match="--max-cost"):
         to_micro(typed)
+
+
+def test_a_key_sent_in_the_clear_is_warned_of_once_without_showing_it(capfd: pytest.CaptureFixture[str]) -> None:
+    open_vendor("http://vendor.example", API_KEY).close()
+    told = capfd.readouterr().err
+    assert told.count("unencrypted") == told.count("https://") == 1
+    assert API_KEY not in told
+    open_vendor("https://vendor.example", API_KEY).close()
+    assert capfd.readouterr().err == ""

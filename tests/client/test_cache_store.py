@@ -126,7 +126,7 @@ def test_a_delivery_is_stored_whole_or_not_at_all(
         cache.purchases.store(delivery)
     assert cache.missing(["1" * 64]) == ["1" * 64]
     assert cache.purchases.outstanding(teacher.ledger_id) == [["a" * 64]]
-    assert list(cache.records.receipts(teacher.ledger_id, "acct_client")) == []
+    assert list(cache.records.receipt_places(teacher.ledger_id, "acct_client")) == []
 
 
 def test_two_receipts_for_one_place_in_the_chain_are_a_fork(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -14,15 +13,13 @@ import httpx
 import pytest
 
 from buying_bench import ask, connect, draw_pictures, plan_for
-from buying_child import purchase
+from buying_child import FORKSERVER, purchase
 from fake_vendor import FakeVendor, served
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.planning.purchase import buy
 
 PICTURES = 48
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["buying_child"])
 
 
 class Victim:

@@ -11,7 +11,7 @@ from buying_bench import ask, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import NotAuthorized, VendorChanged
+from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError
 from vl2v_client.planning.purchase import buy
 
 
@@ -37,7 +37,7 @@ def test_a_refusal_after_a_lost_attempt_releases_nothing(
     assert sum(map(len, cache.purchases.outstanding(plan.teacher.ledger_id))) == 3
 
 
-def test_a_vector_that_was_answered_is_not_released_when_its_receipt_may_not_be_read(
+def test_a_vector_that_was_answered_is_not_released_when_its_receipt_is_missing(
     vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path
 ) -> None:
     plan = plan_for(vendor, cache, ask(draw_pictures(tmp_path / "data", 3)))
@@ -50,14 +50,12 @@ def test_a_vector_that_was_answered_is_not_released_when_its_receipt_may_not_be_
             raise httpx.ReadTimeout("lost", request=request)
         return answer
 
-    def forbid(request: httpx.Request) -> httpx.Response | None:
-        return vendor.problem(403, "forbidden") if request.url.path == "/v1/billing/statement" else None
-
-    vendor.after, vendor.before = lose_once, forbid
-    with pytest.raises(NotAuthorized):
+    vendor.after = lose_once
+    vendor.lie = lambda path, body: {**body, "paid_by": []} if "/embeddings/" in path else body
+    with pytest.raises(VendorError, match="no receipt shows"):
         buy(plan, client, cache, workers=1)
     assert sum(map(len, cache.purchases.outstanding(plan.teacher.ledger_id))) == 3
-    vendor.before = lambda _: None
+    vendor.lie = lambda _path, body: body
     report = buy(plan, client, cache)
     assert (report.billed_units, vendor.billed_units) == (0, 3)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.api.responses import PaidRecord, receipt_of
+from vl2v_client.api.responses import PaidRecord, receipt_of, record_of
 from vl2v_client.core.deliveries import DeliveredItem, Delivery, FailedItem, HalfVector, SignedReceipt
 from vl2v_client.core.errors import VendorChanged, VendorError
 from vl2v_client.core.values import PriceTag, TeacherModel
@@ -43,19 +43,17 @@ class Order:
         return self.teacher.image_price if self.modality == "image" else self.teacher.text_price
 
 
-def check_answer(
-    order: Order, answer: EmbeddingsResponse, keyring: Keyring, record_of_seq: Callable[[int], PaidRecord]
-) -> Delivery:
+def check_answer(order: Order, answer: EmbeddingsResponse, keyring: Keyring) -> Delivery:
     """Check an answer item by item and as a purchase.
 
     Args:
         order: what was asked.
         answer: as received.
         keyring: the vendor's trusted keys.
-        record_of_seq: fetches the checked record of an earlier entry, for items that it paid.
 
     Raises:
-        VendorChanged: the receipt is not signed by a trusted key, or names another model or price than agreed.
+        VendorChanged: a receipt is not signed by a trusted key, or the request's own names another model or price than
+            agreed.
         VendorError: any other check failed; the message says which.
     """
     request_id = answer.request_id
@@ -71,25 +69,11 @@ def check_answer(
             delivered.append(_delivered(key, item, answer, order, keyring))
     receipt = None if answer.receipt is None else receipt_of(answer.receipt)
     _check_purchase(order, answer, receipt, delivered, keyring)
-    receipts = _receipts_of(delivered, receipt, record_of_seq, request_id)
+    records = [_checked_record(record_of(paid), keyring) for paid in answer.paid_by]
+    receipts = _receipts_of(delivered, receipt, records, request_id)
     keys = (answer.budget.remaining_units, answer.budget.key_remaining_units)
     remaining = min(units for units in keys if units is not None)
     return Delivery(tuple(delivered), tuple(failed), receipts, receipt, remaining)
-
-
-def check_record(record: PaidRecord, keyring: Keyring, seq: int) -> PaidRecord:
-    """Check the record of an earlier purchase: signed, at its place in the chain, and covering its items.
-
-    Raises:
-        VendorChanged: no trusted key has signed it.
-        VendorError: another check failed.
-    """
-    entry = record.receipt.entry
-    _check_signed(record.receipt, keyring, entry.request_id)
-    if entry.seq != seq:
-        raise failed_check(f"entry {seq} was asked for, entry {entry.seq} came", entry.request_id)
-    _check_items(record.receipt, record.items)
-    return record
 
 
 def failed_check(what: str, request_id: str | None) -> VendorError:
@@ -212,17 +196,27 @@ def _check_terms(order: Order, teacher: TeacherModel, receipt: SignedReceipt) ->
             raise VendorChanged(_failed_message(what), request_id=entry.request_id)
 
 
+def _checked_record(record: PaidRecord, keyring: Keyring) -> PaidRecord:
+    """An earlier purchase that is signed and covers its items."""
+    _check_signed(record.receipt, keyring, record.receipt.entry.request_id)
+    _check_items(record.receipt, record.items)
+    return record
+
+
 def _receipts_of(
-    delivered: Iterable[DeliveredItem],
-    own: SignedReceipt | None,
-    record_of_seq: Callable[[int], PaidRecord],
-    request_id: str,
+    delivered: Sequence[DeliveredItem], own: SignedReceipt | None, earlier: Iterable[PaidRecord], request_id: str
 ) -> tuple[SignedReceipt, ...]:
+    """The receipts that paid for what was delivered; every free item must be covered by one of them."""
+    paid = {(item.seq, item.item_key, item.result_sha) for item in delivered if item.status == "billed"}
     receipts = {} if own is None else {own.entry.seq: own}
-    free = [item for item in delivered if item.status != "billed"]
-    records = {seq: record_of_seq(seq) for seq in dict.fromkeys(item.seq for item in free)}
-    paid = {(seq, item.item_key, item.result_sha) for seq, record in records.items() for item in record.items}
-    for item in free:
+    for record in earlier:
+        seq = record.receipt.entry.seq
+        if seq in receipts:
+            raise failed_check(f"it shows two receipts for entry {seq}", request_id)
+        receipts[seq] = record.receipt
+        paid |= {(seq, item.item_key, item.result_sha) for item in record.items}
+    for item in delivered:
         if (item.seq, item.item_key, item.result_sha) not in paid:
-            raise failed_check(f"entry {item.seq} did not pay for item {item.item_key[:12]}", request_id)
-    return tuple((receipts | {seq: record.receipt for seq, record in records.items()}).values())
+            raise failed_check(f"no receipt shows that entry {item.seq} paid for item {item.item_key[:12]}", request_id)
+    used = {item.seq for item in delivered}
+    return tuple(receipt for seq, receipt in receipts.items() if seq in used)

@@ -11,28 +11,26 @@ from urllib.parse import quote
 
 import httpx
 
-from vl2v_client.api.checks import Order, check_answer, check_record, failed_check
+from vl2v_client.api.checks import Order, check_answer, failed_check
 from vl2v_client.api.connection import DEFAULT_TIMEOUT, Connection
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.problems import AllItemsFailed
 from vl2v_client.api.responses import (
     Account,
     Message,
-    PaidRecord,
     PublishedKeys,
     StatementPage,
     account_of,
     keys_of,
     page_of,
     parse,
-    record_of,
     teacher_of,
 )
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.core.deliveries import Delivery, FailedItem
 from vl2v_client.core.errors import VendorError
 from vl2v_client.core.values import TeacherModel
-from vl2v_contract.wire.billing import PublicKeys, RequestRecord, Statement, Summary
+from vl2v_contract.wire.billing import PublicKeys, Statement, Summary
 from vl2v_contract.wire.catalogue import ModelCard, ModelList
 from vl2v_contract.wire.embeddings import (
     EmbeddingsResponse,
@@ -43,7 +41,6 @@ from vl2v_contract.wire.embeddings import (
 )
 
 STATEMENT_PAGE_ENTRIES = 500
-_RECORDS_KEPT = 256
 
 
 class VendorClient:
@@ -82,7 +79,6 @@ class VendorClient:
         )
         self._lock = threading.Lock()
         self._keyring: Keyring | None = None
-        self._records: dict[int, PaidRecord] = {}
 
     def __enter__(self) -> VendorClient:
         return self
@@ -96,6 +92,11 @@ class VendorClient:
     def url(self) -> str:
         """The vendor's base URL."""
         return self._connection.url
+
+    @property
+    def exposes_key(self) -> bool:
+        """Whether the API key travels unencrypted beyond this machine."""
+        return self._connection.exposes_key
 
     @property
     def keyring(self) -> Keyring | None:
@@ -189,13 +190,13 @@ class VendorClient:
         """The account's chain from `after_seq` on, page by page, as the vendor tells it; nothing is checked.
 
         Raises:
-            VendorError: a page that does not go forward, which would never end.
+            VendorError: a page that holds nothing, or does not go forward, or goes on beyond the signed head: no end.
         """
         next_after: int | None = after_seq
         while next_after is not None:
             page = self._statement_page(next_after, STATEMENT_PAGE_ENTRIES)
             yield page
-            if page.next_after_seq is not None and page.next_after_seq <= next_after:
+            if page.next_after_seq is not None and not (page.rows and next_after < page.next_after_seq < page.head_seq):
                 raise VendorError(f"the vendor's statement does not go on after entry {next_after}; ask the vendor")
             next_after = page.next_after_seq
 
@@ -221,31 +222,12 @@ class VendorClient:
             return _all_failed(order, refusal)
         try:
             answer = parse(response, EmbeddingsResponse, self.url)
-            if answer.receipt is not None and answer.receipt.key_id not in keyring:
+            if any(key_id not in keyring for key_id in _signing_keys(answer)):
                 keyring = self.trusted_keys(_pinned_by(keyring))
-            return check_answer(order, answer, keyring, self._paid_record)
+            return check_answer(order, answer, keyring)
         except VendorError as error:
             error.was_refused = False  # the request was answered: what it charged stays charged
             raise
-
-    def _paid_record(self, seq: int) -> PaidRecord:
-        with self._lock:
-            known = self._records.get(seq)
-        if known is not None:
-            return known
-        page = self._statement_page(seq - 1, 1)
-        if not page.rows:
-            raise failed_check(f"it names entry {seq}, which the statement does not have", None)
-        record = record_of(self._get(f"/v1/billing/requests/{page.rows[0].entry.request_id}", RequestRecord))
-        keyring = self._trusted()
-        if record.receipt.key_id not in keyring:
-            keyring = self.trusted_keys(_pinned_by(keyring))
-        check_record(record, keyring, seq)
-        with self._lock:
-            if len(self._records) >= _RECORDS_KEPT:
-                self._records.clear()
-            self._records[seq] = record
-        return record
 
     def _statement_page(self, after_seq: int, limit: int) -> StatementPage:
         query = {"after_seq": after_seq, "limit": limit}
@@ -265,6 +247,13 @@ def _unpinned(_ledger_id: str) -> None:
 def _pinned_by(keyring: Keyring) -> Callable[[str], str | None]:
     """A key rotation must leave the first key as it is."""
     return lambda _ledger_id: keyring.first
+
+
+def _signing_keys(answer: EmbeddingsResponse) -> set[str]:
+    """Ids of the keys that signed an answer's receipts and notes."""
+    receipts = [paid.receipt for paid in answer.paid_by] + ([answer.receipt] if answer.receipt is not None else [])
+    notes = {item.recompute.note.key_id for item in answer.data if item.recompute is not None}
+    return notes | {receipt.key_id for receipt in receipts}
 
 
 def _all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import threading
 import time
@@ -59,6 +60,11 @@ class Connection:
         self._http = httpx.Client(
             base_url=self.url, headers=_headers(api_key), transport=transport, timeout=timeout, follow_redirects=False
         )
+
+    @property
+    def exposes_key(self) -> bool:
+        """Whether the API key travels unencrypted beyond this machine."""
+        return headers.AUTHORIZATION in self._http.headers and not _is_private(httpx.URL(self.url))
 
     def close(self) -> None:
         """Close the sockets."""
@@ -142,6 +148,16 @@ def _checked_url(url: str) -> str:
     if not is_usable:
         raise UsageError(f"the vendor URL {url!r} must look like http://host:port or https://host")
     return url.rstrip("/")
+
+
+def _is_private(url: httpx.URL) -> bool:
+    """Whether nobody on the way can read what is sent: it is encrypted, or does not leave this machine."""
+    if url.scheme == "https" or url.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return False
 
 
 def _headers(api_key: str | None) -> dict[str, str]:

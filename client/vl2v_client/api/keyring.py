@@ -77,6 +77,11 @@ def _check_succession(ledger_id: str, keys: Sequence[PublishedKey]) -> None:
     for key in keys:
         if _key_id(key.public_key) != key.key_id:
             raise VendorChanged(f"vendor {ledger_id} publishes signing key {key.key_id}, which is not a valid key")
+    if (keys[0].predecessor_id, keys[0].predecessor_signature) != (None, None):
+        raise VendorChanged(
+            f"vendor {ledger_id} publishes signing key {keys[0].key_id} as its first, but not the predecessor that it "
+            "names; ask the vendor for the whole line of keys"
+        )
     for older, newer in itertools.pairwise(keys):
         vouched = newer.predecessor_id == older.key_id and newer.predecessor_signature is not None
         if not vouched or not verify(

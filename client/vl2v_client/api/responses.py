@@ -25,7 +25,12 @@ Message = TypeVar("Message", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The bill at a glance, as the vendor tells it."""
+    """The bill at a glance, as the vendor tells it.
+
+    Attributes:
+        units: charged less refunded.
+        head_seq: of the entry that it was computed at.
+    """
 
     ledger_id: str
     account_id: str
@@ -34,7 +39,10 @@ class Account:
     limit_units: int
     used_units: int
     remaining_units: int
+    units: int
     amount_micro: int
+    head_seq: int
+    head_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,11 @@ class StatementPage:
     head: Mapping[str, JSONValue]
     head_signature: str
     next_after_seq: int | None
+
+    @property
+    def head_seq(self) -> int:
+        """The last entry of the chain, by the signed head."""
+        return int(str(self.head["seq"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +141,10 @@ def account_of(summary: Summary) -> Account:
         summary.limit_units,
         summary.used_units,
         summary.remaining_units,
+        summary.total.units,
         summary.total.amount_micro,
+        summary.head_seq,
+        summary.head_hash,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from vl2v_client.cache.contents import ContentMemo
 from vl2v_client.cache.database import Database
 from vl2v_client.cache.purchases import PurchaseLedger
 from vl2v_client.cache.records import PurchaseRecords
+from vl2v_client.cache.turns import turn
 from vl2v_client.cache.vendors import VendorBook
 from vl2v_client.core.deliveries import HalfVector
 
@@ -75,6 +77,14 @@ class EmbeddingCache:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def turn(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Keep other purchases on this file away while the block runs; `waiting` is told if one has to end first.
+
+        Raises:
+            CacheError: on entry, if the lock file beside the cache cannot be made or locked.
+        """
+        return turn(self.path, waiting)
 
     @property
     def item_secret(self) -> bytes:

@@ -11,6 +11,7 @@ import typer
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
+from vl2v_client.cli.bars import STDERR
 from vl2v_client.core.errors import UsageError
 
 DEFAULT_VENDOR_URL = "http://127.0.0.1:8000"
@@ -40,8 +41,16 @@ def open_cache(path: Path | None) -> EmbeddingCache:
 
 
 def open_vendor(url: str, api_key: str | None) -> VendorClient:
-    """The vendor at `url`."""
-    return VendorClient(url, api_key)
+    """The vendor at `url`; the user is told if the API key could be read on the way there."""
+    vendor = VendorClient(url, api_key)
+    if vendor.exposes_key:
+        STDERR.print(
+            f"warning: the API key travels unencrypted to {vendor.url}, where anybody on the way can read it and spend "
+            "with it; use the vendor's https:// address, or a tunnel to this machine",
+            markup=False,
+            soft_wrap=True,
+        )
+    return vendor
 
 
 def to_micro(amount: str | None) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
-from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorError, VendorUnavailable
+from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import format_micro
 from vl2v_client.planning.batches import Batch, cut_batches, intents_of, render_pngs, texts_of
@@ -133,7 +133,7 @@ class Buyer:
                 self._cache.purchases.release(keys)
             raise
         self._remember_keys()
-        self._cache.purchases.store(delivery)
+        keep(delivery, self._cache, self._teacher.ledger_id)
         return delivery
 
     def _remember_keys(self) -> None:
@@ -174,6 +174,25 @@ class Buyer:
         units = self._report.billed_units
         if units >= _RATE_WORTH_KEEPING_UNITS and seconds > 0:
             self._cache.vendors.remember_rate(self._teacher.ledger_id, units / seconds)
+
+
+def keep(delivery: Delivery, cache: EmbeddingCache, ledger_id: str) -> None:
+    """Store a delivery; what it shows of earlier charges, whose answers were lost, is held to the prices agreed to.
+
+    Raises:
+        VendorChanged: something was paid at a price that was never agreed to; the receipt is kept, as the proof.
+        CacheError: the delivery cannot be stored.
+    """
+    cache.purchases.store(delivery)
+    earlier = [receipt.entry for receipt in delivery.receipts if receipt is not delivery.billed]
+    agreed = cache.records.agreed_prices(ledger_id) if earlier else set()
+    for entry in earlier:
+        if (entry.price_id, entry.unit_price_micro, entry.currency) not in agreed:
+            paid = format_micro(entry.unit_price_micro, entry.currency)
+            raise VendorChanged(
+                f"the vendor has charged {paid} for each query of request {entry.request_id}, a price that was never "
+                "agreed to; nothing more was bought. The receipt is kept: run `vl2v-client audit` and ask the vendor"
+            )
 
 
 def cut_short(report: PurchaseReport, wanted_units: int, why: str) -> BudgetExhausted:

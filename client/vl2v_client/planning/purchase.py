@@ -6,7 +6,7 @@ nothing, one after it leaves items `sent`, and the next purchase asks the vendor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vl2v_client.api.client import VendorClient
@@ -14,7 +14,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import DataError, NotAuthorized, VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
-from vl2v_client.planning.buyer import Buyer, FailedQuery, PurchaseReport, cut_short
+from vl2v_client.planning.buyer import Buyer, FailedQuery, PurchaseReport, cut_short, keep
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.vendor import trust_vendor
 
@@ -39,8 +39,11 @@ def buy(
     skip_failed: bool = False,
     workers: int = DEFAULT_WORKERS,
     progress: Progress = silent,
+    notify: Callable[[str], None] | None = None,
 ) -> PurchaseReport:
     """Buy what a plan misses. Nothing is sent if nothing is missing and nothing is outstanding.
+
+    Purchases on one cache take turns, whichever process or thread they run in.
 
     Args:
         plan: from `make_plan`; the vendor is held to its model and prices.
@@ -51,6 +54,7 @@ def buy(
         skip_failed: report queries that the vendor could not answer instead of raising.
         workers: requests under way at a time.
         progress: told of delivered queries and money, as phase "buy".
+        notify: told, in a sentence, that another purchase on this cache has to end first.
 
     Raises:
         BudgetExhausted: a cap or the budget cannot hold the plan; with `allow_partial`, after all that fits is bought.
@@ -60,20 +64,22 @@ def buy(
         CacheError: the cache cannot be written.
     """
     report = PurchaseReport(plan.currency)
-    if cache.purchases.outstanding(plan.teacher.ledger_id) or cache.missing(item.cache_key for item in plan.missing):
-        _check_account(plan.teacher.ledger_id, client, cache)
-    settle_outstanding(client, cache, plan.teacher, report)
-    here = set(cache.missing(item.cache_key for item in plan.missing))
-    wanted = replace(plan, missing=tuple(item for item in plan.missing if item.cache_key in here))
-    if not wanted.missing:
+    ledger_id = plan.teacher.ledger_id
+    if not (cache.purchases.outstanding(ledger_id) or _still_missing(plan, cache).missing):
         return report
-    _check_teacher(plan.teacher, client, cache)
-    limits = _limits(client, caps or Caps())
-    if not allow_partial:
-        wanted.check_caps(**limits)
-    affordable = wanted.affordable(**limits)
-    if affordable.missing:
-        Buyer(affordable, client, cache, report, progress).run(workers)
+    with cache.turn(lambda: _tell_wait(cache, notify)):
+        _check_account(ledger_id, client, cache)
+        settle_outstanding(client, cache, plan.teacher, report)
+        wanted = _still_missing(plan, cache)
+        if not wanted.missing:
+            return report
+        _check_teacher(plan.teacher, client, cache)
+        limits = _limits(client, caps or Caps())
+        if not allow_partial:
+            wanted.check_caps(**limits)
+        affordable = wanted.affordable(**limits)
+        if affordable.missing:
+            Buyer(affordable, client, cache, report, progress).run(workers)
     if affordable.units < wanted.units:
         raise cut_short(report, wanted.units, str(wanted.excess(**limits)))
     if report.failed and not skip_failed:
@@ -87,6 +93,7 @@ def settle_outstanding(
     """Fetch what earlier purchases sent and never received, free of charge; what was never charged is released.
 
     Raises:
+        VendorChanged: something was paid at a price that was never agreed to.
         VendorError: the vendor cannot be asked, or its answer fails a check.
     """
     outstanding = cache.purchases.outstanding(teacher.ledger_id)
@@ -96,8 +103,19 @@ def settle_outstanding(
     for item_keys in outstanding:
         for start in range(0, len(item_keys), teacher.max_items):
             delivery = client.replay(item_keys[start : start + teacher.max_items])
-            cache.purchases.store(delivery)
+            keep(delivery, cache, teacher.ledger_id)
             report.add(delivery)
+
+
+def _still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
+    """The plan without what has come into the cache since it was made."""
+    lacking = set(cache.missing(item.cache_key for item in plan.missing))
+    return replace(plan, missing=tuple(item for item in plan.missing if item.cache_key in lacking))
+
+
+def _tell_wait(cache: EmbeddingCache, notify: Callable[[str], None] | None) -> None:
+    if notify is not None:
+        notify(f"another purchase is using the cache {cache.path}; waiting for it to end")
 
 
 def _check_account(ledger_id: str, client: VendorClient, cache: EmbeddingCache) -> None:

@@ -100,6 +100,7 @@ def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent)
         skip_failed=buying.skip_failed,
         workers=buying.workers,
         progress=progress,
+        notify=buying.notify,
     )
 
 

@@ -60,7 +60,10 @@ class SignedHead(_Frozen):
 
 
 class Statement(_Frozen):
-    """A page of the account's ledger, in `seq` order without gaps; ask after `next_after_seq` until it is null."""
+    """A page of the account's ledger, in `seq` order and gapless (see `chain.follows`).
+
+    Ask after `next_after_seq` until it is null.
+    """
 
     entries: list[StatementEntry]
     signed_head: SignedHead

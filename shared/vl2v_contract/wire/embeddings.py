@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vl2v_contract.vectors import Dtype
-from vl2v_contract.wire.billing import Receipt
+from vl2v_contract.wire.billing import Receipt, RequestRecord
 from vl2v_contract.wire.errors import ItemError
 
 Encoding = Literal["base64", "float"]
@@ -147,3 +147,7 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage
     budget: BudgetState
     receipt: Receipt | None = Field(description="Null when nothing was billed.")
+    paid_by: list[RequestRecord] = Field(
+        description="The earlier purchases that paid for the free items of this answer, each once, by `seq`: a receipt "
+        "byte for byte as first given, and the items that it covers."
+    )

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from vl2v_vendor.domain.accounts import Budgets
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.ledger import Price, Vector
-from vl2v_vendor.service.audit import SignedReceipt
+from vl2v_vendor.service.audit import RequestRecord, SignedReceipt
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
 
@@ -56,6 +56,7 @@ class EmbedOutcome:
         receipt: None when nothing was billed.
         price: in force; what a new item costs.
         budgets: after the request.
+        paid_by: the earlier purchases that paid for the free items.
     """
 
     model_id: str
@@ -64,6 +65,7 @@ class EmbedOutcome:
     receipt: SignedReceipt | None
     price: Price
     budgets: Budgets
+    paid_by: tuple[RequestRecord, ...] = ()
 
     @property
     def billed_units(self) -> int:
@@ -74,6 +76,12 @@ class EmbedOutcome:
     def free_units(self) -> int:
         """Items delivered without a charge: paid earlier, or twice in one request."""
         return sum(isinstance(item.verdict, Delivered) and item.verdict.status != "billed" for item in self.items)
+
+    @property
+    def earlier_seqs(self) -> list[int]:
+        """The entries before this request's own that paid for its free items, in order."""
+        own = {self.receipt.entry.seq} if self.receipt is not None else set()
+        return sorted({item.verdict.seq for item in self.items if isinstance(item.verdict, Delivered)} - own)
 
     @property
     def failures(self) -> dict[int, ItemFailure]:

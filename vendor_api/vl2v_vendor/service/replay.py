@@ -8,17 +8,19 @@ from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.encoder import Encoder
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.ledger import PaidItem
-from vl2v_vendor.domain.ports import Ledger
+from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.service.naming import check_item_key, is_item_key
 from vl2v_vendor.service.outcomes import EmbedOutcome, ItemOutcome, Verdict
+from vl2v_vendor.service.payments import with_payments
 from vl2v_vendor.service.sale import recall
 
 
 class ReplayService:
     """Delivers what an account has paid for, while it is kept; the model is not asked."""
 
-    def __init__(self, ledger: Ledger, encoder: Encoder) -> None:
+    def __init__(self, ledger: Ledger, signer: Signer, encoder: Encoder) -> None:
         self._ledger = ledger
+        self._signer = signer
         self._encoder = encoder
 
     async def replay(self, caller: ApiKey, item_keys: Sequence[str]) -> EmbedOutcome:
@@ -33,7 +35,7 @@ class ReplayService:
         model_id, dimension = info.id, info.embedding_dim
         if found is not None and found.vector is not None:
             model_id, dimension = found.model_id, len(found.vector)
-        return EmbedOutcome(
+        outcome = EmbedOutcome(
             model_id=model_id,
             embedding_dim=dimension,
             items=tuple(ItemOutcome(key, _verdict(key, paid.get(key), model_id)) for key in item_keys),
@@ -41,6 +43,7 @@ class ReplayService:
             price=await self._ledger.price(info.id, "image"),
             budgets=await self._ledger.budgets(account_id, caller.id),
         )
+        return await with_payments(outcome, account_id, self._ledger, self._signer)
 
 
 def _verdict(item_key: str, item: PaidItem | None, model_id: str) -> Verdict:

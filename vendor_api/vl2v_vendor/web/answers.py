@@ -38,6 +38,7 @@ def render_answer(
         receipt=None
         if outcome.receipt is None
         else billing.Receipt.model_validate(outcome.receipt, from_attributes=True),
+        paid_by=[billing.RequestRecord.model_validate(paid, from_attributes=True) for paid in outcome.paid_by],
     )
 
 
