@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from sqlalchemy import Engine
 
-from vl2v_contract.signatures import SigningKey
+from vl2v_contract.signatures import SigningKey, successor_message
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.adapters.secrets import SecretSigner, StoredKey
 from vl2v_vendor.adapters.sql.accounts import SqlAccounts
@@ -39,6 +39,13 @@ class FakeClock:
 
 def fixed_signer(seed: int = 1) -> SecretSigner:
     return SecretSigner((StoredKey(SigningKey.from_seed(bytes([seed]) * 32), 1, None),))
+
+
+def rotated_signer(seed: int = 1, new_seed: int = 2) -> SecretSigner:
+    """`fixed_signer(seed)` after its key was replaced."""
+    first, second = (SigningKey.from_seed(bytes([number]) * 32) for number in (seed, new_seed))
+    vouched = first.sign(successor_message(second.public_key))
+    return SecretSigner((StoredKey(first, 1, None), StoredKey(second, 2, vouched)))
 
 
 def item_key(name: str) -> str:
@@ -127,6 +134,7 @@ def open_shop(engine: Engine, *, budget_units: int = 10, key_units: int | None =
     accounts = SqlAccounts(engine, signer=signer, clock=clock)
     account = accounts.create_account("acme", budget_units=budget_units)
     key, secret = accounts.create_key(account, scopes=DEFAULT_SCOPES, limit_units=key_units)
+    assert secret is not None, "only a key that was made before has none to show"
     price = accounts.set_price(MODEL, "image", 100, "EUR")
     return Shop(engine, clock, signer, accounts, account, key, secret, price.id)
 

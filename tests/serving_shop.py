@@ -18,31 +18,32 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
+from ledger_shop import FakeClock, fixed_signer
 from memory_ledger import MemoryLedger
 from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
 from vl2v_vendor.adapters.preprocessing import preprocessing_of
+from vl2v_vendor.adapters.sql.accounts import SqlAccounts
+from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.domain.encoder import Encoder, PixelBatch, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed
 from vl2v_vendor.domain.limits import Limits
+from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.embed import EmbedService
 from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.preparation import Preparation
+from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.replay import ReplayService
 from vl2v_vendor.service.services import ReadinessCheck, Services
 from vl2v_vendor.web.app import create_app
 
 T = TypeVar("T")
 
+RECOMPUTES_PER_MINUTE = 6
 PEPPER = b"p" * 32
 LIMITS = Limits(max_items=8, max_item_bytes=200_000, max_request_bytes=1_000_000, max_text_bytes=1000)
-
-
-class FakeClock:
-    def now(self) -> int:
-        return 1_767_225_600_000_000
 
 
 class FakeSigner:
@@ -77,6 +78,7 @@ class Vendor:
     """A vendor with one customer."""
 
     ledger: MemoryLedger
+    clock: FakeClock
     services: Services
     app: FastAPI
     secret: str
@@ -106,6 +108,9 @@ def tell(
         decoder = PillowImageDecoder(
             preprocessing_of(info), max_item_bytes=LIMITS.max_item_bytes, max_pixels=LIMITS.max_pixels
         )
+        audit = Audit(ledger, signer, clock)
+        # The staff's books lie in a database that nobody reaches.
+        accounts = SqlAccounts(open_engine("postgresql://127.0.0.1:1/none"), signer=fixed_signer(), clock=clock)
         with ThreadPoolExecutor(2) as executor:
             services = Services(
                 ledger=ledger,
@@ -114,14 +119,22 @@ def tell(
                 limits=LIMITS,
                 authenticator=Authenticator(ledger, clock),
                 preparation=Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor),
-                embed=EmbedService(ledger=ledger, signer=signer, encoder=model, lanes=lanes, pepper=PEPPER),
-                replay=ReplayService(ledger, model),
-                audit=Audit(ledger, signer, clock),
+                embed=EmbedService(
+                    ledger=ledger,
+                    signer=signer,
+                    encoder=model,
+                    lanes=lanes,
+                    recomputes=RecomputeAllowance(clock, RECOMPUTES_PER_MINUTE),
+                    pepper=PEPPER,
+                ),
+                replay=ReplayService(ledger, signer, model),
+                audit=audit,
+                administration=Administration(accounts, audit, executor, currency="EUR"),
                 readiness=readiness or {"ledger": ledger.ping},
             )
             lanes.start()
             try:
-                return await story(Vendor(ledger, services, create_app(services), ledger.issue_key()))
+                return await story(Vendor(ledger, clock, services, create_app(services), ledger.issue_key()))
             finally:
                 await lanes.close()
 

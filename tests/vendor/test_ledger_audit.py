@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from ledger_shop import Shop, fixed_signer
+from ledger_shop import Shop, fixed_signer, item_key
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message, verify
 from vl2v_contract.wire.billing import Receipt
 from vl2v_vendor.adapters.secrets import StoredKey, VendorSecrets
@@ -121,3 +121,16 @@ def test_secrets_of_another_database_are_refused(shop: Shop) -> None:
     shop.signer = fixed_signer(seed=2)
     with pytest.raises(WrongSecrets):
         shop.run(lambda ledger: ledger.ping())
+
+
+def test_entries_are_found_by_their_numbers_with_their_items(shop: Shop) -> None:
+    async def story(ledger: SqlLedger) -> None:
+        for names in (("a", "b"), ("c",), ("d", "e")):
+            await ledger.charge(shop.order(*names))
+        everything = await ledger.entries(shop.account.id, after_seq=0, limit=100)
+        assert await ledger.find_entries(shop.account.id, [4, 2]) == [everything[1], everything[3]]
+        assert [item.item_key for item in everything[3].items] == [item_key("d"), item_key("e")]
+        assert await ledger.find_entries(shop.account.id, [9]) == []
+        assert await ledger.find_entries("acct_of_another", [2]) == []
+
+    shop.run(story)

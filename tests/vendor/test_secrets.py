@@ -53,8 +53,9 @@ def test_two_starts_at_once_agree_on_one_file(path: Path) -> None:
 
 
 def test_signing_is_deterministic(path: Path) -> None:
-    head: dict[str, int | str] = {"seq": 1, "ledger_id": "x"}
-    signature = load_or_create_secrets(path).signer().sign_head(head)
+    signer = load_or_create_secrets(path).signer()
+    head: dict[str, int | str] = {"seq": 1, "ledger_id": "x", "key_id": signer.key_id}
+    signature = signer.sign_head(head)
     signer = load_or_create_secrets(path).signer()
     assert signer.sign_head(head) == signature
     assert verify(signer.published_keys[-1].public_key, head_message(head), signature)

@@ -113,6 +113,18 @@ def test_replay_is_free() -> None:
     tell(story)
 
 
+def test_a_key_that_may_only_embed_gets_the_receipts_of_what_was_paid_earlier() -> None:
+    async def story(vendor: Vendor) -> None:
+        async with vendor.client(vendor.ledger.issue_key(scopes=frozenset({"embed"}))) as client:
+            bought = answer(await client.post(IMAGES, json=images(RED, keys=[item_key("a")])))
+            replayed = answer(await client.post(REPLAY, json={"item_keys": [item_key("a")]}))
+        assert bought.paid_by == []
+        assert [paid.receipt for paid in replayed.paid_by] == [bought.receipt]
+        assert [item.item_key for item in replayed.paid_by[0].items] == [item_key("a")]
+
+    tell(story)
+
+
 def test_the_idempotency_header_makes_a_retry_free() -> None:
     async def story(vendor: Vendor) -> None:
         async with vendor.client() as client:

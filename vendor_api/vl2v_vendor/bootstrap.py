@@ -12,28 +12,35 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from sqlalchemy import Engine
+
 from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
+from vl2v_vendor.adapters.key_rotation import SigningKeyWatch
 from vl2v_vendor.adapters.lock_file import ServerLock
 from vl2v_vendor.adapters.model_process import ProcessEncoder
 from vl2v_vendor.adapters.open_clip_files import ModelSpec
 from vl2v_vendor.adapters.open_clip_model import OpenClipModel
 from vl2v_vendor.adapters.preprocessing import preprocessing_of
+from vl2v_vendor.adapters.published_heads import HeadsFile, HeadsRecorder, RecordingSigner
 from vl2v_vendor.adapters.secrets import load_or_create_secrets
 from vl2v_vendor.adapters.sql.accounts import SqlAccounts
 from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.adapters.sql.migrations import upgrade
+from vl2v_vendor.adapters.sql.restoration import require_published
 from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo, Tokenizer
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
-from vl2v_vendor.domain.ports import Clock, Ledger, Signer
+from vl2v_vendor.domain.ports import Accounts, Clock, Ledger, Signer
+from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.embed import EmbedService
 from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.preparation import Preparation
+from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.replay import ReplayService
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
@@ -44,6 +51,7 @@ Report: TypeAlias = Callable[[str, str], None]
 TINY_TEACHER = "tiny-teacher"
 
 _SECONDS_PER_DAY = 86_400
+_STAFF_THREADS = 2
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -52,6 +60,7 @@ class _Ports:
     """What was opened, for the use cases to stand on."""
 
     ledger: Ledger
+    accounts: Accounts
     signer: Signer
     clock: Clock
     encoder: Encoder
@@ -80,13 +89,28 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         )
         stack.push_async_callback(ledger.close)
         await ledger.start()
+        await stack.enter_async_context(_running(SigningKeyWatch(settings.secrets_path, secrets, signer, engine)))
+        recorder = await _open_published_heads(HeadsFile(settings.published_heads_path, ledger.ledger_id), engine)
+        stack.push_async_callback(recorder.close)
         report("ledger", engine.url.render_as_string(hide_password=True))
         encoder, tokenizer = await _open_model(settings, stack, report)
         info = encoder.info
         report("model", _describe(info))
         accounts = SqlAccounts(engine, signer=signer, clock=clock)
         report("prices", await asyncio.to_thread(_ensure_prices, accounts, info.id, settings))
-        yield _assemble(settings, stack, _Ports(ledger, signer, clock, encoder, tokenizer, secrets.pepper))
+        recording = RecordingSigner(signer, recorder)
+        yield _assemble(settings, stack, _Ports(ledger, accounts, recording, clock, encoder, tokenizer, secrets.pepper))
+
+
+@asynccontextmanager
+async def _running(watch: SigningKeyWatch) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(watch.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
 
 
 def model_spec(settings: Settings) -> ModelSpec:
@@ -132,6 +156,14 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
     return encoder, tokenizer
 
 
+async def _open_published_heads(file: HeadsFile, engine: Engine) -> HeadsRecorder:
+    """Refuse to serve a ledger that lacks what was signed before, then note what will be."""
+    await asyncio.to_thread(lambda: require_published(engine, file.read()))
+    recorder = HeadsRecorder(file)
+    await recorder.start()
+    return recorder
+
+
 def _ensure_prices(accounts: SqlAccounts, model_id: str, settings: Settings) -> str:
     """Put the model on the price list; a price once set stays, unless the settings name another one."""
     is_named = {"image_price_micro", "text_price_micro", "currency"} & settings.model_fields_set
@@ -150,12 +182,15 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
     """The use cases over opened ports, with the pool and the lanes that they run on."""
     ledger, signer, encoder, limits = ports.ledger, ports.signer, ports.encoder, settings.limits
     executor = stack.enter_context(ThreadPoolExecutor(_count_cores(), thread_name_prefix="decode"))
+    staff = stack.enter_context(ThreadPoolExecutor(_STAFF_THREADS, thread_name_prefix="staff"))
     lanes = EncodingLanes(encoder, max_batch_items=settings.max_batch_items, max_queued_items=settings.max_queued_items)
     lanes.start()
     stack.push_async_callback(lanes.close)
     decoder = PillowImageDecoder(
         preprocessing_of(encoder.info), max_item_bytes=limits.max_item_bytes, max_pixels=limits.max_pixels
     )
+
+    audit = Audit(ledger, signer, ports.clock)
 
     async def check_model() -> None:
         if not encoder.ready:
@@ -168,9 +203,17 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         limits=limits,
         authenticator=Authenticator(ledger, ports.clock),
         preparation=Preparation(decoder, ports.tokenizer, limits, executor),
-        embed=EmbedService(ledger=ledger, signer=signer, encoder=encoder, lanes=lanes, pepper=ports.pepper),
-        replay=ReplayService(ledger, encoder),
-        audit=Audit(ledger, signer, ports.clock),
+        embed=EmbedService(
+            ledger=ledger,
+            signer=signer,
+            encoder=encoder,
+            lanes=lanes,
+            recomputes=RecomputeAllowance(ports.clock, settings.recompute_items_per_minute),
+            pepper=ports.pepper,
+        ),
+        replay=ReplayService(ledger, signer, encoder),
+        audit=audit,
+        administration=Administration(ports.accounts, audit, staff, currency=settings.currency),
         readiness={"model": check_model, "ledger": ledger.ping},
     )
 

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         image_price_micro: micro-units of `currency` per image.
         text_price_micro: micro-units of `currency` per text.
         retention_days: how long paid vectors are kept for free replay.
+        recompute_items_per_minute: how many vectors past their retention an account may have computed again free.
         max_batch_items: items in one batch of the model.
         max_queued_items: items that may wait for the model, per modality.
         shutdown_seconds: how long running requests may take after SIGTERM.
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
     text_price_micro: int = Field(default=10, ge=0)
     currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
     retention_days: int = Field(default=30, ge=0)
+    recompute_items_per_minute: int = Field(default=1000, ge=1)
     max_items: Annotated[int, Field(ge=1)] = Limits.max_items
     max_item_bytes: Annotated[int, Field(ge=1)] = Limits.max_item_bytes
     max_request_bytes: Annotated[int, Field(ge=1)] = Limits.max_request_bytes
@@ -108,6 +110,11 @@ class Settings(BaseSettings):
     def secrets_path(self) -> Path:
         """The secrets file in force."""
         return self.secrets_file or self.data_dir / "vendor-secrets.json"
+
+    @property
+    def published_heads_path(self) -> Path:
+        """What servers have signed, beside the secrets."""
+        return self.secrets_path.with_name("vendor-published-heads.json")
 
     @field_validator("max_queued_items")
     @classmethod

@@ -37,13 +37,16 @@ def main() -> None:
 
 def build_app() -> typer.Typer:
     """The command with all its subcommands."""
-    from vl2v_vendor.cli import accounts, keys, ledger, prices
+    from vl2v_vendor.cli import accounts, keys, ledger, prices, signing_key
+    from vl2v_vendor.cli.log import log
     from vl2v_vendor.cli.serve import serve
 
     app = typer.Typer(name="vl2v-vendor", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_root)
     app.command()(serve)
-    for name, group in (("keys", keys), ("accounts", accounts), ("prices", prices), ("ledger", ledger)):
+    app.command()(log)
+    groups = {"keys": keys, "accounts": accounts, "prices": prices, "ledger": ledger, "signing-key": signing_key}
+    for name, group in groups.items():
         app.add_typer(group.app, name=name)
     return app
 

@@ -125,7 +125,8 @@ class Audit:
         Raises:
             NotFound: the account was billed for no such request.
         """
-        posted = await self._ledger.find_request(account_id, request_id)
+        # No database is asked for what it could not even store.
+        posted = await self._ledger.find_request(account_id, request_id) if request_id.isprintable() else None
         if posted is None:
             raise NotFound(f"request {request_id} billed nothing to this account")
         return RequestRecord(sign_receipt(self._signer, posted), posted.items)

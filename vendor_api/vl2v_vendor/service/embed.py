@@ -17,7 +17,9 @@ from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.naming import Line, check_item_key, name_items
 from vl2v_vendor.service.outcomes import EmbedOutcome, ItemOutcome, SignedRecompute
+from vl2v_vendor.service.payments import with_payments
 from vl2v_vendor.service.preparation import Prepared
+from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.sale import EmbedRequest, Sale
 
 
@@ -29,16 +31,25 @@ class EmbedService:
         signer: signs receipts.
         encoder: the model on sale.
         lanes: its micro-batches.
+        recomputes: what may be computed again free.
         pepper: the vendor's secret behind fingerprints.
     """
 
     def __init__(
-        self, *, ledger: Ledger, signer: Signer, encoder: Encoder, lanes: EncodingLanes, pepper: bytes
+        self,
+        *,
+        ledger: Ledger,
+        signer: Signer,
+        encoder: Encoder,
+        lanes: EncodingLanes,
+        recomputes: RecomputeAllowance,
+        pepper: bytes,
     ) -> None:
         self._ledger = ledger
         self._signer = signer
         self._encoder = encoder
         self._lanes = lanes
+        self._recomputes = recomputes
         self._pepper = pepper
 
     async def embed(self, caller: ApiKey, request: EmbedRequest) -> EmbedOutcome:
@@ -50,12 +61,15 @@ class EmbedService:
         model = self.check_model(request.model)
         price = await self._ledger.price(model.id, request.modality)
         sale = Sale(caller, request, model, self._name(caller, request, model), price)
+        # Read before the paid items: what another request debits in between is then found paid, not missing room.
+        budgets = await self._ledger.budgets(caller.account_id, caller.id)
         sale.replay(await self._ledger.find_paid(caller.account_id, sale.item_keys))
-        sale.admit(await self._ledger.budgets(caller.account_id, caller.id))
+        sale.admit(budgets)
+        self._recomputes.take(caller.account_id, len(sale.expired))
         vectors = await self._encode(sale)
         await self._charge(sale, vectors)
         self._recompute(sale, vectors)
-        return sale.outcome()
+        return await self._show_payments(caller, request, sale.outcome())
 
     def check_model(self, model: str | None) -> ModelInfo:
         """The model on sale, if it is the one asked for.
@@ -124,6 +138,15 @@ class EmbedService:
             raise
         receipt = sign_receipt(self._signer, charge.posted) if charge.posted is not None else None
         sale.post(charge, receipt, vectors)
+
+    async def _show_payments(self, caller: ApiKey, request: EmbedRequest, outcome: EmbedOutcome) -> EmbedOutcome:
+        """The outcome with the receipts of what was paid earlier; it may fail after this request was charged."""
+        try:
+            return await with_payments(outcome, caller.account_id, self._ledger, self._signer)
+        except LedgerUnavailable as error:
+            if outcome.receipt is not None and not request.is_named:
+                raise OutcomeUnknown from error
+            raise
 
     def _recompute(self, sale: Sale, vectors: dict[str, Vector]) -> None:
         """Deliver, free and signed, what was paid earlier and is no longer kept."""

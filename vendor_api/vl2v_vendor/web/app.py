@@ -11,9 +11,9 @@ from vl2v_vendor.web.errors import add_error_handlers
 from vl2v_vendor.web.metrics import Metrics
 from vl2v_vendor.web.middleware import BodyLimit, RequestContext
 from vl2v_vendor.web.openapi import add_openapi
-from vl2v_vendor.web.routes import billing, embeddings, health, models
+from vl2v_vendor.web.routes import admin, admin_keys, billing, embeddings, health, models
 
-ROUTERS: Final = (embeddings.router, models.router, billing.router, health.router)
+ROUTERS: Final = (embeddings.router, models.router, billing.router, admin.router, admin_keys.router, health.router)
 
 
 def create_app(services: Services, *, version: str = "0") -> FastAPI:

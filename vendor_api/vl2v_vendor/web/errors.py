@@ -29,6 +29,7 @@ _REFUSALS: Final[dict[type[VendorError], tuple[int, ErrorCode]]] = {
     errors.Forbidden: (403, ErrorCode.FORBIDDEN),
     errors.BudgetExhausted: (402, ErrorCode.BUDGET_EXHAUSTED),
     errors.PriceChanged: (409, ErrorCode.PRICE_CHANGED),
+    errors.RateLimited: (429, ErrorCode.RATE_LIMITED),
     errors.Overloaded: (503, ErrorCode.OVERLOADED),
     errors.ModelUnavailable: (503, ErrorCode.MODEL_UNAVAILABLE),
     errors.LedgerUnavailable: (503, ErrorCode.LEDGER_UNAVAILABLE),

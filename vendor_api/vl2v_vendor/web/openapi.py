@@ -9,14 +9,26 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from vl2v_contract.wire.admin import NewAccount, NewKey, NewPrice, NewRefund, NewTopUp
 from vl2v_contract.wire.embeddings import ImagesRequest, ReplayRequest, RequestOptions, TextsRequest
 from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.headers import PROBLEM_JSON
 
-SALE_STATUSES: Final = (401, 402, 403, 404, 409, 413, 415, 422, 503)
+SALE_STATUSES: Final = (401, 402, 403, 404, 409, 413, 415, 422, 429, 503)
 """Everything but 200 and 500 that can become of a sale."""
 
-_MESSAGES: Final[tuple[type[BaseModel], ...]] = (ImagesRequest, RequestOptions, TextsRequest, ReplayRequest, Problem)
+_MESSAGES: Final[tuple[type[BaseModel], ...]] = (
+    ImagesRequest,
+    RequestOptions,
+    TextsRequest,
+    ReplayRequest,
+    NewAccount,
+    NewTopUp,
+    NewRefund,
+    NewKey,
+    NewPrice,
+    Problem,
+)
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 
 

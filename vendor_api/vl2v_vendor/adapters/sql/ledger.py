@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vl2v_contract.identity import Modality
 from vl2v_vendor.adapters.sql import reading
 from vl2v_vendor.adapters.sql.charging import ChargeTransaction
+from vl2v_vendor.adapters.sql.drift import read_drift_units
 from vl2v_vendor.adapters.sql.engine import database_now, is_postgresql, writing
 from vl2v_vendor.adapters.sql.publication import publish_keys, read_ledger_id
 from vl2v_vendor.adapters.sql.statements import ChargeStatements, Cursor
@@ -29,6 +30,7 @@ from vl2v_vendor.domain.ports import AccountTotals, Clock, LedgerHead, Published
 _T = TypeVar("_T")
 
 _READER_THREADS = 4
+_AUDIT_THREADS = 2
 _AUDIT_DEADLINE_SECONDS = 60.0
 _MICRO = 1_000_000
 
@@ -51,6 +53,8 @@ class SqlLedger:
         self._statements = ChargeStatements.compile(engine.dialect)
         self._writer = GroupWriter(engine, self._begin_charging)
         self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="ledger-reader")
+        # Statements take long: they wait for each other, and never keep a sale waiting.
+        self._auditors = ThreadPoolExecutor(_AUDIT_THREADS, thread_name_prefix="ledger-auditor")
         self._ledger_id: str | None = None
 
     async def start(self) -> None:
@@ -67,6 +71,7 @@ class SqlLedger:
         """Write what is queued and end the threads."""
         await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._auditors.shutdown)
 
     @property
     def ledger_id(self) -> str:
@@ -103,10 +108,11 @@ class SqlLedger:
 
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
         """Entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
-        return await self._read(
-            lambda connection: reading.read_entries(connection, account_id, after_seq, limit),
-            deadline_seconds=_AUDIT_DEADLINE_SECONDS,
-        )
+        return await self._audit(lambda connection: reading.read_entries(connection, account_id, after_seq, limit))
+
+    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+        """The entries of these numbers in order, with their items."""
+        return await self._read(lambda connection: reading.read_listed_entries(connection, account_id, seqs))
 
     async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
         """The entry that a request made."""
@@ -114,10 +120,11 @@ class SqlLedger:
 
     async def totals(self, account_id: str) -> AccountTotals:
         """Totals over the account's ledger rows."""
-        return await self._read(
-            lambda connection: reading.read_totals(connection, account_id),
-            deadline_seconds=_AUDIT_DEADLINE_SECONDS,
-        )
+        return await self._audit(lambda connection: reading.read_totals(connection, account_id))
+
+    async def drift_units(self) -> int:
+        """Units used in the budgets, less those of charged items that were not refunded; see `drift`."""
+        return await self._audit(read_drift_units)
 
     async def published_keys(self) -> list[PublishedKey]:
         """Public signing keys, oldest first."""
@@ -153,11 +160,16 @@ class SqlLedger:
     def _now(self, connection: Connection) -> int:
         return database_now(connection, self._clock)
 
-    async def _read(self, query: Callable[[Connection], _T], *, deadline_seconds: float = DEADLINE_SECONDS) -> _T:
-        loop = asyncio.get_running_loop()
+    async def _read(self, query: Callable[[Connection], _T]) -> _T:
+        return await self._within(DEADLINE_SECONDS, self._readers, query)
+
+    async def _audit(self, query: Callable[[Connection], _T]) -> _T:
+        return await self._within(_AUDIT_DEADLINE_SECONDS, self._auditors, query)
+
+    async def _within(self, seconds: float, pool: ThreadPoolExecutor, query: Callable[[Connection], _T]) -> _T:
         try:
-            async with asyncio.timeout(deadline_seconds):
-                return await loop.run_in_executor(self._readers, self._run, query)
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(pool, self._run, query)
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
 

@@ -9,13 +9,13 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, case, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, func, select
 
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import Modality
 from vl2v_vendor.adapters.sql.engine import is_postgresql
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, KEY_COLUMNS, to_entry, to_key, to_paid_item, to_price
-from vl2v_vendor.adapters.sql.statements import key_list, paid_items, price_in_force
+from vl2v_vendor.adapters.sql.statements import listed, paid_items, price_in_force
 from vl2v_vendor.adapters.sql.tables import accounts, api_keys, budgets, charge_items, ledger, signing_keys
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.errors import NotFound, UnknownModel
@@ -48,7 +48,7 @@ def read_key_by_secret(connection: Connection, secret_sha256: str) -> ApiKey | N
 def read_paid(connection: Connection, account_id: str, item_keys: Sequence[str], now: int) -> dict[str, PaidItem]:
     """Those of the keys that the account paid for."""
     backend = connection.dialect.name
-    parameters = {"account_id": account_id, "item_keys": key_list(item_keys, backend), "now": now}
+    parameters = {"account_id": account_id, "item_keys": listed(item_keys, backend), "now": now}
     rows = connection.execute(paid_items(backend), parameters)
     return {item.item_key: item for item in map(to_paid_item, rows)}
 
@@ -95,6 +95,14 @@ def read_entries(connection: Connection, account_id: str, after_seq: int, limit:
     return _with_items(connection, account_id, connection.execute(query).all())
 
 
+def read_listed_entries(connection: Connection, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+    """The entries of these numbers in order, with their items."""
+    query = (
+        select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id, ledger.c.seq.in_(seqs)).order_by(ledger.c.seq)
+    )
+    return _with_items(connection, account_id, connection.execute(query).all(), charge_items.c.seq.in_(seqs))
+
+
 def read_request(connection: Connection, account_id: str, request_id: str) -> PostedEntry | None:
     """The entry that a request made."""
     query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id, ledger.c.request_id == request_id)
@@ -132,16 +140,18 @@ def read_published_keys(connection: Connection) -> list[PublishedKey]:
     return [PublishedKey(*row) for row in connection.execute(query)]
 
 
-def _with_items(connection: Connection, account_id: str, rows: Sequence[Row[Any]]) -> list[PostedEntry]:
+def _with_items(
+    connection: Connection, account_id: str, rows: Sequence[Row[Any]], among: ColumnElement[bool] | None = None
+) -> list[PostedEntry]:
+    """Entries by seq with their items; `among` selects the items unless the entries are all that lie between."""
     if not rows:
         return []
     entries = [to_entry(row) for row in rows]
+    if among is None:
+        among = charge_items.c.seq.between(entries[0][0].seq, entries[-1][0].seq)
     query = (
         select(charge_items.c.seq, charge_items.c.item_key, charge_items.c.result_sha, charge_items.c.units)
-        .where(
-            charge_items.c.account_id == account_id,
-            charge_items.c.seq.between(entries[0][0].seq, entries[-1][0].seq),
-        )
+        .where(charge_items.c.account_id == account_id, among)
         .order_by(charge_items.c.seq, charge_items.c.idx)
     )
     items = {

@@ -30,7 +30,15 @@ IMAGES_PATH = "/v1/embeddings/images"
 TEXTS_PATH = "/v1/embeddings/texts"
 REPLAY_PATH = "/v1/embeddings/replay"
 
-IdempotencyKey = Annotated[str | None, Header(alias=headers.IDEMPOTENCY_KEY)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=headers.IDEMPOTENCY_KEY,
+        description="A name for the request, 1 to 255 characters: repeated under it, nothing is billed or done twice. "
+        "It names the items that have no `item_key`; another content under the same name is that item's own "
+        "`item_key_mismatch`, billed nothing. With neither, every request is a new purchase.",
+    ),
+]
 
 router = APIRouter(tags=["embeddings"])
 
