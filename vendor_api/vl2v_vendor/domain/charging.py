@@ -69,7 +69,8 @@ class AccountCharges:
         self.postings: list[Posting] = []
         self._keys = keys
         self._prices = prices
-        self._paid = dict(paid)
+        self._paid = paid
+        self._sold: dict[str, tuple[NewItem, ChargeOrder, int]] = {}
         self._ledger_id = ledger_id
         self._signing_key_id = signing_key_id
         self._now = now
@@ -84,9 +85,10 @@ class AccountCharges:
         """
         self._check_key(order)
         price = self._confirm_price(order)
-        paid = tuple(self._paid[item.item_key] for item in order.items if item.item_key in self._paid)
+        known = {item.item_key: found for item in order.items if (found := self._find(item.item_key)) is not None}
+        paid = tuple(known.values())
         budgets = Budgets(self.account.budget, self.account.key_budgets.get(order.api_key_id))
-        wanted = unpaid_items(order.items, self._paid)
+        wanted = unpaid_items(order.items, known)
         admitted = admit(wanted, budgets, allow_partial=order.allow_partial, any_paid=bool(paid))
         refused = tuple(item.item_key for item in wanted[len(admitted) :])
         if not admitted:
@@ -94,6 +96,11 @@ class AccountCharges:
         posted = self._compose_entry(order, price, admitted)
         self.postings.append(Posting(posted, admitted))
         return Charge(posted, paid, refused, self._advance(order, posted, admitted))
+
+    def _find(self, item_key: str) -> PaidItem | None:
+        """The item, if it was paid for before, or by an order before this one."""
+        sold = self._sold.get(item_key)
+        return self._paid.get(item_key) if sold is None else _as_paid(*sold)
 
     def _check_key(self, order: ChargeOrder) -> None:
         key = self._keys.get(order.api_key_id)
@@ -161,7 +168,7 @@ class AccountCharges:
             key_budget = replace(key_budget, used_units=key_budget.used_units + entry.units)
             account.key_budgets[order.api_key_id] = key_budget
         for item in admitted:
-            self._paid[item.item_key] = _as_paid(item, order, entry.seq)
+            self._sold[item.item_key] = (item, order, entry.seq)
         return Budgets(account.budget, key_budget)
 
 

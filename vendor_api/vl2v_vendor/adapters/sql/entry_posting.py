@@ -13,7 +13,7 @@ from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import RESTORE_MARGIN, EntryKind, LedgerEntry
 from vl2v_vendor.adapters.sql.publication import ensure_published, read_ledger_id
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, entry_row, to_entry
-from vl2v_vendor.adapters.sql.statements import listed, lock_budgets
+from vl2v_vendor.adapters.sql.statements import listed, lock_budgets, take_turn
 from vl2v_vendor.adapters.sql.tables import budgets, ledger
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ports import Signer
@@ -137,6 +137,8 @@ class _LockedAccount:
 
 def _lock(connection: Connection, account_id: str, api_key_id: str | None) -> _LockedAccount:
     backend = connection.dialect.name
+    if backend == "postgresql":
+        connection.execute(take_turn(), {"account_id": account_id})
     api_key_ids = listed([] if api_key_id is None else [api_key_id], backend)
     rows = connection.execute(lock_budgets(backend), {"account_id": account_id, "api_key_ids": api_key_ids}).all()
     if not rows:

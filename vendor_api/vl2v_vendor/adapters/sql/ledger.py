@@ -18,9 +18,10 @@ from vl2v_contract.identity import Modality
 from vl2v_vendor.adapters.sql import reading
 from vl2v_vendor.adapters.sql.charging import ChargeTransaction
 from vl2v_vendor.adapters.sql.drift import read_drift_units
+from vl2v_vendor.adapters.sql.driver import Driver
 from vl2v_vendor.adapters.sql.engine import database_now, is_postgresql, writing
 from vl2v_vendor.adapters.sql.publication import publish_keys, read_ledger_id
-from vl2v_vendor.adapters.sql.statements import ChargeStatements, Cursor
+from vl2v_vendor.adapters.sql.statements import ChargeStatements
 from vl2v_vendor.adapters.sql.writer import DEADLINE_SECONDS, GroupWriter
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.errors import LedgerUnavailable
@@ -142,14 +143,14 @@ class SqlLedger:
         except SQLAlchemyError as error:
             raise _unavailable(error) from error
 
-    def _begin_charging(self, connection: Connection, cursor: Cursor) -> ChargeTransaction:
+    def _begin_charging(self, connection: Connection, driver: Driver) -> ChargeTransaction:
         """The steps of a charge for a transaction that has begun; refuses a read-only database at once."""
         if is_postgresql(connection):
             read_only = connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one()
             if read_only == "on":
                 raise LedgerUnavailable("the database is read-only")
         return ChargeTransaction(
-            cursor,
+            driver,
             self._statements,
             ledger_id=self.ledger_id,
             signing_key_id=self._signer.key_id,

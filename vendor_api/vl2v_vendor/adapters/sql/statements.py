@@ -1,115 +1,37 @@
 """The statements of a charge, written once and compiled once per database to plain text with named parameters.
 
-The writer hands them to the driver's own cursor: SQLAlchemy's execution layer would take longer over each than SQLite
-does.
+The writer hands them to the driver itself: SQLAlchemy's execution layer would take longer over each than SQLite does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
-    Integer,
-    LargeBinary,
     Select,
-    String,
-    Table,
     Text,
     and_,
     any_,
     bindparam,
     func,
-    insert,
     literal_column,
     or_,
     select,
     true,
     update,
 )
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeEngine
 
+from vl2v_vendor.adapters.sql.driver import RowInsert, compile_text
 from vl2v_vendor.adapters.sql.rows import KEY_COLUMNS, PRICE_COLUMNS
 from vl2v_vendor.adapters.sql.tables import accounts, api_keys, budgets, charge_items, ledger, prices, results
-
-
-class Cursor(Protocol):
-    """What is used of a driver's cursor (PEP 249)."""
-
-    @property
-    def rowcount(self) -> int:
-        """Rows that the last statement changed."""
-
-    def execute(self, statement: str, parameters: Mapping[str, Any] = ..., /) -> Any:
-        """Run a statement."""
-
-    def executemany(self, statement: str, parameters: Sequence[Mapping[str, Any]], /) -> Any:
-        """Run a statement once for each set of parameters."""
-
-    def fetchone(self) -> Any:
-        """The next row or None."""
-
-    def fetchall(self) -> Sequence[Any]:
-        """All rows that are left."""
-
-
-class CopyingCursor(Cursor, Protocol):
-    """What psycopg's cursor has beside it."""
-
-    def copy(self, statement: str, /) -> AbstractContextManager[Any]:
-        """Begin a `COPY`, whose rows are written to what this opens."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowInsert:
-    """Inserting many rows at once; PostgreSQL takes them by binary `COPY`, at a fifth of the cost of an INSERT each.
-
-    Attributes:
-        statement: an INSERT for one row, or a COPY for all.
-        columns: in the table's order.
-        types: PostgreSQL's names of their types; empty for an INSERT.
-    """
-
-    statement: str
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
-
-    @classmethod
-    def into(cls, table: Table, dialect: Dialect) -> RowInsert:
-        """Into all columns of a table."""
-        columns = tuple(column.name for column in table.columns)
-        if dialect.name != "postgresql":
-            return cls(_compile(insert(table), dialect), columns, ())
-        statement = f"COPY {table.name} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
-        return cls(statement, columns, tuple(_COPY_TYPES[type(column.type)] for column in table.columns))
-
-    def run(self, cursor: Cursor, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert rows that name every column."""
-        if not self.types:
-            cursor.executemany(self.statement, rows)
-            return
-        with cast("CopyingCursor", cursor).copy(self.statement) as copy:
-            copy.set_types(self.types)
-            for row in rows:
-                copy.write_row([row[name] for name in self.columns])
-
-
-_COPY_TYPES: dict[type[TypeEngine[Any]], str] = {
-    BigInteger: "int8",
-    Integer: "int4",
-    LargeBinary: "bytea",
-    String: "text",
-    Text: "text",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +40,13 @@ class ChargeStatements:
 
     Attributes:
         probe: a write that changes nothing; None where the database says itself whether it can be written.
+        take_turn: queues for an account in order of arrival; None where writers queue for the whole database.
         lose_patience: shortens the wait for locks in this transaction; None where a writer holds the whole database.
     """
 
     backend: str
     probe: str | None
+    take_turn: str | None
     lose_patience: str | None
     lock_budgets: str
     read_keys: str
@@ -140,17 +64,29 @@ class ChargeStatements:
         return cls(
             backend=dialect.name,
             probe=None if dialect.name == "postgresql" else "PRAGMA user_version = 0",
+            take_turn=compile_text(take_turn(), dialect) if dialect.name == "postgresql" else None,
             lose_patience="SET LOCAL lock_timeout = '50ms'" if dialect.name == "postgresql" else None,
-            lock_budgets=_compile(lock_budgets(dialect.name), dialect),
-            read_keys=_compile(_read_keys(dialect.name), dialect),
-            price_in_force=_compile(price_in_force(), dialect),
-            paid_items=_compile(paid_items(dialect.name), dialect),
-            debit_account=_compile(_debit_account(), dialect),
-            debit_key=_compile(_debit_key(), dialect),
+            lock_budgets=compile_text(lock_budgets(dialect.name), dialect),
+            read_keys=compile_text(_read_keys(dialect.name), dialect),
+            price_in_force=compile_text(price_in_force(), dialect),
+            paid_items=compile_text(paid_items(dialect.name), dialect),
+            debit_account=compile_text(_debit_account(), dialect),
+            debit_key=compile_text(_debit_key(), dialect),
             insert_entries=RowInsert.into(ledger, dialect),
             insert_items=RowInsert.into(charge_items, dialect),
             insert_results=RowInsert.into(results, dialect),
         )
+
+
+def take_turn() -> Select[Any]:
+    """Queue for an account on PostgreSQL until the transaction ends.
+
+    Advisory locks are granted in order of arrival. Row locks are not: whoever asks at the moment of a commit overtakes
+    those who wait, and the waits of a busy account grow a long tail.
+    """
+    return select(
+        func.pg_advisory_xact_lock(func.hashtextextended(bindparam("account_id", type_=Text), literal_column("0")))
+    )
 
 
 def lock_budgets(backend: str) -> Select[Any]:
@@ -277,9 +213,3 @@ def _debit_key() -> Executable:
         )
         .values(used_units=bindparam("used_units", type_=BigInteger))
     )
-
-
-def _compile(statement: Any, dialect: Dialect) -> str:
-    # The driver's usual `?` would tie each statement to the order of its parameters.
-    by_name = sqlite.dialect(paramstyle="named") if dialect.name == "sqlite" else dialect
-    return str(statement.compile(dialect=by_name))

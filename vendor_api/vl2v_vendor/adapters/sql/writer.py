@@ -19,8 +19,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_vendor.adapters.sql.charging import ChargeTransaction
+from vl2v_vendor.adapters.sql.driver import Driver
 from vl2v_vendor.adapters.sql.engine import writing
-from vl2v_vendor.adapters.sql.statements import Cursor
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 
@@ -34,7 +34,7 @@ the client within 2 s."""
 _CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
 _NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
 
-BeginCharging = Callable[[Connection, Cursor], ChargeTransaction]
+BeginCharging = Callable[[Connection, Driver], ChargeTransaction]
 
 _log = logging.getLogger(__name__)
 
@@ -159,8 +159,8 @@ class GroupWriter:
         """Write the group in one transaction, account by account."""
         connection = self._connect()
         with connection.begin():
-            cursor: Cursor = connection.connection.cursor()
-            transaction = self._begin_charging(connection, cursor)
+            driver = Driver(connection)
+            transaction = self._begin_charging(connection, driver)
             outcomes: list[_Outcome] = []
             for _, waiters in groupby(group, key=lambda waiter: waiter.account_id):
                 orders = [waiter.order for waiter in waiters]
@@ -168,11 +168,11 @@ class GroupWriter:
                 if len(named) < len(orders):
                     transaction.probe()
                 outcomes += [None] * (len(orders) - len(named))
-                outcomes += self._charge(cursor, transaction, named)
+                outcomes += self._charge(driver, transaction, named)
             return outcomes
 
     def _charge(
-        self, cursor: Cursor, transaction: ChargeTransaction, orders: list[ChargeOrder]
+        self, driver: Driver, transaction: ChargeTransaction, orders: list[ChargeOrder]
     ) -> Sequence[Charge | Exception]:
         """Charge the orders of one account inside a savepoint.
 
@@ -181,22 +181,22 @@ class GroupWriter:
         """
         if not orders:
             return []
-        cursor.execute("SAVEPOINT charge")
+        driver.execute("SAVEPOINT charge")
         try:
             outcomes = transaction.charge(orders)
         except Exception as error:
-            cursor.execute("ROLLBACK TO SAVEPOINT charge")
+            driver.execute("ROLLBACK TO SAVEPOINT charge")
             failure = error
         else:
-            cursor.execute("RELEASE SAVEPOINT charge")
+            driver.execute("RELEASE SAVEPOINT charge")
             return outcomes
-        cursor.execute("RELEASE SAVEPOINT charge")
+        driver.execute("RELEASE SAVEPOINT charge")
         if isinstance(failure, self._driver.OperationalError):
             transaction.lose_patience()
             return [self._explain(order, failure) for order in orders]
         if len(orders) == 1:
             return [self._explain(order, failure) for order in orders]
-        return [outcome for order in orders for outcome in self._charge(cursor, transaction, [order])]
+        return [outcome for order in orders for outcome in self._charge(driver, transaction, [order])]
 
     def _explain(self, order: ChargeOrder, failure: Exception) -> Exception:
         """What the caller is told, each in an exception of its own: a shared one would mix up their tracebacks."""
