@@ -31,6 +31,14 @@ def local_vendor(home: Path, *, account: str, budget: int, options: Sequence[str
 
     The account is made with `budget` queries unless `home` knows it already. The vendor's log is `home/vendor.log`.
     """
+    with vendor_process(home, options) as (environment, _process):
+        environment["VL2V_API_KEY"] = _api_key(home / "api-key", environment, account, budget)
+        yield environment
+
+
+@contextmanager
+def vendor_process(home: Path, options: Sequence[str] = ()) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
+    """The same without an account: the environment lacks an API key; also yields the vendor's process."""
     home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     inherited = {name: value for name, value in os.environ.items() if name not in _PRODUCTION}
@@ -44,8 +52,7 @@ def local_vendor(home: Path, *, account: str, budget: int, options: Sequence[str
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
     try:
         _wait_until_ready(environment["VL2V_VENDOR_URL"], process, home / "vendor.log")
-        environment["VL2V_API_KEY"] = _api_key(home / "api-key", environment, account, budget)
-        yield environment
+        yield environment, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)

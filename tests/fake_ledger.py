@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
-from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
+from vl2v_contract.chain import GENESIS_HASH, RESTORE_MARGIN, ChargedItem, LedgerEntry, items_hash
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message
 
 LEDGER_ID = "fake-ledger"
@@ -33,6 +34,7 @@ class FakeLedger:
         self.keys = [SigningKey.from_seed(b"\1" * 32)]
         self.api_key_id = "key_client"
         self.posted: list[Posted] = []
+        self._requests = count(1)
         self.limit_units = self.used_units = 0
         self.clock = 1_767_225_600_000_000
         self.history: Callable[[list[Posted]], list[Posted]] = lambda posted: posted
@@ -50,8 +52,8 @@ class FakeLedger:
         self.used_units += {"charge": units, "refund": -units}.get(kind, 0)
         self.clock += 1000
         fields: Body = {
-            "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "seq": len(self.posted) + 1, "kind": kind,
-            "request_id": f"req_{len(self.posted) + 1}", "api_key_id": self.api_key_id if kind == "charge" else None,
+            "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "seq": self.posted[-1].entry.seq + 1 if self.posted else 1, "kind": kind,
+            "request_id": f"req_{next(self._requests)}", "api_key_id": self.api_key_id if kind == "charge" else None,
             "endpoint": f"/v1/embeddings/{modality}s" if modality else None, "modality": modality,
             "model_id": self.model_id if modality else None, "weights_sha": self.weights_sha if modality else None,
             "precision": "fp32" if modality else None, "preprocessing_id": "fake-v1" if modality else None,
@@ -64,6 +66,26 @@ class FakeLedger:
         posted = Posted(LedgerEntry(**{**fields, **over}), tuple(items))
         self.posted.append(posted)
         return posted
+
+    def refund(self, seq: int, units: int) -> Posted:
+        """Give units of a charge back: the entry repeats what the charge says of key, model and price."""
+        charge = next(row.entry for row in self.posted if row.entry.seq == seq)
+        names = ("api_key_id", "endpoint", "modality", "model_id", "weights_sha", "precision", "preprocessing_id")
+        repeated = {name: getattr(charge, name) for name in (*names, "price_id", "unit_price_micro")}
+        return self.post("refund", units, amount_micro=units * charge.unit_price_micro, ref_seq=seq, **repeated)
+
+    def lose_entries(self, after_seq: int, *, up_to_seq: int | None = None) -> list[Posted]:
+        """Go back to a backup that ends at `after_seq`, and say so; returns the entries that are lost.
+
+        `up_to_seq` is the last number that the vendor knows it gave out.
+        """
+        lost = [row for row in self.posted if row.entry.seq > after_seq]
+        self.posted = [row for row in self.posted if row.entry.seq <= after_seq]
+        end = self.posted[-1].entry
+        self.used_units, self.limit_units = end.used_units, end.limit_units
+        known = up_to_seq or lost[-1].entry.seq
+        self.post("restored", 0, ref_seq=known, seq=known + 1 + RESTORE_MARGIN, note="lost head")
+        return lost
 
     def rotate_key(self) -> None:
         self.keys.append(SigningKey.from_seed(bytes([len(self.keys) + 1]) * 32))
@@ -90,19 +112,23 @@ class FakeLedger:
         return rows
 
     def summary(self) -> Body:
-        amount = sum(posted.entry.amount_micro for posted in self.posted)
+        history = self.history(list(self.posted))
+        signs = {"charge": 1, "refund": -1}
+        units = sum(signs.get(row.entry.kind, 0) * row.entry.units for row in history)
+        amount = sum(signs.get(row.entry.kind, 0) * row.entry.amount_micro for row in history)
+        end = history[-1]
         return {
             "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "api_key_id": self.api_key_id,
-            "currency": "EUR", "limit_units": self.limit_units,
-            "used_units": self.used_units, "remaining_units": self.limit_units - self.used_units,
-            "total": {"units": self.used_units, "amount_micro": amount}, "by_day": [], "by_model": [],
-            "by_endpoint": [], "by_key": [], "head_seq": len(self.posted), "head_hash": self.posted[-1].hash,
+            "currency": "EUR", "limit_units": end.entry.limit_units, "used_units": end.entry.used_units,
+            "remaining_units": end.entry.limit_units - end.entry.used_units,
+            "total": {"units": units, "amount_micro": amount}, "by_day": [], "by_model": [],
+            "by_endpoint": [], "by_key": [], "head_seq": end.entry.seq, "head_hash": end.hash,
         }  # fmt: skip
 
     def statement(self, after_seq: int = 0, limit: int = 500) -> Body:
         history = self.history(list(self.posted))
-        rows = history[after_seq : after_seq + limit]
-        end = history[-1]
+        rest = [row for row in history if row.entry.seq > after_seq]
+        rows, end = rest[:limit], history[-1]
         head = {
             "v": 1, "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "seq": end.entry.seq,
             "entry_hash": end.hash, "used_units": end.entry.used_units, "limit_units": end.entry.limit_units,
@@ -113,11 +139,8 @@ class FakeLedger:
             for row in rows
         ]
         signed = {"head": head, "signature": self.keys[-1].sign(head_message(head))}
-        following = after_seq + limit if after_seq + limit < len(history) else None
+        following = rows[-1].entry.seq if len(rest) > limit else None
         return {"entries": entries, "signed_head": signed, "next_after_seq": following}
-
-    def find(self, request_id: str) -> Posted | None:
-        return next((row for row in self.posted if row.entry.request_id == request_id), None)
 
 
 def rechained(history: Sequence[Posted]) -> list[Posted]:

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
+from vl2v_client.api.responses import StatementPage
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.report import CHAIN_DIFFERENCES, AuditReport, Findings
 from vl2v_client.audit.statement import ChainWalk
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cache.vendors import AuditedHead
+from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
 
+SETTLE_SECONDS = 2.0
+_LOOK_AGAIN_SECONDS = 0.05
 _OTHER_MODEL = "unknown_model"
-_REPLAY_ITEMS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    settle_seconds: float
+    progress: Progress
 
 
 def audit_bill(
-    client: VendorClient, cache: EmbeddingCache, *, recover: bool = False, progress: Progress = silent
+    client: VendorClient,
+    cache: EmbeddingCache,
+    *,
+    recover: bool = False,
+    settle_seconds: float = SETTLE_SECONDS,
+    progress: Progress = silent,
 ) -> AuditReport:
     """Verify the account's whole chain and reconcile it with this cache; pin its end if it holds.
 
@@ -27,6 +45,7 @@ def audit_bill(
         client: the vendor, with a key that may read the bill.
         cache: this client's own ledger.
         recover: fetch lost responses by free replay, then audit again.
+        settle_seconds: how long to wait for answers that a purchase, running beside this audit, may be about to store.
         progress: told of entries verified, as phase "audit".
 
     Raises:
@@ -35,9 +54,10 @@ def audit_bill(
     """
     keyring = client.trusted_keys(cache.vendors.first_key)
     cache.vendors.remember_keys(keyring.ledger_id, keyring.keys)
-    report, recovered = _audit_once(client, cache, keyring, recover=recover, progress=progress)
+    options = _Options(settle_seconds, progress)
+    report, recovered = _audit_once(client, cache, keyring, options, recover=recover)
     if recovered:
-        report, _ = _audit_once(client, cache, keyring, recover=False, progress=progress)
+        report, _ = _audit_once(client, cache, keyring, options, recover=False)
         report.recovered_items = recovered
     if not CHAIN_DIFFERENCES & report.findings.counts.keys():
         head = AuditedHead(report.head_seq, report.head_hash)
@@ -46,49 +66,83 @@ def audit_bill(
 
 
 def _audit_once(
-    client: VendorClient, cache: EmbeddingCache, keyring: Keyring, *, recover: bool, progress: Progress
+    client: VendorClient, cache: EmbeddingCache, keyring: Keyring, options: _Options, *, recover: bool
 ) -> tuple[AuditReport, int]:
     findings = Findings()
-    api_key_id = client.summary().api_key_id
-    pages = client.statement_pages()
-    first = last = next(pages)
-    account_id = str(first.head["account_id"])
-    walk = ChainWalk(account_id, keyring, cache.vendors.audited_head(keyring.ledger_id, account_id), findings)
-    with closing(Reconciliation(cache.records, keyring.ledger_id, account_id, api_key_id, findings)) as books:
-        entries = 0
-        for page in chain([first], pages):
-            last = page
-            walk.check_head(page)
-            for row in page.rows:
-                walk.take(row)
-            books.take(page.rows)
-            entries += len(page.rows)
-            progress("audit", entries, max(entries, int(str(page.head["seq"]))))
-        walk.finish(last)
-        books.finish(walk.seq)
-        recovered = sum(_recover(client, cache, keys) for keys in books.lost_items()) if recover else 0
-        report = AuditReport(
-            ledger_id=keyring.ledger_id,
-            account_id=account_id,
-            head_seq=walk.seq,
-            head_hash=walk.entry_hash,
-            limit_units=walk.limit_units,
-            entries=entries,
-            matched_items=books.matched_items,
-            units=walk.units,
-            amount_micro=walk.amount_micro,
-            currency=walk.currency,
-            other_keys=books.other_keys,
-            findings=findings,
+    account = client.summary()
+    if account.ledger_id != keyring.ledger_id:
+        raise VendorChanged(
+            f"the vendor at {client.url} bills for ledger {account.ledger_id} but publishes the keys of "
+            f"{keyring.ledger_id}: nothing can be verified; ask the vendor"
         )
+    pinned = cache.vendors.audited_head(keyring.ledger_id, account.account_id)
+    # Our receipts so far are noted before the statement is made: it must have them all.
+    with (
+        closing(Reconciliation(cache.records, keyring.ledger_id, account, findings)) as books,
+        closing(_read_ahead(client)) as pages,
+    ):
+        first = next(pages)
+        walk = ChainWalk(account, keyring, pinned, first, findings)
+        with closing(walk.amounts):
+            entries = 0
+            for page in chain([first], pages):
+                rows = walk.take(page)
+                books.take(rows)
+                entries += len(rows)
+                options.progress("audit", entries, max(entries, walk.end_seq))
+                if page.head_seq > walk.end_seq <= walk.seq:
+                    break  # the ledger has grown meanwhile
+            walk.finish()
+            if not recover:
+                _await_answers(books, options.settle_seconds)
+            books.finish(walk.seq, walk.restores, 0 if pinned is None else pinned.seq)
+            recovered = sum(_recover(client, cache, keys) for keys in books.lost_items()) if recover else 0
+    amounts = walk.amounts
+    report = AuditReport(
+        ledger_id=keyring.ledger_id,
+        account_id=account.account_id,
+        head_seq=walk.seq,
+        head_hash=walk.entry_hash,
+        limit_units=amounts.limit_units,
+        entries=entries,
+        matched_items=books.matched_items,
+        units=amounts.units,
+        amount_micro=amounts.amount_micro,
+        currency=amounts.currency,
+        other_keys=books.other_keys,
+        lost_by_restore=books.lost_by_restore,
+        findings=findings,
+    )
     return report, recovered
+
+
+def _await_answers(books: Reconciliation, seconds: float) -> None:
+    """Give answers that are on their way the time to arrive: only one that does not is lost."""
+    deadline = time.monotonic() + seconds
+    while next(books.lost_items(), None) is not None and time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def _read_ahead(client: VendorClient) -> Generator[StatementPage, None, None]:
+    """The statement's pages; the next one is fetched while the last one is being verified."""
+    pages = client.statement_pages()
+    with ThreadPoolExecutor(1, thread_name_prefix="statement") as pool:
+        try:
+            coming = pool.submit(next, pages, None)
+            while (page := coming.result()) is not None:
+                coming = pool.submit(next, pages, None)
+                yield page
+        except KeyboardInterrupt:
+            client.cancel()  # or the pool would wait for every attempt that is still to come
+            raise
 
 
 def _recover(client: VendorClient, cache: EmbeddingCache, item_keys: list[str]) -> int:
     """Fetch paid vectors free of charge, each model's apart; returns how many came."""
     recovered = 0
-    for start in range(0, len(item_keys), _REPLAY_ITEMS):
-        asking = item_keys[start : start + _REPLAY_ITEMS]
+    most_items = client.model().max_items
+    for start in range(0, len(item_keys), most_items):
+        asking = item_keys[start : start + most_items]
         while asking:
             delivery = client.replay(asking)
             cache.purchases.store(delivery)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vl2v_client.api.responses import StatementRow
-from vl2v_client.audit.report import Difference, Findings, KeyTotals
-from vl2v_client.cache.records import KeySet, PurchaseRecords
-from vl2v_client.core.deliveries import SignedReceipt
+from vl2v_client.api.responses import Account, StatementRow
+from vl2v_client.audit.notes import KeySet
+from vl2v_client.audit.report import Difference, Findings, KeyTotals, Restore
+from vl2v_client.cache.records import NamedItem, PurchaseRecords
+from vl2v_client.core.errors import VendorError
 
 _NO_KEY = "none"
 """A charge that names no API key is nobody else's, so it has to be explained."""
@@ -27,107 +28,153 @@ class Reconciliation:
     """Takes the statement's pages in order; `finish` names what only the whole statement can show.
 
     Attributes:
-        matched_items: paid here, charged there.
+        matched_items: paid here, charged there, by the same entry.
         other_keys: totals of the account's other API keys.
+        lost_by_restore: paid by entries that the vendor lost, and said so.
     """
 
-    def __init__(
-        self, records: PurchaseRecords, ledger_id: str, account_id: str, api_key_id: str, findings: Findings
-    ) -> None:
+    def __init__(self, records: PurchaseRecords, ledger_id: str, account: Account, findings: Findings) -> None:
         self._records = records
         self._ledger_id = ledger_id
-        self._account_id = account_id
+        self._account_id = account.account_id
         self._findings = findings
-        # Receipts up to here existed before the statement was made, so it must have them.
-        self._last_receipt_seq = records.last_seq(ledger_id, account_id)
+        self._last_receipt_seq = records.last_seq(ledger_id, account.account_id)
         self._agreed_prices = records.agreed_prices(ledger_id)
-        self._own_keys = {api_key_id, *records.api_key_ids(ledger_id, account_id)}
-        self._seen_items = KeySet()
-        self._seen_requests = KeySet()
+        self._own_keys = {account.api_key_id, *records.api_key_ids(ledger_id, account.account_id)}
+        self._matched_entries = KeySet()
+        self._other_requests = KeySet()
+        self._other_items = KeySet()
         self._lost = KeySet()
+        self._paid_elsewhere = KeySet()
         self._unknown: dict[str, _Unknown] = defaultdict(_Unknown)
+        self._unpaid_items = 0
         self.matched_items = 0
         self.other_keys: dict[str, KeyTotals] = {}
+        self.lost_by_restore = KeyTotals()
+        for other in records.accounts_of_key(ledger_id, account.api_key_id) - {account.account_id}:
+            why = f"receipts made with our key {account.api_key_id} name account {other}, the statement another"
+            findings.add(Difference.CHAIN_BREAK, why)
 
     def close(self) -> None:
         """Drop what was noted on disk."""
-        for keys in (self._seen_items, self._seen_requests, self._lost):
+        kept = (self._matched_entries, self._other_requests, self._other_items, self._lost, self._paid_elsewhere)
+        for keys in kept:
             keys.close()
 
     def take(self, rows: Sequence[StatementRow]) -> None:
-        """Reconcile a page."""
-        receipts = self._records.receipts_among(self._ledger_id, self._account_id, [row.entry.seq for row in rows])
-        states = self._records.states(item.item_key for row in rows for item in row.items)
-        self._seen_requests.add(row.entry.request_id for row in rows)
-        for row in rows:
-            receipt = receipts.get(row.entry.seq)
-            if receipt is not None and receipt.entry_hash != row.entry_hash:
-                self._compare(receipt, row)
-            if row.entry.kind == "charge":
-                self._take_items(row, states)
+        """Reconcile a page.
 
-    def finish(self, last_seq: int) -> None:
-        """Name lost responses, unexplained charges and missing charges.
+        Raises:
+            VendorError: an item key that is none, so that nothing can be compared.
+        """
+        seqs = [row.entry.seq for row in rows]
+        receipts = self._records.receipt_hashes(self._ledger_id, self._account_id, seqs)
+        paid = self._records.paid_keys(self._ledger_id, self._account_id, seqs)
+        for row in rows:
+            seq = row.entry.seq
+            is_repeated = False
+            if receipts.get(seq) == row.entry_hash:
+                is_repeated = bool(self._matched_entries.add([_of_seq(seq)]))
+            else:
+                self._other_requests.add([row.entry.request_id.encode()])
+                if seq in receipts:
+                    self._compare(row)
+            if row.entry.kind == "charge":
+                self._take_items(row, paid.get(seq, set()), is_repeated=is_repeated)
+
+    def finish(self, last_seq: int, restores: Sequence[Restore], pinned_seq: int) -> None:
+        """Name lost responses, unexplained charges, missing charges and what a restored ledger has lost.
 
         Args:
             last_seq: of the statement's last entry.
+            restores: numbers that the statement skips under the vendor's signature.
+            pinned_seq: how far an earlier audit has read; what it has reported is only totalled. 0 for the first.
         """
+        lost = 0
         for key in (key for chunk in self.lost_items() for key in chunk):
             self._findings.add(Difference.LOST_RESPONSE, "charged, but not paid in this cache", item_key=key)
+            lost += 1
+        self.matched_items += self._unpaid_items - lost
         for api_key_id, unknown in self._unknown.items():
-            if api_key_id not in self._own_keys and api_key_id != _NO_KEY:
+            if api_key_id in self._own_keys or api_key_id == _NO_KEY:
+                self._note_unexplained(api_key_id, unknown)
+            else:
                 self.other_keys[api_key_id] = unknown.totals
-                continue
-            for seq, key in unknown.examples:
-                why = f"charged to our key {api_key_id}, but this cache never named it"
-                self._findings.add(Difference.UNEXPLAINED_CHARGE, why, seq=seq, item_key=key)
-            self._findings.counts[Difference.UNEXPLAINED_CHARGE] += unknown.totals.items - len(unknown.examples)
-        must_have = max(self._last_receipt_seq, last_seq)
-        for receipt in self._records.receipts(self._ledger_id, self._account_id):
-            if receipt.entry.seq <= must_have and receipt.entry.request_id not in self._seen_requests:
-                why = f"the statement has no entry for request {receipt.entry.request_id}, which we hold a receipt for"
-                self._findings.add(Difference.MISSING_CHARGE, why, seq=receipt.entry.seq)
+        self._check_paid_elsewhere()
+        self._check_receipts(last_seq, restores, pinned_seq)
 
     def lost_items(self) -> Iterator[list[str]]:
         """Item keys charged there and, as of now, not paid here, in chunks; a purchase may run meanwhile."""
         for chunk in self._lost.chunks():
-            states = self._records.states(chunk)
-            lost = [key for key in chunk if states.get(key) != "paid"]
+            named = self._records.named_items(chunk)
+            lost = [key.hex() for key in chunk if key not in named or named[key].state != "paid"]
             if lost:
                 yield lost
 
-    def _take_items(self, row: StatementRow, states: dict[str, str]) -> None:
+    def _take_items(self, row: StatementRow, paid: set[bytes], *, is_repeated: bool) -> None:
         entry = row.entry
-        keys = [item.item_key for item in row.items]
-        repeated = self._seen_items.add(keys)
-        for key in repeated:
-            self._findings.add(Difference.DUPLICATE_ITEM, "charged before", seq=entry.seq, item_key=key)
-        known = [key for key in keys if key in states]
-        self.matched_items += sum(states[key] == "paid" for key in known) - sum(key in states for key in repeated)
-        self._lost.add(key for key in known if states[key] != "paid")
-        if known:
+        try:
+            keys = [bytes.fromhex(item.item_key) for item in row.items]
+        except ValueError as error:
+            raise VendorError(f"the vendor's entry {entry.seq} has an item key that is none; ask the vendor") from error
+        distinct = dict.fromkeys(keys)
+        matched = distinct.keys() & paid
+        others = [key for key in distinct if key not in matched]
+        repeated = [key for key, count in Counter(keys).items() if count > 1] if len(distinct) < len(keys) else []
+        repeated += list(matched) if is_repeated else []
+        self.matched_items += 0 if is_repeated else len(matched)
+        if others:
+            repeated += self._other_items.add(others)
+            self._take_others(row, others)
+        elif matched:
             self._take_own(row)
-        api_key_id = entry.api_key_id or _NO_KEY
-        for item in row.items:
-            if item.item_key not in states:
-                unknown = self._unknown[api_key_id]
+        for key in repeated:
+            self._findings.add(Difference.DUPLICATE_ITEM, "charged before", seq=entry.seq, item_key=key.hex())
+
+    def _take_others(self, row: StatementRow, keys: Sequence[bytes]) -> None:
+        """Items that our ledger does not say were paid by this entry."""
+        entry = row.entry
+        named = self._records.named_items(keys)
+        if named or len(keys) < len(row.items):
+            self._take_own(row)
+        unknown = self._unknown[entry.api_key_id or _NO_KEY] if len(named) < len(keys) else _Unknown()
+        for key in keys:
+            item = named.get(key)
+            if item is None:
                 unknown.totals.items += 1
-                unknown.totals.units += item.units
-                unknown.totals.amount_micro += item.units * entry.unit_price_micro
+                unknown.totals.units += 1
+                unknown.totals.amount_micro += entry.unit_price_micro
                 if len(unknown.examples) < 3:
-                    unknown.examples.append((entry.seq, item.item_key))
+                    unknown.examples.append((entry.seq, key.hex()))
+            elif item.state != "paid":
+                self._unpaid_items += not self._lost.add([key])
+                self._check_lost(row, key, item)
+            elif (item.ledger_id, item.account_id) == (self._ledger_id, self._account_id) and item.seq != entry.seq:
+                self._paid_elsewhere.add([key])
 
     def _take_own(self, row: StatementRow) -> None:
         """An entry that charges items of ours: made with our key, so at a price that we agreed to."""
         entry = row.entry
         if entry.api_key_id is not None:
             self._own_keys.add(entry.api_key_id)
-        if (entry.price_id, entry.unit_price_micro, entry.currency) not in self._agreed_prices:
+        price = (entry.price_id, entry.unit_price_micro, entry.currency)
+        if price not in self._agreed_prices:  # perhaps it was agreed to since, by a purchase beside this audit
+            self._agreed_prices = self._records.agreed_prices(self._ledger_id)
+        if price not in self._agreed_prices:
             why = f"price {entry.price_id} at {entry.unit_price_micro} micro-units was never agreed to"
             self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq)
+        elif sum(price_id == entry.price_id for price_id, _, _ in self._agreed_prices) > 1:
+            why = f"the vendor has named two values of price {entry.price_id}, which cannot change"
+            self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq)
 
-    def _compare(self, receipt: SignedReceipt, row: StatementRow) -> None:
-        ours, theirs = receipt.entry, row.entry
+    def _check_lost(self, row: StatementRow, key: bytes, item: NamedItem) -> None:
+        entry = row.entry
+        if (entry.modality, entry.model_id) != (item.modality, item.model_id):
+            why = f"charged as {entry.modality} of {entry.model_id}, asked for as {item.modality} of {item.model_id}"
+            self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq, item_key=key.hex())
+
+    def _compare(self, row: StatementRow) -> None:
+        ours, theirs = self._records.receipt(self._ledger_id, self._account_id, row.entry.seq).entry, row.entry
         if ours.request_id == theirs.request_id:
             if (ours.price_id, ours.unit_price_micro) != (theirs.price_id, theirs.unit_price_micro):
                 why = f"the receipt says {ours.unit_price_micro} micro-units, the statement {theirs.unit_price_micro}"
@@ -135,6 +182,43 @@ class Reconciliation:
             if (ours.units, ours.amount_micro) != (theirs.units, theirs.amount_micro):
                 why = f"the receipt says {ours.units} units, the statement {theirs.units}"
                 self._findings.add(Difference.AMOUNT_MISMATCH, why, seq=theirs.seq)
-        self._findings.add(
-            Difference.HISTORY_REWRITTEN, "we hold a signed receipt for another entry at this place", seq=theirs.seq
-        )
+        why = "we hold a signed receipt for another entry at this place"
+        self._findings.add(Difference.HISTORY_REWRITTEN, why, seq=theirs.seq)
+
+    def _note_unexplained(self, api_key_id: str, unknown: _Unknown) -> None:
+        for seq, key in unknown.examples:
+            why = f"charged to our key {api_key_id}, but this cache never named it"
+            self._findings.add(Difference.UNEXPLAINED_CHARGE, why, seq=seq, item_key=key)
+        self._findings.counts[Difference.UNEXPLAINED_CHARGE] += unknown.totals.items - len(unknown.examples)
+
+    def _check_paid_elsewhere(self) -> None:
+        """Items charged by one entry though another one, which the statement has too, paid for them."""
+        for chunk in self._paid_elsewhere.chunks():
+            for key, item in self._records.named_items(chunk).items():
+                if item.seq is not None and _of_seq(item.seq) in self._matched_entries:
+                    why = f"charged again: entry {item.seq} paid for it"
+                    self._findings.add(Difference.DUPLICATE_ITEM, why, item_key=key.hex())
+
+    def _check_receipts(self, last_seq: int, restores: Sequence[Restore], pinned_seq: int) -> None:
+        must_have = max(self._last_receipt_seq, last_seq)
+        for place in self._records.receipt_places(self._ledger_id, self._account_id):
+            if place.seq > must_have or _of_seq(place.seq) in self._matched_entries:
+                continue
+            restore = next((one for one in restores if place.seq in one), None)
+            if restore is not None:
+                self.lost_by_restore.items += place.units
+                self.lost_by_restore.units += place.units
+                self.lost_by_restore.amount_micro += place.amount_micro
+                if pinned_seq <= restore.last_seq:
+                    why = f"the receipt of request {place.request_id} is of an entry that the vendor lost"
+                    self._findings.add(Difference.LEDGER_RESTORED, why, seq=place.seq)
+            elif place.request_id.encode() not in self._other_requests:
+                why = f"the statement has no entry for request {place.request_id}, which we hold a receipt for"
+                self._findings.add(Difference.MISSING_CHARGE, why, seq=place.seq)
+            elif place.seq > last_seq:  # a number within the statement was compared when it came
+                why = f"request {place.request_id} is shown at another place than its receipt says"
+                self._findings.add(Difference.HISTORY_REWRITTEN, why, seq=place.seq)
+
+
+def _of_seq(seq: int) -> bytes:
+    return seq.to_bytes(8, "big")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -24,10 +24,12 @@ class Difference(StrEnum):
     CHAIN_BREAK = "chain_break"
     BAD_SIGNATURE = "bad_signature"
     HISTORY_REWRITTEN = "history_rewritten"
+    LEDGER_RESTORED = "ledger_restored"
 
 
 REMEDIES = {
-    Difference.LOST_RESPONSE: "charged, but the answer never arrived: fetch it free with `audit --recover`",
+    Difference.LOST_RESPONSE: "charged, but the answer never arrived: fetch it free with `audit --recover`, or by "
+    "the same purchase again if the vendor no longer keeps it",
     Difference.UNEXPLAINED_CHARGE: "charged to this API key for items that this cache never named: give every cache a "
     "key of its own; if it has one, dispute the charge",
     Difference.MISSING_CHARGE: "we hold a signed receipt for an entry that the statement leaves out: show the receipt",
@@ -38,6 +40,8 @@ REMEDIES = {
     Difference.CHAIN_BREAK: "an entry does not hash to what it says or does not follow the one before: it was altered",
     Difference.BAD_SIGNATURE: "not signed by a key that descends from the one trusted first: do not trust it",
     Difference.HISTORY_REWRITTEN: "the chain is not the one audited or receipted before: show the receipts",
+    Difference.LEDGER_RESTORED: "the vendor lost these entries and says so under its signature: you keep the vectors, "
+    "and they are not billed any more",
 }
 
 CHAIN_DIFFERENCES = frozenset(
@@ -54,6 +58,17 @@ CHAIN_DIFFERENCES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """Numbers that the vendor lost or skipped when it went back to a backup, said so under its signature."""
+
+    first_seq: int
+    last_seq: int
+
+    def __contains__(self, seq: int) -> bool:
+        return self.first_seq <= seq <= self.last_seq
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One difference: where, and what exactly."""
 
@@ -65,7 +80,7 @@ class Finding:
 
 @dataclass(slots=True)
 class KeyTotals:
-    """What other API keys of the account bought; verified in the chain, unknown to this cache."""
+    """Items, units and money of one part of the statement."""
 
     items: int = 0
     units: int = 0
@@ -96,6 +111,7 @@ class AuditReport:
         units: charged less refunded, over the whole account.
         amount_micro: likewise, in money.
         other_keys: by API key id.
+        lost_by_restore: paid by entries that the vendor lost and said so; not billed any more, so in no other total.
         recovered_items: lost responses fetched free before the final pass.
     """
 
@@ -110,6 +126,7 @@ class AuditReport:
     amount_micro: int = 0
     currency: str = ""
     other_keys: dict[str, KeyTotals] = field(default_factory=dict)
+    lost_by_restore: KeyTotals = field(default_factory=KeyTotals)
     findings: Findings = field(default_factory=Findings)
     recovered_items: int = 0
 
@@ -139,6 +156,7 @@ class AuditReport:
                 {"api_key_id": key, "items": total.items, "units": total.units, "amount_micro": total.amount_micro}
                 for key, total in sorted(self.other_keys.items())
             ],
+            "lost_by_restore": asdict(self.lost_by_restore),
             "differences": {str(kind): self.findings.counts.get(kind, 0) for kind in Difference},
             "examples": [
                 {"class": str(one.difference), "seq": one.seq, "item_key": one.item_key, "detail": one.detail}

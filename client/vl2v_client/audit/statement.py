@@ -1,94 +1,131 @@
-"""Walking a statement: every entry, every item, every hash and every total is checked; nothing is sampled.
+"""Walking a statement: every entry, every item, every hash and every signature is checked; nothing is sampled.
 
 A verifier that looks at the two ends of a chain can be shown two histories with the same ends, so this one takes no
-short cut.
+short cut. It reads up to the end that the first page's head has signed, so that a ledger that grows meanwhile, or a
+vendor that never stops, cannot keep it busy for ever.
 """
 
 from __future__ import annotations
 
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.api.responses import StatementPage, StatementRow
-from vl2v_client.audit.report import Difference, Findings
+from vl2v_client.api.responses import Account, StatementPage, StatementRow
+from vl2v_client.audit.amounts import AmountCheck
+from vl2v_client.audit.report import Difference, Findings, Restore
 from vl2v_client.cache.vendors import AuditedHead
-from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, items_hash
+from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
+
+SUCCESSION_GRACE_MICRO = 3_600_000_000
+"""How long a key may still sign after its retirement: the time to restart every replica with the new key."""
 
 
 class ChainWalk:
     """The chain as far as it was read. Each difference is noted; the walk goes on from what the vendor showed.
 
     Attributes:
-        seq: of the last entry.
-        entry_hash: recomputed, of the last entry.
-        units: charged less refunded.
-        amount_micro: likewise.
+        end_seq: the last entry that this audit covers.
+        seq: of the last entry taken.
+        entry_hash: recomputed, of the last entry taken.
+        amounts: the sums so far.
+        restores: numbers that the vendor lost and said so under its signature.
 
     Args:
-        account_id: whose chain.
+        account: what the vendor's summary said, just before the statement.
         keyring: the vendor's trusted keys.
         pinned: the end of the chain at the last audit; it must still be on it.
+        first: the statement's first page, whose head says how far to read.
         findings: where differences go.
     """
 
-    def __init__(self, account_id: str, keyring: Keyring, pinned: AuditedHead | None, findings: Findings) -> None:
-        self._account_id = account_id
+    def __init__(
+        self, account: Account, keyring: Keyring, pinned: AuditedHead | None, first: StatementPage, findings: Findings
+    ) -> None:
+        self._account = account
         self._keyring = keyring
+        self._retired_at = {key.key_id: key.retired_at for key in keyring.keys}
         self._pinned = pinned
+        self._head = first.head
         self._findings = findings
-        self._prices: dict[int, tuple[int, str]] = {}
-        self._used_units = 0
         self._created_at = 0
+        self._has_met_pin = pinned is None
+        self._has_met_summary = account.head_seq == 0
+        self.end_seq = first.head_seq
+        self.amounts = AmountCheck(findings)
         self.seq = 0
         self.entry_hash = GENESIS_HASH
-        self.limit_units = 0
-        self.units = 0
-        self.amount_micro = 0
-        self.currency = ""
+        self.restores: list[Restore] = []
 
-    def take(self, row: StatementRow) -> None:
-        """Check the next entry."""
-        entry = row.entry
-        self._check_place(entry)
-        self._check_hashes(row)
-        self._check_amounts(row)
-        self._check_price(entry)
-        self.seq = entry.seq
-        self._created_at = max(self._created_at, entry.created_at)
-        self.currency = entry.currency
+    def take(self, page: StatementPage) -> list[StatementRow]:
+        """Check the next page; returns the rows that this audit covers."""
+        self._check_head(page)
+        # Entries that were made since the first page are left to the next audit.
+        rows = [row for row in page.rows if not self.end_seq < row.entry.seq <= page.head_seq]
+        for row in rows:
+            self._take_row(row)
+        return rows
 
-    def check_head(self, page: StatementPage) -> None:
-        """Check that the page's head is signed, for this account."""
-        told = (page.head.get("ledger_id"), page.head.get("account_id"))
-        if told != (self._keyring.ledger_id, self._account_id):
-            self._note(Difference.CHAIN_BREAK, f"the signed head is for another ledger or account: {told}")
-        if not self._keyring.signed_head(page.head, page.head_signature):
-            self._note(Difference.BAD_SIGNATURE, "the statement's head is not signed by a trusted key")
-
-    def finish(self, page: StatementPage) -> None:
+    def finish(self) -> None:
         """Check that the signed head is the end of the chain that was shown, and that it extends the last audit's."""
-        head = page.head
-        if head.get("seq") != self.seq:
-            self._note(
-                Difference.GAP_IN_SEQ, f"the signed head is entry {head.get('seq')}, the statement ends at {self.seq}"
-            )
+        head = self._head
+        if self.end_seq != self.seq:
+            why = f"the signed head is entry {self.end_seq}, the statement ends at {self.seq}"
+            self._note(Difference.GAP_IN_SEQ, why)
         elif head.get("entry_hash") != self.entry_hash:
             self._note(Difference.CHAIN_BREAK, "the signed head's hash is not that of the last entry")
-        elif (head.get("used_units"), head.get("limit_units")) != (self._used_units, self.limit_units):
+        elif (head.get("used_units"), head.get("limit_units")) != (self.amounts.used_units, self.amounts.limit_units):
             self._note(Difference.AMOUNT_MISMATCH, "the signed head's totals are not those of the last entry")
-        if self._pinned is not None and self.seq < self._pinned.seq:
-            why = f"the chain ends at entry {self.seq}, but was audited up to {self._pinned.seq} before"
+        if self._pinned is not None and not self._has_met_pin:
+            why = f"entry {self._pinned.seq}, up to which the chain was audited before, is not on it any more"
             self._note(Difference.HISTORY_REWRITTEN, why)
+        if not self._has_met_summary:
+            why = f"the summary speaks of entry {self._account.head_seq}, which the statement does not have"
+            self._note(Difference.GAP_IN_SEQ, why)
+
+    def _take_row(self, row: StatementRow) -> None:
+        self._check_place(row.entry)
+        self._check_hashes(row)
+        self.amounts.take(row)
+        self._check_known_places(row.entry)
+        self.seq = row.entry.seq
+        self._created_at = max(self._created_at, row.entry.created_at)
+
+    def _check_head(self, page: StatementPage) -> None:
+        head = page.head
+        told = (head.get("ledger_id"), head.get("account_id"))
+        if told != (self._keyring.ledger_id, self._account.account_id):
+            self._note(Difference.CHAIN_BREAK, f"the signed head is for another ledger or account: {told}")
+        if not self._keyring.signed_head(head, page.head_signature):
+            self._note(Difference.BAD_SIGNATURE, "the statement's head is not signed by a trusted key")
+        elif self._is_retired(str(head["key_id"]), int(str(head["signed_at"]))):
+            why = f"the statement's head was signed by key {head['key_id']} after its successor had taken over"
+            self._note(Difference.BAD_SIGNATURE, why)
+        place = ("seq", "entry_hash", "used_units", "limit_units")
+        here, first = ([each.get(name) for name in place] for each in (head, self._head))
+        if page.head_seq < self.end_seq or (page.head_seq == self.end_seq and here != first):
+            self._note(Difference.HISTORY_REWRITTEN, f"the vendor signed two ends of the chain: {first} and {here}")
 
     def _check_place(self, entry: LedgerEntry) -> None:
-        if entry.seq != self.seq + 1:
+        if not follows(self.seq, entry):
             self._note(Difference.GAP_IN_SEQ, f"entry {entry.seq} comes after entry {self.seq}", entry.seq)
+        elif entry.kind == "restored":
+            self._take_restore(Restore(self.seq + 1, entry.seq - 1))
         if entry.prev_hash != self.entry_hash:
             self._note(Difference.CHAIN_BREAK, "the entry does not name the hash of the one before", entry.seq)
-        if (entry.ledger_id, entry.account_id) != (self._keyring.ledger_id, self._account_id):
+        if (entry.ledger_id, entry.account_id) != (self._keyring.ledger_id, self._account.account_id):
             self._note(Difference.CHAIN_BREAK, "the entry is of another ledger or account", entry.seq)
         if entry.created_at < self._created_at:
             self._note(Difference.CHAIN_BREAK, "the entry is older than the one before", entry.seq)
         if entry.signing_key_id not in self._keyring:
             self._note(Difference.BAD_SIGNATURE, f"signing key {entry.signing_key_id} is not trusted", entry.seq)
+        elif self._is_retired(entry.signing_key_id, entry.created_at):
+            why = f"key {entry.signing_key_id} signed it after its successor had taken over"
+            self._note(Difference.BAD_SIGNATURE, why, entry.seq)
+
+    def _take_restore(self, restore: Restore) -> None:
+        self.restores.append(restore)
+        if self._pinned is not None and self._pinned.seq in restore:
+            self._has_met_pin = True
+            why = f"entries {restore.first_seq} to {restore.last_seq} are lost, and the chain was audited up to "
+            self._note(Difference.LEDGER_RESTORED, f"{why}{self._pinned.seq}", restore.last_seq + 1)
 
     def _check_hashes(self, row: StatementRow) -> None:
         entry = row.entry
@@ -97,32 +134,30 @@ class ChainWalk:
             self._note(Difference.CHAIN_BREAK, "the entry does not hash to what the statement says", entry.seq)
         if entry.items_hash != (items_hash(row.items) if row.items else None):
             self._note(Difference.CHAIN_BREAK, "the items do not hash to what the entry says", entry.seq)
-        if self._pinned is not None and entry.seq == self._pinned.seq and self.entry_hash != self._pinned.entry_hash:
-            self._note(Difference.HISTORY_REWRITTEN, "the entry is not the one that was audited before", entry.seq)
 
-    def _check_amounts(self, row: StatementRow) -> None:
-        entry = row.entry
-        sign = {"charge": 1, "refund": -1, "topup": 0}[entry.kind]
-        self._used_units += sign * entry.units
-        self.limit_units += entry.units if entry.kind == "topup" else 0
-        self.units += sign * entry.units
-        self.amount_micro += sign * entry.amount_micro
-        if entry.kind == "charge" and (entry.units != len(row.items) or any(item.units != 1 for item in row.items)):
-            why = f"{len(row.items)} items were charged {entry.units} units, not one each"
-            self._note(Difference.AMOUNT_MISMATCH, why, entry.seq)
-        if entry.amount_micro != entry.units * entry.unit_price_micro:
-            self._note(Difference.AMOUNT_MISMATCH, "the amount is not units times unit price", entry.seq)
-        if (entry.used_units, entry.limit_units) != (self._used_units, self.limit_units):
-            why = f"used and limit should be {self._used_units} and {self.limit_units}, not "
-            self._note(Difference.AMOUNT_MISMATCH, f"{why}{entry.used_units} and {entry.limit_units}", entry.seq)
-            self._used_units, self.limit_units = entry.used_units, entry.limit_units
+    def _check_known_places(self, entry: LedgerEntry) -> None:
+        if self._pinned is not None and entry.seq == self._pinned.seq:
+            self._has_met_pin = True
+            if self.entry_hash != self._pinned.entry_hash:
+                self._note(Difference.HISTORY_REWRITTEN, "the entry is not the one that was audited before", entry.seq)
+        if entry.seq == self._account.head_seq:
+            self._has_met_summary = True
+            self._check_summary(entry)
 
-    def _check_price(self, entry: LedgerEntry) -> None:
-        if entry.price_id is None:
-            return
-        told = (entry.unit_price_micro, entry.currency)
-        if self._prices.setdefault(entry.price_id, told) != told:
-            self._note(Difference.PRICE_MISMATCH, f"price {entry.price_id} has two values", entry.seq)
+    def _check_summary(self, entry: LedgerEntry) -> None:
+        told = self._account
+        if told.head_hash != self.entry_hash:
+            self._note(Difference.HISTORY_REWRITTEN, "the summary names another entry at this place", entry.seq)
+        budget = (told.used_units, told.limit_units, told.remaining_units)
+        if budget != (entry.used_units, entry.limit_units, entry.limit_units - entry.used_units):
+            self._note(Difference.AMOUNT_MISMATCH, "the summary's budget is not that of the entry", entry.seq)
+        bill = (self.amounts.units, self.amounts.amount_micro, self.amounts.currency)
+        if (told.units, told.amount_micro, told.currency) != bill:
+            self._note(Difference.AMOUNT_MISMATCH, "the summary's totals are not the sums of the entries", entry.seq)
+
+    def _is_retired(self, key_id: str, at: int) -> bool:
+        retired_at = self._retired_at.get(key_id)
+        return retired_at is not None and at > retired_at + SUCCESSION_GRACE_MICRO
 
     def _note(self, difference: Difference, detail: str, seq: int | None = None) -> None:
         self._findings.add(difference, detail, seq=seq)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from vl2v_client.cache.database import CHUNK, Database
-from vl2v_client.cache.faults import naming_faults
 from vl2v_client.core.deliveries import SignedReceipt
 from vl2v_client.core.errors import CacheError
 from vl2v_contract.identity import Modality
@@ -36,6 +34,26 @@ class Paid:
     amount_micro: int
 
 
+class ReceiptPlace(NamedTuple):
+    """Where a receipt belongs in the vendor's chain, and what it paid."""
+
+    seq: int
+    request_id: str
+    units: int
+    amount_micro: int
+
+
+class NamedItem(NamedTuple):
+    """An item that this cache has named; `account_id` and `seq` are of the entry that paid for it."""
+
+    state: str
+    ledger_id: str
+    account_id: str | None
+    seq: int | None
+    modality: str
+    model_id: str
+
+
 class PurchaseRecords:
     """What was bought, over the cache's database. Everything is streamed."""
 
@@ -60,28 +78,52 @@ class PurchaseRecords:
                 return
             after = rows[-1][0]
 
-    def receipts(self, ledger_id: str, account_id: str) -> Iterator[SignedReceipt]:
-        """Every receipt of an account, by seq."""
-        after = 0
-        while chunk := self._receipts(ledger_id, account_id, after + 1, CHUNK):
-            yield from chunk
-            after = chunk[-1].entry.seq
+    def receipt(self, ledger_id: str, account_id: str, seq: int) -> SignedReceipt:
+        """The receipt of an entry; it must be one that `receipt_hashes` has named."""
+        query = "SELECT receipt_json FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq = ?"
+        return self._receipt(self._database.rows(query, (ledger_id, account_id, seq))[0][0])
 
-    def receipts_among(self, ledger_id: str, account_id: str, seqs: Iterable[int]) -> dict[int, SignedReceipt]:
-        """Those receipts that are here, by seq."""
-        query = "SELECT receipt_json FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq IN ({keys})"
-        rows = self._database.rows_of(query, seqs, (ledger_id, account_id))
-        return {receipt.entry.seq: receipt for receipt in (self._receipt(text) for (text,) in rows)}
+    def receipt_hashes(self, ledger_id: str, account_id: str, seqs: Iterable[int]) -> dict[int, str]:
+        """Entry hashes of those receipts that are here, by seq."""
+        query = "SELECT seq, entry_hash FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq IN ({keys})"
+        return dict(self._database.rows_of(query, seqs, (ledger_id, account_id)))
+
+    def receipt_places(self, ledger_id: str, account_id: str) -> Iterator[ReceiptPlace]:
+        """Where each receipt of an account belongs, by seq."""
+        query = (
+            "SELECT seq, request_id, units, amount_micro FROM receipts"
+            " WHERE ledger_id = ? AND account_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+        )
+        after = 0
+        while rows := self._database.rows(query, (ledger_id, account_id, after, CHUNK)):
+            yield from (ReceiptPlace(*row) for row in rows)
+            after = rows[-1][0]
 
     def last_seq(self, ledger_id: str, account_id: str) -> int:
         """The highest seq that a receipt here has; 0 without receipts."""
         query = "SELECT coalesce(max(seq), 0) FROM receipts WHERE ledger_id = ? AND account_id = ?"
         return int(self._database.rows(query, (ledger_id, account_id))[0][0])
 
-    def states(self, item_keys: Iterable[str]) -> dict[str, str]:
-        """`planned`, `sent` or `paid` of those items that this cache has ever named."""
-        query = "SELECT item_key, state FROM intents WHERE item_key IN ({keys})"
-        return {key.hex(): state for key, state in self._database.rows_of(query, map(bytes.fromhex, item_keys))}
+    def paid_keys(self, ledger_id: str, account_id: str, seqs: Iterable[int]) -> dict[int, set[bytes]]:
+        """Keys of the items here that each of those entries paid for, by seq."""
+        query = "SELECT seq, item_key FROM intents WHERE ledger_id = ? AND account_id = ? AND seq IN ({keys})"
+        found: defaultdict[int, set[bytes]] = defaultdict(set)
+        for seq, key in self._database.rows_of(query, seqs, (ledger_id, account_id)):
+            found[seq].add(key)
+        return found
+
+    def named_items(self, item_keys: Iterable[bytes]) -> dict[bytes, NamedItem]:
+        """Those of the items that this cache has ever named."""
+        query = (
+            "SELECT item_key, state, ledger_id, account_id, seq, modality, model_id FROM intents"
+            " WHERE item_key IN ({keys})"
+        )
+        return {key: NamedItem(*row) for key, *row in self._database.rows_of(query, item_keys)}
+
+    def accounts_of_key(self, ledger_id: str, api_key_id: str) -> set[str]:
+        """Accounts that receipts made with an API key name; a key belongs to one account for ever."""
+        query = "SELECT DISTINCT account_id FROM receipts WHERE ledger_id = ? AND api_key_id = ?"
+        return {row[0] for row in self._database.rows(query, (ledger_id, api_key_id))}
 
     def api_key_ids(self, ledger_id: str, account_id: str) -> set[str]:
         """Ids of the API keys that this cache's receipts name."""
@@ -111,12 +153,6 @@ class PurchaseRecords:
         query = "SELECT price_id, unit_price_micro, currency FROM agreed_prices WHERE ledger_id = ?"
         return {(price_id, micro, currency) for price_id, micro, currency in self._database.rows(query, (ledger_id,))}
 
-    def _receipts(self, ledger_id: str, account_id: str, from_seq: int, limit: int) -> list[SignedReceipt]:
-        query = (
-            "SELECT receipt_json FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
-        )
-        return [self._receipt(text) for (text,) in self._database.rows(query, (ledger_id, account_id, from_seq, limit))]
-
     def _receipt(self, text: str) -> SignedReceipt:
         try:
             return SignedReceipt.from_json(text)
@@ -124,43 +160,3 @@ class PurchaseRecords:
             raise CacheError(
                 f"the cache {self._database.path} holds a damaged receipt: restore a copy of it"
             ) from error
-
-
-class KeySet:
-    """A set of short keys that lives on disk, so that an audit of any length needs little memory."""
-
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.gettempdir())
-        with naming_faults(self._folder):
-            self._connection = sqlite3.connect("", isolation_level=None)  # a private file that vanishes with it
-            self._connection.execute("PRAGMA synchronous = OFF")
-            self._connection.execute("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            self._connection.execute("BEGIN")
-
-    def close(self) -> None:
-        """Drop the set."""
-        self._connection.close()
-
-    def add(self, keys: Iterable[str]) -> list[str]:
-        """Add all; returns those that were in the set before, or came twice."""
-        with naming_faults(self._folder):
-            return [key for key in keys if not self._insert(key)]
-
-    def __contains__(self, key: str) -> bool:
-        with naming_faults(self._folder):
-            return self._connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is not None
-
-    def chunks(self, size: int = CHUNK) -> Iterator[list[str]]:
-        """All keys in order, `size` at a time."""
-        chunk = self._after("", size)
-        while chunk:
-            yield chunk
-            chunk = self._after(chunk[-1], size)
-
-    def _after(self, key: str, size: int) -> list[str]:
-        query = "SELECT key FROM keys WHERE key > ? ORDER BY key LIMIT ?"
-        with naming_faults(self._folder):
-            return [row[0] for row in self._connection.execute(query, (key, size))]
-
-    def _insert(self, key: str) -> bool:
-        return self._connection.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key,)).rowcount == 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from vl2v_client.cache.database import Database
 from vl2v_client.core.deliveries import PublishedKey
+from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.values import PriceTag, TeacherModel
 
 
@@ -37,10 +38,21 @@ class VendorBook:
         return tuple(PublishedKey(**record) for record in json.loads(rows[0][0])) if rows else ()
 
     def remember_keys(self, ledger_id: str, keys: Sequence[PublishedKey]) -> None:
-        """Pin the first key, for ever, and keep the whole checked line."""
-        line = json.dumps([asdict(key) for key in keys], separators=(",", ":"))
-        if line == json.dumps([asdict(key) for key in self.keys(ledger_id)], separators=(",", ":")):
+        """Pin the first key, for ever, and keep the whole checked line, which can only grow.
+
+        Raises:
+            VendorChanged: the vendor publishes another successor of a key than it did before.
+        """
+        known = self.keys(ledger_id)
+        for before, now in zip(known, keys, strict=False):
+            if before.public_key != now.public_key:
+                raise VendorChanged(
+                    f"vendor {ledger_id} publishes signing key {now.key_id} where it had published {before.key_id}: "
+                    "one of its lines of keys is false; do not buy until the vendor has explained it"
+                )
+        if tuple(keys) == known or len(keys) < len(known):  # another process has seen a newer key meanwhile
             return
+        line = json.dumps([asdict(key) for key in keys], separators=(",", ":"))
         with self._database.write() as connection:
             connection.execute(
                 "INSERT INTO vendors (ledger_id, first_key, keys_json) VALUES (?, ?, ?)"

@@ -47,7 +47,7 @@ def audit(
     except ClientError as error:
         if as_json:
             typer.echo(json.dumps({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": str(error)}))
-        STDERR.print(f"[bold red]could not verify:[/] {escape(str(error))}", soft_wrap=True)
+        STDERR.print(f"[bold red]could not verify:[/] {_plain(str(error))}", soft_wrap=True)
         raise typer.Exit(EXIT_UNVERIFIED) from error
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -58,13 +58,17 @@ def audit(
 
 def audit_table(report: AuditReport) -> Group:
     """The audit for people: totals, then each difference with its remedy and first examples."""
-    totals = Table("audit", f"account {escape(report.account_id)}", box=None, header_style="bold")
+    totals = Table("audit", f"account {_plain(report.account_id)}", box=None, header_style="bold")
     totals.add_row("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}")
     totals.add_row("billed", f"{report.units:,} queries, {format_micro(report.amount_micro, report.currency or '')}")
     totals.add_row("matched items", f"{report.matched_items:,}")
     for key, other in sorted(report.other_keys.items()):
         money = format_micro(other.amount_micro, report.currency)
-        totals.add_row("other key", f"{escape(key)}: {other.units:,} queries, {money}")
+        totals.add_row("other key", f"{_plain(key)}: {other.units:,} queries, {money}")
+    if report.lost_by_restore.units:
+        lost = report.lost_by_restore
+        money = format_micro(lost.amount_micro, report.currency)
+        totals.add_row("lost by vendor", f"{lost.units:,} queries, {money}: kept here, not billed any more")
     if report.recovered_items:
         totals.add_row("recovered", f"{report.recovered_items:,} paid answers fetched, free")
     if report.is_clean:
@@ -81,5 +85,10 @@ def audit_table(report: AuditReport) -> Group:
             continue
         place = "statement" if one.seq is None else f"entry {one.seq}"
         item = "" if one.item_key is None else f" item {one.item_key[:12]}"
-        examples.add_row(place + item, escape(f"{one.difference}: {one.detail}"))
+        examples.add_row(place + item, _plain(f"{one.difference}: {one.detail}"))
     return Group(totals, differences, examples)
+
+
+def _plain(text: str) -> str:
+    """Words of the vendor's, for a terminal: neither markup nor control characters."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))
