@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= vendor,client,local,test,dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check format test test-isolated demo clean
+.PHONY: help install check format test test-isolated prove-billing demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -40,6 +40,12 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
+
+prove-billing: install ## the proofs of the bill at full length, and its benchmarks: about an hour and a half
+	$(BIN)/python benchmarks/billing_proofs.py
+	$(BIN)/python benchmarks/ledger_throughput.py
+	$(BIN)/python benchmarks/billing_overhead.py
+	$(BIN)/python benchmarks/audit_million.py
 
 demo: install ## the whole road on this machine: vendor, data, plan, distill, evaluate, audit
 	$(BIN)/python benchmarks/demo.py

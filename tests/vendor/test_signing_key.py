@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +31,7 @@ from vl2v_client.planning.purchase import buy
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.vendor import meet_vendor
 from vl2v_contract.signatures import SigningKey, successor_message
-from vl2v_vendor.adapters import secrets
+from vl2v_vendor.adapters import key_rotation, secrets
 from vl2v_vendor.adapters.key_rotation import rotate_and_publish
 from vl2v_vendor.adapters.secrets import (
     SecretsError,
@@ -224,6 +226,32 @@ def test_a_running_server_keeps_its_keys_when_the_file_goes_bad(world: World, tm
         assert world.signer.key_id == key_id
     os.replace(secrets._write_temporary(world.secrets_path, own), world.secrets_path)
     assert not world.watch.check()
+
+
+def test_the_watch_ends_when_the_look_that_is_under_way_has_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would hold a connection of a database that is closed."""
+    looking, ended = threading.Event(), threading.Event()
+
+    def look_slowly() -> bool:
+        looking.set()
+        time.sleep(0.2)
+        ended.set()
+        return False
+
+    monkeypatch.setattr(key_rotation, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(world.watch, "check", look_slowly)
+
+    async def story() -> None:
+        stop = asyncio.Event()
+        running_watch = asyncio.create_task(world.watch.run(stop))
+        await asyncio.to_thread(looking.wait)
+        stop.set()
+        await running_watch
+        assert ended.is_set()
+
+    world.run(story())
 
 
 def test_a_message_is_signed_with_the_key_that_it_names() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from vl2v_vendor.domain.encoder import Encoder
 from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.domain.ports import Ledger
+from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.embed import EmbedService
@@ -36,4 +37,5 @@ class Services:
     embed: EmbedService
     replay: ReplayService
     audit: Audit
+    administration: Administration
     readiness: Mapping[str, ReadinessCheck] = field(default_factory=dict)

@@ -1,0 +1,36 @@
+"""A rotation of the signing key in a process of its own, which kills itself with SIGKILL at a named point."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from vl2v_vendor.adapters import key_rotation, secrets
+from vl2v_vendor.adapters.sql.engine import open_engine
+from vl2v_vendor.adapters.sql.publication import publish_keys
+from vl2v_vendor.domain.ports import Signer
+
+POINTS = ("before the file is replaced", "after the file is replaced", "before the commit")
+
+
+def rotate_and_die(url: str, path: Path, at: str) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    real_publish = publish_keys
+
+    def publish_and_die(connection: Connection, signer: Signer) -> None:
+        real_publish(connection, signer)
+        if len(signer.published_keys) > 1:
+            die()
+
+    if at == POINTS[0]:
+        os.replace = die  # type: ignore[assignment]
+    elif at == POINTS[1]:
+        secrets._sync_folder = die  # type: ignore[assignment]
+    else:
+        key_rotation.publish_keys = publish_and_die  # type: ignore[attr-defined]
+    key_rotation.rotate_and_publish(open_engine(url), path)
