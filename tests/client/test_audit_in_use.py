@@ -122,6 +122,24 @@ def test_a_ledger_that_grows_faster_than_it_is_read_does_not_keep_an_audit_busy(
     assert (report.is_clean, report.head_seq, report.matched_items) == (True, 3, 4)
 
 
+def test_a_key_that_changes_between_the_keys_and_the_statement_raises_no_alarm(
+    vendor: FakeVendor, cache: EmbeddingCache
+) -> None:
+    with connect(vendor) as client:
+        buy(plan_for(vendor, cache, [], TEXTS[:2]), client, cache)
+    rotated = threading.Event()
+
+    def rotate(request: httpx.Request) -> None:
+        if request.url.path == "/v1/billing/statement" and not rotated.is_set():
+            rotated.set()
+            vendor.rotate_key()
+
+    vendor.before = rotate
+    with connect(vendor) as client:
+        assert audit_bill(client, cache).is_clean
+    assert rotated.is_set()
+
+
 def test_an_answer_that_does_not_come_in_time_is_lost(vendor: FakeVendor, cache: EmbeddingCache) -> None:
     lose_answers(vendor, cache, TEXTS[:3])
     with connect(vendor) as client:

@@ -13,7 +13,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.responses import StatementPage
 from vl2v_client.audit.reconcile import Reconciliation
-from vl2v_client.audit.report import CHAIN_DIFFERENCES, AuditReport, Findings
+from vl2v_client.audit.report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings
 from vl2v_client.audit.statement import ChainWalk
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cache.vendors import AuditedHead
@@ -52,17 +52,24 @@ def audit_bill(
         VendorError: the statement or the keys cannot be had; nothing could be verified.
         CacheError: the cache cannot be read.
     """
-    keyring = client.trusted_keys(cache.vendors.first_key)
-    cache.vendors.remember_keys(keyring.ledger_id, keyring.keys)
+    keyring = _trusted_keys(client, cache)
     options = _Options(settle_seconds, progress)
     report, recovered = _audit_once(client, cache, keyring, options, recover=recover)
-    if recovered:
-        report, _ = _audit_once(client, cache, keyring, options, recover=False)
+    # The vendor may have gone over to a new key since its keys were read.
+    renewed = _trusted_keys(client, cache) if report.findings.counts[Difference.BAD_SIGNATURE] else keyring
+    if recovered or renewed.keys != keyring.keys:
+        report, _ = _audit_once(client, cache, renewed, options, recover=False)
         report.recovered_items = recovered
     if not CHAIN_DIFFERENCES & report.findings.counts.keys():
         head = AuditedHead(report.head_seq, report.head_hash)
         cache.vendors.pin_head(report.ledger_id, report.account_id, head)
     return report
+
+
+def _trusted_keys(client: VendorClient, cache: EmbeddingCache) -> Keyring:
+    keyring = client.trusted_keys(cache.vendors.first_key)
+    cache.vendors.remember_keys(keyring.ledger_id, keyring.keys)
+    return keyring
 
 
 def _audit_once(
