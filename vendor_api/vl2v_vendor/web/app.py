@@ -7,6 +7,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.client_watch import ClientWatch
 from vl2v_vendor.web.errors import add_error_handlers
 from vl2v_vendor.web.metrics import Metrics
 from vl2v_vendor.web.middleware import BodyLimit, RequestContext
@@ -37,5 +38,6 @@ def create_app(services: Services, *, version: str = "0") -> FastAPI:
     add_error_handlers(app)
     add_openapi(app)
     app.add_middleware(BodyLimit, max_request_bytes=services.limits.max_request_bytes)
+    app.add_middleware(ClientWatch)
     app.add_middleware(RequestContext, metrics=app.state.metrics)
     return app
