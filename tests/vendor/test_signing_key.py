@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from typer.testing import CliRunner, Result
 
 from billing_world import World, database_maker
@@ -43,9 +43,10 @@ from vl2v_vendor.adapters.secrets import (
     rotate_signing_key,
 )
 from vl2v_vendor.adapters.sql.accounts import SqlAccounts
+from vl2v_vendor.adapters.sql.engine import writing
 from vl2v_vendor.adapters.sql.publication import WrongSecrets
 from vl2v_vendor.adapters.sql.reading import read_published_keys
-from vl2v_vendor.adapters.sql.tables import admin_log
+from vl2v_vendor.adapters.sql.tables import admin_log, budgets
 from vl2v_vendor.cli import build_app
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.settings import Settings
@@ -160,6 +161,17 @@ def test_every_rotation_is_published_in_order_and_logged_once(world: World) -> N
     world.restart()
     assert published_ids(world.engine) == [key.key_id for key in world.signer.published_keys]
     assert published_ids(world.engine)[1:] == made == rotations(world.engine)
+
+
+def test_a_key_is_never_older_than_what_its_predecessor_signed(world: World) -> None:
+    """A ledger whose clock once ran ahead: its entries must not look as if a retired key had signed them."""
+    account = world.accounts.create_account("acme", budget_units=1)
+    ahead = 1_000 * 86_400_000_000 + time.time_ns() // 1000
+    with writing(world.engine).begin() as connection:
+        connection.execute(update(budgets).where(budgets.c.account_id == account.id).values(last_created_at=ahead))
+    world.accounts.top_up(account, 1)
+    key = rotate_and_publish(world.engine, world.secrets_path)
+    assert key.created_at >= ahead
 
 
 def test_a_rotation_that_was_not_published_is_published_at_the_next_start(world: World) -> None:

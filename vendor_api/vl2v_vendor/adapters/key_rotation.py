@@ -11,13 +11,14 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_vendor.adapters.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
 from vl2v_vendor.adapters.sql.engine import writing
 from vl2v_vendor.adapters.sql.publication import ensure_published, publish_keys
 from vl2v_vendor.adapters.sql.reading import read_published_keys
+from vl2v_vendor.adapters.sql.tables import budgets
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ports import PublishedKey
 
@@ -38,7 +39,8 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublishedKey:
     try:
         with writing(engine).begin() as connection:
             publish_keys(connection, load_secrets(path).signer())
-            signer = rotate_signing_key(path).signer()
+            newest = connection.execute(select(func.max(budgets.c.last_created_at))).scalar_one() or 0
+            signer = rotate_signing_key(path, not_before=newest).signer()
             publish_keys(connection, signer)
     except SQLAlchemyError as error:
         raise LedgerUnavailable(

@@ -167,14 +167,18 @@ def load_secrets(path: Path) -> VendorSecrets:
         raise SecretsError(f"{path} is not a secrets file; restore it from a backup, do not delete it") from error
 
 
-def rotate_signing_key(path: Path) -> VendorSecrets:
+def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
     """Add a successor of the current signing key to the file, whole or not at all; nothing is published yet.
+
+    Args:
+        path: the secrets file.
+        not_before: the newest time that the current key has signed, microseconds; this machine's clock may be behind.
 
     Raises:
         SecretsError: the file cannot be used.
     """
     with _locked(path.parent):
-        renewed = load_secrets(path).with_new_key(now=time.time_ns() // 1000)
+        renewed = load_secrets(path).with_new_key(now=max(not_before, time.time_ns() // 1000))
         for left_behind in path.parent.glob(f".{path.name}.*"):  # by a process that was killed here
             left_behind.unlink(missing_ok=True)
         temporary = _write_temporary(path, renewed)
