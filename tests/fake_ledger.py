@@ -52,7 +52,8 @@ class FakeLedger:
         self.used_units += {"charge": units, "refund": -units}.get(kind, 0)
         self.clock += 1000
         fields: Body = {
-            "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "seq": self.posted[-1].entry.seq + 1 if self.posted else 1, "kind": kind,
+            "ledger_id": LEDGER_ID, "account_id": ACCOUNT_ID, "kind": kind,
+            "seq": self.posted[-1].entry.seq + 1 if self.posted else 1,
             "request_id": f"req_{next(self._requests)}", "api_key_id": self.api_key_id if kind == "charge" else None,
             "endpoint": f"/v1/embeddings/{modality}s" if modality else None, "modality": modality,
             "model_id": self.model_id if modality else None, "weights_sha": self.weights_sha if modality else None,
