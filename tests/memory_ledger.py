@@ -10,7 +10,7 @@ from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_ha
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets, Scope
 from vl2v_vendor.domain.errors import BudgetExhausted, PriceChanged, UnknownModel
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, PostedEntry, Price
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, PostedEntry, Price
 from vl2v_vendor.domain.ports import AccountTotals, LedgerHead, PublishedKey
 
 
@@ -50,6 +50,13 @@ class MemoryLedger:
 
     async def find_key(self, secret_sha256: str) -> ApiKey | None:
         return self.keys.get(secret_sha256)
+
+    async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
+        return Offer(
+            await self.price(model_id, modality),
+            await self.find_paid(caller.account_id, item_keys),
+            await self.budgets(caller.account_id, caller.id),
+        )
 
     async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
         return {key: self.paid[key] for key in item_keys if key in self.paid}

@@ -250,7 +250,7 @@ def test_what_is_our_fault_may_be_retried_and_tells_nothing(failure: Exception, 
         async def fail(*arguments: object) -> None:
             raise failure
 
-        vendor.ledger.find_paid = fail  # type: ignore[method-assign, assignment]
+        vendor.ledger.offer = fail  # type: ignore[method-assign, assignment]
         async with vendor.client() as client:
             response = await client.post(IMAGES, json=images(RED))
         found = problem(response, status, code)

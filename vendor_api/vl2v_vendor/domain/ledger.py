@@ -51,6 +51,20 @@ class PaidItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a request is admitted by, as of one moment: the price in force, what is paid, and what may be spent.
+
+    Attributes:
+        paid: those of the request's items that the account has paid for, by item key.
+        budgets: a hint; only the charge itself decides.
+    """
+
+    price: Price
+    paid: dict[str, PaidItem]
+    budgets: Budgets
+
+
+@dataclass(frozen=True, slots=True)
 class NewItem:
     """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged."""
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Budgets, Scope
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, PostedEntry, Price
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, PostedEntry, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,13 @@ class Ledger(Protocol):
 
     async def find_key(self, secret_sha256: str) -> ApiKey | None:
         """The API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
+
+    async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
+        """What a request for these items is admitted by, in one snapshot.
+
+        Raises:
+            UnknownModel: the model has no price for this modality.
+        """
 
     async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
         """Those of the keys that were charged before, by key."""

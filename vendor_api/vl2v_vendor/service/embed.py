@@ -59,12 +59,12 @@ class EmbedService:
             VendorError: the whole request is refused, and nothing is billed.
         """
         model = self.check_model(request.model)
-        price = await self._ledger.price(model.id, request.modality)
-        sale = Sale(caller, request, model, self._name(caller, request, model), price)
-        # Read before the paid items: what another request debits in between is then found paid, not missing room.
-        budgets = await self._ledger.budgets(caller.account_id, caller.id)
-        sale.replay(await self._ledger.find_paid(caller.account_id, sale.item_keys))
-        sale.admit(budgets)
+        lines = self._name(caller, request, model)
+        item_keys = list(dict.fromkeys(line.item_key for line in lines if isinstance(line, Line)))
+        offer = await self._ledger.offer(caller, model.id, request.modality, item_keys)
+        sale = Sale(caller, request, model, lines, offer.price)
+        sale.replay(offer.paid)
+        sale.admit(offer.budgets)
         self._recomputes.take(caller.account_id, len(sale.expired))
         vectors = await self._encode(sale)
         await self._charge(sale, vectors)

@@ -81,11 +81,6 @@ class Sale:
         self._receipt: SignedReceipt | None = None
         self._budgets: Budgets | None = None
 
-    @property
-    def item_keys(self) -> list[str]:
-        """The distinct item keys, in order of first appearance."""
-        return list(self._by_key)
-
     def replay(self, paid: Mapping[str, PaidItem]) -> None:
         """Settle what was paid before; the rest is wanted new, or computed again."""
         for item_key, lines in self._by_key.items():

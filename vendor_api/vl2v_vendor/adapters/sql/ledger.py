@@ -25,7 +25,7 @@ from vl2v_vendor.adapters.sql.statements import ChargeStatements
 from vl2v_vendor.adapters.sql.writer import DEADLINE_SECONDS, GroupWriter
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.errors import LedgerUnavailable
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, PostedEntry, Price
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, PostedEntry, Price
 from vl2v_vendor.domain.ports import AccountTotals, Clock, LedgerHead, PublishedKey, Signer
 
 _T = TypeVar("_T")
@@ -84,6 +84,16 @@ class SqlLedger:
     async def find_key(self, secret_sha256: str) -> ApiKey | None:
         """The API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
         return await self._read(lambda connection: reading.read_key_by_secret(connection, secret_sha256))
+
+    async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
+        """What a request for these items is admitted by, in one snapshot; raises UnknownModel if it has no price."""
+        return await self._read(
+            lambda connection: Offer(
+                price=reading.read_price(connection, model_id, modality),
+                paid=reading.read_paid(connection, caller.account_id, item_keys, self._now(connection)),
+                budgets=reading.read_budgets(connection, caller.account_id, caller.id),
+            )
+        )
 
     async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
         """Those of the keys that were charged before, by key."""
