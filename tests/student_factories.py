@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.methods import erm, vl2v_adip
 from vl2v_client.student.samples import LabelledViews
 from vl2v_client.student.spec import InputFormat, StudentSpec
-from vl2v_client.student.stages import TrainingConfig, erm, vl2v_adip
+from vl2v_client.student.stages import TrainingConfig
 from vl2v_client.teacher.classifier import unit_rows
 from vl2v_client.teacher.targets import ImageTargets
 
@@ -53,7 +54,7 @@ def teacher_targets(views: LabelledViews, seed: int = 1) -> ImageTargets:
     """Image embeddings near the text of their class."""
     noise = np.random.default_rng(seed).normal(size=(*views.pixels.shape[:2], WIDTH)) * 0.2
     vectors: NDArray[np.float32] = unit_rows(text_matrix()[views.labels][:, None] + noise)
-    return ImageTargets(vectors, np.ones(vectors.shape[:2], dtype=np.bool_))
+    return ImageTargets.of_bought(vectors, np.ones(vectors.shape[:2], dtype=np.bool_))
 
 
 def training_data(*, teacher: bool = True) -> TrainingData:

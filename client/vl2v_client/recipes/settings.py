@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
+from vl2v_client.planning.spending import Spending
+from vl2v_client.recipes.presets import DEFAULT_PRESET
 from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.student.spec import TINY, StudentSpec
+from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, asks_about_images, asks_about_texts
+from vl2v_client.student.spec import StudentSpec
 from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig
-
-ERM = "erm"
-BASELINES = (ERM,)
-
-PUBLISHED_TRAINING = TrainingConfig()
-"""The published hyper-parameters, for a student of the usual size."""
-
-TINY_TRAINING = TrainingConfig(
-    align_steps=100,
-    distill_steps=800,
-    align_learning_rate=1e-2,
-    distill_learning_rate=3e-4,
-    batch_size=11,
-    evaluate_every=50,
-)
-"""For the student that ships with the package; chosen on development styles alone, see `docs/data/shapes.md`."""
+from vl2v_client.teacher.imputation import NO_IMPUTATION, check_imputation
 
 ERM_LEARNING_RATE_FACTORS = (1.0, 3.0, 10.0)
 """ERM is trained at the distill stage's learning rate times each of these; source validation chooses."""
@@ -39,18 +27,66 @@ class RunSettings:
         choice: data set, target domain, views, seed.
         student: what is trained.
         training: hyper-parameters.
-        baselines: trained beside VL2V-ADiP on the same views, to compare with.
+        method: of the student that is exported, a key of `student.methods.METHODS`.
+        baselines: other methods, trained beside it on the same views to compare with.
+        preset: where the hyper-parameters come from that nobody named, a key of `recipes.presets.PRESETS`.
+        spending: how many queries it may use, and what chooses them.
+        impute: targets of views that are not bought, a name of `teacher.imputation.IMPUTATIONS`.
+        local: the teacher is on this machine and not a vendor's.
+        tower: its image tower, which white-box methods train; `None` without such a method.
+        online: the local teacher sees fresh views at every step, as published, in place of stored ones.
     """
 
     choice: QueryChoice
     student: StudentSpec
     training: TrainingConfig
+    method: str = VL2V_ADIP
     baselines: tuple[str, ...] = ()
+    preset: str = DEFAULT_PRESET
+    spending: Spending = field(default_factory=Spending)
+    impute: str = NO_IMPUTATION
+    local: bool = False
+    tower: StudentSpec | None = None
+    online: bool = False
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.baselines) - set(BASELINES))
-        if unknown:
-            raise UsageError(f"no baseline {unknown[0]!r}; there is: {', '.join(BASELINES)}")
+        check_imputation(self.impute)
+        for name in self.methods:
+            if name not in METHODS:
+                raise UsageError(f"no method {name!r}; there are: {', '.join(METHODS)}")
+            if METHODS[name](self.training).white_box and self.tower is None:
+                raise UsageError(
+                    f"{name} trains the teacher's own image tower: it needs the teacher's weights here; "
+                    "give a --local-teacher"
+                )
+        if len(set(self.methods)) < len(self.methods):
+            raise UsageError(f"a method is named twice in {', '.join(self.methods)}: name each once")
+        if self.online and not self.local:
+            raise UsageError("--online asks about every view of every step: it needs a --local-teacher, not a vendor")
+        if self.online and self.choice.style_targets != "bought":
+            raise UsageError("--online shows the teacher every styled view: leave --style-targets out")
+        if self.local and (self.spending.select is not None or self.impute != NO_IMPUTATION):
+            raise UsageError("a local teacher answers for free: leave --select and --impute out")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All that are trained, the exported one last."""
+        return (*self.baselines, self.method)
+
+    def student_of(self, name: str) -> StudentSpec:
+        """What a method trains."""
+        white_box = METHODS[name](self.training).white_box
+        return self.tower if white_box and self.tower is not None else self.student
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether any of the methods reads image embeddings; if none does, no image query is needed."""
+        return any(asks_about_images(METHODS[name](self.training), self.training) for name in self.methods)
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether any of the methods reads text embeddings."""
+        return any(asks_about_texts(METHODS[name](self.training)) for name in self.methods)
 
     @property
     def erm_learning_rates(self) -> tuple[float, ...]:
@@ -65,12 +101,20 @@ class RunSettings:
             "data": str(choice.data.resolve()),
             "target_domain": choice.target_domain,
             "views": choice.views,
+            "view_recipe": choice.recipe,
+            "style_targets": choice.style_targets,
             "seed": choice.seed,
+            "spending": self.spending.to_json(),
+            "impute": self.impute,
             "prompt_templates": list(choice.prompts.templates),
-            "student": self.student.to_json(),
+            "preset": self.preset,
+            "method": self.method,
+            "stages": [asdict(stage) for stage in METHODS[self.method](self.training).stages],
+            "student": self.student_of(self.method).to_json(),
+            "online": self.online,
             "training": {name: value for name, value in asdict(self.training).items() if name not in WITHOUT_EFFECT},
             "baselines": list(self.baselines),
-            "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.baselines else [],
+            "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.methods else [],
             "teacher": {
                 "id": teacher.id,
                 "ledger_id": teacher.ledger_id,
@@ -80,9 +124,3 @@ class RunSettings:
                 "image_size": teacher.image_size,
             },
         }
-
-
-def training_for(student_name: str, **overrides: Any) -> TrainingConfig:
-    """The student's own hyper-parameters, with those of `overrides` that are not None in their place."""
-    base = TINY_TRAINING if student_name == TINY else PUBLISHED_TRAINING
-    return replace(base, **{name: value for name, value in overrides.items() if value is not None})

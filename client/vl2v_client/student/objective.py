@@ -6,11 +6,18 @@ Source of the distillation objective: Addepalli et al., CVPR 2024, arXiv 2310.08
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+KD_TEMPERATURE = 4.0
+"""Hinton's T, as usual in the literature of knowledge distillation."""
+
+RISE_RELATIVE_WEIGHT = 10.0
+"""Of the relative distance beside the absolute one, as in RISE's code."""
 
 LossTerms = dict[str, Tensor]
 """Scalars by name; `loss` is always there."""
@@ -26,6 +33,9 @@ class Batch:
         image_targets: `[B, D]` unit, zero where nothing was bought.
         text_targets: `txt_y [B, D]` unit.
         image_weights: `[B]`, the weight `w` of each view's image term; 0 where nothing was bought.
+        text_matrix: `[C, D]` unit, `txt_c` of every class; width 0 if no teacher was asked.
+        logit_scale: of the teacher.
+        logits_of: outputs `[B, ...]` to the student's logits `[B, C]`.
     """
 
     outputs: Tensor
@@ -33,6 +43,9 @@ class Batch:
     image_targets: Tensor
     text_targets: Tensor
     image_weights: Tensor
+    text_matrix: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    logit_scale: float = 1.0
+    logits_of: Callable[[Tensor], Tensor] = lambda outputs: outputs
 
 
 Objective = Callable[[Batch], LossTerms]
@@ -56,13 +69,11 @@ def image_and_text(batch: Batch) -> LossTerms:
     weights = batch.image_weights
     images, texts = image_term(batch.outputs, batch.image_targets), text_term(batch.outputs, batch.text_targets)
     loss = (weights * images + (1 - weights) * texts).mean()
-    mixed = weights[:, None] * batch.image_targets + (1 - weights[:, None]) * batch.text_targets
-    bought = (weights > 0).to(images.dtype)
     return {
         "loss": loss,
-        "image": (bought * images).sum() / bought.sum().clamp(min=1),
+        "image": _mean_where_bought(images, weights),
         "text": texts.mean(),
-        "floor": -mixed.norm(dim=-1).mean(),
+        "floor": -_mixed(batch).norm(dim=-1).mean(),
     }
 
 
@@ -77,5 +88,97 @@ def cross_entropy(batch: Batch) -> LossTerms:
     return {"loss": loss, "floor": torch.zeros_like(loss)}
 
 
-OBJECTIVES: Mapping[str, Objective] = {"image_and_text": image_and_text, "cross_entropy": cross_entropy}
+def soft_targets(batch: Batch) -> LossTerms:
+    """KD: `(1 - a) CE(s, y) + a T^2 KL(softmax(t / T) || softmax(s / T))`, with `a` the image weight of each view.
+
+    `s` are the student's logits and `t = logit_scale * cos(img, txt_c)` the teacher's, which a bias common to all
+    classes would not change. A view that was not bought trains on its label alone. Hinton et al., arXiv 1503.02531.
+    """
+    weights, student = batch.image_weights, batch.logits_of(batch.outputs)
+    teacher = batch.logit_scale * batch.image_targets @ batch.text_matrix.T
+    targets = functional.log_softmax(teacher / KD_TEMPERATURE, dim=-1)
+    predicted = functional.log_softmax(student / KD_TEMPERATURE, dim=-1)
+    soft = functional.kl_div(predicted, targets, reduction="none", log_target=True).sum(dim=-1) * KD_TEMPERATURE**2
+    hard = functional.cross_entropy(student, batch.labels, reduction="none")
+    loss = ((1 - weights) * hard + weights * soft).mean()
+    return {
+        "loss": loss,
+        "soft": _mean_where_bought(soft, weights),
+        "hard": hard.mean(),
+        "floor": torch.zeros_like(loss),
+    }
+
+
+def text_distances(batch: Batch) -> LossTerms:
+    """RISE: `1 - cos(z, txt_y) + 10 MSE(softmax_c cos(z, txt_c), softmax_c cos(txt_y, txt_c))`, averaged.
+
+    The first term is its absolute distance, the second its relative one. RISE's anchors `txt_c` are prompts of each
+    source domain; here they are the class prompts, which every run buys anyway. Huang et al., arXiv 2309.12530.
+    """
+    anchors = batch.text_matrix
+    absolute = 1 + text_term(batch.outputs, batch.text_targets)
+    student = (functional.normalize(batch.outputs, dim=-1) @ anchors.T).softmax(dim=-1)
+    teacher = (batch.text_targets @ anchors.T).softmax(dim=-1)
+    relative = (student - teacher).square().mean(dim=-1)
+    loss = (absolute + RISE_RELATIVE_WEIGHT * relative).mean()
+    return {
+        "loss": loss,
+        "absolute": absolute.mean(),
+        "relative": relative.mean(),
+        "floor": torch.zeros_like(loss),
+    }
+
+
+def feature_mse(batch: Batch) -> LossTerms:
+    """CLIP-KD's feature distillation: `w |z/|z| - img|^2 + (1 - w) |z/|z| - txt_y|^2`, averaged.
+
+    On unit vectors this is `2 + 2 loss` of `image_and_text`: the same descent, twice as steep, which Adam evens out.
+    Yang et al., arXiv 2307.12732.
+    """
+    return _squared_distance(batch, functional.normalize(batch.outputs, dim=-1), 2 - 2 * _mixed(batch).norm(dim=-1))
+
+
+def simkd(batch: Batch) -> LossTerms:
+    """SimKD: `w |z - img|^2 + (1 - w) |z - txt_y|^2`, averaged, on `z` as it is: length counts.
+
+    Chen et al., CVPR 2022, arXiv 2203.14001.
+    """
+    weights, mixed = batch.image_weights, _mixed(batch)
+    lengths = weights * batch.image_targets.square().sum(dim=-1) + (1 - weights) * batch.text_targets.square().sum(-1)
+    return _squared_distance(batch, batch.outputs, lengths - mixed.square().sum(dim=-1))
+
+
+def _squared_distance(batch: Batch, z: Tensor, floors: Tensor) -> LossTerms:
+    weights = batch.image_weights
+    images = (z - batch.image_targets).square().sum(dim=-1)
+    texts = (z - batch.text_targets).square().sum(dim=-1)
+    return {
+        "loss": (weights * images + (1 - weights) * texts).mean(),
+        "image": _mean_where_bought(images, weights),
+        "text": texts.mean(),
+        "floor": floors.mean(),
+    }
+
+
+def _mixed(batch: Batch) -> Tensor:
+    """`m = w img + (1 - w) txt_y`, `[B, D]`."""
+    weights = batch.image_weights[:, None]
+    return weights * batch.image_targets + (1 - weights) * batch.text_targets
+
+
+def _mean_where_bought(values: Tensor, weights: Tensor) -> Tensor:
+    bought = (weights > 0).to(values.dtype)
+    return (bought * values).sum() / bought.sum().clamp(min=1)
+
+
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
+    {
+        "image_and_text": image_and_text,
+        "cross_entropy": cross_entropy,
+        "soft_targets": soft_targets,
+        "text_distances": text_distances,
+        "feature_mse": feature_mse,
+        "simkd": simkd,
+    }
+)
 """By the name that a stage carries."""

@@ -66,3 +66,8 @@ def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredR
     """
     runs = [(rate, train(rate)) for rate in grid]
     return max(runs, key=lambda rated: rated[1].validation.rank)
+
+
+def choose_interpolation(grid: Sequence[float], score_at: Callable[[float], SourceScore]) -> float:
+    """The place between two ends, of those in the grid, that source validation likes best; of equals, the first."""
+    return max(grid, key=lambda share: score_at(share).rank)

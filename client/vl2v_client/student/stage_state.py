@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from vl2v_client.core.errors import RunError
+from vl2v_client.student.averages import ExponentialMovingAverage, IIDMax
 from vl2v_client.student.model import Student
 from vl2v_client.student.selection import SourceScore
 from vl2v_client.student.stages import Stage, TrainingConfig
-from vl2v_client.student.swad import LossValley, Weights
+from vl2v_client.student.swad import LossValley, WeightAverage, Weights
 
 
 @dataclass
@@ -47,8 +48,13 @@ class StageState:
         self.history: list[dict[str, Any]] = []
         self.best = BestWeights()
         self.swad = LossValley(
-            converge=config.converge, tolerance=config.tolerance, tolerance_ratio=config.tolerance_ratio
+            converge=config.converge,
+            tolerance=config.tolerance,
+            tolerance_ratio=config.tolerance_ratio,
+            segments=stage.segments,
         )
+        self.iidmax = IIDMax() if stage.carries == "iidmax" else None
+        self.ema = ExponentialMovingAverage(config.ema_decay) if stage.carries == "ema" else None
         self._student = student
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name.partition(".")[0] in stage.trains)
@@ -62,7 +68,7 @@ class StageState:
     @property
     def is_finished(self) -> bool:
         """All steps are taken, or SWAD's valley is dead, and the last evaluation is done."""
-        return self.evaluated_step == self.step and (self.step == self.stage.steps or self.swad.is_dead)
+        return self.evaluated_step == self.step and self._is_at_its_end
 
     def add_step(self, terms: Mapping[str, Tensor]) -> None:
         """Counts the step that was just taken: its loss terms, and its weights for SWAD."""
@@ -70,23 +76,32 @@ class StageState:
             self._sums[name] = self._sums.get(name, torch.zeros_like(term.detach())) + term.detach()
         self._summed += 1
         self.swad.add_step(self.weights, self.step)
+        if self.ema is not None:
+            self.ema.add_step(self.weights)
         self.step += 1
 
-    def add_evaluation(self, validation: SourceScore) -> dict[str, Any]:
-        """Counts an evaluation: selection, SWAD and a row of metrics, which is returned.
+    def add_evaluation(self, validate: Callable[[], SourceScore]) -> dict[str, Any]:
+        """Makes and counts an evaluation: selection, averages and a row of metrics, which is returned.
+
+        Args:
+            validate: scores the student as it is on source validation.
 
         Raises:
             RunError: the loss is not finite.
         """
+        validation = validate()
         means = {name: float(total) / self._summed for name, total in self._sums.items()}
         if not math.isfinite(means["loss"] + validation.loss):
             raise RunError(
                 f"the loss of stage {self.stage.name!r} is not finite at step {self.step}: "
                 f"lower its learning rate ({self.stage.learning_rate:g})"
             )
-        if validation.rank > self.best.rank:
-            self.best = BestWeights(self.step, validation.rank, copy_weights(self.weights))
+        if self.iidmax is not None:
+            segment = self.swad.segment
+            self.iidmax.add_evaluation(segment, validation.accuracy, lambda weights: self._score(weights, validate))
         self.swad.add_evaluation(validation.loss)
+        if self._counts_for_best(validation):
+            self.best = BestWeights(self.step, validation.rank, copy_weights(self.weights))
         row = {
             "stage": self.stage.name,
             "step": self.step,
@@ -106,7 +121,31 @@ class StageState:
         """The weights that leave the stage, as `stage.carries` says."""
         if self.stage.carries == "best":
             return self.best.weights
-        return self.swad.final().weights if self.stage.carries == "swad" else copy_weights(self.weights)
+        if self.ema is not None:
+            return self.ema.weights
+        return copy_weights(self.weights) if self.stage.carries == "last" else self.average().weights
+
+    def average(self) -> WeightAverage:
+        """SWAD's average so far, by the stage's rule."""
+        return self.swad.final() if self.iidmax is None else self.iidmax.final()
+
+    def _counts_for_best(self, validation: SourceScore) -> bool:
+        if self.step - 1 < self.stage.best_from:
+            return self._is_at_its_end  # a stage too short for `best_from` still leaves something
+        return validation.rank > self.best.rank
+
+    @property
+    def _is_at_its_end(self) -> bool:
+        ends_early = self.swad.is_dead and self.iidmax is None and self.ema is None
+        return ends_early or self.step == self.stage.steps
+
+    def _score(self, weights: Weights, validate: Callable[[], SourceScore]) -> float:
+        """Accuracy on source validation of other weights than the student's own, which it gets back."""
+        own = copy_weights(self.weights)
+        apply_weights(self._student, weights)
+        accuracy = validate().accuracy
+        apply_weights(self._student, own)
+        return accuracy
 
     def release(self) -> None:
         """Puts the carried weights into the student and unfreezes all of it."""
@@ -122,6 +161,8 @@ class StageState:
             "history": self.history,
             "best": vars(self.best),
             "swad": self.swad.state(),
+            "iidmax": None if self.iidmax is None else self.iidmax.state(),
+            "ema": None if self.ema is None else self.ema.state(),
             "weights": {name: value.detach() for name, value in self.weights.items()},
             "optimizer": self.optimizer.state_dict(),
             "sums": self._sums,
@@ -136,6 +177,10 @@ class StageState:
         self.history = saved["history"]
         self.best = BestWeights(**saved["best"])
         self.swad.restore(saved["swad"])
+        if self.iidmax is not None:
+            self.iidmax.restore(saved["iidmax"])
+        if self.ema is not None:
+            self.ema.restore(saved["ema"])
         apply_weights(self._student, saved["weights"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self._sums, self._summed = saved["sums"], saved["summed"]

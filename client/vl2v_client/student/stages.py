@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from vl2v_client.core.errors import UsageError
 
 Part = Literal["backbone", "projection"]
 Head = Literal["text", "linear"]
-Selection = Literal["best", "swad", "last"]
+Selection = Literal["best", "swad", "iidmax", "ema", "last"]
+Segments = Literal["original", "cumulative"]
 
-WITHOUT_EFFECT = ("checkpoint_every", "device")
+WITHOUT_EFFECT = ("checkpoint_every", "device", "workers")
 """Settings of `TrainingConfig` that decide no result, so a resumed run may change them."""
 
 
@@ -28,16 +30,26 @@ class TrainingConfig:
         betas: of Adam.
         weight_decay: of Adam.
         image_weight: `w` of the loss, 0 (text alone) to 1 (image alone).
+        mixup: `a` of `Beta(a, a)`, the share in which each step blends its views and their targets; 0 blends nothing.
         evaluate_every: steps between evaluations on source validation; the segments of SWAD.
         checkpoint_every: steps between checkpoints.
         converge: SWAD's `n_converge`.
         tolerance: SWAD's `n_tolerance`.
         tolerance_ratio: SWAD's.
+        carries: which weights the last stage leaves, as in `Stage`; the align stage leaves its best.
+        ema_decay: of the exponential moving average, once it is warm.
+        interpolate: WiSE-FT, as in `Method`.
+        align_best_from: as `Stage.best_from`, of the first stage.
+        distill_best_from: of the second.
+        align_segments: as `Stage.segments`, of the first stage.
+        distill_segments: of the second.
         evaluation_batch_size: views per forward pass of an evaluation.
         seed: of initial weights and sampling.
         device: `auto` is CUDA where there is one, else the CPU.
         bfloat16: forward passes under autocast.
         channels_last: memory format of images and convolutions.
+        compile: `torch.compile` the steps that train the backbone; where that fails, a warning says so.
+        workers: threads that load the next steps' views; `None` is none on a CPU, a few beside a GPU.
     """
 
     align_steps: int = 5001
@@ -48,24 +60,42 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     image_weight: float = 0.5
+    mixup: float = 0.0
     evaluate_every: int = 200
     checkpoint_every: int = 200
     converge: int = 3
     tolerance: int = 6
     tolerance_ratio: float = 0.3
+    carries: Selection = "swad"
+    ema_decay: float = 0.999
+    interpolate: bool = False
+    align_best_from: int = 0
+    distill_best_from: int = 0
+    align_segments: Segments = "original"
+    distill_segments: Segments = "original"
     evaluation_batch_size: int = 128
     seed: int = 0
     device: str = "auto"
     bfloat16: bool = False
     channels_last: bool = False
+    compile: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.image_weight <= 1:
             raise UsageError(f"image_weight {self.image_weight} is not between 0 and 1")
+        if not 0 <= self.mixup < math.inf:
+            raise UsageError(f"mixup {self.mixup} is negative or not finite: 0 is off, 0.2 is usual")
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(f"ema_decay {self.ema_decay} is not at least 0 and below 1: 0.999 is usual")
+        if self.carries not in get_args(Selection):
+            raise UsageError(f"no weights {self.carries!r} to carry; there are: {', '.join(get_args(Selection))}")
         whole = ("align_steps", "distill_steps", "batch_size", "evaluate_every", "checkpoint_every", "converge")
         for name in (*whole, "tolerance", "evaluation_batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"workers is {self.workers}: it must be at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +106,14 @@ class Stage:
         name: of its rows, its checkpoint and its stream of samples.
         trains: the parts that move; all others stay as they are, to the bit.
         objective: a key of `objective.OBJECTIVES`.
-        steps: optimizer steps at most; a dead SWAD valley ends the stage early.
+        steps: optimizer steps at most; a dead SWAD valley ends the stage early, unless it carries another average.
         learning_rate: of Adam, constant.
-        carries: which weights leave the stage: those of the best evaluation on source validation, SWAD's average, or
-            the last.
+        carries: which weights leave the stage: those of the best evaluation on source validation, SWAD's average
+            (`swad` by LossValley, `iidmax` by IIDMax), the exponential moving average, or the last.
+        image_weight: the share of the teacher's term; `None` is the config's.
+        best_from: evaluations at earlier steps, counted from 0, are not candidates for the best.
+        segments: which steps a segment of SWAD averages: `original` those since the last evaluation, `cumulative`
+            those since step 0 or, past step 2,500, since the last whole thousand, as the published code does.
     """
 
     name: str
@@ -88,6 +122,13 @@ class Stage:
     steps: int
     learning_rate: float
     carries: Selection
+    image_weight: float | None = None
+    best_from: int = 0
+    segments: Segments = "original"
+
+    def share_of_image(self, config: TrainingConfig) -> float:
+        """The weight `w` of the teacher's term in this stage."""
+        return config.image_weight if self.image_weight is None else self.image_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,33 +139,16 @@ class Method:
         name: as in the literature.
         head: `text` classifies by cosine to the teacher's text embeddings, `linear` by a head of its own.
         stages: in order.
+        interpolate: WiSE-FT: the result lies between the last stage's first and carried weights, where source
+            validation likes it best.
+        white_box: the student is the teacher's own image tower, so the teacher must be local.
     """
 
     name: str
     head: Head
     stages: tuple[Stage, ...]
-
-
-def vl2v_adip(config: TrainingConfig) -> Method:
-    """Align the projection to the teacher on frozen features, then distil into the backbone under it.
-
-    As published, the second stage starts from the best evaluation of the first, and SWAD's average over the second is
-    the result; unlike there, that average is the student that is kept.
-    """
-    align = Stage(
-        "align", ("projection",), "image_and_text", config.align_steps, config.align_learning_rate, carries="best"
-    )
-    distill = Stage(
-        "distill", ("backbone",), "image_and_text", config.distill_steps, config.distill_learning_rate, carries="swad"
-    )
-    return Method("VL2V-ADiP", "text", (align, distill))
-
-
-def erm(config: TrainingConfig, *, learning_rate: float | None = None) -> Method:
-    """Cross-entropy on the labels alone, for as many steps on the same views as both stages of VL2V-ADiP."""
-    steps = config.align_steps + config.distill_steps
-    rate = config.distill_learning_rate if learning_rate is None else learning_rate
-    return Method("ERM", "linear", (Stage("erm", ("backbone", "projection"), "cross_entropy", steps, rate, "swad"),))
+    interpolate: bool = False
+    white_box: bool = False
 
 
 def online_queries(config: TrainingConfig, source_domains: int) -> int:

@@ -17,7 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vl2v_client.student.stages import Segments
+
 Weights = dict[str, Tensor]
+
+CUMULATIVE_UNTIL, CUMULATIVE_PERIOD = 2500, 1000
+"""A cumulative segment begins anew at each multiple of the second past the first."""
 
 
 @dataclass
@@ -48,6 +53,11 @@ class WeightAverage:
         self.count += 1
         self.end_step = end_step
 
+    def copy(self) -> WeightAverage:
+        """The same, with weights that later additions do not move."""
+        weights = {name: tensor.clone() for name, tensor in self.weights.items()}
+        return WeightAverage(weights, self.count, self.start_step, self.end_step)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -64,12 +74,23 @@ class LossValley:
         converge: the valley opens at a segment whose loss is the least of this many.
         tolerance: the valley closes when the least of this many losses exceeds the threshold.
         tolerance_ratio: the threshold is `1 + tolerance_ratio` times the mean loss when the valley opened.
+        segments: `original`, as described above, or `cumulative`: an evaluation closes a segment without beginning
+            the next one, which goes on averaging from where the closed one began, except at every whole thousand past
+            step 2,500. So does the published code of VL2V-ADiP unless it is told not to.
     """
 
-    def __init__(self, *, converge: int = 3, tolerance: int = 6, tolerance_ratio: float = 0.3) -> None:
+    def __init__(
+        self,
+        *,
+        converge: int = 3,
+        tolerance: int = 6,
+        tolerance_ratio: float = 0.3,
+        segments: Segments = "original",
+    ) -> None:
         self._converge = converge
         self._tolerance = tolerance
         self._tolerance_ratio = tolerance_ratio
+        self._segments = segments
         self._current = WeightAverage()
         self._recent: list[Segment] = []
         self._valley: WeightAverage | None = None
@@ -87,6 +108,11 @@ class LossValley:
         """The valley has opened."""
         return self._valley is not None
 
+    @property
+    def segment(self) -> WeightAverage:
+        """The mean weights of the segment that the next evaluation closes."""
+        return self._current
+
     def add_step(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Takes the weights after `step` into the current segment."""
         start = step if self._current.count == 0 else self._current.start_step
@@ -94,10 +120,10 @@ class LossValley:
 
     def add_evaluation(self, loss: float) -> None:
         """Closes the current segment with the validation loss at its end."""
+        segment = self._close_segment()
         if self._dead:
             return
-        self._recent.append(Segment(self._current, loss))
-        self._current = WeightAverage()
+        self._recent.append(Segment(segment, loss))
         del self._recent[: -max(self._tolerance, self._converge)]
         if self._valley is None:
             self._try_to_open()
@@ -114,14 +140,21 @@ class LossValley:
             raise ValueError("SWAD has seen no evaluation yet")
         if self._valley is None:
             return self._recent[-1].average
-        valley = WeightAverage(dict(self._valley.weights), self._valley.count, *_span(self._valley))
-        valley.weights = {name: tensor.clone() for name, tensor in valley.weights.items()}
+        valley = self._valley.copy()
         if not self._dead:
             left = self._window()[1:]
             while left and min(segment.loss for segment in left) <= self._threshold:
                 last = left.pop(0).average
                 valley.add(last.weights, start_step=last.end_step, end_step=last.end_step)
         return valley
+
+    def _close_segment(self) -> WeightAverage:
+        closed, step = self._current, self._current.end_step
+        if self._segments == "cumulative" and not (step > CUMULATIVE_UNTIL and step % CUMULATIVE_PERIOD == 0):
+            self._current = closed.copy()
+        else:
+            self._current = WeightAverage()
+        return closed
 
     def _window(self) -> list[Segment]:
         return self._recent[-self._tolerance :]
@@ -181,7 +214,3 @@ class LossValley:
 def _add_segment(valley: WeightAverage, segment: Segment) -> None:
     average = segment.average
     valley.add(average.weights, start_step=average.start_step, end_step=average.end_step)
-
-
-def _span(average: WeightAverage) -> tuple[int, int]:
-    return average.start_step, average.end_step

@@ -1,0 +1,124 @@
+"""`distill --method X` for every method, on a tiny data set and a vendor that sells digests, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner, Result
+
+from buying_bench import draw_pictures
+from fake_vendor import API_KEY, FakeVendor, served
+from vl2v_client.cli.distill import distill
+from vl2v_client.cli.evaluate import evaluate
+from vl2v_client.cli.predict import predict
+from vl2v_client.core.errors import UsageError
+from vl2v_client.student.methods import METHODS
+from vl2v_client.student.stages import TrainingConfig
+
+QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
+BLACK_BOX = sorted(set(METHODS) - {"vl2v-sd"})
+
+
+class Shell:
+    """Runs commands on one data set, cache and vendor."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._app = typer.Typer()
+        for command in (distill, predict, evaluate):
+            self._app.command()(command)
+        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
+        self.folder, self.data, self.run_folder = folder, folder / "data", folder / "run"
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(self._app, words, env=self._environment)
+
+    def distill(self, *words: str) -> Result:
+        common = ("--data", str(self.data), "--target-domain", "sketch", "--views", "1", "--yes")
+        return self.run("distill", *common, "--out", str(self.run_folder), *QUICK, *words)
+
+    def read(self, name: str) -> dict[str, object]:
+        return dict(json.loads((self.run_folder / name).read_text()))
+
+
+@pytest.fixture
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+    """Three domains of two classes of five pictures; one domain is held out."""
+    torch.set_num_threads(1)
+    for domain in ("art", "photo", "sketch"):
+        for name in ("cat", "dog"):
+            draw_pictures(tmp_path / "data" / domain / name, 5)
+    with served(vendor) as url:
+        yield Shell(url, tmp_path)
+
+
+@pytest.mark.parametrize("method", BLACK_BOX)
+def test_every_method_goes_the_whole_road(shell: Shell, method: str) -> None:
+    done = shell.distill("--method", method)
+    assert done.exit_code == 0, done.output
+    name, head = METHODS[method](TrainingConfig()).name, METHODS[method](TrainingConfig()).head
+    card, report, config = (shell.read(f) for f in ("student/student.json", "report.json", "config.json"))
+    assert (card["method"], config["method"], config["preset"]) == (name, method, "default")
+    assert report["rows"][-1]["name"] == name
+    assert report["rows"][-1]["target"] == card["scores"]["target"]
+    assert bool(card["prompt_templates"]) == (card["logit_scale"] is not None) == (head == "text")
+    assert f"| method | {name} |" in (shell.run_folder / "report.md").read_text()
+    predicted = shell.run("predict", str(shell.run_folder), str(shell.data / "sketch" / "cat"))
+    assert [line.split(",")[1] in ("cat", "dog") for line in predicted.stdout.splitlines()[1:]] == [True] * 5
+
+
+def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_beside_it(shell: Shell) -> None:
+    done = shell.distill("--method", "erm", "--baseline", "vl2v-adip", "--baseline", "kd")
+    assert done.exit_code == 0, done.output
+    names = [row["name"] for row in shell.read("report.json")["rows"]]
+    assert names == ["zero-shot teacher", "VL2V-ADiP", "KD", "ERM"]
+    assert {path.name for path in (shell.run_folder / "methods").iterdir()} == {
+        "vl2v-adip", "kd", *(f"erm-lr-{rate:g}" for rate in (3e-4, 9e-4, 3e-3)),
+    }  # fmt: skip
+    assert shell.read("report.json")["purchase"]["published_queries"] > 0
+    asked = shell.run("evaluate", str(shell.run_folder), "--teacher", "--yes")
+    assert asked.exit_code == 0, asked.output
+    teacher = shell.read("report.json")["rows"][0]
+    assert teacher["target"] is not None
+
+
+def test_a_method_that_reads_no_image_buys_none_and_is_not_compared_with_the_published_bill(shell: Shell) -> None:
+    assert shell.distill("--method", "text-cosine", "--baseline", "erm").exit_code == 0
+    purchase = shell.read("report.json")["purchase"]
+    assert (purchase["images"], purchase["texts"], purchase["published_queries"]) == (0, 2, None)
+
+
+def test_what_is_carried_and_interpolated_is_in_the_report(shell: Shell) -> None:
+    done = shell.distill("--carry", "ema", "--interpolate")
+    assert done.exit_code == 0, done.output
+    assert "WiSE-FT with" in shell.read("report.json")["rows"][-1]["note"]
+    page = (shell.run_folder / "report.md").read_text()
+    for line in ("| carries | ema |", "| interpolate | True |", "| ema decay | 0.999 |", "| preset | default |"):
+        assert line in page
+    other = shell.distill("--carry", "iidmax", "--interpolate")
+    assert "training.carries was 'ema', is 'iidmax'" in str(other.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--method", "magic"), "no method 'magic'; there are: vl2v-adip"),
+        (("--baseline", "magic"), "no method 'magic'"),
+        (("--method", "erm", "--baseline", "erm"), "named twice"),
+        (("--method", "vl2v-sd"), "teacher's weights"),
+        (("--preset", "magic"), "no preset 'magic'; there are: default, paper"),
+        (("--preset", "paper"), "the paper has no student 'tiny'"),
+        (("--carry", "magic"), "no weights 'magic' to carry"),
+    ],
+)
+def test_what_there_is_not_is_refused_before_anything_is_bought(
+    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], complaint: str
+) -> None:
+    refused = shell.distill(*words)
+    assert isinstance(refused.exception, UsageError), refused.output
+    assert complaint in str(refused.exception)
+    assert vendor.billed_units == 0

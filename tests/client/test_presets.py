@@ -1,0 +1,114 @@
+"""The presets: the published protocol to the letter, its faults switchable, and ours untouched by it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from student_factories import TINY_VIT
+from vl2v_client.api.client import VendorClient
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import UsageError
+from vl2v_client.planning.vendor import meet_vendor
+from vl2v_client.recipes.presets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PUBLISHED_STUDENTS,
+    choose_student,
+    choose_training,
+    is_domain_net,
+)
+from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.recipes.settings import RunSettings
+from vl2v_client.student.methods import vl2v_adip
+from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig, online_queries
+
+PACS = Path("data/PACS")
+
+# Student: start of saving in each stage, SWAD's segments in the second, whether ImageNet's normalisation is a fault.
+PUBLISHED = {
+    "vit_base_patch16_224.augreg_in21k_ft_in1k": (1000, 100, "original", True),
+    "vit_small_patch16_224.augreg_in21k_ft_in1k": (100, 100, "cumulative", True),
+    "deit_small_distilled_patch16_224.fb_in1k": (100, 100, "cumulative", False),
+    "resnet50.tv_in1k": (100, 1000, "cumulative", False),
+}
+
+
+@pytest.mark.parametrize("student", PUBLISHED)
+def test_the_paper_s_protocol_to_the_letter(student: str) -> None:
+    align_from, distill_from, segments, _ = PUBLISHED[student]
+    config = choose_training("paper", student, PACS)
+    align, distill = vl2v_adip(config).stages
+    assert (align.steps, distill.steps, align.learning_rate, distill.learning_rate) == (5001, 5001, 5e-5, 5e-5)
+    assert (align.carries, align.best_from, align.segments) == ("best", align_from, "cumulative")
+    assert (distill.carries, distill.best_from, distill.segments) == ("swad", distill_from, segments)
+    assert (config.batch_size, config.weight_decay, config.image_weight, config.betas) == (32, 0, 0.5, (0.9, 0.999))
+    assert (config.converge, config.tolerance, config.tolerance_ratio, config.evaluate_every) == (3, 6, 0.3, 200)
+    assert config.bfloat16 is False
+    assert online_queries(config, source_domains=3) == 960_192
+
+
+def test_domain_net_takes_longer_by_its_name() -> None:
+    for name in ("DomainNet", "domain_net"):
+        config = choose_training("paper", "resnet50", Path("data") / name)
+        assert (config.align_steps, config.distill_steps, config.evaluate_every) == (15_001, 15_001, 1_000)
+        assert online_queries(config, source_domains=5) == 4_800_320
+    assert not is_domain_net(PACS)
+    assert choose_training("default", "resnet50", Path("DomainNet")) == TrainingConfig()
+
+
+@pytest.mark.parametrize("student", PUBLISHED)
+def test_names_mean_the_weights_of_then_and_the_normalisation_fault_is_switchable(student: str) -> None:
+    name, _, tag = student.partition(".")
+    is_fault = PUBLISHED[student][3]
+    as_published, own = choose_student("paper", name), choose_student("paper", name, own_normalisation=True)
+    assert as_published.tag == own.tag == tag
+    assert (as_published.input.mean, as_published.input.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert ((own.input.mean, own.input.std) != (IMAGENET_MEAN, IMAGENET_STD)) == is_fault
+    assert choose_student("default", student) == own
+    assert choose_student("default", student, own_normalisation=False) == as_published
+
+
+def test_a_local_file_of_weights_takes_the_place_of_the_tag(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"opened later")
+    spec = choose_student("paper", "vit_small_patch16_224", weights=weights)
+    assert (spec.tag, spec.weights, spec.input.mean) == (None, weights, IMAGENET_MEAN)
+
+
+def test_options_go_before_the_preset() -> None:
+    config = choose_training("paper", "resnet50", PACS, align_steps=7, batch_size=None, image_weight=0.3)
+    assert (config.align_steps, config.distill_steps, config.batch_size, config.image_weight) == (7, 5001, 32, 0.3)
+
+
+def test_the_default_is_as_it_was() -> None:
+    tiny = choose_training("default", "tiny", PACS)
+    assert (tiny.align_steps, tiny.distill_steps, tiny.batch_size, tiny.evaluate_every) == (100, 800, 11, 50)
+    assert (tiny.align_learning_rate, tiny.distill_learning_rate, tiny.carries) == (1e-2, 3e-4, "swad")
+    align, distill = vl2v_adip(tiny).stages
+    assert (align.best_from, align.segments, distill.best_from, distill.segments) == (0, "original", 0, "original")
+
+
+def test_a_student_that_was_not_published_and_a_preset_that_is_none_are_refused() -> None:
+    for student in ("tiny", "convnext_tiny"):
+        with pytest.raises(UsageError, match=f"no student '{student}': its preset is for vit_base_patch16_224"):
+            choose_training("paper", student, PACS)
+    with pytest.raises(UsageError, match="no preset 'ours'"):
+        choose_student("ours", "resnet50")
+    assert set(PUBLISHED) == {f"{name}.{known.tag}" for name, known in PUBLISHED_STUDENTS.items()}
+
+
+def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cache: EmbeddingCache) -> None:
+    config = choose_training("paper", "resnet50", PACS)
+    settings = RunSettings(QueryChoice(PACS), TINY_VIT, config, method="kd", baselines=("erm",), preset="paper")
+    record = settings.to_json(meet_vendor(client, cache).teacher)
+    assert (record["preset"], record["method"], record["baselines"]) == ("paper", "kd", ["erm"])
+    assert record["training"].items() <= asdict(config).items()
+    assert set(asdict(config)) - set(record["training"]) == set(WITHOUT_EFFECT)
+    (stage,) = record["stages"]
+    assert (stage["image_weight"], stage["best_from"], stage["segments"]) == (0.9, 1000, "cumulative")
+    assert record["erm_learning_rates"] == pytest.approx([5e-5, 15e-5, 5e-4])
+    assert replace(settings, method="erm", baselines=()).needs_images is False
+    assert settings.needs_images
