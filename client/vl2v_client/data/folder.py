@@ -45,20 +45,64 @@ class DomainDataset:
         Raises:
             DataError: there is no such domain, or nothing would be left to train on.
         """
-        if target_domain is None:
-            return self.domains
-        if not self.has_domains or len(self.domains) < 2:
-            raise DataError(
-                f"{self.root} has one domain only, so {target_domain!r} cannot be held out: "
-                "lay the images out as domain/class/file, or leave the target out"
-            )
-        if target_domain not in self.domains:
-            raise DataError(f"{self.root} has no domain {target_domain!r}; it has: {', '.join(self.domains)}")
-        return tuple(domain for domain in self.domains if domain != target_domain)
+        return _source_domains(self, target_domain)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFiles:
+    """The image files of one class in one domain, in torchvision's order: folders by path, then files by name."""
+
+    domain: str
+    class_index: int
+    paths: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFiles:
+    """The same as plain paths, a tenth of the work where there are millions.
+
+    Attributes:
+        root: the folder.
+        class_names: as in `DomainDataset`, like the two below.
+        domains: likewise.
+        has_domains: likewise.
+        classes: in torchvision's order, each with at least one path.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    domains: tuple[str, ...]
+    has_domains: bool
+    classes: tuple[ClassFiles, ...]
+
+    def paths_of(self, domain: str) -> list[str]:
+        """The images of one domain, in order."""
+        return [path for of_one in self.classes if of_one.domain == domain for path in of_one.paths]
+
+    def source_domains(self, target_domain: str | None) -> tuple[str, ...]:
+        """As of a `DomainDataset`.
+
+        Raises:
+            DataError: as there.
+        """
+        return _source_domains(self, target_domain)
 
 
 def open_dataset(root: Path) -> DomainDataset:
-    """Lists a data set without opening its images.
+    """Lists a data set without opening its images; see `list_files`.
+
+    Raises:
+        DataError: as `list_files`.
+    """
+    files = list_files(root)
+    samples = tuple(
+        Sample(Path(path), of_one.domain, of_one.class_index) for of_one in files.classes for path in of_one.paths
+    )
+    return DomainDataset(root, files.class_names, files.domains, samples, files.has_domains)
+
+
+def list_files(root: Path) -> DatasetFiles:
+    """Lists the images of a data set.
 
     The layout is read from the structure: images two levels deep (`class/file`) make a plain folder, images three
     levels deep or more make domains. Hidden files and folders are skipped; within a class, deeper folders are walked.
@@ -71,54 +115,67 @@ def open_dataset(root: Path) -> DomainDataset:
     top = _folders(root)
     flat = [name for name in top if _holds_images(root / name)]
     if not flat:
-        return _domain_dataset(root, top)
-    deep = [name for name in top if name not in flat and any(_images(root / name))]
+        return _list_domains(root, top)
+    deep = [name for name in top if name not in flat and _images(root / name)]
     if deep:
         raise DataError(
             f"{root} mixes two layouts: {flat[0]!r} holds images, {deep[0]!r} holds folders of images: "
             "use domain/class/file or class/file throughout"
         )
-    samples = _samples_of_classes(root, top, PLAIN_DOMAIN)
-    return DomainDataset(root, tuple(top), (PLAIN_DOMAIN,), tuple(samples), has_domains=False)
+    classes = tuple(_files_of_classes(root, top, PLAIN_DOMAIN))
+    return DatasetFiles(root, tuple(top), (PLAIN_DOMAIN,), has_domains=False, classes=classes)
 
 
-def _domain_dataset(root: Path, domains: list[str]) -> DomainDataset:
-    classes = {domain: _folders(root / domain) for domain in domains}
-    domains = [domain for domain in domains if classes[domain]]  # a stray folder without classes is no domain
+def _list_domains(root: Path, domains: list[str]) -> DatasetFiles:
+    folders = {domain: _folders(root / domain) for domain in domains}
+    domains = [domain for domain in domains if folders[domain]]  # a stray folder without classes is no domain
     if not domains:
         raise DataError(
             f"{root} holds no images in class folders ({', '.join(IMAGE_SUFFIXES)}): "
             "lay them out as domain/class/file or class/file"
         )
-    class_names = sorted(set().union(*classes.values()))
+    class_names = sorted(set().union(*folders.values()))
     for domain in domains:
-        missing = sorted(set(class_names) - set(classes[domain]))
+        missing = sorted(set(class_names) - set(folders[domain]))
         if missing:
             raise DataError(
                 f"{root / domain} lacks the classes {', '.join(missing)} that other domains have: "
                 "give every domain the same class folders"
             )
-    samples = [sample for domain in domains for sample in _samples_of_classes(root / domain, class_names, domain)]
-    return DomainDataset(root, tuple(class_names), tuple(domains), tuple(samples), has_domains=True)
+    files = (of_one for domain in domains for of_one in _files_of_classes(root / domain, class_names, domain))
+    return DatasetFiles(root, tuple(class_names), tuple(domains), has_domains=True, classes=tuple(files))
 
 
-def _samples_of_classes(folder: Path, class_names: list[str], domain: str) -> Iterator[Sample]:
+def _source_domains(dataset: DomainDataset | DatasetFiles, target_domain: str | None) -> tuple[str, ...]:
+    if target_domain is None:
+        return dataset.domains
+    if not dataset.has_domains or len(dataset.domains) < 2:
+        raise DataError(
+            f"{dataset.root} has one domain only, so {target_domain!r} cannot be held out: "
+            "lay the images out as domain/class/file, or leave the target out"
+        )
+    if target_domain not in dataset.domains:
+        raise DataError(f"{dataset.root} has no domain {target_domain!r}; it has: {', '.join(dataset.domains)}")
+    return tuple(domain for domain in dataset.domains if domain != target_domain)
+
+
+def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iterator[ClassFiles]:
     for class_index, class_name in enumerate(class_names):
-        paths = list(_images(folder / class_name))
+        paths = _images(folder / class_name)
         if not paths:
             raise DataError(f"{folder / class_name} is a class without images: add some or remove the folder")
-        yield from (Sample(path, domain, class_index) for path in paths)
+        yield ClassFiles(domain, class_index, paths)
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def _images(folder: Path) -> list[str]:
     """Image files at any depth, in torchvision's order: folders sorted by path, then files by name."""
     walk = os.walk(folder, onerror=_refuse, followlinks=True)
+    found: list[str] = []
     for parent, _, files in sorted((parent, names, files) for parent, names, files in walk):
         relative = Path(parent).relative_to(folder).parts
-        if any(_is_hidden(part) for part in relative):
-            continue
-        parent_path = Path(parent)
-        yield from (parent_path / name for name in sorted(files) if _is_image(name))
+        if not any(_is_hidden(part) for part in relative):
+            found += [f"{parent}/{name}" for name in sorted(files) if _is_image(name)]
+    return found
 
 
 def _folders(folder: Path) -> list[str]:

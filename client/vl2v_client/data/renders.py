@@ -57,8 +57,9 @@ def render_views(
 ) -> RenderStore:
     """Opens the render file at `path` if it holds exactly these views, else renders them into it.
 
-    The file appears under its name only when it is whole. An image that has changed on disk (size or modification
-    time) is rendered again, with all the others.
+    The file appears under its name only when it is whole, and the disk space is taken before the first image is
+    rendered: `N * K * S * S * 3` bytes, 71 GB for one view of DomainNet's training images at 224. An image that has
+    changed on disk (size or modification time) is rendered again, with all the others.
 
     Args:
         path: `NAME.u8`; a small JSON file lies beside it.
@@ -95,6 +96,7 @@ def _render(
     progress: Progress,
 ) -> None:
     path.with_suffix(".json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # views of other settings: the disk need not hold both
     partial = path.with_suffix(".partial")  # what a killed run left is written over
     try:
         _reserve(partial, int(np.prod(shape, dtype=np.int64)))

@@ -6,14 +6,13 @@ Source: facebookresearch/DomainBed, `misc.seed_hash`, `misc.split_dataset` and `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
-from vl2v_client.data.folder import DomainDataset
+from vl2v_client.data.folder import DatasetFiles, DomainDataset
 
 DEFAULT_HOLDOUT_FRACTION = 0.2
 
@@ -65,12 +64,11 @@ def split(
     Raises:
         DataError: an unknown target, a single domain with a target, or too few images for a hold-out.
     """
-    if not 0 < holdout_fraction < 1:
-        raise DataError(f"the hold-out fraction {holdout_fraction} is not between 0 and 1: 0.2 is usual")
+    _check_fraction(holdout_fraction)
     sources = dataset.source_domains(target_domain)
     if not dataset.has_domains:
         kept, held = _split_by_class(dataset, holdout_fraction, seed)
-        _require_holdout(str(dataset.root), kept, held, holdout_fraction)
+        _require_holdout(str(dataset.root), len(kept), len(held), holdout_fraction)
         return Split(tuple(kept), tuple(held), (), (), None, sources)
 
     parts: dict[str, tuple[list[Sample], list[Sample]]] = {}
@@ -79,7 +77,8 @@ def split(
         held_rows, kept_rows = split_rows(len(samples), holdout_fraction, seed_hash(seed, index))
         parts[domain] = [samples[row] for row in kept_rows], [samples[row] for row in held_rows]
     for domain in sources:
-        _require_holdout(f"domain {domain!r} of {dataset.root}", *parts[domain], holdout_fraction)
+        kept, held = parts[domain]
+        _require_holdout(f"domain {domain!r} of {dataset.root}", len(kept), len(held), holdout_fraction)
     target_in, target_out = parts[target_domain] if target_domain is not None else ([], [])
     return Split(
         train=tuple(sample for domain in sources for sample in parts[domain][0]),
@@ -89,6 +88,37 @@ def split(
         target_domain=target_domain,
         source_domains=sources,
     )
+
+
+def training_files(
+    files: DatasetFiles,
+    *,
+    target_domain: str | None,
+    holdout_fraction: float = DEFAULT_HOLDOUT_FRACTION,
+    seed: int = 0,
+) -> dict[str, list[str]]:
+    """The paths that `split` would train on, by source domain, in its order.
+
+    Raises:
+        DataError: as `split`.
+    """
+    _check_fraction(holdout_fraction)
+    kept: dict[str, list[str]] = {}
+    for domain in files.source_domains(target_domain):
+        if files.has_domains:
+            paths = files.paths_of(domain)
+            shuffle_seed = seed_hash(seed, files.domains.index(domain))
+            held_rows, kept_rows = split_rows(len(paths), holdout_fraction, shuffle_seed)
+            kept[domain] = [paths[row] for row in kept_rows]
+            _require_holdout(f"domain {domain!r} of {files.root}", len(kept_rows), len(held_rows), holdout_fraction)
+        else:
+            kept[domain] = []
+            for of_one in files.classes:
+                _, kept_rows = _cut_class(len(of_one.paths), holdout_fraction, seed, of_one.class_index)
+                kept[domain] += [of_one.paths[row] for row in kept_rows]
+            held = sum(len(of_one.paths) for of_one in files.classes) - len(kept[domain])
+            _require_holdout(str(files.root), len(kept[domain]), held, holdout_fraction)
+    return kept
 
 
 def seed_hash(*parts: int | str) -> int:
@@ -114,17 +144,27 @@ def _split_by_class(dataset: DomainDataset, fraction: float, seed: int) -> tuple
     held: list[Sample] = []
     for class_index in range(len(dataset.class_names)):
         samples = [sample for sample in dataset.samples if sample.class_index == class_index]
-        rows = list(range(len(samples)))
-        np.random.RandomState(seed_hash(seed, class_index)).shuffle(rows)
-        cut = min(max(1, int(len(rows) * fraction)), len(rows) - 1)
-        held += [samples[row] for row in rows[:cut]]
-        kept += [samples[row] for row in rows[cut:]]
+        held_rows, kept_rows = _cut_class(len(samples), fraction, seed, class_index)
+        held += [samples[row] for row in held_rows]
+        kept += [samples[row] for row in kept_rows]
     return kept, held
 
 
-def _require_holdout(what: str, kept: Sequence[Sample], held: Sequence[Sample], fraction: float) -> None:
+def _cut_class(count: int, fraction: float, seed: int, class_index: int) -> tuple[list[int], list[int]]:
+    rows = list(range(count))
+    np.random.RandomState(seed_hash(seed, class_index)).shuffle(rows)
+    cut = min(max(1, int(count * fraction)), count - 1)
+    return rows[:cut], rows[cut:]
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise DataError(f"the hold-out fraction {fraction} is not between 0 and 1: 0.2 is usual")
+
+
+def _require_holdout(what: str, kept: int, held: int, fraction: float) -> None:
     if not held or not kept:
-        total = len(kept) + len(held)
+        total = kept + held
         raise DataError(
             f"{what} has {total} images, too few to hold out {fraction:.0%} for selection: "
             f"add images or choose a hold-out of at least {1 / max(total, 2):.0%}"

@@ -19,17 +19,31 @@ from vl2v_client.core.errors import DataError
 from vl2v_client.core.seeds import generator
 from vl2v_client.core.values import RGBImage
 from vl2v_client.data.images import encode_png, image_size, load_rgb
+from vl2v_client.data.styles import STYLES, check_style, stylise
+from vl2v_client.data.view_recipes import (
+    STANDARD,
+    VIEW_RECIPES,
+    Augmentation,
+    ViewRecipe,
+    styled_views,
+    view_recipe,
+)
 
 __all__ = [
-    "PAPER_AUGMENTATION",
     "RENDERER_VERSION",
+    "STANDARD",
+    "VIEW_RECIPES",
     "Augmentation",
     "View",
+    "ViewRecipe",
     "canonical_view",
+    "drawn_view",
     "encode_png",
     "image_size",
     "load_rgb",
     "render_view",
+    "styled_views",
+    "view_recipe",
     "views_for",
 ]
 
@@ -56,6 +70,8 @@ class View:
         saturation: factor in 1/1000.
         hue: shift in 1/1000 of the colour circle, -500 to 500.
         grayscale: without colour.
+        style: drawn in one of `styles.STYLES`; `None` is as it is.
+        style_strength: of the style, as `styles` says.
     """
 
     crop: tuple[int, int, int, int] | None = None
@@ -65,6 +81,8 @@ class View:
     saturation: int = _UNCHANGED
     hue: int = 0
     grayscale: bool = False
+    style: str | None = None
+    style_strength: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """What differs from the canonical view, as JSON values; `{}` for the canonical view."""
@@ -79,7 +97,7 @@ class View:
         """The view of which `to_json` made `record`.
 
         Raises:
-            DataError: the record has a field that this version does not know.
+            DataError: the record has a field or a style that this version does not know.
         """
         unknown = sorted(set(record) - {field.name for field in fields(cls)})
         if unknown:
@@ -88,30 +106,10 @@ class View:
         if values.get("crop") is not None:
             left, top, width, height = values["crop"]
             values["crop"] = (int(left), int(top), int(width), int(height))
-        return cls(**values)
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """The ranges that views are drawn from; shares and factors as in torchvision's transforms.
-
-    Attributes:
-        min_area: smallest share of the image that a crop keeps; the largest is 1.
-        flip: probability.
-        colour: brightness, contrast and saturation factors lie in `1 - colour .. 1 + colour`.
-        hue: largest shift, as a share of the colour circle.
-        grayscale: probability.
-    """
-
-    min_area: float = 0.7
-    flip: float = 0.5
-    colour: float = 0.3
-    hue: float = 0.05
-    grayscale: float = 0.1
-
-
-PAPER_AUGMENTATION = Augmentation(hue=0.3)
-"""As published: its hue shift turns a red apple green."""
+        view = cls(**values)
+        if view.style is not None:
+            check_style(view.style, view.style_strength)
+        return view
 
 
 def canonical_view() -> View:
@@ -120,27 +118,40 @@ def canonical_view() -> View:
 
 
 def views_for(
-    sample_content_name: str,
-    image_size: tuple[int, int],
-    count: int,
-    seed: int,
-    augmentation: Augmentation | None = None,
+    sample_content_name: str, image_size: tuple[int, int], count: int, seed: int, recipe: str = STANDARD
 ) -> list[View]:
     """The views of one image: the canonical one, then drawn ones.
 
-    View `i` is a function of `(seed, sample_content_name, i)`: not of the path, the order, or `count`, so buying more
-    views later keeps the first ones.
+    View `i` is a function of `(seed, sample_content_name, i)` and the recipe: not of the path, the order, or `count`,
+    so buying more views later keeps the first ones. Recipes with the same augmentation share their views that are not
+    styled.
 
     Args:
         sample_content_name: the SHA-256 of the file's bytes.
         image_size: `(width, height)` as `load_rgb` gives it.
         count: number of views; 0 gives none.
         seed: of the run's views.
-        augmentation: what to draw from; `Augmentation()` if left out.
+        recipe: a key of `VIEW_RECIPES`.
+
+    Raises:
+        UsageError: there is no such recipe.
     """
-    ranges = augmentation or Augmentation()
-    drawn = (_draw_view(generator(seed, "view", sample_content_name, i), image_size, ranges) for i in range(1, count))
+    drawn = (drawn_view(sample_content_name, image_size, i, seed, recipe) for i in range(1, count))
     return [canonical_view(), *drawn][:count]
+
+
+def drawn_view(
+    sample_content_name: str, image_size: tuple[int, int], number: int, seed: int, recipe: str = STANDARD
+) -> View:
+    """View `number` of an image, from 1 on, as `views_for` has it among others.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    chosen = view_recipe(recipe)
+    if chosen.styles and number % chosen.styled_every == 0:
+        return _draw_styled(generator(seed, "styled view", sample_content_name, number), image_size, chosen)
+    return _draw_view(generator(seed, "view", sample_content_name, number), image_size, chosen.augmentation)
 
 
 def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
@@ -155,14 +166,15 @@ def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
         `[size, size, 3]` uint8.
 
     Raises:
-        DataError: the crop reaches outside the image, so the view was made for another one.
+        DataError: the crop reaches outside the image, so the view was made for another one; or this version does
+            not know the style.
     """
     picture = image if view.crop is None else image.crop(_corners(view.crop, image.size))
     picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     if view.flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    picture = _recolour(picture, view)
-    return np.array(picture, dtype=np.uint8)
+    pixels: RGBImage = np.array(_recolour(picture, view), dtype=np.uint8)
+    return pixels if view.style is None else stylise(pixels, view.style, view.style_strength)
 
 
 def _recolour(picture: Image.Image, view: View) -> Image.Image:
@@ -206,6 +218,17 @@ def _draw_view(random: np.random.Generator, image_size: tuple[int, int], ranges:
         hue=round(1000 * random.uniform(-ranges.hue, ranges.hue)),
         grayscale=bool(random.random() < ranges.grayscale),
     )
+
+
+def _draw_styled(random: np.random.Generator, image_size: tuple[int, int], recipe: ViewRecipe) -> View:
+    """A crop, perhaps mirrored, in a style of any strength, which decides the colours."""
+    crop = _draw_crop(random, image_size, recipe.augmentation.min_area)
+    flip = bool(random.random() < recipe.augmentation.flip)
+    style = recipe.styles[int(random.integers(len(recipe.styles)))]
+    least, most = STYLES[style].strengths
+    strength = int(random.integers(least, most + 1))
+    hue = round(1000 * random.uniform(-0.5, 0.5)) if style == "shuffle" else 0
+    return View(crop=crop, flip=flip, hue=hue, style=style, style_strength=strength)
 
 
 def _draw_crop(

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import Split, split
-from vl2v_client.data.views import View, views_for
+from vl2v_client.data.views import STANDARD, View, styled_views, view_recipe, views_for
 from vl2v_client.planning.contents import read_files
 from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.teacher.directions import style_prompts
 from vl2v_client.teacher.prompts import PromptTemplateSet
+
+StyleTargets = Literal["bought", "text"]
 
 DEFAULT_VIEWS = 4
 
@@ -29,6 +34,13 @@ class QueryChoice:
         views: of each training image.
         seed: of the hold-out and the views.
         prompts: templates that the class names are put in.
+        recipe: how the views are chosen, a key of `data.views.VIEW_RECIPES`.
+        style_targets: where a styled view's target comes from: `bought` asks about it like any other; `text` asks
+            about each style and class in words, once, and moves the canonical view's embedding.
+        ask_images: false for methods that read no image embedding: their views are rendered, and nothing is asked.
+
+    Raises:
+        UsageError: there is no such recipe or source of targets, or the recipe styles nothing that texts could move.
     """
 
     data: Path
@@ -36,6 +48,34 @@ class QueryChoice:
     views: int = DEFAULT_VIEWS
     seed: int = 0
     prompts: PromptTemplateSet = field(default_factory=PromptTemplateSet)
+    recipe: str = STANDARD
+    style_targets: StyleTargets = "bought"
+    ask_images: bool = True
+
+    def __post_init__(self) -> None:
+        if self.style_targets not in get_args(StyleTargets):
+            raise UsageError(f"no style targets {self.style_targets!r}; there are: {', '.join(get_args(StyleTargets))}")
+        if self.style_targets == "text" and not view_recipe(self.recipe).styles:
+            raise UsageError(f"the view recipe {self.recipe} has no styles: use --view-recipe styles beside them")
+
+    @property
+    def styled_views(self) -> tuple[int, ...]:
+        """Which views are styled, the same of every image."""
+        return styled_views(self.views, self.recipe)
+
+    @property
+    def asked_views(self) -> tuple[int, ...]:
+        """Which views the teacher is asked about, the same of every image; view 0 is the first if there is any."""
+        if not self.ask_images:
+            return ()
+        free = self.styled_views if self.style_targets == "text" else ()
+        return tuple(view for view in range(self.views) if view not in free)
+
+    @property
+    def worded_styles(self) -> tuple[str, ...]:
+        """The styles that are asked about in words."""
+        moved = self.style_targets == "text" and self.ask_images and self.styled_views
+        return view_recipe(self.recipe).styles if moved else ()
 
 
 @dataclass(frozen=True)
@@ -44,15 +84,21 @@ class RunQueries:
 
     Attributes:
         views: `K` views for each of the `N` training images.
-        images: one query per view, `N * K`, an image's views side by side.
+        asked_views: which `A` of the `K` views are asked about, the same of every image.
+        images: one query for each of them, `N * A`, an image's views side by side.
         texts: one query per class and template, `C * T`, a class's templates side by side.
+        worded_styles: the `S` styles that are asked about in words; usually none.
+        style_texts: one query per such style and class, `S * C`, a style's classes side by side.
     """
 
     dataset: DomainDataset
     split: Split
     views: tuple[tuple[View, ...], ...]
+    asked_views: tuple[int, ...]
     images: tuple[ImageQuery, ...]
     texts: tuple[TextQuery, ...]
+    worded_styles: tuple[str, ...]
+    style_texts: tuple[TextQuery, ...]
 
 
 def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Progress = silent) -> RunQueries:
@@ -63,18 +109,29 @@ def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Pro
     """
     dataset = open_dataset(choice.data)
     parts = split(dataset, target_domain=choice.target_domain, seed=choice.seed)
-    views = draw_views(parts.train, cache, count=choice.views, seed=choice.seed, progress=progress)
+    views = draw_views(parts.train, cache, choice, progress=progress)
+    asked = choice.asked_views
     images = tuple(
-        ImageQuery(sample, view) for sample, of_one in zip(parts.train, views, strict=True) for view in of_one
+        ImageQuery(sample, of_one[view]) for sample, of_one in zip(parts.train, views, strict=True) for view in asked
     )
-    texts = tuple(TextQuery(text) for texts in choice.prompts.prompts(dataset.class_names) for text in texts)
-    return RunQueries(dataset, parts, views, images, texts)
+    texts, style_texts = text_queries(choice, dataset.class_names)
+    return RunQueries(dataset, parts, views, asked, images, texts, choice.worded_styles, style_texts)
+
+
+def text_queries(
+    choice: QueryChoice, class_names: Sequence[str]
+) -> tuple[tuple[TextQuery, ...], tuple[TextQuery, ...]]:
+    """The text queries of a run's classes, and those of its worded styles; see `RunQueries`."""
+    texts = tuple(TextQuery(text) for texts in choice.prompts.prompts(class_names) for text in texts)
+    styles = choice.worded_styles
+    return texts, tuple(TextQuery(text) for text in style_prompts(styles, class_names)) if styles else ()
 
 
 def draw_views(
-    samples: Sequence[Sample], cache: EmbeddingCache, *, count: int, seed: int, progress: Progress = silent
+    samples: Sequence[Sample], cache: EmbeddingCache, choice: QueryChoice, *, progress: Progress = silent
 ) -> tuple[tuple[View, ...], ...]:
-    """`count` views of each image, drawn from its content, so that a copy or a renamed file asks nothing new."""
+    """The chosen views of each image, drawn from its content, so that a copy or a renamed file asks nothing new."""
     contents = read_files((sample.path for sample in samples), cache, progress=progress)
     files = (contents[sample.path] for sample in samples)
-    return tuple(tuple(views_for(file.file_sha, (file.width, file.height), count, seed)) for file in files)
+    count, seed, recipe = choice.views, choice.seed, choice.recipe
+    return tuple(tuple(views_for(file.file_sha, (file.width, file.height), count, seed, recipe)) for file in files)

@@ -1,0 +1,149 @@
+"""What a view recipe asks, exactly: through `plan`, `buy` and `distill`, with bought and with text-directed targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from fake_vendor import API_KEY, FakeVendor, served
+from vl2v_client.cli.buy import buy
+from vl2v_client.cli.distill import distill
+from vl2v_client.cli.plan import plan
+from vl2v_client.core.errors import UsageError
+from vl2v_client.data.renders import RenderStore
+from vl2v_client.data.styles import STYLES
+from vl2v_client.data.views import VIEW_RECIPES
+
+QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
+TRAIN, CLASSES = 16, 2  # two source domains of two classes of five pictures, less the hold-out
+STYLE_TEXTS = len(STYLES) * CLASSES
+
+
+class Shell:
+    """Runs commands on one data set, cache and vendor, with `sketch` held out."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._app = typer.Typer()
+        for command in (plan, buy, distill):
+            self._app.command()(command)
+        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
+        self.folder = folder
+
+    def run(self, command: str, *words: str) -> Result:
+        common = ("--data", str(self.folder / "data"), "--target-domain", "sketch", "--json")
+        return CliRunner().invoke(self._app, [command, *common, *words], env=self._environment)
+
+    def json(self, command: str, *words: str) -> Any:
+        done = self.run(command, *words)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    def distill(self, *words: str) -> Any:
+        return self.json("distill", "--out", str(self.folder / "run"), "--yes", *QUICK, *words)
+
+
+@pytest.fixture
+def vendor() -> FakeVendor:
+    return FakeVendor(image_size=32)
+
+
+@pytest.fixture
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for domain in ("art", "photo", "sketch"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / domain / name).mkdir(parents=True)
+            for index in range(5):
+                pixels = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / domain / name / f"{index}.png")
+    with served(vendor) as url:
+        yield Shell(url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "images", "texts"),
+    [
+        (("--views", "0"), 0, 0),
+        (("--views", "1"), TRAIN, 0),
+        (("--views", "3"), 3 * TRAIN, 0),
+        (("--views", "3", "--view-recipe", "styles"), 3 * TRAIN, 0),
+        (("--views", "3", "--view-recipe", "styles", "--style-targets", "text"), 2 * TRAIN, STYLE_TEXTS),
+        (("--views", "5", "--view-recipe", "all-styles", "--style-targets", "text"), TRAIN, STYLE_TEXTS),
+        (("--views", "2", "--view-recipe", "styles", "--style-targets", "text"), 2 * TRAIN, 0),  # none styled yet
+        (("--views", "0", "--view-recipe", "styles", "--style-targets", "text"), 0, 0),
+    ],
+)
+def test_a_plan_counts_exactly_what_is_bought(
+    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], images: int, texts: int
+) -> None:
+    planned = shell.json("plan", *words)
+    assert (planned["views"], planned["texts"]) == (images, CLASSES + texts)
+    assert planned["new_queries"] == images + CLASSES + texts
+    assert shell.json("buy", "--yes", *words)["billed_units"] == planned["new_queries"] == vendor.billed_units
+
+
+@pytest.mark.parametrize("views", ["0", "1"])
+@pytest.mark.parametrize("recipe", VIEW_RECIPES)
+def test_text_only_and_canonical_views_train_with_every_recipe(
+    vendor: FakeVendor, shell: Shell, recipe: str, views: str
+) -> None:
+    words = ("--views", views, "--view-recipe", recipe)
+    assert shell.json("plan", *words)["new_queries"] == int(views) * TRAIN + CLASSES
+    shell.json("buy", "--yes", *words)
+    shell.distill(*words)
+    assert vendor.billed_units == int(views) * TRAIN + CLASSES
+
+
+def test_what_trains_is_what_was_bought(vendor: FakeVendor, shell: Shell) -> None:
+    shell.distill("--views", "4", "--view-recipe", "all-styles")
+    shape = (TRAIN, 4, 32, 32, 3)
+    (shard,) = (shell.folder / "run").rglob("train.u8")
+    store = RenderStore(np.fromfile(shard, dtype=np.uint8).reshape(shape))
+    rendered = {store.content_sha(row, view) for row in range(TRAIN) for view in range(4)}
+    assert len(rendered) == 4 * TRAIN
+    assert rendered < {paid.content_sha for paid in vendor.paid.values()}
+
+
+def test_text_directed_views_train_without_image_queries(vendor: FakeVendor, shell: Shell) -> None:
+    report = shell.distill("--views", "3", "--view-recipe", "all-styles", "--style-targets", "text")
+    assert vendor.billed_units == TRAIN + CLASSES + STYLE_TEXTS
+    assert report["settings"]["views bought"] == f"{TRAIN} of {3 * TRAIN}"
+    assert report["settings"]["styled views"] == "2 of each image, moved there by texts"
+    config = json.loads((shell.folder / "run" / "config.json").read_text())
+    assert (config["view_recipe"], config["style_targets"]) == ("all-styles", "text")
+    shards = sorted((shell.folder / "run").rglob("train.u8"))
+    assert [path.stat().st_size for path in shards] == [TRAIN * 3 * 32 * 32 * 3]
+
+
+def test_styled_views_of_a_method_without_image_targets_are_rendered_and_not_bought(
+    vendor: FakeVendor, shell: Shell
+) -> None:
+    shell.distill("--method", "erm", "--views", "3", "--view-recipe", "styles", "--style-targets", "text")
+    assert vendor.billed_units == CLASSES
+    shards = sorted((shell.folder / "run").rglob("train.u8"))
+    assert [path.stat().st_size for path in shards] == [TRAIN * 3 * 32 * 32 * 3]
+    report = shell.distill("--method", "erm", "--views", "3", "--view-recipe", "styles", "--style-targets", "text")
+    assert report["settings"]["views bought"] == f"0 of {3 * TRAIN}"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--view-recipe", "moods"), "no view recipe 'moods'; there are: standard"),
+        (("--style-targets", "text"), "the view recipe standard has no styles: use --view-recipe styles"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(shell: Shell, words: tuple[str, ...], complaint: str) -> None:
+    refused = shell.run("plan", *words)
+    assert isinstance(refused.exception, UsageError), refused.output
+    assert complaint in str(refused.exception)
