@@ -23,6 +23,7 @@ def test_a_missing_view_is_named_or_masked() -> None:
     with pytest.raises(CacheError, match=r"view 1 of y\.png \(key cccccccccccc\): buy the plan first"):
         join_image_targets([[A, A], [A, C]], VECTORS, dimension=2, names=["x.png", "y.png"])
     joined = join_image_targets([[A, C]], VECTORS, dimension=2, names=["x.png"], allow_missing=True)
+    assert joined.weights.tolist() == [[1, 0]]
     assert joined.bought.tolist() == [[True, False]]
     assert joined.vectors[0, 1].tolist() == [0, 0]
 
@@ -38,8 +39,16 @@ def test_no_views_at_all_are_fine() -> None:
 
 
 def test_the_mixed_target_and_its_floor_by_hand() -> None:
-    images = ImageTargets(np.array([[[1.0, 0.0], [0.0, 0.0]]], dtype=np.float32), np.array([[True, False]]))
+    images = ImageTargets.of_bought(np.array([[[1.0, 0.0], [0.0, 0.0]]], dtype=np.float32), np.array([[True, False]]))
     classifier = np.array([[0.0, -1.0], [0.0, 1.0]], dtype=np.float32)
     mixed = mixed_targets(images, classifier, np.array([1]), image_weight=0.25)
     np.testing.assert_allclose(mixed, [[[0.25, 0.75], [0.0, 1.0]]], atol=1e-7)
     assert loss_floor(mixed) == pytest.approx(-((0.25**2 + 0.75**2) ** 0.5 + 1) / 2)
+
+
+def test_an_imputed_target_weighs_as_much_as_it_is_trusted() -> None:
+    images = ImageTargets(
+        np.array([[[1.0, 0.0]]], dtype=np.float32), np.array([[False]]), np.array([[0.5]], dtype=np.float32)
+    )
+    mixed = mixed_targets(images, np.array([[0.0, 1.0]], dtype=np.float32), np.array([0]), image_weight=0.5)
+    np.testing.assert_allclose(mixed, [[[0.25, 0.75]]], atol=1e-7)

@@ -21,6 +21,8 @@ from vl2v_client.planning.queries import ImageQuery
 from vl2v_contract.identity import rgb8_sha
 
 _COMMIT_EVERY = 256
+_HASHES_PER_COMMIT = 16_384
+_HASHES_PER_TASK = 64
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
@@ -47,6 +49,40 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
         done += len(chunk)
         progress("read files", done, len(unknown))
     return {path: known[stamp] for path, stamp in stamps.items()}
+
+
+def hash_files(folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, progress: Progress = silent) -> list[str]:
+    """Hash of each file's bytes, in order, read only if the file is new or changed; no picture is decoded.
+
+    Args:
+        folder: absolute, and above all of them.
+        paths: absolute.
+        cache: holds the memo.
+        progress: told of files read, as phase "hash files".
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    known = cache.contents.hashes_below(str(folder))
+    hashes: dict[str, str] = {}
+    unknown = []
+    for path in paths:
+        size_bytes, mtime_ns = _facts(path)
+        remembered = known.get(path)
+        if remembered is not None and remembered[:2] == (size_bytes, mtime_ns):
+            hashes[path] = remembered[2]
+        else:
+            unknown.append((path, size_bytes, mtime_ns))
+    unknown.sort()  # as the disk and the memo's index like them
+    done = 0
+    for chunk in _chunks(unknown, _HASHES_PER_COMMIT):
+        tasks = list(_chunks([path for path, _, _ in chunk], _HASHES_PER_TASK))
+        fresh = [file_sha for of_task in _in_threads(_hash_all, tasks) for file_sha in of_task]
+        cache.contents.remember_hashes((*facts, file_sha) for facts, file_sha in zip(chunk, fresh, strict=True))
+        hashes.update((path, file_sha) for (path, _, _), file_sha in zip(chunk, fresh, strict=True))
+        done += len(chunk)
+        progress("hash files", done, len(unknown))
+    return [hashes[path] for path in paths]
 
 
 def hash_views(
@@ -94,9 +130,30 @@ def _stamp(path: Path) -> FileStamp:
     try:
         return FileStamp.of(path)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}): check that it exists and its permissions"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _facts(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _hash_all(paths: Sequence[str]) -> list[str]:
+    hashes = []
+    for path in paths:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                hashes.append(hashlib.sha256(file.readall()).hexdigest())
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    return hashes
+
+
+def _unreadable(path: Path | str, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read ({error.strerror}): check that it exists and its permissions")
 
 
 def _read_file(stamp: FileStamp) -> FileContent:

@@ -39,6 +39,7 @@ class QueryPlan:
         image_files: distinct files among the image queries.
         cached: distinct vectors that are here already.
         seconds: estimate of the time to buy; None if this vendor's rate was never measured.
+        chosen: cache keys of the image queries that a selection within a budget has left; None if there was none.
     """
 
     teacher: TeacherModel
@@ -48,6 +49,12 @@ class QueryPlan:
     image_files: int
     cached: int
     seconds: float | None
+    chosen: frozenset[str] | None = None
+
+    @property
+    def used_image_keys(self) -> tuple[str, ...]:
+        """The distinct image vectors that the run uses, bought or here already."""
+        return tuple(key for key in dict.fromkeys(self.image_keys) if self.chosen is None or key in self.chosen)
 
     @property
     def units(self) -> int:
@@ -68,6 +75,26 @@ class QueryPlan:
     def new_bytes(self) -> int:
         """About how much the cache will grow."""
         return self.units * (2 * self.teacher.embedding_dim + _ROW_OVERHEAD_BYTES)
+
+    def cut(self, image_keys: Sequence[str], *, image_files: int) -> QueryPlan:
+        """This plan with some of its image queries only, to be bought in the order given, after the texts.
+
+        Args:
+            image_keys: cache keys, each once; what is here already costs nothing.
+            image_files: distinct files among them.
+        """
+        missing = {item.cache_key: item for item in self.missing}
+        texts = [item for item in self.missing if item.modality == "text"]
+        images = [missing[key] for key in image_keys if key in missing]
+        kept = (*texts, *images)
+        return replace(
+            self,
+            missing=kept,
+            image_files=image_files,
+            cached=len(set(self.text_keys)) + len(image_keys) - len(kept),
+            seconds=None if self.seconds is None else self.seconds * len(kept) / max(1, self.units),
+            chosen=frozenset(image_keys),
+        )
 
     def excess(
         self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None

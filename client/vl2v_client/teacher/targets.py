@@ -18,12 +18,20 @@ class ImageTargets:
     """The teacher's image embeddings of `K` views of `N` samples.
 
     Attributes:
-        vectors: `[N, K, D]` float32 of unit rows; zero where nothing was bought.
+        vectors: `[N, K, D]` float32 of unit rows; zero where there is neither a bought nor an imputed embedding.
         bought: `[N, K]` bool.
+        weights: `[N, K]` float32, the trust in each: 1 bought, between 0 and 1 imputed, 0 nothing (then the text
+            trains alone).
     """
 
     vectors: NDArray[np.float32]
     bought: NDArray[np.bool_]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def of_bought(cls, vectors: NDArray[np.float32], bought: NDArray[np.bool_]) -> ImageTargets:
+        """Targets of which none is imputed: what was bought is trusted fully, and nothing else at all."""
+        return cls(vectors, bought, bought.astype(np.float32))
 
 
 def join_image_targets(
@@ -67,7 +75,7 @@ def join_image_targets(
             bought[row, view] = True
     if bought.any():
         joined[bought] = unit_rows(joined[bought])
-    return ImageTargets(joined, bought)
+    return ImageTargets.of_bought(joined, bought)
 
 
 def mixed_targets(
@@ -75,19 +83,19 @@ def mixed_targets(
 ) -> NDArray[np.float32]:
     """The one target that stands for both terms: `m = w * img + (1 - w) * txt_y`.
 
-    The two-term loss `-(w cos(z, img) + (1 - w) cos(z, txt_y))` equals `-|m| cos(z, m)`. A view that was not bought
-    trains on its text alone, `m = txt_y`.
+    The two-term loss `-(w cos(z, img) + (1 - w) cos(z, txt_y))` equals `-|m| cos(z, m)`. `w` is `image_weight` times
+    the trust in the view's embedding; a view that has none trains on its text alone, `m = txt_y`.
 
     Args:
         images: of `N` samples and `K` views.
         classifier: `[C, D]` unit text embeddings.
         labels: `[N]`.
-        image_weight: `w`, 0 to 1.
+        image_weight: `w` of a bought embedding, 0 to 1.
 
     Returns:
         `[N, K, D]` float32, shorter than one.
     """
-    weight = np.where(images.bought, image_weight, 0.0).astype(np.float32)[..., None]  # [N, K, 1]
+    weight = np.float32(image_weight) * images.weights[..., None]  # [N, K, 1]
     return weight * images.vectors + (1 - weight) * classifier[labels][:, None, :]
 
 

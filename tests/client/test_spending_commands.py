@@ -1,0 +1,132 @@
+"""`--max-queries N --select NAME --impute NAME` through `plan`, `buy` and `distill`: one choice, one bill, reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from fake_vendor import API_KEY, FakeVendor, served
+from vl2v_client.cli.buy import buy
+from vl2v_client.cli.distill import distill
+from vl2v_client.cli.plan import plan
+from vl2v_client.core.errors import BudgetExhausted, UsageError
+
+QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
+TRAIN, TEXTS = 16, 2
+
+
+class Shell:
+    """Runs commands on one data set, cache and vendor, with `sketch` held out."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._app = typer.Typer()
+        for command in (plan, buy, distill):
+            self._app.command()(command)
+        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
+        self.folder = folder
+
+    def run(self, command: str, *words: str) -> Result:
+        common = ("--data", str(self.folder / "data"), "--target-domain", "sketch", "--views", "2")
+        return CliRunner().invoke(self._app, [command, *common, *words], env=self._environment)
+
+    def json(self, command: str, *words: str) -> Any:
+        done = self.run(command, "--json", *words)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    def distill(self, *words: str) -> Any:
+        return self.json("distill", "--out", str(self.folder / "run"), "--yes", *QUICK, *words)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[tuple[Shell, FakeVendor]]:
+    torch.set_num_threads(1)
+    vendor, random = FakeVendor(image_size=32), np.random.default_rng(0)
+    for domain in ("art", "photo", "sketch"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / domain / name).mkdir(parents=True)
+            for index in range(5):
+                pixels = random.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / domain / name / f"{index}.png")
+    with served(vendor) as url:
+        yield Shell(url, tmp_path), vendor
+
+
+@pytest.mark.parametrize("select", ["random", "k-center"])
+def test_plan_shows_the_choice_that_buy_and_distill_make(shell: tuple[Shell, FakeVendor], select: str) -> None:
+    run, vendor = shell
+    words = ("--max-queries", "8", "--select", select)
+    planned = run.json("plan", *words)
+    assert (planned["new_queries"], planned["chosen_views"], planned["views"]) == (8, 6, 2 * TRAIN)
+    assert "of which 6 are chosen" in run.run("plan", *words).stdout
+    assert vendor.billed_units == 0
+    assert run.json("buy", "--yes", *words)["billed_units"] == 8
+    report = run.distill(*words, "--impute", "ridge")
+    assert vendor.billed_units == 8
+    assert report["purchase"]["images"] == 6
+    assert report["settings"]["views bought"] == f"6 of {2 * TRAIN}"
+    assert report["settings"]["selection"] == f"{select}, within 8 queries"
+    config = json.loads((run.folder / "run" / "config.json").read_text())
+    assert config["spending"] == {"select": select, "max_queries": 8, "rounds": 1}
+    assert config["impute"] == "ridge"
+    again = run.distill(*words, "--impute", "ridge")
+    assert (again, vendor.billed_units) == (report, 8)
+
+
+def test_two_rounds_are_one_bill(shell: tuple[Shell, FakeVendor]) -> None:
+    run, vendor = shell
+    words = ("--max-queries", "12", "--select", "pcoreset")
+    planned = run.json("plan", *words)
+    assert (planned["new_queries"], planned["second_round"]) == (7, 5)
+    assert "up to 5 more, chosen once these are here" in run.run("plan", *words).stdout
+    bought = run.json("buy", "--yes", *words)
+    assert bought["billed_units"] == vendor.billed_units == 12
+    assert run.distill(*words)["purchase"]["images"] == 10
+    assert vendor.billed_units == 12
+
+
+def test_the_whole_cache_does_not_help_a_run_that_may_use_less(shell: tuple[Shell, FakeVendor]) -> None:
+    run, vendor = shell
+    assert run.json("buy", "--yes")["billed_units"] == 2 * TRAIN + TEXTS
+    report = run.distill("--max-queries", "6", "--select", "random")
+    assert vendor.billed_units == 2 * TRAIN + TEXTS
+    assert (report["purchase"]["images"], report["settings"]["views bought"]) == (4, f"4 of {2 * TRAIN}")
+
+
+@pytest.mark.parametrize("impute", ["class-mean", "ridge", "knn"])
+def test_imputed_targets_train_and_are_reported(shell: tuple[Shell, FakeVendor], impute: str) -> None:
+    run, vendor = shell
+    near = np.eye(vendor.dimension, dtype=np.float32)[0]
+    digest = vendor.vector
+    vendor.vector = lambda sha: ((near + 0.1 * digest(sha)) / np.linalg.norm(near + 0.1 * digest(sha))).astype("f4")
+    imputed = run.distill("--max-queries", "10", "--select", "random", "--impute", impute)
+    shown = imputed["settings"]["imputation"]
+    assert shown.startswith(f"{impute}, {2 * TRAIN - 8} views, at 0.9")
+    config = json.loads((run.folder / "run" / "config.json").read_text())
+    assert config["impute"] == impute
+    assert vendor.billed_units == 10
+
+
+def test_what_does_not_fit_together_costs_nothing(shell: tuple[Shell, FakeVendor]) -> None:
+    run, vendor = shell
+    for words, kind, complaint in (
+        (("--select", "random"), UsageError, "give both"),
+        (("--select", "best", "--max-queries", "9"), UsageError, "no selector 'best'"),
+        (("--select", "random", "--max-queries", "1"), BudgetExhausted, "cannot hold the 2 texts"),
+        (("--max-queries", "9"), BudgetExhausted, "--max-queries allows 9"),
+    ):
+        refused = run.run("buy", "--yes", *words)
+        assert isinstance(refused.exception, kind), refused.output
+        assert complaint in str(refused.exception)
+    refused = run.run("distill", "--yes", "--impute", "best", "--out", str(run.folder / "other"), *QUICK)
+    assert "no imputation 'best'" in str(refused.exception)
+    assert vendor.billed_units == 0
