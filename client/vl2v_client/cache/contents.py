@@ -11,6 +11,9 @@ from typing import Any
 
 from vl2v_client.cache.database import Database
 
+_NOT_DECODED = 0
+"""Width and height of a file whose bytes alone were read."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
@@ -49,7 +52,8 @@ class ContentMemo:
     def files(self, stamps: Iterable[FileStamp]) -> dict[FileStamp, FileContent]:
         """Contents of those files whose stamp is as remembered."""
         by_path = {str(stamp.path): stamp for stamp in stamps}
-        query = "SELECT path, size_bytes, mtime_ns, file_sha, width, height FROM file_contents WHERE path IN ({keys})"
+        columns = "path, size_bytes, mtime_ns, file_sha, width, height"
+        query = f"SELECT {columns} FROM file_contents WHERE path IN ({{keys}}) AND width > {_NOT_DECODED}"
         found: dict[FileStamp, FileContent] = {}
         for path, size_bytes, mtime_ns, *content in self._database.rows_of(query, by_path):
             stamp = by_path[path]
@@ -63,6 +67,18 @@ class ContentMemo:
             (str(stamp.path), stamp.size_bytes, stamp.mtime_ns, content.file_sha, content.width, content.height)
             for stamp, content in contents.items()
         ]
+        with self._database.write() as connection:
+            connection.executemany("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def hashes_below(self, folder: str) -> dict[str, tuple[int, int, str]]:
+        """Size, modification time and hash of every remembered file below a folder, by absolute path."""
+        query = "SELECT path, size_bytes, mtime_ns, file_sha FROM file_contents WHERE path > ? AND path < ?"
+        rows = self._database.rows(query, (f"{folder}/", f"{folder}0"))  # 0 comes after /
+        return {path: (size_bytes, mtime_ns, file_sha) for path, size_bytes, mtime_ns, file_sha in rows}
+
+    def remember_hashes(self, hashes: Iterable[tuple[str, int, int, str]]) -> None:
+        """Keep the hashes of files that were not decoded: absolute path, size, modification time, hash."""
+        rows = [(*row, _NOT_DECODED, _NOT_DECODED) for row in hashes]
         with self._database.write() as connection:
             connection.executemany("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
 

@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.classifier import TextHead
+from vl2v_client.student.fresh import FRESH_VIEW_NUMBERS, FreshViews
 from vl2v_client.student.objective import Batch
 from vl2v_client.student.samples import LabelledViews
 from vl2v_client.teacher.targets import ImageTargets
@@ -23,11 +25,22 @@ class TrainingData:
         train: of the source domains.
         validation: the source domains' hold-out; only its first view is read.
         targets: of every view of `train`; `None` for methods that ask no teacher.
+        teacher_head: the teacher's zero-shot classifier, for a linear student that learns from its probabilities;
+            `None` for a student that classifies by text, whose own head it is.
+        fresh: draws new views of `train`'s images at every step, in place of its stored ones; the teacher is asked
+            about them if there are `targets`.
     """
 
     train: LabelledViews
     validation: LabelledViews
     targets: ImageTargets | None = None
+    teacher_head: TextHead | None = None
+    fresh: FreshViews | None = None
+
+    @property
+    def view_count(self) -> int:
+        """How many views a step may choose from, of each image."""
+        return self.train.view_count if self.fresh is None else FRESH_VIEW_NUMBERS
 
     def __post_init__(self) -> None:
         if min(self.train.pixels.shape[:2]) < 1 or min(self.validation.pixels.shape[:2]) < 1:
@@ -41,29 +54,58 @@ class BatchSource:
 
     Args:
         data: of the run.
-        head: the text classifier whose rows are `txt_y`; `None` leaves the targets at width 0.
-        image_weight: `w`; a view that was not bought gets 0 and trains on its text alone.
+        head: the student's text classifier; `None` if its outputs are logits. Its rows are `txt_y`, or those of the
+            data's `teacher_head`; with neither, the targets have width 0.
+        image_weight: `w` of a bought view; an imputed one gets a share of it, its trust, and one with neither 0.
     """
 
     def __init__(self, data: TrainingData, head: TextHead | None, image_weight: float) -> None:
         self._labels = data.train.labels
         self._targets = data.targets
-        self._texts = None if head is None else head.matrix
+        self._are_fresh = data.fresh is not None
+        self._head = head
+        teacher = data.teacher_head if head is None else head
+        self._texts = np.zeros((0, 0), dtype=np.float32) if teacher is None else teacher.matrix
+        self._logit_scale = 1.0 if teacher is None else teacher.logit_scale
         self._image_weight = image_weight
 
-    def batch(self, outputs: Tensor, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
-        """The batch of `outputs [B, D]` for `rows [B]` and `views [B]`."""
+    def batch(
+        self,
+        outputs: Tensor,
+        rows: NDArray[np.int64],
+        views: NDArray[np.int64],
+        answers: EmbeddingMatrix | None = None,
+    ) -> Batch:
+        """The batch of `outputs [B, D]` for `rows [B]` and `views [B]`.
+
+        Args:
+            outputs: of the student.
+            rows: of the training views.
+            views: which view of each row.
+            answers: what the teacher said of exactly these views, `[B, D]`, if they are fresh; trusted fully.
+        """
         device = outputs.device
         labels = self._labels[rows]
-        nothing = np.zeros((len(rows), 0 if self._texts is None else self._texts.shape[1]), dtype=np.float32)
-        texts = nothing if self._texts is None else self._texts[labels]
-        images = nothing if self._targets is None else self._targets.vectors[rows, views]
-        bought = np.zeros(len(rows), np.bool_) if self._targets is None else self._targets.bought[rows, views]
-        weights = np.where(bought, self._image_weight, 0.0).astype(np.float32)
+        nothing = np.zeros((len(rows), self._texts.shape[1]), dtype=np.float32)
+        texts = self._texts[labels] if len(self._texts) else nothing
+        images, trust = nothing, np.zeros(len(rows), dtype=np.float32)
+        if answers is not None:
+            images, trust = answers, np.ones(len(rows), dtype=np.float32)
+        elif self._targets is not None and not self._are_fresh:
+            images, trust = self._targets.vectors[rows, views], self._targets.weights[rows, views]
+        weights = np.float32(self._image_weight) * trust
         return Batch(
             outputs=outputs,
             labels=torch.from_numpy(labels).to(device),
             image_targets=torch.from_numpy(images).to(device),
             text_targets=torch.from_numpy(texts).to(device),
             image_weights=torch.from_numpy(weights).to(device),
+            text_matrix=torch.from_numpy(self._texts).to(device),
+            logit_scale=self._logit_scale,
+            logits_of=_same if self._head is None else self._head.logits,
         )
+
+
+def _same(outputs: Tensor) -> Tensor:
+    """The outputs of a linear head are its logits."""
+    return outputs

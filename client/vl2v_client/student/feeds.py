@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, cast
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -12,19 +13,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.classifier import StudentClassifier
-from vl2v_client.student.inputs import student_input
+from vl2v_client.student.compiled import compile_or_warn
+from vl2v_client.student.distributed import ALONE, Ranks
+from vl2v_client.student.fresh import FreshViews
+from vl2v_client.student.inputs import normalised, pixel_tensor, student_input
+from vl2v_client.student.methods import stage_asks_about_images
+from vl2v_client.student.mixup import Mix, draw_mix
+from vl2v_client.student.sampling import rows_by_domain, sample_batch
 from vl2v_client.student.stages import Stage, TrainingConfig
 
 Rows = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class LoadedStep:
+    """What one step trains on, before the student has seen it.
+
+    Attributes:
+        rows: `[B]` of the training views, this process's part of the step.
+        views: `[B]`, which view of each row.
+        mix: what each of them is blended with; `None` without mixup.
+        share: of the whole step's views that these are; 1 in a process on its own.
+        inputs: views or features, in whatever form the feed's `outputs` takes.
+        answers: what the teacher said of these views, `[B, D]`, with mixup of the partners' too, `[2 B, D]`; `None`
+            if they are stored or nobody asked.
+    """
+
+    rows: Rows
+    views: Rows
+    mix: Mix | None
+    share: float
+    inputs: Tensor
+    answers: EmbeddingMatrix | None = None
+
+
 class Feed(Protocol):
     """A stage's view of student and data."""
 
-    def outputs(self, rows: Rows, views: Rows) -> Tensor:
-        """`z [B, D]` float32 of training views, for the backward pass."""
+    def load(self, step: int) -> LoadedStep:
+        """What a step needs. Called in any thread, for later steps too, so it reads no weight that trains."""
+
+    def outputs(self, loaded: LoadedStep) -> Tensor:
+        """`z [B, D]` float32 of what was loaded, for the backward pass."""
 
     def validation_outputs(self) -> Tensor:
         """`z [M, D]` float32 of the validation images' first views, for evaluation."""
@@ -37,28 +70,91 @@ class TrainingRun:
     classifier: StudentClassifier
     data: TrainingData
     config: TrainingConfig
+    ranks: Ranks = ALONE
+
+    def load(self, stage: Stage, step: int, gather: Callable[[Rows, Rows], Tensor]) -> LoadedStep:
+        """This process's part of a step.
+
+        Args:
+            stage: whose step.
+            step: from 0.
+            gather: the inputs of rows and views, `[B, ...]`; with mixup it is asked for `2 B`, the partners last.
+        """
+        config, part, count = self.config, self.ranks.part, self.data.view_count
+        stream: dict[str, Any] = {"seed": config.seed, "stage": stage.name, "step": step}
+        rows, views = sample_batch(self._domain_rows, views=count, batch_size=config.batch_size, **stream)
+        mix = draw_mix(rows, views, alpha=config.mixup, **stream)
+        own, own_views, share = part(rows), part(views), len(part(rows)) / len(rows)
+        if mix is None:
+            return LoadedStep(own, own_views, None, share, gather(own, own_views))
+        mix = Mix(part(mix.rows), part(mix.views), mix.share)
+        inputs = gather(np.concatenate([own, mix.rows]), np.concatenate([own_views, mix.views]))
+        return LoadedStep(own, own_views, mix, share, inputs)
+
+    @cached_property
+    def _domain_rows(self) -> list[Rows]:
+        return rows_by_domain(self.data.train.domains)
 
     def outputs_of(self, network: Callable[[Tensor], Tensor], pixels: NDArray[np.uint8]) -> Tensor:
         """`network` on views `[B, S, S, 3]`, as float32."""
-        device = self.classifier.device
-        inputs = student_input(pixels, self.classifier.input, device, channels_last=self.config.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        device, channels_last = self.classifier.device, self.config.channels_last
+        return self.forward(network, student_input(pixels, self.classifier.input, device, channels_last=channels_last))
+
+    def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """`network` on normalised inputs, as float32, under autocast if the run asks for it."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             return network(inputs).float()
 
 
 def open_feed(run: TrainingRun, stage: Stage, progress: Progress = silent) -> Feed:
     """The cheapest feed that a stage allows: a frozen backbone runs once over every view, not at every step."""
+    if run.data.fresh is not None:
+        return _FreshFeed(run, stage, run.data.fresh)
     if "backbone" in stage.trains:
-        return _PixelFeed(run)
-    return _FeatureFeed(run, progress)
+        return _PixelFeed(run, stage)
+    return _FeatureFeed(run, stage, progress)
 
 
 class _PixelFeed:
-    def __init__(self, run: TrainingRun) -> None:
-        self._run = run
+    """Every step renders nothing and reads its views from the render file.
 
-    def outputs(self, rows: Rows, views: Rows) -> Tensor:
-        return self._run.outputs_of(self._run.classifier.student, self._run.data.train.pixels[rows, views])
+    On a CPU they are loaded ready for the backbone; for a GPU as bytes in pinned memory, which travel while it works.
+    """
+
+    def __init__(self, run: TrainingRun, stage: Stage) -> None:
+        self._run = run
+        self._stage = stage
+        network = run.classifier.student
+        if run.config.compile:
+            inputs = self._student_inputs(self.load(0))
+            self._network = run.ranks.wrap(compile_or_warn(network, inputs, bfloat16=run.config.bfloat16))
+        else:
+            self._network = run.ranks.wrap(network)
+
+    def load(self, step: int) -> LoadedStep:
+        return self._run.load(self._stage, step, self._gather)
+
+    def outputs(self, loaded: LoadedStep) -> Tensor:
+        return self._run.forward(self._network, self._student_inputs(loaded))
+
+    def _gather(self, rows: Rows, views: Rows) -> Tensor:
+        return self._prepared(self._run.data.train.pixels[rows, views])
+
+    def _prepared(self, pixels: NDArray[np.uint8]) -> Tensor:
+        return pixel_tensor(pixels, pinned=True) if self._is_on_gpu else self._normalised(pixel_tensor(pixels))
+
+    def _student_inputs(self, loaded: LoadedStep) -> Tensor:
+        inputs = loaded.inputs
+        if self._is_on_gpu:
+            inputs = self._normalised(inputs.to(self._run.classifier.device, non_blocking=True))
+        return _blended(inputs, loaded.mix)
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        return self._run.classifier.device.type == "cuda"
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalised(pixels, self._run.classifier.input, channels_last=self._run.config.channels_last)
 
     @torch.no_grad()
     def validation_outputs(self) -> Tensor:
@@ -68,9 +164,40 @@ class _PixelFeed:
         return torch.cat([self._run.outputs_of(student, pixels[start : start + size, 0]) for start in starts])
 
 
+class _FreshFeed(_PixelFeed):
+    """Every step draws its views anew, whether the backbone trains or not, and asks the teacher if the stage does."""
+
+    def __init__(self, run: TrainingRun, stage: Stage, fresh: FreshViews) -> None:
+        self._fresh = fresh
+        self._asks = run.data.targets is not None and stage_asks_about_images(stage, run.config)
+        super().__init__(run, stage)
+
+    def load(self, step: int) -> LoadedStep:
+        answers: EmbeddingMatrix | None = None
+
+        def gather(rows: Rows, views: Rows) -> Tensor:
+            nonlocal answers
+            pixels = self._fresh.render(rows, views)
+            if self._asks:
+                answers = self._fresh.ask(pixels)
+            return self._prepared(pixels)
+
+        return replace(self._run.load(self._stage, step, gather), answers=answers)
+
+    def outputs(self, loaded: LoadedStep) -> Tensor:
+        if "backbone" not in self._stage.trains:
+            self._run.classifier.student.backbone.eval()  # as where its features are computed once
+        return super().outputs(loaded)
+
+
 class _FeatureFeed:
-    def __init__(self, run: TrainingRun, progress: Progress) -> None:
+    """The frozen backbone has seen every view before the first step."""
+
+    def __init__(self, run: TrainingRun, stage: Stage, progress: Progress) -> None:
+        self._run = run
+        self._stage = stage
         self._projection = run.classifier.student.projection
+        self._network = run.ranks.wrap(self._projection)
         train, validation = run.data.train, run.data.validation
         total = len(train) * train.view_count + len(validation)
         self._train = _features(run, train.pixels, lambda done: progress("features", done, total))
@@ -80,12 +207,22 @@ class _FeatureFeed:
             run, validation.pixels[:, :1], lambda done: progress("features", before + done, total)
         )
 
-    def outputs(self, rows: Rows, views: Rows) -> Tensor:
-        return cast(Tensor, self._projection(self._train[torch.from_numpy(rows), torch.from_numpy(views)]))
+    def load(self, step: int) -> LoadedStep:
+        def gather(rows: Rows, views: Rows) -> Tensor:
+            return self._train[torch.from_numpy(rows), torch.from_numpy(views)]
+
+        return self._run.load(self._stage, step, gather)
+
+    def outputs(self, loaded: LoadedStep) -> Tensor:
+        return cast(Tensor, self._network(_blended(loaded.inputs, loaded.mix)))
 
     @torch.no_grad()
     def validation_outputs(self) -> Tensor:
         return cast(Tensor, self._projection(self._validation))
+
+
+def _blended(inputs: Tensor, mix: Mix | None) -> Tensor:
+    return inputs if mix is None else mix.blend(*inputs.chunk(2))
 
 
 @torch.no_grad()

@@ -29,12 +29,22 @@ def student_input(
     Returns:
         `[B, 3, size, size]` float32.
     """
-    batch = torch.from_numpy(np.array(pixels)).to(device)  # a copy: a render file is read-only
-    images = batch.permute(0, 3, 1, 2).to(torch.float32) / 255
+    return normalised(pixel_tensor(pixels).to(device), wanted, channels_last=channels_last)
+
+
+def pixel_tensor(pixels: NDArray[np.uint8], *, pinned: bool = False) -> Tensor:
+    """The same bytes as a tensor, copied only if they are read-only, as a render file's are, or are to be pinned."""
+    tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    return tensor.pin_memory() if pinned else tensor
+
+
+def normalised(pixels: Tensor, wanted: InputFormat, *, channels_last: bool = False) -> Tensor:
+    """`student_input` of pixels `[B, S, S, 3]` uint8 that lie where the result shall."""
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
     if images.shape[-1] != wanted.size:
         mode = wanted.interpolation if wanted.interpolation in ("bilinear", "bicubic") else "bicubic"
         images = functional.interpolate(images, (wanted.size, wanted.size), mode=mode, antialias=True).clamp(0, 1)
-    mean = torch.tensor(wanted.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(wanted.std, device=device).view(1, 3, 1, 1)
-    normalised = (images - mean) / std
-    return normalised.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    mean = torch.tensor(wanted.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(wanted.std, device=pixels.device).view(1, 3, 1, 1)
+    normal = (images - mean) / std
+    return normal.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

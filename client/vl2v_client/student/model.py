@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vl2v_client.core.errors import DataError
+from vl2v_client.local.tower import ImageTower, build_tower
 from vl2v_client.student.spec import StudentSpec
 
 _NOT_WEIGHTS = "num_batches_tracked"
@@ -59,6 +60,26 @@ def build_student(spec: StudentSpec, *, outputs: int, seed: int) -> Student:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Student(build_backbone(spec), features=spec.features, outputs=outputs)
+
+
+def tower_student(tower: ImageTower) -> Student:
+    """A teacher's image tower as the student of VL2V-SD, with the projection that it has."""
+    projection = tower.projection
+    student = Student(tower.backbone, features=projection.in_features, outputs=projection.out_features)
+    student.projection = projection
+    return student
+
+
+def empty_student(spec: StudentSpec, *, outputs: int) -> Student:
+    """A student with random weights, to be filled from a file.
+
+    Raises:
+        UsageError: it is an image tower, and open_clip is not installed.
+        DataError: the installed version of open_clip cannot build it.
+    """
+    if spec.tower is not None:
+        return tower_student(build_tower(spec.tower))
+    return Student(build_backbone(spec, pretrained=False), features=spec.features, outputs=outputs)
 
 
 def build_backbone(spec: StudentSpec, *, pretrained: bool = True) -> nn.Module:

@@ -42,6 +42,7 @@ class StudentSpec:
         tag: timm's tag of pretrained weights to fetch, written out, because timm's default tags move.
         weights: a local safetensors file under timm's names, instead of a tag.
         weights_sha256: of that file.
+        tower: what builds an open_clip image tower, `local.tower.tower_config`, if the student is one and not timm's.
     """
 
     architecture: str
@@ -51,16 +52,18 @@ class StudentSpec:
     tag: str | None = None
     weights: Path | None = None
     weights_sha256: str | None = None
+    tower: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The card's entries; local paths stay out of it."""
-        return {
+        entries = {
             "architecture": self.architecture,
             "arguments": dict(self.arguments),
             "features": self.features,
             "input": asdict(self.input),
             "initial_weights": self.tag or self.weights_sha256,
         }
+        return entries if self.tower is None else {**entries, "open_clip": dict(self.tower), "needs": "vl2v[local]"}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> StudentSpec:
@@ -71,6 +74,7 @@ class StudentSpec:
             arguments=record["arguments"],
             features=record["features"],
             input=InputFormat(seen["size"], _triple(seen["mean"]), _triple(seen["std"]), seen["interpolation"]),
+            tower=record.get("open_clip"),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.seeds import child_seed
+from vl2v_client.student.averages import WISE_FT_GRID, between
 from vl2v_client.student.batches import BatchSource, TrainingData
 from vl2v_client.student.checkpoint import StageCheckpoint
 from vl2v_client.student.classifier import StudentClassifier
-from vl2v_client.student.feeds import Feed, TrainingRun, open_feed
+from vl2v_client.student.distributed import joined_ranks, local_device
+from vl2v_client.student.feeds import Feed, LoadedStep, TrainingRun, open_feed
+from vl2v_client.student.loader import default_workers, load_ahead
 from vl2v_client.student.metrics import MetricsFile
-from vl2v_client.student.objective import OBJECTIVES
-from vl2v_client.student.sampling import rows_by_domain, sample_batch
-from vl2v_client.student.selection import SourceScore, score
-from vl2v_client.student.stage_state import StageState
+from vl2v_client.student.objective import OBJECTIVES, LossTerms, Objective
+from vl2v_client.student.selection import SourceScore, choose_interpolation, score
+from vl2v_client.student.stage_state import StageState, apply_weights, copy_weights
 from vl2v_client.student.stages import WITHOUT_EFFECT, Method, Stage, TrainingConfig
+from vl2v_client.student.swad import Weights
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class StageResult:
         best_step: steps taken at the best evaluation on source validation.
         best_accuracy: there.
         swad_steps: first and last step of SWAD's average.
-        swad_converged: false if no valley opened, and the average is the last segment's.
+        swad_converged: false if no valley opened, and a LossValley average is the last segment's.
     """
 
     name: str
@@ -60,6 +64,7 @@ class TrainingResult:
         validation: exactly those weights on source validation.
         stages: in order.
         history: one row per evaluation, as in `metrics.jsonl`.
+        interpolation: WiSE-FT's share of the carried weights, chosen on source validation; `None` without it.
     """
 
     method: Method
@@ -67,6 +72,7 @@ class TrainingResult:
     validation: SourceScore
     stages: tuple[StageResult, ...]
     history: tuple[Mapping[str, Any], ...]
+    interpolation: float | None = None
 
 
 def train(
@@ -81,7 +87,8 @@ def train(
     """Runs a method's stages, each from where the one before left the student.
 
     On a CPU, two runs with one seed agree to the bit, and so does a run that was killed and called again with the
-    same folder.
+    same folder. Under `torchrun`, each process takes its part of every step, rank 0 evaluates and writes, and all
+    return the same; the result is that of one process but for the order in which gradients are added.
 
     Args:
         method: from `stages`.
@@ -92,33 +99,59 @@ def train(
         progress: told of every step, with the last known loss, gap to its floor and validation accuracy.
 
     Raises:
-        RunError: the folder holds a run with other settings or data.
+        RunError: the folder holds a run with other settings or data; or another process of this run was lost.
         CacheError: the disk is full.
     """
     device = resolve_device(config.device)
     classifier.student.to(device)
-    run = TrainingRun(classifier, data, config)
     history: list[Mapping[str, Any]] = []
     results = []
-    with _reproducible(device):
+    with joined_ranks() as ranks, _reproducible(device):
+        run = TrainingRun(classifier, data, config, ranks)
+        progress = progress if ranks.is_first else silent
         for stage in method.stages:
+            first = copy_weights(dict(classifier.student.named_parameters())) if method.interpolate else {}
             state = _run_stage(run, stage, folder, history, progress)
             state.release()
             history += state.history
             results.append(_result(state))
-    logits = torch.from_numpy(classifier.logits(data.validation.pixels[:, 0], batch_size=config.evaluation_batch_size))
-    validation = score(logits, torch.from_numpy(data.validation.labels), data.validation.domains)
-    return TrainingResult(method, classifier, validation, tuple(results), tuple(history))
+        share = _interpolate(run, first, state.carried()) if method.interpolate else None
+        validation = _score_as_used(run)
+    return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share)
+
+
+def _interpolate(run: TrainingRun, first: Weights, carried: Weights) -> float:
+    """Puts the student where source validation likes it best between the last stage's ends, and says where."""
+    student = run.classifier.student
+
+    def score_at(share: float) -> SourceScore:
+        apply_weights(student, between(first, carried, share))
+        return _score_as_used(run)
+
+    share = choose_interpolation(WISE_FT_GRID, score_at)
+    apply_weights(student, between(first, carried, share))
+    return share
+
+
+def _score_as_used(run: TrainingRun) -> SourceScore:
+    """Source validation through the very steps that predict and evaluate."""
+    validation = run.data.validation
+
+    def compute() -> SourceScore:
+        logits = run.classifier.logits(validation.pixels[:, 0], batch_size=run.config.evaluation_batch_size)
+        return score(torch.from_numpy(logits), torch.from_numpy(validation.labels), validation.domains)
+
+    return run.ranks.agree(compute)
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a device, else the CPU; anything else is torch's own name.
+    """`auto` is CUDA where there is a device, else the CPU; `cuda` is this process's own; all else is torch's own name.
 
     Raises:
         UsageError: there is no such device here.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" or (name == "cuda" and torch.cuda.is_available()):
+        return local_device() if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -130,41 +163,62 @@ def resolve_device(name: str) -> torch.device:
 def _run_stage(
     run: TrainingRun, stage: Stage, folder: Path | None, earlier: list[Mapping[str, Any]], progress: Progress
 ) -> StageState:
-    config, train_views = run.config, run.data.train
     state, checkpoint = _begin(run, stage, folder)
-    metrics = MetricsFile(None if folder is None else folder / "metrics.jsonl", [*earlier, *state.history])
+    keeps = folder is not None and run.ranks.is_first
+    metrics = MetricsFile(folder / "metrics.jsonl" if folder and keeps else None, [*earlier, *state.history])
     if state.is_finished:
         return state
     feed = open_feed(run, stage, progress)
-    batches = BatchSource(run.data, run.classifier.head, config.image_weight)
-    objective = OBJECTIVES[stage.objective]
-    domain_rows = rows_by_domain(train_views.domains)
-    shape = {"views": train_views.view_count, "batch_size": config.batch_size}
-    extras: Mapping[str, str] = {}
+    workers = default_workers(run.classifier.device) if run.config.workers is None else run.config.workers
     run.classifier.student.train()
+    with closing(load_ahead(feed.load, range(state.step, stage.steps), workers)) as ahead:
+        _take_steps(run, state, feed, ahead, checkpoint, metrics, progress)
+    return state
+
+
+def _take_steps(
+    run: TrainingRun,
+    state: StageState,
+    feed: Feed,
+    ahead: Iterator[LoadedStep],
+    checkpoint: StageCheckpoint,
+    metrics: MetricsFile,
+    progress: Progress,
+) -> None:
+    config, stage = run.config, state.stage
+    batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(config))
+    extras: Mapping[str, str] = {}
     while True:
-        step = state.step
         # once in a while: score on source validation, select, close SWAD's segment
         if _evaluates(state, config.evaluate_every):
-            row = state.add_evaluation(_validate(run, feed))
+            row = state.add_evaluation(lambda: run.ranks.agree(lambda: _validate(run, feed)))
             metrics.append(row)
             extras = _extras(row)
         # once in a while: keep everything
-        if state.is_finished or (step > 0 and step % config.checkpoint_every == 0):
+        if run.ranks.is_first and (state.is_finished or (state.step > 0 and state.step % config.checkpoint_every == 0)):
             checkpoint.save(state.to_checkpoint())
         if state.is_finished:
             progress(stage.name, stage.steps, stage.steps, extras)
-            return state
+            return
         # ----------------------------------------------------------------------------------------------------------
         # a single step
-        rows, views = sample_batch(domain_rows, **shape, seed=config.seed, stage=stage.name, step=step)
-        terms = objective(batches.batch(feed.outputs(rows, views), rows, views))
+        loaded = next(ahead)
+        terms = _loss_terms(OBJECTIVES[stage.objective], batches, loaded, feed.outputs(loaded))
         state.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        run.ranks.whole_loss(terms["loss"], loaded.share).backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
         # ----------------------------------------------------------------------------------------------------------
-        state.add_step(terms)
+        state.add_step(run.ranks.mean(terms, loaded.share))
         progress(stage.name, state.step, stage.steps, extras)
+
+
+def _loss_terms(objective: Objective, batches: BatchSource, loaded: LoadedStep, outputs: Tensor) -> LossTerms:
+    answers = None if loaded.answers is None else loaded.answers[: len(loaded.rows)]
+    terms = objective(batches.batch(outputs, loaded.rows, loaded.views, answers))
+    if loaded.mix is None:
+        return terms
+    answers = None if loaded.answers is None else loaded.answers[len(loaded.rows) :]
+    return loaded.mix.blend_terms(terms, objective(batches.batch(outputs, loaded.mix.rows, loaded.mix.views, answers)))
 
 
 def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:
@@ -176,6 +230,7 @@ def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageSt
     saved = checkpoint.load(run.classifier.device)
     if saved is not None:
         state.restore(saved)
+    run.ranks.agree(lambda: state.step)  # rank 0 writes no newer checkpoint before all have read this one
     return state, checkpoint
 
 
@@ -203,7 +258,7 @@ def _extras(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _result(state: StageState) -> StageResult:
-    average = state.swad.final()
+    average = state.average()
     return StageResult(
         name=state.stage.name,
         steps=state.step,
@@ -231,11 +286,11 @@ def _fingerprint(run: TrainingRun, stage: Stage) -> str:
     settings = {key: value for key, value in asdict(run.config).items() if key not in WITHOUT_EFFECT}
     data = run.data
     described = [asdict(stage), settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
-    described += [data.train.of, data.validation.of]
+    described += [data.train.of, data.validation.of, *([] if data.fresh is None else [data.fresh.of])]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
-    arrays += [] if data.targets is None else [data.targets.vectors, data.targets.bought]
-    arrays += [] if run.classifier.head is None else [run.classifier.head.matrix]
+    arrays += [] if data.targets is None else [data.targets.vectors, data.targets.weights]
+    arrays += [head.matrix for head in (run.classifier.head, data.teacher_head) if head is not None]
     arrays += [value.cpu().numpy() for value in run.classifier.student.state_dict().values()]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)

@@ -1,0 +1,152 @@
+"""One training run in several processes, as `torchrun` starts them: each takes its share of every step's batch.
+
+Rank 0 alone buys, renders, evaluates and writes; the others learn what it found. The run folder and the cache must lie
+where every process sees them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vl2v_client.core.errors import RunError, UsageError
+
+STEP_TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for another one's part of a step, or for an evaluation by rank 0."""
+
+PATIENCE = timedelta(days=14)
+"""How long the others wait for rank 0 to buy and render. If it dies, they hear of it at once."""
+
+_LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "timed out", "Timed out")
+
+_Agreed = TypeVar("_Agreed")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its run; the default is a process on its own.
+
+    Attributes:
+        rank: from 0.
+        count: of processes.
+        patient: their group for `meet`; `None` meets like any other step.
+    """
+
+    rank: int = 0
+    count: int = 1
+    patient: dist.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """The one that buys, renders, evaluates and writes."""
+        return self.rank == 0
+
+    def part(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's share of a step's rows `[B]`: every `count`-th, so that each has its part of every domain.
+
+        Raises:
+            UsageError: there are more processes than rows.
+        """
+        if len(rows) < self.count:
+            raise UsageError(f"a step of {len(rows)} views has none for some of {self.count} processes: start fewer")
+        return rows[self.rank :: self.count]
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The same network; its gradients are averaged over all processes when they are made."""
+        if self.count == 1:
+            return network
+        # static: a backbone may hold weights that its features do not need
+        return DistributedDataParallel(network, broadcast_buffers=False, static_graph=True)
+
+    def whole_loss(self, loss: Tensor, share: float) -> Tensor:
+        """A part's mean loss, scaled so that the processes' averaged gradients are those of the whole batch's mean."""
+        return loss if self.count == 1 else loss * (share * self.count)
+
+    def mean(self, terms: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        """Scalars averaged over the step's whole batch.
+
+        Args:
+            terms: means over this process's part; at least one.
+            share: of the batch that the part is.
+        """
+        if self.count == 1:
+            return dict(terms)
+        values = torch.stack([term.detach() for term in terms.values()]) * share
+        dist.all_reduce(values)
+        return dict(zip(terms, values, strict=True))
+
+    def agree(self, compute: Callable[[], _Agreed]) -> _Agreed:
+        """What rank 0 computes, for all: plain values, not tensors on a device."""
+        if self.count == 1:
+            return compute()
+        answer: list[_Agreed | None] = [compute() if self.is_first else None]
+        dist.broadcast_object_list(answer, src=0)
+        return cast(_Agreed, answer[0])
+
+    def meet(self) -> None:
+        """Goes on when every process is here, however long rank 0 needs."""
+        if self.count > 1:
+            dist.barrier(group=self.patient)
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined_ranks() -> Iterator[Ranks]:
+    """The processes that `torchrun` started together, or this one alone; inside itself, the same ones.
+
+    Raises:
+        RunError: on the way, another process was lost.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield ALONE
+        return
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+        return
+    with _naming_lost_ranks():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=STEP_TIMEOUT)
+        try:
+            # a group's timeout holds for all that it does, so long waits have one of their own
+            yield Ranks(dist.get_rank(), count, dist.new_group(backend="gloo", timeout=PATIENCE))
+        finally:
+            dist.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0 of a run, or a run of its own, as the environment says."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def local_device() -> torch.device:
+    """The GPU that is this process's own."""
+    own = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda") if own is None else torch.device("cuda", int(own))
+
+
+@contextmanager
+def _naming_lost_ranks() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or any(mark in str(error) for mark in _LOST)):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"another process of this run has ended or does not answer ({reason}): see what it said, then start all "
+            "of them again; training goes on from the last checkpoint"
+        ) from error

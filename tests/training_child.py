@@ -1,0 +1,85 @@
+"""One process of a training run, for the tests that need several or kill one.
+
+    python training_child.py FOLDER [RANK STEP]
+
+Trains VL2V-ADiP on the toy problem, and leaves `FOLDER/result-RANK.pt`: the final weights, the history, and the
+gradients of each stage's first step. The process of rank `RANK` dies in its optimizer step number `STEP`, counted
+over both stages.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from student_factories import fresh_classifier, training_data
+from vl2v_client.core.errors import ClientError
+from vl2v_client.student.methods import vl2v_adip
+from vl2v_client.student.stages import TrainingConfig
+from vl2v_client.student.training import train
+
+CONFIG = TrainingConfig(
+    align_steps=30,
+    distill_steps=30,
+    align_learning_rate=1e-2,
+    distill_learning_rate=1e-3,
+    batch_size=7,  # 14 views of two domains: three processes get 5, 5 and 4
+    evaluate_every=6,
+    checkpoint_every=5,
+    device="cpu",
+)
+
+Result = dict[str, Any]
+
+
+def train_watched(folder: Path | None, dies_at: int | None = None) -> Result:
+    """Trains; returns weights, history and the first gradients of each optimizer."""
+    torch.set_num_threads(1)
+    gradients: list[list[torch.Tensor]] = []
+    seen: set[int] = set()
+    steps = 0
+    whole_step = torch.optim.Adam.step
+
+    def watched_step(optimizer: torch.optim.Adam, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == dies_at:
+            os._exit(9)
+        if id(optimizer) not in seen:
+            seen.add(id(optimizer))
+            parameters = [value for group in optimizer.param_groups for value in group["params"]]
+            gradients.append([value.grad.clone() for value in parameters if value.grad is not None])
+        return whole_step(optimizer, *arguments)
+
+    torch.optim.Adam.step = watched_step  # type: ignore[method-assign, assignment]
+    try:
+        result = train(vl2v_adip(CONFIG), fresh_classifier(), training_data(), CONFIG, folder=folder)
+    finally:
+        torch.optim.Adam.step = whole_step  # type: ignore[method-assign]
+    weights = dict(result.classifier.student.state_dict())
+    return {
+        "weights": weights,
+        "gradients": gradients,
+        "history": list(result.history),
+        "accuracy": result.validation.accuracy,
+    }
+
+
+def main(words: list[str]) -> int:
+    folder, rank = Path(words[0]), os.environ.get("RANK", "0")
+    dies_at = int(words[2]) if words[1:2] == [rank] else None
+    try:
+        result = train_watched(folder, dies_at)
+    except ClientError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    torch.save(result, folder / f"result-{rank}.pt")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
