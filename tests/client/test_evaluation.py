@@ -20,8 +20,9 @@ from vl2v_client.evaluation.prediction import predict
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.bundle import StudentBundle, StudentCard
+from vl2v_client.student.methods import vl2v_adip
 from vl2v_client.student.samples import labelled_views
-from vl2v_client.student.stages import TrainingConfig, vl2v_adip
+from vl2v_client.student.stages import TrainingConfig
 from vl2v_client.student.training import train
 
 

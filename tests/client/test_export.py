@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.core.errors import DataError, RunError
-from vl2v_client.export.report import Purchase, ReportRow, RunReport, read_report, write_report
+from vl2v_client.export.cost import LocalAnswers, Purchase
+from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 
@@ -100,6 +101,11 @@ def _report(target: str | None = "sketch") -> RunReport:
         settings={"image_weight": "0.5"},
         confusion=[[8, 2, 0], [0, 10, 0], [0, 0, 0]],
         student_folder="student",
+        by_domain=(
+            DomainRow("art", True, 200, 1.0),
+            DomainRow("photo", True, 200, 0.98),
+            *([DomainRow("sketch", False, 1000, 0.83)] if measured else []),
+        ),
     )
 
 
@@ -116,6 +122,10 @@ def test_the_report_says_who_won_what_it_cost_and_how_it_was_measured(tmp_path: 
         "For the teacher's row alone, 400 test images were asked about as well",
         "| red | 8 | 2 | . | 80% |",
         "| image_weight | 0.5 |",
+        "51.78 points of accuracy on the unseen domain per 1,000 queries.",
+        "| sketch | out-of-domain | 1,000 | 83.0 % |",
+        "| *mean* | in-domain, hold-out | 400 | 99.0 % |",
+        "| *worst: sketch* | out-of-domain | 1,000 | 83.0 % |",
     ):
         assert words in page, words
     record = json.loads((tmp_path / "report.json").read_text())
@@ -126,7 +136,9 @@ def test_the_report_says_who_won_what_it_cost_and_how_it_was_measured(tmp_path: 
 def test_a_report_is_read_back_whole_or_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="finish the run first"):
         read_report(tmp_path)
-    for report in (_report(), replace(_report(None), purchase=None)):
+    local = replace(_report(), purchase=None, local=LocalAnswers(28, 2, online=True))
+    assert "28 views and 2 texts, which a vendor would have billed as 30 queries" in local.to_markdown()
+    for report in (_report(), replace(_report(None), purchase=None), local):
         write_report(tmp_path, report)
         assert read_report(tmp_path) == report
     record = json.loads((tmp_path / "report.json").read_text())

@@ -89,6 +89,22 @@ def test_a_full_disk_is_told_in_bytes(tmp_path: Path, samples: list[Sample], mon
     assert not list(tmp_path.glob("train*"))
 
 
+def test_views_of_other_settings_make_room_for_the_new_ones(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.u8"
+    render_views(path, samples, _views(samples), size=16)
+    reserve, on_disk = os.posix_fallocate, []
+
+    def watched(descriptor: int, offset: int, length: int) -> None:
+        on_disk.append(sorted(file.name for file in tmp_path.glob("train*")))
+        reserve(descriptor, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", watched)
+    render_views(path, samples, _views(samples, 2), size=16)
+    assert on_disk == [["train.partial"]]
+
+
 def test_content_sha_is_the_one_that_is_bought(tmp_path: Path, samples: list[Sample]) -> None:
     views = _views(samples)
     store = render_views(tmp_path / "train.u8", samples, views, size=16)

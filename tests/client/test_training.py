@@ -13,8 +13,9 @@ from torch import Tensor
 from student_factories import coloured_views, fresh_classifier, teacher_targets, training_data
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.student.batches import TrainingData
+from vl2v_client.student.methods import erm, vl2v_adip
 from vl2v_client.student.selection import choose_learning_rate
-from vl2v_client.student.stages import Method, Stage, TrainingConfig, erm, online_queries, vl2v_adip
+from vl2v_client.student.stages import Method, Stage, TrainingConfig, online_queries
 from vl2v_client.student.training import TrainingResult, train
 
 QUICK = TrainingConfig(
@@ -133,7 +134,7 @@ def test_adip_and_erm_learn_a_toy_problem_and_the_result_is_the_scored_student()
 def test_unbought_views_train_on_text_alone() -> None:
     data = training_data()
     assert data.targets is not None
-    nothing = replace(data.targets, bought=np.zeros_like(data.targets.bought))
+    nothing = replace(data.targets, weights=np.zeros_like(data.targets.weights))
     bought_none = train(vl2v_adip(QUICK), fresh_classifier(), replace(data, targets=nothing), QUICK)
     text_only = replace(QUICK, image_weight=0.0)
     weightless = train(vl2v_adip(text_only), fresh_classifier(), data, text_only)

@@ -25,7 +25,7 @@ def test_a_client_killed_while_buying_and_while_distilling_ends_with_the_same_ta
 
     _kill_when(killed, ("buy", *data, "--yes"), lambda: killed.used_units() > 0)
     assert 0 < killed.used_units() < 164
-    metrics = tmp_path / "stormy" / "methods" / "adip" / "metrics.jsonl"
+    metrics = tmp_path / "stormy" / "methods" / "vl2v-adip" / "metrics.jsonl"
     _kill_when(killed, stormy, lambda: metrics.exists() and '"distill"' in metrics.read_text())
     assert not (tmp_path / "stormy" / "report.json").exists()
     again = killed.run(*stormy)

@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_that_the_readme_promises(
     assert done.code == 0, done.err
     for name in ("config.json", "report.md", "report.json", "student/student.safetensors", "student/student.json"):
         assert (run / name).stat().st_size > 0, name
-    assert (run / "methods" / "adip" / "metrics.jsonl").read_text().count("\n") >= 4
+    assert (run / "methods" / "vl2v-adip" / "metrics.jsonl").read_text().count("\n") >= 4
     report = json.loads((run / "report.json").read_text())
     assert [row["name"] for row in report["rows"]] == ["zero-shot teacher", "ERM", "VL2V-ADiP"]
 

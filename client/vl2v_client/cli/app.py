@@ -65,10 +65,12 @@ def _register() -> None:
     from vl2v_client.cli.cache import cache_app
     from vl2v_client.cli.distill import distill
     from vl2v_client.cli.evaluate import evaluate
+    from vl2v_client.cli.pilot import pilot
     from vl2v_client.cli.plan import plan
     from vl2v_client.cli.predict import predict
     from vl2v_client.cli.shapes import shapes
+    from vl2v_client.cli.sweep import sweep
 
-    for command in (distill, plan, buy, evaluate, predict, audit, shapes):
+    for command in (distill, sweep, plan, pilot, buy, evaluate, predict, audit, shapes):
         app.command()(command)
     app.add_typer(cache_app, name="cache")

@@ -10,37 +10,55 @@ import typer
 from rich.console import Console
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.plan import DataRoot, Seed, TargetDomain, Views
+from vl2v_client.cli.plan import DataRoot, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
 from vl2v_client.cli.purchase_options import buying_from
+from vl2v_client.cli.spending_options import (
+    MaxQueries,
+    Rounds,
+    Select,
+    Student,
+    StudentSize,
+    StudentWeights,
+    features_for,
+    spending_from,
+)
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
     ApiKey,
     AsJson,
     CachePath,
     MaxCost,
-    MaxQueries,
     ModelId,
     VendorUrl,
     open_cache,
     open_vendor,
 )
 from vl2v_client.core.values import format_micro
+from vl2v_client.data.views import STANDARD
 from vl2v_client.planning.buyer import PurchaseReport
 from vl2v_client.planning.purchase import DEFAULT_WORKERS
 from vl2v_client.recipes.purchase import buy_planned, plan_run
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
+from vl2v_client.recipes.spending import choose_queries
 
 
 def buy(
     data: DataRoot,
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
+    view_recipe: ViewRecipeName = STANDARD,
+    style_targets: StyleTargetsName = "bought",
     seed: Seed = 0,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
     model: ModelId = None,
     cache: CachePath = None,
     max_queries: MaxQueries = None,
+    select: Select = None,
+    rounds: Rounds = 1,
+    student: Student = "tiny",
+    student_weights: StudentWeights = None,
+    student_size: StudentSize = None,
     max_cost: MaxCost = None,
     partial: Annotated[bool, typer.Option("--partial", help="Buy as much as caps and budget hold.")] = False,
     skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Go on without images that fail.")] = False,
@@ -49,7 +67,10 @@ def buy(
     as_json: AsJson = False,
 ) -> None:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
-    choice = QueryChoice(data, target_domain=target_domain, views=views, seed=seed)
+    choice = QueryChoice(
+        data, target_domain=target_domain, views=views, seed=seed, recipe=view_recipe, style_targets=style_targets
+    )
+    spending = spending_from(select, max_queries, rounds)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
         buying = buying_from(
             vendor,
@@ -64,8 +85,12 @@ def buy(
             progress=progress,
         )
         buying = replace(buying, workers=workers)
-        made = plan_run(choice, buying, progress=progress).plan
-        report = buy_planned(made, buying, progress=progress)
+        planned = plan_run(choice, buying, progress=progress)
+        features = features_for(planned, student, student_weights, student_size, seed=seed, progress=progress)
+        chosen = choose_queries(spending, planned, buying, seed=seed, features=features, progress=progress)
+        report = buy_planned(chosen.planned.plan, buying, progress=progress)
+        if chosen.first_purchase is not None:
+            report.include(chosen.first_purchase)
     if as_json:
         typer.echo(json.dumps(purchase_json(report)))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,21 +12,57 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.plan import DataRoot, Seed, TargetDomain, Views
+from vl2v_client.cli.local_options import (
+    LocalPrecision,
+    LocalTeacherName,
+    LocalWeights,
+    Online,
+    load_teacher,
+    local_settings,
+)
+from vl2v_client.cli.plan import DataRoot, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
 from vl2v_client.cli.purchase_options import buying_from, notify
+from vl2v_client.cli.spending_options import (
+    Impute,
+    MaxQueries,
+    Rounds,
+    Select,
+    spending_from,
+)
+from vl2v_client.cli.training_options import (
+    AlignLearningRate,
+    AlignSteps,
+    BatchSize,
+    Carry,
+    ChannelsLast,
+    Device,
+    DistillSteps,
+    EvaluateEvery,
+    ImageWeight,
+    Interpolate,
+    LearningRate,
+    Mixup,
+    OwnNormalisation,
+    Preset,
+    StudentName,
+    StudentSize,
+    StudentWeights,
+)
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
     ApiKey,
     AsJson,
     CachePath,
     MaxCost,
-    MaxQueries,
     ModelId,
     VendorUrl,
     open_cache,
     open_vendor,
 )
+from vl2v_client.data.views import STANDARD
+from vl2v_client.recipes.purchase import Buying
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
+from vl2v_client.student.methods import METHODS, VL2V_ADIP
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")]
 
@@ -34,34 +71,53 @@ def distill(
     data: DataRoot,
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
+    view_recipe: ViewRecipeName = STANDARD,
+    style_targets: StyleTargetsName = "bought",
     seed: Seed = 0,
-    student: Annotated[
-        str, typer.Option(help="`tiny`, or any timm name, with or without a tag of pretrained weights.")
-    ] = "tiny",
-    student_weights: Annotated[
-        Path | None, typer.Option(help="Local safetensors under timm's names, instead of a pretrained tag.")
+    student: StudentName = "tiny",
+    student_weights: StudentWeights = None,
+    student_size: StudentSize = None,
+    align_steps: AlignSteps = None,
+    distill_steps: DistillSteps = None,
+    batch_size: BatchSize = None,
+    align_learning_rate: AlignLearningRate = None,
+    learning_rate: LearningRate = None,
+    image_weight: ImageWeight = None,
+    mixup: Mixup = None,
+    evaluate_every: EvaluateEvery = None,
+    channels_last: ChannelsLast = None,
+    device: Device = None,
+    bfloat16: Annotated[
+        bool | None, typer.Option("--bfloat16", help="Forward passes in bfloat16, faster on recent GPUs.")
     ] = None,
-    student_size: Annotated[int | None, typer.Option(min=16, help="Input size in pixels, if not the usual.")] = None,
-    align_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the align stage.")] = None,
-    distill_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the distill stage.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per source domain and step.")] = None,
-    align_learning_rate: Annotated[float | None, typer.Option(help="Of the align stage.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of the distill stage.")] = None,
-    image_weight: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Weight of the image term, 0 to 1; the text term has the rest.")
+    compile_student: Annotated[
+        bool | None, typer.Option("--compile", help="Compile the student with torch.compile, for GPUs.")
     ] = None,
-    evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between evaluations (SWAD).")] = None,
-    channels_last: Annotated[
-        bool | None, typer.Option("--channels-last", help="Memory format that suits convolutional students.")
+    workers: Annotated[
+        int | None,
+        typer.Option("--loader-workers", min=0, help="Threads that load the next views; by device if left out."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="Train this beside it, to compare: erm.")] = None,
+    method: Annotated[str, typer.Option(help=f"How the student learns: {', '.join(METHODS)}.")] = VL2V_ADIP,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="Another of these methods, trained beside it to compare. Repeatable.")
+    ] = None,
+    preset: Preset = "default",
+    own_normalisation: OwnNormalisation = None,
+    carry: Carry = None,
+    interpolate: Interpolate = None,
+    local_teacher: LocalTeacherName = None,
+    local_weights: LocalWeights = None,
+    local_precision: LocalPrecision = "fp32",
+    online: Online = False,
     out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/DATA-TARGET-seedN]")] = None,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
     model: ModelId = None,
     cache: CachePath = None,
     max_queries: MaxQueries = None,
+    select: Select = None,
+    rounds: Rounds = 1,
+    impute: Impute = "none",
     max_cost: MaxCost = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Buy as much as caps and budget hold; the rest trains on its text alone.")
@@ -72,12 +128,16 @@ def distill(
 ) -> None:
     """Plan, buy, align, distil, evaluate on the unseen domain, export. Run again to go on where it stopped."""
     from vl2v_client.recipes.distill import distill as run_distill
-    from vl2v_client.recipes.settings import RunSettings, training_for
-    from vl2v_client.student.spec import resolve_student
+    from vl2v_client.recipes.local import LocalSource
+    from vl2v_client.recipes.presets import choose_student, choose_training
+    from vl2v_client.recipes.settings import RunSettings
+    from vl2v_client.student.distributed import is_first_process
     from vl2v_client.student.training import resolve_device
 
-    training = training_for(
+    training = choose_training(
+        preset,
         student,
+        data,
         seed=seed,
         align_steps=align_steps,
         distill_steps=distill_steps,
@@ -85,32 +145,64 @@ def distill(
         align_learning_rate=align_learning_rate,
         distill_learning_rate=learning_rate,
         image_weight=image_weight,
+        mixup=mixup,
         evaluate_every=evaluate_every,
         channels_last=channels_last,
+        carries=carry,
+        interpolate=interpolate,
         device=device,
-    )
-    settings = RunSettings(
-        choice=QueryChoice(data, target_domain=target_domain, views=views, seed=seed),
-        student=resolve_student(student, weights=student_weights, size=student_size),
-        training=training,
-        baselines=tuple(baseline or ()),
+        bfloat16=bfloat16,
+        compile=compile_student,
+        workers=workers,
     )
     resolve_device(training.device)
+    baselines = tuple(baseline or ())
+    teacher = load_teacher(local_teacher, local_weights, local_precision, training.device)
+    settings = RunSettings(
+        choice=QueryChoice(
+            data,
+            target_domain=target_domain,
+            views=1 if online else views,
+            seed=seed,
+            recipe=view_recipe,
+            style_targets=style_targets,
+        ),
+        student=choose_student(
+            preset, student, weights=student_weights, size=student_size, own_normalisation=own_normalisation
+        ),
+        training=training,
+        method=method,
+        baselines=baselines,
+        preset=preset,
+        spending=spending_from(select, max_queries, rounds),
+        impute=impute,
+        **local_settings(teacher, (*baselines, method), online=online),
+    )
     folder = out or Path("runs") / f"{data.resolve().name}-{target_domain or 'all'}-seed{seed}"
-    with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
-        buying = buying_from(
-            vendor,
-            opened,
-            model=model,
-            max_queries=max_queries,
-            max_cost=max_cost,
-            partial=partial,
-            skip_failed=skip_failed,
-            yes=yes,
-            as_json=as_json,
-            progress=progress,
-        )
-        report = run_distill(settings, buying, folder, progress=progress)
+    with ExitStack() as stack:
+        source: Buying | LocalSource
+        opened = stack.enter_context(open_cache(cache))
+        if teacher is not None:
+            progress = stack.enter_context(bars(quiet=as_json))
+            source = LocalSource(teacher, opened)
+        else:
+            vendor = stack.enter_context(open_vendor(vendor_url, api_key))
+            progress = stack.enter_context(bars(quiet=as_json))
+            source = buying_from(
+                vendor,
+                opened,
+                model=model,
+                max_queries=max_queries,
+                max_cost=max_cost,
+                partial=partial,
+                skip_failed=skip_failed,
+                yes=yes,
+                as_json=as_json,
+                progress=progress,
+            )
+        report = run_distill(settings, source, folder, progress=progress)
+    if not is_first_process():
+        return
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:

@@ -12,13 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from vl2v_client.cli.bars import STDERR, bars
+from vl2v_client.cli.bound import bound_json, bound_table
+from vl2v_client.cli.spending_options import (
+    MaxQueries,
+    Rounds,
+    Select,
+    Student,
+    StudentSize,
+    StudentWeights,
+    features_for,
+    spending_from,
+)
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
     ApiKey,
     AsJson,
     CachePath,
     MaxCost,
-    MaxQueries,
     ModelId,
     VendorUrl,
     open_cache,
@@ -26,13 +36,23 @@ from vl2v_client.cli.vendor_options import (
     to_micro,
 )
 from vl2v_client.core.values import format_micro
+from vl2v_client.data.views import STANDARD, VIEW_RECIPES
 from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
 from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
+from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice, StyleTargets
+from vl2v_client.recipes.spending import first_round
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/file, or class/file.")]
 TargetDomain = Annotated[str | None, typer.Option("--target-domain", help="Domain to hold out; it is never bought.")]
 Views = Annotated[int, typer.Option("--views", min=0, help="Views of each training image.")]
+ViewRecipeName = Annotated[
+    str, typer.Option("--view-recipe", help=f"How views are chosen: {', '.join(VIEW_RECIPES)}.", show_default=True)
+]
+StyleTargetsName = Annotated[
+    StyleTargets,
+    typer.Option("--style-targets", help="Ask about each styled view, or about each style in words."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of the split and the views.")]
 
 
@@ -40,28 +60,53 @@ def plan(
     data: DataRoot,
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
+    view_recipe: ViewRecipeName = STANDARD,
+    style_targets: StyleTargetsName = "bought",
     seed: Seed = 0,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
     model: ModelId = None,
     cache: CachePath = None,
     max_queries: MaxQueries = None,
+    select: Select = None,
+    rounds: Rounds = 1,
+    student: Student = "tiny",
+    student_weights: StudentWeights = None,
+    student_size: StudentSize = None,
     max_cost: MaxCost = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help=f"Render and count the views even if there are more than {EXACT_VIEWS:,}.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what would be bought: queries, cache hits, price, time and disk. Costs nothing."""
-    choice = QueryChoice(data, target_domain=target_domain, views=views, seed=seed)
-    max_cost_micro = to_micro(max_cost)
+    choice = QueryChoice(
+        data, target_domain=target_domain, views=views, seed=seed, recipe=view_recipe, style_targets=style_targets
+    )
+    spending, max_cost_micro = spending_from(select, max_queries, rounds), to_micro(max_cost)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:
         with bars(quiet=as_json) as progress:
             buying = Buying(vendor, opened, approve=_show_nothing, notify=_notify, model=model)
-            made = plan_run(choice, buying, progress=progress).plan
+            bound = None if exact or select else bound_run(choice, buying, progress=progress)
         left = remaining_units(vendor) if api_key else None
-    if as_json:
-        typer.echo(json.dumps(plan_json(made, left)))
-    else:
-        Console().print(plan_table(made, left))
+        if bound is not None:
+            _say(bound_json(bound, left) if as_json else bound_table(bound, left))
+            bound.check_caps(max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=left)
+            return
+        with bars(quiet=as_json) as progress:
+            planned = plan_run(choice, buying, progress=progress)
+            features = features_for(planned, student, student_weights, student_size, seed=seed, progress=progress)
+            first = first_round(spending, planned, seed=seed, features=features)
+            made = first.planned.plan
+    _say(plan_json(made, left, later=first.later) if as_json else plan_table(made, left, later=first.later))
     made.check_caps(max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=left)
+
+
+def _say(totals: dict[str, Any] | Table) -> None:
+    if isinstance(totals, Table):
+        Console().print(totals)
+    else:
+        typer.echo(json.dumps(totals))
 
 
 def _show_nothing(_plan: QueryPlan) -> None:
@@ -72,13 +117,16 @@ def _notify(sentence: str) -> None:
     STDERR.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 
-def plan_json(plan: QueryPlan, left_units: int | None) -> dict[str, Any]:
-    """The plan's totals as JSON values."""
+def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dict[str, Any]:
+    """The plan's totals as JSON values; a second round will choose `later` image queries more."""
     return {
+        "exact": True,
         "ledger_id": plan.teacher.ledger_id,
         "model": plan.teacher.id,
         "images": plan.image_files,
         "views": len(plan.image_keys),
+        "chosen_views": len(plan.used_image_keys),
+        "second_round": later,
         "texts": len(plan.text_keys),
         "cached": plan.cached,
         "new_queries": plan.units,
@@ -90,8 +138,8 @@ def plan_json(plan: QueryPlan, left_units: int | None) -> dict[str, Any]:
     }
 
 
-def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
-    """The plan's totals for people."""
+def plan_table(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> Table:
+    """The plan's totals for people; a second round will choose `later` image queries more."""
     table = Table("plan", plan.teacher.id, title=None, box=None, header_style="bold")
     rows = {
         "images": f"{plan.image_files:,}",
@@ -102,6 +150,10 @@ def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
         "price": format_micro(plan.amount_micro, plan.currency),
         "disk": f"{plan.new_bytes / 1e6:,.1f} MB",
     }
+    if plan.chosen is not None:
+        rows["views"] += f", of which {len(plan.chosen):,} are chosen"
+    if later:
+        rows["second round"] = f"up to {later:,} more, chosen once these are here"
     if plan.seconds is not None and plan.units:
         rows["time"] = f"about {timedelta(seconds=round(plan.seconds))}"
     if left_units is not None:

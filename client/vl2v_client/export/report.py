@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError, RunError
-from vl2v_client.core.values import format_micro
+from vl2v_client.export.cost import LocalAnswers, Purchase, cost_text
+from vl2v_client.export.tables import percent, table
 
 _FORMAT = 1
 _LARGEST_CONFUSION = 12
@@ -39,26 +40,20 @@ class ReportRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Purchase:
-    """What the embeddings cost that a student was trained with.
-
-    The same for a first run, a resumed one and one that found everything in the cache: each query is paid once.
+class DomainRow:
+    """The exported student on one domain.
 
     Attributes:
-        images: distinct image queries.
-        texts: distinct text queries.
-        amount_micro: their price, in micro-units.
-        currency: of the amount.
-        test_images: queries beside them, on test images, for the teacher's row of the table alone.
-        published_queries: what the published loop would have asked for the same run, `stages.online_queries`.
+        domain: its name.
+        seen: whether the student was trained on other images of it: in-domain, on the hold-out.
+        images: how many were scored.
+        accuracy: 0 to 1.
     """
 
+    domain: str
+    seen: bool
     images: int
-    texts: int
-    amount_micro: int
-    currency: str
-    test_images: int = 0
-    published_queries: int | None = None
+    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +74,8 @@ class RunReport:
         settings: name to value, as text.
         confusion: of the exported student on the target, else on source validation: `[C, C]`, row = label.
         student_folder: where the export lies.
+        by_domain: the exported student on each domain.
+        local: what a local teacher answered; `None` if a vendor did.
     """
 
     dataset: str
@@ -94,6 +91,8 @@ class RunReport:
     settings: Mapping[str, str]
     confusion: Sequence[Sequence[int]] | None = None
     student_folder: str = ""
+    by_domain: tuple[DomainRow, ...] = ()
+    local: LocalAnswers | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; accuracies are unrounded."""
@@ -113,6 +112,8 @@ class RunReport:
             del values["generalisation_measured"]
             values["rows"] = tuple(ReportRow(**row) for row in values["rows"])
             values["purchase"] = None if values["purchase"] is None else Purchase(**values["purchase"])
+            values["by_domain"] = tuple(DomainRow(**row) for row in values.get("by_domain", ()))
+            values["local"] = LocalAnswers(**values["local"]) if values.get("local") else None
             for name in ("class_names", "source_domains"):
                 values[name] = tuple(values[name])
             return cls(**values)
@@ -121,13 +122,15 @@ class RunReport:
 
     def summary(self) -> str:
         """The beginning of the page, for a terminal: accuracies and cost."""
-        table = _brief_table(self.rows, self.target_domain)
-        return "\n\n".join([f"# {self._title()}", self._headline(), table, "## What it cost", _cost(self.purchase)])
+        accuracies = _brief_table(self.rows, self.target_domain)
+        return "\n\n".join([f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()])
 
     def to_markdown(self) -> str:
         """The report as a page."""
-        table = _accuracy_table(self.rows, measured=self.target_domain is not None)
-        parts = [f"# {self._title()}", self._headline(), table, "## What it cost", _cost(self.purchase)]
+        accuracies = _accuracy_table(self.rows, measured=self.target_domain is not None)
+        parts = [f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()]
+        if self.by_domain:
+            parts += [f"## {self.rows[-1].name} by domain", _by_domain(self.by_domain)]
         parts += ["## How it was measured", self._protocol()]
         if self.confusion is not None and len(self.class_names) <= _LARGEST_CONFUSION:
             where = self.target_domain or "source validation"
@@ -139,6 +142,9 @@ class RunReport:
         if self.target_domain is None:
             return f"{self.dataset}: a student of {self.teacher}"
         return f"{self.dataset}: a student of {self.teacher}, tested on unseen {self.target_domain}"
+
+    def _cost(self) -> str:
+        return cost_text(self.purchase, self.local, self.rows[-1].target)
 
     def _headline(self) -> str:
         if self.target_domain is None:
@@ -152,7 +158,7 @@ class RunReport:
             return f"**{last.name} was not evaluated on {self.target_domain}.**"
         gaps = [f"{100 * (last.target - (row.target or 0)):+.1f} points against {row.name}" for row in others]
         against = f" ({', '.join(gaps)})" if gaps else ""
-        reached = f"**{last.name} reaches {_percent(last.target)} on {self.target_domain}**"
+        reached = f"**{last.name} reaches {percent(last.target)} on {self.target_domain}**"
         return f"{reached}, a domain that it never saw{against}."
 
     def _protocol(self) -> str:
@@ -205,9 +211,9 @@ def _brief_table(rows: Sequence[ReportRow], target_domain: str | None) -> str:
     """The columns that fit a terminal."""
     header = ["", "source validation", *([f"unseen {target_domain}"] if target_domain else [])]
     lines = [
-        [row.name, _percent(row.source_validation), *([_percent(row.target)] if target_domain else [])] for row in rows
+        [row.name, percent(row.source_validation), *([percent(row.target)] if target_domain else [])] for row in rows
     ]
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _accuracy_table(rows: Sequence[ReportRow], *, measured: bool) -> str:
@@ -215,37 +221,30 @@ def _accuracy_table(rows: Sequence[ReportRow], *, measured: bool) -> str:
     header = ["", "source validation", *target, "NLL", "calibration error", ""]
     lines = []
     for row in rows:
-        on_target = [_percent(row.target), _percent(row.target_in)] if measured else []
+        on_target = [percent(row.target), percent(row.target_in)] if measured else []
         nll = "-" if row.nll is None else f"{row.nll:.3f}"
-        error = _percent(row.calibration_error)
-        lines.append([row.name, _percent(row.source_validation), *on_target, nll, error, row.note])
+        error = percent(row.calibration_error)
+        lines.append([row.name, percent(row.source_validation), *on_target, nll, error, row.note])
     if not any(row.note for row in rows):
         header.pop()
         lines = [line[:-1] for line in lines]
-    return _table(header, lines)
+    return table(header, lines)
 
 
-def _cost(purchase: Purchase | None) -> str:
-    if purchase is None:
-        return "Nothing was bought."
-    queries = purchase.images + purchase.texts
-    lines = [
-        f"The student was trained with {queries:,} queries ({purchase.images:,} images, {purchase.texts:,} texts), "
-        f"{format_micro(purchase.amount_micro, purchase.currency)} in all. Their embeddings are in the cache and cost "
-        "nothing when they are used again."
-    ]
-    if purchase.published_queries:
-        lines.append(
-            "The published loop asks the teacher about every image of every step: "
-            f"{purchase.published_queries:,} queries for this run, "
-            f"{purchase.published_queries / max(1, queries):,.0f} times as many."
-        )
-    if purchase.test_images:
-        lines.append(
-            f"For the teacher's row alone, {purchase.test_images:,} test images were asked about as well: "
-            "no student was trained or selected on them."
-        )
-    return " ".join(lines)
+def _by_domain(rows: Sequence[DomainRow]) -> str:
+    lines = [[row.domain, _place(row.seen), f"{row.images:,}", percent(row.accuracy)] for row in rows]
+    for seen in (True, False):
+        accuracies = [row.accuracy for row in rows if row.seen == seen]
+        if accuracies:
+            images = sum(row.images for row in rows if row.seen == seen)
+            lines.append(["*mean*", _place(seen), f"{images:,}", percent(sum(accuracies) / len(accuracies))])
+    worst = min(rows, key=lambda row: row.accuracy)
+    lines.append([f"*worst: {worst.domain}*", _place(worst.seen), f"{worst.images:,}", percent(worst.accuracy)])
+    return table(["domain", "", "images", "accuracy"], lines)
+
+
+def _place(seen: bool) -> str:
+    return "in-domain, hold-out" if seen else "out-of-domain"
 
 
 def _confusion(class_names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
@@ -254,17 +253,8 @@ def _confusion(class_names: Sequence[str], confusion: Sequence[Sequence[int]]) -
         total = sum(counts)
         recall = f"{counts[len(lines)] / total:.0%}" if total else "-"
         lines.append([name, *(str(count) if count else "." for count in counts), recall])
-    return "Rows are labels, columns predictions.\n\n" + _table(["", *class_names, "recall"], lines)
+    return "Rows are labels, columns predictions.\n\n" + table(["", *class_names, "recall"], lines)
 
 
 def _settings(settings: Mapping[str, str]) -> str:
-    return _table(["setting", "value"], [[name, value] for name, value in settings.items()])
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    marks = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *lines])
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return table(["setting", "value"], [[name, value] for name, value in settings.items()])

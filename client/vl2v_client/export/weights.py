@@ -16,7 +16,7 @@ from torch import Tensor
 from vl2v_client.core.errors import CacheError, DataError, RunError
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.classifier import StudentClassifier, TextHead
-from vl2v_client.student.model import Student, build_backbone
+from vl2v_client.student.model import empty_student
 from vl2v_contract.canonical import sha256_hex
 
 WEIGHTS_FILE = "student.safetensors"
@@ -27,7 +27,8 @@ _CLASSIFIER_KEY = "classifier"
 def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[np.uint8]) -> StudentBundle:
     """Writes a student, reads it back, and makes sure that it is the one that was scored.
 
-    `student.safetensors` holds the backbone under `backbone.` and timm's names, the projection, and the text
+    `student.safetensors` holds the backbone under `backbone.` and timm's names (open_clip's, if the student is a
+    teacher's image tower), the projection, and the text
     classifier `[C, D]` if there is one; `student.json` is the card.
 
     Args:
@@ -66,6 +67,7 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
 
     Raises:
         DataError: a file is missing, damaged, or does not fit the card.
+        UsageError: the student is an open_clip image tower, and open_clip is not installed.
     """
     try:
         record = json.loads((folder / CARD_FILE).read_text())
@@ -79,9 +81,7 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
         tensors = load(data)
         matrix = tensors.pop(_CLASSIFIER_KEY, None)
         outputs = len(card.class_names) if matrix is None else matrix.shape[1]
-        student = Student(
-            build_backbone(card.student, pretrained=False), features=card.student.features, outputs=outputs
-        )
+        student = empty_student(card.student, outputs=outputs)
         student.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[-1].strip()

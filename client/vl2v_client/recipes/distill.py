@@ -3,76 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import BudgetExhausted, RunError
+from vl2v_client.core.errors import RunError
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
-from vl2v_client.export.report import Purchase, ReportRow, RunReport, read_report, write_report
+from vl2v_client.export.cost import LocalAnswers, Purchase
+from vl2v_client.export.report import ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, plan_run
+from vl2v_client.recipes.local import LocalSource, local_answers, local_teacher_row
+from vl2v_client.recipes.purchase import Buying, PlannedRun
+from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.run_folder import RunFolder, claim_run_folder
-from vl2v_client.recipes.scoring import ADIP, ERM, ZERO_SHOT, Score, score_classifier
-from vl2v_client.recipes.settings import ERM as ERM_BASELINE
+from vl2v_client.recipes.scoring import ZERO_SHOT, Score, score_classifier
 from vl2v_client.recipes.settings import RunSettings
-from vl2v_client.recipes.training import RunData, load_run_data, render_canonical, train_erm, train_vl2v_adip
+from vl2v_client.recipes.sources import obtain_data, plan_source, train_along
+from vl2v_client.recipes.training import RunData, render_canonical, train_method
 from vl2v_client.student.bundle import StudentBundle, StudentCard
+from vl2v_client.student.distributed import Ranks, joined_ranks
+from vl2v_client.student.methods import METHODS
 from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.stages import TrainingConfig, online_queries
+from vl2v_client.student.stages import WITHOUT_EFFECT, online_queries
 from vl2v_client.student.training import TrainingResult
+from vl2v_client.teacher.imputation import NO_IMPUTATION
 
 
-def distill(settings: RunSettings, buying: Buying, out: Path, *, progress: Progress) -> RunReport:
+def distill(
+    settings: RunSettings, source: Buying | LocalSource, out: Path, *, progress: Progress, renders: Path | None = None
+) -> RunReport:
     """Do the whole job, or go on where an earlier call with the same settings and folder stopped.
+
+    Under `torchrun`, the first process does so, the others train with it, and all return its report.
 
     The target domain's images are opened only after every model is trained and selected; calibration, like selection,
     reads the source domains' hold-out alone.
 
+    Args:
+        settings: of the run.
+        source: the vendor, or a local teacher.
+        out: the run folder.
+        progress: told of everything that takes time.
+        renders: where rendered views lie that other runs share; by default in the run folder.
+
     Raises:
         ClientError: see `core.errors`; whatever was bought and trained so far is kept.
     """
-    planned = plan_run(settings.choice, buying, progress=progress)
-    with claim_run_folder(out, settings.to_json(planned.plan.teacher)) as folder:
-        _buy(planned.plan, buying, progress)
-        some_missing = buying.skip_failed or buying.allow_partial
-        data = load_run_data(planned, buying.cache, folder, allow_missing=some_missing, progress=progress)
-        adip = train_vl2v_adip(settings, data, planned.plan, folder, progress=progress)
-        baselines = _train_baselines(settings, planned, data, folder, progress)
+    with joined_ranks() as ranks:
+        if ranks.is_first:
+            return _distill(settings, source, out, ranks, progress, renders)
+        return train_along(settings, source, out, ranks, renders)
+
+
+def _distill(
+    settings: RunSettings,
+    source: Buying | LocalSource,
+    out: Path,
+    ranks: Ranks,
+    progress: Progress,
+    renders: Path | None,
+) -> RunReport:
+    planned = plan_source(settings, source, progress)
+    with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_renders=renders) as folder:
+        planned, data = obtain_data(settings, planned, source, folder, progress)
+        ranks.meet()
+        teacher = planned.plan.teacher
+        trained = [train_method(name, settings, data, teacher, folder, progress=progress) for name in settings.methods]
 
         target = _render_target(planned, folder, progress)
         validation, split = data.training.validation, planned.queries.split
-        rows = [_teacher_row(planned, data)]
-        for name, result, note in baselines:
-            rows.append(score_classifier(name, result.classifier, validation, target, split, note=note).row)
-        score = score_classifier(ADIP, adip.classifier, validation, target, split)
-        rows.append(score.row)
-
-        _export(settings, planned, adip, score, data, folder, buying.cache)
-        report = _keep_bought_row(_report(settings, planned, rows, score, data, folder, buying.cache), folder)
+        scores = [
+            score_classifier(one.result.method.name, one.result.classifier, validation, target, split, note=one.note)
+            for one in trained
+        ]
+        score, exported = scores[-1], trained[-1].result
+        local: LocalAnswers | None = None
+        purchase: Purchase | None = None
+        if isinstance(source, LocalSource):
+            teacher_row = local_teacher_row(source, data, target, split)
+            local = local_answers(settings, planned, exported)
+        else:
+            teacher_row = _teacher_row(planned, data)
+            purchase = _purchase(planned.plan, source.cache, settings, sources=len(split.source_domains))
+        _export(settings, planned, exported, score, data, folder, purchase)
+        rows = [teacher_row, *(one.row for one in scores)]
+        report = replace(_report(settings, planned, rows, score, data, folder), purchase=purchase, local=local)
+        report = _keep_bought_row(report, folder)
         write_report(folder.path, report)
+        ranks.meet()
         return report
-
-
-def _buy(plan: QueryPlan, buying: Buying, progress: Progress) -> None:
-    try:
-        buy_planned(plan, buying, progress=progress)
-    except BudgetExhausted as error:
-        if not buying.allow_partial:
-            raise
-        buying.notify(f"{error}. Images without an embedding train on their class's text alone")
-
-
-def _train_baselines(
-    settings: RunSettings, planned: PlannedRun, data: RunData, folder: RunFolder, progress: Progress
-) -> list[tuple[str, TrainingResult, str]]:
-    if ERM_BASELINE not in settings.baselines:
-        return []
-    classes = len(planned.queries.dataset.class_names)
-    rate, result = train_erm(settings, data, folder, classes=classes, progress=progress)
-    return [(ERM, result, f"learning rate {rate:g}, chosen on source validation")]
 
 
 def _render_target(planned: PlannedRun, folder: RunFolder, progress: Progress) -> LabelledViews | None:
@@ -101,30 +123,31 @@ def _teacher_row(planned: PlannedRun, data: RunData) -> ReportRow:
 def _export(
     settings: RunSettings,
     planned: PlannedRun,
-    adip: TrainingResult,
+    exported: TrainingResult,
     score: Score,
     data: RunData,
     folder: RunFolder,
-    cache: EmbeddingCache,
+    purchase: Purchase | None,
 ) -> None:
     teacher, row = planned.plan.teacher, score.row
+    texts = exported.method.head == "text"
     scores = {"source_validation": row.source_validation, "target": row.target}
     card = StudentCard(
-        student=settings.student,
+        student=settings.student_of(settings.method),
         view_size=teacher.image_size,
         class_names=planned.queries.dataset.class_names,
-        method=ADIP,
-        seed=settings.choice.seed,
-        prompt_templates=settings.choice.prompts.templates,
-        logit_scale=teacher.logit_scale,
-        logit_bias=teacher.logit_bias,
+        method=exported.method.name,
+        seed=settings.training.seed,
+        prompt_templates=settings.choice.prompts.templates if texts else (),
+        logit_scale=teacher.logit_scale if texts else None,
+        logit_bias=teacher.logit_bias if texts else 0.0,
         temperature=score.temperature,
         teacher={"id": teacher.id, "weights_sha": teacher.weights_sha, "ledger_id": teacher.ledger_id},
-        queries=_paid(planned.plan, cache)[0],
+        queries={} if purchase is None else {"images": purchase.images, "texts": purchase.texts},
         scores={name: value for name, value in scores.items() if value is not None},
         target_domain=settings.choice.target_domain,
     )
-    bundle = StudentBundle(adip.classifier, card)
+    bundle = StudentBundle(exported.classifier, card)
     export_bundle(folder.student, bundle, check_pixels=data.training.validation.pixels[:, 0])
 
 
@@ -135,9 +158,9 @@ def _report(
     score: Score,
     data: RunData,
     folder: RunFolder,
-    cache: EmbeddingCache,
 ) -> RunReport:
     dataset, split = planned.queries.dataset, planned.queries.split
+    student = settings.student_of(settings.method)
     counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
     return RunReport(
         dataset=dataset.root.name,
@@ -146,30 +169,26 @@ def _report(
         target_domain=split.target_domain,
         counts=counts,
         rows=tuple(rows),
-        purchase=_purchase(planned.plan, cache, settings.training, sources=len(split.source_domains)),
+        purchase=None,
         teacher=planned.plan.teacher.id,
-        student=f"{settings.student.architecture} at {settings.student.input.size} px",
-        seed=settings.choice.seed,
+        student=f"{student.architecture} at {student.input.size} px",
+        seed=settings.training.seed,
         settings=_settings_table(settings, data),
         confusion=score.shown.confusion.tolist(),
         student_folder=str(folder.student.relative_to(folder.path)),
+        by_domain=score.by_domain,
     )
 
 
-def _paid(plan: QueryPlan, cache: EmbeddingCache) -> tuple[dict[str, int], int]:
-    """Queries of this plan that are paid for, `images` and `texts`, and what was paid, whenever that was."""
-    paid = cache.records.paid([*plan.image_keys, *plan.text_keys])
-    queries = {"images": paid["image"].units, "texts": paid["text"].units}
-    return queries, sum(of_kind.amount_micro for of_kind in paid.values())
-
-
-def _purchase(plan: QueryPlan, cache: EmbeddingCache, training: TrainingConfig, *, sources: int) -> Purchase:
-    queries, amount_micro = _paid(plan, cache)
+def _purchase(plan: QueryPlan, cache: EmbeddingCache, settings: RunSettings, *, sources: int) -> Purchase:
+    """The queries of this plan that are paid for, and what was paid, whenever that was."""
+    paid = cache.records.paid([*plan.used_image_keys, *plan.text_keys])
     return Purchase(
-        **queries,
-        amount_micro=amount_micro,
+        images=paid["image"].units,
+        texts=paid["text"].units,
+        amount_micro=sum(of_kind.amount_micro for of_kind in paid.values()),
         currency=plan.currency,
-        published_queries=online_queries(training, sources),
+        published_queries=online_queries(settings.training, sources) if settings.needs_images else None,
     )
 
 
@@ -188,14 +207,54 @@ def _keep_bought_row(report: RunReport, folder: RunFolder) -> RunReport:
 
 
 def _settings_table(settings: RunSettings, data: RunData) -> dict[str, str]:
-    training = settings.training
-    return {
-        "views per image": str(settings.choice.views),
+    """Every value that decided the result, as `config.json` has it, in words."""
+    training, spec = settings.training, settings.student_of(settings.method).input
+    table = {
+        "preset": settings.preset,
+        "method": METHODS[settings.method](training).name,
+        "views per image": f"{'fresh at every step' if settings.online else settings.choice.views}, "
+        f"{settings.choice.recipe}",
+        "styled views": _styled(settings.choice),
+        "views answered"
+        if settings.local
+        else "views bought": f"{int(data.targets.bought.sum())} of {data.targets.bought.size}",
+        "selection": _selection(settings),
+        "imputation": _imputation(settings, data),
         "prompt": "; ".join(settings.choice.prompts.templates),
-        "image weight": str(training.image_weight),
-        "align steps, learning rate": f"{training.align_steps}, {training.align_learning_rate:g}",
-        "distill steps, learning rate": f"{training.distill_steps}, {training.distill_learning_rate:g}",
-        "batch": f"{training.batch_size} per source domain",
-        "weights": "align: best on source validation; distill and ERM: SWAD average",
-        "views bought": f"{int(data.targets.bought.sum())} of {data.targets.bought.size}",
+        "student input": f"{spec.size} px, mean {_list(spec.mean)}, deviation {_list(spec.std)}",
     }
+    for number, stage in enumerate(METHODS[settings.method](training).stages, start=1):
+        table[f"stage {number}"] = (
+            f"{stage.name}: {' and '.join(stage.trains)} on {stage.objective}, up to {stage.steps:,} steps at "
+            f"{stage.learning_rate:g}, image weight {stage.share_of_image(training):g}, leaves {stage.carries}"
+        )
+    values = {name: value for name, value in asdict(training).items() if name not in WITHOUT_EFFECT}
+    return table | {name.replace("_", " "): _plain(value) for name, value in values.items()}
+
+
+def _selection(settings: RunSettings) -> str:
+    spending = settings.spending
+    if spending.select is None:
+        return "none: every image is asked about"
+    rounds = ", in two rounds" if spending.in_two_rounds else ""
+    return f"{spending.select}, within {spending.max_queries:,} queries{rounds}"
+
+
+def _imputation(settings: RunSettings, data: RunData) -> str:
+    imputed = data.targets.weights[~data.targets.bought & (data.targets.weights > 0)]
+    if settings.impute == NO_IMPUTATION or not len(imputed):
+        return "none: a view without a target trains on its text"
+    return f"{settings.impute}, {len(imputed):,} views, at {imputed.mean():.3f} of a bought one's weight"
+
+
+def _styled(choice: QueryChoice) -> str:
+    source = "asked about" if choice.style_targets == "bought" else "moved there by texts"
+    return f"{len(choice.styled_views)} of each image, {source}" if choice.styled_views else "none"
+
+
+def _plain(value: Any) -> str:
+    return _list(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

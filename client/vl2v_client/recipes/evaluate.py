@@ -94,7 +94,7 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         unseen = [sample for sample in images.samples if images.roles[sample.domain] == UNSEEN]
         if not unseen:
             raise DataError("no domain was held out, so there is no unseen image to ask the teacher about")
-        logits = _ask_teacher(unseen, bundle.card, buying, progress)
+        logits = _ask_teacher(unseen, folder, bundle.card.class_names, buying, progress)
         labels = np.array([sample.class_index for sample in unseen])
         teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
         updated = images.own and _add_teacher_row(folder, logits, labels)
@@ -125,23 +125,23 @@ def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
 
 
 def _ask_teacher(
-    samples: Sequence[Sample], card: StudentCard, buying: Buying, progress: Progress
+    samples: Sequence[Sample], folder: RunFolder, class_names: Sequence[str], buying: Buying, progress: Progress
 ) -> NDArray[np.float32]:
     """The teacher's zero-shot logits `[N, C]` on the samples' canonical views; buys what the cache lacks."""
-    teacher = meet(buying)
-    if (teacher.id, teacher.weights_sha) != (card.teacher.get("id"), card.teacher.get("weights_sha")):
+    teacher, of_run = meet(buying), folder.config["teacher"]
+    if (teacher.id, teacher.weights_sha) != (of_run["id"], of_run["weights_sha"]):
         raise VendorChanged(
-            f"the student's teacher was {card.teacher.get('id')}, and the vendor serves {teacher.id} with other "
+            f"the student's teacher was {of_run['id']}, and the vendor serves {teacher.id} with other "
             "weights; nothing was bought: name the teacher with --model, or use the vendor that has it"
         )
-    prompts = PromptTemplateSet(card.prompt_templates).prompts(card.class_names)
+    prompts = PromptTemplateSet(tuple(folder.config["prompt_templates"])).prompts(class_names)
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
     images = [ImageQuery(sample, canonical_view()) for sample in samples]
     plan = make_plan(images, texts, teacher, buying.cache, progress=progress)
     buy_planned(plan, buying, progress=progress)
     vectors = buying.cache.get_many([*plan.image_keys, *plan.text_keys])
     text_vectors = np.stack([vectors[key] for key in plan.text_keys])
-    classifier = zero_shot_classifier(text_vectors.reshape(len(card.class_names), -1, teacher.embedding_dim))
+    classifier = zero_shot_classifier(text_vectors.reshape(len(class_names), -1, teacher.embedding_dim))
     image_vectors = np.stack([vectors[key] for key in plan.image_keys]).astype(np.float32)
     return zero_shot_logits(image_vectors, classifier, logit_scale=teacher.logit_scale, logit_bias=teacher.logit_bias)
 

@@ -15,6 +15,7 @@ from vl2v_client.core.errors import CacheError, RunError
 
 CONFIG_FILE = "config.json"
 _PARTIAL_CONFIG = f"{CONFIG_FILE}.partial"
+_CHOICE_FILE = "choice.json"
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,22 @@ class RunFolder:
     Attributes:
         path: the folder.
         config: the resolved configuration, as in `config.json`.
+        shared_renders: where the rendered views lie, if other runs share them.
     """
 
     path: Path
     config: Mapping[str, Any]
+    shared_renders: Path | None = None
 
     @property
     def student(self) -> Path:
         """The exported student: safetensors and card."""
         return self.path / "student"
+
+    @property
+    def choice(self) -> Path:
+        """Which queries a selection chose, once it has."""
+        return self.path / _CHOICE_FILE
 
     def method(self, name: str) -> Path:
         """Metrics and checkpoints of one trained model."""
@@ -40,11 +48,13 @@ class RunFolder:
 
     def renders(self, use: str) -> Path:
         """Rendered views of one use: `train`, `validation` or `target`."""
-        return self.path / "renders" / f"{use}.u8"
+        return (self.shared_renders or self.path / "renders") / f"{use}.u8"
 
 
 @contextmanager
-def claim_run_folder(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolder]:
+def claim_run_folder(
+    path: Path, config: Mapping[str, Any], *, shared_renders: Path | None = None
+) -> Iterator[RunFolder]:
     """Make the folder, or go on in it if it holds a run of exactly this configuration; one process at a time.
 
     Raises:
@@ -62,7 +72,7 @@ def claim_run_folder(path: Path, config: Mapping[str, Any]) -> Iterator[RunFolde
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"another process is at work in {path}: wait for it, or choose another --out") from error
-        yield RunFolder(path, config)
+        yield RunFolder(path, config, shared_renders)
 
 
 def open_run_folder(path: Path) -> RunFolder:
@@ -78,9 +88,9 @@ def open_run_folder(path: Path) -> RunFolder:
 
 
 def _check_or_begin(path: Path, config: Mapping[str, Any]) -> None:
-    """A folder that holds a configuration alone has no run in it yet: its purchase was declined, say."""
+    """A folder that holds a configuration and a choice alone has no run in it yet: its purchase was declined, say."""
     path.mkdir(parents=True, exist_ok=True)
-    others = {entry.name for entry in path.iterdir()} - {".lock", CONFIG_FILE, _PARTIAL_CONFIG}
+    others = {entry.name for entry in path.iterdir()} - {".lock", CONFIG_FILE, _PARTIAL_CONFIG, _CHOICE_FILE}
     if others and (path / CONFIG_FILE).exists():
         changed = _differences(open_run_folder(path).config, config)
         if changed:

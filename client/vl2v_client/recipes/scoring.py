@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from vl2v_client.data.splits import Split
 from vl2v_client.evaluation.accuracy import Evaluation, evaluate, negative_log_likelihood
 from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
-from vl2v_client.export.report import ReportRow
+from vl2v_client.export.report import DomainRow, ReportRow
 from vl2v_client.student.classifier import StudentClassifier
 from vl2v_client.student.samples import LabelledViews
 
-ADIP = "VL2V-ADiP"
-ERM = "ERM"
 ZERO_SHOT = "zero-shot teacher"
 
 
@@ -26,11 +24,13 @@ class Score:
     Attributes:
         temperature: fitted on source validation.
         shown: the evaluation that the report shows in full: the target's, else source validation's.
+        by_domain: in-domain on the hold-out, then the target.
     """
 
     row: ReportRow
     temperature: float
     shown: Evaluation
+    by_domain: tuple[DomainRow, ...]
 
 
 def score_classifier(
@@ -69,7 +69,12 @@ def score_classifier(
         calibration_error=calibration_error(logits, labels, temperature),
         note=note,
     )
-    return Score(row, temperature, shown)
+    by_domain = _domain_rows(source, seen=True) + (() if target is None else _domain_rows(shown, seen=False))
+    return Score(row, temperature, shown, by_domain)
+
+
+def _domain_rows(scored: Evaluation, *, seen: bool) -> tuple[DomainRow, ...]:
+    return tuple(DomainRow(name, seen, count.total, count.accuracy) for name, count in scored.by_domain.items())
 
 
 def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, target_in: int) -> ReportRow:

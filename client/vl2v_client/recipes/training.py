@@ -1,32 +1,46 @@
-"""Train what a run is made of: VL2V-ADiP on bought targets, and the baselines on the same views."""
+"""Train what a run is made of: its method and its baselines, all on the same views and bought targets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
-
-from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, renamed
 from vl2v_client.core.seeds import child_seed
-from vl2v_client.core.values import EmbeddingMatrix, Sample
+from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel
 from vl2v_client.data.renders import render_views
 from vl2v_client.data.views import View, canonical_view
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.local.tower import ImageTower
+from vl2v_client.recipes.features import rendered_features
 from vl2v_client.recipes.purchase import PlannedRun
 from vl2v_client.recipes.run_folder import RunFolder
 from vl2v_client.recipes.settings import RunSettings
+from vl2v_client.recipes.targets import Vectors, image_targets, text_classifier
 from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.classifier import StudentClassifier, TextHead
-from vl2v_client.student.model import build_student
+from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.methods import ERM, METHODS, asks_about_texts, erm
+from vl2v_client.student.model import tower_student
 from vl2v_client.student.samples import LabelledViews, labelled_views
 from vl2v_client.student.selection import choose_learning_rate
-from vl2v_client.student.stages import erm, vl2v_adip
+from vl2v_client.student.stages import Method
 from vl2v_client.student.training import TrainingResult, train
-from vl2v_client.teacher.classifier import zero_shot_classifier
-from vl2v_client.teacher.targets import ImageTargets, join_image_targets
+from vl2v_client.teacher.imputation import NO_IMPUTATION, impute
+from vl2v_client.teacher.targets import ImageTargets
+
+
+@dataclass(frozen=True)
+class TrainedMethod:
+    """How one of the run's methods went.
+
+    Attributes:
+        name: its key in `student.methods.METHODS`.
+        note: what source validation chose beside the weights; empty if nothing.
+    """
+
+    name: str
+    result: TrainingResult
+    note: str
 
 
 @dataclass(frozen=True)
@@ -35,78 +49,132 @@ class RunData:
 
     Attributes:
         text_classifier: `[C, D]` unit rows.
+        tower: copies a local teacher's image tower, the student of white-box methods.
     """
 
     training: TrainingData
     targets: ImageTargets
     text_classifier: EmbeddingMatrix
+    tower: Callable[[], ImageTower] | None = None
 
 
 def load_run_data(
-    planned: PlannedRun, cache: EmbeddingCache, folder: RunFolder, *, allow_missing: bool, progress: Progress
+    settings: RunSettings,
+    planned: PlannedRun,
+    fetch: Callable[[LabelledViews], Vectors],
+    folder: RunFolder,
+    *,
+    allow_missing: bool,
+    progress: Progress,
 ) -> RunData:
-    """Join the training images' rendered views with their bought embeddings, and render the hold-out.
+    """Join the training images' rendered views with their bought or imputed embeddings, and render the hold-out.
+
+    Args:
+        settings: of the run.
+        planned: its queries and plan.
+        fetch: the teacher's vectors by the plan's keys, given the rendered training views.
+        folder: keeps the rendered views.
+        allow_missing: images without a vector are no error.
+        progress: told of rendering.
 
     Raises:
         CacheError: an embedding is missing, or the disk cannot hold the rendered views.
-        DataError: an image has broken since it was bought.
+        DataError: an image has broken since it was bought, or a text was not bought.
     """
     queries, plan = planned.queries, planned.plan
     size, train = plan.teacher.image_size, queries.split.train
     validation = render_canonical(folder, "validation", queries.split.validation, size, progress)
-    vectors = cache.get_many([*plan.image_keys, *plan.text_keys])
-    if plan.image_keys:
+    if any(queries.views):
         train_views = render(folder, "train", train, queries.views, size, progress)
-        targets = join_image_targets(
-            _rows(plan.image_keys, train_views.view_count),
-            vectors,
-            dimension=plan.teacher.embedding_dim,
-            names=[str(sample.path) for sample in train],
-            allow_missing=allow_missing,
-        )
-    else:  # --views 0: nothing was asked about images, and every image trains on its text
+    else:  # --views 0: every image trains on its text
         train_views = render_canonical(folder, "train", train, size, progress)
-        nothing = np.zeros((len(train), 1, plan.teacher.embedding_dim), dtype=np.float32)
-        targets = ImageTargets(nothing, np.zeros((len(train), 1), dtype=np.bool_))
-    for query, key in zip(queries.texts, plan.text_keys, strict=True):
-        if key not in vectors:
-            raise DataError(
-                f"there is no embedding of {query.name}, and nothing trains without it: buy it, or rename "
-                "its class folder"
-            )
-    texts = np.stack([vectors[key] for key in plan.text_keys])
-    classifier = zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
+    vectors = fetch(train_views)
+    classifier = text_classifier(planned, vectors)
+
+    def imputation(asked: ImageTargets) -> ImageTargets:
+        return _impute(settings, asked, train_views, queries.asked_views, progress)
+
+    targets = image_targets(planned, vectors, classifier, allow_missing=allow_missing, imputation=imputation)
     return RunData(TrainingData(train_views, validation, targets), targets, classifier)
 
 
-def train_vl2v_adip(
-    settings: RunSettings, data: RunData, plan: QueryPlan, folder: RunFolder, *, progress: Progress
-) -> TrainingResult:
-    """Align, then distil."""
-    head = TextHead(data.text_classifier, plan.teacher.logit_scale, plan.teacher.logit_bias)
-    classifier = _fresh(settings, outputs=plan.teacher.embedding_dim, head=head)
-    method = vl2v_adip(settings.training)
-    return train(method, classifier, data.training, settings.training, folder=folder.method("adip"), progress=progress)
+def _impute(
+    settings: RunSettings, asked: ImageTargets, train: LabelledViews, views: Sequence[int], progress: Progress
+) -> ImageTargets:
+    """Targets of the views `[N, A]` that are asked about, with those that were not bought imputed if it is wished."""
+    if settings.impute == NO_IMPUTATION or bool(asked.weights.all()):
+        return asked
+    features = rendered_features(
+        settings.student,
+        train.pixels,
+        views,
+        seed=settings.choice.seed,
+        device=settings.training.device,
+        progress=progress,
+    )
+    domains, seed = train.domains, settings.choice.seed
+    return impute(settings.impute, asked, features=features, labels=train.labels, domains=domains, seed=seed)
 
 
-def train_erm(
-    settings: RunSettings, data: RunData, folder: RunFolder, *, classes: int, progress: Progress
-) -> tuple[float, TrainingResult]:
-    """Train on labels alone, once per learning rate of the grid; source validation chooses.
+def train_method(
+    name: str, settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, *, progress: Progress
+) -> TrainedMethod:
+    """Train one of the run's methods on its data; ERM once per learning rate of its grid.
 
-    Returns:
-        The learning rate chosen, and its run.
+    Args:
+        name: a key of `student.methods.METHODS`.
+        settings: of the run.
+        data: what it trains and selects on; a method that asks no teacher gets no targets.
+        teacher: whose text classifier a student with a text head gets.
+        folder: keeps checkpoints and metrics under the method's name.
+        progress: told of every step; other methods than the exported one say which they are.
     """
-    labels_alone = replace(data.training, targets=None)
+    if name == ERM:
+        return _train_erm(settings, data, teacher, folder, progress)
+    told = progress if name == settings.method else renamed(progress, lambda phase: f"{name}: {phase}")
+    result = _train(METHODS[name](settings.training), settings, data, teacher, folder.method(name), told)
+    return TrainedMethod(name, result, _interpolation_note(result))
+
+
+def _train_erm(
+    settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, progress: Progress
+) -> TrainedMethod:
+    """Source validation chooses the learning rate."""
 
     def run(rate: float) -> TrainingResult:
-        classifier = _fresh(settings, outputs=classes, head=None)
-        method = erm(settings.training, learning_rate=rate)
-        place = folder.method(f"erm-lr-{rate:g}")
         told = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
-        return train(method, classifier, labels_alone, settings.training, folder=place, progress=told)
+        method = erm(settings.training, learning_rate=rate)
+        return _train(method, settings, data, teacher, folder.method(f"{ERM}-lr-{rate:g}"), told)
 
-    return choose_learning_rate(settings.erm_learning_rates, run)
+    rate, result = choose_learning_rate(settings.erm_learning_rates, run)
+    notes = [f"learning rate {rate:g}, chosen on source validation", _interpolation_note(result)]
+    return TrainedMethod(ERM, result, "; ".join(note for note in notes if note))
+
+
+def _train(
+    method: Method, settings: RunSettings, data: RunData, teacher: TeacherModel, place: Path, progress: Progress
+) -> TrainingResult:
+    config = settings.training
+    head = TextHead(data.text_classifier, teacher.logit_scale, teacher.logit_bias)
+    if method.white_box and settings.tower is not None and data.tower is not None:
+        classifier = StudentClassifier(tower_student(data.tower()), settings.tower.input, head)
+    else:
+        classifier = new_classifier(
+            method,
+            settings.student,
+            text_head=head,
+            class_count=len(data.text_classifier),
+            seed=child_seed(config.seed, "initial weights"),
+        )
+    asks = asks_about_texts(method)
+    seen = replace(data.training, teacher_head=head) if asks else replace(data.training, targets=None)
+    return train(method, classifier, seen, config, folder=place, progress=progress)
+
+
+def _interpolation_note(result: TrainingResult) -> str:
+    if result.interpolation is None:
+        return ""
+    return f"WiSE-FT with {result.interpolation:.0%} of the trained weights, chosen on source validation"
 
 
 def render(
@@ -128,12 +196,3 @@ def render_canonical(
 ) -> LabelledViews:
     """The samples' canonical views as labelled pixels `[N, 1, size, size, 3]`."""
     return render(folder, use, samples, [(canonical_view(),)] * len(samples), size, progress)
-
-
-def _rows(keys: Sequence[str], length: int) -> list[Sequence[str]]:
-    return [keys[start : start + length] for start in range(0, len(keys), length)]
-
-
-def _fresh(settings: RunSettings, *, outputs: int, head: TextHead | None) -> StudentClassifier:
-    seed = child_seed(settings.training.seed, "initial weights")
-    return StudentClassifier(build_student(settings.student, outputs=outputs, seed=seed), settings.student.input, head)

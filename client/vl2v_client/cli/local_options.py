@@ -1,0 +1,61 @@
+"""Options of commands that can have a teacher of their own on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vl2v_client.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vl2v_client.local.teacher import LocalTeacher
+
+LocalTeacherName = Annotated[
+    str | None,
+    typer.Option(
+        "--local-teacher", help="A teacher on this machine, no vendor: open_clip's NAME/TAG, or a config JSON."
+    ),
+]
+LocalWeights = Annotated[
+    Path | None, typer.Option("--local-weights", help="Its checkpoint, instead of a tag or beside a config.")
+]
+LocalPrecision = Annotated[str, typer.Option("--local-precision", help="fp32; on a GPU also fp16 or bf16.")]
+Online = Annotated[
+    bool, typer.Option("--online", help="The local teacher sees fresh views at every step: the published loop.")
+]
+
+
+def load_teacher(model: str | None, weights: Path | None, precision: str, device: str) -> LocalTeacher | None:
+    """Loads the teacher that the options name; `None` if they name none.
+
+    Raises:
+        UsageError: weights without a teacher, no such precision, or as `LocalTeacher`.
+        DataError: as there.
+    """
+    if model is None:
+        if weights is not None:
+            raise UsageError("--local-weights belong to a --local-teacher: name it")
+        return None
+    from vl2v_client.local.files import LocalModel
+    from vl2v_client.local.teacher import LocalTeacher
+    from vl2v_client.student.training import resolve_device
+
+    if precision not in ("fp32", "fp16", "bf16"):
+        raise UsageError(f"no precision {precision!r}; there are: fp32, fp16, bf16")
+    return LocalTeacher(LocalModel(model, weights, str(resolve_device(device)), precision))  # type: ignore[arg-type]
+
+
+def local_settings(teacher: LocalTeacher | None, methods: Sequence[str], *, online: bool) -> dict[str, Any]:
+    """The fields of `RunSettings` that say who teaches.
+
+    Raises:
+        UsageError: a method trains the teacher's image tower, and that cannot be a student.
+    """
+    from vl2v_client.recipes.local import tower_spec
+    from vl2v_client.student.methods import WHITE_BOX
+
+    tower = tower_spec(teacher) if teacher is not None and WHITE_BOX & set(methods) else None
+    return {"local": teacher is not None, "online": online, "tower": tower}

@@ -1,0 +1,77 @@
+"""Leave-one-domain-out: runs of one method over targets and seeds, in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vl2v_client.evaluation.spread import Spread, spread
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run's exported student.
+
+    Attributes:
+        method: its name in the literature.
+        target: the domain that was held out.
+        seed: of the training.
+        in_domain: mean of the source domains' accuracies on their hold-out, 0 to 1.
+        target_in: accuracy on the 80 % of the target that DomainBed's tables use.
+        whole_target: on all of it.
+    """
+
+    method: str
+    target: str
+    seed: int
+    in_domain: float
+    target_in: float
+    whole_target: float
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method over all targets.
+
+    Attributes:
+        method: its name.
+        by_target: accuracy on each target, over the seeds.
+        mean: over the targets, which count alike, within each seed; then over the seeds.
+        worst: the target with the lowest mean.
+        in_domain: mean on the source domains' hold-out, likewise.
+    """
+
+    method: str
+    by_target: Mapping[str, Spread]
+    mean: Spread
+    worst: str
+    in_domain: Spread
+
+
+def method_rows(outcomes: Iterable[Outcome], *, whole_target: bool = False) -> list[MethodRow]:
+    """One row per method, in the order in which they come; every method needs the same targets and seeds.
+
+    Args:
+        outcomes: of finished runs, each of one method, target and seed.
+        whole_target: score on all of each target, and not on DomainBed's 80 %.
+    """
+    of_method: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        of_method.setdefault(outcome.method, []).append(outcome)
+    return [_row(method, found, whole_target) for method, found in of_method.items()]
+
+
+def _row(method: str, outcomes: Sequence[Outcome], whole_target: bool) -> MethodRow:
+    def accuracy(outcome: Outcome) -> float:
+        return outcome.whole_target if whole_target else outcome.target_in
+
+    targets, seeds = (dict.fromkeys(values) for values in zip(*((o.target, o.seed) for o in outcomes), strict=True))
+    by_target = {target: spread([accuracy(o) for o in outcomes if o.target == target]) for target in targets}
+    by_seed = [[o for o in outcomes if o.seed == seed] for seed in seeds]
+    return MethodRow(
+        method=method,
+        by_target=by_target,
+        mean=spread([spread([accuracy(o) for o in of_one]).mean for of_one in by_seed]),
+        worst=min(by_target, key=lambda target: by_target[target].mean),
+        in_domain=spread([spread([o.in_domain for o in of_one]).mean for of_one in by_seed]),
+    )

@@ -1,0 +1,87 @@
+"""What a student's embeddings cost, for reports: queries, money, and accuracy for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vl2v_client.core.values import format_micro
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What the embeddings cost that a student was trained with.
+
+    The same for a first run, a resumed one and one that found everything in the cache: each query is paid once.
+
+    Attributes:
+        images: distinct image queries.
+        texts: distinct text queries.
+        amount_micro: their price, in micro-units.
+        currency: of the amount.
+        test_images: queries beside them, on test images, for the teacher's row of the table alone.
+        published_queries: what the published loop would have asked for the same run, `stages.online_queries`.
+    """
+
+    images: int
+    texts: int
+    amount_micro: int
+    currency: str
+    test_images: int = 0
+    published_queries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAnswers:
+    """What a local teacher answered for the exported student: no query, but as many as a vendor would have billed.
+
+    Attributes:
+        images: views that the teacher was shown; online, each time anew.
+        texts: class texts.
+        online: whether it was shown fresh views at every step.
+    """
+
+    images: int
+    texts: int
+    online: bool
+
+
+def cost_text(purchase: Purchase | None, local: LocalAnswers | None, target: float | None) -> str:
+    """The cost in sentences; `target` is the exported student's accuracy on the unseen domain, if there is one."""
+    if local is not None:
+        return _local_text(local)
+    if purchase is None:
+        return "Nothing was bought."
+    queries = purchase.images + purchase.texts
+    lines = [
+        f"The student was trained with {queries:,} queries ({purchase.images:,} images, {purchase.texts:,} texts), "
+        f"{format_micro(purchase.amount_micro, purchase.currency)} in all. Their embeddings are in the cache and cost "
+        "nothing when they are used again."
+    ]
+    per_thousand = accuracy_per_thousand(target, queries)
+    if per_thousand is not None:
+        lines.append(f"That is {per_thousand:.2f} points of accuracy on the unseen domain per 1,000 queries.")
+    if purchase.published_queries:
+        lines.append(
+            "The published loop asks the teacher about every image of every step: "
+            f"{purchase.published_queries:,} queries for this run, "
+            f"{purchase.published_queries / max(1, queries):,.0f} times as many."
+        )
+    if purchase.test_images:
+        lines.append(
+            f"For the teacher's row alone, {purchase.test_images:,} test images were asked about as well: "
+            "no student was trained or selected on them."
+        )
+    return " ".join(lines)
+
+
+def accuracy_per_thousand(accuracy: float | None, queries: int) -> float | None:
+    """Points of accuracy per 1,000 queries; `None` without accuracy or queries."""
+    return None if accuracy is None or queries == 0 else 100 * accuracy * 1000 / queries
+
+
+def _local_text(local: LocalAnswers) -> str:
+    how = "every view of every step, drawn anew" if local.online else "each stored view once"
+    return (
+        f"The teacher is local: nothing was bought. It was shown {how}: {local.images:,} views and {local.texts:,} "
+        f"texts, which a vendor would have billed as {local.images + local.texts:,} queries."
+    )

@@ -1,0 +1,189 @@
+"""The report of a sweep: leave-one-domain-out over targets and seeds, what it cost, and a plot if one can be drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vl2v_client.core.errors import CacheError
+from vl2v_client.core.values import format_micro
+from vl2v_client.evaluation.leave_one_out import MethodRow, Outcome, method_rows
+from vl2v_client.evaluation.spread import Spread
+from vl2v_client.export.cost import accuracy_per_thousand
+from vl2v_client.export.tables import percent, table
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPurchase:
+    """The one purchase that all runs shared.
+
+    Attributes:
+        images: distinct image queries, of all domains that are a source of some run.
+        texts: distinct text queries.
+        amount_micro: what was paid for them, whenever that was.
+        currency: of the amount.
+    """
+
+    images: int
+    texts: int
+    amount_micro: int
+    currency: str
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """All that the report says.
+
+    Attributes:
+        dataset: its folder's name.
+        targets: each was held out in turn.
+        seeds: of the trainings; split and views are the same for all.
+        teacher: the model's name.
+        student: architecture and input, in words.
+        views: of each training image, in words.
+        outcomes: one for each target, seed and method.
+        teacher_target_in: the zero-shot teacher on the 80 % of each target that DomainBed's tables use, if known.
+        purchase: `None` if the teacher is local.
+        queries: that each method's students were trained with, by the method's name.
+        published_queries: of the published loop, for one seed of all targets.
+    """
+
+    dataset: str
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    teacher: str
+    student: str
+    views: str
+    outcomes: tuple[Outcome, ...]
+    teacher_target_in: Mapping[str, float]
+    purchase: SharedPurchase | None
+    queries: Mapping[str, int]
+    published_queries: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values: every run, and the rows of the tables; accuracies are unrounded."""
+        tables = {name: [asdict(row) for row in self.rows(whole)] for name, whole in _TABLES.items()}
+        return {"format": _FORMAT, **asdict(self), "tables": tables}
+
+    def rows(self, whole_target: bool) -> list[MethodRow]:
+        """One for each method."""
+        return method_rows(self.outcomes, whole_target=whole_target)
+
+    def to_markdown(self) -> str:
+        """The report as a page."""
+        parts = [
+            f"# {self.dataset}: leave one domain out",
+            self._protocol(),
+            "## Accuracy on the target's 80 % that DomainBed's tables use",
+            self.accuracy_table(whole_target=False),
+            "## Accuracy on the whole target",
+            self.accuracy_table(whole_target=True),
+            "## What it cost",
+            self.cost(),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def accuracy_table(self, *, whole_target: bool) -> str:
+        """The methods' rows, and the teacher's where it was asked."""
+        header = ["", *self.targets, "mean", "worst domain", "in-domain", "queries", "points per 1,000 queries"]
+        lines = []
+        known = self.teacher_target_in
+        if not whole_target and set(known) == set(self.targets):
+            worst = min(known, key=lambda target: known[target])
+            mean = sum(known.values()) / len(known)
+            cells = [*(percent(known[target]) for target in self.targets), percent(mean)]
+            lines.append(["zero-shot teacher", *cells, _worst(worst, known[worst]), "-", "-", "-"])
+        lines += [self._line(row) for row in self.rows(whole_target)]
+        return table(header, lines)
+
+    def cost(self) -> str:
+        """The one purchase in sentences, beside the published loop's bill."""
+        runs = len(self.seeds) * self.published_queries
+        published = (
+            "The published loop asks the teacher about every image of every step: "
+            f"{self.published_queries:,} queries for one seed of all targets, {runs:,} for all {len(self.seeds)}"
+        )
+        if self.purchase is None:
+            return f"The teacher is local: nothing was bought. {published}."
+        bought = self.purchase
+        queries = bought.images + bought.texts
+        return (
+            f"All runs shared one purchase of {queries:,} queries ({bought.images:,} images, {bought.texts:,} texts), "
+            f"{format_micro(bought.amount_micro, bought.currency)} in all; a run reads those of its source domains "
+            f"alone. {published}: {runs / max(1, queries):,.0f} times as many."
+        )
+
+    def _line(self, row: MethodRow) -> list[str]:
+        queries = self.queries.get(row.method, 0)
+        per_thousand = accuracy_per_thousand(row.mean.mean, queries)
+        return [
+            row.method,
+            *(_with_error(row.by_target[target]) for target in self.targets),
+            _with_error(row.mean),
+            _worst(row.worst, row.by_target[row.worst].mean),
+            _with_error(row.in_domain),
+            f"{queries:,}" if queries else "-",
+            "-" if per_thousand is None else f"{per_thousand:.2f}",
+        ]
+
+    def _protocol(self) -> str:
+        count = len(self.seeds)
+        error = "± is the standard error over seeds" if count > 1 else "one seed says nothing of spread"
+        return (
+            f"Student: {self.student}. Teacher: {self.teacher}. Views of each training image: {self.views}. "
+            f"{count} seed{'s' if count > 1 else ''} ({', '.join(map(str, self.seeds))}) on one split; {error}. "
+            "Each column is a domain that its runs never saw: training, selection and calibration read others alone."
+        )
+
+
+_TABLES = {"target_in": False, "whole_target": True}
+
+
+def write_sweep_report(folder: Path, report: SweepReport) -> None:
+    """Writes `report.md` and `report.json`, and `report.png` if matplotlib is there.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    try:
+        (folder / "report.md").write_text(report.to_markdown(), encoding="utf-8")
+        (folder / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        draw_sweep(folder / "report.png", report)
+    except OSError as error:
+        raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error
+
+
+def draw_sweep(path: Path, report: SweepReport) -> bool:
+    """Draws the methods' accuracies by target as bars; returns whether it could, which takes the extra `plot`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    rows = report.rows(whole_target=False)
+    figure = Figure(figsize=(1.5 + 1.5 * (len(report.targets) + 1), 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(rows)
+    for place, row in enumerate(rows):
+        values: Sequence[Spread] = [*(row.by_target[target] for target in report.targets), row.mean]
+        left = [column + place * width for column in range(len(values))]
+        errors = [100 * (value.standard_error or 0) for value in values]
+        axes.bar(left, [100 * value.mean for value in values], width, yerr=errors, label=row.method)
+    axes.set_xticks([column + 0.4 - width / 2 for column in range(len(report.targets) + 1)], [*report.targets, "mean"])
+    axes.set_ylabel("accuracy on the unseen domain, %")
+    axes.legend()
+    figure.savefig(path)
+    return True
+
+
+def _with_error(value: Spread) -> str:
+    error = "" if value.standard_error is None else f" ± {100 * value.standard_error:.1f}"
+    return f"{100 * value.mean:.1f}{error} %"
+
+
+def _worst(target: str, accuracy: float) -> str:
+    return f"{target}, {percent(accuracy)}"

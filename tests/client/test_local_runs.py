@@ -1,0 +1,243 @@
+"""Runs whose teacher is on this machine: VL2V-SD, the online loop, and no vendor anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tiny_clip import CONFIG, write_tiny_clip
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cli.distill import distill
+from vl2v_client.cli.predict import predict
+from vl2v_client.core.errors import UsageError
+from vl2v_client.core.progress import silent
+from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.renders import RenderStore
+from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
+from vl2v_client.export.weights import load_bundle
+from vl2v_client.local.files import LocalModel
+from vl2v_client.local.teacher import LocalTeacher
+from vl2v_client.planning.contents import read_files
+from vl2v_client.recipes.distill import distill as run_distill
+from vl2v_client.recipes.local import LocalSource, OnlineViews
+from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.recipes.settings import RunSettings
+from vl2v_client.student.batches import BatchSource, TrainingData
+from vl2v_client.student.classifier import TextHead, new_classifier
+from vl2v_client.student.feeds import TrainingRun, open_feed
+from vl2v_client.student.inputs import student_input
+from vl2v_client.student.methods import vl2v_adip
+from vl2v_client.student.samples import labelled_views
+from vl2v_client.student.spec import resolve_student
+from vl2v_client.student.stages import TrainingConfig
+from vl2v_client.teacher.targets import ImageTargets
+
+DOMAINS, CLASSES, IMAGES = ("art", "photo", "sketch"), ("cat", "dog"), 5
+QUICK = ("--align-steps", "3", "--distill-steps", "4", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
+TRAINED = 2 * 2 * 4  # source domains x classes x images without the hold-out
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for domain in DOMAINS:
+        for name in CLASSES:
+            folder = tmp_path / "data" / domain / name
+            folder.mkdir(parents=True)
+            for index in range(IMAGES):
+                Image.fromarray(rng.integers(0, 256, (36, 40, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[str, str]:
+    spec = write_tiny_clip(tmp_path)
+    return str(spec.config_file), str(spec.checkpoint_file)
+
+
+def run(tmp_path: Path, *words: str) -> Result:
+    app = typer.Typer()
+    for command in (distill, predict):
+        app.command()(command)
+    nobody = {"VL2V_VENDOR_URL": "http://127.0.0.1:9", "VL2V_CACHE": str(tmp_path / "client.db")}
+    return CliRunner().invoke(app, words, env=nobody)
+
+
+def distil(tmp_path: Path, model: tuple[str, str], out: str, *words: str) -> Result:
+    local = ("--local-teacher", model[0], "--local-weights", model[1])
+    common = ("--data", str(tmp_path / "data"), "--target-domain", "sketch", "--views", "2")
+    return run(tmp_path, "distill", *common, *local, "--out", str(tmp_path / out), *QUICK, *words)
+
+
+def read(folder: Path, name: str = "report.json") -> dict[str, Any]:
+    return dict(json.loads((folder / name).read_text()))
+
+
+def test_vl2v_sd_trains_the_teacher_s_own_tower_and_asks_no_vendor(
+    tmp_path: Path, data: Path, model: tuple[str, str]
+) -> None:
+    words = ("--method", "vl2v-sd", "--baseline", "vl2v-adip", "--learning-rate", "1e-3")
+    done = distil(tmp_path, model, "run", *words)
+    assert done.exit_code == 0, done.output
+    report, card = read(tmp_path / "run"), read(tmp_path / "run", "student/student.json")
+    assert [row["name"] for row in report["rows"]] == ["zero-shot teacher", "VL2V-ADiP", "VL2V-SD"]
+    assert None not in (report["rows"][0]["target"], report["rows"][0]["source_validation"])
+    assert (report["purchase"], card["queries"], card["teacher"]["ledger_id"]) == (None, {}, "local")
+    assert report["local"] == {"images": TRAINED * 2, "texts": 2, "online": False}
+    assert "The teacher is local: nothing was bought." in (tmp_path / "run" / "report.md").read_text()
+    assert card["student"]["open_clip"]["embed_dim"] == CONFIG["embed_dim"]
+
+    teacher = LocalTeacher(LocalModel(model[0], Path(model[1])))
+    student = load_bundle(tmp_path / "run" / "student").classifier.student
+    tower = teacher.image_tower()
+    for name, module in (("backbone", tower.backbone), ("projection", tower.projection)):
+        trained = getattr(student, name).state_dict()
+        assert all(not torch.equal(trained[key], first) for key, first in module.state_dict().items()), name
+
+    predicted = run(tmp_path, "predict", str(tmp_path / "run"), str(data / "sketch" / "cat"))
+    assert len(predicted.stdout.splitlines()) == 1 + IMAGES
+    again = distil(tmp_path, model, "run", *words)
+    assert again.stdout == done.stdout
+
+
+def test_online_runs_are_identical_and_count_what_they_would_have_cost(
+    tmp_path: Path, data: Path, model: tuple[str, str]
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "stored", "text")]
+    choices = (("--online",), ("--online",), (), ("--online", "--image-weight", "0"))
+    for folder, words in zip(folders, choices, strict=True):
+        done = distil(tmp_path, model, folder.name, "--baseline", "text-cosine", *words)
+        assert done.exit_code == 0, done.output
+    one, two, stored, text = ((folder / "student" / "student.safetensors").read_bytes() for folder in folders)
+    assert one == two
+    assert stored != one != text
+    assert read(folders[3])["local"]["images"] == 0
+    assert read(folders[0])["local"] == {"images": (3 + 4) * 2 * 2, "texts": 2, "online": True}
+    page = (folders[0] / "report.md").read_text()
+    assert "every view of every step, drawn anew: 28 views and 2 texts, which a vendor would have billed as 30" in page
+    assert "| views per image | fresh at every step, standard |" in page
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [("align", 2), ("distill", 3)])
+def test_a_killed_online_run_goes_on_to_the_same_weights(
+    tmp_path: Path, data: Path, model: tuple[str, str], kill_at: tuple[str, int]
+) -> None:
+    settings = RunSettings(
+        QueryChoice(data, "sketch", views=1),
+        resolve_student("tiny"),
+        TrainingConfig(
+            align_steps=3, distill_steps=4, batch_size=2, evaluate_every=2, checkpoint_every=1, device="cpu", mixup=0.5
+        ),
+        local=True,
+        online=True,
+    )
+
+    def killer(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
+        if (phase, done) == kill_at:
+            raise Killed
+
+    with EmbeddingCache(tmp_path / "client.db") as cache:
+        source = LocalSource(LocalTeacher(LocalModel(model[0], Path(model[1]))), cache)
+        run_distill(settings, source, tmp_path / "calm", progress=silent)
+        with pytest.raises(Killed):
+            run_distill(settings, source, tmp_path / "stormy", progress=killer)
+        run_distill(settings, source, tmp_path / "stormy", progress=silent)
+    calm, stormy = ((tmp_path / name / "student" / "student.safetensors").read_bytes() for name in ("calm", "stormy"))
+    assert calm == stormy
+
+
+def test_a_fresh_view_is_that_of_its_number(tmp_path: Path, data: Path, model: tuple[str, str]) -> None:
+    teacher = LocalTeacher(LocalModel(model[0], Path(model[1])))
+    samples = open_dataset(data).samples
+    with EmbeddingCache(tmp_path / "client.db") as cache:
+        contents = read_files((sample.path for sample in samples), cache)
+    choice = QueryChoice(data, recipe="styles", seed=3)
+    online = OnlineViews(samples, [contents[sample.path] for sample in samples], choice, teacher)
+    rows, numbers = np.array([0, 7, 0, 0]), np.array([5, 2**61 + 1, 5, 6])
+    drawn = online.render(rows, numbers)
+    assert drawn.shape == (4, 32, 32, 3)
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    assert (drawn[0] != drawn[3]).any()
+    np.testing.assert_array_equal(online.render(rows[::-1], numbers[::-1]), drawn[::-1])
+    content = contents[samples[0].path]
+    size = (content.width, content.height)
+    stored = views_for(content.file_sha, size, 8, 3, "styles")
+    image = load_rgb(samples[0].path)
+    np.testing.assert_array_equal(drawn[0], render_view(image, stored[6], 32))  # fresh numbers begin at 0
+    assert [drawn_view(content.file_sha, size, number, 3, "styles") for number in range(1, 8)] == stored[1:]
+
+
+def test_an_online_step_learns_what_the_teacher_says_of_the_views_it_drew(
+    tmp_path: Path, data: Path, model: tuple[str, str]
+) -> None:
+    teacher = LocalTeacher(LocalModel(model[0], Path(model[1])))
+    dataset = open_dataset(data)
+    samples = dataset.samples
+    with EmbeddingCache(tmp_path / "client.db") as cache:
+        contents = read_files((sample.path for sample in samples), cache)
+    online = OnlineViews(samples, [contents[sample.path] for sample in samples], QueryChoice(data), teacher)
+    views = labelled_views(
+        RenderStore(np.zeros((len(samples), 1, 32, 32, 3), dtype=np.uint8)),  # nobody looks at what is stored
+        samples,
+    )
+    nothing = ImageTargets.of_bought(np.zeros((len(samples), 1, 16), np.float32), np.ones((len(samples), 1), np.bool_))
+    config = TrainingConfig(batch_size=2, device="cpu")
+    head = TextHead(teacher.encode_texts(CLASSES), 1.0)
+    method = vl2v_adip(config)
+    classifier = new_classifier(method, resolve_student("tiny"), text_head=head, class_count=2, seed=0)
+    run = TrainingRun(classifier, TrainingData(views, views, nothing, fresh=online), config)
+    for stage in method.stages:
+        loaded, later = (open_feed(run, stage).load(step) for step in (0, 1))
+        assert not np.array_equal(loaded.views, later.views)
+        drawn = online.render(loaded.rows, loaded.views)
+        assert loaded.answers is not None
+        np.testing.assert_array_equal(loaded.answers, teacher.encode_images(drawn))
+        torch.testing.assert_close(loaded.inputs, student_input(drawn, classifier.input, torch.device("cpu")))
+        batch = BatchSource(run.data, head, 0.5).batch(torch.zeros(6, 16), loaded.rows, loaded.views, loaded.answers)
+        np.testing.assert_array_equal(batch.image_targets, loaded.answers)
+        assert batch.image_weights.tolist() == [0.5] * 6
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--online",), "needs a --local-teacher"),
+        (("--local-weights", "x.safetensors"), "belong to a --local-teacher"),
+        (("--method", "vl2v-sd"), "give a --local-teacher"),
+    ],
+)
+def test_what_needs_a_local_teacher_says_so(tmp_path: Path, data: Path, words: tuple[str, ...], complaint: str) -> None:
+    refused = run(tmp_path, "distill", "--data", str(data), "--out", str(tmp_path / "run"), *words)
+    assert isinstance(refused.exception, UsageError), refused.output
+    assert complaint in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--select", "random", "--max-queries", "3"), "answers for free"),
+        (("--impute", "ridge"), "answers for free"),
+        (("--online", "--view-recipe", "styles", "--style-targets", "text"), "has no styles|leave --style-targets out"),
+        (("--local-precision", "fp8"), "no precision 'fp8'"),
+    ],
+)
+def test_what_a_local_teacher_makes_pointless_is_refused(
+    tmp_path: Path, data: Path, model: tuple[str, str], words: tuple[str, ...], complaint: str
+) -> None:
+    refused = distil(tmp_path, model, "run", *words)
+    assert isinstance(refused.exception, UsageError), refused.output
+    assert any(part in str(refused.exception) for part in complaint.split("|"))

@@ -1,0 +1,221 @@
+"""`sweep`: one purchase for all targets, runs that read no target before they score it, and a table at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from fake_vendor import API_KEY, FakeVendor, served
+from tiny_clip import write_tiny_clip
+from vl2v_client.cli.distill import distill
+from vl2v_client.cli.evaluate import evaluate
+from vl2v_client.cli.sweep import sweep
+from vl2v_client.core.errors import DataError, UsageError, VendorError
+from vl2v_client.evaluation.leave_one_out import Outcome, method_rows
+
+DOMAINS, CLASSES, IMAGES, VIEWS = ("art", "photo", "sketch"), ("cat", "dog"), 5, 2
+TRAINED = len(DOMAINS) * len(CLASSES) * IMAGES * 4 // 5
+QUICK = ("--align-steps", "2", "--distill-steps", "3", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
+
+
+class Shell:
+    """Runs commands on one data set, with a cache of its own, against one vendor."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._app = typer.Typer()
+        for command in (sweep, distill, evaluate):
+            self._app.command()(command)
+        self._url, self.folder, self.data = url, folder, folder / "data"
+
+    def run(self, *words: str, cache: str = "client.db") -> Result:
+        environment = {"VL2V_VENDOR_URL": self._url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(self.folder / cache)}
+        return CliRunner().invoke(self._app, words, env=environment)
+
+    def sweep(self, *words: str, out: str = "sweep") -> Result:
+        common = ("--data", str(self.data), "--views", str(VIEWS), "--yes", *QUICK)
+        return self.run("sweep", *common, "--out", str(self.folder / out), *words)
+
+    def student(self, *place: str) -> bytes:
+        return self.folder.joinpath(*place, "student", "student.safetensors").read_bytes()
+
+    def report(self, out: str = "sweep") -> dict[str, Any]:
+        return dict(json.loads((self.folder / out / "report.json").read_text()))
+
+
+@pytest.fixture
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for domain in DOMAINS:
+        for name in CLASSES:
+            folder = tmp_path / "data" / domain / name
+            folder.mkdir(parents=True)
+            for index in range(IMAGES):
+                Image.fromarray(rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    with served(vendor) as url:
+        yield Shell(url, tmp_path)
+
+
+def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
+    vendor: FakeVendor, shell: Shell
+) -> None:
+    done = shell.sweep("--seed", "0", "--seed", "1", "--method", "erm", "--method", "vl2v-adip")
+    assert done.exit_code == 0, done.output
+    queries = TRAINED * VIEWS + len(CLASSES)
+    assert vendor.billed_units == queries
+    assert f"{queries:,} new queries. The published loop would ask {5 * 2 * 2 * 3 * 2}" in done.output
+
+    report = shell.report()
+    assert (report["purchase"]["images"], report["purchase"]["texts"]) == (TRAINED * VIEWS, len(CLASSES))
+    assert report["queries"] == {"ERM": 0, "VL2V-ADiP": queries}
+    assert report["published_queries"] == (2 + 3) * 2 * 2 * 3  # steps, batch, sources, targets
+    of_runs = {}
+    for target in DOMAINS:
+        for seed in (0, 1):
+            for method in ("erm", "vl2v-adip"):
+                run = shell.report(f"sweep/{target}/seed{seed}/{method}")
+                assert (run["target_domain"], run["seed"]) == (target, seed)
+                of_runs[target, seed, run["rows"][-1]["name"]] = run["rows"][-1]["target_in"]
+        assert not (shell.folder / "sweep" / target / "renders").exists()
+    row = report["tables"]["target_in"][1]
+    means = [sum(of_runs[target, seed, "VL2V-ADiP"] for target in DOMAINS) / 3 for seed in (0, 1)]
+    assert row["mean"]["mean"] == pytest.approx(sum(means) / 2)
+    assert row["mean"]["standard_error"] == pytest.approx(abs(means[0] - means[1]) / 2)
+    for target in DOMAINS:
+        both = [of_runs[target, seed, "VL2V-ADiP"] for seed in (0, 1)]
+        assert row["by_target"][target]["mean"] == pytest.approx(sum(both) / 2)
+    assert row["by_target"][row["worst"]]["mean"] == min(value["mean"] for value in row["by_target"].values())
+    page = (shell.folder / "sweep" / "report.md").read_text()
+    assert "| zero-shot teacher |" in page
+    assert f"one purchase of {queries} queries ({TRAINED * VIEWS} images, {len(CLASSES)} texts)" in page
+
+    again = shell.sweep("--seed", "0", "--seed", "1", "--method", "erm", "--method", "vl2v-adip")
+    assert (again.exit_code, vendor.billed_units) == (0, queries)
+    assert shell.report() == report
+
+
+def test_the_teacher_s_row_is_free_and_is_what_asking_about_the_targets_says(vendor: FakeVendor, shell: Shell) -> None:
+    assert shell.sweep("--method", "vl2v-adip").exit_code == 0
+    found, before = shell.report()["teacher_target_in"], vendor.billed_units
+    asked = {}
+    for target in DOMAINS:
+        run = f"sweep/{target}/seed0/vl2v-adip"
+        done = shell.run("evaluate", str(shell.folder / run), "--teacher", "--yes")
+        assert done.exit_code == 0, done.output
+        asked[target] = shell.report(run)["rows"][0]["target_in"]
+    assert found == asked
+    assert vendor.billed_units == before + len(DOMAINS) * len(CLASSES) * IMAGES // 5  # the hold-outs alone were new
+
+
+def test_a_run_of_a_sweep_is_that_of_a_client_who_never_bought_its_target(vendor: FakeVendor, shell: Shell) -> None:
+    done = shell.sweep("--target-domain", "sketch", "--target-domain", "art", "--method", "vl2v-adip")
+    assert done.exit_code == 0, done.output
+    assert vendor.billed_units == TRAINED * VIEWS + len(CLASSES)  # sketch too: it is a source where art is the target
+    common = ("--data", str(shell.data), "--views", str(VIEWS), "--yes", *QUICK, "--target-domain", "sketch")
+    alone = shell.run("distill", *common, "--out", str(shell.folder / "alone"), cache="other.db")
+    assert alone.exit_code == 0, alone.output
+    assert shell.student("sweep", "sketch", "seed0", "vl2v-adip") == shell.student("alone")
+
+
+def test_a_run_opens_its_target_only_after_training_and_one_target_is_never_bought(
+    vendor: FakeVendor, shell: Shell
+) -> None:
+    for path in (shell.data / "sketch").rglob("*.png"):
+        path.write_bytes(b"reading this file fails")
+    failed = shell.sweep("--target-domain", "sketch", "--method", "vl2v-adip")
+    assert isinstance(failed.exception, DataError)
+    assert "sketch" in str(failed.exception)
+    assert vendor.billed_units == TRAINED * VIEWS * 2 // 3 + len(CLASSES)
+    method = shell.folder / "sweep" / "sketch" / "seed0" / "vl2v-adip" / "methods" / "vl2v-adip"
+    last = [json.loads(line) for line in (method / "metrics.jsonl").read_text().splitlines()][-1]
+    assert (last["stage"], last["step"]) == ("distill", 3)
+
+
+def test_a_sweep_that_was_killed_goes_on_and_may_be_widened(vendor: FakeVendor, shell: Shell) -> None:
+    words = ("--target-domain", "photo", "--method", "vl2v-adip", "--method", "text-cosine")
+    assert shell.sweep(*words).exit_code == 0
+    place = ("sweep", "photo", "seed0", "text-cosine")
+    before, done = shell.student(*place), vendor.billed_units
+    shutil.rmtree(shell.folder.joinpath(*place))
+    first = shell.folder / "sweep" / "photo" / "seed0" / "vl2v-adip" / "report.json"
+    stamp = first.stat().st_mtime_ns
+    assert shell.sweep(*words, "--seed", "0", "--seed", "5").exit_code == 0
+    assert shell.student(*place) == before
+    assert first.stat().st_mtime_ns == stamp  # a finished run is not run again
+    assert shell.student("sweep", "photo", "seed5", "text-cosine") != before
+    assert vendor.billed_units == done
+    other = shell.sweep(*words, "--image-weight", "0.25")
+    assert "training.image_weight was 0.5, is 0.25" in str(other.exception)
+
+
+def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor, shell: Shell) -> None:
+    words = ("--target-domain", "photo", "--method", "vl2v-adip")
+    original = vendor.after
+
+    def swap(request: Any, response: Any) -> Any:  # a picture changes after the purchase, before its run
+        if request.url.path.endswith("embeddings/images"):
+            picture = shell.data / "art" / "cat" / "0.png"
+            Image.fromarray(np.full((10, 12, 3), 7, dtype=np.uint8)).save(picture)
+            Image.fromarray(np.full((10, 12, 3), 8, dtype=np.uint8)).save(shell.data / "art" / "cat" / "1.png")
+        return original(request, response)
+
+    vendor.after = swap
+    refused = shell.sweep(*words)
+    assert isinstance(refused.exception, VendorError)
+    assert "beyond the sweep's one purchase" in str(refused.exception)
+    assert vendor.billed_units == TRAINED * VIEWS * 2 // 3 + len(CLASSES)
+
+
+def test_a_local_teacher_sweeps_online_without_a_vendor(vendor: FakeVendor, shell: Shell) -> None:
+    spec = write_tiny_clip(shell.folder)
+    local = ("--local-teacher", str(spec.config_file), "--local-weights", str(spec.checkpoint_file))
+    done = shell.sweep(*local, "--online", "--method", "vl2v-sd", "--target-domain", "art", "--target-domain", "photo")
+    assert done.exit_code == 0, done.output
+    report = shell.report()
+    assert (vendor.billed_units, vendor.seen, report["purchase"]) == (0, [], None)
+    run = shell.report("sweep/photo/seed0/vl2v-sd")
+    assert report["teacher_target_in"]["photo"] == run["rows"][0]["target_in"]
+    assert run["local"]["online"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--method", "erm", "--method", "erm"), "a method is named twice"),
+        (("--seed", "1", "--seed", "1"), "a seed is named twice"),
+        (("--target-domain", "cubism"), "cubism"),
+        (("--method", "magic"), "no method 'magic'"),
+        (("--method", "erm", "--method", "vl2v-sd"), "give a --local-teacher"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_bought(
+    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], complaint: str
+) -> None:
+    refused = shell.sweep(*words)
+    assert isinstance(refused.exception, UsageError | DataError), refused.output
+    assert complaint in str(refused.exception)
+    assert vendor.billed_units == 0
+
+
+def test_mean_and_standard_error_by_hand() -> None:
+    accuracies = {("a", 0): 0.5, ("b", 0): 0.7, ("a", 1): 0.6, ("b", 1): 0.9, ("a", 2): 0.7, ("b", 2): 0.8}
+    outcomes = [Outcome("M", t, s, 1.0, value, value / 2) for (t, s), value in accuracies.items()]
+    row = method_rows(outcomes)[0]
+    assert row.by_target["a"].mean == pytest.approx(0.6)
+    assert row.worst == "a"
+    assert row.by_target["a"].standard_error == pytest.approx(0.1 / math.sqrt(3))
+    assert row.mean.mean == pytest.approx(0.7)  # seeds: 0.6, 0.75, 0.75
+    assert row.mean.standard_error == pytest.approx(math.sqrt(0.0075) / math.sqrt(3))
+    assert method_rows(outcomes, whole_target=True)[0].mean.mean == pytest.approx(0.35)
+    assert method_rows(outcomes[:2])[0].mean.standard_error is None
