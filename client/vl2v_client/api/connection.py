@@ -87,7 +87,7 @@ class Connection:
         """
         attempts: list[Attempt] = []
         while True:
-            self._pass_gate()
+            self._pass_gate(was_sent=bool(attempts))
             answer = self._try(method, path, content, attempts)
             if isinstance(answer, httpx.Response) and answer.is_success:
                 return answer
@@ -131,9 +131,11 @@ class Connection:
                 self._closed_until_seconds = max(self._closed_until_seconds, time.monotonic() + seconds)
         self._sleep(seconds)
 
-    def _pass_gate(self) -> None:
+    def _pass_gate(self, *, was_sent: bool) -> None:
         if self._cancelled.is_set():
-            raise VendorUnavailable("interrupted; run the same command again to go on")
+            error = VendorUnavailable("interrupted; run the same command again to go on")
+            error.was_refused = not was_sent
+            raise error
         with self._gate:
             seconds = self._closed_until_seconds - time.monotonic()
         if seconds > 0:

@@ -44,7 +44,7 @@ class VendorError(ClientError):
     Attributes:
         code: the vendor's stable error code, if it sent one.
         request_id: to quote to the vendor, if it sent one.
-        was_refused: the vendor refused the request itself, at every attempt, so it has charged nothing.
+        was_refused: nothing was charged: the vendor refused the request at every attempt, or it was never sent.
     """
 
     exit_code = 4
