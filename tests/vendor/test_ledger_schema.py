@@ -64,7 +64,11 @@ def test_a_missing_trigger_is_found_at_start_up(engine: Engine) -> None:
 
 def test_the_migrations_make_the_tables_of_the_code(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    if is_postgresql(engine):  # has given one foreign key up, see migration 0003
+        act, constraint = differences.pop()
+        assert (act, constraint.name) == ("add_fk", "fk_charge_items_ledger")
+    assert differences == []
 
 
 def test_the_newest_revision_is_reached(engine: Engine) -> None:

@@ -150,6 +150,7 @@ ledger = Table(
     UniqueConstraint("account_id", "request_id", name="uq_ledger_request"),
 )
 
+# The foreign key is SQLite's alone: see migration 0003.
 charge_items = Table(
     "charge_items",
     metadata,
