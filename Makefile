@@ -41,7 +41,7 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
 
-prove-billing: install ## the proofs of the bill at full length, and its benchmarks: about an hour and a half
+prove-billing: install ## the proofs of the bill at full length, and its benchmarks: about an hour
 	$(BIN)/python benchmarks/billing_proofs.py
 	$(BIN)/python benchmarks/ledger_throughput.py
 	$(BIN)/python benchmarks/billing_overhead.py

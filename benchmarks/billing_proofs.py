@@ -1,6 +1,6 @@
 """All proofs of the bill at full length: kills, races, lost answers, power loss, liars, and the state machines.
 
-Takes about an hour on two cores. `--only NAME` runs the proofs whose name contains it and keeps the figures of the
+Takes about forty minutes on two cores. `--only NAME` runs the proofs whose name contains it and keeps the figures of the
 others, so that a run that was stopped can be gone on with.
 """
 
