@@ -1,7 +1,7 @@
 """All proofs of the bill at full length: kills, races, lost answers, power loss, liars, and the state machines.
 
-Takes about forty minutes on two cores. `--only NAME` runs the proofs whose name contains it and keeps the figures of the
-others, so that a run that was stopped can be gone on with.
+Takes about forty minutes on two cores. `--only NAME` runs the proofs whose name contains it and keeps the figures of
+the others, so that a run that was stopped can be gone on with.
 """
 
 from __future__ import annotations
