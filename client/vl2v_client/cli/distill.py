@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from vl2v_client.cli.bars import bars
 from vl2v_client.cli.local_options import (
     LocalPrecision,
     LocalTeacherName,
@@ -19,9 +17,10 @@ from vl2v_client.cli.local_options import (
     Online,
     load_teacher,
     local_settings,
+    open_source,
 )
 from vl2v_client.cli.plan import DataRoot, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
-from vl2v_client.cli.purchase_options import buying_from, notify
+from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.spending_options import (
     Impute,
     MaxQueries,
@@ -56,11 +55,8 @@ from vl2v_client.cli.vendor_options import (
     MaxCost,
     ModelId,
     VendorUrl,
-    open_cache,
-    open_vendor,
 )
 from vl2v_client.data.views import STANDARD
-from vl2v_client.recipes.purchase import Buying
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.student.methods import METHODS, VL2V_ADIP
 
@@ -128,7 +124,6 @@ def distill(
 ) -> None:
     """Plan, buy, align, distil, evaluate on the unseen domain, export. Run again to go on where it stopped."""
     from vl2v_client.recipes.distill import distill as run_distill
-    from vl2v_client.recipes.local import LocalSource
     from vl2v_client.recipes.presets import choose_student, choose_training
     from vl2v_client.recipes.settings import RunSettings
     from vl2v_client.student.distributed import is_first_process
@@ -179,27 +174,19 @@ def distill(
         **local_settings(teacher, (*baselines, method), online=online),
     )
     folder = out or Path("runs") / f"{data.resolve().name}-{target_domain or 'all'}-seed{seed}"
-    with ExitStack() as stack:
-        source: Buying | LocalSource
-        opened = stack.enter_context(open_cache(cache))
-        if teacher is not None:
-            progress = stack.enter_context(bars(quiet=as_json))
-            source = LocalSource(teacher, opened)
-        else:
-            vendor = stack.enter_context(open_vendor(vendor_url, api_key))
-            progress = stack.enter_context(bars(quiet=as_json))
-            source = buying_from(
-                vendor,
-                opened,
-                model=model,
-                max_queries=max_queries,
-                max_cost=max_cost,
-                partial=partial,
-                skip_failed=skip_failed,
-                yes=yes,
-                as_json=as_json,
-                progress=progress,
-            )
+    with open_source(
+        teacher,
+        cache,
+        vendor_url,
+        api_key,
+        as_json=as_json,
+        model=model,
+        max_queries=max_queries,
+        max_cost=max_cost,
+        partial=partial,
+        skip_failed=skip_failed,
+        yes=yes,
+    ) as (source, progress):
         report = run_distill(settings, source, folder, progress=progress)
     if not is_first_process():
         return

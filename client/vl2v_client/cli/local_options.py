@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vl2v_client.cli.bars import Bars, bars
+from vl2v_client.cli.purchase_options import buying_from
+from vl2v_client.cli.vendor_options import open_cache, open_vendor
 from vl2v_client.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vl2v_client.local.teacher import LocalTeacher
+    from vl2v_client.recipes.local import LocalSource
+    from vl2v_client.recipes.purchase import Buying
 
 LocalTeacherName = Annotated[
     str | None,
@@ -59,3 +65,35 @@ def local_settings(teacher: LocalTeacher | None, methods: Sequence[str], *, onli
 
     tower = tower_spec(teacher) if teacher is not None and WHITE_BOX & set(methods) else None
     return {"local": teacher is not None, "online": online, "tower": tower}
+
+
+@contextmanager
+def open_source(
+    teacher: LocalTeacher | None,
+    cache: Path | None,
+    vendor_url: str,
+    api_key: str | None,
+    *,
+    as_json: bool,
+    **purchase: Any,
+) -> Iterator[tuple[Buying | LocalSource, Bars]]:
+    """Where a run's embeddings come from, and the bars that show its progress.
+
+    Args:
+        teacher: answers by itself if there is one; else the vendor is asked.
+        cache: where they are kept.
+        vendor_url: of the vendor.
+        api_key: for it.
+        as_json: for a machine, so without bars.
+        purchase: the terms, as `buying_from` takes them.
+    """
+    from vl2v_client.recipes.local import LocalSource
+
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_cache(cache))
+        if teacher is not None:
+            yield LocalSource(teacher, opened), stack.enter_context(bars(quiet=as_json))
+            return
+        vendor = stack.enter_context(open_vendor(vendor_url, api_key))
+        progress = stack.enter_context(bars(quiet=as_json))
+        yield buying_from(vendor, opened, as_json=as_json, progress=progress, **purchase), progress

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from vl2v_client.cli.bars import bars
 from vl2v_client.cli.distill import Yes
 from vl2v_client.cli.local_options import (
     LocalPrecision,
@@ -20,9 +18,10 @@ from vl2v_client.cli.local_options import (
     Online,
     load_teacher,
     local_settings,
+    open_source,
 )
 from vl2v_client.cli.plan import DataRoot, StyleTargetsName, ViewRecipeName, Views
-from vl2v_client.cli.purchase_options import buying_from, notify
+from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.training_options import (
     AlignLearningRate,
     AlignSteps,
@@ -51,11 +50,8 @@ from vl2v_client.cli.vendor_options import (
     MaxQueries,
     ModelId,
     VendorUrl,
-    open_cache,
-    open_vendor,
 )
 from vl2v_client.data.views import STANDARD
-from vl2v_client.recipes.purchase import Buying
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP
 
@@ -106,7 +102,6 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
-    from vl2v_client.recipes.local import LocalSource
     from vl2v_client.recipes.presets import choose_student, choose_training
     from vl2v_client.recipes.settings import RunSettings
     from vl2v_client.recipes.sweep import SweepSettings
@@ -151,25 +146,17 @@ def sweep(
     )
     settings = SweepSettings(run, tuple(target_domain or ()), tuple(seed or (0,)), methods)
     folder = out or Path("runs") / f"{data.resolve().name}-sweep"
-    with ExitStack() as stack:
-        source: Buying | LocalSource
-        opened = stack.enter_context(open_cache(cache))
-        if teacher is not None:
-            progress = stack.enter_context(bars(quiet=as_json))
-            source = LocalSource(teacher, opened)
-        else:
-            vendor = stack.enter_context(open_vendor(vendor_url, api_key))
-            progress = stack.enter_context(bars(quiet=as_json))
-            source = buying_from(
-                vendor,
-                opened,
-                model=model,
-                max_queries=max_queries,
-                max_cost=max_cost,
-                yes=yes,
-                as_json=as_json,
-                progress=progress,
-            )
+    with open_source(
+        teacher,
+        cache,
+        vendor_url,
+        api_key,
+        as_json=as_json,
+        model=model,
+        max_queries=max_queries,
+        max_cost=max_cost,
+        yes=yes,
+    ) as (source, progress):
         report = run_sweep(settings, source, folder, progress=progress)
     if as_json:
         typer.echo(json.dumps(report.to_json()))

@@ -10,7 +10,7 @@ from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.spending import Spending
 from vl2v_client.recipes.presets import DEFAULT_PRESET
 from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, asks_about_images, asks_about_texts
+from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, asks_about_images
 from vl2v_client.student.spec import StudentSpec
 from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig
 from vl2v_client.teacher.imputation import NO_IMPUTATION, check_imputation
@@ -82,11 +82,6 @@ class RunSettings:
     def needs_images(self) -> bool:
         """Whether any of the methods reads image embeddings; if none does, no image query is needed."""
         return any(asks_about_images(METHODS[name](self.training), self.training) for name in self.methods)
-
-    @property
-    def needs_texts(self) -> bool:
-        """Whether any of the methods reads text embeddings."""
-        return any(asks_about_texts(METHODS[name](self.training)) for name in self.methods)
 
     @property
     def erm_learning_rates(self) -> tuple[float, ...]:
