@@ -90,6 +90,20 @@ def test_terms_are_named_and_the_image_term_averages_bought_views_only() -> None
     assert terms["image"].item() == pytest.approx(-cosines.mean().item())
 
 
+def test_labels_add_their_cross_entropy_and_its_gradient() -> None:
+    batch = replace(_batch(torch.float64), labels=torch.tensor([0, 1, 2, 3, 4, 0, 1]))
+    plain, labelled = image_and_text(batch), image_and_text(replace(batch, label_weight=0.3))
+    logits = np.exp(batch.outputs.detach().numpy())
+    shares = logits / logits.sum(axis=1, keepdims=True)
+    right = np.eye(5)[batch.labels.numpy()]
+    expected = -np.log((shares * right).sum(axis=1)).mean()
+    assert labelled["labels"].item() == pytest.approx(expected, abs=1e-12)
+    assert labelled["loss"].item() == pytest.approx(plain["loss"].item() + 0.3 * expected, abs=1e-12)
+    (gradient,) = torch.autograd.grad(labelled["loss"] - plain["loss"], batch.outputs)
+    np.testing.assert_allclose(gradient.numpy(), 0.3 * (shares - right) / len(right), atol=1e-12)
+    assert "labels" not in plain
+
+
 def test_cross_entropy_by_hand() -> None:
     nothing = torch.zeros(1, 0)
     batch = Batch(torch.tensor([[math.log(3), 0.0]]), torch.tensor([1]), nothing, nothing, torch.zeros(1))

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from vl2v_client.core.errors import CacheError
-from vl2v_client.teacher.targets import ImageTargets, join_image_targets, loss_floor, mixed_targets
+from vl2v_client.teacher.targets import (
+    ImageTargets,
+    borrow_from_same_image,
+    join_image_targets,
+    loss_floor,
+    mixed_targets,
+)
 
 VECTORS = {
     "a" * 64: np.array([2.0, 0.0], dtype=np.float16),
@@ -52,3 +58,16 @@ def test_an_imputed_target_weighs_as_much_as_it_is_trusted() -> None:
     )
     mixed = mixed_targets(images, np.array([[0.0, 1.0]], dtype=np.float32), np.array([0]), image_weight=0.5)
     np.testing.assert_allclose(mixed, [[[0.25, 0.75]]], atol=1e-7)
+
+
+def test_a_view_without_a_target_borrows_its_images_own() -> None:
+    vectors = np.array([[[1, 0], [0, 1], [0, 0]], [[0.6, 0.8], [0, 0], [0, 0]], [[0, 0], [0, 0], [0, 0]]], np.float32)
+    weights = np.array([[1, 0.5, 0], [0.4, 0, 0], [0, 0, 0]], dtype=np.float32)
+    targets = borrow_from_same_image(ImageTargets(vectors, weights == 1, weights))
+    lent = np.array([2, 1]) / np.sqrt(5)  # a bought view counts twice as much as one trusted half
+    np.testing.assert_allclose(targets.vectors[0, 2], lent, atol=1e-7)
+    np.testing.assert_allclose(targets.vectors[1, 1:], [[0.6, 0.8]] * 2, atol=1e-7)
+    np.testing.assert_allclose(targets.weights, [[1, 0.5, 0.75], [0.4, 0.4, 0.4], [0, 0, 0]], atol=1e-7)
+    assert not targets.vectors[2].any()  # nothing was bought: it trains on its text
+    np.testing.assert_array_equal(targets.vectors[:2, 0], vectors[:2, 0])
+    np.testing.assert_array_equal(targets.bought, weights == 1)  # borrowed is not bought

@@ -125,6 +125,42 @@ def test_text_directed_views_train_without_image_queries(vendor: FakeVendor, she
     assert [path.stat().st_size for path in shards] == [TRAIN * 3 * 32 * 32 * 3]
 
 
+def test_more_views_are_trained_on_than_bought(vendor: FakeVendor, shell: Shell) -> None:
+    words = ("--views", "1", "--view-recipe", "all-styles")
+    planned = shell.json("plan", *words)["new_queries"]
+    report = shell.distill(*words, "--train-views", "3")
+    assert vendor.billed_units == planned == TRAIN + CLASSES
+    assert report["settings"]["views bought"] == f"{TRAIN} of {3 * TRAIN}"
+    assert report["settings"]["views that borrow"] == "2 of each image, the mean target of its bought views"
+    assert report["settings"]["imputation"].startswith("none")
+    (shard,) = (shell.folder / "run").rglob("train.u8")
+    assert shard.stat().st_size == TRAIN * 3 * 32 * 32 * 3
+
+
+def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: Shell) -> None:
+    report = shell.distill("--views", "0", "--train-views", "3", "--label-weight", "0.5")
+    assert vendor.billed_units == CLASSES
+    assert report["settings"]["views bought"] == f"0 of {3 * TRAIN}"
+    assert report["settings"]["label weight"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--views", "4", "--train-views", "3"), "--train-views 3 is less than --views 4"),
+        (("--train-views", "5", "--view-recipe", "styles", "--style-targets", "text"), "leave one out"),
+        (("--label-weight", "inf"), "label_weight inf is negative or not finite"),
+    ],
+)
+def test_a_run_that_makes_no_sense_buys_nothing(
+    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], complaint: str
+) -> None:
+    refused = shell.run("distill", *QUICK, "--yes", *words)
+    assert isinstance(refused.exception, UsageError), refused.output
+    assert complaint in str(refused.exception)
+    assert vendor.billed_units == 0
+
+
 def test_styled_views_of_a_method_without_image_targets_are_rendered_and_not_bought(
     vendor: FakeVendor, shell: Shell
 ) -> None:

@@ -33,6 +33,7 @@ from vl2v_client.cli.training_options import (
     EvaluateEvery,
     ImageWeight,
     Interpolate,
+    LabelWeight,
     LearningRate,
     Mixup,
     OwnNormalisation,
@@ -40,6 +41,7 @@ from vl2v_client.cli.training_options import (
     StudentName,
     StudentSize,
     StudentWeights,
+    TrainViews,
 )
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
@@ -68,6 +70,7 @@ def sweep(
         typer.Option(help=f"How students learn: {', '.join(METHODS)}. Repeatable.  [default: {ERM}, {VL2V_ADIP}]"),
     ] = None,
     views: Views = DEFAULT_VIEWS,
+    train_views: TrainViews = None,
     view_recipe: ViewRecipeName = STANDARD,
     style_targets: StyleTargetsName = "bought",
     student: StudentName = "tiny",
@@ -79,6 +82,7 @@ def sweep(
     align_learning_rate: AlignLearningRate = None,
     learning_rate: LearningRate = None,
     image_weight: ImageWeight = None,
+    label_weight: LabelWeight = None,
     mixup: Mixup = None,
     evaluate_every: EvaluateEvery = None,
     channels_last: ChannelsLast = None,
@@ -118,6 +122,7 @@ def sweep(
         align_learning_rate=align_learning_rate,
         distill_learning_rate=learning_rate,
         image_weight=image_weight,
+        label_weight=label_weight,
         mixup=mixup,
         evaluate_every=evaluate_every,
         channels_last=channels_last,
@@ -132,6 +137,7 @@ def sweep(
         choice=QueryChoice(
             data,
             views=1 if online else views,
+            train_views=train_views,
             seed=data_seed,
             recipe=view_recipe,
             style_targets=style_targets,

@@ -22,6 +22,13 @@ LearningRate = Annotated[float | None, typer.Option(help="Of the distill stage."
 ImageWeight = Annotated[
     float | None, typer.Option(min=0, max=1, help="Weight of the image term, 0 to 1; the text term has the rest.")
 ]
+TrainViews = Annotated[
+    int | None,
+    typer.Option(min=1, help="Views of each image to train on, if more than are bought: the others borrow its target."),
+]
+LabelWeight = Annotated[
+    float | None, typer.Option(min=0, help="Weight of a cross-entropy on labels beside the published loss; 0 is none.")
+]
 Mixup = Annotated[
     float | None, typer.Option(min=0, help="Blend views and targets by Beta(a, a) shares; an approximation.")
 ]

@@ -212,12 +212,13 @@ def _settings_table(settings: RunSettings, data: RunData) -> dict[str, str]:
     table = {
         "preset": settings.preset,
         "method": METHODS[settings.method](training).name,
-        "views per image": f"{'fresh at every step' if settings.online else settings.choice.views}, "
+        "views per image": f"{'fresh at every step' if settings.online else settings.choice.rendered_views}, "
         f"{settings.choice.recipe}",
         "styled views": _styled(settings.choice),
         "views answered"
         if settings.local
         else "views bought": f"{int(data.targets.bought.sum())} of {data.targets.bought.size}",
+        "views that borrow": _borrowing(settings.choice),
         "selection": _selection(settings),
         "imputation": _imputation(settings, data),
         "prompt": "; ".join(settings.choice.prompts.templates),
@@ -241,10 +242,17 @@ def _selection(settings: RunSettings) -> str:
 
 
 def _imputation(settings: RunSettings, data: RunData) -> str:
-    imputed = data.targets.weights[~data.targets.bought & (data.targets.weights > 0)]
+    asked = list(settings.choice.asked_views)
+    weights, bought = data.targets.weights[:, asked], data.targets.bought[:, asked]
+    imputed = weights[~bought & (weights > 0)]
     if settings.impute == NO_IMPUTATION or not len(imputed):
         return "none: a view without a target trains on its text"
     return f"{settings.impute}, {len(imputed):,} views, at {imputed.mean():.3f} of a bought one's weight"
+
+
+def _borrowing(choice: QueryChoice) -> str:
+    further = choice.rendered_views - choice.views
+    return f"{further} of each image, the mean target of its bought views" if further else "none"
 
 
 def _styled(choice: QueryChoice) -> str:

@@ -31,7 +31,9 @@ class QueryChoice:
     Attributes:
         data: the data set's folder.
         target_domain: held out and never bought; None trains on everything.
-        views: of each training image.
+        views: of each training image that the teacher is asked about.
+        train_views: of each training image that are trained on, if more: the further ones borrow the target that
+            their image's asked views have on average, at no query.
         seed: of the hold-out and the views.
         prompts: templates that the class names are put in.
         recipe: how the views are chosen, a key of `data.views.VIEW_RECIPES`.
@@ -40,12 +42,14 @@ class QueryChoice:
         ask_images: false for methods that read no image embedding: their views are rendered, and nothing is asked.
 
     Raises:
-        UsageError: there is no such recipe or source of targets, or the recipe styles nothing that texts could move.
+        UsageError: there is no such recipe or source of targets, the recipe styles nothing that texts could move, or
+            fewer views are trained on than asked about.
     """
 
     data: Path
     target_domain: str | None = None
     views: int = DEFAULT_VIEWS
+    train_views: int | None = None
     seed: int = 0
     prompts: PromptTemplateSet = field(default_factory=PromptTemplateSet)
     recipe: str = STANDARD
@@ -57,11 +61,22 @@ class QueryChoice:
             raise UsageError(f"no style targets {self.style_targets!r}; there are: {', '.join(get_args(StyleTargets))}")
         if self.style_targets == "text" and not view_recipe(self.recipe).styles:
             raise UsageError(f"the view recipe {self.recipe} has no styles: use --view-recipe styles beside them")
+        if self.style_targets == "text" and self.train_views is not None:
+            raise UsageError("--style-targets text and --train-views both fill unasked views: leave one out")
+        if self.train_views is not None and self.train_views < self.views:
+            raise UsageError(
+                f"--train-views {self.train_views} is less than --views {self.views}: all that is bought is used"
+            )
+
+    @property
+    def rendered_views(self) -> int:
+        """How many views of each training image are rendered and trained on."""
+        return self.views if self.train_views is None else self.train_views
 
     @property
     def styled_views(self) -> tuple[int, ...]:
         """Which views are styled, the same of every image."""
-        return styled_views(self.views, self.recipe)
+        return styled_views(self.rendered_views, self.recipe)
 
     @property
     def asked_views(self) -> tuple[int, ...]:
@@ -133,5 +148,5 @@ def draw_views(
     """The chosen views of each image, drawn from its content, so that a copy or a renamed file asks nothing new."""
     contents = read_files((sample.path for sample in samples), cache, progress=progress)
     files = (contents[sample.path] for sample in samples)
-    count, seed, recipe = choice.views, choice.seed, choice.recipe
+    count, seed, recipe = choice.rendered_views, choice.seed, choice.recipe
     return tuple(tuple(views_for(file.file_sha, (file.width, file.height), count, seed, recipe)) for file in files)

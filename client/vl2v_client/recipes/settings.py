@@ -63,6 +63,8 @@ class RunSettings:
             raise UsageError(f"a method is named twice in {', '.join(self.methods)}: name each once")
         if self.online and not self.local:
             raise UsageError("--online asks about every view of every step: it needs a --local-teacher, not a vendor")
+        if self.online and self.choice.train_views is not None:
+            raise UsageError("--online trains on fresh views at every step: leave --train-views out")
         if self.online and self.choice.style_targets != "bought":
             raise UsageError("--online shows the teacher every styled view: leave --style-targets out")
         if self.local and (self.spending.select is not None or self.impute != NO_IMPUTATION):
@@ -96,6 +98,7 @@ class RunSettings:
             "data": str(choice.data.resolve()),
             "target_domain": choice.target_domain,
             "views": choice.views,
+            "train_views": choice.rendered_views,
             "view_recipe": choice.recipe,
             "style_targets": choice.style_targets,
             "seed": choice.seed,

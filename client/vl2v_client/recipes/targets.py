@@ -15,7 +15,7 @@ from vl2v_client.recipes.purchase import PlannedRun
 from vl2v_client.recipes.queries import RunQueries
 from vl2v_client.teacher.classifier import zero_shot_classifier
 from vl2v_client.teacher.directions import direct_styled_views, style_directions
-from vl2v_client.teacher.targets import ImageTargets, join_image_targets
+from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
 
 Vectors = Mapping[str, NDArray[np.float16]]
 """What the cache holds, by cache key."""
@@ -45,7 +45,8 @@ def image_targets(
 ) -> ImageTargets:
     """Targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
 
-    A view that nobody asks about has no target, unless it is styled and its style was bought in words.
+    A view that nobody asks about borrows its image's target, or has, if it is styled and its style was bought in
+    words, the one that they make. An image of which nothing was bought or imputed has none.
 
     Raises:
         CacheError: an embedding is missing, and may not be.
@@ -57,11 +58,11 @@ def image_targets(
         asked = imputation(asked)
     targets = _placed(asked, queries.asked_views, len(queries.views[0]) or 1)
     if not queries.worded_styles:
-        return targets
+        return borrow_from_same_image(targets)
     texts = _bought_texts(queries.style_texts, plan.text_keys[len(queries.texts) :], vectors)
     labels = np.array([sample.class_index for sample in queries.split.train], dtype=np.int64)
     directions = style_directions(queries.worded_styles, texts, classifier)
-    return direct_styled_views(targets, queries.views, labels, directions)
+    return borrow_from_same_image(direct_styled_views(targets, queries.views, labels, directions))
 
 
 def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, allow_missing: bool) -> ImageTargets:

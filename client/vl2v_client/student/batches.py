@@ -57,9 +57,12 @@ class BatchSource:
         head: the student's text classifier; `None` if its outputs are logits. Its rows are `txt_y`, or those of the
             data's `teacher_head`; with neither, the targets have width 0.
         image_weight: `w` of a bought view; an imputed one gets a share of it, its trust, and one with neither 0.
+        label_weight: as in `Batch`.
     """
 
-    def __init__(self, data: TrainingData, head: TextHead | None, image_weight: float) -> None:
+    def __init__(
+        self, data: TrainingData, head: TextHead | None, image_weight: float, label_weight: float = 0.0
+    ) -> None:
         self._labels = data.train.labels
         self._targets = data.targets
         self._are_fresh = data.fresh is not None
@@ -68,6 +71,7 @@ class BatchSource:
         self._texts = np.zeros((0, 0), dtype=np.float32) if teacher is None else teacher.matrix
         self._logit_scale = 1.0 if teacher is None else teacher.logit_scale
         self._image_weight = image_weight
+        self._label_weight = label_weight
 
     def batch(
         self,
@@ -103,6 +107,7 @@ class BatchSource:
             text_matrix=torch.from_numpy(self._texts).to(device),
             logit_scale=self._logit_scale,
             logits_of=_same if self._head is None else self._head.logits,
+            label_weight=self._label_weight,
         )
 
 

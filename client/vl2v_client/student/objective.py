@@ -36,6 +36,7 @@ class Batch:
         text_matrix: `[C, D]` unit, `txt_c` of every class; width 0 if no teacher was asked.
         logit_scale: of the teacher.
         logits_of: outputs `[B, ...]` to the student's logits `[B, C]`.
+        label_weight: of the cross-entropy on the labels beside the published loss; 0 is as published.
     """
 
     outputs: Tensor
@@ -46,6 +47,7 @@ class Batch:
     text_matrix: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     logit_scale: float = 1.0
     logits_of: Callable[[Tensor], Tensor] = lambda outputs: outputs
+    label_weight: float = 0.0
 
 
 Objective = Callable[[Batch], LossTerms]
@@ -69,12 +71,16 @@ def image_and_text(batch: Batch) -> LossTerms:
     weights = batch.image_weights
     images, texts = image_term(batch.outputs, batch.image_targets), text_term(batch.outputs, batch.text_targets)
     loss = (weights * images + (1 - weights) * texts).mean()
-    return {
+    terms = {
         "loss": loss,
         "image": _mean_where_bought(images, weights),
         "text": texts.mean(),
         "floor": -_mixed(batch).norm(dim=-1).mean(),
     }
+    if batch.label_weight:
+        labels = functional.cross_entropy(batch.logits_of(batch.outputs), batch.labels)
+        terms |= {"loss": loss + batch.label_weight * labels, "labels": labels}
+    return terms
 
 
 def one_target(z: Tensor, mixed: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class TrainingConfig:
         betas: of Adam.
         weight_decay: of Adam.
         image_weight: `w` of the loss, 0 (text alone) to 1 (image alone).
+        label_weight: of the cross-entropy on labels beside the published loss, on the logits that the student
+            predicts with; 0 is as published.
         mixup: `a` of `Beta(a, a)`, the share in which each step blends its views and their targets; 0 blends nothing.
         evaluate_every: steps between evaluations on source validation; the segments of SWAD.
         checkpoint_every: steps between checkpoints.
@@ -60,6 +62,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     image_weight: float = 0.5
+    label_weight: float = 0.0
     mixup: float = 0.0
     evaluate_every: int = 200
     checkpoint_every: int = 200
@@ -84,6 +87,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.image_weight <= 1:
             raise UsageError(f"image_weight {self.image_weight} is not between 0 and 1")
+        if not 0 <= self.label_weight < math.inf:
+            raise UsageError(f"label_weight {self.label_weight} is negative or not finite: 0 is off")
         if not 0 <= self.mixup < math.inf:
             raise UsageError(f"mixup {self.mixup} is negative or not finite: 0 is off, 0.2 is usual")
         if not 0 <= self.ema_decay < 1:

@@ -186,7 +186,7 @@ def _take_steps(
     progress: Progress,
 ) -> None:
     config, stage = run.config, state.stage
-    batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(config))
+    batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(config), config.label_weight)
     extras: Mapping[str, str] = {}
     while True:
         # once in a while: score on source validation, select, close SWAD's segment

@@ -78,6 +78,32 @@ def join_image_targets(
     return ImageTargets.of_bought(joined, bought)
 
 
+def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
+    """Gives every view without a target the mean of those of its own image, as their trust weighs them.
+
+    A view shows what its image shows, so that a teacher answers alike on both; the student learns to do so too, also
+    on views that are strange to it, and no query is spent on them.
+
+    Args:
+        targets: of `N` samples and `K` views.
+
+    Returns:
+        The targets with those views filled, not bought, at the mean weight of what they borrow; a sample of which no
+        view has a target gets none.
+    """
+    lent = targets.weights > 0
+    lenders = lent.sum(axis=1, keepdims=True)  # [N, 1]
+    fills = ~lent & (lenders > 0)
+    if not fills.any():
+        return targets
+    rows, _ = np.nonzero(fills)
+    mean = np.einsum("nk,nkd->nd", targets.weights, targets.vectors)
+    weight = targets.weights.sum(axis=1, keepdims=True) / np.maximum(lenders, 1)
+    vectors, weights = targets.vectors.copy(), np.where(fills, weight, targets.weights).astype(np.float32)
+    vectors[fills] = unit_rows(mean[rows])
+    return ImageTargets(vectors, targets.bought, weights)
+
+
 def mixed_targets(
     images: ImageTargets, classifier: EmbeddingMatrix, labels: NDArray[np.int64], image_weight: float
 ) -> NDArray[np.float32]:
