@@ -1,5 +1,7 @@
 """One training run in several processes, as `torchrun` starts them: each takes its share of every step's batch.
 
+If one dies, `torchrun` ends the others; without it, they may wait for the dead as long as `STEP_TIMEOUT`.
+
 Rank 0 alone buys, renders, evaluates and writes; the others learn what it found. The run folder and the cache must lie
 where every process sees them.
 """
@@ -117,7 +119,7 @@ def joined_ranks() -> Iterator[Ranks]:
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
-    with _naming_lost_ranks():
+    with naming_lost_ranks():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=STEP_TIMEOUT)
         try:
@@ -139,7 +141,12 @@ def local_device() -> torch.device:
 
 
 @contextmanager
-def _naming_lost_ranks() -> Iterator[None]:
+def naming_lost_ranks() -> Iterator[None]:
+    """Says of an error that another process left behind what it is.
+
+    Raises:
+        RunError: in its place.
+    """
     try:
         yield
     except RuntimeError as error:
