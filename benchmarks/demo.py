@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from leave_one_out import PUBLISHED_VIEWS
 from local_vendor import CONSOLE, local_vendor, run
 from rich.table import Table
 
@@ -38,7 +39,7 @@ def main() -> None:
         client("What it will cost, before a query is spent.", "plan", *data)
         client(
             f"Buy, align, distil. '{arguments.target}' is seen by nobody. ERM, labels alone, is the row to beat.",
-            *("distill", *data, "--baseline", "erm", "--out", str(home / "run"), "--yes"),
+            *("distill", *data, "--baseline", "erm", *PUBLISHED_VIEWS, "--out", str(home / "run"), "--yes"),
         )
         client(
             "Score the unseen style. The teacher's own row costs one query for each of its images.",

@@ -125,7 +125,7 @@ def test_online_runs_are_identical_and_count_what_they_would_have_cost(
     assert read(folders[0])["local"] == {"images": (3 + 4) * 2 * 2, "texts": 2, "online": True}
     page = (folders[0] / "report.md").read_text()
     assert "every view of every step, drawn anew: 28 views and 2 texts, which a vendor would have billed as 30" in page
-    assert "| views per image | fresh at every step, standard |" in page
+    assert "| views per image | fresh at every step, styles |" in page
 
 
 class Killed(Exception):

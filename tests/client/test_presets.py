@@ -12,6 +12,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import UsageError
 from vl2v_client.planning.vendor import meet_vendor
+from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.presets import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -112,3 +113,21 @@ def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cach
     assert record["erm_learning_rates"] == pytest.approx([5e-5, 15e-5, 5e-4])
     assert replace(settings, method="erm", baselines=()).needs_images is False
     assert settings.needs_images
+
+
+def test_the_default_trains_on_more_views_than_it_buys_and_the_paper_does_not() -> None:
+    assert choose_views("default", 4) == {
+        "views": 4,
+        "recipe": "styles",
+        "train_views": 10,
+        "style_targets": "bought",
+    }
+    assert choose_views("default", 12)["train_views"] is None
+    assert choose_views("default", 4, recipe="standard", train_views=6)["train_views"] == 6
+    assert choose_views("default", 4, style_targets="text")["train_views"] is None
+    online = choose_views("default", 4, online=True)
+    assert (online["views"], online["train_views"]) == (1, None)
+    paper = choose_views("paper", 4)
+    assert (paper["recipe"], paper["train_views"]) == ("standard", None)
+    with pytest.raises(UsageError, match="no preset 'ours'; there are: default, paper"):
+        choose_views("ours", 4)

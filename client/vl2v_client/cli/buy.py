@@ -22,6 +22,7 @@ from vl2v_client.cli.spending_options import (
     features_for,
     spending_from,
 )
+from vl2v_client.cli.training_options import Preset
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
     ApiKey,
@@ -34,9 +35,9 @@ from vl2v_client.cli.vendor_options import (
     open_vendor,
 )
 from vl2v_client.core.values import format_micro
-from vl2v_client.data.views import STANDARD
 from vl2v_client.planning.buyer import PurchaseReport
 from vl2v_client.planning.purchase import DEFAULT_WORKERS
+from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import buy_planned, plan_run
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.recipes.spending import choose_queries
@@ -46,8 +47,9 @@ def buy(
     data: DataRoot,
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
-    view_recipe: ViewRecipeName = STANDARD,
+    view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
+    preset: Preset = "default",
     seed: Seed = 0,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
@@ -68,7 +70,10 @@ def buy(
 ) -> None:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
     choice = QueryChoice(
-        data, target_domain=target_domain, views=views, seed=seed, recipe=view_recipe, style_targets=style_targets
+        data,
+        target_domain=target_domain,
+        seed=seed,
+        **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
     )
     spending = spending_from(select, max_queries, rounds)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:

@@ -58,7 +58,7 @@ from vl2v_client.cli.vendor_options import (
     ModelId,
     VendorUrl,
 )
-from vl2v_client.data.views import STANDARD
+from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.student.methods import METHODS, VL2V_ADIP
 
@@ -70,7 +70,7 @@ def distill(
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
     train_views: TrainViews = None,
-    view_recipe: ViewRecipeName = STANDARD,
+    view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
     seed: Seed = 0,
     student: StudentName = "tiny",
@@ -162,11 +162,15 @@ def distill(
         choice=QueryChoice(
             data,
             target_domain=target_domain,
-            views=1 if online else views,
-            train_views=train_views,
             seed=seed,
-            recipe=view_recipe,
-            style_targets=style_targets,
+            **choose_views(
+                preset,
+                views,
+                recipe=view_recipe,
+                train_views=train_views,
+                style_targets=style_targets,
+                online=online,
+            ),
         ),
         student=choose_student(
             preset, student, weights=student_weights, size=student_size, own_normalisation=own_normalisation

@@ -23,6 +23,7 @@ from vl2v_client.cli.spending_options import (
     features_for,
     spending_from,
 )
+from vl2v_client.cli.training_options import Preset
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
     ApiKey,
@@ -36,9 +37,10 @@ from vl2v_client.cli.vendor_options import (
     to_micro,
 )
 from vl2v_client.core.values import format_micro
-from vl2v_client.data.views import STANDARD, VIEW_RECIPES
+from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
+from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice, StyleTargets
 from vl2v_client.recipes.spending import first_round
@@ -47,7 +49,7 @@ DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/f
 TargetDomain = Annotated[str | None, typer.Option("--target-domain", help="Domain to hold out; it is never bought.")]
 Views = Annotated[int, typer.Option("--views", min=0, help="Views of each training image.")]
 ViewRecipeName = Annotated[
-    str, typer.Option("--view-recipe", help=f"How views are chosen: {', '.join(VIEW_RECIPES)}.", show_default=True)
+    str | None, typer.Option("--view-recipe", help=f"How views are chosen: {', '.join(VIEW_RECIPES)}; by preset.")
 ]
 StyleTargetsName = Annotated[
     StyleTargets,
@@ -60,8 +62,9 @@ def plan(
     data: DataRoot,
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
-    view_recipe: ViewRecipeName = STANDARD,
+    view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
+    preset: Preset = "default",
     seed: Seed = 0,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
@@ -81,7 +84,10 @@ def plan(
 ) -> None:
     """Show what would be bought: queries, cache hits, price, time and disk. Costs nothing."""
     choice = QueryChoice(
-        data, target_domain=target_domain, views=views, seed=seed, recipe=view_recipe, style_targets=style_targets
+        data,
+        target_domain=target_domain,
+        seed=seed,
+        **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
     )
     spending, max_cost_micro = spending_from(select, max_queries, rounds), to_micro(max_cost)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:

@@ -53,7 +53,7 @@ from vl2v_client.cli.vendor_options import (
     ModelId,
     VendorUrl,
 )
-from vl2v_client.data.views import STANDARD
+from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP
 
@@ -71,7 +71,7 @@ def sweep(
     ] = None,
     views: Views = DEFAULT_VIEWS,
     train_views: TrainViews = None,
-    view_recipe: ViewRecipeName = STANDARD,
+    view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
     student: StudentName = "tiny",
     student_weights: StudentWeights = None,
@@ -136,11 +136,15 @@ def sweep(
     run = RunSettings(
         choice=QueryChoice(
             data,
-            views=1 if online else views,
-            train_views=train_views,
             seed=data_seed,
-            recipe=view_recipe,
-            style_targets=style_targets,
+            **choose_views(
+                preset,
+                views,
+                recipe=view_recipe,
+                train_views=train_views,
+                style_targets=style_targets,
+                online=online,
+            ),
         ),
         student=choose_student(
             preset, student, weights=student_weights, size=student_size, own_normalisation=own_normalisation

@@ -217,7 +217,7 @@ def _settings_table(settings: RunSettings, data: RunData) -> dict[str, str]:
         "styled views": _styled(settings.choice),
         "views answered"
         if settings.local
-        else "views bought": f"{int(data.targets.bought.sum())} of {data.targets.bought.size}",
+        else "views bought": f"{int(data.targets.bought.sum())} of {len(data.targets.bought) * settings.choice.views}",
         "views that borrow": _borrowing(settings.choice),
         "selection": _selection(settings),
         "imputation": _imputation(settings, data),

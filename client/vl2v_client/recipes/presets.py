@@ -24,10 +24,9 @@ from types import MappingProxyType
 from typing import Any
 
 from vl2v_client.core.errors import UsageError
+from vl2v_client.recipes.preset_views import DEFAULT_PRESET, PAPER_PRESET, check_preset
 from vl2v_client.student.spec import TINY, StudentSpec, resolve_student
 from vl2v_client.student.stages import Segments, TrainingConfig
-
-DEFAULT_PRESET, PAPER_PRESET = PRESETS = ("default", "paper")
 
 PUBLISHED_TRAINING = TrainingConfig()
 """The published hyper-parameters, for a student of the usual size."""
@@ -85,7 +84,7 @@ def choose_training(preset: str, student: str, data: Path, **named: Any) -> Trai
     Raises:
         UsageError: no such preset, or none for this student.
     """
-    _check(preset)
+    check_preset(preset)
     if preset == PAPER_PRESET:
         base = _paper_training(student, data)
     else:
@@ -115,7 +114,7 @@ def choose_student(
         UsageError: no such preset, or none for this student; or as `resolve_student`.
         DataError: as there.
     """
-    _check(preset)
+    check_preset(preset)
     if preset == PAPER_PRESET and weights is None and "." not in name:
         name = f"{name}.{_published(name).tag}"
     spec = resolve_student(name, weights=weights, size=size)
@@ -151,8 +150,3 @@ def _published(student: str) -> PublishedStudent:
             f"use the preset {DEFAULT_PRESET!r}"
         )
     return PUBLISHED_STUDENTS[architecture]
-
-
-def _check(preset: str) -> None:
-    if preset not in PRESETS:
-        raise UsageError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")

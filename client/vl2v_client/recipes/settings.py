@@ -8,7 +8,7 @@ from typing import Any
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.spending import Spending
-from vl2v_client.recipes.presets import DEFAULT_PRESET
+from vl2v_client.recipes.preset_views import DEFAULT_PRESET
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, asks_about_images
 from vl2v_client.student.spec import StudentSpec
@@ -29,7 +29,7 @@ class RunSettings:
         training: hyper-parameters.
         method: of the student that is exported, a key of `student.methods.METHODS`.
         baselines: other methods, trained beside it on the same views to compare with.
-        preset: where the hyper-parameters come from that nobody named, a key of `recipes.presets.PRESETS`.
+        preset: where the hyper-parameters come from that nobody named, a key of `recipes.preset_views.PRESETS`.
         spending: how many queries it may use, and what chooses them.
         impute: targets of views that are not bought, a name of `teacher.imputation.IMPUTATIONS`.
         local: the teacher is on this machine and not a vendor's.

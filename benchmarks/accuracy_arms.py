@@ -1,0 +1,84 @@
+"""What `accuracy_per_query.py` compares: each arm is a name, and what a user would type after `vl2v-client distill`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TEACHER, ERM = "zero-shot teacher", "ERM"
+ADIP_4, DEFAULT_4, ERM_OF_DEFAULT = "VL2V-ADiP, K=4", "default, K=4", "ERM, views of default"
+ADIP_1, DEFAULT_1, ONLINE = "VL2V-ADiP, K=1", "default, K=1", "VL2V-ADiP, online"
+QUARTER, TENTH, TEXT_ONLY = "default, 25 % of K=1", "default, 10 % of K=1", "text only"
+
+PUBLISHED = ("--view-recipe", "standard", "--label-weight", "0")
+"""Against what the default preset adds."""
+
+SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
+"""Of the training images, in the curve, between none and all."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to spend queries.
+
+    Attributes:
+        row: of its student in the table.
+        options: after `vl2v-client distill`.
+        share: of the images that are bought; below 1 a stratified random choice.
+        erm_row: of an ERM that is trained beside it on the same views.
+        erm_everywhere: on every target, or on the first alone.
+        everywhere: the arm itself.
+        online: a local teacher sees fresh views at every step, and nothing is bought.
+    """
+
+    row: str
+    options: tuple[str, ...]
+    share: float = 1.0
+    erm_row: str | None = None
+    erm_everywhere: bool = False
+    everywhere: bool = False
+    online: bool = False
+
+    @property
+    def slug(self) -> str:
+        """Its row as a folder's name."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.row.lower())
+
+    @property
+    def asks_the_teacher(self) -> bool:
+        """Whether the teacher's own row is measured beside it, which asks about the unseen domain."""
+        return self.erm_row == ERM
+
+
+def table_arms() -> tuple[Arm, ...]:
+    """The rows of the table: ERM, VL2V-ADiP and default on every target, all others on the first."""
+    return (
+        Arm(ADIP_4, _published(4), erm_row=ERM, erm_everywhere=True, everywhere=True),
+        Arm(DEFAULT_4, ("--views", "4"), erm_row=ERM_OF_DEFAULT, everywhere=True),
+        Arm(ADIP_1, _published(1)),
+        Arm(ONLINE, _published(1), online=True),
+        Arm(DEFAULT_1, ("--views", "1")),
+        Arm(QUARTER, ("--views", "1"), share=0.25),
+        Arm(TENTH, ("--views", "1"), share=0.1),
+        Arm(TEXT_ONLY, ("--views", "0")),
+    )
+
+
+def curve_arms() -> tuple[Arm, ...]:
+    """The points of the curve: no, some and all images at K=1, then K=4 and K=10, and online; of both methods."""
+    arms = [Arm(ONLINE, _published(1), online=True)]
+    for name, options in (("VL2V-ADiP", _published), ("default", _default)):
+        arms += [Arm(f"{name}, {100 * share:g} % of K=1", options(1), share=share) for share in SHARES]
+        arms += [
+            Arm(f"{name}, K={views}", options(views), erm_row=ERM if (name, views) == ("VL2V-ADiP", 4) else None)
+            for views in (0, 1, 4, 10)
+        ]
+    return tuple(arms)
+
+
+def _published(views: int) -> tuple[str, ...]:
+    """The published loss on exactly the views that are bought; without any, on the canonical one."""
+    return ("--views", str(views), *PUBLISHED, "--train-views", str(max(views, 1)))
+
+
+def _default(views: int) -> tuple[str, ...]:
+    return ("--views", str(views))

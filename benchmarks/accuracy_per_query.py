@@ -1,0 +1,114 @@
+"""Accuracy on unseen domains for the queries that it costs: the table of all arms, or the curve over queries.
+
+    python benchmarks/accuracy_per_query.py table [--seeds 3]
+    python benchmarks/accuracy_per_query.py curve [--seeds 1]
+    python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
+        --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
+
+Without --data on shapes, drawn for each seed, with the packaged tiny models. With it on images of your own, with a
+teacher of your own behind the vendor; the configuration is open_clip's, in the hub's form if mean and deviation are not
+CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves a line beside the result file; killed,
+the benchmark goes on where it stopped, also on another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from accuracy_arms import ERM, TEACHER, Arm, curve_arms, table_arms
+from accuracy_plot import draw
+from accuracy_runs import Bench, Cell, measure
+from accuracy_table import goals_of, rows_of
+from leave_one_out import split_words
+from local_vendor import local_vendor, run
+from result import RESULTS, write_result
+
+import vl2v_vendor
+from vl2v_client.data.shapes import STYLES
+
+ARMS = {"table": table_arms, "curve": curve_arms}
+
+
+def main() -> None:
+    arguments, options = parse_arguments()
+    arms = [arm for arm in ARMS[arguments.kind]() if not arguments.arm or arm.slug in arguments.arm]
+    name = arguments.name or f"accuracy_{arguments.kind}_shapes"
+    home = arguments.dir.resolve() / name
+    student = [] if arguments.student is None else ["--student", arguments.student]
+    student += [] if arguments.student_weights is None else ["--student-weights", str(arguments.student_weights)]
+    student += [] if arguments.student_size is None else ["--student-size", str(arguments.student_size)]
+    config, weights = teacher_files(arguments)
+    serve = ("--model-config", str(config), "--pretrained", str(weights))
+    record = (arguments.out or RESULTS / f"{name}.json").with_suffix(".runs.jsonl")
+    with local_vendor(home, account="accuracy", budget=10_000_000, options=serve) as environment:
+        if arguments.jobs > 1:
+            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
+        local = ("--local-teacher", str(config), "--local-weights", str(weights), "--online")
+        bench = Bench(environment, home, record, [*student, *options], local, arguments.jobs)
+        outcomes = measure(bench, list(cells(arguments, arms, environment, home)))
+    names = [TEACHER, ERM, *(name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM))]
+    rows = rows_of(outcomes, names)
+    path = write_result(name, rows, goals_of(outcomes) if arguments.kind == "table" else [], out=arguments.out)
+    if arguments.kind == "curve":
+        draw(outcomes, path.with_suffix(".png"))
+
+
+def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str, str], home: Path) -> Iterator[Cell]:
+    """Every run, seed by seed, so that a benchmark that is stopped has all of the first seeds."""
+    targets = arguments.target or (list(STYLES) if arguments.data is None else domains_of(arguments.data))
+    everywhere = arguments.kind == "curve" or arguments.data is None
+    for seed in range(arguments.seeds):
+        data = arguments.data or home / f"shapes-{seed}"
+        if arguments.data is None:
+            run(environment, "vl2v-client", "shapes", str(data), "--seed", str(seed))
+        for target in targets:
+            first = everywhere or target == targets[0]
+            for arm in arms:
+                if first or arm.everywhere:
+                    yield Cell(arm, data, target, seed, with_erm=first or arm.erm_everywhere)
+
+
+def domains_of(data: Path) -> list[str]:
+    """The domains of a data set, in order."""
+    return sorted(path.name for path in data.iterdir() if path.is_dir())
+
+
+def teacher_files(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """Configuration and weights of the teacher; by default of the packaged one."""
+    if arguments.model_config is not None:
+        return arguments.model_config, arguments.pretrained
+    packaged = Path(vl2v_vendor.__file__).parent / "assets" / "tiny-teacher.json"
+    return packaged, packaged.with_suffix(".safetensors")
+
+
+def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
+    words, options = split_words(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=ARMS)
+    parser.add_argument("--data", type=Path, default=None, help="domain/class/file; shapes by default")
+    parser.add_argument("--model-config", type=Path, default=None, help="open_clip model configuration")
+    parser.add_argument("--pretrained", type=Path, default=None, help="its checkpoint")
+    parser.add_argument("--student", default=None, help="timm name; the packaged tiny one by default")
+    parser.add_argument("--student-weights", type=Path, default=None, help="safetensors under timm's names")
+    parser.add_argument("--student-size", type=int, default=None, help="input size, pixels")
+    parser.add_argument("--target", action="append", help="unseen domain, repeatable; all by default")
+    parser.add_argument("--arm", action="append", help="only this row, as its folders are named; repeatable")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each with its share of the cores")
+    parser.add_argument("--dir", type=Path, default=Path("runs/accuracy-per-query"), help="purchases and runs")
+    parser.add_argument("--name", default=None, help="of the result")
+    parser.add_argument("--out", type=Path, default=None, help="result file")
+    arguments = parser.parse_args(words)
+    if (arguments.model_config is None) != (arguments.pretrained is None):
+        parser.error("--model-config and --pretrained belong together")
+    if arguments.data is not None and (arguments.model_config is None or arguments.name is None):
+        parser.error("--data needs a --name for the result, and a teacher: --model-config and --pretrained")
+    return arguments, options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The curve of `accuracy_per_query.py` as a picture: accuracy on the unseen domains over queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from accuracy_arms import ERM, ONLINE, TEACHER
+from accuracy_runs import Outcome
+from accuracy_table import standard_error
+from local_vendor import CONSOLE
+
+_LEVELS = {TEACHER: "0.6", ONLINE: "tab:green", ERM: "tab:red"}
+_LINES = {"VL2V-ADiP, ": "tab:blue", "default, ": "tab:orange"}
+
+
+def draw(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Write the picture; without matplotlib, say how to get it."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        CONSOLE.print("No picture without matplotlib: pip install 'vl2v\\[plot]'")
+        return
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes: Any = figure.subplots()
+    for row, colour in _LEVELS.items():
+        accuracies = [100 * outcome.accuracy for outcome in outcomes if outcome.row == row]
+        if accuracies:
+            axes.axhline(mean(accuracies), color=colour, linestyle="--", linewidth=1, label=row)
+    for start, colour in _LINES.items():
+        points = _points([outcome for outcome in outcomes if outcome.row.startswith(start) and outcome.row != ONLINE])
+        if points:
+            queries, means, errors = zip(*points, strict=True)
+            name = start.rstrip(", ")
+            axes.errorbar(queries, means, yerr=errors, color=colour, marker="o", capsize=3, label=name)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlabel("queries bought")
+    axes.set_ylabel("accuracy on unseen domains, %")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    CONSOLE.print(f"Drawn to {path}")
+
+
+def _points(outcomes: Sequence[Outcome]) -> list[tuple[float, float, float]]:
+    """Queries, mean accuracy in percent and its standard error over runs, by row, in the order of queries."""
+    points = []
+    for row in {outcome.row for outcome in outcomes}:
+        mine = [outcome for outcome in outcomes if outcome.row == row]
+        accuracies = [100 * outcome.accuracy for outcome in mine]
+        error = standard_error(accuracies) if len(accuracies) > 1 else 0.0
+        points.append((mean(outcome.queries for outcome in mine), mean(accuracies), error))
+    return sorted(points)

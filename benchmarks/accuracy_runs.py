@@ -1,0 +1,158 @@
+"""The runs of `accuracy_per_query.py`: each is one `distill`, and leaves one line in a file that is committed.
+
+A killed benchmark goes on where it stopped: a run in its folder, and the others after their last line.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from accuracy_arms import TEACHER, Arm
+from local_vendor import CONSOLE, run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One student, or the teacher itself, on one unseen domain.
+
+    Attributes:
+        row: of the table.
+        options: of its arm; a line of other options is no outcome of this arm.
+        target: the unseen domain.
+        seed: of data, views and training.
+        accuracy: on all of the unseen domain, 0 to 1.
+        in_domain: mean over the source domains' hold-outs, 0 to 1.
+        calibration_error: on the unseen domain, at the temperature fitted on source validation.
+        queries: that a vendor bills, or, online, that the teacher answered.
+        amount_micro: their price.
+        note: of the report, such as the learning rate that was chosen.
+    """
+
+    row: str
+    options: str
+    target: str
+    seed: int
+    accuracy: float
+    in_domain: float | None
+    calibration_error: float | None
+    queries: int
+    amount_micro: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how the runs are made.
+
+    Attributes:
+        environment: in which the client's commands find the vendor.
+        home: of run folders.
+        record: the file of outcomes, a JSON object a line.
+        options: after every `distill`: the student, its training.
+        local_teacher: for the online arm; nothing if it cannot be run.
+        jobs: runs at a time, each on one thread.
+    """
+
+    environment: Mapping[str, str]
+    home: Path
+    record: Path
+    options: Sequence[str]
+    local_teacher: Sequence[str]
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm on one data set: `distill --target-domain target --seed seed`."""
+
+    arm: Arm
+    data: Path
+    target: str
+    seed: int
+    with_erm: bool
+
+
+def measure(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
+    """Run what has no outcome yet, in order; returns the outcomes of all."""
+    known = read_outcomes(bench.record)
+    wanted = list(cells)
+    missing = [cell for cell in wanted if not _rows_of(cell) <= {_key(outcome) for outcome in known}]
+    CONSOLE.print(f"{len(wanted)} runs, of which {len(wanted) - len(missing)} are done")
+    with ThreadPoolExecutor(bench.jobs) as pool:
+        for cell, outcomes in zip(missing, pool.map(lambda cell: _run(bench, cell), missing), strict=True):
+            known += outcomes
+            with bench.record.open("a") as file:
+                file.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
+            scores = ", ".join(f"{outcome.row} {100 * outcome.accuracy:.1f}" for outcome in outcomes)
+            CONSOLE.print(f"{cell.target}, seed {cell.seed}: {scores}")
+    return known
+
+
+def read_outcomes(record: Path) -> list[Outcome]:
+    """What a file of outcomes holds; nothing if there is none."""
+    lines = record.read_text().splitlines() if record.exists() else []
+    return [Outcome(**json.loads(line)) for line in lines]
+
+
+def _key(outcome: Outcome) -> tuple[str, ...]:
+    return outcome.row, outcome.options, outcome.target, str(outcome.seed)
+
+
+def _rows_of(cell: Cell) -> set[tuple[str, ...]]:
+    rows = [cell.arm.row, *([cell.arm.erm_row] if cell.with_erm and cell.arm.erm_row else [])]
+    return {(row, shlex.join(cell.arm.options), cell.target, str(cell.seed)) for row in rows}
+
+
+def _run(bench: Bench, cell: Cell) -> list[Outcome]:
+    """Distil one student, with ERM beside it and the teacher's row if they are wished; keeps the report alone."""
+    folder = bench.home / f"{cell.target}-{cell.seed}-{cell.arm.slug}"
+    common = ("--data", str(cell.data), "--target-domain", cell.target, "--seed", str(cell.seed))
+    words = [*cell.arm.options, *bench.options, "--out", str(folder)]
+    words += bench.local_teacher if cell.arm.online else _spending(bench, cell, common)
+    words += ["--baseline", "erm"] if cell.with_erm and cell.arm.erm_row else []
+    environment = dict(bench.environment)
+    run(environment, "vl2v-client", "distill", *common, *words, "--yes", "--json")
+    if cell.arm.asks_the_teacher:
+        run(environment, "vl2v-client", "evaluate", str(folder), "--teacher", "--yes", "--json")
+    report = json.loads((folder / "report.json").read_text())
+    shutil.rmtree(folder / "renders", ignore_errors=True)  # a gigabyte for each run, and made again if ever needed
+    return _outcomes(cell, report)
+
+
+def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
+    """The cap of an arm that buys a share of its images; the class prompts are bought in any case."""
+    if cell.arm.share == 1:
+        return []
+    words = ("plan", *common, "--views", "1", "--json")
+    plan = json.loads(run(dict(bench.environment), "vl2v-client", *words))
+    cap = plan["texts"] + round(cell.arm.share * plan["views"])
+    return ["--select", "random", "--max-queries", str(cap)]
+
+
+def _outcomes(cell: Cell, report: Mapping[str, Any]) -> list[Outcome]:
+    bought, local = report["purchase"], report["local"]
+    asked = bought or local
+    names = {"zero-shot teacher": TEACHER, "ERM": cell.arm.erm_row or "", report["rows"][-1]["name"]: cell.arm.row}
+    return [
+        Outcome(
+            row=names[row["name"]],
+            options=shlex.join(cell.arm.options),
+            target=cell.target,
+            seed=cell.seed,
+            accuracy=row["target"],
+            in_domain=row["source_validation"],
+            calibration_error=row["calibration_error"],
+            queries=asked["images"] + asked["texts"] if row is report["rows"][-1] else 0,
+            amount_micro=bought["amount_micro"] if bought and row is report["rows"][-1] else 0,
+            note=row["note"],
+        )
+        for row in report["rows"]
+        if row["target"] is not None
+    ]
