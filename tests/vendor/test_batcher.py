@@ -1,109 +1,161 @@
-"""The micro-batcher: takes what is ready, splits, bounds, isolates, and lets nobody wait for ever."""
+"""A lane: bounds, isolates, drops what nobody waits for, and lets nobody wait for ever."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from batch_gate import ITEM_BYTES, LIMITS, Batcher, Gate, open_and, settle, submit, tell
 from vl2v_vendor.domain.errors import EncodingFailed, ModelUnavailable, Overloaded
-from vl2v_vendor.service.micro_batcher import MicroBatcher
-
-Batcher = MicroBatcher[int, int]
+from vl2v_vendor.service.micro_batcher import LaneLimits
 
 
-class Gate:
-    """A batch function that a test opens; it doubles numbers and remembers its batches."""
+def test_nothing_is_encoded_for_a_request_of_nothing() -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        assert await lane.submit([]) == []
+        assert gate.batches == []
 
-    def __init__(self, *, is_open: bool = False) -> None:
-        self.batches: list[list[int]] = []
-        self.started = asyncio.Event()
-        self.opened = asyncio.Event()
-        if is_open:
-            self.opened.set()
-
-    async def run(self, items: Sequence[int]) -> list[int]:
-        self.batches.append(list(items))
-        self.started.set()
-        await self.opened.wait()
-        if any(item < 0 for item in items):
-            raise EncodingFailed("negative")
-        return [2 * item for item in items]
+    tell(story)
 
 
-def tell(story: Callable[[Batcher, Gate], Awaitable[None]], *, is_open: bool = False) -> None:
+def test_a_failure_reaches_only_its_owner() -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        gate.open()
+        good, bad = await asyncio.gather(lane.submit([1, 2]), lane.submit([-3, 4]))
+        assert good == [2, 4]
+        assert isinstance(bad[0], EncodingFailed)
+        assert bad[1] == 8
+        assert await lane.submit([5]) == [10]
+
+    tell(story)
+
+
+def test_a_missing_output_is_a_failure_and_not_a_shift() -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        async def lose_one(items: Sequence[int]) -> list[int]:
+            return [item for item in items if item != 2]
+
+        lane._run = lose_one
+        outcomes = await lane.submit([1, 2, 3])
+        assert (outcomes[0], outcomes[2]) == (1, 3)
+        assert isinstance(outcomes[1], EncodingFailed)
+
+    tell(story)
+
+
+@pytest.mark.parametrize("limits", [replace(LIMITS, queued_items=10), replace(LIMITS, queued_bytes=10 * ITEM_BYTES)])
+def test_a_full_queue_refuses_at_once(limits: LaneLimits) -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        running = submit(lane, range(8))
+        await gate.until(2)
+        waiting = submit(lane, range(10))
+        await settle()
+        assert (lane.queued_items, lane.queued_bytes) == (10, 10 * ITEM_BYTES)
+        with pytest.raises(Overloaded):
+            lane.check_room(1, ITEM_BYTES)
+        with pytest.raises(Overloaded):
+            await lane.submit([2])
+        gate.open()
+        await asyncio.gather(running, waiting)
+        lane.check_room(10, 10 * ITEM_BYTES)
+
+    tell(story, limits=limits)
+
+
+def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        gate.seconds = 0.2
+        gate.open(1)
+        await lane.submit(range(4))  # 0.05 seconds per item
+        running = submit(lane, range(8))
+        await gate.until(3)
+        waiting = submit(lane, range(200))
+        await settle()
+        with pytest.raises(Overloaded) as refusal:
+            await lane.submit(range(801))
+        assert 5 <= refusal.value.retry_after_seconds <= 20
+        running.cancel()
+        waiting.cancel()
+
+    tell(story)
+
+
+def test_what_would_wait_too_long_behind_its_own_key_is_refused_on_arrival() -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        gate.seconds = 0.1
+        gate.open(1)
+        await lane.submit(range(4))  # 0.025 seconds per item
+        tasks = [submit(lane, range(48), "many")]
+        await gate.until(3)
+        with pytest.raises(Overloaded, match="in time"):
+            await lane.submit([1], "many")
+        lane.check_room(1, ITEM_BYTES)
+        tasks.append(submit(lane, [1], "few"))
+        await settle()
+        assert not tasks[1].done()
+        for task in tasks:
+            task.cancel()
+
+    tell(story, limits=replace(LIMITS, wait_seconds=1.0))
+
+
+def test_a_request_of_which_nothing_moves_is_refused_and_one_that_is_worked_on_is_not() -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        gate.seconds = 0.06
+        worked_on = submit(lane, range(16), "worked on")
+        await gate.until(2)
+        gate.open()
+        assert len(await worked_on) == 16  # it takes 0.24 seconds
+        gate.permits = asyncio.Semaphore(0)
+        blocking = submit(lane, range(8), "blocking")
+        await gate.until(6)
+        stuck = submit(lane, [1], "stuck")
+        with pytest.raises(Overloaded, match="waited"):
+            await stuck
+        assert lane.queued_items == 0
+        assert not blocking.done()  # the model has it
+        blocking.cancel()
+
+    tell(story, limits=replace(LIMITS, wait_seconds=0.2))
+
+
+def test_a_batch_longer_than_the_longest_wait_does_not_cost_its_request_the_rest() -> None:
     async def told() -> None:
-        gate = Gate(is_open=is_open)
-        batcher = Batcher(gate.run, max_batch_items=4, max_queued_items=10)
-        batcher.start()
-        try:
-            async with asyncio.timeout(10):
-                await story(batcher, gate)
-        finally:
-            await batcher.close()
+        lane = Batcher(
+            Gate().run,
+            replace(LIMITS, wait_seconds=0.2),
+            size_of=lambda _: ITEM_BYTES,
+            changed=asyncio.Event(),
+            observe=lambda *_: None,
+        )
+        request = submit(lane, range(5))
+        await settle()
+        batch = lane.take()
+        lane.begin(batch)
+        await asyncio.sleep(0.3)
+        lane.end(batch, 0.3)
+        await asyncio.sleep(0.15)
+        assert not request.done()  # its fifth item has waited for 0.15 seconds
+        with pytest.raises(Overloaded):
+            await asyncio.wait_for(request, 5)
 
     asyncio.run(told())
 
 
-def test_an_idle_batcher_answers_at_once_and_a_busy_one_fills_its_batches() -> None:
-    async def story(batcher: Batcher, gate: Gate) -> None:
-        first = asyncio.create_task(batcher.submit([1]))
-        await gate.started.wait()
-        others = [asyncio.create_task(batcher.submit([n])) for n in (2, 3, 4)]
-        await asyncio.sleep(0)
-        gate.opened.set()
-        assert await first == [2]
-        assert await asyncio.gather(*others) == [[4], [6], [8]]
-        assert gate.batches == [[1], [2, 3, 4]]
-
-    tell(story)
-
-
-def test_a_large_request_is_split_and_comes_back_in_order() -> None:
-    async def story(batcher: Batcher, gate: Gate) -> None:
-        assert await batcher.submit(range(9)) == [0, 2, 4, 6, 8, 10, 12, 14, 16]
-        assert [len(batch) for batch in gate.batches] == [4, 4, 1]
-
-    tell(story, is_open=True)
-
-
-def test_a_failure_reaches_only_its_owner() -> None:
-    async def story(batcher: Batcher, gate: Gate) -> None:
-        good, bad = await asyncio.gather(batcher.submit([1, 2]), batcher.submit([-3, 4]))
-        assert good == [2, 4]
-        assert isinstance(bad[0], EncodingFailed)
-        assert bad[1] == 8
-        assert await batcher.submit([5]) == [10]
-
-    tell(story, is_open=True)
-
-
-def test_a_full_queue_refuses_at_once() -> None:
-    async def story(batcher: Batcher, gate: Gate) -> None:
-        running = asyncio.create_task(batcher.submit([1]))
-        await gate.started.wait()
-        waiting = asyncio.create_task(batcher.submit(range(10)))
-        await asyncio.sleep(0)
-        assert batcher.queued_items == 10
-        with pytest.raises(Overloaded):
-            await batcher.submit([2])
-        gate.opened.set()
-        await asyncio.gather(running, waiting)
-
-    tell(story)
-
-
-def test_work_that_nobody_waits_for_is_dropped_before_it_runs() -> None:
-    async def story(batcher: Batcher, gate: Gate) -> None:
-        running = asyncio.create_task(batcher.submit([1]))
-        await gate.started.wait()
-        vanished = asyncio.create_task(batcher.submit([2, 3]))
-        patient = asyncio.create_task(batcher.submit([4]))
-        await asyncio.sleep(0)
+def test_work_that_nobody_waits_for_leaves_the_queue_at_once() -> None:
+    async def story(lane: Batcher, gate: Gate) -> None:
+        running = submit(lane, [1])
+        await gate.until(1)
+        vanished, patient = submit(lane, [2, 3], "vanished"), submit(lane, [4])
+        await settle()
+        assert lane.queued_items == 3
         vanished.cancel()
-        await asyncio.gather(vanished, return_exceptions=True)
-        gate.opened.set()
+        await asyncio.wait([vanished])
+        assert (lane.queued_items, lane.queued_bytes) == (1, ITEM_BYTES)
+        gate.open()
         assert await running == [2]
         assert await patient == [8]
         assert gate.batches == [[1], [4]]
@@ -112,29 +164,17 @@ def test_work_that_nobody_waits_for_is_dropped_before_it_runs() -> None:
 
 
 def test_closing_tells_everybody_who_waits() -> None:
-    async def story(batcher: Batcher, gate: Gate) -> None:
-        running = asyncio.create_task(batcher.submit([1]))
-        await gate.started.wait()
-        waiting = asyncio.create_task(batcher.submit([2]))
-        await asyncio.sleep(0)
-        await batcher.close()
-        for outcomes in await asyncio.gather(running, waiting):
-            assert isinstance(outcomes[0], ModelUnavailable)
+    waiting: list[asyncio.Task[list[int | Exception]]] = []
 
-    tell(story)
+    async def story(lane: Batcher, gate: Gate) -> None:
+        waiting.append(submit(lane, [1]))
+        await gate.until(1)
+        waiting.extend([submit(lane, [2, 3, 4, 5]), submit(lane, [6])])
+        await gate.until(2)
 
+    async def told() -> None:
+        await open_and(story)
+        outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+        assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
 
-def test_a_missing_output_is_a_failure_and_not_a_shift() -> None:
-    async def story() -> None:
-        async def lose_one(items: Sequence[int]) -> list[int]:
-            return [item for item in items if item != 2]
-
-        batcher = Batcher(lose_one, max_batch_items=4, max_queued_items=10)
-        batcher.start()
-        outcomes = await batcher.submit([1, 2, 3])
-        await batcher.close()
-        assert outcomes[0] == 1
-        assert isinstance(outcomes[1], EncodingFailed)
-        assert outcomes[2] == 3
-
-    asyncio.run(story())
+    asyncio.run(told())

@@ -1,126 +1,165 @@
 """The parent's side of one model process: batches out, vectors back, and news of its death.
 
-Two threads move the messages, so the event loop never blocks on the pipe; everything else happens in the loop.
+Two threads copy batches and move messages, so that the event loop waits for neither; everything else happens in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import multiprocessing
 import queue
 import threading
-from multiprocessing.connection import Connection
+from collections.abc import Mapping
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.context import SpawnProcess
-from typing import Final, Literal
+from typing import Final
 
-from vl2v_vendor.adapters.model_worker import Answer, Loaded, LoadModel, Work, serve_model
-from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
-from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
+from vl2v_contract.identity import Modality
+from vl2v_vendor.adapters.batch_desk import BatchDesk, Inputs
+from vl2v_vendor.adapters.model_messages import Answer, Beat, Loaded, NotLoaded, Work
+from vl2v_vendor.adapters.model_worker import LoadModel, serve_model
+from vl2v_vendor.adapters.shared_slots import SharedFile, Slots
+from vl2v_vendor.adapters.watchdog import PERIOD_SECONDS, Watchdog
+from vl2v_vendor.domain.encoder import VectorBatch
+from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
 
 _STOP_SECONDS: Final = 5.0
 
 
 class ModelChild:
-    """One model process as its parent sees it, from its start to its end; made inside a running event loop."""
+    """One model process as its parent sees it, from its start to its end; made inside a running event loop.
 
-    def __init__(self, load: LoadModel) -> None:
+    Args:
+        load: loads the model in the child; picklable.
+        batch_items: batch sizes that are decided already, by lane; None measures them.
+        floor_seconds: the shortest time after which a silent child counts as stuck.
+
+    Attributes:
+        process_id: of the process.
+        end: why it is of no more use; None while it is.
+        desk: where batches are handed in; None until the model is loaded.
+    """
+
+    def __init__(self, load: LoadModel, batch_items: Mapping[Modality, int] | None, *, floor_seconds: float) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, child_connection = context.Pipe()
-        self.process: SpawnProcess = context.Process(
-            target=serve_model, args=(load, child_connection), daemon=True, name="vl2v-model"
+        self._memory = SharedFile()
+        self._process: SpawnProcess = context.Process(
+            target=serve_model, args=(load, batch_items, child_connection, self._memory), daemon=True, name="vl2v-model"
         )
+        self.end: str | None = None
+        self.desk: BatchDesk | None = None
+        self._floor_seconds = floor_seconds
         self._loop = asyncio.get_running_loop()
-        self._loaded: asyncio.Future[ModelInfo] = self._loop.create_future()
-        self._died = asyncio.Event()
-        self._waiters: dict[int, asyncio.Future[VectorBatch]] = {}
-        self._ids = itertools.count()
-        self._outbox: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self.process.start()
+        self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
+        self._ended, self._gone = asyncio.Event(), asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
+        self._outbox: queue.SimpleQueue[tuple[Work, Inputs] | None] = queue.SimpleQueue()
+        self._process.start()
+        self.process_id = self._process.pid
         child_connection.close()
-        threading.Thread(target=self._send, args=(self._connection,), daemon=True, name="model-send").start()
-        threading.Thread(target=self._receive, args=(self._connection,), daemon=True, name="model-receive").start()
+        threading.Thread(target=self._send, daemon=True, name="model-send").start()
+        threading.Thread(target=self._receive, daemon=True, name="model-receive").start()
 
-    async def loaded(self) -> ModelInfo:
+    async def loaded(self) -> Loaded:
         """Wait for the warm model; raises ModelLoadFailed."""
         return await asyncio.shield(self._loaded)
 
-    async def died(self) -> None:
-        """Wait for the end of the process."""
-        await self._died.wait()
+    async def ended(self) -> None:
+        """Wait until the process is dead, or so stuck that it is being killed."""
+        await self._ended.wait()
 
-    async def encode(self, lane: Literal["images", "tokens"], batch: PixelBatch | TokenBatch) -> VectorBatch:
-        """Send one batch and wait for its vectors."""
-        if self._died.is_set():
-            raise _death()
-        work = Work(next(self._ids), lane, batch)
-        waiter: asyncio.Future[VectorBatch] = self._loop.create_future()
-        self._waiters[work.id] = waiter
-        try:
-            self._outbox.put(work)
-            return await waiter
-        finally:
-            self._waiters.pop(work.id, None)
+    async def encode(self, lane: Modality, inputs: Inputs, shape: tuple[int, ...]) -> VectorBatch:
+        """Have a batch encoded, as `BatchDesk.encode`."""
+        if self.desk is None:
+            raise ModelUnavailable("the model process is not running; nothing was billed", retry_after_seconds=5)
+        return await self.desk.encode(lane, inputs, shape)
 
     async def stop(self) -> None:
-        """End the process and its threads, politely first."""
-        self._outbox.put(None)
+        """End the process and its threads, politely first. A process that survives even SIGKILL is left behind."""
+        self._finish("it was stopped")
         self._loaded.cancel()
-        self.process.terminate()
-        try:
-            await asyncio.wait_for(self._died.wait(), _STOP_SECONDS)
-        except TimeoutError:
-            self.process.kill()
-            await self._died.wait()
-        self._connection.close()
+        for end in (self._process.terminate, self._process.kill):
+            if self._gone.is_set():
+                break
+            end()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), _STOP_SECONDS)
+        self.desk = None
 
-    def _send(self, connection: Connection) -> None:
-        """Thread: a large batch blocks here, not in the event loop, until the child takes it."""
-        with contextlib.suppress(OSError):  # the child is gone; the receiving thread tells the waiters
-            while (work := self._outbox.get()) is not None:
-                connection.send(work)
+    def _send(self) -> None:
+        """Thread: copy each batch into its slot and tell the child."""
+        # Child or loop may be gone; then the receiving thread tells those who wait.
+        with contextlib.suppress(OSError, RuntimeError):
+            while (parcel := self._outbox.get()) is not None:
+                work, inputs = parcel
+                try:
+                    assert self.desk is not None
+                    self.desk.fill(work, inputs)
+                except ValueError as error:
+                    self._loop.call_soon_threadsafe(self._handle, Answer(work.id, None, str(error)))
+                else:
+                    self._connection.send(work)
 
-    def _receive(self, connection: Connection) -> None:
+    def _receive(self) -> None:
         """Thread: hand every message to the event loop, and the end of the process last."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             with contextlib.suppress(EOFError, OSError):  # the child is gone
                 while True:
-                    self._loop.call_soon_threadsafe(self._handle, connection.recv())
-            wait_for_any([self.process.sentinel])
+                    self._loop.call_soon_threadsafe(self._handle, self._connection.recv())
+            wait_for_any([self._process.sentinel])
             self._loop.call_soon_threadsafe(self._bury)
 
-    def _handle(self, message: Answer | Loaded) -> None:
-        if isinstance(message, Loaded):
-            if self._loaded.done():
+    def _handle(self, message: Answer | Beat | Loaded | NotLoaded) -> None:
+        if self.desk is not None:
+            self.desk.watchdog.hear(message.cpu_seconds if isinstance(message, Beat) else None)
+        if isinstance(message, Answer) and self.desk is not None:
+            self.desk.settle(message)
+        elif isinstance(message, Loaded) and not self._loaded.done():
+            self._open_desk(message)
+            self._loaded.set_result(message)
+        elif isinstance(message, NotLoaded) and not self._loaded.done():
+            self._loaded.set_exception(ModelLoadFailed(message.error))
+
+    def _open_desk(self, loaded: Loaded) -> None:
+        slots = Slots(self._memory.map(loaded.layout.size_bytes), loaded.layout)
+        self.desk = BatchDesk(
+            loaded, slots, lambda work, inputs: self._outbox.put((work, inputs)), floor_seconds=self._floor_seconds
+        )
+        self._watch = self._loop.create_task(self._keep_watch(self.desk.watchdog), name="model-watchdog")
+
+    async def _keep_watch(self, watchdog: Watchdog) -> None:
+        while True:
+            looked = self._loop.time()
+            await asyncio.sleep(PERIOD_SECONDS)
+            if (reason := watchdog.look(self._loop.time() - looked)) is not None:
+                self._process.kill()
+                self._finish(f"killed because {reason}")
                 return
-            if message.info is not None:
-                self._loaded.set_result(message.info)
-            else:
-                self._loaded.set_exception(ModelLoadFailed(message.error or "the model cannot be loaded"))
-            return
-        waiter = self._waiters.get(message.id)
-        if waiter is None or waiter.done():
-            return
-        if message.vectors is not None:
-            waiter.set_result(message.vectors)
-        else:
-            waiter.set_exception(EncodingFailed(message.error or "the model failed"))
 
     def _bury(self) -> None:
-        self.process.join()
-        self._died.set()
-        self._outbox.put(None)
+        """The process is gone."""
+        self._process.join()
+        code = self._process.exitcode
         if not self._loaded.done():
-            code = self.process.exitcode
             self._loaded.set_exception(
                 ModelLoadFailed(f"the model process ended while loading (exit code {code}); is there enough memory?")
             )
-        for waiter in self._waiters.values():
-            if not waiter.done():
-                waiter.set_exception(_death())
+        self._finish(f"exit code {code}")
+        self._connection.close()
+        self._process.close()
+        self._gone.set()
 
-
-def _death() -> ModelUnavailable:
-    return ModelUnavailable("the model process died and is being restarted; nothing was billed", retry_after_seconds=5)
+    def _finish(self, reason: str) -> None:
+        """Use the process no more."""
+        if self.end is not None:
+            return
+        self.end = reason
+        self._memory.close()
+        self._outbox.put(None)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.desk is not None:
+            self.desk.close()
+        self._ended.set()

@@ -1,8 +1,9 @@
 """The model in a process of its own, as an encoder for the server's event loop.
 
-A model that crashes, runs out of memory or holds the interpreter lock cannot take the server with it. The child gets
-batches through a pipe (`model_child`, `model_worker`). When the child dies its waiters are told at once, and another
-child is started, at first after one second, then ever more slowly.
+A model that crashes, hangs, runs out of memory or holds the interpreter lock cannot take the server with it. The child
+gets batches through shared memory (`shared_slots`, `batch_desk`) and is watched (`watchdog`). When it dies, or is stuck
+and therefore killed, its waiters are told at once, and another child is started, at first after one second, then ever
+more slowly.
 """
 
 from __future__ import annotations
@@ -10,15 +11,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_contract.identity import Modality
 from vl2v_vendor.adapters.model_child import ModelChild
+from vl2v_vendor.adapters.model_messages import Loaded
 from vl2v_vendor.adapters.model_worker import LoadModel
-from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
-from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
+from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
+from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 
 _FIRST_DELAY_SECONDS: Final = 1.0
 _LONGEST_DELAY_SECONDS: Final = 60.0
+_STUCK_SECONDS: Final = 2.0
+_LOAD_SECONDS: Final = 1800.0
+_SHORTEST_RELOAD_SECONDS: Final = 60.0
+_RELOAD_FACTOR: Final = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -28,15 +40,35 @@ class ProcessEncoder:
 
     Args:
         load: loads the model in the child; picklable.
+        max_batch_items: items in one batch; None measures what pays, for each lane.
+        load_seconds: how long the first load may take. Later ones may take three times what the first took.
         first_delay_seconds: wait before the first restart; doubles with every failure in a row.
+        stuck_seconds: the shortest time after which a child that gives no sign of life is killed.
+
+    Attributes:
+        restarts: how often the child was replaced.
     """
 
-    def __init__(self, load: LoadModel, *, first_delay_seconds: float = _FIRST_DELAY_SECONDS) -> None:
+    def __init__(
+        self,
+        load: LoadModel,
+        *,
+        max_batch_items: int | None = None,
+        load_seconds: float = _LOAD_SECONDS,
+        first_delay_seconds: float = _FIRST_DELAY_SECONDS,
+        stuck_seconds: float = _STUCK_SECONDS,
+    ) -> None:
         self._load = load
+        self._batch_items: Mapping[Modality, int] | None = None
+        if max_batch_items is not None:
+            self._batch_items = {"image": max_batch_items, "text": max_batch_items}
+        self._load_seconds = load_seconds
         self._first_delay_seconds = first_delay_seconds
+        self._stuck_seconds = stuck_seconds
         self._info: ModelInfo | None = None
         self._child: ModelChild | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self.restarts = 0
 
     @property
     def info(self) -> ModelInfo:
@@ -52,20 +84,37 @@ class ProcessEncoder:
     @property
     def ready(self) -> bool:
         """Whether the child is loaded, warm and alive."""
-        return self._child is not None
+        return self._child is not None and self._child.end is None
 
     @property
     def process_id(self) -> int | None:
         """The child's process id, None while there is none."""
-        return self._child.process.pid if self._child else None
+        return self._child.process_id if self._child else None
+
+    @property
+    def batch_items(self) -> Mapping[Modality, int]:
+        """The largest batch of each lane: as configured, or as measured when the model was first loaded."""
+        if self._batch_items is None:
+            raise ModelUnavailable("the model is being loaded")
+        return self._batch_items
+
+    @property
+    def stuck_seconds(self) -> float:
+        """How long the child may give no sign of life before it is killed."""
+        desk = self._child.desk if self._child else None
+        return desk.watchdog.silence_limit if desk else self._stuck_seconds
 
     async def start(self) -> None:
         """Start the child and wait until its model is loaded and warm.
 
         Raises:
-            ModelLoadFailed: with the child's own words.
+            ModelLoadFailed: with the child's own words, or because it took too long.
         """
-        child, self._info = await self._start_child()
+        started = time.monotonic()
+        child, loaded = await self._start_child()
+        self._load_seconds = max(_SHORTEST_RELOAD_SECONDS, _RELOAD_FACTOR * (time.monotonic() - started))
+        self._info = loaded.info
+        self._batch_items = {lane: pace.batch_items for lane, pace in loaded.pace.items()}
         self._child = child
         self._supervisor = asyncio.create_task(self._supervise(child), name="model-supervisor")
 
@@ -78,28 +127,33 @@ class ProcessEncoder:
             self._supervisor = None
         self._child = None
 
-    async def encode_images(self, pixels: PixelBatch) -> VectorBatch:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm; raises as the port says."""
-        return await self._living_child().encode("images", pixels)
+    async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
+        """N images `[S, S, 3]` to `[N, D]` float32, unit norm; raises as the port says."""
+        child, size = self._living_child(), self.info.image_size
+        if any(image.shape != (size, size, 3) for image in images):
+            raise EncodingFailed(f"the model takes images of {size} x {size} pixels")
+        return await child.encode("image", images, (len(images), size, size, 3))
 
-    async def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
-        """`[N, L]` token ids to `[N, D]` float32, unit norm; raises as the port says."""
-        return await self._living_child().encode("tokens", tokens)
+    async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
+        """N texts of `[L]` token ids to `[N, D]` float32, unit norm; raises as the port says."""
+        child = self._living_child()
+        return await child.encode("text", texts, (len(texts), max(len(text) for text in texts)))
 
     def _living_child(self) -> ModelChild:
-        if self._child is None:
-            raise ModelUnavailable("the model process is being restarted", retry_after_seconds=5)
+        if self._child is None or self._child.end is not None:
+            raise ModelUnavailable("the model process is being restarted; nothing was billed", retry_after_seconds=5)
         return self._child
 
     async def _supervise(self, child: ModelChild) -> None:
-        """Replace the child whenever it dies."""
+        """Replace the child whenever it dies or is stuck."""
         try:
             while True:
-                await child.died()
+                await child.ended()
                 self._child = None
-                _log.error("the model process died (exit code %s); restarting it", child.process.exitcode)
+                _log.error("the model process died (%s); restarting it", child.end)
                 child = await self._replace(child)
                 self._child = child
+                self.restarts += 1
                 _log.info("the model process is back")
         finally:
             await child.stop()
@@ -118,13 +172,19 @@ class ProcessEncoder:
             else:
                 return child
 
-    async def _start_child(self) -> tuple[ModelChild, ModelInfo]:
-        child = ModelChild(self._load)
+    async def _start_child(self) -> tuple[ModelChild, Loaded]:
+        child = ModelChild(self._load, self._batch_items, floor_seconds=self._stuck_seconds)
         try:
-            info = await child.loaded()
-            if self._info not in (None, info):
+            loaded = await asyncio.wait_for(child.loaded(), self._load_seconds)
+            if self._info not in (None, loaded.info):
                 raise ModelLoadFailed("the model's files changed; restart the server to sell the new model")
+        except TimeoutError:
+            await child.stop()
+            raise ModelLoadFailed(
+                f"the model was not loaded within {self._load_seconds:.0f} seconds; "
+                "if it only needs longer, raise max_load_seconds"
+            ) from None
         except BaseException:
             await child.stop()
             raise
-        return child, info
+        return child, loaded

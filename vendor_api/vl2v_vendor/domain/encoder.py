@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,6 +77,13 @@ class ImageDecoder(Protocol):
             ItemFailure: this image cannot be sold; the message says why and what to do.
         """
 
+    def from_rgb8(self, data: bytes | memoryview) -> DecodedImage:
+        """Take the model's input as it was sent: `S * S * 3` bytes, rows from the top, RGB interleaved; not copied.
+
+        Raises:
+            ItemFailure: another number of bytes.
+        """
+
 
 class Tokenizer(Protocol):
     """A text to token ids. Blocking and safe to call from several threads."""
@@ -103,13 +111,17 @@ class Encoder(Protocol):
     def ready(self) -> bool:
         """Whether the model is loaded, warm and alive."""
 
-    async def encode_images(self, pixels: PixelBatch) -> VectorBatch:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm.
+    @property
+    def restarts(self) -> int:
+        """How often its process was replaced."""
+
+    async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
+        """N images `[S, S, 3]` of RGB8 at the model's input size to `[N, D]` float32, unit norm.
 
         Raises:
             ModelUnavailable: the model process died or is stuck; nothing was sold.
             EncodingFailed: the model could not encode this batch, and is ready for the next.
         """
 
-    async def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
-        """`[N, L]` token ids to `[N, D]` float32, unit norm; raises as `encode_images`."""
+    async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
+        """N texts of `[L]` token ids, each L its own, to `[N, D]` float32, unit norm; raises as `encode_images`."""

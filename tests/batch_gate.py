@@ -1,0 +1,83 @@
+"""One lane over a model that a test opens batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from vl2v_vendor.domain.errors import EncodingFailed
+from vl2v_vendor.service.batch_scheduler import BatchScheduler
+from vl2v_vendor.service.micro_batcher import LaneLimits, MicroBatcher
+
+Batcher = MicroBatcher[int, int]
+
+LIMITS = LaneLimits(batch_items=4, queued_items=1000, queued_bytes=8000, wait_seconds=60)
+ITEM_BYTES = 8
+
+
+@dataclass
+class Gate:
+    """A batch function that lets a batch through for every permit; it doubles numbers and remembers its batches."""
+
+    batches: list[list[int]] = field(default_factory=list)
+    permits: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    model: asyncio.Lock = field(default_factory=asyncio.Lock)
+    seconds: float = 0.0
+
+    def open(self, batches: int = 1000) -> None:
+        for _ in range(batches):
+            self.permits.release()
+
+    async def run(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        async with self.model:
+            await self.permits.acquire()
+            await asyncio.sleep(self.seconds)
+        if any(item < 0 for item in items):
+            raise EncodingFailed("negative")
+        return [2 * item for item in items]
+
+    async def until(self, batches: int) -> None:
+        """Wait until so many batches have begun or are ready, and nothing else moves."""
+        while len(self.batches) < batches:
+            await asyncio.sleep(0)
+        await settle()
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+Story: TypeAlias = Callable[[Batcher, Gate], Awaitable[None]]
+
+
+def tell(story: Story, *, limits: LaneLimits = LIMITS) -> list[tuple[int, float]]:
+    """Run a story with one lane; returns what its observer saw."""
+    return asyncio.run(open_and(story, limits))
+
+
+async def open_and(story: Story, limits: LaneLimits = LIMITS) -> list[tuple[int, float]]:
+    seen: list[tuple[int, float]] = []
+    gate, changed = Gate(), asyncio.Event()
+    lane = Batcher(
+        gate.run,
+        limits,
+        size_of=lambda _: ITEM_BYTES,
+        changed=changed,
+        observe=lambda items, seconds: seen.append((items, seconds)),
+    )
+    scheduler = BatchScheduler([lane], changed)
+    scheduler.start()
+    try:
+        async with asyncio.timeout(10):
+            await story(lane, gate)
+    finally:
+        await scheduler.close()
+    return seen
+
+
+def submit(lane: Batcher, items: Sequence[int], key: str = "") -> asyncio.Task[list[int | Exception]]:
+    return asyncio.create_task(lane.submit(items, key))

@@ -1,0 +1,199 @@
+"""A model process that dies or hangs under load: readiness turns red, nobody waits in vain, service comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import numpy as np
+import pytest
+
+from moody_models import COMPUTE_LONG, SLEEP_FOR_EVER, MoodyModel, UnitModel, direction, grey
+from vl2v_vendor.adapters.model_process import ProcessEncoder
+from vl2v_vendor.adapters.model_worker import LoadModel
+from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
+from vl2v_vendor.service.lanes import EncodingLanes
+
+STUCK_SECONDS = 0.8
+SLACK_SECONDS = 1.5
+"""Two looks of the watchdog, and a machine that has other things to do."""
+
+Story = Callable[[ProcessEncoder], Awaitable[None]]
+
+
+def tell(story: Story, load: LoadModel = MoodyModel, **options: object) -> None:
+    async def told() -> None:
+        chosen = {"first_delay_seconds": 0.01, "stuck_seconds": STUCK_SECONDS, "max_batch_items": 8, **options}
+        encoder = ProcessEncoder(load, **chosen)  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(100):
+                await encoder.start()
+                await story(encoder)
+        finally:
+            await encoder.close()
+
+    asyncio.run(told())
+
+
+async def until(condition: Callable[[], bool]) -> float:
+    """Wait for a condition; returns the seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        await asyncio.sleep(0.005)
+    return time.monotonic() - started
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Load:
+    """Clients that ask for one image after the other, and check what they get."""
+
+    def __init__(self, lanes: EncodingLanes, clients: int = 20) -> None:
+        self._lanes = lanes
+        self.answers = self.refusals = 0
+        self.longest_seconds = 0.0
+        self._tasks = [asyncio.create_task(self._ask(number)) for number in range(clients)]
+
+    async def _ask(self, number: int) -> None:
+        while True:
+            started = time.monotonic()
+            try:
+                vectors = await self._lanes.encode("image", [grey(number)], key=str(number))
+            except ModelUnavailable:
+                self.refusals += 1
+                await asyncio.sleep(0.02)
+            else:
+                np.testing.assert_allclose(vectors[0][:2], direction(np.array([float(number)]))[0], atol=1e-6)
+                self.answers += 1
+            self.longest_seconds = max(self.longest_seconds, time.monotonic() - started)
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+
+
+@pytest.mark.parametrize(("number", "limit_seconds"), [(signal.SIGKILL, 0.0), (signal.SIGSTOP, STUCK_SECONDS)])
+def test_killed_or_stopped_under_load_it_is_noticed_in_time_and_comes_back(number: int, limit_seconds: float) -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        lanes = EncodingLanes(encoder, max_batch_items=encoder.batch_items, max_queued_items=100)
+        lanes.start()
+        load = Load(lanes)
+        await until(lambda: load.answers > 50)
+        dead = encoder.process_id
+        assert dead is not None
+        os.kill(dead, number)
+        assert await until(lambda: not encoder.ready) < limit_seconds + SLACK_SECONDS
+        await until(lambda: load.refusals >= 20)
+        assert load.longest_seconds < limit_seconds + SLACK_SECONDS
+        await until(lambda: encoder.ready)
+        before = load.answers
+        await until(lambda: load.answers > before + 50)
+        assert encoder.restarts == 1
+        assert encoder.process_id != dead
+        assert not is_running(dead)
+        await load.end()
+        await lanes.close()
+
+    tell(story, partial(UnitModel, 0.01))
+
+
+def test_an_idle_process_that_is_stopped_is_noticed_too() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        assert encoder.process_id is not None
+        os.kill(encoder.process_id, signal.SIGSTOP)
+        assert await until(lambda: not encoder.ready) < STUCK_SECONDS + SLACK_SECONDS
+        await until(lambda: encoder.ready)
+        await encoder.encode_images([grey(3)])
+
+    tell(story)
+
+
+def test_a_batch_that_never_ends_costs_only_those_who_wait_with_it() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        started = time.monotonic()
+        waiters = [encoder.encode_images([grey(level)]) for level in (SLEEP_FOR_EVER, 3, 4)]
+        outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+        assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
+        assert time.monotonic() - started < STUCK_SECONDS + SLACK_SECONDS
+        await until(lambda: encoder.ready)
+        vectors = await encoder.encode_images([grey(3), grey(4)])
+        np.testing.assert_allclose(vectors[:, :2], direction(np.array([3.0, 4.0])), atol=1e-6)
+
+    tell(story)
+
+
+def test_a_process_that_computes_longer_than_the_limit_is_let_finish() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        started = time.monotonic()
+        await encoder.encode_images([grey(COMPUTE_LONG)])
+        assert time.monotonic() - started > 1
+        assert encoder.restarts == 0
+
+    tell(story, stuck_seconds=0.5)
+
+
+def test_a_batch_that_is_cancelled_before_it_began_is_not_computed() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        before = (await encoder.encode_images([grey(1)]))[0, 3]
+        running = asyncio.create_task(encoder.encode_images([grey(2)]))
+        ready = asyncio.create_task(encoder.encode_images([grey(3)]))
+        waiting = asyncio.create_task(encoder.encode_images([grey(4)]))
+        await asyncio.sleep(0.05)
+        ready.cancel()
+        assert (await running)[0, 3] == before + 1
+        assert (await waiting)[0, 3] == before + 2
+
+    tell(story, partial(MoodyModel, 0.2))
+
+
+def test_what_does_not_fit_is_refused_and_the_process_goes_on() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        with pytest.raises(EncodingFailed, match="does not fit"):
+            await encoder.encode_images([grey(1)] * 20_000)
+        with pytest.raises(EncodingFailed, match="2 x 2 pixels"):
+            await encoder.encode_images([np.zeros((3, 2, 3), dtype=np.uint8)])
+        for _ in range(2):  # both slots are full of this when the shorter texts come
+            await encoder.encode_tokens([np.full(77, 9)] * 8)
+        texts = [np.arange(1, length) for length in (3, 78, 40)]
+        vectors = await encoder.encode_tokens(texts)
+        np.testing.assert_allclose(vectors[:, :2], direction(np.array([3.0, 3003.0, 780.0])), atol=1e-6)
+        assert encoder.restarts == 0
+
+    tell(story)
+
+
+def test_loading_has_a_limit_of_its_own() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        raise AssertionError("it was loaded")
+
+    with pytest.raises(ModelLoadFailed, match="max_load_seconds"):
+        tell(story, partial(MoodyModel, load_seconds=3600), load_seconds=0.5)
+
+
+def test_the_batch_sizes_are_measured_once_and_no_descriptor_is_lost_by_a_restart() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        sizes = dict(encoder.batch_items)
+        assert min(sizes.values()) >= 1
+        await encoder.encode_images([grey(1)])
+        before = len(os.listdir("/proc/self/fd"))
+        for restart in range(1, 3):
+            assert encoder.process_id is not None
+            os.kill(encoder.process_id, signal.SIGKILL)
+            await until(lambda restart=restart: encoder.ready and encoder.restarts == restart)
+            await encoder.encode_images([grey(1)])
+        assert dict(encoder.batch_items) == sizes
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+    tell(story, max_batch_items=None)

@@ -1,0 +1,78 @@
+"""Stuck is who is silent or sits on a batch; not who computes on a busy machine, nor when the watcher stood still."""
+
+from __future__ import annotations
+
+from vl2v_vendor.adapters.watchdog import PERIOD_SECONDS, Watchdog
+
+
+class Process:
+    """A watched process; `cpu_share` of one processor goes into its batch."""
+
+    def __init__(self, largest_batch_seconds: float = 0.1) -> None:
+        self.watchdog = Watchdog(2.0, largest_batch_seconds)
+        self.cpu_share = 0.0
+        self._cpu_seconds = 5.0
+        self.watchdog.hear(self._cpu_seconds)
+
+    def lasts(self, at_most: float, *, beats: bool = True) -> tuple[float, str | None]:
+        """How long it is let alone, and why no longer."""
+        passed = 0.0
+        while passed < at_most:
+            passed += PERIOD_SECONDS
+            if beats:
+                self._cpu_seconds += self.cpu_share * PERIOD_SECONDS
+                self.watchdog.hear(self._cpu_seconds)
+            if (reason := self.watchdog.look(PERIOD_SECONDS)) is not None:
+                return passed, reason
+        return passed, None
+
+
+def test_an_idle_process_that_beats_is_let_alone() -> None:
+    assert Process().lasts(1000) == (1000, None)
+
+
+def test_a_silent_process_is_stuck_after_two_seconds_or_three_batches() -> None:
+    for largest_batch_seconds, limit in ((0.1, 2.0), (4.0, 12.0)):
+        seconds, reason = Process(largest_batch_seconds).lasts(100, beats=False)
+        assert limit < seconds <= limit + PERIOD_SECONDS
+        assert reason is not None
+        assert "no sign of life" in reason
+
+
+def test_a_process_that_sits_on_a_batch_without_computing_is_stuck() -> None:
+    for warm_up_seconds, limit in ((0.1, 2.0), (3.0, 9.0)):
+        process = Process(largest_batch_seconds=3.0)
+        process.lasts(60)  # idle time does not count against the batch
+        process.watchdog.begin_batch(warm_up_seconds)
+        seconds, reason = process.lasts(100)
+        assert limit < seconds <= limit + 3 * PERIOD_SECONDS
+        assert reason is not None
+        assert "does not compute" in reason
+
+
+def test_a_process_that_computes_on_a_busy_machine_gets_five_times_as_long() -> None:
+    process = Process()
+    process.watchdog.begin_batch(1.0)
+    process.cpu_share = 0.2
+    seconds, reason = process.lasts(100)
+    assert 15 < seconds <= 15 + PERIOD_SECONDS
+    assert reason is not None
+    assert "computed one batch" in reason
+
+
+def test_an_answer_starts_the_next_batch_afresh() -> None:
+    process = Process()
+    for _ in range(20):
+        process.watchdog.begin_batch(0.1)
+        assert process.lasts(1.5) == (1.5, None)
+        process.watchdog.hear()
+    process.watchdog.begin_batch(None)
+    assert process.lasts(100) == (100, None)
+
+
+def test_time_in_which_the_watcher_stood_still_does_not_count() -> None:
+    process = Process()
+    process.watchdog.begin_batch(0.1)
+    assert process.watchdog.look(3600.0) is None
+    process.watchdog.hear(5.0)
+    assert process.lasts(1.0) == (1.0, None)

@@ -1,0 +1,196 @@
+"""What a freshly loaded model is asked before it serves: how large a batch pays, and how long one takes.
+
+Batches of 1, 2, 4, 8, ... items of the real shapes run a few times each, within a bounded time. The batch size is the
+smallest whose rate is within a few percent of the best: a larger one would only make everybody wait longer. Batches
+that take less than a twentieth of a second keep nobody waiting, whatever a noisy machine says of their rates. The times
+tell later whether the model is stuck.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Protocol
+
+import numpy as np
+
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
+from vl2v_vendor.domain.errors import ModelLoadFailed
+
+_LARGEST_BATCH: Final = 256
+_TOLERANCE: Final = 0.05
+_HARMLESS_SECONDS: Final = 0.05
+_FEWEST_CALLS, _MOST_CALLS = 3, 20
+_SHORTEST_SAMPLE, _LONGEST_SAMPLE = 0.04, 0.25
+"""A size is tried the fewest times, and on until it has taken the one, but not once it has taken the other."""
+_BUDGET_SINGLES: Final = 50
+"""A lane is measured for as long as so many batches of one take, within the next two bounds."""
+_SHORTEST_BUDGET: Final = 0.5
+_LONGEST_BUDGET: Final = 8.0
+_FEWEST_SIZES: Final = 5
+_TYPICAL_TEXT: Final = 16
+_MEMORY_PHRASES: Final = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+class LocalModel(Protocol):
+    """A model loaded in this process."""
+
+    info: ModelInfo
+
+    def encode_images(self, pixels: PixelBatch) -> VectorBatch:
+        """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm."""
+
+    def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
+        """`[N, L]` token ids to `[N, D]` float32, unit norm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some calls with batches of one size, in seconds."""
+
+    items: int
+    fastest: float
+    slowest: float
+
+    @property
+    def rate(self) -> float:
+        """Items per second of the fastest call: what else ran on the machine does not count."""
+        return self.items / self.fastest
+
+
+@dataclass(frozen=True, slots=True)
+class LanePace:
+    """What was measured of one lane.
+
+    Attributes:
+        batch_items: the batch size that pays.
+        slowest_seconds: (items, seconds) of the slowest call of each size up to that, sizes ascending.
+    """
+
+    batch_items: int
+    slowest_seconds: tuple[tuple[int, float], ...]
+
+    def seconds(self, items: int) -> float:
+        """The slowest call of a batch of this size or the next larger one that was measured."""
+        fitting = [seconds for size, seconds in self.slowest_seconds if size >= items]
+        return min(fitting) if fitting else max(seconds for _, seconds in self.slowest_seconds)
+
+
+def warm_up(model: LocalModel, batch_items: Mapping[Modality, int] | None) -> dict[Modality, LanePace]:
+    """Run both towers until nothing about them is new, and measure them.
+
+    Args:
+        model: just loaded.
+        batch_items: sizes that are decided already, by lane; None measures which pay.
+
+    Raises:
+        ModelLoadFailed: a decided size does not fit into memory.
+    """
+    size, length = model.info.image_size, model.info.context_length
+
+    @lru_cache(maxsize=1)
+    def make_noise(items: int) -> PixelBatch:
+        return np.random.default_rng(0).integers(0, 256, (items, size, size, 3), dtype=np.uint8)
+
+    def run_images(items: int) -> None:
+        model.encode_images(make_noise(items))
+
+    def run_texts(items: int, tokens: int = length) -> None:
+        model.encode_tokens(np.ones((items, tokens), dtype=np.int64))
+
+    if batch_items is not None:
+        return {
+            "image": _time_decided(run_images, batch_items["image"]),
+            "text": _time_decided(run_texts, batch_items["text"]),
+        }
+    captions = measure_pace(lambda items: run_texts(items, min(length, _TYPICAL_TEXT)))
+    return {"image": measure_pace(run_images), "text": _time_largest(run_texts, captions.batch_items)}
+
+
+def measure_pace(run: Callable[[int], object], clock: Callable[[], float] = time.perf_counter) -> LanePace:
+    """Try growing batches until that no longer pays, the time is up or memory is short.
+
+    Args:
+        run: encodes a batch of so many items.
+        clock: in seconds.
+    """
+    run(1)  # the first call of all initialises lazily; its time says nothing
+    samples = [_sample(run, 1, clock)]
+    deadline = clock() + min(max(_BUDGET_SINGLES * samples[0].fastest, _SHORTEST_BUDGET), _LONGEST_BUDGET)
+    while _may_pay(samples) and clock() + 2 * samples[-1].slowest <= deadline:
+        try:
+            samples.append(_sample(run, 2 * samples[-1].items, clock))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+    best = max(sample.rate for sample in samples)
+    chosen = next(sample.items for sample in samples if sample.rate >= (1 - _TOLERANCE) * best)
+    chosen = max([chosen, *(sample.items for sample in samples if sample.fastest <= _HARMLESS_SECONDS)])
+    return LanePace(chosen, _slowest(sample for sample in samples if sample.items <= chosen))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may pass where this one failed."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _MEMORY_PHRASES)
+
+
+def release_memory() -> None:
+    """Give the GPU memory that torch keeps for later back, so that the halves of a failed batch find some."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _may_pay(samples: Sequence[Sample]) -> bool:
+    """Whether a larger batch is worth trying: not after two doublings in a row that gained nothing."""
+    if samples[-1].items >= _LARGEST_BATCH:
+        return False
+    if len(samples) < _FEWEST_SIZES:
+        return True
+    before = max(sample.rate for sample in samples[:-2])
+    return max(sample.rate for sample in samples[-2:]) > before * (1 + _TOLERANCE / 2)
+
+
+def _time_decided(run: Callable[[int], object], items: int) -> LanePace:
+    try:
+        return LanePace(items, _slowest(_sample(run, size, time.perf_counter) for size in sorted({1, items})))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelLoadFailed(
+            f"a batch of {items} items does not fit into memory; lower max_batch_items, or unset it to have it measured"
+        ) from error
+
+
+def _time_largest(run: Callable[[int], object], items: int) -> LanePace:
+    """The pace at the largest size up to `items` that fits into memory."""
+    while True:
+        try:
+            return LanePace(items, _slowest(_sample(run, size, time.perf_counter) for size in sorted({1, items})))
+        except Exception as error:
+            if not is_out_of_memory(error) or items == 1:
+                raise
+        release_memory()
+        items //= 2
+
+
+def _sample(run: Callable[[int], object], items: int, clock: Callable[[], float]) -> Sample:
+    seconds: list[float] = []
+    while len(seconds) < _FEWEST_CALLS or (len(seconds) < _MOST_CALLS and sum(seconds) < _SHORTEST_SAMPLE):
+        if sum(seconds) >= _LONGEST_SAMPLE:
+            break
+        started = clock()
+        run(items)
+        seconds.append(max(clock() - started, 1e-9))
+    return Sample(items, min(seconds), max(seconds))
+
+
+def _slowest(samples: Iterable[Sample]) -> tuple[tuple[int, float], ...]:
+    return tuple((sample.items, sample.slowest) for sample in samples)
