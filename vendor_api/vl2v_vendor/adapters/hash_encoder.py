@@ -6,12 +6,15 @@ Deterministic on every machine, no torch, no files. It runs the whole product in
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vl2v_vendor.adapters.pixel_policies import SAFE
 from vl2v_vendor.adapters.preprocessing import Preprocessing
-from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, TokenizedText, VectorBatch
+from vl2v_vendor.domain.encoder import ModelInfo, TokenizedText, VectorBatch
 from vl2v_vendor.domain.errors import ItemFailure
 
 _FIRST_WORD_ID = 2
@@ -25,11 +28,12 @@ class HashEncoder:
     embedding_dim: int = 64
     image_size: int = 32
     context_length: int = 77
+    policy: str = SAFE.id
 
     @property
     def info(self) -> ModelInfo:
         """A made-up model that says what it is."""
-        preprocessing = Preprocessing(self.image_size)
+        preprocessing = Preprocessing(self.image_size, policy=self.policy)
         return ModelInfo(
             id=f"hash-{self.embedding_dim}",
             embedding_dim=self.embedding_dim,
@@ -50,13 +54,18 @@ class HashEncoder:
         """Always."""
         return True
 
-    async def encode_images(self, pixels: PixelBatch) -> VectorBatch:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm."""
-        return np.stack([self._hash(image.tobytes()) for image in pixels])
+    @property
+    def restarts(self) -> int:
+        """There is no process that could be replaced."""
+        return 0
 
-    async def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
-        """`[N, L]` token ids to `[N, D]` float32, unit norm; padding changes nothing."""
-        return np.stack([self._hash(np.trim_zeros(row, "b").astype("<i8").tobytes()) for row in tokens])
+    async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
+        """N images `[S, S, 3]` to `[N, D]` float32, unit norm."""
+        return np.stack([self._hash(image.tobytes()) for image in images])
+
+    async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
+        """N texts of `[L]` token ids to `[N, D]` float32, unit norm; padding changes nothing."""
+        return np.stack([self._hash(np.trim_zeros(text, "b").astype("<i8").tobytes()) for text in texts])
 
     def _hash(self, data: bytes) -> VectorBatch:
         digest = hashlib.shake_256(data).digest(4 * self.embedding_dim)

@@ -1,18 +1,17 @@
-"""Bytes of an image file to the model's input pixels, under one declared policy.
+"""Bytes of an image file to the model's input pixels, under one declared policy (`pixel_policies`).
 
-Policy `safe-1`, in this order:
+Whatever the policy, in this order:
 
 - Refused from the header, before any pixel is decoded: more than the allowed bytes or pixels (also after scaling: a
-  needle of 1 x 1,000,000 pixels), and any format but JPEG, PNG, WebP, GIF and BMP. TIFF is left out: its decoders are
-  the largest attack surface and no camera or web page needs it.
+  needle of 1 x 1,000,000 pixels), any format but JPEG, PNG, WebP, GIF and BMP, and a structure that is out of
+  proportion (`image_structure`). TIFF is left out: its decoders are the largest attack surface and no camera or web
+  page needs it.
 - Broken or truncated data is refused; nothing is guessed.
-- Animation: the first frame.
-- EXIF orientation (JPEG, PNG, WebP) is applied; an unreadable EXIF block counts as upright.
-- Palette becomes RGB or RGBA first. 16-bit grey is scaled to 8 bits, rounded; 16-bit RGB keeps its high bytes.
-- Transparency is composited on white. CMYK becomes RGB by Pillow's formula; colour profiles are ignored.
-- RGB is scaled and cropped as open_clip's own transform does it (torchvision's rules on PIL images: antialiased filter,
-  the long side's length truncated, the crop's offset rounded half to even), so RGB input gives the same pixels bit for
-  bit. An image already at the input size is left untouched.
+- Scaling and cropping are open_clip's own (torchvision's rules on PIL images: antialiased filter, the long side's
+  length truncated, the crop's offset rounded half to even), so RGB input gives the same pixels bit for bit.
+
+A decoding thread holds up to two copies of the image at 4 bytes per pixel; libwebp, and the coefficients of a
+progressive JPEG, take up to 8 more.
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from vl2v_contract.identity import bytes_sha, rgb8_sha
+from vl2v_vendor.adapters.image_structure import check_structure
+from vl2v_vendor.adapters.pixel_policies import POLICIES
 from vl2v_vendor.adapters.preprocessing import Interpolation, Preprocessing
 from vl2v_vendor.domain.encoder import DecodedImage
 from vl2v_vendor.domain.errors import ItemFailure
@@ -48,6 +50,7 @@ _UPRIGHT: Final[dict[int, Image.Transpose]] = {
 }
 _SIXTEEN_BIT_MODES: Final = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 _ALPHA_MODES: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+_BAND_PIXELS: Final = 1_000_000
 
 
 class PillowImageDecoder:
@@ -55,10 +58,11 @@ class PillowImageDecoder:
 
     def __init__(self, preprocessing: Preprocessing, *, max_item_bytes: int, max_pixels: int) -> None:
         self._preprocessing = preprocessing
+        self._policy = POLICIES[preprocessing.policy]
         self._max_item_bytes = max_item_bytes
         self._max_pixels = max_pixels
-        # The header check below is stricter than Pillow's warning, which would only clutter the log.
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        # Pillow warns of large, odd and damaged files; each is refused or treated as declared, so the log stays clean.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def decode(self, data: bytes) -> DecodedImage:
         """Decode one image file to `[S, S, 3]` RGB8.
@@ -67,6 +71,7 @@ class PillowImageDecoder:
             ItemFailure: empty_item, unsupported_image_format, image_too_large or undecodable_image.
         """
         self._check_bytes(data)
+        check_structure(data)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 self._check_pixels(image.size)
@@ -74,13 +79,33 @@ class PillowImageDecoder:
         except ItemFailure:
             raise
         except Image.DecompressionBombError:
-            raise self._too_many_pixels("more than Pillow would open") from None
+            raise self._too_many_pixels("far too many") from None
+        except MemoryError:
+            raise ItemFailure(
+                "image_too_large", "there is not enough memory to decode the image; scale it down"
+            ) from None
         except Exception as error:
             # Pillow's plugins raise anything from OSError to struct.error on broken files; all mean the same here.
             raise ItemFailure(
                 "undecodable_image",
                 f"the file is truncated or broken ({type(error).__name__}); send the whole file again",
             ) from error
+
+    def from_rgb8(self, data: bytes | memoryview) -> DecodedImage:
+        """Take `S * S * 3` bytes of RGB8 as the model's input, bit for bit; the pixels are a view of `data`.
+
+        Raises:
+            ItemFailure: undecodable_image, naming both lengths.
+        """
+        size = self._preprocessing.size
+        if len(data) != size * size * 3:
+            raise ItemFailure(
+                "undecodable_image",
+                f"{len(data):,} bytes are no raw RGB8 image of the model's {size} x {size} input, which has "
+                f"{size * size * 3:,}; scale it to that size, or send an image file",
+            )
+        pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, size, 3)
+        return DecodedImage(pixels, rgb8_sha(data, width=size, height=size))
 
     def _check_bytes(self, data: bytes) -> None:
         if not data:
@@ -108,14 +133,18 @@ class PillowImageDecoder:
         return ItemFailure("image_too_large", detail)
 
     def _render(self, image: Image.Image, data: bytes) -> DecodedImage:
-        size = self._preprocessing.size
-        orientation = _orientation_of(image)
-        is_exact = image.size == (size, size) and orientation == 1 and _is_plain_rgb8_png(image, data)
-        rgb = _to_rgb(image)
-        if orientation != 1:
-            rgb = rgb.transpose(_UPRIGHT[orientation])
-        pixels = np.asarray(self._fit(rgb))
-        if is_exact:
+        size, policy = self._preprocessing.size, self._policy
+        is_input = image.size == (size, size) and _is_plain_rgb8_png(image, data) and _orientation_of(image) == 1
+        if policy.drafts_jpeg and isinstance(image, JpegImageFile):
+            image.draft(None, (2 * size, 2 * size))
+        if policy.converts_before_scaling:
+            orientation = _orientation_of(image) if policy.applies_orientation else 1
+            rgb = _to_rgb(image)
+            upright = rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])
+            pixels = np.asarray(self._fit(upright))
+        else:
+            pixels = np.asarray(self._fit(image).convert("RGB"))
+        if is_input:
             return DecodedImage(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
         return DecodedImage(pixels, bytes_sha(data))
 
@@ -156,8 +185,19 @@ def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame as RGB, by the policy in the module's docstring."""
+    """The first frame as RGB, by policy `safe`; in bands, so that no more than two whole copies are in memory."""
     image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    width, height = image.size
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        rgb.paste(_flatten(image.crop((0, top, width, min(height, top + rows)))), (0, top))
+    return rgb
+
+
+def _flatten(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BIT_MODES:
         image = Image.fromarray(_to_eight_bits(np.asarray(image)))
     if image.mode in _ALPHA_MODES or "transparency" in image.info:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vl2v_vendor.adapters.pixel_policies import SAFE
 from vl2v_vendor.adapters.preprocessing import Interpolation
 from vl2v_vendor.domain.errors import ModelLoadFailed
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 
@@ -36,7 +37,10 @@ class ModelSpec:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: None is fp32 on CPU, fp16 on CUDA.
         image_mean: overrides the model's own, as do `image_std` and `interpolation`.
+        policy: the id of the pixel policy.
         threads: of torch in the model's process; None leaves torch's choice.
+        compile: let torch.compile fuse the image tower.
+        int8_min_cosine: the least cosine of an int8 vector to its fp32 vector.
     """
 
     model_id: str
@@ -49,7 +53,10 @@ class ModelSpec:
     image_mean: tuple[float, float, float] | None = None
     image_std: tuple[float, float, float] | None = None
     interpolation: Interpolation | None = None
+    policy: str = SAFE.id
     threads: int | None = None
+    compile: bool = False
+    int8_min_cosine: float = 0.99
 
 
 def read_model_config(config_file: Path) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def _build_by_name(name: str, pretrained: str | None) -> Any:
         with warnings.catch_warnings():
             # Warns when tag and architecture disagree on QuickGELU: wrong vectors, so it must not pass as a warning.
             warnings.filterwarnings("error", message="QuickGELU mismatch")
-            return open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
+            model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
     except UserWarning as error:
         raise ModelLoadFailed(f"{error} Use the architecture `{name}-quickgelu`, or the other way round.") from error
     except Exception as error:
@@ -126,6 +133,9 @@ def _build_by_name(name: str, pretrained: str | None) -> Any:
             f"cannot load `{name}` with weights `{pretrained}`; without a network give a checkpoint file as "
             f"--pretrained. The cause: {_summary(error)}"
         ) from error
+    if pretrained and Path(pretrained).is_file():
+        _check_activation(model, Path(pretrained))
+    return model
 
 
 def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
@@ -152,7 +162,26 @@ def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
         # Unpickling and safetensors have errors of their own for a file that is damaged or something else.
         kind = type(error).__name__
         raise ModelLoadFailed(f"{checkpoint_file} is no readable .safetensors or .pt checkpoint ({kind})") from error
+    _check_activation(model, checkpoint_file)
     return model
+
+
+def _check_activation(model: Any, checkpoint_file: Path) -> None:
+    """Refuse a file that open_clip lists as trained with QuickGELU for a model without it; weights fit either."""
+    import open_clip
+    from open_clip.transformer import QuickGELU
+
+    if any(isinstance(module, QuickGELU) for module in model.modules()):
+        return
+    listed = [open_clip.get_pretrained_cfg(name, tag) for name, tag in open_clip.list_pretrained()]
+    same_file = [tag for tag in listed if Path(tag.get("url", "")).name == checkpoint_file.name]
+    is_quick = all(tag.get("quick_gelu", False) for tag in same_file) if same_file else False
+    if is_quick or "quickgelu" in checkpoint_file.stem.lower():
+        raise ModelLoadFailed(
+            f"by its name {checkpoint_file.name} was trained with QuickGELU, and the model has GELU, so its vectors "
+            'would be wrong; use the architecture `...-quickgelu`, or `"quick_gelu": true` in the model configuration '
+            "(or rename the file, if its weights are others)"
+        )
 
 
 def _summary(error: Exception) -> str:

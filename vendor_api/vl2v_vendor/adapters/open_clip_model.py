@@ -19,6 +19,9 @@ from vl2v_vendor.domain.errors import ModelLoadFailed
 if TYPE_CHECKING:
     import torch
 
+    from vl2v_vendor.adapters.open_clip_towers import ImageTower, TextTower
+
+_MAX_REASON_LENGTH: Final = 300
 _DEFAULT_PRECISION: Final[dict[str, Precision]] = {"cpu": "fp32", "cuda": "fp16"}
 
 
@@ -35,45 +38,42 @@ class OpenClipModel:
     def __init__(self, spec: ModelSpec) -> None:
         import torch
 
+        from vl2v_vendor.adapters.open_clip_towers import ImageTower, TextTower
+
         self._device = _choose_device(spec.device)
         self._precision = spec.precision or _DEFAULT_PRECISION.get(self._device.type, "fp32")
         if spec.threads:
             torch.set_num_threads(spec.threads)
         model = build_model(spec)
         weights_sha = hash_weights(model.state_dict())
-        self._model = model.eval().requires_grad_(False).to(self._device)
+        model = model.eval().requires_grad_(False)
         preprocessing = _preprocessing_of(model, spec)
-        self._mean = torch.tensor(preprocessing.mean, device=self._device).view(1, 3, 1, 1)
-        self._std = torch.tensor(preprocessing.std, device=self._device).view(1, 3, 1, 1)
+        context_length = _context_length(model)
+        self._images: Any = ImageTower(model, preprocessing).eval().to(self._device)
+        self._texts: Any = TextTower(model, context_length).eval().to(self._device)
         self._dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self._precision]
-        self._context_length = _context_length(model)
-        self.info = self._describe(spec.model_id, preprocessing, weights_sha)
+        if spec.compile:
+            self._images = torch.compile(self._images, dynamic=True)
+        self.info = self._describe(model, spec.model_id, preprocessing, weights_sha)
+
+    @property
+    def towers(self) -> tuple[ImageTower, TextTower]:
+        """The image and the text tower, for an export."""
+        return self._images, self._texts
 
     def encode_images(self, pixels: PixelBatch) -> VectorBatch:
         """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm; a vector without direction becomes NaN."""
-        import torch
-
-        with torch.inference_mode(), self._autocast():
-            images = self._to_device(torch.from_numpy(pixels)).permute(0, 3, 1, 2)
-            normalised = (images.float() / 255 - self._mean) / self._std  # [N, 3, S, S]
-            return _to_unit_vectors(self._model.encode_image(normalised))
+        return self._encode(self._images, pixels)
 
     def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
-        """`[N, L]` token ids, `L` up to the context length, to `[N, D]` float32, unit norm.
+        """`[N, L]` token ids, `L` up to the context length, to `[N, D]` float32, unit norm."""
+        return self._encode(self._texts, tokens)
 
-        Where the model allows it, a batch shorter than the context runs at its own length.
-        """
+    def _encode(self, tower: Any, batch: PixelBatch | TokenBatch) -> VectorBatch:
         import torch
 
-        from vl2v_vendor.adapters.open_clip_text import encode_short_text, takes_short_text
-
         with torch.inference_mode(), self._autocast():
-            token_ids = self._to_device(torch.from_numpy(tokens))
-            missing = self._context_length - token_ids.shape[1]
-            if missing > 0 and takes_short_text(self._model):
-                return _to_unit_vectors(encode_short_text(self._model, token_ids))
-            padded = torch.nn.functional.pad(token_ids, (0, max(missing, 0)))
-            return _to_unit_vectors(self._model.encode_text(padded))
+            return cast("VectorBatch", tower(self._to_device(torch.from_numpy(batch))).cpu().numpy())
 
     def _to_device(self, batch: torch.Tensor) -> torch.Tensor:
         if self._device.type != "cuda":
@@ -87,17 +87,17 @@ class OpenClipModel:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
 
-    def _describe(self, model_id: str, preprocessing: Preprocessing, weights_sha: str) -> ModelInfo:
-        bias = getattr(self._model, "logit_bias", None)
+    def _describe(self, model: Any, model_id: str, preprocessing: Preprocessing, weights_sha: str) -> ModelInfo:
+        bias = getattr(model, "logit_bias", None)
         return ModelInfo(
             id=model_id,
-            embedding_dim=self._probe_dimension(preprocessing.size),
+            embedding_dim=self._probe(model_id, preprocessing.size),
             image_size=preprocessing.size,
             image_mean=preprocessing.mean,
             image_std=preprocessing.std,
             preprocessing_id=preprocessing.id,
-            context_length=self._context_length,
-            logit_scale=float(self._model.logit_scale.exp()),
+            context_length=self._texts.context_length,
+            logit_scale=float(model.logit_scale.exp()),
             logit_bias=0.0 if bias is None else float(bias),
             weights_sha=weights_sha,
             precision=self._precision,
@@ -106,9 +106,16 @@ class OpenClipModel:
             interpolation=preprocessing.interpolation,
         )
 
-    def _probe_dimension(self, size: int) -> int:
+    def _probe(self, model_id: str, size: int) -> int:
         """The width of the vectors, found by encoding one black image: no two towers name it alike."""
-        return int(self.encode_images(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1])
+        try:
+            return int(self.encode_images(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1])
+        except Exception as error:
+            # Compilers, drivers and devices fail in many ways at the first batch; the operator needs one sentence.
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:_MAX_REASON_LENGTH]
+            raise ModelLoadFailed(
+                f"{model_id} cannot encode an image as {self._precision} on {self._device}: {reason}"
+            ) from error
 
 
 def hash_weights(state_dict: dict[str, torch.Tensor]) -> str:
@@ -124,13 +131,6 @@ def hash_weights(state_dict: dict[str, torch.Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _to_unit_vectors(features: torch.Tensor) -> VectorBatch:
-    """`[N, D]` of any precision to unit-norm float32; normalised after the cast. 0 / 0 is NaN, which is never sold."""
-    features = features.float()
-    unit = features / features.norm(dim=-1, keepdim=True)
-    return cast("VectorBatch", unit.cpu().numpy())
 
 
 def _choose_device(name: str) -> torch.device:
@@ -164,6 +164,7 @@ def _preprocessing_of(model: Any, spec: ModelSpec) -> Preprocessing:
         std=spec.image_std or _triple(config["std"]),
         interpolation=spec.interpolation or ("bilinear" if config.get("interpolation") == "bilinear" else "bicubic"),
         resize_mode=resize_mode,
+        policy=spec.policy,
     )
 
 

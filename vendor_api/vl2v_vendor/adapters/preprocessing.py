@@ -11,13 +11,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from vl2v_vendor.adapters.pixel_policies import SAFE
 from vl2v_vendor.domain.encoder import ModelInfo
 
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["shortest", "squash"]
-
-POLICY = "safe-1"
-"""The pixel policy of `image_decoding`; any change of a treatment changes this name."""
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -33,7 +31,7 @@ class Preprocessing:
         std: divides each channel afterwards.
         interpolation: PIL's antialiased filter.
         resize_mode: `shortest` scales the shorter side to `size` and crops the centre; `squash` scales both sides.
-        policy: the treatment of everything that is not plain RGB.
+        policy: the id of the pixel policy: the treatment of everything that is not plain RGB.
     """
 
     size: int
@@ -41,7 +39,7 @@ class Preprocessing:
     std: tuple[float, float, float] = OPENAI_STD
     interpolation: Interpolation = "bicubic"
     resize_mode: ResizeMode = "shortest"
-    policy: str = POLICY
+    policy: str = SAFE.id
 
     @property
     def id(self) -> str:
@@ -60,4 +58,5 @@ def preprocessing_of(info: ModelInfo) -> Preprocessing:
         std=info.image_std,
         interpolation="bilinear" if info.interpolation == "bilinear" else "bicubic",
         resize_mode="squash" if info.resize_mode == "squash" else "shortest",
+        policy=info.preprocessing_id.partition("/")[0],
     )

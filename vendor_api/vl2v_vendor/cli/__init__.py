@@ -39,12 +39,14 @@ def build_app() -> typer.Typer:
     """The command with all its subcommands."""
     from vl2v_vendor.cli import accounts, keys, ledger, prices, signing_key
     from vl2v_vendor.cli.log import log
+    from vl2v_vendor.cli.parity import parity
     from vl2v_vendor.cli.serve import serve
 
     app = typer.Typer(name="vl2v-vendor", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_root)
     app.command()(serve)
     app.command()(log)
+    app.command()(parity)
     groups = {"keys": keys, "accounts": accounts, "prices": prices, "ledger": ledger, "signing-key": signing_key}
     for name, group in groups.items():
         app.add_typer(group.app, name=name)

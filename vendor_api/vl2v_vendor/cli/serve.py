@@ -19,7 +19,9 @@ def serve(
     model_config: Annotated[Path | None, typer.Option(help="An open_clip model configuration (JSON).")] = None,
     model_id: Annotated[str | None, typer.Option(help="The model's name on the price list.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16. [default: fp32; fp16 on CUDA]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8. [default: fp32; fp16 on CUDA]")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="open_clip, or hash for tests without a model.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
 ) -> None:

@@ -8,21 +8,37 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from vl2v_contract.identity import text_sha
-from vl2v_vendor.domain.encoder import ImageDecoder, Tokenizer
+from vl2v_vendor.domain.encoder import DecodedImage, ImageDecoder, Tokenizer
 from vl2v_vendor.domain.errors import ItemFailure, TooManyItems
 from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.service.lanes import ModelInput
-
-ImageSource: TypeAlias = bytes | str
-"""A file's bytes, or their base64."""
+from vl2v_vendor.service.stage_clock import timed
 
 Source = TypeVar("Source")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RawPixels:
+    """An image that is already the model's input: RGB8, nothing to decode.
+
+    Attributes:
+        data: `S * S * 3` bytes, rows from the top, RGB interleaved; any other length is the item's own failure.
+    """
+
+    data: bytes | memoryview
+
+
+ImageSource: TypeAlias = bytes | str | RawPixels
+"""A file's bytes, their base64, or raw pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +69,21 @@ class Preparation:
         tokenizer: of texts.
         limits: sizes refused before any work.
         executor: where decoding runs.
+        in_flight: items that one request may have in the executor; twice its threads keep it busy.
+
+    Attributes:
+        unfinished_items: of all requests that are being prepared.
     """
 
-    def __init__(self, decoder: ImageDecoder, tokenizer: Tokenizer, limits: Limits, executor: Executor) -> None:
+    def __init__(
+        self, decoder: ImageDecoder, tokenizer: Tokenizer, limits: Limits, executor: Executor, *, in_flight: int = 4
+    ) -> None:
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._limits = limits
         self._executor = executor
+        self._in_flight = in_flight
+        self.unfinished_items = 0
 
     def check_count(self, count: int) -> None:
         """Check how many items a request has.
@@ -76,7 +100,8 @@ class Preparation:
         Raises:
             TooManyItems: more than the limit.
         """
-        return await self._prepare(self._prepare_image, sources)
+        with timed("decode"):
+            return await self._prepare(self._prepare_image, sources)
 
     async def prepare_texts(self, texts: Sequence[str], *, truncate: bool) -> list[Prepared]:
         """Tokenize texts, each to a prepared item or its own failure, in order.
@@ -84,19 +109,44 @@ class Preparation:
         Raises:
             TooManyItems: more than the limit.
         """
-        return await self._prepare(lambda text: self._prepare_text(text, truncate=truncate), texts)
+        with timed("decode"):
+            return await self._prepare(lambda text: self._prepare_text(text, truncate=truncate), texts)
 
     async def _prepare(self, prepare: Callable[[Source], PreparedItem], sources: Sequence[Source]) -> list[Prepared]:
+        """Prepare items in the pool, at most `in_flight` at once, so that requests take turns in it."""
         self.check_count(len(sources))
         loop = asyncio.get_running_loop()
-        outcomes = await asyncio.gather(
-            *(loop.run_in_executor(self._executor, prepare, source) for source in sources), return_exceptions=True
-        )
-        return [_prepared_or_failure(outcome) for outcome in outcomes]
+        outcomes: list[Prepared | None] = [None] * len(sources)
+        waiting = iter(enumerate(sources))
+
+        async def take_turns() -> None:
+            for index, source in waiting:
+                try:
+                    outcomes[index] = await loop.run_in_executor(self._executor, prepare, source)
+                except ItemFailure as failure:
+                    outcomes[index] = failure
+                except Exception:
+                    # A library's fault at one item must not fail its neighbours.
+                    _log.exception("item %d of a request could not be prepared", index)
+                    outcomes[index] = ItemFailure("encoding_failed", "the item could not be read; nothing was billed")
+
+        self.unfinished_items += len(sources)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._in_flight, len(sources))):
+                    group.create_task(take_turns())
+        finally:
+            self.unfinished_items -= len(sources)
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def _prepare_image(self, source: ImageSource) -> PreparedItem:
-        image = self._decoder.decode(source if isinstance(source, bytes) else self._from_base64(source))
+        image = self._decode(source)
         return PreparedItem(image.pixels, image.content_sha)
+
+    def _decode(self, source: ImageSource) -> DecodedImage:
+        if isinstance(source, RawPixels):
+            return self._decoder.from_rgb8(source.data)
+        return self._decoder.decode(source if isinstance(source, bytes) else self._from_base64(source))
 
     def _from_base64(self, text: str) -> bytes:
         if len(text) // 4 * 3 > self._limits.max_item_bytes + 2:
@@ -123,9 +173,3 @@ class Preparation:
             )
         tokenized = self._tokenizer.tokenize(text, truncate=truncate)
         return PreparedItem(tokenized.token_ids, text_sha(text), tokenized.count, tokenized.truncated)
-
-
-def _prepared_or_failure(outcome: PreparedItem | BaseException) -> Prepared:
-    if isinstance(outcome, PreparedItem | ItemFailure):
-        return outcome
-    raise outcome

@@ -1,0 +1,155 @@
+"""What an image file's structure costs to read, bounded before Pillow reads it.
+
+Pillow walks markers, chunks and sub-blocks in Python, and libjpeg decodes each scan of a progressive file over the
+whole image, so a small file with very many of them keeps a thread busy for minutes. This module walks the same
+structure, a bounded number of steps far, and decodes nothing. What is merely broken is left to Pillow to refuse.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from vl2v_vendor.domain.errors import ItemFailure
+
+MAX_FRAMES: Final = 1_000
+MAX_SCANS: Final = 100
+"""Of a JPEG; encoders write about ten."""
+MAX_MARKERS: Final = 2_000
+"""Segments of a JPEG: a profile or depth map of 16 MB has 256."""
+MAX_CHUNKS: Final = 10_000
+"""Of a PNG or WebP; 80 MB in libpng's chunks of 8 kB."""
+MAX_COMPRESSED_TEXTS: Final = 16
+"""Of a PNG; Pillow expands each to up to 1 MiB."""
+MAX_SUB_BLOCKS: Final = 20_000
+"""Of a GIF, 255 bytes each, up to its first frame."""
+
+_MAX_JPEG_JUNK_BYTES: Final = 65_536
+# A marker, whatever fill bytes come before it; not a stuffed zero and not a restart, of which a scan may have many.
+_JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_JPEG_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
+_BMP_RUN_LENGTH_ENCODED: Final = (1, 2)
+_GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
+
+
+def check_structure(data: bytes) -> None:
+    """Walk the file's own table of contents.
+
+    Raises:
+        ItemFailure: image_too_large or unsupported_image_format, naming what there is too much of.
+    """
+    for signature, check in _CHECKS.items():
+        if data.startswith(signature):
+            check(data)
+
+
+def _check_jpeg(data: bytes) -> None:
+    position, markers, junk_bytes, scans, components, is_progressive = 2, 0, 0, 0, 0, False
+    while found := _JPEG_MARKER.search(data, position):
+        marker, markers = found[1][0], markers + 1
+        if scans == 0:
+            junk_bytes += found.start() - position
+        if markers > MAX_MARKERS or junk_bytes > _MAX_JPEG_JUNK_BYTES:
+            raise _too_much(f"more than {MAX_MARKERS:,} segments, or data between them")
+        position = found.end()
+        if marker == _JPEG_EOI and scans > 0:
+            return
+        if marker in _JPEG_WITHOUT_LENGTH:
+            continue
+        segment = data[position : position + 8]
+        if marker in _JPEG_FRAMES:
+            components, is_progressive = segment[7] if len(segment) == 8 else 0, marker in _JPEG_PROGRESSIVE
+        if marker == _JPEG_SOS:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise _too_much(f"more than {MAX_SCANS} scans")
+            if not is_progressive and segment[2:3] == bytes([components]):
+                return  # the whole image in one scan: the decoder reads no further
+        position += max(2, int.from_bytes(segment[:2], "big"))
+
+
+def _check_png(data: bytes) -> None:
+    position, texts = 8, 0
+    for _ in range(MAX_CHUNKS):
+        if position + 12 > len(data):
+            return
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"IEND":
+            return
+        if kind == b"acTL" and int.from_bytes(data[position + 8 : position + 12], "big") > MAX_FRAMES:
+            raise _too_many_frames()
+        texts += kind in (b"zTXt", b"iTXt")
+        if texts > MAX_COMPRESSED_TEXTS:
+            raise _too_much(f"more than {MAX_COMPRESSED_TEXTS} compressed texts")
+        position += length + 12
+    raise _too_much(f"more than {MAX_CHUNKS:,} chunks")
+
+
+def _check_webp(data: bytes) -> None:
+    position, frames = 12, 0
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > len(data):
+            return
+        kind, length = struct.unpack_from("<4sI", data, position)
+        frames += kind == b"ANMF"
+        if frames > MAX_FRAMES:
+            raise _too_many_frames()
+        position += 8 + length + length % 2
+    raise _too_much(f"more than {MAX_CHUNKS:,} chunks")
+
+
+def _check_gif(data: bytes) -> None:
+    position, frames, steps = 13 + _gif_palette_bytes(data[10:11]), 0, 0
+    while position < len(data) and steps <= MAX_SUB_BLOCKS:
+        block = data[position]
+        if block == _GIF_EXTENSION:
+            position += 2
+        elif block == _GIF_FRAME:
+            frames += 1
+            position += 11 + _gif_palette_bytes(data[position + 9 : position + 10])
+        else:
+            if frames:
+                return  # the trailer, or nothing that would be read
+            position, steps = position + 1, steps + 1
+            continue
+        if frames > MAX_FRAMES:
+            raise _too_many_frames()
+        while position < len(data) and data[position] and steps <= MAX_SUB_BLOCKS:
+            position, steps = position + 1 + data[position], steps + 1
+        position, steps = position + 1, steps + 1
+    if steps > MAX_SUB_BLOCKS and frames == 0:
+        raise _too_much(f"more than {MAX_SUB_BLOCKS:,} blocks before its first frame")
+
+
+def _gif_palette_bytes(flags: bytes) -> int:
+    """Bytes of the palette that the flags byte announces."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+
+
+def _check_bmp(data: bytes) -> None:
+    has_compression_field = int.from_bytes(data[14:18], "little") >= 40
+    if has_compression_field and int.from_bytes(data[30:34], "little") in _BMP_RUN_LENGTH_ENCODED:
+        # Pillow's decoder for these is written in Python: 20 MB would take ten seconds.
+        raise ItemFailure("unsupported_image_format", "run-length encoded BMP is not read; convert it to PNG")
+
+
+def _too_much(what: str) -> ItemFailure:
+    return ItemFailure("image_too_large", f"the file has {what}; save the image anew with a common program")
+
+
+def _too_many_frames() -> ItemFailure:
+    return _too_much(f"more than {MAX_FRAMES:,} frames, of which only the first counts")
+
+
+_CHECKS: Final[dict[bytes, Callable[[bytes], None]]] = {
+    b"\xff\xd8\xff": _check_jpeg,
+    b"\x89PNG\r\n\x1a\n": _check_png,
+    b"RIFF": _check_webp,
+    b"GIF8": _check_gif,
+    b"BM": _check_bmp,
+}
