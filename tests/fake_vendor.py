@@ -6,8 +6,6 @@ needs neither the vendor's packages nor a model, answers in process (`transport`
 
 from __future__ import annotations
 
-import email
-import email.policy
 import hashlib
 import io
 import json
@@ -23,11 +21,13 @@ import numpy as np
 from PIL import Image
 
 from fake_ledger import ACCOUNT_ID, LEDGER_ID, Body, FakeLedger, Posted
+from fake_wire import FRAMED_CARD, frame_answer, read_images
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import bytes_sha, rgb8_sha, text_sha
 from vl2v_contract.signatures import recompute_message
 from vl2v_contract.vectors import result_sha, to_base64
 from vl2v_contract.wire import errors as wire_errors
+from vl2v_contract.wire.headers import OCTET_STREAM
 
 API_KEY = "vl2v_fake-key"
 
@@ -40,7 +40,10 @@ class Paid:
 
 
 class FakeVendor(FakeLedger):
-    """Attributes that tests set: `before` and `after` see every request and may raise or answer; `lie` edits bodies."""
+    """Attributes that tests set: `before` and `after` see every request and may raise or answer; `lie` edits bodies.
+
+    It is of the version that reads and writes no frames, unless `speaks_frames`.
+    """
 
     def __init__(self, *, budget: int = 10_000, dimension: int = 16, image_size: int = 8, max_items: int = 64) -> None:
         super().__init__(budget=budget)
@@ -48,6 +51,7 @@ class FakeVendor(FakeLedger):
         self.paid: dict[str, Paid] = {}
         self.expired: set[str] = set()
         self.seen: list[str] = []
+        self.speaks_frames = False
         self.bad_contents: set[str] = set()
         self.before: Callable[[httpx.Request], httpx.Response | None] = lambda _request: None
         self.after: Callable[[httpx.Request, httpx.Response], httpx.Response] = lambda _request, response: response
@@ -95,11 +99,17 @@ class FakeVendor(FakeLedger):
         if path == "/v1/billing/statement":
             return self._json(path, self.statement(**{k: int(v) for k, v in request.url.params.items()}))
         if path == "/v1/embeddings/replay":
-            return self._replay(json.loads(request.content))
+            return self._replay(request)
         return self._embed(path, request)
 
     def _json(self, path: str, body: Body) -> httpx.Response:
         return httpx.Response(200, json=self.lie(path, body))
+
+    def _deliver(self, request: httpx.Request, body: Body) -> httpx.Response:
+        if not (self.speaks_frames and OCTET_STREAM in request.headers["accept"]):
+            return self._json(request.url.path, body)
+        framed = frame_answer(self.lie(request.url.path, body))
+        return httpx.Response(200, content=framed, headers={"Content-Type": OCTET_STREAM})
 
     def _card(self) -> Body:
         prices = [
@@ -115,6 +125,7 @@ class FakeVendor(FakeLedger):
             "image_size": self.image_size, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
             "preprocessing_id": "fake-v1", "context_length": 77, "logit_scale": 100.0,
             "weights_sha": self.weights_sha, "precision": "fp32", "prices": prices, "limits": limits,
+            **(FRAMED_CARD if self.speaks_frames else {}),
         }  # fmt: skip
 
     # Selling
@@ -149,7 +160,7 @@ class FakeVendor(FakeLedger):
             items = [{"index": i, "code": code, "detail": detail} for i, (code, detail) in failed.items()]
             return self.problem(422, "all_items_failed", items=items)
         posted = self._charge(modality, [(keys[i], contents[i]) for i in new[:left]])
-        return self._json(path, self._delivery(keys, failed, posted, contents))
+        return self._deliver(request, self._delivery(keys, failed, posted, contents))
 
     def _charge(self, modality: str, bought: list[tuple[str, str]]) -> Posted | None:
         if not bought:
@@ -161,13 +172,13 @@ class FakeVendor(FakeLedger):
             self.paid[key] = Paid(vector, posted.entry.seq, content)
         return posted
 
-    def _replay(self, body: Body) -> httpx.Response:
-        keys = body["item_keys"]
+    def _replay(self, request: httpx.Request) -> httpx.Response:
+        keys = json.loads(request.content)["item_keys"]
         failed = {i: ("unknown_item", "never paid") for i, key in enumerate(keys) if key not in self.paid}
         if len(failed) == len(keys):
             items = [{"index": i, "code": code, "detail": detail} for i, (code, detail) in failed.items()]
             return self.problem(422, "all_items_failed", items=items)
-        return self._json("/v1/embeddings/replay", self._delivery(keys, failed, None, [None] * len(keys)))
+        return self._deliver(request, self._delivery(keys, failed, None, [None] * len(keys)))
 
     def _delivery(
         self, keys: list[str], failed: dict[int, tuple[str, str]], posted: Posted | None, contents: list[Any]
@@ -220,17 +231,7 @@ class FakeVendor(FakeLedger):
             body = json.loads(request.content)
             body["item_keys"] = [item["item_key"] for item in body["items"]]
             return body, [text_sha(item["text"]) for item in body["items"]]
-        head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
-        message = email.message_from_bytes(head + request.content, policy=email.policy.HTTP)
-        options: Body = {}
-        contents = []
-        for part in message.iter_parts():  # type: ignore[attr-defined]
-            payload = part.get_payload(decode=True)
-            if part.get_param("name", header="content-disposition") == "options":
-                options = json.loads(payload)
-            else:
-                contents.append(self._image_sha(payload))
-        return options, contents
+        return read_images(request, self.image_size, self._image_sha)
 
     def _image_sha(self, data: bytes) -> str:
         with Image.open(io.BytesIO(data)) as image:

@@ -31,6 +31,7 @@ class LyingAnswers(httpx.BaseTransport):
         self._change = change
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers["Accept"] = "application/json"  # what a lie can be told in
         response = self._honest.handle_request(request)
         if request.url.path != self._path or not response.is_success:
             return response

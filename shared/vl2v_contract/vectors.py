@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +14,8 @@ from vl2v_contract.canonical import sha256_hex
 
 Dtype = Literal["float32", "float16"]
 FloatVector: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
+FloatMatrix: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
+"""`[N, D]`, one vector a row."""
 
 _WIRE_DTYPE: dict[Dtype, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
@@ -32,6 +35,24 @@ def decode_vector(data: bytes, dtype: Dtype, dimension: int) -> FloatVector:
     if len(data) != dimension * wire.itemsize:
         raise ValueError(f"{dimension} {dtype} numbers need {dimension * wire.itemsize} bytes, got {len(data)}")
     return np.frombuffer(data, dtype=wire)
+
+
+def encode_vectors(vectors: Sequence[FloatVector], dtype: Dtype) -> bytes:
+    """N `[D]` vectors to `N * D * itemsize` bytes: `encode_vector` of each, in order."""
+    return np.asarray(vectors, dtype=_WIRE_DTYPE[dtype]).tobytes()
+
+
+def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension: int) -> FloatMatrix:
+    """Little-endian bytes to `[count, dimension]` of `dtype`, read-only and not copied.
+
+    Raises:
+        ValueError: the bytes do not hold exactly so many numbers.
+    """
+    wire = _WIRE_DTYPE[dtype]
+    if len(data) != count * dimension * wire.itemsize:
+        needed = count * dimension * wire.itemsize
+        raise ValueError(f"{count} vectors of {dimension} {dtype} numbers need {needed} bytes, got {len(data)}")
+    return np.frombuffer(data, dtype=wire).reshape(count, dimension)
 
 
 def to_base64(vector: FloatVector, dtype: Dtype) -> str:

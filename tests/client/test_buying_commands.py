@@ -21,6 +21,7 @@ from vl2v_client.cli.cache import cache_app
 from vl2v_client.cli.plan import plan
 from vl2v_client.cli.vendor_options import open_vendor, to_micro
 from vl2v_client.core.errors import BudgetExhausted, CacheError, UsageError, VendorUnavailable
+from vl2v_contract.wire.headers import OCTET_STREAM, RGB8_TENSOR
 
 
 class Shell:
@@ -63,6 +64,24 @@ def test_plan_then_buy_then_nothing_to_buy(vendor: FakeVendor, shell: Shell) -> 
     assert bought["amount_micro"] == planned["amount_micro"]
     assert "nothing to buy" in shell.run("buy").stdout
     assert shell.json("plan")["new_queries"] == 0
+
+
+@pytest.mark.parametrize(("wanted", "sent"), [("raw", RGB8_TENSOR), ("png", OCTET_STREAM), ("auto", RGB8_TENSOR)])
+def test_a_variable_says_how_images_are_sent(vendor: FakeVendor, shell: Shell, wanted: str, sent: str) -> None:
+    vendor.speaks_frames = True
+    seen: set[str] = set()
+
+    def note(request: httpx.Request) -> None:
+        if request.url.path.endswith("images"):
+            seen.add(request.headers["content-type"])
+
+    vendor.before = note
+    assert shell.run("buy", "--yes", VL2V_UPLOAD=wanted).exit_code == 0
+    assert seen == {sent}
+    assert "nothing to buy" in shell.run("buy", VL2V_UPLOAD="png").stdout
+    wrong = shell.run("buy", "--yes", VL2V_UPLOAD="zip").exception
+    assert isinstance(wrong, UsageError)
+    assert "auto, raw, png" in str(wrong)
 
 
 def test_plan_shows_price_and_what_is_left(shell: Shell) -> None:

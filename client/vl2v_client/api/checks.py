@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from vl2v_client.core.values import PriceTag, TeacherModel
 from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, items_hash
 from vl2v_contract.identity import Modality
-from vl2v_contract.vectors import from_base64, result_sha
+from vl2v_contract.vectors import FloatVector, from_base64, result_sha
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, ItemResult
 
 NORM_TOLERANCE = 2e-3
@@ -43,13 +43,16 @@ class Order:
         return self.teacher.image_price if self.modality == "image" else self.teacher.text_price
 
 
-def check_answer(order: Order, answer: EmbeddingsResponse, keyring: Keyring) -> Delivery:
+def check_answer(
+    order: Order, answer: EmbeddingsResponse, keyring: Keyring, raw: Mapping[int, FloatVector] | None = None
+) -> Delivery:
     """Check an answer item by item and as a purchase.
 
     Args:
         order: what was asked.
         answer: as received.
         keyring: the vendor's trusted keys.
+        raw: the vectors `[D]` by position, if they came beside the answer and not within its items.
 
     Raises:
         VendorChanged: a receipt is not signed by a trusted key, or the request's own names another model or price than
@@ -66,7 +69,8 @@ def check_answer(order: Order, answer: EmbeddingsResponse, keyring: Keyring) -> 
         if item.status == "failed":
             failed.append(_failed(key, item, request_id))
         else:
-            delivered.append(_delivered(key, item, answer, order, keyring))
+            vector = _vector(item, answer, order, raw)
+            delivered.append(_delivered(key, item, vector, answer.request_id, keyring))
     receipt = None if answer.receipt is None else receipt_of(answer.receipt)
     _check_purchase(order, answer, receipt, delivered, keyring)
     records = [_checked_record(record_of(paid), keyring) for paid in answer.paid_by]
@@ -91,14 +95,13 @@ def _failed(key: str, item: ItemResult, request_id: str) -> FailedItem:
     return FailedItem(key, str(item.error.code), item.error.detail)
 
 
-def _delivered(key: str, item: ItemResult, answer: EmbeddingsResponse, order: Order, keyring: Keyring) -> DeliveredItem:
+def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, keyring: Keyring) -> DeliveredItem:
     if item.seq is None or not 1 <= item.seq <= MAX_INTEGER or item.result_sha is None or item.status == "failed":
-        raise failed_check(f"item {item.index} names no ledger entry or no result hash", answer.request_id)
-    vector = _vector(item, answer, order)
+        raise failed_check(f"item {item.index} names no ledger entry or no result hash", request_id)
     if item.status == "recomputed":
-        return _recomputed(key, item, vector, answer.request_id, keyring)
+        return _recomputed(key, item, vector, request_id, keyring)
     if result_sha(vector) != item.result_sha:
-        raise failed_check(f"the vector of item {item.index} is not the one that was billed", answer.request_id)
+        raise failed_check(f"the vector of item {item.index} is not the one that was billed", request_id)
     return DeliveredItem(key, item.status, vector, item.result_sha, item.seq)
 
 
@@ -112,14 +115,18 @@ def _recomputed(key: str, item: ItemResult, vector: HalfVector, request_id: str,
     return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.model_dump_json())
 
 
-def _vector(item: ItemResult, answer: EmbeddingsResponse, order: Order) -> HalfVector:
+def _vector(
+    item: ItemResult, answer: EmbeddingsResponse, order: Order, raw: Mapping[int, FloatVector] | None
+) -> HalfVector:
     wanted = order.embedding_dim or answer.embedding_dim
-    if answer.embedding_dim != wanted or answer.dtype != "float16" or not isinstance(item.embedding, str):
-        raise failed_check(f"vectors are not {wanted} float16 numbers in base64", answer.request_id)
+    has_form = raw is not None or isinstance(item.embedding, str)
+    if answer.embedding_dim != wanted or answer.dtype != "float16" or not has_form:
+        raise failed_check(f"vectors are not {wanted} float16 numbers, raw or in base64", answer.request_id)
     try:
-        vector: HalfVector = from_base64(item.embedding, "float16", wanted).astype(np.float16, copy=False)
+        sent = raw[item.index] if raw is not None else from_base64(str(item.embedding), "float16", wanted)
     except ValueError as error:
         raise failed_check(f"the vector of item {item.index} is damaged: {error}", answer.request_id) from error
+    vector: HalfVector = sent.astype(np.float16, copy=False)
     if not is_unit(vector):
         raise failed_check(f"the vector of item {item.index} is not finite and of unit length", answer.request_id)
     return vector

@@ -24,9 +24,11 @@ from vl2v_client.api.responses import (
     keys_of,
     page_of,
     parse,
+    read_answer,
     teacher_of,
 )
 from vl2v_client.api.retries import RetryPolicy
+from vl2v_client.api.uploads import ACCEPT_VECTORS, ImageForm, Upload, choose_form, image_content
 from vl2v_client.core.deliveries import Delivery, FailedItem
 from vl2v_client.core.errors import VendorError
 from vl2v_client.core.values import TeacherModel
@@ -57,6 +59,7 @@ class VendorClient:
         policy: when to send again.
         sleep: how to wait between attempts.
         rng: for the jitter.
+        upload: in which form to send images.
 
     Raises:
         UsageError: the URL is not one.
@@ -73,7 +76,10 @@ class VendorClient:
         policy: RetryPolicy | None = None,
         sleep: Callable[[float], object] | None = None,
         rng: random.Random | None = None,
+        upload: Upload = "auto",
     ) -> None:
+        self._upload = upload
+        self._image_uploads: dict[str, tuple[str, ...]] = {}
         self._connection = Connection(
             url, api_key, transport=transport, timeout=timeout, policy=policy, sleep=sleep, rng=rng
         )
@@ -131,24 +137,33 @@ class VendorClient:
 
     def model(self, model_id: str | None = None) -> TeacherModel:
         """The model of that id, or the vendor's default."""
-        if model_id is not None:
-            return teacher_of(self._get(f"/v1/models/{quote(model_id)}", ModelCard))
-        cards = self._get("/v1/models", ModelList).data
-        if not cards:
-            raise VendorError(f"the vendor at {self.url} has no model on sale; ask the vendor")
-        return teacher_of(cards[0])
+        card = self._card(model_id)
+        with self._lock:
+            self._image_uploads[card.id] = card.image_uploads
+        return teacher_of(card)
+
+    def image_form(self, teacher: TeacherModel) -> ImageForm:
+        """The form in which this model's images are best sent: RGB8 pixels at its input size, or PNG files."""
+        return choose_form(self._upload, self._offered_uploads(teacher), self.url)
 
     # Buying
 
     def embed_images(
-        self, images: Sequence[bytes], item_keys: Sequence[str], teacher: TeacherModel, *, allow_partial: bool = True
+        self,
+        images: Sequence[bytes],
+        item_keys: Sequence[str],
+        teacher: TeacherModel,
+        *,
+        form: ImageForm = "png",
+        allow_partial: bool = True,
     ) -> Delivery:
-        """Buy the embeddings of encoded images (PNG); those paid before come free.
+        """Buy the embeddings of images; those paid before come free.
 
         Args:
-            images: file bytes.
+            images: the bytes of PNG files, or of RGB8 pixels `[S, S, 3]`.
             item_keys: one per image; the same on every attempt, now and after a crash.
             teacher: the model and price agreed to; the vendor is held to both.
+            form: which of the two; pixels only if `image_form` says so.
             allow_partial: take as many as the budget admits instead of none.
 
         Raises:
@@ -160,10 +175,9 @@ class VendorClient:
         options = RequestOptions(
             **self._terms(teacher, "image", len(images), allow_partial=allow_partial), item_keys=list(item_keys)
         )
-        files = [("images", (f"{index}.png", data, "image/png")) for index, data in enumerate(images)]
-        form = {"options": options.model_dump_json(exclude_none=True)}
         order = Order(tuple(item_keys), "image", teacher, teacher.embedding_dim)
-        return self._embed("/v1/embeddings/images", order, files=files, data=form)
+        content = image_content(options, images, form, self._offered_uploads(teacher))
+        return self._embed("/v1/embeddings/images", order, **content)
 
     def embed_texts(
         self, texts: Sequence[str], item_keys: Sequence[str], teacher: TeacherModel, *, allow_partial: bool = True
@@ -173,12 +187,14 @@ class VendorClient:
         terms = self._terms(teacher, "text", len(texts), allow_partial=allow_partial)
         body = TextsRequest(**terms, items=items, truncate=False)
         order = Order(tuple(item_keys), "text", teacher, teacher.embedding_dim)
-        return self._embed("/v1/embeddings/texts", order, json=body.model_dump(exclude_none=True))
+        content = {"json": body.model_dump(exclude_none=True), "headers": ACCEPT_VECTORS}
+        return self._embed("/v1/embeddings/texts", order, **content)
 
     def replay(self, item_keys: Sequence[str]) -> Delivery:
         """Fetch paid vectors again, free, while the vendor keeps them; others come back as failed items."""
         body = ReplayRequest(item_keys=list(item_keys), dtype="float16")
-        return self._embed("/v1/embeddings/replay", Order(tuple(item_keys)), json=body.model_dump())
+        content = {"json": body.model_dump(exclude_none=True), "headers": ACCEPT_VECTORS}
+        return self._embed("/v1/embeddings/replay", Order(tuple(item_keys)), **content)
 
     # The bill
 
@@ -221,13 +237,31 @@ class VendorClient:
         except AllItemsFailed as refusal:
             return _all_failed(order, refusal)
         try:
-            answer = parse(response, EmbeddingsResponse, self.url)
+            answer, vectors = read_answer(response, self.url)
             if any(key_id not in keyring for key_id in _signing_keys(answer)):
                 keyring = self.trusted_keys(_pinned_by(keyring))
-            return check_answer(order, answer, keyring)
+            return check_answer(order, answer, keyring, vectors)
         except VendorError as error:
             error.was_refused = False  # the request was answered: what it charged stays charged
             raise
+
+    def _card(self, model_id: str | None) -> ModelCard:
+        if model_id is not None:
+            return self._get(f"/v1/models/{quote(model_id)}", ModelCard)
+        cards = self._get("/v1/models", ModelList).data
+        if not cards:
+            raise VendorError(f"the vendor at {self.url} has no model on sale; ask the vendor")
+        return cards[0]
+
+    def _offered_uploads(self, teacher: TeacherModel) -> tuple[str, ...]:
+        """Media types in which the vendor reads images, asked once."""
+        with self._lock:
+            known = self._image_uploads.get(teacher.id)
+        if known is None:
+            known = self._card(teacher.id).image_uploads
+            with self._lock:
+                self._image_uploads[teacher.id] = known
+        return known
 
     def _statement_page(self, after_seq: int, limit: int) -> StatementPage:
         query = {"after_seq": after_seq, "limit": limit}

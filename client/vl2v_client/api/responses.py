@@ -17,8 +17,13 @@ from vl2v_client.core.values import PriceTag, TeacherModel
 from vl2v_contract.canonical import MAX_INTEGER, JSONValue
 from vl2v_contract.chain import ChargedItem, LedgerEntry
 from vl2v_contract.identity import Modality
+from vl2v_contract.vectors import FloatVector
 from vl2v_contract.wire.billing import PublicKeys, Receipt, RequestRecord, Statement, Summary
 from vl2v_contract.wire.catalogue import ModelCard
+from vl2v_contract.wire.embeddings import EmbeddingsResponse
+from vl2v_contract.wire.framed import unpack_answer
+from vl2v_contract.wire.frames import ContractError
+from vl2v_contract.wire.headers import OCTET_STREAM
 
 Message = TypeVar("Message", bound=BaseModel)
 
@@ -102,6 +107,20 @@ def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the body"
         raise not_a_vendor(url, f"{response.request.url.path}: {place}: {first['msg']}") from error
+
+
+def read_answer(response: httpx.Response, url: str) -> tuple[EmbeddingsResponse, Mapping[int, FloatVector] | None]:
+    """Read a 2xx answer to a request for embeddings: the message, and raw vectors `[D]` by position if it is framed.
+
+    Raises:
+        VendorError: the body is neither the message nor a frame of it.
+    """
+    if response.headers.get("content-type") != OCTET_STREAM:
+        return parse(response, EmbeddingsResponse, url), None
+    try:
+        return unpack_answer(response.content)
+    except ContractError as error:
+        raise not_a_vendor(url, f"{response.request.url.path}: {error}") from error
 
 
 def teacher_of(card: ModelCard) -> TeacherModel:

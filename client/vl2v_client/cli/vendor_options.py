@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from vl2v_client.api.client import VendorClient
+from vl2v_client.api.uploads import UPLOADS, Upload
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 from vl2v_client.cli.bars import STDERR
 from vl2v_client.core.errors import UsageError
 
 DEFAULT_VENDOR_URL = "http://127.0.0.1:8000"
+UPLOAD_VARIABLE = "VL2V_UPLOAD"
 
 VendorUrl = Annotated[str, typer.Option("--vendor-url", envvar="VL2V_VENDOR_URL", help="The vendor's address.")]
 ApiKey = Annotated[
@@ -42,7 +44,7 @@ def open_cache(path: Path | None) -> EmbeddingCache:
 
 def open_vendor(url: str, api_key: str | None) -> VendorClient:
     """The vendor at `url`; the user is told if the API key could be read on the way there."""
-    vendor = VendorClient(url, api_key)
+    vendor = VendorClient(url, api_key, upload=_upload())
     if vendor.exposes_key:
         STDERR.print(
             f"warning: the API key travels unencrypted to {vendor.url}, where anybody on the way can read it and spend "
@@ -51,6 +53,15 @@ def open_vendor(url: str, api_key: str | None) -> VendorClient:
             soft_wrap=True,
         )
     return vendor
+
+
+def _upload() -> Upload:
+    """How to send images, by `VL2V_UPLOAD`: it changes the bytes on the way and nothing else, so no command asks."""
+    wanted = os.environ.get(UPLOAD_VARIABLE, "auto")
+    for upload in UPLOADS:
+        if upload == wanted:
+            return upload
+    raise UsageError(f"{UPLOAD_VARIABLE} is {wanted!r}; set it to one of {', '.join(UPLOADS)}, or not at all")
 
 
 def to_micro(amount: str | None) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from vl2v_client.api.uploads import ImageForm
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import TeacherModel
@@ -53,14 +54,14 @@ def intents_of(batch: Batch, teacher: TeacherModel) -> list[Intent]:
     ]
 
 
-def render_pngs(batch: Batch, size: int) -> list[bytes]:
-    """The images of a batch as lossless PNG at `size`, from the files as they are now.
+def render_images(batch: Batch, size: int, form: ImageForm) -> list[bytes]:
+    """The images of a batch at `size`, from the files as they are now: RGB8 pixels `[S, S, 3]`, or lossless PNG.
 
     Raises:
         DataError: a file cannot be read, or no longer shows what was planned.
     """
     loaded: dict[Path, Image.Image] = {}
-    pngs = []
+    images = []
     for item in batch:
         if not isinstance(item.query, ImageQuery):
             raise TypeError("a batch of images holds image queries only")
@@ -70,8 +71,8 @@ def render_pngs(batch: Batch, size: int) -> list[bytes]:
         pixels = render_view(loaded[path], item.query.view, size)
         if pixels_sha(pixels) != item.content_sha:
             raise DataError(f"{path} has changed since it was planned; nothing of it was sent: run the command again")
-        pngs.append(encode_png(pixels))
-    return pngs
+        images.append(pixels.tobytes() if form == "rgb8" else encode_png(pixels))
+    return images
 
 
 def texts_of(batch: Batch) -> list[str]:

@@ -13,7 +13,7 @@ from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import format_micro
-from vl2v_client.planning.batches import Batch, cut_batches, intents_of, render_pngs, texts_of
+from vl2v_client.planning.batches import Batch, cut_batches, intents_of, render_images, texts_of
 from vl2v_client.planning.plan import QueryPlan
 
 _BUDGET_CODE = "budget_exhausted"
@@ -123,7 +123,8 @@ class Buyer:
 
     def _deliver(self, batch: Batch) -> Delivery:
         """Render, reserve, send, store; in a worker thread."""
-        images = render_pngs(batch, self._teacher.image_size) if batch[0].modality == "image" else None
+        form = self._client.image_form(self._teacher) if batch[0].modality == "image" else None
+        images = render_images(batch, self._teacher.image_size, form) if form is not None else None
         reserved = self._cache.purchases.reserve(self._purchase_id, intents_of(batch, self._teacher))
         fresh = {intent.item_key for intent in reserved}
         sending = [item for item in batch if item.item_key in fresh]
@@ -131,11 +132,11 @@ class Buyer:
             return Delivery((), (), (), None, None)
         keys = [item.item_key for item in sending]
         try:
-            if images is None:
+            if form is None or images is None:
                 delivery = self._client.embed_texts(texts_of(tuple(sending)), keys, self._teacher)
             else:
-                pngs = [png for item, png in zip(batch, images, strict=True) if item.item_key in fresh]
-                delivery = self._client.embed_images(pngs, keys, self._teacher)
+                chosen = [image for item, image in zip(batch, images, strict=True) if item.item_key in fresh]
+                delivery = self._client.embed_images(chosen, keys, self._teacher, form=form)
         except VendorError as error:
             if error.was_refused:
                 self._cache.purchases.release(keys)

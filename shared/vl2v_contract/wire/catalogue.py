@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from vl2v_contract.identity import Modality
+from vl2v_contract.wire.headers import JSON, MULTIPART
 
 
 class _Frozen(BaseModel):
@@ -48,6 +49,10 @@ class ModelCard(_Frozen):
     precision: str
     prices: list[Price]
     limits: Limits
+    image_uploads: tuple[str, ...] = Field(
+        default=(JSON, MULTIPART), description="Media types in which images are taken; the cheapest to read last."
+    )
+    answers: tuple[str, ...] = Field(default=(JSON,), description="Media types in which vectors are delivered.")
 
 
 class ModelList(_Frozen):

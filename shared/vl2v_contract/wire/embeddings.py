@@ -1,8 +1,8 @@
 """Embedding requests and answers.
 
-An image request is JSON (`ImagesRequest`) or multipart: file fields named `images`, in order, and one optional form
-field `options` that holds `RequestOptions` as JSON. A text request is JSON. The answer has one element per item, in
-order: a vector, or an error of its own.
+An image request is JSON (`ImagesRequest`); multipart: file fields named `images`, in order, and one optional form
+field `options` that holds `RequestOptions` as JSON; or a frame (`framed.UploadHead`). A text request is JSON. The
+answer has one element per item, in order: a vector, or an error of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from vl2v_contract.vectors import Dtype
 from vl2v_contract.wire.billing import Receipt, RequestRecord
 from vl2v_contract.wire.errors import ItemError
 
-Encoding = Literal["base64", "float"]
+Encoding = Literal["base64", "float", "raw"]
+"""Vectors as base64 or as numbers in JSON, or raw in a frame (`framed`)."""
 ItemStatus = Literal["billed", "replayed", "recomputed", "failed"]
 ItemKey = Annotated[str, Field(description="64 lower-case hex digits; one key is charged once, for ever.")]
+_ENCODING = "When absent, by the `Accept` header: `raw` if it prefers application/octet-stream, else `base64`."
 
 
 class _Request(BaseModel):
@@ -26,7 +28,7 @@ class _Request(BaseModel):
 
 class _Options(_Request):
     model: str | None = Field(default=None, description="A model id; the vendor's default when absent.")
-    encoding: Encoding = "base64"
+    encoding: Encoding | None = Field(default=None, description=_ENCODING)
     dtype: Dtype = "float32"
     price_id: int | None = Field(default=None, description="Refuse with 409 if this price is no longer in force.")
     max_charge_micro: int | None = Field(default=None, ge=0, description="Refuse with 409 if it would cost more.")
@@ -73,7 +75,7 @@ class ReplayRequest(_Request):
     """`POST /v1/embeddings/replay`: paid vectors again, free, while they are kept."""
 
     item_keys: list[ItemKey] = Field(min_length=1)
-    encoding: Encoding = "base64"
+    encoding: Encoding | None = Field(default=None, description=_ENCODING)
     dtype: Dtype = "float32"
 
 
@@ -104,7 +106,8 @@ class ItemResult(BaseModel):
     item_key: str | None = Field(description="As sent; made by the vendor when the client named none.")
     status: ItemStatus
     embedding: str | list[float] | None = Field(
-        default=None, description="Unit-norm vector [D]: base64 little-endian bytes of `dtype`, or numbers."
+        default=None,
+        description="Unit-norm vector [D]: base64 little-endian bytes of `dtype`, numbers, or null if raw.",
     )
     result_sha: str | None = Field(default=None, description="SHA-256 of the vector's float16 bytes, as billed.")
     seq: int | None = Field(default=None, description="The ledger entry that paid for it.")

@@ -14,12 +14,15 @@
           OutcomeUnknown        503, but not to be sent again blindly
       EncodingFailed            the model refused a batch; smaller batches may pass
       ItemFailure               one item's own error; its neighbours go on
+      ItemsFailed               items of a request that is sold whole or not at all
       ModelLoadFailed           the configured model cannot be loaded; the server does not start
 
 Messages name the item and the remedy, and hold no secret and no input.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class VendorError(Exception):
@@ -157,3 +160,24 @@ class ItemFailure(VendorError):
         super().__init__(detail)
         self.code = code
         self.detail = detail
+
+
+class ItemsFailed(VendorError):
+    """Items failed of a request that is sold whole or not at all.
+
+    Args:
+        failures: by position in the request.
+        charged_seq: the ledger entry that nevertheless charged the others, because what failed showed itself only when
+            another request under the same name was charged at the same moment.
+    """
+
+    def __init__(self, failures: Mapping[int, ItemFailure], charged_seq: int | None = None) -> None:
+        position, first = next(iter(failures.items()))
+        others = f", and {len(failures) - 1} more failed" if len(failures) > 1 else ""
+        billed = (
+            "nothing was billed"
+            if charged_seq is None
+            else f"ledger entry {charged_seq} charged the others, which /v1/embeddings/replay delivers free"
+        )
+        super().__init__(f"item {position}: {first.detail}{others}; {billed}")
+        self.failures = failures

@@ -13,7 +13,7 @@ from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.admission import exhaustion
 from vl2v_vendor.domain.encoder import ModelInfo
-from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure
+from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, ItemsFailed
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector
 from vl2v_vendor.service.admission import admit, check_price
 from vl2v_vendor.service.audit import SignedReceipt
@@ -34,6 +34,7 @@ class EmbedRequest:
         price_id: refuse if this price is no longer in force.
         max_charge_micro: refuse if it would cost more.
         allow_partial: bill the longest prefix that the budgets admit, rather than all or nothing.
+        all_or_nothing: refuse the request, and bill nothing, if any item fails.
     """
 
     request_id: str
@@ -47,6 +48,7 @@ class EmbedRequest:
     price_id: int | None = None
     max_charge_micro: int | None = None
     allow_partial: bool = False
+    all_or_nothing: bool = False
 
     @property
     def is_named(self) -> bool:
@@ -114,6 +116,19 @@ class Sale:
         check_price(self.price, units, price_id=request.price_id, max_charge_micro=request.max_charge_micro)
         self.admitted = wanted[:units]
         self.refuse([line.item_key for line in wanted[units:]])
+
+    def check_whole(self) -> None:
+        """Refuse a request that is sold whole or not at all, if an item has failed so far.
+
+        Raises:
+            ItemsFailed: names them.
+        """
+        if not self.request.all_or_nothing:
+            return
+        verdicts = ((position, self._verdict(line)) for position, line in enumerate(self._lines))
+        failures = {position: verdict for position, verdict in verdicts if isinstance(verdict, ItemFailure)}
+        if failures:
+            raise ItemsFailed(failures, None if self._receipt is None else self._receipt.entry.seq)
 
     def fail(self, item_key: str, failure: ItemFailure) -> None:
         """Give a purchase its own error; it is not charged."""
@@ -185,15 +200,21 @@ class Sale:
         )
 
     def _settle(self, line: Line) -> ItemOutcome:
-        verdict: Verdict
-        if line.fingerprint != self._contents[line.item_key]:
-            verdict = ItemFailure("item_key_mismatch", "this item key was used for another content; use a new key")
-        else:
-            verdict = self._verdicts[line.item_key]
-            is_repeated = line is not self._by_key[line.item_key][0]
-            if is_repeated and isinstance(verdict, Delivered) and verdict.status == "billed":
-                verdict = replace(verdict, status="replayed")
+        verdict = self._verdict(line)
+        if verdict is None:
+            raise RuntimeError("a sale has no outcome before every item has its verdict")
+        is_repeated = line is not self._by_key[line.item_key][0]
+        if is_repeated and isinstance(verdict, Delivered) and verdict.status == "billed":
+            verdict = replace(verdict, status="replayed")
         return ItemOutcome(line.item_key, verdict, line.prepared.tokens, line.prepared.truncated)
+
+    def _verdict(self, line: Line | ItemOutcome) -> Verdict | None:
+        """What has become of a line; None while it is open."""
+        if isinstance(line, ItemOutcome):
+            return line.verdict
+        if line.fingerprint != self._contents[line.item_key]:
+            return ItemFailure("item_key_mismatch", "this item key was used for another content; use a new key")
+        return self._verdicts.get(line.item_key)
 
     def _delivers_anything(self) -> bool:
         return bool(self.expired) or any(isinstance(verdict, Delivered) for verdict in self._verdicts.values())

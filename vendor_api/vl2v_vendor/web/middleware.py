@@ -1,120 +1,99 @@
-"""Pure ASGI middleware: a request id, an access line and a measurement for every answer, and a bound on bodies.
+"""Pure ASGI middleware: bounds on request bodies.
 
 Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnection from the handler.
 """
 
 from __future__ import annotations
 
-import logging
-import secrets
-import time
+from typing import Final
 
-from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vl2v_contract.wire import headers
-from vl2v_vendor.domain.accounts import hide_secrets
-from vl2v_vendor.domain.errors import PayloadTooLarge
-from vl2v_vendor.web.errors import make_problem, problem_response
-from vl2v_vendor.web.metrics import Metrics
+from vl2v_vendor.domain.errors import Overloaded, PayloadTooLarge
 
-_access_log = logging.getLogger("vl2v_vendor.access")
-_log = logging.getLogger(__name__)
+BODIES_AT_ONCE: Final = 4
+"""Bodies of the largest size that are held at the same time."""
 
-_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-_REQUEST_ID_BYTES = 12
-_CLIENT_GONE_STATUS = 499
-_INTERNAL_STATUS = 500
-
-
-class RequestContext:
-    """Names each request, and sees to it that each has an answer, a log line and a measurement."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI entry point."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = f"req_{secrets.token_hex(_REQUEST_ID_BYTES)}"
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = time.perf_counter()
-        status = 0
-
-        async def send_named(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[headers.REQUEST_ID] = request_id
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_named)
-        except ClientDisconnect:
-            status = _CLIENT_GONE_STATUS
-        except Exception as error:
-            # The last resort: the cause goes into the log under the request's id, and nothing of it into the answer.
-            _log.exception("request %s failed", request_id)
-            if status == 0:
-                await problem_response(make_problem(error, request_id))(scope, receive, send_named)
-        finally:
-            self._account(scope, request_id, status, time.perf_counter() - started)
-
-    def _account(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        route = scope.get("route")
-        endpoint = str(getattr(route, "path", "unknown"))
-        self._metrics.observe_request(endpoint, status, seconds)
-        level = logging.WARNING if status >= _INTERNAL_STATUS else logging.INFO
-        if endpoint in _PROBES:
-            level = logging.DEBUG
-        fields = {
-            "request_id": request_id,
-            "method": scope["method"],
-            "path": hide_secrets(scope["path"]),
-            "status": status,
-            "milliseconds": round(1000 * seconds, 1),
-            "api_key_id": scope["state"].get("api_key_id"),
-        }
-        _access_log.log(
-            level,
-            "%(method)s %(path)s %(status)s %(milliseconds)s ms %(request_id)s",
-            fields,
-            extra={"fields": fields},
-        )
+_DISCARDED_BYTES: Final = 256 * 1024
+"""A refused body up to this size is taken in and thrown away, which costs less than a new connection."""
 
 
 class BodyLimit:
-    """Refuses bodies over a size: by their declared length before a byte is read, else when the bytes have come."""
+    """Refuses a body over a size, and bodies that together would take too much memory.
+
+    Both are decided when a handler begins to read, that is after the caller is known, by the declared length and before
+    a byte is read; and again as bytes come in, which may be more than was declared or foreseen. A request that is
+    answered before its body was read ends its connection, so that nobody waits for the rest to be sent.
+    """
 
     def __init__(self, app: ASGIApp, max_request_bytes: int) -> None:
         self._app = app
         self._max_request_bytes = max_request_bytes
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if declared.isdigit() and int(declared) > self._max_request_bytes:
-            problem = make_problem(PayloadTooLarge(self._max_request_bytes), scope["state"]["request_id"])
-            # The rest of the body is not read, so the connection cannot be used again.
-            await problem_response(problem, {"Connection": "close"})(scope, receive, send)
-            return
-        received_bytes = 0
+        body = _Body(self, scope, receive, send)
+        try:
+            await self._app(scope, body.receive, body.send)
+        finally:
+            self._held_bytes -= body.received_bytes
 
-        async def receive_bounded() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_request_bytes:
-                # Starlette's own exception, the only one that its body and multipart readers let through.
-                raise HTTPException(413, detail=str(PayloadTooLarge(self._max_request_bytes)))
-            return message
+    def admit(self, body_bytes: int, more_bytes: int) -> None:
+        """Check a body that has, or will have, `body_bytes`, of which `more_bytes` are not held yet.
 
-        await self._app(scope, receive_bounded, send)
+        Raises:
+            PayloadTooLarge: it is over the size.
+            Overloaded: others are held already.
+        """
+        if body_bytes > self._max_request_bytes:
+            raise PayloadTooLarge(self._max_request_bytes)
+        if self._held_bytes + more_bytes > BODIES_AT_ONCE * self._max_request_bytes:
+            raise Overloaded(f"{self._held_bytes} bytes of requests are in work already; try again in a moment")
+
+    def hold(self, body_bytes: int) -> None:
+        """Count bytes that were received, until their request is done."""
+        self._held_bytes += body_bytes
+
+
+class _Body:
+    """One request's body on its way in."""
+
+    def __init__(self, limit: BodyLimit, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        self._declared_bytes = int(declared) if declared.isdecimal() else None
+        self._is_awaited = bool(self._declared_bytes) or "transfer-encoding" in headers
+        self._has_begun = False
+        self._limit = limit
+        self._receive = receive
+        self._send = send
+        self.received_bytes = 0
+
+    async def receive(self) -> Message:
+        if not self._has_begun:
+            self._has_begun = True
+            self._limit.admit(self._declared_bytes or 0, self._declared_bytes or 0)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._is_awaited = message.get("more_body", False)
+            self._take(len(message.get("body", b"")))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and self._is_awaited and not self._is_small:
+            MutableHeaders(scope=message)["Connection"] = "close"
+        await self._send(message)
+
+    @property
+    def _is_small(self) -> bool:
+        return self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
+
+    def _take(self, more_bytes: int) -> None:
+        self._limit.admit(self.received_bytes + more_bytes, more_bytes)
+        self._limit.hold(more_bytes)
+        self.received_bytes += more_bytes

@@ -12,24 +12,43 @@ from pydantic.json_schema import models_json_schema
 from vl2v_contract.wire.admin import NewAccount, NewKey, NewPrice, NewRefund, NewTopUp
 from vl2v_contract.wire.embeddings import ImagesRequest, ReplayRequest, RequestOptions, TextsRequest
 from vl2v_contract.wire.errors import Problem
-from vl2v_contract.wire.headers import PROBLEM_JSON
+from vl2v_contract.wire.framed import UploadHead
+from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, PROBLEM_JSON, RGB8_TENSOR
+from vl2v_contract.wire.openai import OpenAIProblem, OpenAIRequest
 
 SALE_STATUSES: Final = (401, 402, 403, 404, 409, 413, 415, 422, 429, 503)
 """Everything but 200 and 500 that can become of a sale."""
+OPENAI_STATUSES: Final = (400, 401, 402, 403, 404, 409, 413, 415, 429, 503)
+"""The same where OpenAI's language is spoken."""
 
 _MESSAGES: Final[tuple[type[BaseModel], ...]] = (
     ImagesRequest,
     RequestOptions,
     TextsRequest,
     ReplayRequest,
+    UploadHead,
+    OpenAIRequest,
     NewAccount,
     NewTopUp,
     NewRefund,
     NewKey,
     NewPrice,
     Problem,
+    OpenAIProblem,
 )
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
+
+
+_BINARY: Final = {"type": "string", "format": "binary"}
+
+FRAMED_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The vectors; framed, if the request prefers that: the same message without `embedding`, then "
+        "the raw vectors of the delivered items.",
+        "content": {OCTET_STREAM: {"schema": _BINARY}},
+    }
+}
+"""The second form of a successful answer."""
 
 
 def json_body(message: type[BaseModel]) -> dict[str, Any]:
@@ -38,11 +57,43 @@ def json_body(message: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def images_body() -> dict[str, Any]:
+    """A required body of images in any of its forms."""
+    form = {
+        "type": "object",
+        "required": ["images"],
+        "properties": {
+            "images": {"type": "array", "items": _BINARY},
+            "options": {
+                "type": "string",
+                "contentMediaType": JSON,
+                "contentSchema": {"$ref": _REF_TEMPLATE.format(model=RequestOptions.__name__)},
+            },
+        },
+    }
+    content = {
+        **json_body(ImagesRequest)["requestBody"]["content"],
+        MULTIPART: {"schema": form},
+        OCTET_STREAM: {"schema": _BINARY | {"description": "A frame: `UploadHead`, then whole files."}},
+        RGB8_TENSOR: {"schema": _BINARY | {"description": "A frame: `UploadHead`, then RGB8 at the input size."}},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Problem answers by status, the internal error included."""
-    schema = {"schema": {"$ref": _REF_TEMPLATE.format(model=Problem.__name__)}}
+    return _refusals(Problem, PROBLEM_JSON, statuses)
+
+
+def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same in OpenAI's shape."""
+    return _refusals(OpenAIProblem, JSON, statuses)
+
+
+def _refusals(message: type[BaseModel], media_type: str, statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+    schema = {"schema": {"$ref": _REF_TEMPLATE.format(model=message.__name__)}}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_JSON: schema}}
+        status: {"description": HTTPStatus(status).phrase, "content": {media_type: schema}}
         for status in (*statuses, 500)
     }
 

@@ -29,7 +29,7 @@ ACT_STATUSES = problems(401, 403, 404, 413, 415, 422, 503)
 router = APIRouter(prefix=PREFIX, tags=["admin"], dependencies=[ADMIN])
 
 
-def mandate_of(caller: AdminCaller, idempotency_key: IdempotencyKey = None) -> Mandate:
+async def mandate_of(caller: AdminCaller, idempotency_key: IdempotencyKey = None) -> Mandate:
     """The caller's act under the name that the request gives it."""
     return Mandate(caller, idempotency_key)
 

@@ -8,11 +8,9 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
 from vl2v_contract.identity import Modality
-from vl2v_contract.vectors import Dtype
 from vl2v_contract.wire import headers
 from vl2v_contract.wire.embeddings import (
     EmbeddingsResponse,
-    Encoding,
     ImagesRequest,
     ReplayRequest,
     RequestOptions,
@@ -20,11 +18,10 @@ from vl2v_contract.wire.embeddings import (
 )
 from vl2v_vendor.service.outcomes import EmbedOutcome
 from vl2v_vendor.service.sale import EmbedRequest
-from vl2v_vendor.web.answers import render_answer
+from vl2v_vendor.web.answers import AnswerForm, answer_sale, choose_form
 from vl2v_vendor.web.bodies import read_images, read_json
 from vl2v_vendor.web.dependencies import EmbedCaller, MetricsOf, RequestId, ServicesOf
-from vl2v_vendor.web.errors import AllItemsFailed
-from vl2v_vendor.web.openapi import SALE_STATUSES, json_body, problems
+from vl2v_vendor.web.openapi import FRAMED_ANSWER, SALE_STATUSES, images_body, json_body, problems
 
 IMAGES_PATH = "/v1/embeddings/images"
 TEXTS_PATH = "/v1/embeddings/texts"
@@ -42,35 +39,12 @@ IdempotencyKey = Annotated[
 
 router = APIRouter(tags=["embeddings"])
 
-_IMAGES_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            **json_body(ImagesRequest)["requestBody"]["content"],
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["images"],
-                    "properties": {
-                        "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "options": {
-                            "type": "string",
-                            "contentMediaType": "application/json",
-                            "contentSchema": {"$ref": "#/components/schemas/RequestOptions"},
-                        },
-                    },
-                },
-            },
-        },
-    }
-}
-
 
 @router.post(
     IMAGES_PATH,
     response_model=EmbeddingsResponse,
-    responses=problems(*SALE_STATUSES),
-    openapi_extra=_IMAGES_BODY,
+    responses={**FRAMED_ANSWER, **problems(*SALE_STATUSES)},
+    openapi_extra=images_body(),
     summary="Embed images",
 )
 async def embed_images(
@@ -82,6 +56,7 @@ async def embed_images(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Sell one vector per image; each item ends as a vector or as an error of its own."""
+    services.lanes.check_room("image", key=caller.id)
     body = await read_images(request)
     services.embed.check_model(body.options.model)
     items = await services.preparation.prepare_images(body.sources)
@@ -97,14 +72,14 @@ async def embed_images(
             **_terms(body.options),
         ),
     )
-    _observe(metrics, "image", outcome)
-    return _answer(outcome, request_id, body.options.encoding, body.options.dtype)
+    observe(metrics, "image", outcome)
+    return await answer_sale(outcome, request_id, _form(request, body.options))
 
 
 @router.post(
     TEXTS_PATH,
     response_model=EmbeddingsResponse,
-    responses=problems(*SALE_STATUSES),
+    responses={**FRAMED_ANSWER, **problems(*SALE_STATUSES)},
     openapi_extra=json_body(TextsRequest),
     summary="Embed texts",
 )
@@ -117,6 +92,7 @@ async def embed_texts(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Sell one vector per text; each item ends as a vector or as an error of its own."""
+    services.lanes.check_room("text", key=caller.id)
     body = await read_json(request, TextsRequest)
     services.embed.check_model(body.model)
     items = await services.preparation.prepare_texts([item.text for item in body.items], truncate=body.truncate)
@@ -133,14 +109,14 @@ async def embed_texts(
             **_terms(body),
         ),
     )
-    _observe(metrics, "text", outcome)
-    return _answer(outcome, request_id, body.encoding, body.dtype)
+    observe(metrics, "text", outcome)
+    return await answer_sale(outcome, request_id, _form(request, body))
 
 
 @router.post(
     REPLAY_PATH,
     response_model=EmbeddingsResponse,
-    responses=problems(401, 403, 413, 415, 422, 503),
+    responses={**FRAMED_ANSWER, **problems(401, 403, 413, 415, 422, 503)},
     openapi_extra=json_body(ReplayRequest),
     summary="Fetch paid vectors again",
 )
@@ -149,7 +125,7 @@ async def replay(request: Request, caller: EmbedCaller, services: ServicesOf, re
     body = await read_json(request, ReplayRequest)
     services.preparation.check_count(len(body.item_keys))
     outcome = await services.replay.replay(caller, body.item_keys)
-    return _answer(outcome, request_id, body.encoding, body.dtype)
+    return await answer_sale(outcome, request_id, _form(request, body))
 
 
 def _terms(options: ImagesRequest | RequestOptions | TextsRequest) -> dict[str, Any]:
@@ -162,20 +138,10 @@ def _terms(options: ImagesRequest | RequestOptions | TextsRequest) -> dict[str, 
     }
 
 
-def _observe(metrics: MetricsOf, modality: Modality, outcome: EmbedOutcome) -> None:
+def _form(request: Request, options: ImagesRequest | RequestOptions | TextsRequest | ReplayRequest) -> AnswerForm:
+    return choose_form(options.encoding, options.dtype, request.headers.get("accept"))
+
+
+def observe(metrics: MetricsOf, modality: Modality, outcome: EmbedOutcome) -> None:
+    """Count what became of a sale's items."""
     metrics.observe_sale(modality, billed=outcome.billed_units, free=outcome.free_units, failed=len(outcome.failures))
-
-
-def _answer(outcome: EmbedOutcome, request_id: str, encoding: Encoding, dtype: Dtype) -> Response:
-    if len(outcome.failures) == len(outcome.items):
-        raise AllItemsFailed(outcome.failures)
-    answer = render_answer(outcome, request_id=request_id, encoding=encoding, dtype=dtype)
-    budgets = outcome.budgets
-    tighter = min(filter(None, (budgets.account, budgets.key)), key=lambda budget: budget.remaining_units)
-    sent = {
-        headers.BUDGET_LIMIT: str(tighter.limit_units),
-        headers.BUDGET_REMAINING: str(tighter.remaining_units),
-    }
-    if outcome.free_units and not outcome.billed_units:
-        sent[headers.IDEMPOTENT_REPLAYED] = "true"
-    return Response(answer.model_dump_json(), headers=sent, media_type="application/json")

@@ -8,6 +8,8 @@ from fastapi import APIRouter
 
 from vl2v_contract.wire.catalogue import Limits, ModelCard, ModelList, Price
 from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.answers import ANSWER_FORMS
+from vl2v_vendor.web.bodies import UPLOAD_FORMS
 from vl2v_vendor.web.dependencies import PUBLIC, ServicesOf
 from vl2v_vendor.web.openapi import problems
 
@@ -54,4 +56,6 @@ async def _card(services: Services) -> ModelCard:
             for price in prices
         ],
         limits=Limits(**asdict(services.limits)),
+        image_uploads=UPLOAD_FORMS,
+        answers=ANSWER_FORMS,
     )
