@@ -5,16 +5,18 @@ RUN useradd --uid 10001 --create-home vl2v \
     && mkdir -p /var/lib/vl2v && chown vl2v:vl2v /var/lib/vl2v
 
 WORKDIR /opt/vl2v
+# `--build-arg EXTRAS=vendor,otel` for traces.
+ARG EXTRAS=vendor
 # The dependencies change less often than the code: their layer is built from the metadata alone.
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 RUN mkdir -p shared/vl2v_contract vendor_api/vl2v_vendor client/vl2v_client \
     && touch shared/vl2v_contract/__init__.py vendor_api/vl2v_vendor/__init__.py client/vl2v_client/__init__.py \
-    && pip install --no-cache-dir '.[vendor]' \
+    && pip install --no-cache-dir ".[${EXTRAS}]" \
     && pip uninstall --yes vl2v
 COPY shared shared
 COPY vendor_api vendor_api
 COPY client client
-RUN pip install --no-cache-dir '.[vendor]'
+RUN pip install --no-cache-dir ".[${EXTRAS}]"
 
 USER vl2v
 ENV VL2V_VENDOR_DATA_DIR=/var/lib/vl2v \

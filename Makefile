@@ -3,10 +3,10 @@ comma := ,
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= vendor,client,local,test,dev
+EXTRAS ?= vendor,client,local,otel,test,dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check format test test-isolated prove-billing demo clean
+.PHONY: help install check format test test-isolated prove-billing prove-vendor bench-vendor demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -46,6 +46,12 @@ prove-billing: install ## the proofs of the bill at full length, and its benchma
 	$(BIN)/python benchmarks/ledger_throughput.py
 	$(BIN)/python benchmarks/billing_overhead.py
 	$(BIN)/python benchmarks/audit_million.py
+
+prove-vendor: install ## poison, overload, vanished clients, a lost model, a soak: about forty minutes of a quiet machine
+	$(BIN)/python benchmarks/vendor_proofs.py
+
+bench-vendor: install ## the vendor against the bare model and other servers: about ten minutes of a quiet machine
+	$(BIN)/python benchmarks/vendor.py $(BENCH_OPTIONS)
 
 demo: install ## the whole road on this machine: vendor, data, plan, distill, evaluate, audit
 	$(BIN)/python benchmarks/demo.py

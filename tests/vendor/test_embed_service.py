@@ -217,13 +217,13 @@ def test_a_dead_model_and_a_full_queue_refuse_the_whole_request() -> None:
         colours = [png((1, 2, n)) for n in range(8)]
         first = asyncio.create_task(buy(vendor, *colours))
         await encoder.started.wait()
-        second = asyncio.create_task(buy(vendor, *colours))
-        while vendor.services.lanes.queued_items["image"] < 12:
+        others = [asyncio.create_task(buy(vendor, *colours)) for _ in range(2)]
+        while vendor.services.lanes.queued_items["image"] < 16:
             await asyncio.sleep(0.001)
         with pytest.raises(Overloaded):
             await buy(vendor, *colours)
         encoder.died.set()
-        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        outcomes = await asyncio.gather(first, *others, return_exceptions=True)
         assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
         assert not vendor.ledger.orders
 

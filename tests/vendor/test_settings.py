@@ -47,6 +47,8 @@ def test_the_defaults_are_one_folder(tmp_path: Path) -> None:
     [
         ("port", "http", "port"),
         ("precision", "fp8", "fp32"),
+        ("pixel_policy", "strange", "safe"),
+        ("int8_min_cosine", "1.5", "int8_min_cosine"),
         ("currency", "euro", "currency"),
         ("image_price_micro", "-1", "image_price_micro"),
         ("max_queued_items", "5", "max_items"),
@@ -92,3 +94,11 @@ def test_the_model_is_named_after_what_it_is(tmp_path: Path) -> None:
     assert [model_spec(Settings(**fields)).model_id for fields in names.values()] == list(names)
     with pytest.raises(ModelLoadFailed, match="not both"):
         model_spec(Settings(model="ViT-B-16", model_config_file=tmp_path / "clip.json"))
+
+
+def test_pixels_are_treated_as_the_settings_say() -> None:
+    assert model_spec(Settings()).policy == "safe-1"
+    assert model_spec(Settings(jpeg_draft=True)).policy == "safe-1-draft"
+    assert model_spec(Settings(pixel_policy="reference")).policy == "reference-1"
+    with pytest.raises(ModelLoadFailed, match="jpeg_draft"):
+        model_spec(Settings(pixel_policy="reference", jpeg_draft=True))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Iterator
 
 import pytest
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from serving_shop import Vendor, images, item_key, png, tell
@@ -33,6 +36,20 @@ def policies_of(route: APIRoute) -> list[str]:
     calls = [dependency.call for dependency in route.dependant.dependencies]
     policies = [call for call in calls if call is public or isinstance(call, Requires)]
     return [call.scope if isinstance(call, Requires) else "public" for call in policies]
+
+
+def dependencies_of(dependant: Dependant) -> Iterator[object]:
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from dependencies_of(dependency)
+
+
+def test_no_dependency_costs_a_thread() -> None:
+    calls = {call for route in routes() for call in dependencies_of(route.dependant)}
+    assert public in calls
+    for call in calls:
+        function = call if inspect.isfunction(call) else type(call).__call__
+        assert inspect.iscoroutinefunction(function), call
 
 
 def test_every_route_declares_one_access_policy() -> None:
@@ -212,7 +229,13 @@ def test_the_openapi_document_is_complete() -> None:
         for reference in references(document):
             assert reference.removeprefix("#/components/schemas/") in schemas, reference
         sale = document["paths"][IMAGES]["post"]
-        assert set(sale["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+        assert set(sale["requestBody"]["content"]) == {
+            "application/json",
+            "multipart/form-data",
+            "application/octet-stream",
+            "application/vnd.vl2v.rgb8",
+        }
+        assert set(sale["responses"]["200"]["content"]) == {"application/json", "application/octet-stream"}
         expected = {"200", "401", "402", "403", "404", "409", "413", "415", "422", "429", "500", "503"}
         assert set(sale["responses"]) == expected
         assert "application/problem+json" in sale["responses"]["422"]["content"]

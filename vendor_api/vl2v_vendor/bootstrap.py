@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,13 +14,16 @@ from typing import TypeAlias
 
 from sqlalchemy import Engine
 
+from vl2v_contract.identity import Modality
+from vl2v_vendor.adapters.golden import golden_path
 from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
 from vl2v_vendor.adapters.key_rotation import SigningKeyWatch
 from vl2v_vendor.adapters.lock_file import ServerLock
+from vl2v_vendor.adapters.model_loading import load_model, read_parity
 from vl2v_vendor.adapters.model_process import ProcessEncoder
 from vl2v_vendor.adapters.open_clip_files import ModelSpec
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
+from vl2v_vendor.adapters.pixel_policies import choose_policy
 from vl2v_vendor.adapters.preprocessing import preprocessing_of
 from vl2v_vendor.adapters.published_heads import HeadsFile, HeadsRecorder, RecordingSigner
 from vl2v_vendor.adapters.secrets import load_or_create_secrets
@@ -38,12 +41,12 @@ from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.embed import EmbedService
-from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.service.lanes import EncodingLanes, largest_input_bytes
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.replay import ReplayService
 from vl2v_vendor.service.services import Services
-from vl2v_vendor.settings import Settings
+from vl2v_vendor.settings import Settings, SettingsError
 
 Report: TypeAlias = Callable[[str, str], None]
 """Told a label and a text, for the operator, at each step of the start."""
@@ -52,6 +55,7 @@ TINY_TEACHER = "tiny-teacher"
 
 _SECONDS_PER_DAY = 86_400
 _STAFF_THREADS = 2
+_HASH_BATCH_ITEMS = 32
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -126,6 +130,9 @@ def model_spec(settings: Settings) -> ModelSpec:
         image_mean=settings.image_mean,
         image_std=settings.image_std,
         interpolation=settings.interpolation,
+        policy=choose_policy(settings.pixel_policy, jpeg_draft=settings.jpeg_draft).id,
+        compile=settings.torch_compile,
+        int8_min_cosine=settings.int8_min_cosine,
         threads=settings.model_threads or _count_cores(),
     )
     if settings.model_config_file is not None:
@@ -145,15 +152,34 @@ def model_spec(settings: Settings) -> ModelSpec:
 
 async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report) -> tuple[Encoder, Tokenizer]:
     if settings.encoder == "hash":
-        hash_encoder = HashEncoder(settings.hash_embedding_dim, settings.hash_image_size)
+        policy = choose_policy(settings.pixel_policy, jpeg_draft=settings.jpeg_draft)
+        hash_encoder = HashEncoder(settings.hash_embedding_dim, settings.hash_image_size, policy=policy.id)
         return hash_encoder, WordTokenizer(hash_encoder.context_length)
     spec = model_spec(settings)
     report("loading", spec.model_id)
-    encoder = ProcessEncoder(partial(OpenClipModel, spec))
+    golden_file = settings.golden_file or packaged_golden(spec)
+    load = partial(load_model, spec, golden_folder=settings.golden_folder, golden_file=golden_file)
+    encoder = ProcessEncoder(load, max_batch_items=settings.max_batch_items, load_seconds=settings.max_load_seconds)
     stack.push_async_callback(encoder.close)
     await encoder.start()
-    tokenizer = await asyncio.to_thread(OpenClipTokenizer, spec, context_length=encoder.info.context_length)
+    info, largest = encoder.info, encoder.batch_items
+    report(
+        "batches",
+        f"up to {largest['image']} images or {largest['text']} texts, "
+        f"stuck after {encoder.stuck_seconds:.1f} seconds without a sign of life",
+    )
+    report("golden", f"vectors as in {golden_file or golden_path(settings.golden_folder, info)}")
+    if info.precision == "int8":
+        report("parity", read_parity(settings.golden_folder, info))
+    tokenizer = await asyncio.to_thread(OpenClipTokenizer, spec, context_length=info.context_length)
     return encoder, tokenizer
+
+
+def packaged_golden(spec: ModelSpec) -> Path | None:
+    """The golden vectors that come with the tiny teacher; they hold for its own normalisation only."""
+    file = _ASSETS / f"{TINY_TEACHER}.golden.json"
+    is_packaged = spec.config_file == _ASSETS / f"{TINY_TEACHER}.json"
+    return file if is_packaged and spec.image_mean is None and spec.image_std is None else None
 
 
 async def _open_published_heads(file: HeadsFile, engine: Engine) -> HeadsRecorder:
@@ -183,13 +209,13 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
     ledger, signer, encoder, limits = ports.ledger, ports.signer, ports.encoder, settings.limits
     executor = stack.enter_context(ThreadPoolExecutor(_count_cores(), thread_name_prefix="decode"))
     staff = stack.enter_context(ThreadPoolExecutor(_STAFF_THREADS, thread_name_prefix="staff"))
-    lanes = EncodingLanes(encoder, max_batch_items=settings.max_batch_items, max_queued_items=settings.max_queued_items)
-    lanes.start()
-    stack.push_async_callback(lanes.close)
     decoder = PillowImageDecoder(
         preprocessing_of(encoder.info), max_item_bytes=limits.max_item_bytes, max_pixels=limits.max_pixels
     )
-
+    preparation = Preparation(decoder, ports.tokenizer, limits, executor, in_flight=2 * _count_cores())
+    lanes = _open_lanes(settings, encoder, preparation)
+    lanes.start()
+    stack.push_async_callback(lanes.close)
     audit = Audit(ledger, signer, ports.clock)
 
     async def check_model() -> None:
@@ -202,7 +228,7 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         lanes=lanes,
         limits=limits,
         authenticator=Authenticator(ledger, ports.clock),
-        preparation=Preparation(decoder, ports.tokenizer, limits, executor),
+        preparation=preparation,
         embed=EmbedService(
             ledger=ledger,
             signer=signer,
@@ -216,6 +242,28 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         administration=Administration(ports.accounts, audit, staff, currency=settings.currency),
         readiness={"model": check_model, "ledger": ledger.ping},
     )
+
+
+def _open_lanes(settings: Settings, encoder: Encoder, preparation: Preparation) -> EncodingLanes:
+    """The lanes to the model, bounded; refuses bounds that no full request of images could ever pass."""
+    needed_bytes = settings.max_items * largest_input_bytes(encoder.info)["image"]
+    if settings.max_queued_bytes < needed_bytes:
+        raise SettingsError(
+            f"max_queued_bytes: must be at least {needed_bytes} for this model, "
+            f"or a full request of {settings.max_items} images could never be served; lower max_items otherwise"
+        )
+    return EncodingLanes(
+        encoder,
+        max_batch_items=_batch_items(settings, encoder),
+        max_queued_items=settings.max_queued_items,
+        max_queued_bytes=settings.max_queued_bytes,
+        max_wait_seconds=settings.max_wait_seconds,
+        preparing=lambda: preparation.unfinished_items,
+    )
+
+
+def _batch_items(settings: Settings, encoder: Encoder) -> int | Mapping[Modality, int]:
+    return encoder.batch_items if isinstance(encoder, ProcessEncoder) else settings.max_batch_items or _HASH_BATCH_ITEMS
 
 
 def _count_cores() -> int:

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.domain.limits import Limits
+from vl2v_vendor.domain.limits import MEBIBYTE, Limits
 
 CONFIG_VARIABLE = "VL2V_VENDOR_CONFIG"
 ENV_PREFIX = "VL2V_VENDOR_"
@@ -39,14 +39,22 @@ class Settings(BaseSettings):
         model_id: the name on the price list; None makes one from the model.
         encoder: `hash` sells vectors made of digests, for tests and load harnesses.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: None is fp32 on CPU, fp16 on CUDA.
+        precision: fp32, fp16, bf16, or int8 (CPU only); None is fp32 on CPU, fp16 on CUDA.
+        int8_min_cosine: an int8 model whose vectors are further from fp32 than this is not served.
+        torch_compile: let torch.compile fuse the image tower; the first batches are slow, and it needs a C++ compiler.
+        pixel_policy: `safe`, or `reference` for open_clip's own pixels bit for bit.
+        jpeg_draft: decode large JPEGs at a fraction of their size; faster, and not exact.
+        golden_file: golden vectors that the model must give; None keeps a file of them for each model in `data_dir`.
         model_threads: torch threads of the model process; None is one per core.
         image_price_micro: micro-units of `currency` per image.
         text_price_micro: micro-units of `currency` per text.
         retention_days: how long paid vectors are kept for free replay.
         recompute_items_per_minute: how many vectors past their retention an account may have computed again free.
-        max_batch_items: items in one batch of the model.
+        max_batch_items: items in one batch of the model; None measures what pays, for images and texts each.
         max_queued_items: items that may wait for the model, per modality.
+        max_queued_bytes: bytes of the decoded items that may wait for the model, per modality.
+        max_wait_seconds: how long a request may wait for the model without any of its items moving.
+        max_load_seconds: how long the model may take to load at the start.
         shutdown_seconds: how long running requests may take after SIGTERM.
     """
 
@@ -67,7 +75,12 @@ class Settings(BaseSettings):
     hash_embedding_dim: int = Field(default=64, ge=1)
     hash_image_size: int = Field(default=32, ge=1)
     device: str = "auto"
-    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
+    int8_min_cosine: float = Field(default=0.99, ge=0, le=1)
+    torch_compile: bool = False
+    pixel_policy: Literal["safe", "reference"] = "safe"
+    jpeg_draft: bool = False
+    golden_file: Path | None = None
     model_threads: int | None = Field(default=None, ge=1)
     image_mean: Channels | None = None
     image_std: Channels | None = None
@@ -82,8 +95,11 @@ class Settings(BaseSettings):
     max_request_bytes: Annotated[int, Field(ge=1)] = Limits.max_request_bytes
     max_pixels: Annotated[int, Field(ge=1)] = Limits.max_pixels
     max_text_bytes: Annotated[int, Field(ge=1)] = Limits.max_text_bytes
-    max_batch_items: int = Field(default=32, ge=1)
+    max_batch_items: int | None = Field(default=None, ge=1)
     max_queued_items: int = Field(default=2048, ge=1)
+    max_queued_bytes: int = Field(default=512 * MEBIBYTE, ge=1)
+    max_wait_seconds: float = Field(default=60.0, gt=0)
+    max_load_seconds: float = Field(default=1800.0, gt=0)
     shutdown_seconds: int = Field(default=30, ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"
@@ -110,6 +126,11 @@ class Settings(BaseSettings):
     def secrets_path(self) -> Path:
         """The secrets file in force."""
         return self.secrets_file or self.data_dir / "vendor-secrets.json"
+
+    @property
+    def golden_folder(self) -> Path:
+        """Where the golden vectors of each model are kept, and the parity reports."""
+        return self.data_dir / "golden"
 
     @property
     def published_heads_path(self) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -21,6 +23,9 @@ from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
+from vl2v_vendor.web.tracing import Tracing, open_tracing
+
+_log = logging.getLogger(__name__)
 
 _REFUSALS: Final = {
     errno.EADDRINUSE: "another program uses it; stop that one, or choose another port with --port",
@@ -48,7 +53,12 @@ def run_server(settings: Settings, *, database_option: str | None = None) -> Non
     """
     with bind(settings.host, settings.port) as listener:
         set_up_logging(settings.log_level, settings.log_format)
-        asyncio.run(_Foreground(settings, listener, database_option).run())
+        tracing = open_tracing(os.environ, version=installed_version())
+        try:
+            asyncio.run(_Foreground(settings, listener, database_option, tracing).run())
+        finally:
+            if tracing is not None:
+                tracing.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -89,10 +99,13 @@ class _Server(uvicorn.Server):
 class _Foreground:
     """One run of the server, which a signal may end at any point."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, database_option: str | None) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, database_option: str | None, tracing: Tracing | None
+    ) -> None:
         self._settings = settings
         self._listener = listener
         self._database_option = database_option
+        self._tracing = tracing
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._server: _Server | None = None
 
@@ -114,11 +127,11 @@ class _Foreground:
         except asyncio.CancelledError:
             if task is not None:
                 task.uncancel()
-        self._console.print(" stopped", style="bold")
+        self._report("stopped", "")
 
     async def _serve(self, services: Services) -> None:
         config = uvicorn.Config(
-            create_app(services, version=installed_version()),
+            create_app(services, version=installed_version(), tracing=self._tracing),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -138,5 +151,9 @@ class _Foreground:
         self._report("api key", command)
 
     def _report(self, label: str, text: str) -> None:
+        """Tell a step of the start: aligned for people, or as one more line of a JSON log."""
+        if self._settings.log_format == "json":
+            _log.info("%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
+            return
         self._console.print(f"{label:>8}", style="bold", end="  ")
         self._console.print(text, markup=False)

@@ -7,6 +7,8 @@ import hashlib
 from vl2v_vendor.domain.accounts import ApiKey, Scope
 from vl2v_vendor.domain.errors import UnknownKey
 from vl2v_vendor.domain.ports import Clock, Ledger
+from vl2v_vendor.service.request_facts import note
+from vl2v_vendor.service.stage_clock import timed
 
 
 class Authenticator:
@@ -27,8 +29,10 @@ class Authenticator:
         """
         if not secret:
             raise UnknownKey
-        key = await self._ledger.find_key(hashlib.sha256(secret.encode()).hexdigest())
+        with timed("commit"):
+            key = await self._ledger.find_key(hashlib.sha256(secret.encode()).hexdigest())
         if key is None:
             raise UnknownKey
+        note(api_key_id=key.id, account_id=key.account_id)
         key.require(scope, now=self._clock.now())
         return key

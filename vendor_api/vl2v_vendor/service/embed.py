@@ -20,7 +20,9 @@ from vl2v_vendor.service.outcomes import EmbedOutcome, ItemOutcome, SignedRecomp
 from vl2v_vendor.service.payments import with_payments
 from vl2v_vendor.service.preparation import Prepared
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
+from vl2v_vendor.service.request_facts import note
 from vl2v_vendor.service.sale import EmbedRequest, Sale
+from vl2v_vendor.service.stage_clock import timed
 
 
 class EmbedService:
@@ -59,17 +61,24 @@ class EmbedService:
             VendorError: the whole request is refused, and nothing is billed.
         """
         model = self.check_model(request.model)
-        lines = self._name(caller, request, model)
-        item_keys = list(dict.fromkeys(line.item_key for line in lines if isinstance(line, Line)))
-        offer = await self._ledger.offer(caller, model.id, request.modality, item_keys)
-        sale = Sale(caller, request, model, lines, offer.price)
-        sale.replay(offer.paid)
-        sale.admit(offer.budgets)
-        self._recomputes.take(caller.account_id, len(sale.expired))
+        with timed("commit"):
+            lines = self._name(caller, request, model)
+            item_keys = list(dict.fromkeys(line.item_key for line in lines if isinstance(line, Line)))
+            offer = await self._ledger.offer(caller, model.id, request.modality, item_keys)
+            sale = Sale(caller, request, model, lines, offer.price)
+            sale.replay(offer.paid)
+            sale.check_whole()
+            sale.admit(offer.budgets)
+            self._recomputes.take(caller.account_id, len(sale.expired))
         vectors = await self._encode(sale)
-        await self._charge(sale, vectors)
-        self._recompute(sale, vectors)
-        return await self._show_payments(caller, request, sale.outcome())
+        sale.check_whole()
+        with timed("commit"):
+            await self._charge(sale, vectors)
+            self._recompute(sale, vectors)
+            outcome = sale.outcome()
+            note(billed_units=outcome.billed_units, free_units=outcome.free_units, failed_items=len(outcome.failures))
+            sale.check_whole()
+            return await self._show_payments(caller, request, outcome)
 
     def check_model(self, model: str | None) -> ModelInfo:
         """The model on sale, if it is the one asked for.
@@ -113,7 +122,7 @@ class EmbedService:
         """Vectors `[D]` by item key; an item that cannot be encoded gets its own error instead."""
         lines = [*sale.admitted, *(line for line, _ in sale.expired)]
         inputs = [line.prepared.model_input for line in lines]
-        outcomes = await self._lanes.encode(sale.request.modality, inputs)
+        outcomes = await self._lanes.encode(sale.request.modality, inputs, key=sale.caller.id)
         vectors: dict[str, Vector] = {}
         for line, outcome in zip(lines, outcomes, strict=True):
             if isinstance(outcome, ItemFailure):

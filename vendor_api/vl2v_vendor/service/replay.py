@@ -12,7 +12,9 @@ from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.service.naming import check_item_key, is_item_key
 from vl2v_vendor.service.outcomes import EmbedOutcome, ItemOutcome, Verdict
 from vl2v_vendor.service.payments import with_payments
+from vl2v_vendor.service.request_facts import note
 from vl2v_vendor.service.sale import recall
+from vl2v_vendor.service.stage_clock import timed
 
 
 class ReplayService:
@@ -29,21 +31,25 @@ class ReplayService:
         An answer holds the vectors of one model: that of the first item found, whatever is on sale now.
         """
         account_id = caller.account_id
-        paid = await self._ledger.find_paid(account_id, [key for key in dict.fromkeys(item_keys) if is_item_key(key)])
-        found = next((paid[key] for key in item_keys if key in paid and paid[key].vector is not None), None)
-        info = self._encoder.info
-        model_id, dimension = info.id, info.embedding_dim
-        if found is not None and found.vector is not None:
-            model_id, dimension = found.model_id, len(found.vector)
-        outcome = EmbedOutcome(
-            model_id=model_id,
-            embedding_dim=dimension,
-            items=tuple(ItemOutcome(key, _verdict(key, paid.get(key), model_id)) for key in item_keys),
-            receipt=None,
-            price=await self._ledger.price(info.id, "image"),
-            budgets=await self._ledger.budgets(account_id, caller.id),
-        )
-        return await with_payments(outcome, account_id, self._ledger, self._signer)
+        with timed("commit"):
+            paid = await self._ledger.find_paid(
+                account_id, [key for key in dict.fromkeys(item_keys) if is_item_key(key)]
+            )
+            found = next((paid[key] for key in item_keys if key in paid and paid[key].vector is not None), None)
+            info = self._encoder.info
+            model_id, dimension = info.id, info.embedding_dim
+            if found is not None and found.vector is not None:
+                model_id, dimension = found.model_id, len(found.vector)
+            outcome = EmbedOutcome(
+                model_id=model_id,
+                embedding_dim=dimension,
+                items=tuple(ItemOutcome(key, _verdict(key, paid.get(key), model_id)) for key in item_keys),
+                receipt=None,
+                price=await self._ledger.price(info.id, "image"),
+                budgets=await self._ledger.budgets(account_id, caller.id),
+            )
+            note(free_units=outcome.free_units, failed_items=len(outcome.failures))
+            return await with_payments(outcome, account_id, self._ledger, self._signer)
 
 
 def _verdict(item_key: str, item: PaidItem | None, model_id: str) -> Verdict:

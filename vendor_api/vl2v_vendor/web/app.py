@@ -10,19 +10,30 @@ from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.client_watch import ClientWatch
 from vl2v_vendor.web.errors import add_error_handlers
 from vl2v_vendor.web.metrics import Metrics
-from vl2v_vendor.web.middleware import BodyLimit, RequestContext
+from vl2v_vendor.web.middleware import BodyLimit
 from vl2v_vendor.web.openapi import add_openapi
-from vl2v_vendor.web.routes import admin, admin_keys, billing, embeddings, health, models
+from vl2v_vendor.web.request_context import RequestContext
+from vl2v_vendor.web.routes import admin, admin_keys, billing, embeddings, health, models, openai
+from vl2v_vendor.web.tracing import Tracing
 
-ROUTERS: Final = (embeddings.router, models.router, billing.router, admin.router, admin_keys.router, health.router)
+ROUTERS: Final = (
+    embeddings.router,
+    openai.router,
+    models.router,
+    billing.router,
+    admin.router,
+    admin_keys.router,
+    health.router,
+)
 
 
-def create_app(services: Services, *, version: str = "0") -> FastAPI:
+def create_app(services: Services, *, version: str = "0", tracing: Tracing | None = None) -> FastAPI:
     """Build the application. The caller starts and closes the services.
 
     Args:
         services: the use cases, ready to serve.
-        version: shown in the OpenAPI document.
+        version: shown in the OpenAPI document and the metrics.
+        tracing: where each request's trace goes, if anywhere.
     """
     app = FastAPI(
         title="VL2V vendor",
@@ -32,12 +43,12 @@ def create_app(services: Services, *, version: str = "0") -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.services = services
-    app.state.metrics = Metrics(services.lanes)
+    app.state.metrics = Metrics(services, version=version)
     for router in ROUTERS:
         app.include_router(router)
     add_error_handlers(app)
     add_openapi(app)
     app.add_middleware(BodyLimit, max_request_bytes=services.limits.max_request_bytes)
     app.add_middleware(ClientWatch)
-    app.add_middleware(RequestContext, metrics=app.state.metrics)
+    app.add_middleware(RequestContext, metrics=app.state.metrics, tracing=tracing)
     return app

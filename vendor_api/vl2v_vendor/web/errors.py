@@ -15,6 +15,7 @@ from vl2v_contract.wire import headers
 from vl2v_contract.wire.errors import RETRYABLE_CODES, ErrorCode, ItemProblem, Problem
 from vl2v_vendor.domain import errors
 from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, OutcomeUnknown, Unavailable, VendorError
+from vl2v_vendor.service.request_facts import note
 
 _REFUSALS: Final[dict[type[VendorError], tuple[int, ErrorCode]]] = {
     errors.InvalidRequest: (422, ErrorCode.INVALID_REQUEST),
@@ -93,11 +94,20 @@ def make_problem(error: Exception, request_id: str) -> Problem:
 
 def problem_response(problem: Problem, extra_headers: Mapping[str, str] | None = None) -> Response:
     """The answer that carries a problem."""
-    sent = {headers.SHOULD_RETRY: "true" if problem.retryable else "false", **(extra_headers or {})}
-    if problem.status == HTTPStatus.UNAUTHORIZED:
-        sent["WWW-Authenticate"] = "Bearer"
+    note(problem=problem.code.value)
+    sent = {**refusal_headers(problem), **(extra_headers or {})}
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, status_code=problem.status, headers=sent, media_type=headers.PROBLEM_JSON)
+
+
+def refusal_headers(problem: Problem, error: Exception | None = None) -> dict[str, str]:
+    """What a refusal says outside its body: whether and when to try again, and how to prove who one is."""
+    sent = {headers.SHOULD_RETRY: "true" if problem.retryable else "false"}
+    if isinstance(error, Unavailable) and problem.retryable:
+        sent[headers.RETRY_AFTER] = str(error.retry_after_seconds)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        sent["WWW-Authenticate"] = "Bearer"
+    return sent
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -118,10 +128,7 @@ async def _handle_refusal(request: Request, error: Exception) -> Response:
     problem = make_problem(error, request.state.request_id)
     if problem.code is ErrorCode.INTERNAL:
         raise error  # not meant for a caller: the middleware logs it and answers
-    extra = {}
-    if isinstance(error, Unavailable) and problem.retryable:
-        extra[headers.RETRY_AFTER] = str(error.retry_after_seconds)
-    return problem_response(problem, extra)
+    return problem_response(problem, refusal_headers(problem, error))
 
 
 async def _handle_invalid(request: Request, error: Exception) -> Response:

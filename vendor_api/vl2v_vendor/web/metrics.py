@@ -4,64 +4,128 @@ from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ports import Ledger
-from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.engine_state import EngineState
+from vl2v_vendor.web.request_report import RequestReport
 
-_DRIFT_REST_SECONDS = 15.0
-_DRIFT_SHARE = 0.02
+_DRIFT_REST_SECONDS: Final = 15.0
+_DRIFT_SHARE: Final = 0.02
 """How much of the time a ledger of any size may spend on comparing its sums."""
-_SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SECONDS_BUCKETS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_ITEMS_BUCKETS: Final = tuple(2**power for power in range(11))
+_FIRST_ERROR_STATUS: Final = 400
+_CLIENT_GONE_STATUS: Final = 499
 
 
 class Metrics:
-    """The series of one server, in a registry of their own."""
+    """The series of one server, in a registry of their own.
 
-    def __init__(self, lanes: EncodingLanes) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter("vl2v_requests", "Requests answered.", ("endpoint", "status"), registry=self._registry)
-        self._request_seconds = Histogram(
-            "vl2v_request_seconds",
-            "From the first byte of a request to the last of its answer.",
-            ("endpoint",),
-            buckets=_SECONDS_BUCKETS,
-            registry=self._registry,
-        )
-        self._billed_units = Counter(
-            "vl2v_billed_units_approximate",
-            "Units billed since this process started. Approximate: the ledger is the truth.",
-            ("modality",),
-            registry=self._registry,
-        )
-        self._items = Counter("vl2v_items", "Items answered.", ("modality", "outcome"), registry=self._registry)
-        depth = Gauge("vl2v_queue_depth", "Items that wait for the model.", ("lane",), registry=self._registry)
-        for modality in lanes.queued_items:
-            depth.labels(modality).set_function(partial(_depth, lanes, modality))
+    Args:
+        services: whose lanes and model are watched.
+        version: of this program.
+    """
+
+    def __init__(self, services: Services, *, version: str) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._make_request_series(registry)
+        self._make_sale_series(registry)
+        self._make_batch_series(registry)
+        registry.register(EngineState(services.lanes, services.encoder))
+        ProcessCollector(registry=registry)
+        _describe(services, version, registry)
+        services.lanes.on_batch = self.observe_batch
         self._drift_units = Gauge(
             "ledger_drift_units",
             "Units used in the budgets, less the units of charged items that were not refunded: alert unless 0. "
             "NaN while the ledger cannot be read.",
-            registry=self._registry,
+            registry=registry,
         )
         self._drift_lock = asyncio.Lock()
         self._drift_due = 0.0
 
-    def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
+    def _make_request_series(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter("vl2v_requests", "Requests answered.", ("endpoint", "status"), registry=registry)
+        self._in_flight = Gauge("vl2v_requests_in_flight", "Requests that have no whole answer yet.", registry=registry)
+        self._refusals = Counter(
+            "vl2v_refusals",
+            "Requests refused, by the problem's code and status; `unnamed` is an answer without a problem document.",
+            ("endpoint", "code", "status"),
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "vl2v_request_seconds",
+            "From the arrival of a request's head to the last byte of its answer.",
+            ("endpoint",),
+            buckets=_SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._stage_seconds = Histogram(
+            "vl2v_stage_seconds",
+            "What a request spent in each stage: parse, decode, queue, forward, commit, encode.",
+            ("endpoint", "stage"),
+            buckets=_SECONDS_BUCKETS,
+            registry=registry,
+        )
+
+    def _make_sale_series(self, registry: CollectorRegistry) -> None:
+        self._billed_units = Counter(
+            "vl2v_billed_units_approximate",
+            "Units billed since this process started. Approximate: the ledger is the truth.",
+            ("modality",),
+            registry=registry,
+        )
+        self._items = Counter("vl2v_items", "Items answered.", ("modality", "outcome"), registry=registry)
+
+    def _make_batch_series(self, registry: CollectorRegistry) -> None:
+        self._batch_items = Histogram(
+            "vl2v_batch_items", "Items in a batch of the model.", ("lane",), buckets=_ITEMS_BUCKETS, registry=registry
+        )
+        self._batch_seconds = Histogram(
+            "vl2v_batch_seconds",
+            "How long the model took for a batch.",
+            ("lane",),
+            buckets=_SECONDS_BUCKETS,
+            registry=registry,
+        )
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Count a request as in flight for as long as the block runs."""
+        with self._in_flight.track_inprogress():
+            yield
+
+    def observe_request(self, report: RequestReport) -> None:
         """Count one request; status 499 is one whose client went away."""
-        self._requests.labels(endpoint, str(status)).inc()
-        self._request_seconds.labels(endpoint).observe(seconds)
+        endpoint, status = report.endpoint, str(report.status)
+        self._requests.labels(endpoint, status).inc()
+        self._request_seconds.labels(endpoint).observe(report.seconds)
+        for stage, seconds in report.stages.items():
+            self._stage_seconds.labels(endpoint, stage).observe(seconds)
+        if report.status >= _FIRST_ERROR_STATUS and report.status != _CLIENT_GONE_STATUS:
+            self._refusals.labels(endpoint, report.facts.get("problem", "unnamed"), status).inc()
 
     def observe_sale(self, modality: Modality, *, billed: int, free: int, failed: int) -> None:
         """Count what became of a request's items."""
         self._billed_units.labels(modality).inc(billed)
         for outcome, count in (("billed", billed), ("free", free), ("failed", failed)):
             self._items.labels(modality, outcome).inc(count)
+
+    def observe_batch(self, lane: Modality, items: int, seconds: float) -> None:
+        """Count one batch that the model has done."""
+        self._batch_items.labels(lane).observe(items)
+        self._batch_seconds.labels(lane).observe(seconds)
 
     async def refresh_drift(self, ledger: Ledger) -> None:
         """Let the ledger compare its sums, unless it did lately. It reads every item for that."""
@@ -82,5 +146,16 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-def _depth(lanes: EncodingLanes, modality: Modality) -> float:
-    return lanes.queued_items[modality]
+def _describe(services: Services, version: str, registry: CollectorRegistry) -> None:
+    """Two series that are always 1: their labels say what runs here."""
+    Info("vl2v_build", "This program.", registry=registry).info({"version": version})
+    model = services.encoder.info
+    Info("vl2v_model", "The model on sale.", registry=registry).info(
+        {
+            "model": model.id,
+            "precision": model.precision,
+            "device": model.device,
+            "preprocessing_id": model.preprocessing_id,
+            "weights_sha": model.weights_sha,
+        }
+    )

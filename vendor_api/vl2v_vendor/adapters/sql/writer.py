@@ -202,10 +202,12 @@ class GroupWriter:
         """What the caller is told, each in an exception of its own: a shared one would mix up their tracebacks."""
         if isinstance(failure, VendorError):
             return failure
+        # In this thread nobody knows which request is meant, so the lines say it themselves.
+        about = {"request_id": order.request_id, "api_key_id": order.api_key_id, "account_id": order.account_id}
         if isinstance(failure, self._driver.Error):
-            _log.warning("request %s could not be charged: %s", order.request_id, failure)
+            _log.warning("request %s could not be charged: %s", order.request_id, failure, extra={"fields": about})
             return LedgerUnavailable(_NOT_TAKEN)
-        _log.error("request %s could not be charged", order.request_id, exc_info=failure)
+        _log.error("request %s could not be charged", order.request_id, exc_info=failure, extra={"fields": about})
         return failure
 
     def _connect(self) -> Connection:
