@@ -55,7 +55,7 @@ def table_arms() -> tuple[Arm, ...]:
         Arm(ADIP_4, _published(4), erm_row=ERM, erm_everywhere=True, everywhere=True),
         Arm(DEFAULT_4, ("--views", "4"), erm_row=ERM_OF_DEFAULT, everywhere=True),
         Arm(ADIP_1, _published(1)),
-        Arm(ONLINE, _published(1), online=True),
+        Arm(ONLINE, PUBLISHED, online=True),
         Arm(DEFAULT_1, ("--views", "1")),
         Arm(QUARTER, ("--views", "1"), share=0.25),
         Arm(TENTH, ("--views", "1"), share=0.1),
@@ -65,7 +65,7 @@ def table_arms() -> tuple[Arm, ...]:
 
 def curve_arms() -> tuple[Arm, ...]:
     """The points of the curve: no, some and all images at K=1, then K=4 and K=10, and online; of both methods."""
-    arms = [Arm(ONLINE, _published(1), online=True)]
+    arms = [Arm(ONLINE, PUBLISHED, online=True)]
     for name, options in (("VL2V-ADiP", _published), ("default", _default)):
         arms += [Arm(f"{name}, {100 * share:g} % of K=1", options(1), share=share) for share in SHARES]
         arms += [

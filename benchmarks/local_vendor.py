@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,27 +26,41 @@ _PRODUCTION = ("VL2V_VENDOR_CONFIG", "VL2V_VENDOR_DATABASE_URL", "VL2V_VENDOR_MO
 
 
 @contextmanager
-def local_vendor(home: Path, *, account: str, budget: int, options: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+def local_vendor(
+    home: Path,
+    *,
+    account: str,
+    budget: int,
+    options: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[dict[str, str]]:
     """Run a vendor whose data are in `home`; yields the environment in which the client's commands find it.
 
     The account is made with `budget` queries unless `home` knows it already. The vendor's log is `home/vendor.log`.
+    `settings` are the vendor's own, such as `{"VL2V_VENDOR_MAX_ITEMS": "16"}`.
     """
-    with vendor_process(home, options) as (environment, _process):
+    with vendor_process(home, options, settings) as (environment, _process):
         environment["VL2V_API_KEY"] = _api_key(home / "api-key", environment, account, budget)
         yield environment
 
 
 @contextmanager
-def vendor_process(home: Path, options: Sequence[str] = ()) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
+def vendor_process(
+    home: Path, options: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
     """The same without an account: the environment lacks an API key; also yields the vendor's process."""
     home.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     inherited = {name: value for name, value in os.environ.items() if name not in _PRODUCTION}
-    environment = inherited | {
-        "VL2V_VENDOR_DATA_DIR": str(home / "vendor"),
-        "VL2V_CACHE": str(home / "client.db"),
-        "VL2V_VENDOR_URL": f"http://127.0.0.1:{port}",
-    }
+    environment = (
+        inherited
+        | dict(settings or {})
+        | {
+            "VL2V_VENDOR_DATA_DIR": str(home / "vendor"),
+            "VL2V_CACHE": str(home / "client.db"),
+            "VL2V_VENDOR_URL": f"http://127.0.0.1:{port}",
+        }
+    )
     words = [str(BIN / "vl2v-vendor"), "serve", "--port", str(port), *options]
     with (home / "vendor.log").open("ab") as log:
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
@@ -91,7 +105,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     sys.exit(f"the vendor was not ready within {READY_SECONDS} s; see {log}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,120 @@
+"""Four times as many requests as the vendor can serve: it serves what it can, and refuses the rest at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import pytest
+from http_target import Answer, Target, multipart
+from load_generator import Arrival, answers_of, close_after, hammer, open_loop
+
+from poison import IMAGES_PATH
+from proof_figures import Prove
+from proof_vendor import OpenVendor, ProofVendor, Size
+
+FACTOR = 4
+ITEMS = 8
+"""In a batch, and waiting: a vendor that is to be free again within two seconds must not promise more."""
+CLIENTS = 16
+"""Enough to keep two batches full, few enough never to be refused: by them the capacity is measured."""
+PATIENCE_SECONDS = 90.0
+PROBE_PAUSE_SECONDS = 0.05
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass
+class Story:
+    """What the flood brought."""
+
+    capacity: float = 0.0
+    arrivals: list[Arrival] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    recovery_seconds: float = float("inf")
+    bought: int = 0
+
+    def answers(self, status: int) -> list[tuple[Arrival, Answer]]:
+        return [
+            (arrival, arrival.outcome)
+            for arrival in self.arrivals
+            if isinstance(arrival.outcome, Answer) and arrival.outcome.status == status
+        ]
+
+    @property
+    def lost(self) -> int:
+        return len(self.arrivals) - len(answers_of(arrival.outcome for arrival in self.arrivals))
+
+
+@pytest.mark.timeout(600)
+def test_a_flood_costs_nothing_but_the_refused(
+    open_vendor: OpenVendor, photos: list[bytes], size: Size, prove: Prove, prove_speed: Prove
+) -> None:
+    seconds = size("SECONDS", 4, 60)
+    with open_vendor(MAX_ITEMS=ITEMS, MAX_QUEUED_ITEMS=ITEMS, MAX_BATCH_ITEMS=ITEMS) as vendor:
+        customer = vendor.customer("flood")
+        target = customer.target()
+        story = asyncio.run(close_after(_flood(vendor, target, photos, seconds), target))
+        used_units = customer.used_units()
+    served, refused = story.answers(200), story.answers(503)
+    others = len(story.arrivals) - len(served) - len(refused)
+    prove("requests lost or answered otherwise", others, goal="0 of " + str(len(story.arrivals)), met=others == 0)
+    codes = {answer.headers.get("retry-after", "")[:1].isdigit() for _, answer in refused}
+    prove("refusals say when to come back", str(codes == {True}), goal="True", met=codes == {True})
+    excess = used_units - story.bought - len(served)
+    prove("units billed without an answer", excess, goal="0", met=excess == 0)
+    in_time = sum(arrival.sent + arrival.seconds <= seconds for arrival, _ in served)
+    goodput = round(in_time / seconds / story.capacity, 3)
+    prove_speed(f"goodput, of {story.capacity:.1f} images/s", goodput, goal=">= 0.9", met=goodput >= 0.9)
+    waits = [1000 * arrival.seconds for arrival, _ in refused]
+    slow = round(float(np.percentile(waits, 99)), 1)
+    prove_speed("refusals p99, ms, connecting included", slow, goal="<= 50", met=slow <= 50)
+    accepted = round(float(np.percentile([arrival.seconds for arrival, _ in served], 99)), 2)
+    prove_speed("served p99, s", accepted, goal="<= 60 (the vendor's max_wait_seconds)", met=accepted <= 60)
+    tenth = max(1, len(story.resident) // 10)
+    growth = round(100 * (median(story.resident[-tenth:]) / median(story.resident[:tenth]) - 1), 1)
+    prove_speed("memory growth under the flood, percent", growth, goal="<= 10", met=growth <= 10)
+    recovery = round(story.recovery_seconds, 2)
+    prove_speed("seconds from the flood's end to a served request", recovery, goal="<= 2", met=recovery <= 2)
+
+
+async def _flood(vendor: ProofVendor, target: Target, photos: list[bytes], seconds: float) -> Story:
+    story = Story()
+    bodies = [multipart([photo]) for photo in photos]
+    requests = itertools.cycle([target.request(IMAGES_PATH, *body) for body in bodies])
+    supply: Callable[[], bytes] = lambda: next(requests)  # noqa: E731 - a name for both loops
+    for warm in (True, False):
+        started = time.monotonic()
+        outcomes = await hammer(target, supply, CLIENTS, max(1.0, seconds / (8 if warm else 3)))
+        served = sum(answer.status == 200 for answer in answers_of(outcomes))
+        story.bought += served
+        story.capacity = served / (time.monotonic() - started)
+    target.close()
+
+    async def watch_memory() -> None:
+        while True:
+            story.resident.append(vendor.resident_bytes())
+            await asyncio.sleep(0.5)
+
+    async def probe() -> None:
+        await asyncio.sleep(seconds)
+        ended = time.monotonic()
+        while time.monotonic() - ended < PATIENCE_SECONDS:
+            answer = await target.ask(supply())
+            if answer.status == 200:
+                story.bought += 1
+                story.recovery_seconds = time.monotonic() - ended
+                return
+            await asyncio.sleep(PROBE_PAUSE_SECONDS)
+
+    watching = asyncio.create_task(watch_memory())
+    probing = asyncio.create_task(probe())
+    rate = FACTOR * story.capacity
+    story.arrivals = await open_loop(target, supply, rate, seconds, timeout_seconds=PATIENCE_SECONDS)
+    await probing
+    watching.cancel()
+    return story
