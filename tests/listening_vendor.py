@@ -13,7 +13,7 @@ from fastapi import FastAPI
 @asynccontextmanager
 async def listening(app: FastAPI) -> AsyncIterator[int]:
     """The app behind uvicorn on loopback; yields its port."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

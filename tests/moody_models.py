@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import numpy as np
@@ -9,10 +11,11 @@ from numpy.typing import NDArray
 
 from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
+from vl2v_vendor.domain.errors import ModelLoadFailed
 
 SIZE = 2
 SLEEP_FOR_EVER, COMPUTE_LONG = 251, 252
-"""The grey levels at which a model hangs, and at which it computes for a second."""
+"""The grey levels at which a model hangs, and at which it computes for two seconds."""
 
 
 def grey(level: int) -> NDArray[np.uint8]:
@@ -38,7 +41,7 @@ class MoodyModel:
             time.sleep(3600)
         if (pixels == COMPUTE_LONG).all(axis=(1, 2, 3)).any():
             started = time.monotonic()
-            while time.monotonic() - started < 1:
+            while time.monotonic() - started < 2:
                 np.linalg.norm(np.ones(10_000))
         return self._tell(levels.astype(np.float64))
 
@@ -50,6 +53,11 @@ class MoodyModel:
         vectors[:, :2] = direction(numbers)
         vectors[:, 2:] = len(numbers), self._calls
         return vectors
+
+
+def say_how_threads_wait() -> MoodyModel:
+    """Refuses to load, and tells what torch's threads would have found."""
+    raise ModelLoadFailed(f"{os.environ.get('OMP_WAIT_POLICY')}, torch {'torch' in sys.modules}")
 
 
 class UnitModel(MoodyModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import resource
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from serving_shop import noise, png, png_bomb, save
 from vl2v_contract.identity import bytes_sha, rgb8_sha
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
+from vl2v_vendor.adapters.pixel_policies import REFERENCE, SAFE, PixelPolicy
 from vl2v_vendor.adapters.preprocessing import Preprocessing
 from vl2v_vendor.domain.errors import ItemFailure
 
@@ -77,6 +79,33 @@ def test_an_image_at_the_input_size_is_left_alone_and_named_by_its_pixels() -> N
 )
 def test_anything_else_is_named_by_its_bytes(data: bytes) -> None:
     assert decoder().decode(data).content_sha == bytes_sha(data)
+
+
+def _with_damaged_pixels(data: bytes, *, mend_checksum: bool) -> bytes:
+    """A PNG whose one IDAT chunk has other bytes in its middle."""
+    start = data.index(b"IDAT")
+    length = int.from_bytes(data[start - 4 : start], "big")
+    chunk = bytearray(data[start : start + 4 + length])
+    chunk[4 + length // 2 : 4 + length // 2 + 32] = bytes(32)
+    end = start + len(chunk)
+    checksum = zlib.crc32(chunk).to_bytes(4, "big") if mend_checksum else data[end : end + 4]
+    return data[:start] + bytes(chunk) + checksum + data[end + 4 :]
+
+
+@pytest.mark.parametrize("policy", [SAFE, REFERENCE])
+@pytest.mark.parametrize("size", [SIZE, SIZE + 9])
+@pytest.mark.parametrize(("compress_level", "mend_checksum"), [(9, True), (9, False), (0, False)])
+def test_damaged_pixels_of_a_png_are_never_taken_for_an_image(
+    policy: PixelPolicy, size: int, compress_level: int, mend_checksum: bool
+) -> None:
+    rows, columns = np.mgrid[0:size, 0:size]
+    picture = Image.fromarray(np.stack([rows * 5, columns * 5, rows * columns // 8], axis=-1).astype(np.uint8))
+    whole = save(picture, "PNG", compress_level=compress_level)
+    reader = PillowImageDecoder(Preprocessing(SIZE, policy=policy.id), max_item_bytes=1_000_000, max_pixels=1_000_000)
+    reader.decode(whole)
+    with pytest.raises(ItemFailure) as caught:
+        reader.decode(_with_damaged_pixels(whole, mend_checksum=mend_checksum))
+    assert caught.value.code == "undecodable_image"
 
 
 def test_exif_orientation_6_is_applied() -> None:

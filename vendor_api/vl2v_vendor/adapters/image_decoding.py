@@ -134,9 +134,10 @@ class PillowImageDecoder:
 
     def _render(self, image: Image.Image, data: bytes) -> DecodedImage:
         size, policy = self._preprocessing.size, self._policy
-        is_input = image.size == (size, size) and _is_plain_rgb8_png(image, data) and _orientation_of(image) == 1
         if policy.drafts_jpeg and isinstance(image, JpegImageFile):
             image.draft(None, (2 * size, 2 * size))
+        image.load()  # first: whoever asks a PNG for its EXIF block loads it too, and forgives what is broken
+        is_input = image.size == (size, size) and _is_plain_rgb8_png(image, data) and _orientation_of(image) == 1
         if policy.converts_before_scaling:
             orientation = _orientation_of(image) if policy.applies_orientation else 1
             rgb = _to_rgb(image)
@@ -186,7 +187,6 @@ def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """The first frame as RGB, by policy `safe`; in bands, so that no more than two whole copies are in memory."""
-    image.load()
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     width, height = image.size

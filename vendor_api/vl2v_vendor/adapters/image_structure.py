@@ -2,13 +2,15 @@
 
 Pillow walks markers, chunks and sub-blocks in Python, and libjpeg decodes each scan of a progressive file over the
 whole image, so a small file with very many of them keeps a thread busy for minutes. This module walks the same
-structure, a bounded number of steps far, and decodes nothing. What is merely broken is left to Pillow to refuse.
+structure, a bounded number of steps far, and decodes nothing. What is merely broken is left to Pillow to refuse, but
+for the checksums of a PNG's pixels, which Pillow skips.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Final
 
@@ -41,7 +43,8 @@ def check_structure(data: bytes) -> None:
     """Walk the file's own table of contents.
 
     Raises:
-        ItemFailure: image_too_large or unsupported_image_format, naming what there is too much of.
+        ItemFailure: image_too_large or unsupported_image_format, naming what there is too much of; or
+            undecodable_image.
     """
     for signature, check in _CHECKS.items():
         if data.startswith(signature):
@@ -81,6 +84,8 @@ def _check_png(data: bytes) -> None:
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"IEND":
             return
+        if kind == b"IDAT" and not _has_sound_checksum(data, position, length):
+            raise ItemFailure("undecodable_image", "the file's pixels do not match their checksum; send it again")
         if kind == b"acTL" and int.from_bytes(data[position + 8 : position + 12], "big") > MAX_FRAMES:
             raise _too_many_frames()
         texts += kind in (b"zTXt", b"iTXt")
@@ -88,6 +93,14 @@ def _check_png(data: bytes) -> None:
             raise _too_much(f"more than {MAX_COMPRESSED_TEXTS} compressed texts")
         position += length + 12
     raise _too_much(f"more than {MAX_CHUNKS:,} chunks")
+
+
+def _has_sound_checksum(data: bytes, position: int, length: int) -> bool:
+    """Whether a PNG chunk's CRC is right; a chunk that is cut off is left to Pillow."""
+    end = position + 8 + length
+    if end + 4 > len(data):
+        return True
+    return zlib.crc32(memoryview(data)[position + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 
 
 def _check_webp(data: bytes) -> None:
