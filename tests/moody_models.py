@@ -57,7 +57,8 @@ class MoodyModel:
 
 def say_how_threads_wait() -> MoodyModel:
     """Refuses to load, and tells what torch's threads would have found."""
-    raise ModelLoadFailed(f"{os.environ.get('OMP_WAIT_POLICY')}, torch {'torch' in sys.modules}")
+    found = " ".join(str(os.environ.get(name)) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
+    raise ModelLoadFailed(f"{found}, torch {'torch' in sys.modules}")
 
 
 class UnitModel(MoodyModel):

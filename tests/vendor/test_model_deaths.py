@@ -182,16 +182,20 @@ def test_loading_has_a_limit_of_its_own() -> None:
         tell(story, partial(MoodyModel, load_seconds=3600), load_seconds=0.5)
 
 
-@pytest.mark.parametrize(("chosen", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_torchs_threads_do_not_spin_unless_the_operator_says_so(
-    monkeypatch: pytest.MonkeyPatch, chosen: str | None, found: str
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [({}, "None 20000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"), ({"GOMP_SPINCOUNT": "7"}, "None 7")],
+)
+def test_torchs_threads_spin_briefly_unless_the_operator_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str], found: str
 ) -> None:
     async def story(encoder: ProcessEncoder) -> None:
         raise AssertionError("it was loaded")
 
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if chosen is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ModelLoadFailed, match=f"{found}, torch False"):
         tell(story, say_how_threads_wait)
 
