@@ -106,6 +106,22 @@ def test_a_full_lane_refuses_before_the_body_is_read(path: str, lane: str, monke
     tell(story)
 
 
+def test_a_full_lane_refuses_before_the_ledger_is_asked_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nobody(*_arguments: object) -> None:
+        raise AssertionError("the ledger was asked")
+
+    async def story(vendor: Vendor) -> None:
+        monkeypatch.setattr(vendor.ledger, "find_key", nobody)
+        fill(monkeypatch, "image")
+        refused = await asked(vendor, [b"x"], path=IMAGES, secret="vl2v_unknown", declared=1)
+        assert (refused.status, refused.body["code"]) == (503, "overloaded")
+        async with vendor.client() as client:
+            series = (await client.get("/metrics")).text
+        assert f'vl2v_requests_total{{endpoint="{IMAGES}",status="503"}} 1.0' in series
+
+    tell(story)
+
+
 def test_openais_path_refuses_unread_when_no_lane_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(vendor: Vendor) -> None:
         fill(monkeypatch, "image", "text")

@@ -12,6 +12,7 @@ from vl2v_vendor.web.errors import add_error_handlers
 from vl2v_vendor.web.metrics import Metrics
 from vl2v_vendor.web.middleware import BodyLimit
 from vl2v_vendor.web.openapi import add_openapi
+from vl2v_vendor.web.overload_gate import OverloadGate
 from vl2v_vendor.web.request_context import RequestContext
 from vl2v_vendor.web.routes import admin, admin_keys, billing, embeddings, health, models, openai
 from vl2v_vendor.web.tracing import Tracing
@@ -48,6 +49,11 @@ def create_app(services: Services, *, version: str = "0", tracing: Tracing | Non
         app.include_router(router)
     add_error_handlers(app)
     add_openapi(app)
+    app.add_middleware(
+        OverloadGate,
+        lanes=services.lanes,
+        modality_of={embeddings.IMAGES_PATH: "image", embeddings.TEXTS_PATH: "text"},
+    )
     app.add_middleware(BodyLimit, max_request_bytes=services.limits.max_request_bytes)
     app.add_middleware(ClientWatch)
     app.add_middleware(RequestContext, metrics=app.state.metrics, tracing=tracing)

@@ -117,7 +117,7 @@ def _report(scope: Scope, status: int, clock: StageClock, facts: Mapping[str, An
     return RequestReport(
         method=scope["method"],
         path=hide_secrets(scope["path"]),
-        endpoint=str(getattr(scope.get("route"), "path", NO_ROUTE)),
+        endpoint=scope["state"].get("endpoint") or str(getattr(scope.get("route"), "path", NO_ROUTE)),
         status=status,
         seconds=clock.elapsed,
         stages=clock.seconds,
