@@ -13,9 +13,12 @@ from sqlalchemy import Engine, select
 
 from admin_desk import ADMIN, IMAGES, Desk, at_the_desk
 from serving_shop import images, item_key, png
+from vl2v_contract.wire.embeddings import RequestOptions
+from vl2v_contract.wire.framed import pack_upload
+from vl2v_contract.wire.headers import OCTET_STREAM
 from vl2v_vendor.adapters.sql.tables import metadata
 
-TEXTS, REPLAY = "/v1/embeddings/texts", "/v1/embeddings/replay"
+TEXTS, REPLAY, OPENAI = "/v1/embeddings/texts", "/v1/embeddings/replay", "/v1/embeddings"
 RED, BLUE = png("red"), png("blue")
 FILES = [("images", ("a.png", RED)), ("images", ("b.png", BLUE))]
 
@@ -32,7 +35,8 @@ class Post:
     async def send(self, desk: Desk, secret: str) -> httpx.Response:
         named = {} if self.key is None else {"Idempotency-Key": self.key}
         async with desk.client(secret) as client:
-            response = await client.post(self.operation.format(**self.path), headers=named, **self.content)
+            content = {**self.content, "headers": {**self.content.get("headers", {}), **named}}
+            response = await client.post(self.operation.format(**self.path), **content)
         assert response.is_success, response.text
         return response
 
@@ -43,6 +47,7 @@ def texts(*words: str, named: bool = True) -> dict[str, Any]:
 
 def on_sale() -> list[Post]:
     """Purchases under item keys, or under an `Idempotency-Key`, in every form."""
+    framed = pack_upload(RequestOptions(item_keys=[item_key("e"), item_key("f")]), [RED, BLUE])
     options = {"options": json.dumps({"item_keys": [item_key("c"), item_key("d")]})}
     return [
         Post(IMAGES, {"json": images(RED, BLUE, keys=[item_key("a"), item_key("b")])}),
@@ -51,6 +56,8 @@ def on_sale() -> list[Post]:
         Post(IMAGES, {"files": FILES}, key="files"),
         Post(TEXTS, texts("a cat", "a dog")),
         Post(TEXTS, texts("a cat", "a dog", named=False), key="texts"),
+        Post(IMAGES, {"content": framed, "headers": {"Content-Type": OCTET_STREAM}}),
+        Post(OPENAI, {"json": {"model": "hash-64", "input": ["a cow", "a pig"]}}, key="openai"),
         Post(REPLAY, {"json": {"item_keys": [item_key("a")]}}),
     ]
 
