@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TEACHER, ERM = "zero-shot teacher", "ERM"
+from leave_one_out import ERM
+
 ADIP_4, DEFAULT_4, ERM_OF_DEFAULT = "VL2V-ADiP, K=4", "default, K=4", "ERM, views of default"
 ADIP_1, DEFAULT_1, ONLINE = "VL2V-ADiP, K=1", "default, K=1", "VL2V-ADiP, online"
 QUARTER, TENTH, TEXT_ONLY = "default, 25 % of K=1", "default, 10 % of K=1", "text only"
@@ -53,13 +54,13 @@ def table_arms() -> tuple[Arm, ...]:
     """The rows of the table: ERM, VL2V-ADiP and default on every target, all others on the first."""
     return (
         Arm(ADIP_4, _published(4), erm_row=ERM, erm_everywhere=True, everywhere=True),
-        Arm(DEFAULT_4, ("--views", "4"), erm_row=ERM_OF_DEFAULT, everywhere=True),
+        Arm(DEFAULT_4, _default(4), erm_row=ERM_OF_DEFAULT, everywhere=True),
         Arm(ADIP_1, _published(1)),
         Arm(ONLINE, PUBLISHED, online=True),
-        Arm(DEFAULT_1, ("--views", "1")),
-        Arm(QUARTER, ("--views", "1"), share=0.25),
-        Arm(TENTH, ("--views", "1"), share=0.1),
-        Arm(TEXT_ONLY, ("--views", "0")),
+        Arm(DEFAULT_1, _default(1)),
+        Arm(QUARTER, _default(1), share=0.25),
+        Arm(TENTH, _default(1), share=0.1),
+        Arm(TEXT_ONLY, _default(0)),
     )
 
 

@@ -19,15 +19,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from accuracy_arms import ERM, TEACHER, Arm, curve_arms, table_arms
+from accuracy_arms import Arm, curve_arms, table_arms
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, measure
 from accuracy_table import goals_of, rows_of
-from leave_one_out import split_words
+from leave_one_out import ERM, TEACHER, split_words
 from local_vendor import local_vendor, run
 from result import RESULTS, write_result
 
 import vl2v_vendor
+from vl2v_client.data.folder import list_files
 from vl2v_client.data.shapes import STYLES
 
 ARMS = {"table": table_arms, "curve": curve_arms}
@@ -59,7 +60,7 @@ def main() -> None:
 
 def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str, str], home: Path) -> Iterator[Cell]:
     """Every run, seed by seed, so that a benchmark that is stopped has all of the first seeds."""
-    targets = arguments.target or (list(STYLES) if arguments.data is None else domains_of(arguments.data))
+    targets = arguments.target or (list(STYLES) if arguments.data is None else list(list_files(arguments.data).domains))
     everywhere = arguments.kind == "curve" or arguments.data is None
     for seed in range(arguments.seeds):
         data = arguments.data or home / f"shapes-{seed}"
@@ -70,11 +71,6 @@ def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str,
             for arm in arms:
                 if first or arm.everywhere:
                     yield Cell(arm, data, target, seed, with_erm=first or arm.erm_everywhere)
-
-
-def domains_of(data: Path) -> list[str]:
-    """The domains of a data set, in order."""
-    return sorted(path.name for path in data.iterdir() if path.is_dir())
 
 
 def teacher_files(arguments: argparse.Namespace) -> tuple[Path, Path]:

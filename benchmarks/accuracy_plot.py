@@ -7,10 +7,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accuracy_arms import ERM, ONLINE, TEACHER
+from accuracy_arms import ONLINE
 from accuracy_runs import Outcome
-from accuracy_table import standard_error
+from leave_one_out import ERM, TEACHER
 from local_vendor import CONSOLE
+
+from vl2v_client.evaluation.spread import spread
 
 _LEVELS = {TEACHER: "0.6", ONLINE: "tab:green", ERM: "tab:red"}
 _LINES = {"VL2V-ADiP, ": "tab:blue", "default, ": "tab:orange"}
@@ -49,7 +51,6 @@ def _points(outcomes: Sequence[Outcome]) -> list[tuple[float, float, float]]:
     points = []
     for row in {outcome.row for outcome in outcomes}:
         mine = [outcome for outcome in outcomes if outcome.row == row]
-        accuracies = [100 * outcome.accuracy for outcome in mine]
-        error = standard_error(accuracies) if len(accuracies) > 1 else 0.0
-        points.append((mean(outcome.queries for outcome in mine), mean(accuracies), error))
+        found = spread([100 * outcome.accuracy for outcome in mine])
+        points.append((mean(outcome.queries for outcome in mine), found.mean, found.standard_error or 0.0))
     return sorted(points)

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy_arms import TEACHER, Arm
+from accuracy_arms import Arm
+from leave_one_out import ERM, TEACHER
 from local_vendor import CONSOLE, run
 
 
@@ -139,7 +140,7 @@ def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
 def _outcomes(cell: Cell, report: Mapping[str, Any]) -> list[Outcome]:
     bought, local = report["purchase"], report["local"]
     asked = bought or local
-    names = {"zero-shot teacher": TEACHER, "ERM": cell.arm.erm_row or "", report["rows"][-1]["name"]: cell.arm.row}
+    names = {TEACHER: TEACHER, ERM: cell.arm.erm_row or "", report["rows"][-1]["name"]: cell.arm.row}
     return [
         Outcome(
             row=names[row["name"]],

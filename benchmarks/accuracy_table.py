@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 
-from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_1, DEFAULT_4, ERM, ONLINE, QUARTER
+from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_1, DEFAULT_4, ONLINE, QUARTER
 from accuracy_runs import Outcome
+from leave_one_out import ERM
 from result import Goal
+
+from vl2v_client.evaluation.spread import spread
 
 UNDECIDED = 2
 """A goal this many standard errors away, or less, is undecided."""
@@ -48,13 +51,9 @@ def paired(outcomes: Sequence[Outcome], high: str, low: str) -> list[float]:
     return [100 * (by_row[high][place] - by_row[low][place]) for place in both]
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean; not a number for a single value."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
 def _goal(name: str, differences: Sequence[float], words: str, bound: float, *, at_most: bool) -> Goal:
-    difference, error = mean(differences), standard_error(differences)
+    found = spread(differences)
+    difference, error = found.mean, math.nan if found.standard_error is None else found.standard_error
     distance = bound - difference if at_most else difference - bound
     verdict = "met" if distance > UNDECIDED * error else "missed" if distance < -UNDECIDED * error else "undecided"
     value = f"{difference:+.2f} (s.e. {error:.2f}, {len(differences)} pairs): {verdict}"
@@ -97,5 +96,6 @@ def _over_targets(mine: Sequence[Outcome], targets: Sequence[str]) -> str:
 def _spread(values: Sequence[float]) -> str:
     if not values:
         return ""
-    error = standard_error(values)
-    return f"{mean(values):.1f}" if math.isnan(error) else f"{mean(values):.1f} ± {error:.1f}"
+    found = spread(values)
+    error = found.standard_error
+    return f"{found.mean:.1f}" if error is None else f"{found.mean:.1f} ± {error:.1f}"

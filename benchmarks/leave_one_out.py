@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from local_vendor import CONSOLE, run
+
+from vl2v_client.evaluation.spread import spread
 
 PUBLISHED_VIEWS = ("--train-views", "4", "--view-recipe", "standard")
 """The published method trains on the views that are bought; the default preset adds more to both rows."""
@@ -60,8 +62,8 @@ def table(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
 def gains(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     """VL2V-ADiP over ERM, paired by target and seed: mean and standard error, in points."""
     differences = [100 * (outcome.accuracy[ADIP] - outcome.accuracy[ERM]) for outcome in outcomes]
-    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-    return mean(differences), error
+    found = spread(differences)
+    return found.mean, math.nan if found.standard_error is None else found.standard_error
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
