@@ -22,6 +22,8 @@ from vl2v_client.core.errors import UsageError
 from vl2v_client.data.renders import RenderStore
 from vl2v_client.data.styles import STYLES
 from vl2v_client.data.views import VIEW_RECIPES
+from vl2v_client.recipes.targets import image_targets
+from vl2v_client.teacher.targets import ImageTargets
 
 QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
 TRAIN, CLASSES = 16, 2  # two source domains of two classes of five pictures, less the hold-out
@@ -125,7 +127,16 @@ def test_text_directed_views_train_without_image_queries(vendor: FakeVendor, she
     assert [path.stat().st_size for path in shards] == [TRAIN * 3 * 32 * 32 * 3]
 
 
-def test_more_views_are_trained_on_than_bought(vendor: FakeVendor, shell: Shell) -> None:
+def test_more_views_are_trained_on_than_bought(
+    vendor: FakeVendor, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on: list[ImageTargets] = []
+
+    def note_targets(*arguments: Any, **options: Any) -> ImageTargets:
+        trained_on.append(image_targets(*arguments, **options))
+        return trained_on[-1]
+
+    monkeypatch.setattr("vl2v_client.recipes.training.image_targets", note_targets)
     words = ("--views", "1", "--view-recipe", "all-styles")
     planned = shell.json("plan", *words)["new_queries"]
     report = shell.distill(*words, "--train-views", "3")
@@ -135,6 +146,11 @@ def test_more_views_are_trained_on_than_bought(vendor: FakeVendor, shell: Shell)
     assert report["settings"]["imputation"].startswith("none")
     (shard,) = (shell.folder / "run").rglob("train.u8")
     assert shard.stat().st_size == TRAIN * 3 * 32 * 32 * 3
+    (targets,) = trained_on
+    assert targets.weights.tolist() == [[1, 1, 1]] * TRAIN
+    assert targets.bought.tolist() == [[True, False, False]] * TRAIN
+    for view in (1, 2):
+        np.testing.assert_allclose(targets.vectors[:, view], targets.vectors[:, 0], atol=1e-6)
 
 
 def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: Shell) -> None:
@@ -142,6 +158,9 @@ def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: Shell) -
     assert vendor.billed_units == CLASSES
     assert report["settings"]["views bought"] == "0 of 0"
     assert report["settings"]["label weight"] == "0.5"
+    rows = [json.loads(line) for path in shell.folder.rglob("metrics.jsonl") for line in path.read_text().splitlines()]
+    assert rows
+    assert all(row["labels"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_anything_else_is_named_by_its_bytes(data: bytes) -> None:
 
 
 def _with_damaged_pixels(data: bytes, *, mend_checksum: bool) -> bytes:
-    """A PNG whose one IDAT chunk has other bytes in its middle."""
+    """A PNG whose first IDAT chunk has other bytes in its middle."""
     start = data.index(b"IDAT")
     length = int.from_bytes(data[start - 4 : start], "big")
     chunk = bytearray(data[start : start + 4 + length])
@@ -106,6 +106,20 @@ def test_damaged_pixels_of_a_png_are_never_taken_for_an_image(
     with pytest.raises(ItemFailure) as caught:
         reader.decode(_with_damaged_pixels(whole, mend_checksum=mend_checksum))
     assert caught.value.code == "undecodable_image"
+
+
+def test_the_checksum_of_a_pngs_pixels_is_read() -> None:
+    """Damage that zlib's own, weaker checksum does not see, and so Pillow neither."""
+    data = bytearray(save(noise(SIZE, SIZE), "PNG", compress_level=0))
+    place = data.index(b"IDAT") + 500
+    while not (data[place] < 255 and data[place + 1] > 1 and data[place + 2] < 255):
+        place += 1
+    data[place] += 1
+    data[place + 1] -= 2
+    data[place + 2] += 1
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+    assert failure_of(bytes(data)).code == "undecodable_image"
 
 
 def test_exif_orientation_6_is_applied() -> None:
