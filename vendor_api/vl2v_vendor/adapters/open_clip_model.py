@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from vl2v_vendor.adapters.batch_threads import BatchThreads
 from vl2v_vendor.adapters.open_clip_files import ModelSpec, Precision, build_model
 from vl2v_vendor.adapters.preprocessing import Preprocessing
 from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
@@ -54,6 +55,8 @@ class OpenClipModel:
         self._dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self._precision]
         if spec.compile:
             self._images = torch.compile(self._images, dynamic=True)
+        shares = self._device.type == "cpu" and not spec.compile  # one compiled graph serves one thread
+        self._threads = BatchThreads(torch.get_num_threads() if shares else 1)
         self.info = self._describe(model, spec.model_id, preprocessing, weights_sha)
 
     @property
@@ -72,8 +75,11 @@ class OpenClipModel:
     def _encode(self, tower: Any, batch: PixelBatch | TokenBatch) -> VectorBatch:
         import torch
 
-        with torch.inference_mode(), self._autocast():
-            return cast("VectorBatch", tower(self._to_device(torch.from_numpy(batch))).cpu().numpy())
+        def encode(part: PixelBatch | TokenBatch) -> VectorBatch:
+            with torch.inference_mode(), self._autocast():
+                return cast("VectorBatch", tower(self._to_device(torch.from_numpy(part))).cpu().numpy())
+
+        return self._threads.encode(encode, batch)
 
     def _to_device(self, batch: torch.Tensor) -> torch.Tensor:
         if self._device.type != "cuda":
