@@ -163,6 +163,25 @@ def test_a_body_without_a_declared_length_ends_where_it_is_too_long() -> None:
     tell(story)
 
 
+def test_a_body_that_stops_coming_ends_its_request_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BodyLimit.__init__, "__defaults__", (0.05,))
+
+    async def story(vendor: Vendor) -> None:
+        async with listening(vendor.app) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"POST {IMAGES} HTTP/1.1\r\nHost: vendor\r\nAuthorization: Bearer {vendor.secret}\r\n"
+            head += "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+            writer.write(head.encode() + b"x" * 10)
+            answer = await asyncio.wait_for(reader.read(), timeout=10)  # to the end of the connection
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b'"code":"request_timeout"' in answer
+        assert b"x-should-retry: true" in answer.lower()
+        assert not vendor.ledger.posted
+
+    tell(story)
+
+
 class Holder:
     """An app that reads a body and keeps it until it is told to let go, behind the limit."""
 

@@ -21,6 +21,7 @@ class ErrorCode(StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     PRICE_CHANGED = "price_changed"
     REQUEST_IN_FLIGHT = "request_in_flight"
+    REQUEST_TIMEOUT = "request_timeout"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     TOO_MANY_ITEMS = "too_many_items"
@@ -47,6 +48,7 @@ class ErrorCode(StrEnum):
 RETRYABLE_CODES = frozenset(
     {
         ErrorCode.REQUEST_IN_FLIGHT,
+        ErrorCode.REQUEST_TIMEOUT,
         ErrorCode.RATE_LIMITED,
         ErrorCode.OVERLOADED,
         ErrorCode.MODEL_UNAVAILABLE,

@@ -47,6 +47,13 @@ class PayloadTooLarge(InvalidRequest):
         super().__init__(f"the request body is larger than {limit_bytes} bytes; send fewer or smaller items")
 
 
+class BodyStalled(InvalidRequest):
+    """The body began and did not go on."""
+
+    def __init__(self, pause_seconds: float) -> None:
+        super().__init__(f"no more of the body came for {pause_seconds:g} s, and nothing was billed; send it again")
+
+
 class UnsupportedMediaType(InvalidRequest):
     """The body is in no form that this endpoint reads."""
 

@@ -21,6 +21,7 @@ _REFUSALS: Final[dict[type[VendorError], tuple[int, ErrorCode]]] = {
     errors.InvalidRequest: (422, ErrorCode.INVALID_REQUEST),
     errors.TooManyItems: (422, ErrorCode.TOO_MANY_ITEMS),
     errors.PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),
+    errors.BodyStalled: (408, ErrorCode.REQUEST_TIMEOUT),
     errors.UnsupportedMediaType: (415, ErrorCode.UNSUPPORTED_MEDIA_TYPE),
     errors.UnknownModel: (404, ErrorCode.UNKNOWN_MODEL),
     errors.NotFound: (404, ErrorCode.NOT_FOUND),

@@ -5,12 +5,13 @@ Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnecti
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vl2v_vendor.domain.errors import Overloaded, PayloadTooLarge
+from vl2v_vendor.domain.errors import BodyStalled, Overloaded, PayloadTooLarge
 
 BODIES_AT_ONCE: Final = 4
 """Bodies of the largest size that are held at the same time."""
@@ -20,16 +21,22 @@ _DISCARDED_BYTES: Final = 256 * 1024
 
 
 class BodyLimit:
-    """Refuses a body over a size, and bodies that together would take too much memory.
+    """Refuses a body over a size, bodies that together would take too much memory, and one that stops coming.
 
-    Both are decided when a handler begins to read, that is after the caller is known, by the declared length and before
-    a byte is read; and again as bytes come in, which may be more than was declared or foreseen. A request that is
-    answered before its body was read ends its connection, so that nobody waits for the rest to be sent.
+    Sizes are decided when a handler begins to read, that is after the caller is known, by the declared length and
+    before a byte is read; and again as bytes come in, which may be more than was declared or foreseen. A request that
+    is answered before its body was read ends its connection, so that nobody waits for the rest to be sent.
+
+    Args:
+        app: what follows.
+        max_request_bytes: of one body.
+        max_pause_seconds: between two pieces of one body.
     """
 
-    def __init__(self, app: ASGIApp, max_request_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_request_bytes: int, max_pause_seconds: float = 30.0) -> None:
         self._app = app
         self._max_request_bytes = max_request_bytes
+        self.max_pause_seconds = max_pause_seconds
         self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +75,7 @@ class _Body:
         declared = headers.get("content-length", "")
         self._declared_bytes = int(declared) if declared.isdecimal() else None
         self._is_awaited = bool(self._declared_bytes) or "transfer-encoding" in headers
-        self._has_begun = False
+        self._has_begun, self._has_stalled = False, False
         self._limit = limit
         self._receive = receive
         self._send = send
@@ -78,7 +85,7 @@ class _Body:
         if not self._has_begun:
             self._has_begun = True
             self._limit.admit(self._declared_bytes or 0, self._declared_bytes or 0)
-        message = await self._receive()
+        message = await (self._next_piece() if self._is_awaited else self._receive())
         if message["type"] == "http.request":
             self._is_awaited = message.get("more_body", False)
             self._take(len(message.get("body", b"")))
@@ -89,9 +96,17 @@ class _Body:
             MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
+    async def _next_piece(self) -> Message:
+        try:
+            async with asyncio.timeout(self._limit.max_pause_seconds):
+                return await self._receive()
+        except TimeoutError:
+            self._has_stalled = True
+            raise BodyStalled(self._limit.max_pause_seconds) from None
+
     @property
     def _is_small(self) -> bool:
-        return self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
+        return not self._has_stalled and self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
 
     def _take(self, more_bytes: int) -> None:
         self._limit.admit(self.received_bytes + more_bytes, more_bytes)
