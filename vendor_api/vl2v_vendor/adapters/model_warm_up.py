@@ -1,9 +1,9 @@
 """What a freshly loaded model is asked before it serves: how large a batch pays, and how long one takes.
 
 Batches of 1, 2, 4, 8, ... items of the real shapes run a few times each, within a bounded time. The batch size is the
-smallest whose rate is within a few percent of the best: a larger one would only make everybody wait longer. Batches
-that take less than a twentieth of a second keep nobody waiting, whatever a noisy machine says of their rates. The times
-tell later whether the model is stuck.
+smallest whose rate is within two percent of the best, of those that take a second at most: a larger one would only make
+everybody wait longer. Batches that take less than a twentieth of a second keep nobody waiting, whatever a noisy machine
+says of their rates. The times tell later whether the model is stuck.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, Vector
 from vl2v_vendor.domain.errors import ModelLoadFailed
 
 _LARGEST_BATCH: Final = 256
-_TOLERANCE: Final = 0.05
-_HARMLESS_SECONDS: Final = 0.05
+_TOLERANCE: Final = 0.02
+_HARMLESS_SECONDS, _LONGEST_SECONDS = 0.05, 1.0
 _FEWEST_CALLS, _MOST_CALLS = 3, 20
 _SHORTEST_SAMPLE, _LONGEST_SAMPLE = 0.04, 0.25
 """A size is tried the fewest times, and on until it has taken the one, but not once it has taken the other."""
@@ -128,8 +128,9 @@ def measure_pace(run: Callable[[int], object], clock: Callable[[], float] = time
             if not is_out_of_memory(error):
                 raise
             break
-    best = max(sample.rate for sample in samples)
-    chosen = next(sample.items for sample in samples if sample.rate >= (1 - _TOLERANCE) * best)
+    bearable = [sample for sample in samples if sample.items == 1 or sample.fastest <= _LONGEST_SECONDS]
+    best = max(sample.rate for sample in bearable)
+    chosen = next(sample.items for sample in bearable if sample.rate >= (1 - _TOLERANCE) * best)
     chosen = max([chosen, *(sample.items for sample in samples if sample.fastest <= _HARMLESS_SECONDS)])
     return LanePace(chosen, _slowest(sample for sample in samples if sample.items <= chosen))
 
@@ -155,7 +156,7 @@ def _may_pay(samples: Sequence[Sample]) -> bool:
     if len(samples) < _FEWEST_SIZES:
         return True
     before = max(sample.rate for sample in samples[:-2])
-    return max(sample.rate for sample in samples[-2:]) > before * (1 + _TOLERANCE / 2)
+    return max(sample.rate for sample in samples[-2:]) > before * (1 + _TOLERANCE)
 
 
 def _time_decided(run: Callable[[int], object], items: int) -> LanePace:
