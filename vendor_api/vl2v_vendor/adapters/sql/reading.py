@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, fun
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import Modality
 from vl2v_vendor.adapters.sql.engine import is_postgresql
-from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, KEY_COLUMNS, to_entry, to_key, to_paid_item, to_price
-from vl2v_vendor.adapters.sql.statements import listed, paid_items, price_in_force
-from vl2v_vendor.adapters.sql.tables import accounts, api_keys, budgets, charge_items, ledger, signing_keys
+from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, to_entry, to_key, to_paid_item, to_price
+from vl2v_vendor.adapters.sql.statements import budgets_of, key_by_secret, listed, paid_items, price_in_force
+from vl2v_vendor.adapters.sql.tables import accounts, budgets, charge_items, ledger, signing_keys
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.errors import NotFound, UnknownModel
 from vl2v_vendor.domain.ledger import PaidItem, PostedEntry, Price
@@ -36,12 +36,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 def read_key_by_secret(connection: Connection, secret_sha256: str) -> ApiKey | None:
     """The API key whose secret has this hash."""
-    query = (
-        select(*KEY_COLUMNS)
-        .join(accounts, accounts.c.id == api_keys.c.account_id)
-        .where(api_keys.c.secret_sha256 == secret_sha256)
-    )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(key_by_secret(), {"secret_sha256": secret_sha256}).one_or_none()
     return None if row is None else to_key(row)
 
 
@@ -55,11 +50,8 @@ def read_paid(connection: Connection, account_id: str, item_keys: Sequence[str],
 
 def read_budgets(connection: Connection, account_id: str, api_key_id: str) -> Budgets:
     """The account's and the key's budgets; raises NotFound for an unknown account."""
-    query = select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(
-        budgets.c.account_id == account_id,
-        budgets.c.api_key_id.is_(None) | (budgets.c.api_key_id == api_key_id),
-    )
-    found = {key_id: Budget(limit_units, used_units) for key_id, limit_units, used_units in connection.execute(query)}
+    rows = connection.execute(budgets_of(), {"account_id": account_id, "api_key_id": api_key_id})
+    found = {key_id: Budget(limit_units, used_units) for key_id, limit_units, used_units in rows}
     if None not in found:
         raise NotFound(f"no account {account_id}")
     return Budgets(found[None], found.get(api_key_id))

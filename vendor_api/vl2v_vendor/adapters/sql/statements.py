@@ -1,6 +1,7 @@
-"""The statements of a charge, written once and compiled once per database to plain text with named parameters.
+"""The statements of a sale, written once: to construct one takes SQLAlchemy longer than SQLite takes to answer it.
 
-The writer hands them to the driver itself: SQLAlchemy's execution layer would take longer over each than SQLite does.
+Those of a charge are also compiled once per database to plain text with named parameters. The writer hands them to the
+driver itself, since SQLAlchemy's execution layer too takes its time over each.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -124,6 +126,26 @@ def _read_keys(backend: str) -> Select[Any]:
     )
 
 
+@cache
+def key_by_secret() -> Select[Any]:
+    """The API key whose secret has the hash `secret_sha256`."""
+    return (
+        select(*KEY_COLUMNS)
+        .join(accounts, accounts.c.id == api_keys.c.account_id)
+        .where(api_keys.c.secret_sha256 == bindparam("secret_sha256"))
+    )
+
+
+@cache
+def budgets_of() -> Select[Any]:
+    """The budgets of `account_id`: its own, which has no API key, and that of the key `api_key_id`, if there is one."""
+    return select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(
+        budgets.c.account_id == bindparam("account_id"),
+        or_(budgets.c.api_key_id.is_(None), budgets.c.api_key_id == bindparam("api_key_id")),
+    )
+
+
+@cache
 def price_in_force() -> Select[Any]:
     """The prices of a model's modality, newest first: the first row is in force, whatever a clock that was set says."""
     return (
@@ -136,6 +158,7 @@ def price_in_force() -> Select[Any]:
     )
 
 
+@cache
 def paid_items(backend: str) -> Select[Any]:
     """Those of `item_keys` that the account paid for, each with its entry's model and its vector, if still kept.
 
