@@ -25,7 +25,7 @@ class Outcome:
 
     Attributes:
         row: of the table.
-        options: of its arm; a line of other options is no outcome of this arm.
+        options: of its arm and its training; a line of others is no outcome of this run.
         target: the unseen domain.
         seed: of data, views and training.
         accuracy: on all of the unseen domain, 0 to 1.
@@ -81,10 +81,11 @@ class Cell:
 
 
 def measure(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
-    """Run what has no outcome yet, in order; returns the outcomes of all."""
+    """Run what has no outcome yet, in order; returns the outcomes of all these cells."""
     known = read_outcomes(bench.record)
     wanted = list(cells)
-    missing = [cell for cell in wanted if not _rows_of(cell) <= {_key(outcome) for outcome in known}]
+    found = {_key(outcome) for outcome in known}
+    missing = [cell for cell in wanted if not _rows_of(bench, cell) <= found]
     CONSOLE.print(f"{len(wanted)} runs, of which {len(wanted) - len(missing)} are done")
     with ThreadPoolExecutor(bench.jobs) as pool:
         for cell, outcomes in zip(missing, pool.map(lambda cell: _run(bench, cell), missing), strict=True):
@@ -93,7 +94,8 @@ def measure(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
                 file.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
             scores = ", ".join(f"{outcome.row} {100 * outcome.accuracy:.1f}" for outcome in outcomes)
             CONSOLE.print(f"{cell.target}, seed {cell.seed}: {scores}")
-    return known
+    rows = set().union(*(_rows_of(bench, cell) for cell in wanted))
+    return [outcome for outcome in known if _key(outcome) in rows]
 
 
 def read_outcomes(record: Path) -> list[Outcome]:
@@ -106,9 +108,15 @@ def _key(outcome: Outcome) -> tuple[str, ...]:
     return outcome.row, outcome.options, outcome.target, str(outcome.seed)
 
 
-def _rows_of(cell: Cell) -> set[tuple[str, ...]]:
-    rows = [cell.arm.row, *([cell.arm.erm_row] if cell.with_erm and cell.arm.erm_row else [])]
-    return {(row, shlex.join(cell.arm.options), cell.target, str(cell.seed)) for row in rows}
+def _rows_of(bench: Bench, cell: Cell) -> set[tuple[str, ...]]:
+    rows = [cell.arm.row]
+    rows += [cell.arm.erm_row] if cell.with_erm and cell.arm.erm_row else []
+    rows += [TEACHER] if cell.arm.asks_the_teacher else []
+    return {(row, _options_of(bench, cell), cell.target, str(cell.seed)) for row in rows}
+
+
+def _options_of(bench: Bench, cell: Cell) -> str:
+    return shlex.join([*cell.arm.options, *bench.options])
 
 
 def _run(bench: Bench, cell: Cell) -> list[Outcome]:
@@ -124,7 +132,7 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
         run(environment, "vl2v-client", "evaluate", str(folder), "--teacher", "--yes", "--json")
     report = json.loads((folder / "report.json").read_text())
     shutil.rmtree(folder / "renders", ignore_errors=True)  # a gigabyte for each run, and made again if ever needed
-    return _outcomes(cell, report)
+    return _outcomes(bench, cell, report)
 
 
 def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
@@ -137,14 +145,14 @@ def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
     return ["--select", "random", "--max-queries", str(cap)]
 
 
-def _outcomes(cell: Cell, report: Mapping[str, Any]) -> list[Outcome]:
+def _outcomes(bench: Bench, cell: Cell, report: Mapping[str, Any]) -> list[Outcome]:
     bought, local = report["purchase"], report["local"]
     asked = bought or local
     names = {TEACHER: TEACHER, ERM: cell.arm.erm_row or "", report["rows"][-1]["name"]: cell.arm.row}
     return [
         Outcome(
             row=names[row["name"]],
-            options=shlex.join(cell.arm.options),
+            options=_options_of(bench, cell),
             target=cell.target,
             seed=cell.seed,
             accuracy=row["target"],
@@ -155,5 +163,5 @@ def _outcomes(cell: Cell, report: Mapping[str, Any]) -> list[Outcome]:
             note=row["note"],
         )
         for row in report["rows"]
-        if row["target"] is not None
+        if row["target"] is not None and (row["name"] != TEACHER or cell.arm.asks_the_teacher)
     ]

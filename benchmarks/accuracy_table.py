@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
@@ -53,10 +52,12 @@ def paired(outcomes: Sequence[Outcome], high: str, low: str) -> list[float]:
 
 def _goal(name: str, differences: Sequence[float], words: str, bound: float, *, at_most: bool) -> Goal:
     found = spread(differences)
-    difference, error = found.mean, math.nan if found.standard_error is None else found.standard_error
-    distance = bound - difference if at_most else difference - bound
-    verdict = "met" if distance > UNDECIDED * error else "missed" if distance < -UNDECIDED * error else "undecided"
-    value = f"{difference:+.2f} (s.e. {error:.2f}, {len(differences)} pairs): {verdict}"
+    if found.standard_error is None:
+        return Goal(f"{name}, points", f"{found.mean:+.2f}, of one pair: undecided", words, False)
+    distance = bound - found.mean if at_most else found.mean - bound
+    margin = UNDECIDED * found.standard_error
+    verdict = "met" if distance > margin else "missed" if distance < -margin else "undecided"
+    value = f"{found.mean:+.2f} ± {found.standard_error:.2f} over {len(differences)} pairs: {verdict}"
     return Goal(f"{name}, points", value, words, verdict == "met")
 
 

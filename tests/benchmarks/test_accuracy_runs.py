@@ -1,0 +1,77 @@
+"""The benchmark's record: what is in it is not run again, and a run of other options is another run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import accuracy_runs
+import pytest
+from accuracy_arms import ADIP_4, ONLINE, Arm
+from accuracy_runs import Bench, Cell, measure
+from leave_one_out import ERM, TEACHER
+
+ADIP = Arm(ADIP_4, ("--views", "4"), erm_row=ERM)
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Every command that the benchmark gives; a `distill` leaves the report of all three rows."""
+    given: list[tuple[str, ...]] = []
+
+    def run(_environment: dict[str, str], *words: str) -> str:
+        given.append(words)
+        if words[1] == "distill":
+            folder = Path(words[words.index("--out") + 1])
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "report.json").write_text(json.dumps(REPORT))
+        return "{}"
+
+    monkeypatch.setattr(accuracy_runs, "run", run)
+    return given
+
+
+def _row(name: str, target: float | None) -> dict[str, Any]:
+    return {"name": name, "target": target, "source_validation": 0.9, "calibration_error": 0.1, "note": ""}
+
+
+REPORT = {
+    "purchase": {"images": 40, "texts": 7, "amount_micro": 4070},
+    "local": None,
+    "rows": [_row(TEACHER, 0.8), _row(ERM, 0.6), _row("student", 0.7)],
+}
+
+
+def _bench(folder: Path, *options: str) -> Bench:
+    return Bench({}, folder, folder / "runs.jsonl", options, ("--online",), jobs=1)
+
+
+def _cell(folder: Path, arm: Arm = ADIP) -> Cell:
+    return Cell(arm, folder, "art", 0, with_erm=True)
+
+
+def test_each_row_is_kept_and_nothing_is_run_twice(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
+    bench = _bench(tmp_path, "--batch-size", "32")
+    outcomes = measure(bench, [_cell(tmp_path)])
+    assert {outcome.row: (outcome.accuracy, outcome.queries) for outcome in outcomes} == {
+        TEACHER: (0.8, 0),
+        ERM: (0.6, 0),
+        ADIP_4: (0.7, 47),
+    }
+    assert [words[1] for words in commands] == ["distill", "evaluate"]
+    assert measure(bench, [_cell(tmp_path)]) == outcomes
+    assert len(commands) == 2
+
+
+def test_other_training_is_another_run(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
+    measure(_bench(tmp_path, "--batch-size", "32"), [_cell(tmp_path)])
+    outcomes = measure(_bench(tmp_path, "--batch-size", "64"), [_cell(tmp_path)])
+    assert [words[1] for words in commands] == ["distill", "evaluate"] * 2
+    assert {outcome.options for outcome in outcomes} == {"--views 4 --batch-size 64"}
+
+
+def test_a_teacher_that_was_not_asked_leaves_no_row(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
+    online = Arm(ONLINE, ("--views", "1"), online=True)
+    assert [outcome.row for outcome in measure(_bench(tmp_path), [_cell(tmp_path, online)])] == [ONLINE]
+    assert [words[1] for words in commands] == ["distill"]
