@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.student.chunks import in_chunks
 from vl2v_client.student.inputs import student_input
 from vl2v_client.student.model import Student, build_student
 from vl2v_client.student.spec import InputFormat, StudentSpec
@@ -60,7 +61,6 @@ class StudentClassifier:
         """The student's outputs `[B, D]` to logits `[B, C]`."""
         return outputs if self.head is None else self.head.logits(outputs)
 
-    @torch.no_grad()
     def logits(self, pixels: NDArray[np.uint8], *, batch_size: int = 128) -> NDArray[np.float32]:
         """Logits of views at the size that the student was trained on.
 
@@ -73,10 +73,11 @@ class StudentClassifier:
         """
         was_training = self.student.training
         self.student.eval()
-        parts = [
-            self.logits_of(self.student(student_input(pixels[start : start + batch_size], self.input, self.device)))
-            for start in range(0, len(pixels), batch_size)
-        ]
+
+        def outputs(cut: slice) -> Tensor:
+            return self.logits_of(self.student(student_input(pixels[cut], self.input, self.device)))
+
+        parts = list(in_chunks(outputs, len(pixels), batch_size, self.device))
         self.student.train(was_training)
         if not parts:
             classes = self.student.projection.out_features if self.head is None else len(self.head.matrix)

@@ -15,6 +15,7 @@ from torch import Tensor
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.batches import TrainingData
+from vl2v_client.student.chunks import in_chunks
 from vl2v_client.student.classifier import StudentClassifier
 from vl2v_client.student.compiled import compile_or_warn
 from vl2v_client.student.distributed import ALONE, Ranks
@@ -156,12 +157,13 @@ class _PixelFeed:
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalised(pixels, self._run.classifier.input, channels_last=self._run.config.channels_last)
 
-    @torch.no_grad()
     def validation_outputs(self) -> Tensor:
-        pixels, size = self._run.data.validation.pixels, self._run.config.evaluation_batch_size
-        starts = range(0, len(pixels), size)
-        student = self._run.classifier.student
-        return torch.cat([self._run.outputs_of(student, pixels[start : start + size, 0]) for start in starts])
+        run, pixels = self._run, self._run.data.validation.pixels
+
+        def outputs(cut: slice) -> Tensor:
+            return run.outputs_of(run.classifier.student, pixels[cut, 0])
+
+        return torch.cat(list(in_chunks(outputs, len(pixels), run.config.evaluation_batch_size, run.classifier.device)))
 
 
 class _FreshFeed(_PixelFeed):
@@ -225,14 +227,18 @@ def _blended(inputs: Tensor, mix: Mix | None) -> Tensor:
     return inputs if mix is None else mix.blend(*inputs.chunk(2))
 
 
-@torch.no_grad()
 def _features(run: TrainingRun, pixels: NDArray[np.uint8], tell: Callable[[int], None]) -> Tensor:
     """Features `[N * K, F]` of pixels `[N, K, S, S, 3]`, on the student's device."""
     views, size, student = pixels.shape[1], run.config.evaluation_batch_size, run.classifier.student
     student.eval()  # what a frozen backbone says is what it will say when the student is used
-    parts = []
-    for start in range(0, len(pixels) * views, size):
-        chosen = np.arange(start, min(start + size, len(pixels) * views))
-        parts.append(run.outputs_of(student.features, pixels[chosen // views, chosen % views]))
-        tell(start + len(chosen))
+
+    def outputs(cut: slice) -> Tensor:
+        chosen = np.arange(cut.start, cut.stop)
+        return run.outputs_of(student.features, pixels[chosen // views, chosen % views])
+
+    parts, done = [], 0
+    for part in in_chunks(outputs, len(pixels) * views, size, run.classifier.device):
+        parts.append(part)
+        done += len(part)
+        tell(done)
     return torch.cat(parts)
