@@ -47,7 +47,7 @@ prove-billing: install ## the proofs of the bill at full length, and its benchma
 	$(BIN)/python benchmarks/billing_overhead.py
 	$(BIN)/python benchmarks/audit_million.py
 
-prove-vendor: install ## poison, overload, vanished clients, a lost model, a soak: about forty minutes of a quiet machine
+prove-vendor: install ## poison, overload, vanished clients, a lost model, a soak: about three quarters of an hour of a quiet machine
 	$(BIN)/python benchmarks/vendor_proofs.py
 
 bench-vendor: install ## the vendor against the bare model and other servers: about ten minutes of a quiet machine

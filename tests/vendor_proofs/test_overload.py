@@ -30,7 +30,7 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass
 class Story:
-    """What the flood brought. Capacities are in images per second, before the flood and after it."""
+    """What one flood brought. Capacities are in images per second, before the flood and after it."""
 
     before: float = 0.0
     after: float = 0.0
@@ -51,36 +51,43 @@ class Story:
         """The mean, since a noisy machine changes its speed."""
         return (self.before + self.after) / 2
 
+    def goodput(self, seconds: float) -> float:
+        """What was served within the time, as a part of the capacity."""
+        in_time = sum(arrival.sent + arrival.seconds <= seconds for arrival, _ in self.answers(200))
+        return in_time / seconds / self.capacity
 
-@pytest.mark.timeout(600)
+
+@pytest.mark.timeout(900)
 def test_a_flood_costs_nothing_but_the_refused(
     open_vendor: OpenVendor, photos: list[bytes], size: Size, prove: Prove, prove_speed: Prove
 ) -> None:
-    seconds = size("SECONDS", 4, 60)
+    seconds, rounds = size("SECONDS", 4, 60), size("ROUNDS", 1, 3)
     with open_vendor(MAX_ITEMS=ITEMS, MAX_QUEUED_ITEMS=ITEMS, MAX_BATCH_ITEMS=ITEMS) as vendor:
         customer = vendor.customer("flood")
         target = customer.target()
-        story = asyncio.run(close_after(_flood(vendor, target, photos, seconds), target))
+        floods = [asyncio.run(close_after(_flood(vendor, target, photos, seconds), target)) for _ in range(int(rounds))]
         used_units = customer.used_units()
-    served, refused = story.answers(200), story.answers(503)
-    others = len(story.arrivals) - len(served) - len(refused)
-    prove("requests lost or answered otherwise", others, goal="0 of " + str(len(story.arrivals)), met=others == 0)
+    served, refused = ([one for story in floods for one in story.answers(status)] for status in (200, 503))
+    arrived = sum(len(story.arrivals) for story in floods)
+    others = arrived - len(served) - len(refused)
+    prove("requests lost or answered otherwise", others, goal=f"0 of {arrived}", met=others == 0)
     codes = {answer.headers.get("retry-after", "")[:1].isdigit() for _, answer in refused}
     prove("refusals say when to come back", str(codes == {True}), goal="True", met=codes == {True})
-    excess = used_units - story.bought - len(served)
+    excess = used_units - sum(story.bought for story in floods) - len(served)
     prove("units billed without an answer", excess, goal="0", met=excess == 0)
-    in_time = sum(arrival.sent + arrival.seconds <= seconds for arrival, _ in served)
-    goodput = round(in_time / seconds / story.capacity, 3)
-    prove_speed(f"goodput, of {story.capacity:.1f} images/s", goodput, goal=">= 0.9", met=goodput >= 0.9)
+    goodputs = [round(story.goodput(seconds), 3) for story in floods]
+    capacity, goodput = median(story.capacity for story in floods), median(goodputs)
+    name = f"goodput, of {capacity:.1f} images/s, median of {goodputs}"
+    prove_speed(name, goodput, goal=">= 0.9", met=goodput >= 0.9)
     waits = [1000 * arrival.seconds for arrival, _ in refused]
     slow = round(float(np.percentile(waits, 99)), 1)
     prove_speed("refusals p99, ms, connecting included", slow, goal="<= 50", met=slow <= 50)
     accepted = round(float(np.percentile([arrival.seconds for arrival, _ in served], 99)), 2)
     prove_speed("served p99, s", accepted, goal="<= 60 (the vendor's max_wait_seconds)", met=accepted <= 60)
-    tenth = max(1, len(story.resident) // 10)
-    growth = round(100 * (median(story.resident[-tenth:]) / median(story.resident[:tenth]) - 1), 1)
+    tenth = max(1, len(floods[0].resident) // 10)
+    growth = round(100 * (median(floods[-1].resident[-tenth:]) / median(floods[0].resident[:tenth]) - 1), 1)
     prove_speed("memory growth under the flood, percent", growth, goal="<= 10", met=growth <= 10)
-    recovery = round(story.recovery_seconds, 2)
+    recovery = round(max(story.recovery_seconds for story in floods), 2)
     prove_speed("seconds from the flood's end to a served request", recovery, goal="<= 2", met=recovery <= 2)
 
 
