@@ -40,8 +40,8 @@ def main() -> None:
     name = arguments.name or f"accuracy_{arguments.kind}_shapes"
     home = arguments.dir.resolve() / name
     student = [] if arguments.student is None else ["--student", arguments.student]
-    student += [] if arguments.student_weights is None else ["--student-weights", str(arguments.student_weights)]
     student += [] if arguments.student_size is None else ["--student-size", str(arguments.student_size)]
+    files = [] if arguments.student_weights is None else ["--student-weights", str(arguments.student_weights)]
     config, weights = teacher_files(arguments)
     serve = ("--model-config", str(config), "--pretrained", str(weights))
     record = (arguments.out or RESULTS / f"{name}.json").with_suffix(".runs.jsonl")
@@ -49,7 +49,7 @@ def main() -> None:
         if arguments.jobs > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
         local = ("--local-teacher", str(config), "--local-weights", str(weights), "--online")
-        bench = Bench(environment, home, record, [*student, *options], local, arguments.jobs)
+        bench = Bench(environment, home, record, [*student, *options], files, local, arguments.jobs)
         outcomes = measure(bench, list(cells(arguments, arms, environment, home)))
     names = [TEACHER, ERM, *(name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM))]
     rows = rows_of(outcomes, names)

@@ -56,7 +56,8 @@ class Bench:
         environment: in which the client's commands find the vendor.
         home: of run folders.
         record: the file of outcomes, a JSON object a line.
-        options: after every `distill`: the student, its training.
+        options: after every `distill`, and in the record: the student, its training.
+        files: after every `distill`, and in no record: where the student's weights lie here.
         local_teacher: for the online arm; nothing if it cannot be run.
         jobs: runs at a time, each on one thread.
     """
@@ -65,6 +66,7 @@ class Bench:
     home: Path
     record: Path
     options: Sequence[str]
+    files: Sequence[str]
     local_teacher: Sequence[str]
     jobs: int
 
@@ -123,7 +125,7 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
     """Distil one student, with ERM beside it and the teacher's row if they are wished; keeps the report alone."""
     folder = bench.home / f"{cell.target}-{cell.seed}-{cell.arm.slug}"
     common = ("--data", str(cell.data), "--target-domain", cell.target, "--seed", str(cell.seed))
-    words = [*cell.arm.options, *bench.options, "--out", str(folder)]
+    words = [*cell.arm.options, *bench.options, *bench.files, "--out", str(folder)]
     words += bench.local_teacher if cell.arm.online else _spending(bench, cell, common)
     words += ["--baseline", "erm"] if cell.with_erm and cell.arm.erm_row else []
     environment = dict(bench.environment)

@@ -1,7 +1,7 @@
 """All proofs of the vendor's service at full length: poison, overload, vanished clients, a lost model, a soak.
 
-Wants a machine to itself: about fifteen minutes on two cores, and the soak's thirty. `--only NAME` runs the proofs whose
-name contains it and keeps the figures of the others, so that a run that was stopped can be gone on with.
+Wants a machine to itself: about fifteen minutes on two cores, and the soak's thirty. `--only NAME` runs the proofs
+whose name contains it and keeps the figures of the others, so that a run that was stopped can be gone on with.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ REPORT = {
 
 
 def _bench(folder: Path, *options: str) -> Bench:
-    return Bench({}, folder, folder / "runs.jsonl", options, ("--online",), jobs=1)
+    return Bench({}, folder, folder / "runs.jsonl", options, ("--student-weights", "w"), ("--online",), jobs=1)
 
 
 def _cell(folder: Path, arm: Arm = ADIP) -> Cell:
