@@ -13,6 +13,7 @@ from listening_vendor import listening
 from serving_shop import LIMITS, Vendor, tell
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.web import middleware
 from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
 
 IMAGES, TEXTS, OPENAI = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings"
@@ -164,7 +165,7 @@ def test_a_body_without_a_declared_length_ends_where_it_is_too_long() -> None:
 
 
 def test_a_body_that_stops_coming_ends_its_request_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BodyLimit.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr(middleware, "_LONGEST_PAUSE_SECONDS", 0.05)
 
     async def story(vendor: Vendor) -> None:
         async with listening(vendor.app) as port:

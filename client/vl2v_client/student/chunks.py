@@ -25,7 +25,8 @@ def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device:
         The outputs of each chunk, in order.
     """
     cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-    threads = min(len(cuts), torch.get_num_threads()) if device.type == "cpu" else 1
+    cores = torch.get_num_threads()
+    threads = min(len(cuts), cores) if device.type == "cpu" else 1
 
     @torch.no_grad()
     def run(cut: slice) -> Tensor:
@@ -34,7 +35,6 @@ def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device:
     if threads < 2:
         yield from map(run, cuts)
         return
-    cores = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, "chunk", initializer=lambda: torch.set_num_threads(1)) as pool:
             yield from pool.map(run, cuts)

@@ -19,6 +19,9 @@ BODIES_AT_ONCE: Final = 4
 _DISCARDED_BYTES: Final = 256 * 1024
 """A refused body up to this size is taken in and thrown away, which costs less than a new connection."""
 
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+"""Between two pieces of one body."""
+
 
 class BodyLimit:
     """Refuses a body over a size, bodies that together would take too much memory, and one that stops coming.
@@ -26,17 +29,11 @@ class BodyLimit:
     Sizes are decided when a handler begins to read, that is after the caller is known, by the declared length and
     before a byte is read; and again as bytes come in, which may be more than was declared or foreseen. A request that
     is answered before its body was read ends its connection, so that nobody waits for the rest to be sent.
-
-    Args:
-        app: what follows.
-        max_request_bytes: of one body.
-        max_pause_seconds: between two pieces of one body.
     """
 
-    def __init__(self, app: ASGIApp, max_request_bytes: int, max_pause_seconds: float = 30.0) -> None:
+    def __init__(self, app: ASGIApp, max_request_bytes: int) -> None:
         self._app = app
         self._max_request_bytes = max_request_bytes
-        self.max_pause_seconds = max_pause_seconds
         self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,11 +95,11 @@ class _Body:
 
     async def _next_piece(self) -> Message:
         try:
-            async with asyncio.timeout(self._limit.max_pause_seconds):
+            async with asyncio.timeout(_LONGEST_PAUSE_SECONDS):
                 return await self._receive()
         except TimeoutError:
             self._has_stalled = True
-            raise BodyStalled(self._limit.max_pause_seconds) from None
+            raise BodyStalled(_LONGEST_PAUSE_SECONDS) from None
 
     @property
     def _is_small(self) -> bool:
