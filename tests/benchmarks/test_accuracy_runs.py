@@ -60,6 +60,8 @@ def test_each_row_is_kept_and_nothing_is_run_twice(tmp_path: Path, commands: lis
         ADIP_4: (0.7, 47),
     }
     assert [words[1] for words in commands] == ["distill", "evaluate"]
+    assert commands[0][commands[0].index("--student-weights") + 1] == "w"
+    assert {outcome.options for outcome in outcomes} == {"--views 4 --batch-size 32"}
     assert measure(bench, [_cell(tmp_path)]) == outcomes
     assert len(commands) == 2
 

@@ -178,6 +178,7 @@ def test_a_body_that_stops_coming_ends_its_request_and_connection(monkeypatch: p
         assert answer.startswith(b"HTTP/1.1 408")
         assert b'"code":"request_timeout"' in answer
         assert b"x-should-retry: true" in answer.lower()
+        assert b"connection: close" in answer.lower()
         assert not vendor.ledger.posted
 
     tell(story)
