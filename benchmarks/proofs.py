@@ -38,8 +38,10 @@ def run_proofs(name: str, only: str, out: Path, sizes: Mapping[str, str] | None 
     """
     rows, goals = read_earlier(out)
     failed = []
-    for proof in sorted((ROOT / "tests" / name).glob(f"test_*{only}*.py")):
+    for proof in sorted((ROOT / "tests" / name).glob("test_*.py")):
         title = proof.stem.removeprefix("test_")
+        if only not in title:
+            continue
         print(f"==> {title}", file=sys.stderr)
         row, found = run_proof(proof, title, sizes or {})
         rows[title] = row
