@@ -110,7 +110,7 @@ def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cach
     assert set(asdict(config)) - set(record["training"]) == set(WITHOUT_EFFECT)
     (stage,) = record["stages"]
     assert (stage["image_weight"], stage["best_from"], stage["segments"]) == (0.9, 1000, "cumulative")
-    assert record["erm_learning_rates"] == pytest.approx([5e-5, 15e-5, 5e-4])
+    assert record["erm_learning_rates"] == pytest.approx([5e-6, 15e-6, 5e-5, 15e-5, 5e-4])
     assert replace(settings, method="erm", baselines=()).needs_images is False
     assert settings.needs_images
 

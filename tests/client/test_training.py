@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from student_factories import coloured_views, fresh_classifier, teacher_targets,
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.methods import erm, vl2v_adip
-from vl2v_client.student.selection import choose_learning_rate
+from vl2v_client.student.selection import SourceScore, choose_learning_rate
 from vl2v_client.student.stages import Method, Stage, TrainingConfig, online_queries
 from vl2v_client.student.training import TrainingResult, train
 
@@ -33,6 +33,13 @@ QUICK = TrainingConfig(
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class FixedScore:
+    """A run that nobody trained."""
+
+    validation: SourceScore
 
 
 def _weights(result: TrainingResult) -> dict[str, Tensor]:
@@ -166,6 +173,27 @@ def test_the_learning_rate_is_chosen_on_source_validation() -> None:
     rate, chosen = choose_learning_rate([1e-7, 1e-3], run)
     assert rate == 1e-3
     assert chosen.validation.rank > run(1e-7).validation.rank
+
+
+@pytest.mark.parametrize(
+    ("scores", "tried", "chosen"),
+    [
+        ((1, 2, 3, 2, 1), "cbd", "c"),
+        ((1, 5, 4, 3, 9), "cba", "b"),
+        ((5, 4, 3, 2, 1), "cba", "a"),
+        ((1, 2, 3, 4, 5), "cbde", "e"),
+        ((3, 3, 3, 3, 3), "cbd", "c"),
+    ],
+)
+def test_the_choice_of_a_learning_rate_climbs_from_the_middle(scores: tuple[int, ...], tried: str, chosen: str) -> None:
+    order = []
+
+    def run(rate: float) -> FixedScore:
+        order.append("abcde"[int(rate)])
+        return FixedScore(SourceScore(scores[int(rate)], 0.0, {}))
+
+    rate, _ = choose_learning_rate(range(5), run)
+    assert ("".join(order), "abcde"[int(rate)]) == (tried, chosen)
 
 
 def test_erm_takes_the_steps_of_both_stages() -> None:

@@ -15,8 +15,8 @@ from vl2v_client.student.spec import StudentSpec
 from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig
 from vl2v_client.teacher.imputation import NO_IMPUTATION, check_imputation
 
-ERM_LEARNING_RATE_FACTORS = (1.0, 3.0, 10.0)
-"""ERM is trained at the distill stage's learning rate times each of these; source validation chooses."""
+ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""ERM's learning rates over the distill stage's; the choice climbs from the middle."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RunSettings:
 
     @property
     def erm_learning_rates(self) -> tuple[float, ...]:
-        """The grid that source validation chooses ERM's learning rate from."""
+        """The grid that source validation climbs to choose ERM's learning rate."""
         return tuple(self.training.distill_learning_rate * factor for factor in ERM_LEARNING_RATE_FACTORS)
 
     def to_json(self, teacher: TeacherModel) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _impute(
 def train_method(
     name: str, settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, *, progress: Progress
 ) -> TrainedMethod:
-    """Train one of the run's methods on its data; ERM once per learning rate of its grid.
+    """Train one of the run's methods on its data; ERM at several learning rates.
 
     Args:
         name: a key of `student.methods.METHODS`.

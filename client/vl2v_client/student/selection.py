@@ -55,17 +55,27 @@ ScoredRun = TypeVar("ScoredRun", bound=Scored)
 
 
 def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredRun]) -> tuple[float, ScoredRun]:
-    """Trains once per learning rate and keeps the run that source validation likes best.
+    """Climbs from the middle of the grid, down and else up, to what source validation likes better than both neighbours.
 
     Args:
-        grid: the learning rates; of equals, the first wins.
+        grid: the learning rates in order.
         train: a whole run at one learning rate: same data, views and steps each time.
 
     Returns:
         The learning rate and its run.
     """
-    runs = [(rate, train(rate)) for rate in grid]
-    return max(runs, key=lambda rated: rated[1].validation.rank)
+    runs: dict[int, ScoredRun] = {}
+
+    def rank(place: int) -> tuple[float, float]:
+        if place not in runs:
+            runs[place] = train(grid[place])
+        return runs[place].validation.rank
+
+    best = len(grid) // 2
+    for side in (-1, 1):
+        while 0 <= best + side < len(grid) and rank(best) < rank(best + side):
+            best += side
+    return grid[best], runs[best]
 
 
 def choose_interpolation(grid: Sequence[float], score_at: Callable[[float], SourceScore]) -> float:
