@@ -1,6 +1,6 @@
 """All proofs of the vendor's service at full length: poison, overload, vanished clients, a lost model, a soak.
 
-Wants a machine to itself: about fifteen minutes on two cores, and the soak's thirty. `--only NAME` runs the proofs
+Wants a machine to itself: about twenty minutes on two cores, and the soak's thirty. `--only NAME` runs the proofs
 whose name contains it and keeps the figures of the others, so that a run that was stopped can be gone on with.
 """
 
