@@ -112,7 +112,7 @@ def bound_plan(
     texts = make_plan([], text_queries, teacher, cache)
     different: set[str] = set()
     for folder, paths in files.items():
-        different.update(hash_files(folder, paths, cache, progress=progress))
+        different.update(hash_files(folder, paths, cache, progress=progress).values())
     rate = cache.vendors.images_per_second(teacher.ledger_id)
     units = len(different) * views_per_file + texts.units
     count = sum(map(len, files.values()))

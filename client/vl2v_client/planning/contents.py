@@ -51,8 +51,8 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
     return {path: known[stamp] for path, stamp in stamps.items()}
 
 
-def hash_files(folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, progress: Progress = silent) -> list[str]:
-    """Hash of each file's bytes, in order, read only if the file is new or changed; no picture is decoded.
+def hash_files(folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[str, str]:
+    """Hash of each file's bytes by path, read only if the file is new or changed; no picture is decoded.
 
     Args:
         folder: absolute, and above all of them.
@@ -66,14 +66,13 @@ def hash_files(folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, pro
     known = cache.contents.hashes_below(str(folder))
     hashes: dict[str, str] = {}
     unknown = []
-    for path in paths:
+    for path in sorted(paths):  # as the disk, the memory and the memo's index like them
         size_bytes, mtime_ns = _facts(path)
         remembered = known.get(path)
         if remembered is not None and remembered[:2] == (size_bytes, mtime_ns):
             hashes[path] = remembered[2]
         else:
             unknown.append((path, size_bytes, mtime_ns))
-    unknown.sort()  # as the disk and the memo's index like them
     done = 0
     for chunk in _chunks(unknown, _HASHES_PER_COMMIT):
         tasks = list(_chunks([path for path, _, _ in chunk], _HASHES_PER_TASK))
@@ -82,7 +81,7 @@ def hash_files(folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, pro
         hashes.update((path, file_sha) for (path, _, _), file_sha in zip(chunk, fresh, strict=True))
         done += len(chunk)
         progress("hash files", done, len(unknown))
-    return [hashes[path] for path in paths]
+    return hashes
 
 
 def hash_views(
