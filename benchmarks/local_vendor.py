@@ -96,7 +96,8 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            sys.exit(f"the vendor ended with {process.returncode}:\n{log.read_text()}")
+            last = log.read_text().splitlines()[-1:]
+            sys.exit(f"the vendor ended with {process.returncode}: {' '.join(last)} (all of it in {log})")
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=2):
                 return

@@ -104,7 +104,12 @@ def tell(
         ledger, signer, clock = MemoryLedger(limit_units), FakeSigner(), FakeClock()
         ledger.set_price(info.id, "image", 100)
         ledger.set_price(info.id, "text", 10)
-        lanes = EncodingLanes(model, max_batch_items=4, max_queued_items=16)
+        lanes = EncodingLanes(
+            model,
+            max_batch_items=4,
+            max_queued_items=16,
+            preparing=lambda: services.preparation.unfinished_items,
+        )
         decoder = PillowImageDecoder(
             preprocessing_of(info), max_item_bytes=LIMITS.max_item_bytes, max_pixels=LIMITS.max_pixels
         )

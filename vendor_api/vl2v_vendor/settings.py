@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from vl2v_contract.wire.embeddings import MAX_ITEMS
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.limits import MEBIBYTE, Limits
 
@@ -90,7 +91,7 @@ class Settings(BaseSettings):
     currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
     retention_days: int = Field(default=30, ge=0)
     recompute_items_per_minute: int = Field(default=1000, ge=1)
-    max_items: Annotated[int, Field(ge=1)] = Limits.max_items
+    max_items: Annotated[int, Field(ge=1, le=MAX_ITEMS)] = Limits.max_items
     max_item_bytes: Annotated[int, Field(ge=1)] = Limits.max_item_bytes
     max_request_bytes: Annotated[int, Field(ge=1)] = Limits.max_request_bytes
     max_pixels: Annotated[int, Field(ge=1)] = Limits.max_pixels

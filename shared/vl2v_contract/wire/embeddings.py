@@ -7,7 +7,7 @@ answer has one element per item, in order: a vector, or an error of its own.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,22 @@ Encoding = Literal["base64", "float", "raw"]
 ItemStatus = Literal["billed", "replayed", "recomputed", "failed"]
 ItemKey = Annotated[str, Field(description="64 lower-case hex digits; one key is charged once, for ever.")]
 _ENCODING = "When absent, by the `Accept` header: `raw` if it prefers application/octet-stream, else `base64`."
+
+
+MAX_ITEMS: Final = 10_000
+"""In one request of any vendor; each has a lower limit of its own."""
+
+MAX_COMMAS: Final = 100_000
+"""In the JSON of one request. A parser takes some hundred bytes of memory for each value, so they are counted first."""
+
+Element = TypeVar("Element")
+Items = Annotated[list[Element], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+"""One element per item; the first that is wrong ends the reading."""
+
+
+def has_too_many_values(json: bytes) -> bool:
+    """Whether the JSON of a request holds more values than any request needs, told without parsing it."""
+    return json.count(b",") > MAX_COMMAS
 
 
 class _Request(BaseModel):
@@ -41,7 +57,7 @@ class _Options(_Request):
 class RequestOptions(_Options):
     """The `options` field of a multipart image request."""
 
-    item_keys: list[ItemKey | None] | None = Field(default=None, description="One per image, in order.")
+    item_keys: Items[ItemKey | None] | None = Field(default=None, description="One per image, in order.")
 
 
 class ImageItem(_Request):
@@ -54,7 +70,7 @@ class ImageItem(_Request):
 class ImagesRequest(_Options):
     """`POST /v1/embeddings/images` as JSON."""
 
-    items: list[ImageItem] = Field(min_length=1)
+    items: Items[ImageItem]
 
 
 class TextItem(_Request):
@@ -67,14 +83,14 @@ class TextItem(_Request):
 class TextsRequest(_Options):
     """`POST /v1/embeddings/texts`."""
 
-    items: list[TextItem] = Field(min_length=1)
+    items: Items[TextItem]
     truncate: bool = Field(default=False, description="Cut a text over the context length instead of refusing it.")
 
 
 class ReplayRequest(_Request):
     """`POST /v1/embeddings/replay`: paid vectors again, free, while they are kept."""
 
-    item_keys: list[ItemKey] = Field(min_length=1)
+    item_keys: Items[ItemKey]
     encoding: Encoding | None = Field(default=None, description=_ENCODING)
     dtype: Dtype = "float32"
 

@@ -18,7 +18,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vl2v_contract.vectors import FloatVector, decode_vectors, encode_vectors
-from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
+from vl2v_contract.wire.embeddings import EmbeddingsResponse, Items, RequestOptions, has_too_many_values
 from vl2v_contract.wire.frames import ContractError, pack_frame, read_head, unpack_frame
 
 _MAX_DIMENSION = 2**20
@@ -27,7 +27,7 @@ _MAX_DIMENSION = 2**20
 class UploadHead(RequestOptions):
     """The head of a framed upload."""
 
-    sizes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="Bytes of each image, in order.")
+    sizes: Items[Annotated[int, Field(ge=0)]] = Field(description="Bytes of each image, in order.")
 
 
 def pack_answer(head: EmbeddingsResponse, vectors: Sequence[FloatVector]) -> bytes:
@@ -83,6 +83,8 @@ def unpack_upload(data: bytes) -> tuple[UploadHead, list[memoryview]]:
         ContractError: not a frame, no such head, or a payload of another length than `sizes` says.
     """
     frame = unpack_frame(data)
+    if has_too_many_values(frame.head):
+        raise ContractError("the head of the frame holds more values than any upload needs")
     head = read_head(UploadHead, frame)
     if sum(head.sizes) != len(frame.payload):
         raise ContractError(f"`sizes` adds up to {sum(head.sizes)} bytes, but {len(frame.payload)} follow the head")

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vl2v_contract.wire.embeddings import Items
+
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -33,7 +35,7 @@ class OpenAIRequest(_Request):
     """`POST /v1/embeddings`. Sold whole or not at all: an item that fails refuses the request; nothing is billed."""
 
     model: str = Field(description="A model id, as /v1/models names it.")
-    input: str | list[Input] = Field(description="Texts or images; all of one kind.")
+    input: str | Items[Input] = Field(description="Texts or images; all of one kind.")
     encoding_format: Literal["float", "base64"] | None = Field(
         default=None, description="Numbers when absent; base64 is of little-endian float32."
     )

@@ -48,10 +48,10 @@ class PayloadTooLarge(InvalidRequest):
 
 
 class BodyStalled(InvalidRequest):
-    """The body began and did not go on."""
+    """The body began and did not go on, or not fast enough."""
 
-    def __init__(self, pause_seconds: float) -> None:
-        super().__init__(f"no more of the body came for {pause_seconds:g} s, and nothing was billed; send it again")
+    def __init__(self) -> None:
+        super().__init__("the body stopped coming or came too slowly, and nothing was billed; send it again")
 
 
 class UnsupportedMediaType(InvalidRequest):

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from vl2v_contract.wire.embeddings import ImagesRequest, RequestOptions
+from vl2v_contract.wire.embeddings import ImagesRequest, RequestOptions, has_too_many_values
 from vl2v_contract.wire.framed import unpack_upload
 from vl2v_contract.wire.frames import ContractError
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR
@@ -126,7 +126,14 @@ UPLOAD_FORMS: Final = tuple(_PARSERS)
 """Media types in which images are read."""
 
 
+def check_values(body: bytes) -> None:
+    """Refuse JSON that would take far more memory than its own size to parse; raises InvalidRequest."""
+    if has_too_many_values(body):
+        raise InvalidRequest("the body holds more values than any request needs; send fewer items at a time")
+
+
 def _validate(message: type[Message], body: bytes) -> Message:
+    check_values(body)
     try:
         return message.model_validate_json(body)
     except ValidationError as error:

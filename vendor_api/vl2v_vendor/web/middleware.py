@@ -6,6 +6,7 @@ Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnecti
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,11 +21,14 @@ _DISCARDED_BYTES: Final = 256 * 1024
 """A refused body up to this size is taken in and thrown away, which costs less than a new connection."""
 
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-"""Between two pieces of one body."""
+"""Between two pieces of one body, and for as long any body may be slow."""
+
+_SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
+"""After that, on average: others wait for the room that a body takes."""
 
 
 class BodyLimit:
-    """Refuses a body over a size, bodies that together would take too much memory, and one that stops coming.
+    """Refuses a body over a size, bodies that together would take too much memory, and one that stops coming or dawdles.
 
     Sizes are decided when a handler begins to read, that is after the caller is known, by the declared length and
     before a byte is read; and again as bytes come in, which may be more than was declared or foreseen. A request that
@@ -45,7 +49,7 @@ class BodyLimit:
         try:
             await self._app(scope, body.receive, body.send)
         finally:
-            self._held_bytes -= body.received_bytes
+            self.release(body)
 
     def admit(self, body_bytes: int, more_bytes: int) -> None:
         """Check a body that has, or will have, `body_bytes`, of which `more_bytes` are not held yet.
@@ -60,8 +64,13 @@ class BodyLimit:
             raise Overloaded(f"{self._held_bytes} bytes of requests are in work already; try again in a moment")
 
     def hold(self, body_bytes: int) -> None:
-        """Count bytes that were received, until their request is done."""
+        """Count bytes that were received, until their request is answered."""
         self._held_bytes += body_bytes
+
+    def release(self, body: _Body) -> None:
+        """Forget the bytes of a body that is not needed any more; whether its answer is ever read does not matter."""
+        self._held_bytes -= body.held_bytes
+        body.held_bytes = 0
 
 
 class _Body:
@@ -76,11 +85,13 @@ class _Body:
         self._limit = limit
         self._receive = receive
         self._send = send
-        self.received_bytes = 0
+        self._began = 0.0
+        self._received_bytes = 0
+        self.held_bytes = 0
 
     async def receive(self) -> Message:
         if not self._has_begun:
-            self._has_begun = True
+            self._has_begun, self._began = True, time.monotonic()
             self._limit.admit(self._declared_bytes or 0, self._declared_bytes or 0)
         message = await (self._next_piece() if self._is_awaited else self._receive())
         if message["type"] == "http.request":
@@ -89,23 +100,28 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and self._is_awaited and not self._is_small:
-            MutableHeaders(scope=message)["Connection"] = "close"
+        if message["type"] == "http.response.start":
+            self._limit.release(self)
+            if self._is_awaited and not self._is_small:
+                MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
     async def _next_piece(self) -> Message:
+        allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
+        left = self._began + allowed - time.monotonic()
         try:
-            async with asyncio.timeout(_LONGEST_PAUSE_SECONDS):
+            async with asyncio.timeout(min(_LONGEST_PAUSE_SECONDS, left)):
                 return await self._receive()
         except TimeoutError:
             self._has_stalled = True
-            raise BodyStalled(_LONGEST_PAUSE_SECONDS) from None
+            raise BodyStalled from None
 
     @property
     def _is_small(self) -> bool:
         return not self._has_stalled and self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
 
     def _take(self, more_bytes: int) -> None:
-        self._limit.admit(self.received_bytes + more_bytes, more_bytes)
+        self._limit.admit(self._received_bytes + more_bytes, more_bytes)
         self._limit.hold(more_bytes)
-        self.received_bytes += more_bytes
+        self._received_bytes += more_bytes
+        self.held_bytes += more_bytes

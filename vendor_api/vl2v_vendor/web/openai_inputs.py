@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from vl2v_contract.wire.openai import Input, OpenAIRequest, TextInput
 from vl2v_vendor.domain.errors import InvalidRequest
+from vl2v_vendor.web.bodies import check_values
 from vl2v_vendor.web.errors import describe_faults
 
 _DATA_URI: Final = "data:"
@@ -42,6 +43,7 @@ def parse_openai(body: bytes) -> OpenAIRequest:
     Raises:
         InvalidField: names the first wrong field, repeats no input.
     """
+    check_values(body)
     try:
         return OpenAIRequest.model_validate_json(body)
     except ValidationError as error:

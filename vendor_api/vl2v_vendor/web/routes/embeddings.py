@@ -59,6 +59,7 @@ async def embed_images(
     services.lanes.check_room("image", key=caller.id)
     body = await read_images(request)
     services.embed.check_model(body.options.model)
+    admit(services, "image", len(body.sources), caller.id)
     items = await services.preparation.prepare_images(body.sources)
     outcome = await services.embed.embed(
         caller,
@@ -95,6 +96,7 @@ async def embed_texts(
     services.lanes.check_room("text", key=caller.id)
     body = await read_json(request, TextsRequest)
     services.embed.check_model(body.model)
+    admit(services, "text", len(body.items), caller.id)
     items = await services.preparation.prepare_texts([item.text for item in body.items], truncate=body.truncate)
     outcome = await services.embed.embed(
         caller,
@@ -126,6 +128,17 @@ async def replay(request: Request, caller: EmbedCaller, services: ServicesOf, re
     services.preparation.check_count(len(body.item_keys))
     outcome = await services.replay.replay(caller, body.item_keys)
     return await answer_sale(outcome, request_id, _form(request, body))
+
+
+def admit(services: ServicesOf, modality: Modality, count: int, key_id: str) -> None:
+    """Look again once the items are counted, before one of them takes the memory of a decoded image.
+
+    Raises:
+        TooManyItems: more than one request may have.
+        Overloaded: the lane has no room for as many.
+    """
+    services.preparation.check_count(count)
+    services.lanes.check_room(modality, count, key=key_id)
 
 
 def _terms(options: ImagesRequest | RequestOptions | TextsRequest) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vl2v_vendor.web.openai_answers import answer_openai
 from vl2v_vendor.web.openai_errors import OpenAIRoute
 from vl2v_vendor.web.openai_inputs import InvalidField, inputs_of, parse_openai
 from vl2v_vendor.web.openapi import OPENAI_STATUSES, json_body, openai_problems
-from vl2v_vendor.web.routes.embeddings import IdempotencyKey, observe
+from vl2v_vendor.web.routes.embeddings import IdempotencyKey, admit, observe
 
 PATH = "/v1/embeddings"
 
@@ -47,6 +47,7 @@ async def create_embeddings(
         raise InvalidField("dimensions", f"vectors of `{body.model}` have {width} dimensions, no more and no fewer")
     inputs = inputs_of(body)
     modality: Modality = "text" if inputs.texts else "image"
+    admit(services, modality, len(inputs.texts or inputs.images), caller.id)
     if inputs.texts:
         items = await services.preparation.prepare_texts(inputs.texts, truncate=False)
     else:
