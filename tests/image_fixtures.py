@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from serving_shop import noise, save
@@ -46,6 +49,8 @@ def _modes() -> dict[str, bytes]:
     rgba.putalpha(alpha)
     grey_alpha = Image.merge("LA", (image.convert("L"), alpha))
     palette = image.quantize(64)
+    deep = np.asarray(image).astype(np.uint16) * 257
+    deep[10:30, 10:40] = (0x1234, 0x5678, 0x9ABC)
     sixteen_bits = Image.fromarray(np.arange(60 * 44, dtype=np.uint16).reshape(44, 60) * 24)
     return {
         "PNG L": save(image.convert("L"), "PNG"),
@@ -57,6 +62,9 @@ def _modes() -> dict[str, bytes]:
         "PNG RGB+tRNS": save(image, "PNG", transparency=image.getpixel((0, 0))),
         "PNG RGBA": save(rgba, "PNG"),
         "PNG I;16": save(sixteen_bits, "PNG"),
+        "PNG I;16+tRNS": png_with_transparent_colour(deep[..., 0], 16, 0x1234),
+        "PNG RGB16+tRNS": png_with_transparent_colour(deep, 16, 0x1234, 0x5678, 0x9ABC),
+        "PNG L4+tRNS": png_with_transparent_colour(deep[..., 0] >> 12, 4, 1),
         "WEBP RGBA": save(rgba, "WEBP", lossless=True),
         "WEBP lossy": save(image, "WEBP", quality=60),
         "GIF P+tRNS": save(palette, "GIF", transparency=3),
@@ -67,6 +75,24 @@ def _modes() -> dict[str, bytes]:
         "BMP L": save(image.convert("L"), "BMP"),
         "BMP P": save(palette, "BMP"),
     }
+
+
+def png_with_transparent_colour(levels: NDArray[np.uint16], depth: int, *colour: int) -> bytes:
+    """A PNG of `depth` bits per level, grey from `[H, W]` and RGB from `[H, W, 3]`; one colour is transparent."""
+    height, width = levels.shape[:2]
+    big_endian = levels.astype(">u2").view(np.uint8).reshape(*levels.shape, 2)
+    bits = np.unpackbits(big_endian, axis=-1)[..., -depth:]
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(bits.reshape(height, -1), axis=1))
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, depth, 2 if levels.ndim == 3 else 0, 0, 0, 0),
+        b"tRNS": struct.pack(f">{len(colour)}H", *colour),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
 
 
 def _orientations() -> dict[str, bytes]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from image_fixtures import png_with_transparent_colour
 from serving_shop import noise, png, png_bomb, save
 from vl2v_contract.identity import bytes_sha, rgb8_sha
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
@@ -151,6 +152,55 @@ def test_a_palette_with_transparency_becomes_rgba_before_scaling() -> None:
     found = pixels_of(save(image, "PNG", transparency=0))
     assert (found[:, :14] == 255).all()  # the transparent red half
     assert (found[:, 18:] == (0, 0, 255)).all()
+
+
+GREY_DEPTHS = [(1, 1), (2, 1), (4, 9), (8, 77), (16, 0), (16, 1), (16, 0x1234), (16, 65535)]
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE + 9])
+@pytest.mark.parametrize(
+    ("depth", "colour"),
+    [
+        *((depth, (level,)) for depth, level in GREY_DEPTHS),
+        (8, (1, 2, 3)),
+        (16, (1, 2, 3)),
+        (16, (0x1234, 0x5678, 255)),
+    ],
+)
+def test_the_transparent_colour_of_a_png_is_white_at_every_depth(
+    depth: int, colour: tuple[int, ...], size: int
+) -> None:
+    levels = np.full((size, size, len(colour)), colour, dtype=np.uint16)
+    data = png_with_transparent_colour(levels if len(colour) == 3 else levels[..., 0], depth, *colour)
+    assert (pixels_of(data) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "transparent", "expected"),
+    [
+        (2, (1,), (2,), 85),
+        (4, (1,), (0,), 17),
+        (16, (0x1234,), (0x1235,), 18),
+        (16, (0x0100,), (1,), 1),
+        (16, (0x1200, 0x5600, 0x9A00), (0x12, 0x56, 0x9A), (18, 86, 154)),
+        (16, (0x1234, 0x5678, 0x9ABC), (0x1234, 0x5678, 0x9BBC), (18, 86, 154)),
+        (16, (0x1234, 0x5678, 0x9ABC), (0x12FF, 0x5600, 0x9ABC), 255),
+    ],
+)
+def test_other_colours_stay_but_for_those_of_the_same_high_bytes_in_16_bit_rgb(
+    depth: int, colour: tuple[int, ...], transparent: tuple[int, ...], expected: int | tuple[int, ...]
+) -> None:
+    levels = np.full((40, 40, len(colour)), colour, dtype=np.uint16)
+    data = png_with_transparent_colour(levels if len(colour) == 3 else levels[..., 0], depth, *transparent)
+    assert (pixels_of(data) == expected).all()
+
+
+def test_only_the_transparent_part_of_a_16_bit_image_is_white() -> None:
+    levels = np.full((40, 40), 0x1235, dtype=np.uint16)
+    levels[:, :20] = 0x1234
+    found = pixels_of(png_with_transparent_colour(levels, 16, 0x1234))
+    assert (found[:, :14] == 255).all()
+    assert (found[:, 18:] == 18).all()
 
 
 def test_cmyk_becomes_rgb() -> None:

@@ -79,7 +79,11 @@ def test_reference_vectors_are_open_clips_alone_and_in_a_batch(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["PNG RGBA", "PNG LA", "PNG P", "PNG P+tRNS table", "PNG I;16", "JPEG EXIF 6", "WEBP RGBA", "PNG EXIF 6"]
+    "name",
+    [
+        *("PNG RGBA", "PNG LA", "PNG P", "PNG P+tRNS table", "PNG I;16", "JPEG EXIF 6", "WEBP RGBA", "PNG EXIF 6"),
+        *("PNG I;16+tRNS", "PNG RGB16+tRNS", "PNG L4+tRNS"),
+    ],
 )
 def test_the_policies_differ_where_they_say_so(name: str) -> None:
     safe, reference = (decoder(policy).decode(FILES[name]).pixels.astype(int) for policy in (SAFE, REFERENCE))
@@ -94,7 +98,13 @@ def test_the_policies_agree_on_plain_images(name: str) -> None:
     np.testing.assert_array_equal(safe.pixels, reference.pixels)
 
 
-@pytest.mark.parametrize("name", ["PNG RGBA", "PNG LA", "PNG P+tRNS table", "PNG RGB+tRNS", "PNG I;16", "JPEG CMYK"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PNG RGBA", "PNG LA", "PNG P+tRNS table", "PNG RGB+tRNS", "PNG I;16", "JPEG CMYK"),
+        *("PNG I;16+tRNS", "PNG RGB16+tRNS", "PNG L4+tRNS"),
+    ],
+)
 def test_flattening_in_bands_leaves_no_seam(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     whole = decoder(SAFE).decode(FILES[name]).pixels
     monkeypatch.setattr(image_decoding, "_BAND_PIXELS", 200)

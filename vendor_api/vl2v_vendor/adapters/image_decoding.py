@@ -63,6 +63,7 @@ class PillowImageDecoder:
         self._max_pixels = max_pixels
         # Pillow warns of large, odd and damaged files; each is refused or treated as declared, so the log stays clean.
         warnings.filterwarnings("ignore", module=r"PIL\.")
+        _raise_pillows_limit(max_pixels)
 
     def decode(self, data: bytes) -> DecodedImage:
         """Decode one image file to `[S, S, 3]` RGB8.
@@ -71,7 +72,9 @@ class PillowImageDecoder:
             ItemFailure: empty_item, unsupported_image_format, image_too_large or undecodable_image.
         """
         self._check_bytes(data)
-        check_structure(data)
+        announced = check_structure(data)
+        if announced is not None and all(announced):
+            self._check_pixels(announced)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 self._check_pixels(image.size)
@@ -140,6 +143,7 @@ class PillowImageDecoder:
         is_input = image.size == (size, size) and _is_plain_rgb8_png(image, data) and _orientation_of(image) == 1
         if policy.converts_before_scaling:
             orientation = _orientation_of(image) if policy.applies_orientation else 1
+            _scale_transparent_colour(image, data)
             rgb = _to_rgb(image)
             upright = rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])
             pixels = np.asarray(self._fit(upright))
@@ -169,6 +173,16 @@ class PillowImageDecoder:
         return int(target * width / height), target
 
 
+def _raise_pillows_limit(max_pixels: int) -> None:
+    """Let Pillow open `max_pixels`, so that ours is the limit that decides; never lower what others in the process set.
+
+    It is not turned off, as a second line behind `check_structure`.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow refuses what is larger than twice this.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, (max_pixels + 1) // 2)
+
+
 def _orientation_of(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; 1, upright, when there is none or it cannot be read."""
     try:
@@ -185,6 +199,17 @@ def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
     return is_rgb8 and "transparency" not in image.info and not getattr(image, "is_animated", False)
 
 
+def _scale_transparent_colour(image: Image.Image, data: bytes) -> None:
+    """Bring a PNG's transparent colour to the depth of its pixels: Pillow scales the pixels, and leaves the colour."""
+    if image.format != "PNG" or "transparency" not in image.info:
+        return
+    colour, depth = image.info["transparency"], data[24]
+    if image.mode == "RGB" and depth == 16:
+        image.info["transparency"] = tuple(level >> 8 for level in colour)
+    elif image.mode == "L" and depth in (2, 4):
+        image.info["transparency"] = colour * 255 // (2**depth - 1)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """The first frame as RGB, by policy `safe`; in bands, so that no more than two whole copies are in memory."""
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -199,11 +224,21 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _flatten(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BIT_MODES:
-        image = Image.fromarray(_to_eight_bits(np.asarray(image)))
+        image = _scale_sixteen_bits(image)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale_sixteen_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey, with alpha if one of its levels is the transparent one."""
+    levels = np.asarray(image)
+    grey = Image.fromarray(_to_eight_bits(levels))
+    if "transparency" not in image.info:
+        return grey
+    is_clear = levels == image.info["transparency"]
+    return Image.merge("LA", (grey, Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8))))
 
 
 def _to_eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:

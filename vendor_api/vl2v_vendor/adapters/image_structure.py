@@ -39,8 +39,11 @@ _BMP_RUN_LENGTH_ENCODED: Final = (1, 2)
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 
 
-def check_structure(data: bytes) -> None:
+def check_structure(data: bytes) -> tuple[int, int] | None:
     """Walk the file's own table of contents.
+
+    Returns:
+        Width and height that a GIF or WebP announces: Pillow allocates as much on opening, before it tells the size.
 
     Raises:
         ItemFailure: image_too_large or unsupported_image_format, naming what there is too much of; or
@@ -48,7 +51,8 @@ def check_structure(data: bytes) -> None:
     """
     for signature, check in _CHECKS.items():
         if data.startswith(signature):
-            check(data)
+            return check(data)
+    return None
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -103,11 +107,11 @@ def _has_sound_checksum(data: bytes, position: int, length: int) -> bool:
     return zlib.crc32(memoryview(data)[position + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 
 
-def _check_webp(data: bytes) -> None:
+def _check_webp(data: bytes) -> tuple[int, int] | None:
     position, frames = 12, 0
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
-            return
+            return _webp_size(data)
         kind, length = struct.unpack_from("<4sI", data, position)
         frames += kind == b"ANMF"
         if frames > MAX_FRAMES:
@@ -116,18 +120,37 @@ def _check_webp(data: bytes) -> None:
     raise _too_much(f"more than {MAX_CHUNKS:,} chunks")
 
 
-def _check_gif(data: bytes) -> None:
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Of the canvas, by the first chunk: extended, lossless or lossy; nothing if the file ends before."""
+    kind, head = data[12:16], data[20:30]
+    if len(head) < 10:
+        return None
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
+
+
+def _check_gif(data: bytes) -> tuple[int, int] | None:
     position, frames, steps = 13 + _gif_palette_bytes(data[10:11]), 0, 0
+    width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     while position < len(data) and steps <= MAX_SUB_BLOCKS:
         block = data[position]
         if block == _GIF_EXTENSION:
             position += 2
         elif block == _GIF_FRAME:
             frames += 1
+            if frames == 1:  # which may be larger than the screen
+                left, top, across, down = (
+                    int.from_bytes(data[at : at + 2], "little") for at in range(position + 1, position + 9, 2)
+                )
+                width, height = max(width, left + across), max(height, top + down)
             position += 11 + _gif_palette_bytes(data[position + 9 : position + 10])
         else:
             if frames:
-                return  # the trailer, or nothing that would be read
+                break  # the trailer, or nothing that would be read
             position, steps = position + 1, steps + 1
             continue
         if frames > MAX_FRAMES:
@@ -137,6 +160,7 @@ def _check_gif(data: bytes) -> None:
         position, steps = position + 1, steps + 1
     if steps > MAX_SUB_BLOCKS and frames == 0:
         raise _too_much(f"more than {MAX_SUB_BLOCKS:,} blocks before its first frame")
+    return width, height
 
 
 def _gif_palette_bytes(flags: bytes) -> int:
@@ -159,7 +183,7 @@ def _too_many_frames() -> ItemFailure:
     return _too_much(f"more than {MAX_FRAMES:,} frames, of which only the first counts")
 
 
-_CHECKS: Final[dict[bytes, Callable[[bytes], None]]] = {
+_CHECKS: Final[dict[bytes, Callable[[bytes], tuple[int, int] | None]]] = {
     b"\xff\xd8\xff": _check_jpeg,
     b"\x89PNG\r\n\x1a\n": _check_png,
     b"RIFF": _check_webp,

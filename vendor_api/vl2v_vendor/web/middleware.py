@@ -28,7 +28,7 @@ _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 
 
 class BodyLimit:
-    """Refuses a body over a size, bodies that together would take too much memory, and one that stops coming or dawdles.
+    """Refuses a body over a size, bodies that together would take too much memory, and one that stops or dawdles.
 
     Sizes are decided when a handler begins to read, that is after the caller is known, by the declared length and
     before a byte is read; and again as bytes come in, which may be more than was declared or foreseen. A request that
