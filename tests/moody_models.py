@@ -16,6 +16,8 @@ from vl2v_vendor.domain.errors import ModelLoadFailed
 SIZE = 2
 SLEEP_FOR_EVER, COMPUTE_LONG = 251, 252
 """The grey levels at which a model hangs, and at which it computes for two seconds."""
+POISON, BREAK, BREAK_SILENTLY = 253, 254, 250
+"""The grey levels that fail alone, that lose the GPU, and from which on everything fails, no reason given."""
 
 
 def grey(level: int) -> NDArray[np.uint8]:
@@ -53,6 +55,28 @@ class MoodyModel:
         vectors[:, :2] = direction(numbers)
         vectors[:, 2:] = len(numbers), self._calls
         return vectors
+
+
+class BrittleModel(MoodyModel):
+    """A moody model that fails at some images, and that some images break for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ill: str | None = None
+
+    def encode_images(self, pixels: PixelBatch) -> VectorBatch:
+        self._fall_ill(pixels)
+        if self._ill:
+            raise RuntimeError(self._ill)
+        if (pixels == POISON).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("poison, injected")
+        return super().encode_images(pixels)
+
+    def _fall_ill(self, pixels: PixelBatch) -> None:
+        if (pixels == BREAK).all(axis=(1, 2, 3)).any():
+            self._ill = "CUDA error: an illegal memory access was encountered\nCompile with ..."
+        if (pixels == BREAK_SILENTLY).all(axis=(1, 2, 3)).any():
+            self._ill = "no convolution fits, injected"
 
 
 def say_how_threads_wait() -> MoodyModel:

@@ -158,6 +158,23 @@ def test_a_batch_that_is_cancelled_before_it_began_is_not_computed() -> None:
     tell(story, partial(MoodyModel, 0.2))
 
 
+@pytest.mark.parametrize("level", [3, SLEEP_FOR_EVER])
+def test_a_process_is_stopped_within_a_second_whatever_it_does(level: int) -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        await encoder.encode_images([grey(3)])
+        busy = asyncio.create_task(encoder.encode_images([grey(level)]))
+        await asyncio.sleep(0.1)
+        process_id = encoder.process_id
+        assert process_id is not None
+        started = time.monotonic()
+        await encoder.close()
+        assert time.monotonic() - started < 1
+        assert not is_running(process_id)
+        await asyncio.gather(busy, return_exceptions=True)
+
+    tell(story)
+
+
 def test_what_does_not_fit_is_refused_and_the_process_goes_on() -> None:
     async def story(encoder: ProcessEncoder) -> None:
         with pytest.raises(EncodingFailed, match="does not fit"):

@@ -16,9 +16,10 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from moody_models import BREAK, BREAK_SILENTLY, POISON, BrittleModel
 from tiny_clip import ChangingModel, FragileModel, die_while_loading, load_nothing, write_tiny_clip
 from vl2v_vendor.adapters.model_process import ProcessEncoder
-from vl2v_vendor.adapters.model_worker import LoadModel
+from vl2v_vendor.adapters.model_worker import LoadModel, has_lost_device
 from vl2v_vendor.adapters.open_clip_model import OpenClipModel
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 
@@ -95,6 +96,74 @@ def test_a_failing_batch_fails_alone_and_a_dead_child_is_replaced() -> None:
     run(FragileModel, story)
 
 
+def test_a_model_that_lost_its_device_is_replaced_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        waiters = [encoder.encode_images(image(level)) for level in (BREAK, 3)]
+        outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+        assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes), outcomes
+        assert not encoder.ready
+        await until_ready(encoder)
+        await encoder.encode_images(image(3))
+        assert encoder.restarts == 1
+
+    run(BrittleModel, story)
+    assert (
+        "its model is broken: RuntimeError: CUDA error: an illegal memory access was encountered\n"
+        in capfd.readouterr().err
+    )
+
+
+def test_a_model_that_fails_at_everything_is_replaced() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        for level in [BREAK_SILENTLY, *range(1, 7)]:
+            with pytest.raises(EncodingFailed, match="no convolution fits"):
+                await encoder.encode_images(image(level))
+            await encoder.encode_tokens([np.arange(1, 3)])  # the other lane's success says nothing of this one
+        with pytest.raises(ModelUnavailable):
+            await encoder.encode_images(image(7))
+        await until_ready(encoder)
+        await encoder.encode_images(image(3))
+        assert encoder.restarts == 1
+
+    run(BrittleModel, story)
+
+
+def test_items_that_fail_never_cost_a_model_however_many_they_are() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        before = encoder.process_id
+        for _ in range(40):
+            with pytest.raises(EncodingFailed, match="poison"):
+                await encoder.encode_images(image(POISON))
+        await encoder.encode_images(image(3))
+        assert (encoder.process_id, encoder.restarts) == (before, 0)
+
+    run(BrittleModel, story)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), True),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), False),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), False),
+        (RuntimeError("the size of tensor a must match"), False),
+        (ValueError("a text about a CUDA error"), False),
+    ],
+)
+def test_a_lost_device_is_told_from_other_failures(error: Exception, is_lost: bool) -> None:
+    assert has_lost_device(error) is is_lost
+
+
+def test_torchs_own_error_of_a_device_is_known_whatever_it_says() -> None:
+    torch = pytest.importorskip("torch")
+    if not hasattr(torch, "AcceleratorError"):
+        pytest.skip("this version of torch has no such error")
+    assert has_lost_device(torch.AcceleratorError("the device is gone"))
+    assert not has_lost_device(torch.AcceleratorError("CUDA error: out of memory"))
+
+
 def test_another_model_is_not_sold_under_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     changed = tmp_path / "changed"
 
@@ -112,19 +181,25 @@ def test_another_model_is_not_sold_under_the_same_name(tmp_path: Path, caplog: p
     run(partial(ChangingModel, changed), story)
 
 
-def test_ctrl_c_in_the_terminal_does_not_end_the_child() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_does_not_end_the_child(number: signal.Signals) -> None:
     async def story(encoder: ProcessEncoder) -> None:
         assert encoder.process_id is not None
-        os.kill(encoder.process_id, signal.SIGINT)
+        os.kill(encoder.process_id, number)
+        await asyncio.sleep(0.1)
         assert (await encoder.encode_images(image(7))).shape == (1, 4)
+        assert encoder.restarts == 0
 
     run(FragileModel, story)
 
 
-def test_the_child_ends_when_its_parent_is_killed() -> None:
+@pytest.mark.parametrize(
+    ("end", "code"), [("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL), ("sys.exit(5)", 5)]
+)
+def test_the_child_ends_when_its_parent_is_killed_or_forgets_it(end: str, code: int) -> None:
     script = textwrap.dedent(
-        """
-        import asyncio, os
+        f"""
+        import asyncio, os, signal, sys
         from tiny_clip import FragileModel
         from vl2v_vendor.adapters.model_process import ProcessEncoder
 
@@ -132,10 +207,10 @@ def test_the_child_ends_when_its_parent_is_killed() -> None:
             encoder = ProcessEncoder(FragileModel)
             await encoder.start()
             print(encoder.process_id, flush=True)
-            os.kill(os.getpid(), 9)
+            {end}
 
         if __name__ == "__main__":
-            asyncio.run(main())
+            asyncio.new_event_loop().run_until_complete(main())
         """
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -143,5 +218,5 @@ def test_the_child_ends_when_its_parent_is_killed() -> None:
     finished = subprocess.run(
         [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, timeout=60, check=False
     )
-    assert finished.returncode == -signal.SIGKILL
+    assert finished.returncode == code
     assert int(finished.stdout) > 0

@@ -6,6 +6,7 @@ Two threads copy batches and move messages, so that the event loop waits for nei
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import multiprocessing
 import queue
@@ -57,6 +58,8 @@ class ModelChild:
         self._watch: asyncio.Task[None] | None = None
         self._outbox: queue.SimpleQueue[tuple[Work, Inputs] | None] = queue.SimpleQueue()
         self._process.start()
+        # At its exit a process that forgot to stop the child would wait for it: multiprocessing's SIGTERM is ignored.
+        atexit.register(self._process.kill)
         self.process_id = self._process.pid
         child_connection.close()
         threading.Thread(target=self._send, daemon=True, name="model-send").start()
@@ -77,13 +80,14 @@ class ModelChild:
         return await self.desk.encode(lane, inputs, shape)
 
     async def stop(self) -> None:
-        """End the process and its threads, politely first. A process that survives even SIGKILL is left behind."""
+        """End the process and its threads. It has nothing to save, and ignores SIGTERM.
+
+        A process that survives even SIGKILL is left behind.
+        """
         self._finish("it was stopped")
         self._loaded.cancel()
-        for end in (self._process.terminate, self._process.kill):
-            if self._gone.is_set():
-                break
-            end()
+        if not self._gone.is_set():
+            self._process.kill()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gone.wait(), _STOP_SECONDS)
         self.desk = None
@@ -148,6 +152,7 @@ class ModelChild:
             )
         self._finish(f"exit code {code}")
         self._connection.close()
+        atexit.unregister(self._process.kill)
         self._process.close()
         self._gone.set()
 

@@ -6,13 +6,16 @@ import logging
 import os
 import queue
 import signal
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vl2v_contract.identity import Modality
 from vl2v_vendor.adapters.model_messages import INPUT_TYPES, Answer, Beat, Loaded, NotLoaded, Work
@@ -20,15 +23,18 @@ from vl2v_vendor.adapters.model_warm_up import LanePace, LocalModel, is_out_of_m
 from vl2v_vendor.adapters.shared_slots import SharedFile, SlotLayout, Slots
 from vl2v_vendor.adapters.text_buckets import encode_in_buckets
 from vl2v_vendor.adapters.watchdog import PERIOD_SECONDS
-from vl2v_vendor.domain.encoder import ModelInfo
+from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
 from vl2v_vendor.domain.errors import VendorError
 
 LoadModel: TypeAlias = Callable[[], LocalModel]
 """Loads the model in the child. Must be picklable: a module's function, a class, or a `functools.partial` of one."""
 
-__all__ = ["LoadModel", "LocalModel", "answer", "serve_model"]
+__all__ = ["Examiner", "LoadModel", "LocalModel", "answer", "has_lost_device", "serve_model"]
 
 _LONGEST_ERROR: Final = 300
+_FAILURES_TO_EXAMINE: Final = 8
+
+_log = logging.getLogger(__name__)
 
 
 def serve_model(
@@ -36,7 +42,8 @@ def serve_model(
 ) -> None:
     """Run the model process: the target of `multiprocessing.Process`.
 
-    Ctrl-C in a terminal reaches the whole process group; the parent alone decides when the child ends.
+    Ctrl-C in a terminal reaches the whole process group, and so does the SIGTERM of systemd, supervisord or `timeout`.
+    The parent alone decides when the child ends: it has requests to finish, which need the model.
 
     Args:
         load: loads the model.
@@ -44,7 +51,8 @@ def serve_model(
         connection: to the parent.
         memory: sized here, once the model is known.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # Model libraries log their progress, retries and troubles; the parent says what an operator needs to know.
     logging.disable(logging.ERROR)
     # Before torch is imported. OpenMP's threads spin for milliseconds while they wait for each other, and take the
@@ -66,27 +74,101 @@ def serve_model(
         return
     voice.say(Loaded(model.info, pace, layout))
     threading.Thread(target=_beat, args=(voice,), daemon=True, name="model-beat").start()
-    while True:
-        voice.say(answer(model, slots, inbox.get()))
+    _answer_all(model, slots, inbox, voice)
 
 
 def answer(model: LocalModel, slots: Slots, work: Work) -> Answer:
-    """Encode the batch in a slot and leave its vectors there."""
+    """Encode the batch in a slot and leave its vectors there; what the device does not survive is raised."""
     if slots.is_abandoned(work.slot):
         return Answer(work.id, None, "nobody waits for this batch")
     try:
         batch = slots.input(work.slot, work.shape, INPUT_TYPES[work.lane])
-        is_text = work.lane == "text"
-        vectors = encode_in_buckets(model.encode_tokens, batch) if is_text else model.encode_images(batch)
+        vectors = _encode(model, work.lane, batch)
         slots.output(work.slot, vectors.shape)[...] = vectors
         return Answer(work.id, vectors.shape, None)
     except Exception as error:
+        if has_lost_device(error):
+            raise
         # One batch's failure must not end the process that serves all others.
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_ERROR]
+        text = _first_line(error)
         needs_memory = is_out_of_memory(error)
     if needs_memory:
         release_memory()  # only now: until here the exception held the failed batch's tensors
     return Answer(work.id, None, text)
+
+
+def has_lost_device(error: BaseException) -> bool:
+    """Whether the device fails every batch from now on, until the process ends.
+
+    So it is after an illegal access, a failed assertion in a kernel or a memory fault of the GPU. It is not so when
+    memory is short, which cuBLAS says in words of its own.
+    """
+    text = str(error)
+    if is_out_of_memory(error) or "ALLOC_FAILED" in text:
+        return False
+    accelerator_error = getattr(sys.modules.get("torch"), "AcceleratorError", ())  # older versions of torch have none
+    return isinstance(error, accelerator_error) or (isinstance(error, RuntimeError) and "CUDA error" in text)
+
+
+class Examiner:
+    """Tells a model that is broken from items that it cannot encode.
+
+    When single items fail in a row, the model is given what it encoded at warm-up. It is broken if that fails too.
+    So whatever a customer sends, and however often, no item ends the process by failing.
+
+    Args:
+        model: has been warmed up.
+    """
+
+    def __init__(self, model: LocalModel) -> None:
+        self._model = model
+        self._failures: Counter[Modality] = Counter()
+
+    def note(self, work: Work, reply: Answer) -> None:
+        """Note what became of a batch; if the model is broken, its error is raised."""
+        if reply.error is None:
+            self._failures[work.lane] = 0
+        elif work.shape[0] == 1:
+            self._failures[work.lane] += 1
+        if self._failures[work.lane] >= _FAILURES_TO_EXAMINE:
+            self._failures[work.lane] = 0
+            self._examine(work.lane)
+
+    def _examine(self, lane: Modality) -> None:
+        size, length = self._model.info.image_size, self._model.info.context_length
+        try:
+            if lane == "text":
+                _encode(self._model, lane, np.ones((1, length), dtype=np.int64))
+            else:
+                noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+                _encode(self._model, lane, noise)
+        except Exception as error:
+            # Models fail in many ways; that memory is short may be another process's doing, and pass.
+            if not is_out_of_memory(error):
+                raise
+
+
+def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], voice: _Voice) -> None:
+    """Answer batches until the model is broken; then end at once, so that the parent starts another process."""
+    examiner = Examiner(model)
+    while True:
+        work = inbox.get()
+        try:
+            reply = answer(model, slots, work)
+            examiner.note(work, reply)
+        except Exception as error:
+            # Whatever it is: only another process can help, and those who wait are told once this one is gone.
+            _log.critical("the model process ends, since its model is broken: %s", _first_line(error))
+            os._exit(1)
+        voice.say(reply)
+
+
+def _encode(model: LocalModel, lane: Modality, batch: NDArray[Any]) -> VectorBatch:
+    return encode_in_buckets(model.encode_tokens, batch) if lane == "text" else model.encode_images(batch)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_ERROR]
 
 
 class _Voice:
