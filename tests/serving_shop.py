@@ -108,7 +108,7 @@ def tell(
             model,
             max_batch_items=4,
             max_queued_items=16,
-            preparing=lambda: services.preparation.unfinished_items,
+            preparing=lambda modality: services.preparation.unfinished_items[modality],
         )
         decoder = PillowImageDecoder(
             preprocessing_of(info), max_item_bytes=LIMITS.max_item_bytes, max_pixels=LIMITS.max_pixels

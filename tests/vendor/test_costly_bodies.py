@@ -114,7 +114,7 @@ def test_small_files_that_decode_to_more_than_has_room_are_refused_undecoded(mon
         async def watch() -> None:
             nonlocal most
             while True:
-                most = max(most, vendor.services.preparation.unfinished_items)
+                most = max(most, vendor.services.preparation.unfinished_items["image"])
                 await asyncio.sleep(0.001)
 
         watching = asyncio.create_task(watch())

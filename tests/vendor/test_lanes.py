@@ -126,18 +126,18 @@ def test_what_200_vanished_clients_queued_never_reaches_the_model() -> None:
 
 
 def test_room_is_checked_before_a_body_is_read() -> None:
-    decoding = 0
+    decoding = {"image": 0, "text": 0}
     image_bytes = largest_input_bytes(HashEncoder().info)["image"]
 
     async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
-        nonlocal decoding
         lanes.check_room("image", 20)
-        decoding = 15
+        decoding["text"] = 100
+        decoding["image"] = 15
         lanes.check_room("image", 5)
         with pytest.raises(Overloaded) as refusal:
             lanes.check_room("image", 6)
         assert refusal.value.retry_after_seconds >= 1
-        decoding = 0
+        decoding["image"] = decoding["text"] = 0
         in_model = asyncio.create_task(lanes.encode("image", [PIXELS] * 16))
         await until(lambda: len(encoder.waiting) == 2)
         waiting = asyncio.create_task(lanes.encode("image", [PIXELS] * 12))
@@ -152,7 +152,7 @@ def test_room_is_checked_before_a_body_is_read() -> None:
         in_model.cancel()
         waiting.cancel()
 
-    tell(story, max_queued_items=30, max_queued_bytes=20 * image_bytes, preparing=lambda: decoding)
+    tell(story, max_queued_items=30, max_queued_bytes=20 * image_bytes, preparing=decoding.__getitem__)
 
 
 def test_only_finite_unit_vectors_of_the_right_width_are_sold() -> None:

@@ -258,7 +258,7 @@ def _open_lanes(settings: Settings, encoder: Encoder, preparation: Preparation) 
         max_queued_items=settings.max_queued_items,
         max_queued_bytes=settings.max_queued_bytes,
         max_wait_seconds=settings.max_wait_seconds,
-        preparing=lambda: preparation.unfinished_items,
+        preparing=preparation.unfinished_items.__getitem__,
     )
 
 

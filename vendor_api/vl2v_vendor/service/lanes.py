@@ -37,7 +37,7 @@ class EncodingLanes:
         max_queued_items: items that may wait in a lane.
         max_queued_bytes: bytes of the items that may wait in a lane.
         max_wait_seconds: how long a request may wait without any of its items moving.
-        preparing: how many items are being decoded, to come here next.
+        preparing: how many items of a modality are being decoded, to come here next.
 
     Attributes:
         on_batch: told of every batch that was encoded; set by whoever measures.
@@ -51,7 +51,7 @@ class EncodingLanes:
         max_queued_items: int,
         max_queued_bytes: int = 512 * MEBIBYTE,
         max_wait_seconds: float = 60.0,
-        preparing: Callable[[], int] = lambda: 0,
+        preparing: Callable[[Modality], int] = lambda _modality: 0,
     ) -> None:
         self._encoder = encoder
         self._preparing = preparing
@@ -107,7 +107,7 @@ class EncodingLanes:
         Raises:
             Overloaded: the lane has no room; says when to come back.
         """
-        coming = items + self._preparing()
+        coming = items + self._preparing(modality)
         self._lanes[modality].check_room(coming, coming * self._input_bytes[modality], key)
 
     async def encode(

@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from vl2v_contract.identity import text_sha
+from vl2v_contract.identity import Modality, text_sha
 from vl2v_vendor.domain.encoder import DecodedImage, ImageDecoder, Tokenizer
 from vl2v_vendor.domain.errors import ItemFailure, TooManyItems
 from vl2v_vendor.domain.limits import Limits
@@ -72,7 +72,7 @@ class Preparation:
         in_flight: items that one request may have in the executor; twice its threads keep it busy.
 
     Attributes:
-        unfinished_items: of all requests that are being prepared.
+        unfinished_items: of all requests that are being prepared, by modality.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Preparation:
         self._limits = limits
         self._executor = executor
         self._in_flight = in_flight
-        self.unfinished_items = 0
+        self.unfinished_items: dict[Modality, int] = {"image": 0, "text": 0}
 
     def check_count(self, count: int) -> None:
         """Check how many items a request has.
@@ -101,7 +101,7 @@ class Preparation:
             TooManyItems: more than the limit.
         """
         with timed("decode"):
-            return await self._prepare(self._prepare_image, sources)
+            return await self._prepare("image", self._prepare_image, sources)
 
     async def prepare_texts(self, texts: Sequence[str], *, truncate: bool) -> list[Prepared]:
         """Tokenize texts, each to a prepared item or its own failure, in order.
@@ -110,9 +110,11 @@ class Preparation:
             TooManyItems: more than the limit.
         """
         with timed("decode"):
-            return await self._prepare(lambda text: self._prepare_text(text, truncate=truncate), texts)
+            return await self._prepare("text", lambda text: self._prepare_text(text, truncate=truncate), texts)
 
-    async def _prepare(self, prepare: Callable[[Source], PreparedItem], sources: Sequence[Source]) -> list[Prepared]:
+    async def _prepare(
+        self, modality: Modality, prepare: Callable[[Source], PreparedItem], sources: Sequence[Source]
+    ) -> list[Prepared]:
         """Prepare items in the pool, at most `in_flight` at once, so that requests take turns in it."""
         self.check_count(len(sources))
         loop = asyncio.get_running_loop()
@@ -130,13 +132,13 @@ class Preparation:
                     _log.exception("item %d of a request could not be prepared", index)
                     outcomes[index] = ItemFailure("encoding_failed", "the item could not be read; nothing was billed")
 
-        self.unfinished_items += len(sources)
+        self.unfinished_items[modality] += len(sources)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._in_flight, len(sources))):
                     group.create_task(take_turns())
         finally:
-            self.unfinished_items -= len(sources)
+            self.unfinished_items[modality] -= len(sources)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _prepare_image(self, source: ImageSource) -> PreparedItem:
