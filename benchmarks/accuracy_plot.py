@@ -47,10 +47,11 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def _points(outcomes: Sequence[Outcome]) -> list[tuple[float, float, float]]:
-    """Queries, mean accuracy in percent and its standard error over runs, by row, in the order of queries."""
+    """Queries, mean accuracy in percent and its standard error over seeds, by row, in the order of queries."""
     points = []
     for row in {outcome.row for outcome in outcomes}:
         mine = [outcome for outcome in outcomes if outcome.row == row]
-        found = spread([100 * outcome.accuracy for outcome in mine])
+        seeds = {outcome.seed for outcome in mine}
+        found = spread([100 * mean(outcome.accuracy for outcome in mine if outcome.seed == seed) for seed in seeds])
         points.append((mean(outcome.queries for outcome in mine), found.mean, found.standard_error or 0.0))
     return sorted(points)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ONLINE, QUARTER
+from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM_OF_DEFAULT, ONLINE, QUARTER
 from accuracy_runs import Outcome
 from leave_one_out import ERM
 from result import Goal
@@ -30,6 +30,7 @@ def goals_of(outcomes: Sequence[Outcome]) -> list[Goal]:
         ("25 % of the queries below K=1", ADIP_1, QUARTER, "<= 1.0", 1.0),
         ("VL2V-ADiP above ERM", ADIP_4, ERM, "> 0", 0.0),
         ("default above ERM", DEFAULT_4, ERM, ">= 3.0", 3.0),
+        ("default above ERM on its own views", DEFAULT_4, ERM_OF_DEFAULT, "> 0", 0.0),
         ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, ">= 1.0", 1.0),
     ]
     found = []
