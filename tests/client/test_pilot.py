@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def test_what_a_pilot_bought_serves_a_later_choice(shell: tuple[Shell, FakeVendo
         planned = run.json("plan", *options.split())
         assert (planned["new_queries"], planned["amount_micro"]) == (offer["new"], offer["amount_micro"])
     assert vendor.billed_units == before
+
+
+def test_copies_are_asked_about_once_and_the_rest_still_serves_a_later_choice(
+    shell: tuple[Shell, FakeVendor], tmp_path: Path
+) -> None:
+    for name, number in (("cat", 0), ("cat", 1), ("dog", 0), ("dog", 1), ("dog", 2)):
+        for copy in range(6):
+            shutil.copy(
+                tmp_path / "data" / "art" / name / f"{number}.png",
+                tmp_path / "data" / "photo" / name / f"copy {number} {copy}.png",
+            )
+    run, vendor = shell
+    report = run.json("pilot", "--queries", "30", "--yes")
+    assert (report["images"], vendor.billed_units) == (16, 16 + 2 * 5 + TEXTS)
+    words = ("--views", "1", "--select", "random", "--max-queries")
+    assert run.json("plan", *words, str(TEXTS + 16))["new_queries"] == 0
+    for offer in report["offers"]:
+        assert run.json("plan", *offer["options"].split())["new_queries"] == offer["new"]
 
 
 def test_the_table_names_every_rule_and_price(shell: tuple[Shell, FakeVendor]) -> None:

@@ -62,7 +62,7 @@ class Offer:
 
     Attributes:
         options: of `distill`.
-        queries: in all, texts included; copies among the images make it fewer.
+        queries: in all, texts included; copies of an image count once.
         new: of them not paid for yet.
         amount_micro: their price.
     """
@@ -140,6 +140,7 @@ def pilot(
     teacher = meet(buying)
     dataset = open_dataset(choice.data)
     train = split(dataset, target_domain=choice.target_domain, seed=choice.seed).train
+    train = _first_of_each_content(train, buying.cache, progress)
     texts = [TextQuery(text) for of_class in choice.prompts.prompts(dataset.class_names) for text in of_class]
     labels = np.array([sample.class_index for sample in train])
     domains = [sample.domain for sample in train]
@@ -192,6 +193,15 @@ def _report(
         advice=advice,
         offers=_offers(advice.views, images, len(asked.images), texts, teacher),
     )
+
+
+def _first_of_each_content(samples: Sequence[Sample], cache: EmbeddingCache, progress: Progress) -> tuple[Sample, ...]:
+    """Without later copies of a file, as a selection leaves them out; no picture is rendered to find them."""
+    files = read_files((sample.path for sample in samples), cache, progress=progress)
+    firsts: dict[str, Sample] = {}
+    for sample in samples:
+        firsts.setdefault(files[sample.path].file_sha, sample)
+    return tuple(firsts.values())
 
 
 def _image_count(queries: int, texts: int, images: int) -> int:
