@@ -17,10 +17,13 @@ from vl2v_client.cli.distill import distill
 from vl2v_client.cli.evaluate import evaluate
 from vl2v_client.cli.predict import predict
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.methods import METHODS
+from vl2v_client.student.methods import METHODS, check_label_weight
 from vl2v_client.student.stages import TrainingConfig
 
 QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
+CONTENTS = 5
+"""Distinct pictures: each class and domain has the same five."""
+WITHOUT_LABEL_WEIGHT = ("erm", "linear-probe", "kd", "rise-relative", "feature-mse", "simkd")
 BLACK_BOX = sorted(set(METHODS) - {"vl2v-sd"})
 
 
@@ -78,7 +81,12 @@ def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_besi
     assert names == ["zero-shot teacher", "VL2V-ADiP", "KD", "ERM"]
     folders = {path.name for path in (shell.run_folder / "methods").iterdir()}
     assert folders >= {"vl2v-adip", "kd", "erm-lr-9e-05", "erm-lr-0.0003"}
-    assert shell.read("report.json")["purchase"]["published_queries"] > 0
+    purchase = shell.read("report.json")["purchase"]
+    assert [purchase[name] for name in ("images", "texts", "amount_micro", "published_queries")] == [0, 0, 0, None]
+    assert (purchase["other_queries"], purchase["other_amount_micro"]) == (CONTENTS + 2, 100 * CONTENTS + 2 * 10)
+    assert shell.read("student/student.json")["queries"] == {"images": 0, "texts": 0}
+    page = (shell.run_folder / "report.md").read_text()
+    assert "was trained without any query. For the other rows of the table, 7 more queries were bought" in page
     asked = shell.run("evaluate", str(shell.run_folder), "--teacher", "--yes")
     assert asked.exit_code == 0, asked.output
     teacher = shell.read("report.json")["rows"][0]
@@ -89,6 +97,21 @@ def test_a_method_that_reads_no_image_buys_none_and_is_not_compared_with_the_pub
     assert shell.distill("--method", "text-cosine", "--baseline", "erm").exit_code == 0
     purchase = shell.read("report.json")["purchase"]
     assert (purchase["images"], purchase["texts"], purchase["published_queries"]) == (0, 2, None)
+
+
+def test_texts_of_styles_are_on_the_bill_of_the_methods_that_read_them(vendor: FakeVendor, shell: Shell) -> None:
+    styled = ("--views", "3", "--view-recipe", "all-styles", "--style-targets", "text")
+    assert shell.distill("--method", "text-cosine", "--baseline", "vl2v-adip", *styled).exit_code == 0
+    purchase = shell.read("report.json")["purchase"]
+    assert (purchase["images"], purchase["texts"]) == (0, 2)
+    assert purchase["other_queries"] == vendor.billed_units - 2 > CONTENTS
+
+
+def test_a_label_weight_of_nought_or_of_a_preset_stands_beside_every_method() -> None:
+    for name in METHODS:
+        check_label_weight(None, [name])
+        check_label_weight(0.0, [name])
+    check_label_weight(0.3, sorted(set(METHODS) - set(WITHOUT_LABEL_WEIGHT)))
 
 
 def test_what_is_carried_and_interpolated_is_in_the_report(shell: Shell) -> None:
@@ -112,6 +135,11 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: Shell) -> None
         (("--preset", "magic"), "no preset 'magic'; there are: default, paper"),
         (("--preset", "paper"), "the paper has no student 'tiny'"),
         (("--carry", "magic"), "no weights 'magic' to carry"),
+        *(
+            (("--method", name, "--label-weight", "0.3"), f"--label-weight 0.3 changes nothing in {name}: leave it out")
+            for name in WITHOUT_LABEL_WEIGHT
+        ),
+        (("--baseline", "kd", "--baseline", "erm", "--label-weight", "1"), "changes nothing in kd, erm: leave it out"),
     ],
 )
 def test_what_there_is_not_is_refused_before_anything_is_bought(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.core.errors import DataError, RunError
-from vl2v_client.export.cost import LocalAnswers, Purchase
+from vl2v_client.export.cost import LocalAnswers, Purchase, cost_text
 from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.student.bundle import StudentBundle, StudentCard
@@ -131,6 +131,15 @@ def test_the_report_says_who_won_what_it_cost_and_how_it_was_measured(tmp_path: 
     record = json.loads((tmp_path / "report.json").read_text())
     assert record["generalisation_measured"] is True
     assert record["rows"][2]["target"] == 0.83
+
+
+def test_what_the_student_does_not_read_is_told_apart_from_its_own_bill() -> None:
+    bought = Purchase(1600, 3, 1_603_000, "EUR")
+    beside = cost_text(replace(bought, other_queries=40, other_amount_micro=40_000), None, None)
+    assert "trained with 1,603 queries (1,600 images, 3 texts), 1.603 EUR in all" in beside
+    assert "For the other rows of the table, 40 more queries were bought, 0.04 EUR in all" in beside
+    assert "other rows" not in cost_text(bought, None, None)
+    assert "trained without any query" in cost_text(Purchase(0, 0, 0, "EUR"), None, 0.5)
 
 
 def test_a_report_is_read_back_whole_or_refused(tmp_path: Path) -> None:

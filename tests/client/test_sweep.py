@@ -105,6 +105,20 @@ def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
     assert shell.report() == report
 
 
+def test_a_method_s_queries_are_those_of_its_runs_own_report(shell: Shell) -> None:
+    styled = ("--views", "3", "--view-recipe", "all-styles", "--style-targets", "text")
+    methods = {"erm": "ERM", "text-cosine": "text cosine", "rise-relative": "RISE relative", "vl2v-adip": "VL2V-ADiP"}
+    named = [word for method in methods for word in ("--method", method)]
+    done = shell.sweep("--target-domain", "sketch", *styled, *named)
+    assert done.exit_code == 0, done.output
+    of_sweep = shell.report()["queries"]
+    for method, name in methods.items():
+        of_run = shell.report(f"sweep/sketch/seed0/{method}")["purchase"]
+        assert of_sweep[name] == of_run["images"] + of_run["texts"], method
+    assert (of_sweep["ERM"], of_sweep["text cosine"], of_sweep["RISE relative"]) == (0, len(CLASSES), len(CLASSES))
+    assert of_sweep["VL2V-ADiP"] == TRAINED * 2 // 3 + len(CLASSES) + 6 * len(CLASSES)
+
+
 def test_the_teacher_s_row_is_free_and_is_what_asking_about_the_targets_says(vendor: FakeVendor, shell: Shell) -> None:
     assert shell.sweep("--method", "vl2v-adip").exit_code == 0
     found, before = shell.report()["teacher_target_in"], vendor.billed_units
@@ -197,6 +211,7 @@ def test_a_local_teacher_sweeps_online_without_a_vendor(vendor: FakeVendor, shel
         (("--target-domain", "cubism"), "cubism"),
         (("--method", "magic"), "no method 'magic'"),
         (("--method", "erm", "--method", "vl2v-sd"), "give a --local-teacher"),
+        (("--method", "simkd", "--label-weight", "0.3"), "--label-weight 0.3 changes nothing in simkd: leave it out"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_bought(

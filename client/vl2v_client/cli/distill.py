@@ -60,7 +60,7 @@ from vl2v_client.cli.vendor_options import (
 )
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
-from vl2v_client.student.methods import METHODS, VL2V_ADIP
+from vl2v_client.student.methods import METHODS, VL2V_ADIP, check_label_weight
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")]
 
@@ -183,6 +183,7 @@ def distill(
         impute=impute,
         **local_settings(teacher, (*baselines, method), online=online),
     )
+    check_label_weight(label_weight, settings.methods)
     folder = out or Path("runs") / f"{data.resolve().name}-{target_domain or 'all'}-seed{seed}"
     with open_source(
         teacher,

@@ -55,7 +55,7 @@ from vl2v_client.cli.vendor_options import (
 )
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
-from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP
+from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, check_label_weight
 
 
 def sweep(
@@ -155,6 +155,7 @@ def sweep(
         **local_settings(teacher, methods, online=online),
     )
     settings = SweepSettings(run, tuple(target_domain or ()), tuple(seed or (0,)), methods)
+    check_label_weight(label_weight, method or ())
     folder = out or Path("runs") / f"{data.resolve().name}-sweep"
     with open_source(
         teacher,

@@ -9,7 +9,7 @@ from vl2v_client.core.values import format_micro
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """What the embeddings cost that a student was trained with.
+    """What the embeddings cost that the exported student was trained with.
 
     The same for a first run, a resumed one and one that found everything in the cache: each query is paid once.
 
@@ -19,7 +19,9 @@ class Purchase:
         amount_micro: their price, in micro-units.
         currency: of the amount.
         test_images: queries beside them, on test images, for the teacher's row of the table alone.
-        published_queries: what the published loop would have asked for the same run, `stages.online_queries`.
+        published_queries: what the published loop would have asked for the same student, `stages.online_queries`.
+        other_queries: that this student does not read, bought for the other rows of the table.
+        other_amount_micro: their price.
     """
 
     images: int
@@ -28,6 +30,8 @@ class Purchase:
     currency: str
     test_images: int = 0
     published_queries: int | None = None
+    other_queries: int = 0
+    other_amount_micro: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ def cost_text(purchase: Purchase | None, local: LocalAnswers | None, target: flo
         f"The student was trained with {queries:,} queries ({purchase.images:,} images, {purchase.texts:,} texts), "
         f"{format_micro(purchase.amount_micro, purchase.currency)} in all. Their embeddings are in the cache and cost "
         "nothing when they are used again."
+        if queries
+        else "The student was trained without any query."
     ]
     per_thousand = accuracy_per_thousand(target, queries)
     if per_thousand is not None:
@@ -65,6 +71,11 @@ def cost_text(purchase: Purchase | None, local: LocalAnswers | None, target: flo
             "The published loop asks the teacher about every image of every step: "
             f"{purchase.published_queries:,} queries for this run, "
             f"{purchase.published_queries / max(1, queries):,.0f} times as many."
+        )
+    if purchase.other_queries:
+        lines.append(
+            f"For the other rows of the table, {purchase.other_queries:,} more queries were bought, "
+            f"{format_micro(purchase.other_amount_micro, purchase.currency)} in all: this student reads none of them."
         )
     if purchase.test_images:
         lines.append(

@@ -51,7 +51,9 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
     return {path: known[stamp] for path, stamp in stamps.items()}
 
 
-def hash_files(folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[str, str]:
+def hash_files(
+    folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, progress: Progress = silent
+) -> dict[str, str]:
     """Hash of each file's bytes by path, read only if the file is new or changed; no picture is decoded.
 
     Args:

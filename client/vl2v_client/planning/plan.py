@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from vl2v_client.cache.records import Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, silent
@@ -13,6 +14,7 @@ from vl2v_client.planning.contents import hash_views
 from vl2v_client.planning.queries import ImageQuery, Query, TextQuery
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
 
+_NOTHING = Paid(0, 0)
 _ROW_OVERHEAD_BYTES = 700  # keys, intent, index pages and the item's share of a receipt
 
 
@@ -97,39 +99,59 @@ class QueryPlan:
         )
 
     def excess(
-        self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None
+        self,
+        *,
+        max_queries: int | None = None,
+        max_cost_micro: int | None = None,
+        remaining_units: int | None = None,
+        spent: Paid = _NOTHING,
     ) -> str | None:
-        """Which cap or budget cannot hold the plan, and how to widen it; None if all can."""
-        if max_queries is not None and self.units > max_queries:
-            return f"--max-queries allows {max_queries:,}: raise it to {self.units:,}"
-        if max_cost_micro is not None and self.amount_micro > max_cost_micro:
-            allowed, needed = (format_micro(micro, self.currency) for micro in (max_cost_micro, self.amount_micro))
-            return f"--max-cost allows {allowed}: raise it to {needed}"
+        """Which cap or budget cannot hold the plan, and how to widen it; None if all can. `spent` counts for caps."""
+        units, amount_micro = self.units + spent.units, self.amount_micro + spent.amount_micro
+        bought = f", and {spent.units:,} queries are bought" if spent.units else ""
+        if max_queries is not None and units > max_queries:
+            return f"--max-queries allows {max_queries:,}{bought}: raise it to {units:,}"
+        if max_cost_micro is not None and amount_micro > max_cost_micro:
+            allowed, needed = (format_micro(micro, self.currency) for micro in (max_cost_micro, amount_micro))
+            return f"--max-cost allows {allowed}{bought}: raise it to {needed}"
         if remaining_units is not None and self.units > remaining_units:
             short = self.units - remaining_units
             return f"the account has {remaining_units:,} left: ask the vendor for a top-up of {short:,}"
         return None
 
     def check_caps(
-        self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None
+        self,
+        *,
+        max_queries: int | None = None,
+        max_cost_micro: int | None = None,
+        remaining_units: int | None = None,
+        spent: Paid = _NOTHING,
     ) -> None:
         """Refuse a purchase that a cap or the vendor's budget cannot hold.
 
         Raises:
             BudgetExhausted: the message says which, and what to do.
         """
-        why = self.excess(max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=remaining_units)
+        why = self.excess(
+            max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=remaining_units, spent=spent
+        )
         if why is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(f"{cost}, but {why}, plan fewer views, or buy as many as fit with --partial")
 
     def affordable(
-        self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None
+        self,
+        *,
+        max_queries: int | None = None,
+        max_cost_micro: int | None = None,
+        remaining_units: int | None = None,
+        spent: Paid = _NOTHING,
     ) -> QueryPlan:
-        """The longest beginning of this plan that every cap holds."""
-        limits = [limit for limit in (max_queries, remaining_units) if limit is not None]
+        """The longest beginning of this plan that every cap holds beside what is spent."""
+        limits = [] if remaining_units is None else [remaining_units]
+        limits += [] if max_queries is None else [max_queries - spent.units]
         missing = self.missing[: max(0, min(limits))] if limits else self.missing
-        kept, amount_micro = 0, 0
+        kept, amount_micro = 0, spent.amount_micro
         for item in missing:
             amount_micro += item.unit_price_micro
             if max_cost_micro is not None and amount_micro > max_cost_micro:

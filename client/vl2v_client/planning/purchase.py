@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vl2v_client.api.client import VendorClient
+from vl2v_client.cache.records import Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import DataError, NotAuthorized, VendorChanged
 from vl2v_client.core.progress import Progress, silent
@@ -23,10 +24,18 @@ DEFAULT_WORKERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What one purchase may spend at most; None is no cap beside the plan itself and the vendor's budget."""
+    """What one purchase may spend at most; None is no cap beside the plan itself and the vendor's budget.
+
+    Attributes:
+        max_queries: new queries.
+        max_cost_micro: their price.
+        counted: cache keys of queries that count even if they are paid for by now: an earlier call, which was killed,
+            wanted them under the same caps.
+    """
 
     max_queries: int | None = None
     max_cost_micro: int | None = None
+    counted: frozenset[str] = frozenset()
 
 
 def buy(
@@ -74,14 +83,15 @@ def buy(
         if not wanted.missing:
             return report
         _check_teacher(plan.teacher, client, cache)
-        limits = _limits(client, caps or Caps())
+        caps = caps or Caps()
+        limits, spent = _limits(client, caps), _spent(plan, caps, cache)
         if not allow_partial:
-            wanted.check_caps(**limits)
-        affordable = wanted.affordable(**limits)
+            wanted.check_caps(**limits, spent=spent)
+        affordable = wanted.affordable(**limits, spent=spent)
         if affordable.missing:
             Buyer(affordable, client, cache, report, progress).run(workers)
     if affordable.units < wanted.units:
-        raise cut_short(report, wanted.units, str(wanted.excess(**limits)))
+        raise cut_short(report, wanted.units, str(wanted.excess(**limits, spent=spent)))
     if report.failed and not skip_failed:
         raise _failures(report.failed)
     return report
@@ -154,6 +164,11 @@ def _limits(client: VendorClient, caps: Caps) -> dict[str, int | None]:
         "max_cost_micro": caps.max_cost_micro,
         "remaining_units": remaining_units,
     }
+
+
+def _spent(plan: QueryPlan, caps: Caps, cache: EmbeddingCache) -> Paid:
+    paid = cache.records.paid(caps.counted.intersection((*plan.used_image_keys, *plan.text_keys))).values()
+    return Paid(sum(of_kind.units for of_kind in paid), sum(of_kind.amount_micro for of_kind in paid))
 
 
 def _failures(failed: Sequence[FailedQuery]) -> DataError:

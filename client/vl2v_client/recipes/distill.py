@@ -14,10 +14,10 @@ from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import LocalAnswers, Purchase
 from vl2v_client.export.report import ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle
-from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.local import LocalSource, local_answers, local_teacher_row
 from vl2v_client.recipes.purchase import Buying, PlannedRun
 from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import RunFolder, claim_run_folder
 from vl2v_client.recipes.scoring import ZERO_SHOT, Score, score_classifier
 from vl2v_client.recipes.settings import RunSettings
@@ -25,9 +25,9 @@ from vl2v_client.recipes.sources import obtain_data, plan_source, train_along
 from vl2v_client.recipes.training import RunData, render_canonical, train_method
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.distributed import Ranks, joined_ranks
-from vl2v_client.student.methods import METHODS
+from vl2v_client.student.methods import METHODS, asks_about_images
 from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.stages import WITHOUT_EFFECT, online_queries
+from vl2v_client.student.stages import WITHOUT_EFFECT, Method, online_queries
 from vl2v_client.student.training import TrainingResult
 from vl2v_client.teacher.imputation import NO_IMPUTATION
 
@@ -87,7 +87,7 @@ def _distill(
             local = local_answers(settings, planned, exported)
         else:
             teacher_row = _teacher_row(planned, data)
-            purchase = _purchase(planned.plan, source.cache, settings, sources=len(split.source_domains))
+            purchase = _purchase(planned, source.cache, settings, exported.method)
         _export(settings, planned, exported, score, data, folder, purchase)
         rows = [teacher_row, *(one.row for one in scores)]
         report = replace(_report(settings, planned, rows, score, data, folder), purchase=purchase, local=local)
@@ -180,15 +180,20 @@ def _report(
     )
 
 
-def _purchase(plan: QueryPlan, cache: EmbeddingCache, settings: RunSettings, *, sources: int) -> Purchase:
-    """The queries of this plan that are paid for, and what was paid, whenever that was."""
-    paid = cache.records.paid([*plan.used_image_keys, *plan.text_keys])
+def _purchase(planned: PlannedRun, cache: EmbeddingCache, settings: RunSettings, method: Method) -> Purchase:
+    """The queries that the exported method reads, and what was paid for them, whenever that was; the others apart."""
+    plan, config, sources = planned.plan, settings.training, len(planned.queries.split.source_domains)
+    images, texts = image_keys_read(method, config, planned), text_keys_read(method, config, planned)
+    paid, whole = cache.records.paid([*images, *texts]), cache.records.paid([*plan.used_image_keys, *plan.text_keys])
+    amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
     return Purchase(
         images=paid["image"].units,
         texts=paid["text"].units,
-        amount_micro=sum(of_kind.amount_micro for of_kind in paid.values()),
+        amount_micro=amount_micro,
         currency=plan.currency,
-        published_queries=online_queries(settings.training, sources) if settings.needs_images else None,
+        published_queries=online_queries(config, sources) if asks_about_images(method, config) else None,
+        other_queries=sum(whole[kind].units - paid[kind].units for kind in whole),
+        other_amount_micro=sum(of_kind.amount_micro for of_kind in whole.values()) - amount_micro,
     )
 
 

@@ -26,13 +26,14 @@ from vl2v_client.planning.contents import read_files
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.purchase import PlannedRun
 from vl2v_client.recipes.queries import QueryChoice, collect_queries
+from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import RunFolder
 from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.targets import Vectors
 from vl2v_client.recipes.training import RunData, load_run_data
 from vl2v_client.student.fresh import FreshViews
-from vl2v_client.student.methods import asks_about_images, stage_asks_about_images
+from vl2v_client.student.methods import stage_asks_about_images
 from vl2v_client.student.samples import LabelledViews
 from vl2v_client.student.spec import InputFormat, StudentSpec
 from vl2v_client.student.training import TrainingResult
@@ -129,10 +130,9 @@ def local_teacher_row(source: LocalSource, data: RunData, target: LabelledViews 
 def local_answers(settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> LocalAnswers:
     """How much the exported student asked; online, each view of each step counts."""
     method, config = exported.method, settings.training
-    texts = len(planned.plan.text_keys)
+    texts = len(text_keys_read(method, config, planned))
     if not settings.online:
-        images = len(planned.plan.image_keys) if asks_about_images(method, config) else 0
-        return LocalAnswers(images, texts, online=False)
+        return LocalAnswers(len(image_keys_read(method, config, planned)), texts, online=False)
     taken = zip(method.stages, exported.stages, strict=True)
     steps = sum(result.steps for stage, result in taken if stage_asks_about_images(stage, config))
     return LocalAnswers(steps * config.batch_size * len(planned.queries.split.source_domains), texts, online=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
@@ -64,6 +64,14 @@ def plan_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silent
     texts = (*queries.texts, *queries.style_texts)
     plan = make_plan(queries.images, texts, teacher, buying.cache, progress=progress)
     return PlannedRun(queries, plan)
+
+
+def cut_planned(planned: PlannedRun, image_keys: Sequence[str]) -> PlannedRun:
+    """The run with some of its image queries only, named by cache key, each once, in the order to buy them."""
+    chosen = set(image_keys)
+    pairs = zip(planned.queries.images, planned.plan.image_keys, strict=True)
+    files = {query.sample.path for query, key in pairs if key in chosen}
+    return replace(planned, plan=planned.plan.cut(image_keys, image_files=len(files)))
 
 
 def meet(buying: Buying) -> TeacherModel:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError, RunError
+from vl2v_contract.canonical import sha256_hex
 
 CONFIG_FILE = "config.json"
-_PARTIAL_CONFIG = f"{CONFIG_FILE}.partial"
 _CHOICE_FILE = "choice.json"
+_WANTED_FILE = "wanted.json"
+_USED_FILE = "used.json"
+_RECORDS = (CONFIG_FILE, _CHOICE_FILE, _WANTED_FILE, _USED_FILE)
+_BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,21 @@ class RunFolder:
         """Which queries a selection chose, once it has."""
         return self.path / _CHOICE_FILE
 
+    @property
+    def wanted(self) -> Path:
+        """Which embeddings were missing when a purchase under caps began."""
+        return self.path / _WANTED_FILE
+
+    @property
+    def used(self) -> Path:
+        """Which embeddings the run trains on, once its purchase is done."""
+        return self.path / _USED_FILE
+
+    @property
+    def settings_sha(self) -> str:
+        """Names the configuration, for files that belong to it."""
+        return sha256_hex(json.dumps(self.config, sort_keys=True).encode())
+
     def method(self, name: str) -> Path:
         """Metrics and checkpoints of one trained model."""
         return self.path / "methods" / name
@@ -49,6 +68,17 @@ class RunFolder:
     def renders(self, use: str) -> Path:
         """Rendered views of one use: `train`, `validation` or `target`."""
         return (self.shared_renders or self.path / "renders") / f"{use}.u8"
+
+    def keep(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Write a file of the folder: whole and for good, or not at all.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        try:
+            _write_durably(path, json.dumps(record))
+        except OSError as error:
+            raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
 
 
 @contextmanager
@@ -88,9 +118,9 @@ def open_run_folder(path: Path) -> RunFolder:
 
 
 def _check_or_begin(path: Path, config: Mapping[str, Any]) -> None:
-    """A folder that holds a configuration and a choice alone has no run in it yet: its purchase was declined, say."""
+    """A folder without anything of training has no run in it yet: its purchase was declined, say."""
     path.mkdir(parents=True, exist_ok=True)
-    others = {entry.name for entry in path.iterdir()} - {".lock", CONFIG_FILE, _PARTIAL_CONFIG, _CHOICE_FILE}
+    others = {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING
     if others and (path / CONFIG_FILE).exists():
         changed = _differences(open_run_folder(path).config, config)
         if changed:
@@ -100,12 +130,21 @@ def _check_or_begin(path: Path, config: Mapping[str, Any]) -> None:
         return
     if others:
         raise RunError(f"{path} is not empty and holds no run: choose another --out")
-    partial = path / _PARTIAL_CONFIG
+    _write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+def _write_durably(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
     with partial.open("w") as file:
-        file.write(json.dumps(config, indent=2) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path / CONFIG_FILE)
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

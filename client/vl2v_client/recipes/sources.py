@@ -14,12 +14,13 @@ from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.features import canonical_features
 from vl2v_client.recipes.local import LocalSource, load_local_data, plan_local
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, plan_run
+from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, cut_planned, plan_run
 from vl2v_client.recipes.run_folder import RunFolder, open_run_folder
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.spending import choose_queries
 from vl2v_client.recipes.targets import Vectors
 from vl2v_client.recipes.training import RunData, load_run_data, train_method
+from vl2v_client.recipes.used import count_from_the_start, keep_used, read_used
 from vl2v_client.student.distributed import Ranks
 from vl2v_client.student.samples import LabelledViews
 
@@ -43,21 +44,30 @@ def obtain_data(
     folder: RunFolder,
     progress: Progress,
 ) -> tuple[PlannedRun, RunData]:
-    """Choose within the budget, buy, render and join; returns the plan that was bought with it.
+    """Choose within the budget, buy, render and join; returns the plan of what is trained on with it.
+
+    A folder whose purchase is done stays with what it trains on: nothing new is chosen or bought.
 
     Raises:
+        RunError: the folder's purchase is done, and its images have changed since.
         ClientError: whatever was bought so far is kept.
     """
     if isinstance(source, LocalSource):
         return planned, load_local_data(settings, planned, source, folder, progress=progress)
-    planned = _choose(settings, planned, source, folder, progress)
+    used, some_missing = read_used(folder, planned.plan), True
+    if used is not None:
+        planned = _go_on(settings, planned, used, source, folder, progress)
+    else:
+        source = count_from_the_start(folder, planned.plan, source)
+        planned = _choose(settings, planned, source, folder, progress)
+        some_missing = source.skip_failed or source.allow_partial or planned.plan.chosen is not None
+        _buy(planned.plan, source, progress)
+        planned = _cut_to(planned, keep_used(folder, planned.plan, source.cache))
     plan = planned.plan
-    _buy(plan, source, progress)
 
     def fetch(_train: LabelledViews) -> Vectors:
         return source.cache.get_many([*plan.used_image_keys, *plan.text_keys])
 
-    some_missing = source.skip_failed or source.allow_partial or plan.chosen is not None
     return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)
 
 
@@ -110,4 +120,32 @@ def _buy(plan: QueryPlan, buying: Buying, progress: Progress) -> None:
     except BudgetExhausted as error:
         if not buying.allow_partial:
             raise
-        buying.notify(f"{error}. Images without an embedding train on their class's text alone")
+        buying.notify(
+            f"{error}, in another --out. This run keeps to these: images without an embedding train on their class's "
+            "text alone"
+        )
+
+
+def _go_on(
+    settings: RunSettings,
+    planned: PlannedRun,
+    used: frozenset[str],
+    buying: Buying,
+    folder: RunFolder,
+    progress: Progress,
+) -> PlannedRun:
+    """The run with what it trains on; of that, what the cache has lost since is bought again."""
+    cut = _cut_to(planned, used)
+    left_out = planned.plan.units - cut.plan.units
+    if left_out and settings.spending.select is None:
+        buying.notify(
+            f"The purchase of {folder.path} is done, and {left_out:,} queries stay out of it: to buy them too, choose "
+            "another --out"
+        )
+    if cut.plan.missing:
+        buy_planned(cut.plan, replace(buying, allow_partial=False, skip_failed=False), progress=progress)
+    return cut
+
+
+def _cut_to(planned: PlannedRun, used: frozenset[str]) -> PlannedRun:
+    return cut_planned(planned, [key for key in planned.plan.used_image_keys if key in used])

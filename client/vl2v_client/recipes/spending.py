@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,12 +22,11 @@ from vl2v_client.planning.buyer import PurchaseReport
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.selection import PROBABILITY_SELECTORS, RANDOM, select
 from vl2v_client.planning.spending import Spending
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned
+from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, cut_planned
 from vl2v_client.recipes.run_folder import RunFolder
 from vl2v_client.recipes.targets import asked_targets, text_classifier
 from vl2v_client.teacher.linear_map import LinearMap, fit_linear_map
 from vl2v_client.teacher.targets import mixed_targets
-from vl2v_contract.canonical import sha256_hex
 
 Features = Callable[[], NDArray[np.float32]]
 """Makes the frozen student's features `[N, F]` of the training images' canonical views; called if they are needed."""
@@ -73,7 +72,7 @@ def first_round(spending: Spending, planned: PlannedRun, *, seed: int, features:
         return FirstRound(planned, 0)
     chooser = _Chooser(spending, planned, seed, features)
     keys = chooser.first()
-    return FirstRound(_cut(planned, keys), chooser.budget - len(keys) if spending.in_two_rounds else 0)
+    return FirstRound(cut_planned(planned, keys), chooser.budget - len(keys) if spending.in_two_rounds else 0)
 
 
 def choose_queries(
@@ -111,7 +110,7 @@ def choose_queries(
         _write(folder, chosen)
     first_purchase = None
     if spending.in_two_rounds and len(chosen) == 1:
-        first = _cut(planned, chosen[0])
+        first = cut_planned(planned, chosen[0])
         try:
             first_purchase = buy_planned(first.plan, buying, progress=progress)
         except BudgetExhausted as error:
@@ -121,7 +120,7 @@ def choose_queries(
             return ChosenRun(first, None)
         chosen.append(chooser.second(chosen[0], buying))
         _write(folder, chosen)
-    return ChosenRun(_cut(planned, [key for keys in chosen for key in keys]), first_purchase)
+    return ChosenRun(cut_planned(planned, [key for keys in chosen for key in keys]), first_purchase)
 
 
 class _Chooser:
@@ -233,19 +232,12 @@ class _Chooser:
         return keys
 
 
-def _cut(planned: PlannedRun, keys: Sequence[str]) -> PlannedRun:
-    chosen = set(keys)
-    pairs = zip(planned.queries.images, planned.plan.image_keys, strict=True)
-    files = {query.sample.path for query, key in pairs if key in chosen}
-    return replace(planned, plan=planned.plan.cut(keys, image_files=len(files)))
-
-
 def _read(folder: RunFolder, plan: QueryPlan) -> list[list[str]]:
     """The rounds that this run has chosen already; none if it has not, or if the choice is of other settings."""
     if not folder.choice.exists():
         return []
     record = json.loads(folder.choice.read_text())
-    if record["of"] != _settings_sha(folder):
+    if record["of"] != folder.settings_sha:
         return []
     rounds: list[list[str]] = record["rounds"]
     if not {key for keys in rounds for key in keys} <= set(plan.image_keys):
@@ -255,13 +247,7 @@ def _read(folder: RunFolder, plan: QueryPlan) -> list[list[str]]:
 
 def _write(folder: RunFolder | None, rounds: Sequence[Sequence[str]]) -> None:
     if folder is not None:
-        partial = folder.choice.with_suffix(".partial")
-        partial.write_text(json.dumps({"format": _FORMAT, "of": _settings_sha(folder), "rounds": rounds}))
-        partial.replace(folder.choice)
-
-
-def _settings_sha(folder: RunFolder) -> str:
-    return sha256_hex(json.dumps(folder.config, sort_keys=True).encode())
+        folder.keep(folder.choice, {"format": _FORMAT, "of": folder.settings_sha, "rounds": rounds})
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

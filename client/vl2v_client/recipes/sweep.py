@@ -24,11 +24,12 @@ from vl2v_client.recipes.distill import distill
 from vl2v_client.recipes.local import LocalSource, plan_local
 from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, plan_run
 from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import claim_run_folder
 from vl2v_client.recipes.scoring import ZERO_SHOT
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.targets import text_classifier
-from vl2v_client.student.methods import METHODS, asks_about_images, asks_about_texts
+from vl2v_client.student.methods import METHODS, asks_about_images
 from vl2v_client.student.stages import online_queries
 
 _OF_ONE_RUN = ("target_domain", "method", "baselines", "stages", "student", "erm_learning_rates")
@@ -204,7 +205,7 @@ def _report(
         outcomes=tuple(_outcome(key, report) for key, report in reports.items()),
         teacher_target_in=_teacher(targets, source, shared, reports),
         purchase=purchase,
-        queries={} if purchase is None else _queries(settings, purchase),
+        queries={} if isinstance(source, LocalSource) else _queries(settings, source, shared),
         published_queries=online_queries(run.training, sources) * len(targets),
     )
 
@@ -223,13 +224,13 @@ def _paid(buying: Buying, plan: QueryPlan) -> SharedPurchase:
     return SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency)
 
 
-def _queries(settings: SweepSettings, purchase: SharedPurchase) -> dict[str, int]:
-    """By the method's name; a method that asks no teacher has none."""
-    found = {}
+def _queries(settings: SweepSettings, buying: Buying, shared: PlannedRun) -> dict[str, int]:
+    """What each method reads of the shared purchase, counted as a run's report does, by the method's name."""
+    found, config = {}, settings.run.training
     for key in settings.methods:
-        method = METHODS[key](settings.run.training)
-        images = purchase.images if asks_about_images(method, settings.run.training) else 0
-        found[method.name] = images + purchase.texts if images or asks_about_texts(method) else 0
+        method = METHODS[key](config)
+        keys = (*image_keys_read(method, config, shared), *text_keys_read(method, config, shared))
+        found[method.name] = sum(of_kind.units for of_kind in buying.cache.records.paid(keys).values())
     return found
 
 

@@ -7,9 +7,10 @@ class's text alone, and in KD on its label alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from vl2v_client.core.errors import UsageError
 from vl2v_client.student.stages import Head, Method, Part, Stage, TrainingConfig
 
 VL2V_ADIP = "vl2v-adip"
@@ -23,6 +24,9 @@ ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "feature_mse", "
 
 ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
 """The objectives that read its text embeddings."""
+
+ADD_LABELS = frozenset({"image_and_text"})
+"""The objectives that a label weight adds a cross-entropy to."""
 
 _ALL: tuple[Part, ...] = ("backbone", "projection")
 
@@ -151,6 +155,30 @@ def stage_asks_about_images(stage: Stage, config: TrainingConfig) -> bool:
 def asks_about_texts(method: Method) -> bool:
     """Whether a method reads the class texts, for its loss or to classify."""
     return method.head == "text" or any(stage.objective in ASK_ABOUT_TEXTS for stage in method.stages)
+
+
+def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
+    """Refuse a label weight, as somebody named it, beside methods that would ignore it.
+
+    Args:
+        weight: `None` if nobody named it, and a preset decides.
+        names: keys of `METHODS` that were named.
+
+    Raises:
+        UsageError: it is above 0, and one of the methods cannot use it.
+    """
+    config = TrainingConfig()
+    useful = [name for name, method in METHODS.items() if _adds_labels(method(config))]
+    useless = [name for name in names if name not in useful]
+    if weight and useless:
+        raise UsageError(
+            f"--label-weight {weight:g} changes nothing in {', '.join(useless)}: leave it out, or train those in a "
+            f"run of their own; it is for {', '.join(useful)}"
+        )
+
+
+def _adds_labels(method: Method) -> bool:
+    return all(stage.objective in ADD_LABELS for stage in method.stages)
 
 
 def _two_stages(name: str, config: TrainingConfig, objective: str, *, image_weight: float | None = None) -> Method:

@@ -55,7 +55,7 @@ ScoredRun = TypeVar("ScoredRun", bound=Scored)
 
 
 def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredRun]) -> tuple[float, ScoredRun]:
-    """Climbs from the middle of the grid, down and else up, to what source validation likes better than both neighbours.
+    """Climbs from the middle of the grid, down or up, to what source validation likes better than both neighbours.
 
     Args:
         grid: the learning rates in order.

@@ -1,0 +1,75 @@
+"""What a run trains on, written down when its purchase is done: a run that goes on buys nothing and uses the same.
+
+Without it, whatever came into the cache after a purchase that was cut short would change the targets of a run that is
+half trained, and the same command would spend its cap again. What was missing when a purchase under caps began is
+written down too, so that a run which is killed while it buys goes on under what is left of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import RunError
+from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.recipes.purchase import Buying
+from vl2v_client.recipes.run_folder import RunFolder
+
+_FORMAT = 1
+
+
+def read_used(folder: RunFolder, plan: QueryPlan) -> frozenset[str] | None:
+    """The cache keys that the run in this folder trains on; None if its purchase is not done yet.
+
+    Raises:
+        RunError: they are not keys of the plan.
+    """
+    used = _read(folder, folder.used)
+    if used is not None and not used <= {*plan.image_keys, *plan.text_keys}:
+        raise RunError(f"{folder.path} bought images that have changed since: put them back, or choose another --out")
+    return used
+
+
+def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> frozenset[str]:
+    """The plan's keys that the cache holds now; written down unless a text is missing, without which nothing trains.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    keys = [*plan.used_image_keys, *dict.fromkeys(plan.text_keys)]
+    lacking = set(cache.missing(keys))
+    used = [key for key in keys if key not in lacking]
+    if lacking.isdisjoint(plan.text_keys):
+        _write(folder, folder.used, used)
+    return frozenset(used)
+
+
+def count_from_the_start(folder: RunFolder, plan: QueryPlan, buying: Buying) -> Buying:
+    """Caps that hold over this call and an earlier one which was killed while it bought.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    caps = buying.caps
+    if caps is None or (caps.max_queries, caps.max_cost_micro) == (None, None):
+        return buying
+    wanted = _read(folder, folder.wanted)
+    if wanted is None:
+        wanted = frozenset(item.cache_key for item in plan.missing)
+        _write(folder, folder.wanted, sorted(wanted))
+    return replace(buying, caps=replace(caps, counted=wanted))
+
+
+def _read(folder: RunFolder, path: Path) -> frozenset[str] | None:
+    """None if the file is not there, or of other settings."""
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    return frozenset(record["keys"]) if record["of"] == folder.settings_sha else None
+
+
+def _write(folder: RunFolder, path: Path, keys: Sequence[str]) -> None:
+    folder.keep(path, {"format": _FORMAT, "of": folder.settings_sha, "keys": keys})
