@@ -69,14 +69,19 @@ class RunFolder:
         """Rendered views of one use: `train`, `validation` or `target`."""
         return (self.shared_renders or self.path / "renders") / f"{use}.u8"
 
+    def recall(self, path: Path) -> dict[str, Any] | None:
+        """What `keep` wrote to a file; None if it is not there, or of other settings."""
+        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return record if record.get("of") == self.settings_sha else None
+
     def keep(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Write a file of the folder: whole and for good, or not at all.
+        """Write a file that belongs to these settings: whole and for good, or not at all.
 
         Raises:
             CacheError: it cannot be written.
         """
         try:
-            _write_durably(path, json.dumps(record))
+            _write_durably(path, json.dumps({"format": 1, "of": self.settings_sha, **record}))
         except OSError as error:
             raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
 

@@ -7,7 +7,6 @@ nothing trains without them. Then first views before second ones, in the order o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +31,6 @@ Features = Callable[[], NDArray[np.float32]]
 """Makes the frozen student's features `[N, F]` of the training images' canonical views; called if they are needed."""
 
 _ALIGN_IMAGE_WEIGHT = 0.5
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -234,10 +232,8 @@ class _Chooser:
 
 def _read(folder: RunFolder, plan: QueryPlan) -> list[list[str]]:
     """The rounds that this run has chosen already; none if it has not, or if the choice is of other settings."""
-    if not folder.choice.exists():
-        return []
-    record = json.loads(folder.choice.read_text())
-    if record["of"] != folder.settings_sha:
+    record = folder.recall(folder.choice)
+    if record is None:
         return []
     rounds: list[list[str]] = record["rounds"]
     if not {key for keys in rounds for key in keys} <= set(plan.image_keys):
@@ -247,7 +243,7 @@ def _read(folder: RunFolder, plan: QueryPlan) -> list[list[str]]:
 
 def _write(folder: RunFolder | None, rounds: Sequence[Sequence[str]]) -> None:
     if folder is not None:
-        folder.keep(folder.choice, {"format": _FORMAT, "of": folder.settings_sha, "rounds": rounds})
+        folder.keep(folder.choice, {"rounds": rounds})
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

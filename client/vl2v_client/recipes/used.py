@@ -7,8 +7,6 @@ written down too, so that a run which is killed while it buys goes on under what
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from vl2v_client.core.errors import RunError
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.purchase import Buying
 from vl2v_client.recipes.run_folder import RunFolder
-
-_FORMAT = 1
 
 
 def read_used(folder: RunFolder, plan: QueryPlan) -> frozenset[str] | None:
@@ -43,7 +39,7 @@ def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> froz
     lacking = set(cache.missing(keys))
     used = [key for key in keys if key not in lacking]
     if lacking.isdisjoint(plan.text_keys):
-        _write(folder, folder.used, used)
+        folder.keep(folder.used, {"keys": used})
     return frozenset(used)
 
 
@@ -59,17 +55,10 @@ def count_from_the_start(folder: RunFolder, plan: QueryPlan, buying: Buying) -> 
     wanted = _read(folder, folder.wanted)
     if wanted is None:
         wanted = frozenset(item.cache_key for item in plan.missing)
-        _write(folder, folder.wanted, sorted(wanted))
+        folder.keep(folder.wanted, {"keys": sorted(wanted)})
     return replace(buying, caps=replace(caps, counted=wanted))
 
 
 def _read(folder: RunFolder, path: Path) -> frozenset[str] | None:
-    """None if the file is not there, or of other settings."""
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text())
-    return frozenset(record["keys"]) if record["of"] == folder.settings_sha else None
-
-
-def _write(folder: RunFolder, path: Path, keys: Sequence[str]) -> None:
-    folder.keep(path, {"format": _FORMAT, "of": folder.settings_sha, "keys": keys})
+    record = folder.recall(path)
+    return None if record is None else frozenset(record["keys"])
