@@ -83,11 +83,6 @@ def image_and_text(batch: Batch) -> LossTerms:
     return terms
 
 
-def one_target(z: Tensor, mixed: Tensor) -> Tensor:
-    """The same loss in its one-target form, `-|m| cos(z, m)`, averaged over `[B, D]`: a scalar."""
-    return -(functional.normalize(z, dim=-1) * mixed).sum(dim=-1).mean()
-
-
 def cross_entropy(batch: Batch) -> LossTerms:
     """ERM's loss on the logits of a linear head; its floor is zero."""
     loss = functional.cross_entropy(batch.outputs, batch.labels)

@@ -123,8 +123,3 @@ def mixed_targets(
     """
     weight = np.float32(image_weight) * images.weights[..., None]  # [N, K, 1]
     return weight * images.vectors + (1 - weight) * classifier[labels][:, None, :]
-
-
-def loss_floor(mixed: NDArray[np.float32]) -> float:
-    """The least the loss can be on these targets, `-mean |m|`: reached when every `z` points along its `m`."""
-    return -float(np.linalg.norm(mixed.astype(np.float64), axis=-1).mean())
