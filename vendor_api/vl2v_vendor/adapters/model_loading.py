@@ -55,7 +55,7 @@ def _load_int8(spec: ModelSpec) -> tuple[OpenClipModel, OnnxInt8Model]:
     if spec.device not in ("auto", "cpu"):
         raise ModelLoadFailed(f"precision int8 runs on the CPU, not on `{spec.device}`; use fp16 there, or device cpu")
     require_packages()
-    exact = OpenClipModel(_exact(spec))
+    exact = OpenClipModel(_exact(spec), packed=False)
     return exact, OnnxInt8Model(exact, spec)
 
 

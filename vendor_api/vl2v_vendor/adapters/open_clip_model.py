@@ -31,15 +31,17 @@ class OpenClipModel:
 
     Args:
         spec: which model, from where, on which device.
+        packed: lay out the weights for fast products where that can be done; an export needs them as they were.
 
     Raises:
         ModelLoadFailed: the message names the file or the name, and the remedy.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, *, packed: bool = True) -> None:
         import torch
 
         from vl2v_vendor.adapters.open_clip_towers import ImageTower, TextTower
+        from vl2v_vendor.adapters.packed_weights import pack_weights
 
         self._device = _choose_device(spec.device)
         self._precision = spec.precision or _DEFAULT_PRECISION.get(self._device.type, "fp32")
@@ -53,6 +55,8 @@ class OpenClipModel:
         self._images: Any = ImageTower(model, preprocessing).eval().to(self._device)
         self._texts: Any = TextTower(model, context_length).eval().to(self._device)
         self._dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self._precision]
+        if packed and self._device.type == "cpu" and self._precision == "fp32" and not spec.compile:
+            pack_weights(model)
         if spec.compile:
             self._images = torch.compile(self._images, dynamic=True)
         shares = self._device.type == "cpu" and not spec.compile  # one compiled graph serves one thread

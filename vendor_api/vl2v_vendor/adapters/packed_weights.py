@@ -1,0 +1,105 @@
+"""A model's matrix products on a processor, by oneDNN on weights that are laid out once.
+
+By itself torch multiplies fp32 matrices with MKL, which gets the weights as they lie and copies them into blocks of its
+own at every call; for a single image that copy takes longer than the product. On two cores of an AMD EPYC a ViT-B/32
+with packed weights encoded 1.25 times as many images in batches of 32 and 1.7 times as many one by one, to within 1e-7
+of the same unit vectors.
+
+torch is imported with this module; import it only where a model is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
+
+
+def pack_weights(model: nn.Module) -> None:
+    """Replace the linear layers and the self-attention of a frozen fp32 model on the CPU, in place.
+
+    The model then serves inference alone, and has no state that could be saved. Other layers stay as they are, and so
+    do all where torch was built without oneDNN.
+    """
+    if not _can_pack():
+        _log.info("torch has no oneDNN here: matrix products stay as they are")
+        return
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.Linear:
+                setattr(module, name, PackedLinear(child.weight, child.bias))
+            elif _is_self_attention(module, child):
+                setattr(module, name, PackedSelfAttention(cast("nn.MultiheadAttention", child)))
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` for inference: `[..., I]` to `[..., O]`.
+
+    Args:
+        weight: `[O, I]` float32.
+        bias: `[O]`, or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        # No buffers: a packed tensor cannot be moved, cast or saved. open_clip asks for the weight's dtype.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The product, with the bias added in the same pass."""
+        return cast("Tensor", torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], ""))
+
+
+class PackedSelfAttention(nn.Module):
+    """`nn.MultiheadAttention` of open_clip's blocks for inference: query, key and value are one tensor `[N, L, W]`."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self._heads = attention.num_heads
+        self._in = PackedLinear(attention.in_proj_weight, attention.in_proj_bias)
+        self._out = PackedLinear(attention.out_proj.weight, attention.out_proj.bias)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """`[N, L, W]` and, as in `nn.MultiheadAttention`, no weights; a float mask `[L, L]` is added to the scores."""
+        if need_weights or key is not query or value is not query:
+            raise NotImplementedError("packed attention is of a tensor to itself, and keeps no weights")
+        count, length, width = query.shape
+        parts = self._in(query).view(count, length, 3, self._heads, width // self._heads)
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each [N, H, L, W / H]
+        mixed = nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+        return self._out(mixed.transpose(1, 2).reshape(count, length, width)), None
+
+
+def _is_self_attention(block: nn.Module, layer: nn.Module) -> bool:
+    """Whether it is the plain attention of an open_clip block to itself; timm's towers have none, but linear layers."""
+    from open_clip.transformer import ResidualAttentionBlock
+
+    return (
+        isinstance(block, ResidualAttentionBlock)
+        and not hasattr(block, "ln_1_kv")
+        and type(layer) is nn.MultiheadAttention
+        and layer.batch_first
+        and layer.in_proj_weight is not None
+        and layer.bias_k is None
+        and not layer.add_zero_attn
+    )
+
+
+def _can_pack() -> bool:
+    """Whether torch packs and multiplies here: its operators for that are its compiler's, and not promised to stay."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    example = nn.Linear(3, 2).requires_grad_(False)
+    inputs = torch.ones(4, 3)
+    try:
+        packed: Any = PackedLinear(example.weight, example.bias)(inputs)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool(torch.allclose(packed, example(inputs), atol=1e-5))
