@@ -15,12 +15,13 @@ from typer.testing import CliRunner, Result
 from buying_bench import draw_pictures
 from fake_ledger import rechained
 from fake_vendor import API_KEY, FakeVendor, served
+from vl2v_client.cli.app import run
 from vl2v_client.cli.audit import audit
 from vl2v_client.cli.buy import buy
 from vl2v_client.cli.cache import cache_app
 from vl2v_client.cli.plan import plan
 from vl2v_client.cli.vendor_options import open_vendor, to_micro
-from vl2v_client.core.errors import BudgetExhausted, CacheError, UsageError, VendorUnavailable
+from vl2v_client.core.errors import BudgetExhausted, CacheError, DataError, UsageError, VendorUnavailable
 from vl2v_contract.wire.headers import OCTET_STREAM, RGB8_TENSOR
 
 
@@ -176,3 +177,10 @@ def test_a_key_sent_in_the_clear_is_warned_of_once_without_showing_it(capfd: pyt
     assert API_KEY not in told
     open_vendor("https://vendor.example", API_KEY).close()
     assert capfd.readouterr().err == ""
+
+
+def test_words_of_others_neither_colour_nor_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "no\x1b[2Jsuch[red]run", "cat.png"]) == DataError.exit_code
+    shown = capsys.readouterr().err
+    assert "no?[2Jsuch[red]run" in shown
+    assert not {letter for letter in shown if not letter.isprintable()} - {"\n"}

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 from PIL import Image
-from rich.markup import escape
 
-from vl2v_client.cli.bars import STDERR
+from vl2v_client.cli.bars import STDERR, plain
 from vl2v_client.core.errors import ClientError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -38,7 +37,7 @@ def run(words: Sequence[str]) -> int:
     try:
         app(list(words), prog_name="vl2v-client")
     except ClientError as error:
-        STDERR.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        STDERR.print(f"[bold red]error:[/] {plain(str(error))}", soft_wrap=True)
         return error.exit_code
     except SystemExit as stop:
         if stop.code == INTERRUPTED_EXIT_CODE:

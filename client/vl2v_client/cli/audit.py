@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
 
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import EXIT_UNVERIFIED, REMEDIES, AuditReport, Difference
-from vl2v_client.cli.bars import STDERR, bars
+from vl2v_client.cli.bars import STDERR, bars, plain
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
     ApiKey,
@@ -47,7 +46,7 @@ def audit(
     except ClientError as error:
         if as_json:
             typer.echo(json.dumps({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": str(error)}))
-        STDERR.print(f"[bold red]could not verify:[/] {_plain(str(error))}", soft_wrap=True)
+        STDERR.print(f"[bold red]could not verify:[/] {plain(str(error))}", soft_wrap=True)
         raise typer.Exit(EXIT_UNVERIFIED) from error
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -58,13 +57,13 @@ def audit(
 
 def audit_table(report: AuditReport) -> Group:
     """The audit for people: totals, then each difference with its remedy and first examples."""
-    totals = Table("audit", f"account {_plain(report.account_id)}", box=None, header_style="bold")
+    totals = Table("audit", f"account {plain(report.account_id)}", box=None, header_style="bold")
     totals.add_row("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}")
     totals.add_row("billed", f"{report.units:,} queries, {format_micro(report.amount_micro, report.currency or '')}")
     totals.add_row("matched items", f"{report.matched_items:,}")
     for key, other in sorted(report.other_keys.items()):
         money = format_micro(other.amount_micro, report.currency)
-        totals.add_row("other key", f"{_plain(key)}: {other.units:,} queries, {money}")
+        totals.add_row("other key", f"{plain(key)}: {other.units:,} queries, {money}")
     if report.lost_by_restore.units:
         lost = report.lost_by_restore
         money = format_micro(lost.amount_micro, report.currency)
@@ -85,10 +84,5 @@ def audit_table(report: AuditReport) -> Group:
             continue
         place = "statement" if one.seq is None else f"entry {one.seq}"
         item = "" if one.item_key is None else f" item {one.item_key[:12]}"
-        examples.add_row(place + item, _plain(f"{one.difference}: {one.detail}"))
+        examples.add_row(place + item, plain(f"{one.difference}: {one.detail}"))
     return Group(totals, differences, examples)
-
-
-def _plain(text: str) -> str:
-    """Words of the vendor's, for a terminal: neither markup nor control characters."""
-    return escape("".join(letter if letter.isprintable() else "?" for letter in text))

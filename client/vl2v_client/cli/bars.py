@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +20,11 @@ from rich.progress import (
 from rich.text import Text
 
 STDERR = Console(stderr=True, highlight=False)
+
+
+def plain(text: str) -> str:
+    """Words that may be a vendor's, for a terminal: neither markup nor control characters, new lines excepted."""
+    return escape("".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text))
 
 
 class _Rate(ProgressColumn):

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vl2v_client.cli.bars import STDERR, bars
+from vl2v_client.cli.bars import STDERR, bars, plain
 from vl2v_client.cli.bound import bound_json, bound_table
 from vl2v_client.cli.spending_options import (
     MaxQueries,
@@ -146,7 +146,7 @@ def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dic
 
 def plan_table(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> Table:
     """The plan's totals for people; a second round will choose `later` image queries more."""
-    table = Table("plan", plan.teacher.id, title=None, box=None, header_style="bold")
+    table = Table("plan", plain(plan.teacher.id), title=None, box=None, header_style="bold")
     rows = {
         "images": f"{plan.image_files:,}",
         "views": f"{len(plan.image_keys):,}",
