@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -65,32 +64,47 @@ def test_a_packed_model_gives_the_vectors_of_its_weights(tmp_path: Path, vision:
 
 def test_all_blocks_of_both_towers_are_packed(tmp_path: Path) -> None:
     model = build_model(write_tiny_clip(tmp_path)).eval().requires_grad_(False)
-    pack_weights(model)
+    pack_weights(model, lambda: np.ones((1, 2), dtype=np.float32))
     assert not kinds(model) & {nn.Linear, nn.MultiheadAttention}
 
 
-def test_attention_between_two_tensors_stays(tmp_path: Path) -> None:
+def test_attention_between_two_tensors_stays() -> None:
     from open_clip.transformer import ResidualAttentionBlock
 
     block = ResidualAttentionBlock(8, 2, is_cross_attention=True).eval().requires_grad_(False)
     model, own, other = nn.Sequential(block), torch.rand(2, 3, 8), torch.rand(2, 5, 8)
-    expected = copy.deepcopy(block)(own, other, other)
-    pack_weights(model)
+    expected = block(own, other, other)
+    pack_weights(model, lambda: block(own, other, other).numpy())
     assert type(block.attn) is nn.MultiheadAttention
     assert type(block.mlp.c_fc) is PackedLinear
     torch.testing.assert_close(block(own, other, other), expected, atol=1e-6, rtol=0)
 
 
-def test_without_onednn_or_its_operators_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build_model(write_tiny_clip(tmp_path)).eval().requires_grad_(False)
-    before = kinds(model)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-        pack_weights(model)
-    assert kinds(model) == before
-    monkeypatch.setattr(PackedLinear, "forward", lambda _self, _inputs: torch.ops.mkldnn.no_such_operator())
-    pack_weights(model)
-    assert kinds(model) == before
-    monkeypatch.setattr(PackedLinear, "forward", lambda _self, inputs: inputs[:, :2])
-    pack_weights(model)
-    assert kinds(model) == before
+class UsesWeights(nn.Module):
+    """As some of timm's blocks: a layer whose weights are used, and which is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.requires_grad_(False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.second(nn.functional.linear(inputs, self.first.weight))
+
+
+@pytest.mark.parametrize("fault", ["weights are used", "no such operator", "another result", "not a number"])
+def test_a_model_that_cannot_be_packed_stays_as_it_was(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = UsesWeights() if fault == "weights are used" else nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model.requires_grad_(False)
+    replies: dict[str, Any] = {
+        "no such operator": lambda _layer, _inputs: torch.ops.mkldnn.no_such_operator(),
+        "another result": lambda layer, inputs: inputs[..., :1].expand(*inputs.shape[:-1], len(layer.bias)),
+        "not a number": lambda layer, inputs: torch.full((len(inputs), len(layer.bias)), torch.nan),
+    }
+    if fault in replies:
+        monkeypatch.setattr(PackedLinear, "forward", replies[fault])
+    inputs = torch.rand(3, 4)
+    expected = model(inputs)
+    pack_weights(model, lambda: model(inputs).numpy())
+    assert PackedLinear not in kinds(model)
+    torch.testing.assert_close(model(inputs), expected, atol=0, rtol=0)

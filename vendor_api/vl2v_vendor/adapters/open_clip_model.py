@@ -55,13 +55,13 @@ class OpenClipModel:
         self._images: Any = ImageTower(model, preprocessing).eval().to(self._device)
         self._texts: Any = TextTower(model, context_length).eval().to(self._device)
         self._dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self._precision]
-        if packed and self._device.type == "cpu" and self._precision == "fp32" and not spec.compile:
-            pack_weights(model)
         if spec.compile:
             self._images = torch.compile(self._images, dynamic=True)
         shares = self._device.type == "cpu" and not spec.compile  # one compiled graph serves one thread
         self._threads = BatchThreads(torch.get_num_threads() if shares else 1)
         self.info = self._describe(model, spec.model_id, preprocessing, weights_sha)
+        if packed and shares and self._precision == "fp32":
+            pack_weights(model, self._probe_both)
 
     @property
     def towers(self) -> tuple[ImageTower, TextTower]:
@@ -126,6 +126,12 @@ class OpenClipModel:
             raise ModelLoadFailed(
                 f"{model_id} cannot encode an image as {self._precision} on {self._device}: {reason}"
             ) from error
+
+    def _probe_both(self) -> VectorBatch:
+        """What both towers say of noise, `[2, D]`."""
+        size, length = self.info.image_size, self.info.context_length
+        noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+        return np.concatenate([self.encode_images(noise), self.encode_tokens(np.ones((1, length), dtype=np.int64))])
 
 
 def hash_weights(state_dict: dict[str, torch.Tensor]) -> str:

@@ -10,30 +10,45 @@ torch is imported with this module; import it only where a model is loaded.
 
 from __future__ import annotations
 
-import logging
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Final, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-_log = logging.getLogger(__name__)
+from vl2v_vendor.domain.encoder import VectorBatch
+
+_TOLERANCE: Final = 1e-5
+"""Of each number of a unit vector."""
 
 
-def pack_weights(model: nn.Module) -> None:
+def pack_weights(model: nn.Module, probe: Callable[[], VectorBatch]) -> None:
     """Replace the linear layers and the self-attention of a frozen fp32 model on the CPU, in place.
 
-    The model then serves inference alone, and has no state that could be saved. Other layers stay as they are, and so
-    do all where torch was built without oneDNN.
+    The model then serves inference alone, and has no state that could be saved. Other layers stay as they are. All do
+    where the packed model fails or says something else: torch may have no oneDNN, its operators are made for its
+    compiler and may change, and some towers use a layer's weights without calling it.
+
+    Args:
+        model: to be packed.
+        probe: what the model says of something, `[N, D]`, by both of its towers.
     """
-    if not _can_pack():
-        _log.info("torch has no oneDNN here: matrix products stay as they are")
-        return
-    for module in model.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.Linear:
-                setattr(module, name, PackedLinear(child.weight, child.bias))
-            elif _is_self_attention(module, child):
-                setattr(module, name, PackedSelfAttention(cast("nn.MultiheadAttention", child)))
+    expected = probe()
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    try:
+        for module in model.modules():
+            for name, layer in module.named_children():
+                if (packed := _packed(module, layer)) is not None:
+                    replaced.append((module, name, layer))
+                    setattr(module, name, packed)
+        is_the_same = np.allclose(probe(), expected, rtol=0, atol=_TOLERANCE, equal_nan=True)
+    except Exception:
+        # Whatever it is, the model is as good without, only slower.
+        is_the_same = False
+    if not is_the_same:
+        for module, name, layer in replaced:
+            setattr(module, name, layer)
 
 
 class PackedLinear(nn.Module):
@@ -77,8 +92,17 @@ class PackedSelfAttention(nn.Module):
         return self._out(mixed.transpose(1, 2).reshape(count, length, width)), None
 
 
+def _packed(block: nn.Module, layer: nn.Module) -> nn.Module | None:
+    """What stands for a layer of a block; None if it stays."""
+    if type(layer) is nn.Linear:
+        return PackedLinear(layer.weight, layer.bias)
+    if _is_self_attention(block, layer):
+        return PackedSelfAttention(cast("nn.MultiheadAttention", layer))
+    return None
+
+
 def _is_self_attention(block: nn.Module, layer: nn.Module) -> bool:
-    """Whether it is the plain attention of an open_clip block to itself; timm's towers have none, but linear layers."""
+    """Whether it is the plain attention of an open_clip block to itself; timm's towers have linear layers instead."""
     from open_clip.transformer import ResidualAttentionBlock
 
     return (
@@ -90,16 +114,3 @@ def _is_self_attention(block: nn.Module, layer: nn.Module) -> bool:
         and layer.bias_k is None
         and not layer.add_zero_attn
     )
-
-
-def _can_pack() -> bool:
-    """Whether torch packs and multiplies here: its operators for that are its compiler's, and not promised to stay."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    example = nn.Linear(3, 2).requires_grad_(False)
-    inputs = torch.ones(4, 3)
-    try:
-        packed: Any = PackedLinear(example.weight, example.bias)(inputs)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return bool(torch.allclose(packed, example(inputs), atol=1e-5))
