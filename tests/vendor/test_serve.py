@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -16,12 +17,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from serving_shop import images, png
 from vl2v_contract.wire.billing import Summary
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_vendor.cli import main
-from vl2v_vendor.cli.server import bind
+from vl2v_vendor.cli.server import Server, bind
 
 COMMAND = [sys.executable, "-m", "vl2v_vendor"]
 
@@ -55,6 +57,27 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(
         [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def test_what_is_loaded_is_never_walked_for_garbage_while_it_serves() -> None:
+    """A full collection of it would stop every request for a tenth of a second."""
+    frozen: list[int] = []
+
+    async def answer_nothing(_scope: object, _receive: object, _send: object) -> None: ...
+
+    async def serve_for_a_moment() -> None:
+        def announce() -> None:
+            frozen.append(gc.get_freeze_count())
+            asyncio.get_running_loop().call_soon(setattr, server, "should_exit", True)
+
+        server = Server(uvicorn.Config(answer_nothing, lifespan="off", log_config=None), announce)
+        with bind("127.0.0.1", 0) as listener:
+            await server.serve(sockets=[listener])
+
+    before = gc.get_freeze_count()
+    asyncio.run(serve_for_a_moment())
+    gc.unfreeze()
+    assert frozen[0] > before + 10_000
 
 
 def test_from_nothing_to_a_sold_vector_through_a_kill_to_a_clean_end(environment: dict[str, str]) -> None:

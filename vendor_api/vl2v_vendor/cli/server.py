@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -80,7 +81,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn without its signal handling, which ends the process by the signal instead of with code 0."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
@@ -88,11 +89,16 @@ class _Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; then say so."""
         await super().startup(sockets)
+        # What is loaded by now stays: to walk it for garbage would stop every request for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         self._announce()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to whoever runs the server."""
         yield
 
 
@@ -107,7 +113,7 @@ class _Foreground:
         self._database_option = database_option
         self._tracing = tracing
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._server: _Server | None = None
+        self._server: Server | None = None
 
     async def run(self) -> None:
         """Open, serve, close."""
@@ -138,7 +144,7 @@ class _Foreground:
             server_header=False,
             timeout_graceful_shutdown=self._settings.shutdown_seconds,
         )
-        self._server = _Server(config, self._announce)
+        self._server = Server(config, self._announce)
         await self._server.serve(sockets=[self._listener])
 
     def _announce(self) -> None:
