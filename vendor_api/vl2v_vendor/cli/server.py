@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's; then say so."""
+        """As uvicorn's, and say so."""
         await super().startup(sockets)
         # What is loaded by now stays: to walk it for garbage would stop every request for a tenth of a second.
         gc.collect()
