@@ -47,6 +47,18 @@ def draw_pictures(folder: Path, count: int) -> list[Sample]:
     return samples
 
 
+def draw_domains(root: Path, each: int) -> Path:
+    """Three domains of two classes, `each` 12x10 PNG files of every one, of which no two are alike; returns `root`."""
+    rng = np.random.default_rng(0)
+    for domain in ("art", "photo", "sketch"):
+        for name in ("cat", "dog"):
+            (root / domain / name).mkdir(parents=True)
+            for index in range(each):
+                pixels = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / domain / name / f"{index}.png")
+    return root
+
+
 def ask(samples: Sequence[Sample], views: int = 1) -> list[ImageQuery]:
     """The canonical view, then crops, of each sample."""
     looks = [View(), *(View(crop=(i, 0, 8, 8)) for i in range(views - 1))]

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from buying_bench import draw_domains
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
@@ -29,14 +30,7 @@ TRAIN, VIEWS, TEXTS = 32, 3, 2
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    for domain in ("art", "photo", "sketch"):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / domain / name).mkdir(parents=True)
-            for index in range(10):
-                pixels = random.integers(0, 256, (10, 12, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "data" / domain / name / f"{index}.png")
-    return tmp_path / "data"
+    return draw_domains(tmp_path / "data", 10)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import typer
-from PIL import Image
 from typer.testing import CliRunner, Result
 
+from buying_bench import draw_domains
 from fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.cli.buy import buy
 from vl2v_client.cli.distill import distill
@@ -50,13 +50,8 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[tuple[Shell, FakeVendor]]:
     torch.set_num_threads(1)
-    vendor, random = FakeVendor(image_size=32), np.random.default_rng(0)
-    for domain in ("art", "photo", "sketch"):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / domain / name).mkdir(parents=True)
-            for index in range(5):
-                pixels = random.integers(0, 256, (10, 12, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "data" / domain / name / f"{index}.png")
+    vendor = FakeVendor(image_size=32)
+    draw_domains(tmp_path / "data", 5)
     with served(vendor) as url:
         yield Shell(url, tmp_path), vendor
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import typer
-from PIL import Image
 from typer.testing import CliRunner, Result
 
+from buying_bench import draw_domains
 from fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.cli.buy import buy
 from vl2v_client.cli.distill import distill
@@ -61,13 +61,7 @@ def vendor() -> FakeVendor:
 @pytest.fixture
 def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    for domain in ("art", "photo", "sketch"):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / domain / name).mkdir(parents=True)
-            for index in range(5):
-                pixels = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "data" / domain / name / f"{index}.png")
+    draw_domains(tmp_path / "data", 5)
     with served(vendor) as url:
         yield Shell(url, tmp_path)
 
