@@ -17,6 +17,7 @@ from fake_ledger import rechained
 from fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.cli.app import run
 from vl2v_client.cli.audit import audit
+from vl2v_client.cli.bars import plain
 from vl2v_client.cli.buy import buy
 from vl2v_client.cli.cache import cache_app
 from vl2v_client.cli.plan import plan
@@ -183,4 +184,5 @@ def test_words_of_others_neither_colour_nor_steer_the_terminal(capsys: pytest.Ca
     assert run(["predict", "no\x1b[2Jsuch[red]run", "cat.png"]) == DataError.exit_code
     shown = capsys.readouterr().err
     assert "no?[2Jsuch[red]run" in shown
+    assert plain("clean\nnot clean") == "clean?not clean"
     assert not {letter for letter in shown if not letter.isprintable()} - {"\n"}

@@ -37,7 +37,8 @@ def run(words: Sequence[str]) -> int:
     try:
         app(list(words), prog_name="vl2v-client")
     except ClientError as error:
-        STDERR.print(f"[bold red]error:[/] {plain(str(error))}", soft_wrap=True)
+        message = "\n".join(plain(line) for line in str(error).splitlines())
+        STDERR.print(f"[bold red]error:[/] {message}", soft_wrap=True)
         return error.exit_code
     except SystemExit as stop:
         if stop.code == INTERRUPTED_EXIT_CODE:

@@ -23,8 +23,8 @@ STDERR = Console(stderr=True, highlight=False)
 
 
 def plain(text: str) -> str:
-    """Words that may be a vendor's, for a terminal: neither markup nor control characters, new lines excepted."""
-    return escape("".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text))
+    """Words that may be a vendor's, for a terminal: neither markup nor control characters."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 class _Rate(ProgressColumn):
