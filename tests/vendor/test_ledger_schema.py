@@ -111,7 +111,7 @@ def test_many_may_start_on_a_fresh_database_at_once(empty_url: str) -> None:
 
 def test_sqlite_is_durable_and_guarded_on_every_connection(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
-    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1, "busy_timeout": 1000}
+    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1, "busy_timeout": 800}
     with engine.connect() as first, engine.connect() as second:
         for connection in (first, second):
             assert {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in wanted} == wanted

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Clock
 
-LOCK_WAIT_SECONDS = 1.0
+LOCK_WAIT_SECONDS = 0.8
 """How long a server's statement waits for another writer: the ledger must refuse within 2 s."""
 
 STAFF_LOCK_WAIT_SECONDS = 30.0

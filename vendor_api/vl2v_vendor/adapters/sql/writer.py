@@ -27,9 +27,9 @@ from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 MAX_GROUP_ITEMS = 1024
 """A group takes no further order beyond this many items, so that nobody waits long behind a large one."""
 
-DEADLINE_SECONDS = 1.5
-"""After this a caller is told that the ledger is unavailable, whatever the database does, so that the refusal is with
-the client within 2 s."""
+DEADLINE_SECONDS = 1.2
+"""After this a caller is told that the ledger is unavailable, whatever the database does: the refusal is to be with the
+client within 2 s, on a machine that is busy with other things too."""
 
 _CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
 _NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
