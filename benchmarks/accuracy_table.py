@@ -67,7 +67,7 @@ def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str]) -> dict
     in_domain = [outcome.in_domain for outcome in mine if outcome.in_domain is not None]
     errors = [outcome.calibration_error for outcome in mine if outcome.calibration_error is not None]
     queries = mean(outcome.queries for outcome in mine)
-    gain = paired(outcomes, name, ERM)
+    gain, lead = paired(outcomes, name, ERM), paired(outcomes, name, ONLINE)
     return {
         "": name,
         **{
@@ -79,7 +79,8 @@ def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str]) -> dict
         "calibration error": round(mean(errors), 3) if errors else "",
         "queries": round(queries),
         "price, micro": round(mean(outcome.amount_micro for outcome in mine)),
-        "over ERM": _spread(gain) if gain and name != ERM else "",
+        "over ERM": _spread(gain) if name != ERM else "",
+        "over online": _spread(lead) if name != ONLINE else "",
         "over ERM per 1,000 queries": round(1000 * mean(gain) / queries, 2) if gain and queries else "",
     }
 

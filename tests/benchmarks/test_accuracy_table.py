@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from accuracy_arms import ADIP_4, DEFAULT_4, curve_arms, table_arms
+from accuracy_arms import ADIP_4, DEFAULT_4, ONLINE, curve_arms, table_arms
 from accuracy_runs import Outcome
 from accuracy_table import goals_of, paired, rows_of
 from leave_one_out import ERM
@@ -40,6 +40,12 @@ def test_a_row_counts_what_it_cost_and_says_nothing_of_targets_it_left_out() -> 
     assert (adip["queries"], adip["price, micro"]) == (500, 50_000)
     assert adip["over ERM"] == "4.0 ± 1.2"
     assert adip["over ERM per 1,000 queries"] == 8
+    assert adip["over online"] == ""
+
+
+def test_a_row_is_compared_with_the_online_one_pair_by_pair() -> None:
+    online, adip = rows_of([*_three(ONLINE, (70, 60, 50)), *_three(ADIP_4, (71, 59, 50))], [ONLINE, ADIP_4])
+    assert (online["over online"], adip["over online"]) == ("", "0.0 ± 0.6")
 
 
 @pytest.mark.parametrize("arms", [table_arms(), curve_arms()])
