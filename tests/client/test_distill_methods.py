@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner, Result
 
 from buying_bench import draw_pictures
-from fake_vendor import API_KEY, FakeVendor, served
-from vl2v_client.cli.distill import distill
-from vl2v_client.cli.evaluate import evaluate
-from vl2v_client.cli.predict import predict
+from distill_shell import Shell
+from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.student.methods import METHODS, check_label_weight
 from vl2v_client.student.stages import TrainingConfig
 
-QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
 CONTENTS = 5
 """Distinct pictures: each class and domain has the same five."""
 WITHOUT_LABEL_WEIGHT = ("erm", "linear-probe", "kd", "rise-relative", "feature-mse", "simkd")
 BLACK_BOX = sorted(set(METHODS) - {"vl2v-sd"})
-
-
-class Shell:
-    """Runs commands on one data set, cache and vendor."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self._app = typer.Typer()
-        for command in (distill, predict, evaluate):
-            self._app.command()(command)
-        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
-        self.folder, self.data, self.run_folder = folder, folder / "data", folder / "run"
-
-    def run(self, *words: str) -> Result:
-        return CliRunner().invoke(self._app, words, env=self._environment)
-
-    def distill(self, *words: str) -> Result:
-        common = ("--data", str(self.data), "--target-domain", "sketch", "--views", "1", "--yes")
-        return self.run("distill", *common, "--out", str(self.run_folder), *QUICK, *words)
-
-    def read(self, name: str) -> dict[str, object]:
-        return dict(json.loads((self.run_folder / name).read_text()))
 
 
 @pytest.fixture

@@ -153,8 +153,10 @@ def test_lanes_take_turns_so_that_neither_starves() -> None:
         scheduler.start()
         flood = submit(images, range(400))
         await asyncio.sleep(0.005)
+        text = asyncio.ensure_future(texts.submit([1]))
+        await asyncio.sleep(0)
         sent = len(order)
-        await asyncio.wait_for(texts.submit([1]), 5)
+        await asyncio.wait_for(text, 5)
         assert "texts" in order[sent : sent + 2]
         await asyncio.gather(flood, texts.submit(range(400)), images.submit(range(400)))
         assert "images" in order[order.index("texts", sent + 3) :][:3]

@@ -77,8 +77,7 @@ def hash_files(
             unknown.append((path, size_bytes, mtime_ns))
     done = 0
     for chunk in _chunks(unknown, _HASHES_PER_COMMIT):
-        tasks = list(_chunks([path for path, _, _ in chunk], _HASHES_PER_TASK))
-        fresh = [file_sha for of_task in _in_threads(_hash_all, tasks) for file_sha in of_task]
+        fresh = hash_in_threads([path for path, _, _ in chunk])
         cache.contents.remember_hashes((*facts, file_sha) for facts, file_sha in zip(chunk, fresh, strict=True))
         hashes.update((path, file_sha) for (path, _, _), file_sha in zip(chunk, fresh, strict=True))
         done += len(chunk)
@@ -110,6 +109,16 @@ def hash_views(
         known.update(fresh)
         progress("render views", total - (len(seen) - len(known)), total)
     return [known[key] for key in keys]
+
+
+def hash_in_threads(paths: Sequence[str]) -> list[str]:
+    """Hash of each file's bytes, in order; no memo is asked.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    tasks = list(_chunks(paths, _HASHES_PER_TASK))
+    return [file_sha for of_task in _in_threads(_hash_all, tasks) for file_sha in of_task]
 
 
 def pixels_sha(pixels: RGBImage) -> str:

@@ -19,6 +19,7 @@ from vl2v_client.recipes.purchase import Buying, PlannedRun
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import RunFolder, claim_run_folder
+from vl2v_client.recipes.run_images import keep_images
 from vl2v_client.recipes.scoring import ZERO_SHOT, Score, score_classifier
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.sources import obtain_data, plan_source, train_along
@@ -75,6 +76,7 @@ def _distill(
 
         target = _render_target(planned, folder, progress)
         validation, split = data.training.validation, planned.queries.split
+        keep_images(folder, planned.queries.dataset.root, split, source.cache)
         scores = [
             score_classifier(one.result.method.name, one.result.classifier, validation, target, split, note=one.note)
             for one in trained

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,23 +13,25 @@ from vl2v_client.core.errors import DataError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
-from vl2v_client.data.splits import split
 from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import Evaluation, evaluate
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
-from vl2v_client.export.report import read_report, write_report
+from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
+from vl2v_client.planning.contents import hash_in_threads
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.recipes.purchase import Buying, buy_planned, meet
-from vl2v_client.recipes.run_folder import RunFolder, open_run_folder
+from vl2v_client.recipes.run_folder import RunFolder, claim_finished_run
+from vl2v_client.recipes.run_images import RunImages, read_images
 from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.recipes.training import render_canonical
 from vl2v_client.student.bundle import StudentCard
 from vl2v_client.teacher.classifier import zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
 
-TRAINED_ON = "source, hold-out"
+TRAINED_ON = "trained on"
+HOLD_OUT = "source, hold-out"
 UNSEEN = "unseen"
 
 
@@ -64,9 +66,11 @@ class RunEvaluation:
 
 @dataclass(frozen=True)
 class _Images:
+    """What is scored: the samples with their roles, and the run's record if they are its own."""
+
     samples: tuple[Sample, ...]
-    roles: dict[str, str]
-    own: bool
+    roles: tuple[str, ...]
+    record: RunImages | None
 
 
 def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progress: Progress) -> RunEvaluation:
@@ -74,43 +78,58 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
 
     Args:
         out: a run folder.
-        data: another data set with the same classes; None is the run's own, of which the source domains' hold-out
-            and the whole target domain are scored.
+        data: another data set with the same classes, of which every image is scored; None is the run's own, of which
+            the source domains' hold-out and the whole target domain are scored, as they were when it was trained.
         buying: ask the teacher about the unseen images too; None spends nothing.
         progress: told of rendering and buying.
 
     Raises:
-        RunError: `out` is not a finished run.
-        DataError: the data set cannot be used, or has other classes.
+        RunError: `out` is not a finished run, or another process is at work in it.
+        DataError: the data set cannot be used, has other classes, or has lost or changed images of the run.
     """
-    folder = open_run_folder(out)
-    bundle = load_bundle(folder.student)
-    images = _choose_images(folder, bundle.card, data)
-    use = "evaluation" if images.own else "other-data"
-    views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
-    student = evaluate(bundle.classifier.logits(views.pixels[:, 0]), views.labels, views.domains)
-    teacher, updated = None, False
-    if buying is not None:
-        unseen = [sample for sample in images.samples if images.roles[sample.domain] == UNSEEN]
-        if not unseen:
-            raise DataError("no domain was held out, so there is no unseen image to ask the teacher about")
-        logits = _ask_teacher(unseen, folder, bundle.card.class_names, buying, progress)
-        labels = np.array([sample.class_index for sample in unseen])
-        teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
-        updated = images.own and _add_teacher_row(folder, logits, labels)
-    return RunEvaluation(tuple(_rows(images, student, teacher)), updated)
+    with claim_finished_run(out) as folder:
+        bundle = load_bundle(folder.student)
+        images = _choose_images(folder, bundle.card, data)
+        use = "evaluation" if images.record else "other-data"
+        views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
+        right = bundle.classifier.logits(views.pixels[:, 0]).argmax(axis=1) == views.labels
+        teacher, updated = None, False
+        if buying is not None:
+            unseen = [sample for sample, role in zip(images.samples, images.roles, strict=True) if role == UNSEEN]
+            if not unseen:
+                raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
+            logits = _ask_teacher(unseen, folder, bundle.card.class_names, buying, progress)
+            labels = np.array([sample.class_index for sample in unseen])
+            teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
+            updated = images.record is not None
+            if images.record is not None:
+                _add_teacher_row(folder, zero_shot_row(logits, labels, target_in=images.record.target_in), len(labels))
+        return RunEvaluation(tuple(_rows(images, right, teacher)), updated)
 
 
 def _choose_images(folder: RunFolder, card: StudentCard, data: Path | None) -> _Images:
-    config = folder.config
-    dataset = _matching_dataset(data or Path(config["data"]), card)
-    if data is not None and data.resolve() != Path(config["data"]):
-        return _Images(dataset.samples, dict.fromkeys(dataset.domains, UNSEEN), own=False)
-    parts = split(dataset, target_domain=config["target_domain"], seed=config["seed"])
-    roles = dict.fromkeys(parts.source_domains, TRAINED_ON)
-    if parts.target_domain is not None:
-        roles[parts.target_domain] = UNSEEN
-    return _Images((*parts.validation, *parts.target), roles, own=True)
+    record, own = read_images(folder), Path(folder.config["data"])
+    dataset = _matching_dataset(data or own, card)
+    if data is None or data.resolve() == own:
+        return _own_images(dataset, record)
+    roles = dict.fromkeys(record.validation.values(), HOLD_OUT) | dict.fromkeys(record.train.values(), TRAINED_ON)
+    hashes = hash_in_threads([str(sample.path) for sample in dataset.samples])
+    return _Images(dataset.samples, tuple(roles.get(file_sha, UNSEEN) for file_sha in hashes), None)
+
+
+def _own_images(dataset: DomainDataset, record: RunImages) -> _Images:
+    found = {str(sample.path.relative_to(dataset.root)): sample for sample in dataset.samples}
+    wanted = record.validation | record.target
+    kept = [name for name in wanted if name in found]
+    now = dict(zip(kept, hash_in_threads([str(found[name].path) for name in kept]), strict=True))
+    lost = [name for name in wanted if now.get(name) != wanted[name]]
+    if lost:
+        raise DataError(
+            f"{dataset.root} has lost or changed {len(lost):,} images that the run was judged by, such as {lost[0]}: "
+            "put them back, or score another folder with --data"
+        )
+    roles = tuple(UNSEEN if name in record.target else HOLD_OUT for name in wanted)
+    return _Images(tuple(found[name] for name in wanted), roles, record)
 
 
 def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
@@ -146,24 +165,17 @@ def _ask_teacher(
     return zero_shot_logits(image_vectors, classifier, logit_scale=teacher.logit_scale, logit_bias=teacher.logit_bias)
 
 
-def _add_teacher_row(folder: RunFolder, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> bool:
+def _add_teacher_row(folder: RunFolder, row: ReportRow, test_images: int) -> None:
     report = read_report(folder.path)
-    parts = split(
-        open_dataset(Path(folder.config["data"])),
-        target_domain=folder.config["target_domain"],
-        seed=folder.config["seed"],
-    )
-    row = zero_shot_row(logits, labels, target_in=len(parts.target_in))
     rows = [replace(row, note=old.note) if old.name == ZERO_SHOT else old for old in report.rows]
-    purchase = None if report.purchase is None else replace(report.purchase, test_images=len(labels))
+    purchase = None if report.purchase is None else replace(report.purchase, test_images=test_images)
     write_report(folder.path, replace(report, rows=tuple(rows), purchase=purchase))
-    return True
 
 
-def _rows(images: _Images, student: Evaluation, teacher: Evaluation | None) -> list[DomainScore]:
-    rows = []
-    for domain, count in student.by_domain.items():
-        asked = teacher is not None and domain in teacher.by_domain
+def _rows(images: _Images, right: NDArray[np.bool_], teacher: Evaluation | None) -> Iterator[DomainScore]:
+    groups = [(sample.domain, role) for sample, role in zip(images.samples, images.roles, strict=True)]
+    for domain, role in sorted(set(groups)):
+        mine = right[[group == (domain, role) for group in groups]]
+        asked = teacher is not None and role == UNSEEN
         zero_shot = teacher.by_domain[domain].accuracy if asked and teacher is not None else None
-        rows.append(DomainScore(domain, images.roles[domain], count.total, count.accuracy, zero_shot))
-    return rows
+        yield DomainScore(domain, role, len(mine), float(mine.mean()), zero_shot)

@@ -18,6 +18,7 @@ CONFIG_FILE = "config.json"
 _CHOICE_FILE = "choice.json"
 _WANTED_FILE = "wanted.json"
 _USED_FILE = "used.json"
+_IMAGES_FILE = "images.json"
 _RECORDS = (CONFIG_FILE, _CHOICE_FILE, _WANTED_FILE, _USED_FILE)
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
@@ -55,6 +56,11 @@ class RunFolder:
     def used(self) -> Path:
         """Which embeddings the run trains on, once its purchase is done."""
         return self.path / _USED_FILE
+
+    @property
+    def images(self) -> Path:
+        """Which images the run trained on, selected with and was judged by, once it is done."""
+        return self.path / _IMAGES_FILE
 
     @property
     def settings_sha(self) -> str:
@@ -97,17 +103,27 @@ def claim_run_folder(
         CacheError: the folder cannot be written.
     """
     config = json.loads(json.dumps(config))  # as the file will give it back: lists for tuples
-    try:
-        _check_or_begin(path, config)
-        lock = (path / ".lock").open("w")
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"another process is at work in {path}: wait for it, or choose another --out") from error
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        _has_begun(path, config)  # so that no lock is left in a folder of something else
+    with _locked(path):
+        with _writing(path):
+            if not _has_begun(path, config):
+                _write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
         yield RunFolder(path, config, shared_renders)
+
+
+@contextmanager
+def claim_finished_run(path: Path) -> Iterator[RunFolder]:
+    """A folder that `distill` made, for one process at a time.
+
+    Raises:
+        RunError: it is none, or another process is at work in it.
+        CacheError: the folder cannot be written.
+    """
+    folder = open_run_folder(path)
+    with _locked(path):
+        yield folder
 
 
 def open_run_folder(path: Path) -> RunFolder:
@@ -122,20 +138,37 @@ def open_run_folder(path: Path) -> RunFolder:
         raise RunError(f"{path} is not a run folder: give the --out of a `vl2v-client distill`") from error
 
 
-def _check_or_begin(path: Path, config: Mapping[str, Any]) -> None:
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with _writing(path):
+        lock = (path / ".lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process is at work in {path}: wait for it, or use another folder") from error
+        yield
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror}): use another folder") from error
+
+
+def _has_begun(path: Path, config: Mapping[str, Any]) -> bool:
     """A folder without anything of training has no run in it yet: its purchase was declined, say."""
-    path.mkdir(parents=True, exist_ok=True)
     others = {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING
-    if others and (path / CONFIG_FILE).exists():
-        changed = _differences(open_run_folder(path).config, config)
-        if changed:
-            raise RunError(
-                f"{path} holds a run with other settings ({'; '.join(changed)}): use those, or choose another --out"
-            )
-        return
-    if others:
+    if others and not (path / CONFIG_FILE).exists():
         raise RunError(f"{path} is not empty and holds no run: choose another --out")
-    _write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    changed = _differences(open_run_folder(path).config, config) if others else []
+    if changed:
+        raise RunError(
+            f"{path} holds a run with other settings ({'; '.join(changed)}): use those, or choose another --out"
+        )
+    return bool(others)
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -1,0 +1,63 @@
+"""Which images a run trained on, selected with and was judged by: by name and content, whatever the folder holds later.
+
+DomainBed's split shuffles a domain's files by their places, so one file more or less splits that domain anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import RunError
+from vl2v_client.core.values import Sample
+from vl2v_client.data.splits import Split
+from vl2v_client.planning.contents import read_files
+from vl2v_client.recipes.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """The images of a finished run.
+
+    Attributes:
+        train: hash of each file's bytes, by its path below the data set.
+        validation: likewise, of the source domains' hold-out.
+        target: likewise, of the whole unseen domain, in the split's order.
+        target_in: so many of `target`, the first, DomainBed's tables report.
+    """
+
+    train: dict[str, str]
+    validation: dict[str, str]
+    target: dict[str, str]
+    target_in: int
+
+
+def keep_images(folder: RunFolder, root: Path, split: Split, cache: EmbeddingCache) -> None:
+    """Write down the images of a run whose training and selection are over.
+
+    Raises:
+        CacheError: the folder cannot be written.
+        DataError: an image cannot be read.
+    """
+
+    def hashes(samples: Sequence[Sample]) -> dict[str, str]:
+        contents = read_files((sample.path for sample in samples), cache)
+        return {str(path.relative_to(root)): content.file_sha for path, content in contents.items()}
+
+    images = RunImages(hashes(split.train), hashes(split.validation), hashes(split.target), len(split.target_in))
+    folder.keep(folder.images, asdict(images))
+
+
+def read_images(folder: RunFolder) -> RunImages:
+    """What `keep_images` wrote.
+
+    Raises:
+        RunError: nothing yet.
+    """
+    record = folder.recall(folder.images)
+    if record is None:
+        raise RunError(f"{folder.path} holds no finished run: run `vl2v-client distill` with its settings again")
+    names = ("train", "validation", "target", "target_in")
+    return RunImages(**{name: record[name] for name in names})
