@@ -173,6 +173,15 @@ def test_a_sweep_that_was_killed_goes_on_and_may_be_widened(vendor: FakeVendor, 
     assert "training.image_weight was 0.5, is 0.25" in str(other.exception)
 
 
+def test_runs_on_other_splits_are_not_put_into_one_table(shell: Shell) -> None:
+    words = ("--target-domain", "photo", "--method", "text-cosine")
+    assert shell.sweep(*words).exit_code == 0
+    shutil.copy(shell.data / "art" / "cat" / "0.png", shell.data / "art" / "cat" / "copy.png")
+    other = shell.sweep(*words, "--seed", "0", "--seed", "1")
+    assert "files_sha was" in str(other.exception)
+    assert shell.sweep(*words, out="another").exit_code == 0
+
+
 def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor, shell: Shell) -> None:
     words = ("--target-domain", "photo", "--method", "vl2v-adip")
     original = vendor.after

@@ -145,7 +145,7 @@ def text_queries(
 def draw_views(
     samples: Sequence[Sample], cache: EmbeddingCache, choice: QueryChoice, *, progress: Progress = silent
 ) -> tuple[tuple[View, ...], ...]:
-    """The chosen views of each image, drawn from its content, so that a copy or a renamed file asks nothing new."""
+    """The chosen views of each image, drawn from its content, whatever its name."""
     contents = read_files((sample.path for sample in samples), cache, progress=progress)
     files = (contents[sample.path] for sample in samples)
     count, seed, recipe = choice.rendered_views, choice.seed, choice.recipe

@@ -14,7 +14,7 @@ import numpy as np
 from vl2v_client.core.errors import BudgetExhausted, RunError, UsageError
 from vl2v_client.core.progress import Progress, renamed
 from vl2v_client.core.values import TeacherModel
-from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.evaluation.leave_one_out import Outcome
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import RunReport, read_report
@@ -31,6 +31,7 @@ from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.targets import text_classifier
 from vl2v_client.student.methods import METHODS, asks_about_images
 from vl2v_client.student.stages import online_queries
+from vl2v_contract.canonical import sha256_hex
 
 _OF_ONE_RUN = ("target_domain", "method", "baselines", "stages", "student", "erm_learning_rates")
 
@@ -74,7 +75,7 @@ class SweepSettings:
     def shared_choice(self, targets: tuple[str, ...]) -> QueryChoice:
         """What all runs together ask: the training images of every domain that is a source of one of them.
 
-        A domain's split depends on neither the target nor the other domains, so with two targets or more that is all.
+        A domain's split does not depend on the target, so with two targets or more that is all.
         """
         asks = any(asks_about_images(METHODS[name](self.run.training), self.run.training) for name in self.methods)
         return replace(
@@ -83,11 +84,16 @@ class SweepSettings:
             ask_images=self.run.choice.ask_images and asks,
         )
 
-    def to_json(self, teacher: TeacherModel) -> dict[str, Any]:
-        """What all runs share; more targets, seeds and methods may be added to a sweep's folder later."""
+    def to_json(self, teacher: TeacherModel, dataset: DomainDataset) -> dict[str, Any]:
+        """What all runs share; more targets, seeds and methods may be added to a sweep's folder later.
+
+        The data set's files by name and size are a part of it: another file would split its domain anew.
+        """
         shared = {name: value for name, value in self.run.to_json(teacher).items() if name not in _OF_ONE_RUN}
         shared["training"] = {name: value for name, value in shared["training"].items() if name != "seed"}
-        return {"sweep": True, **shared, "student": self.run.student.to_json()}
+        files = sorted(f"{one.path.relative_to(dataset.root)} {one.path.stat().st_size}" for one in dataset.samples)
+        files_sha = sha256_hex("\n".join(files).encode())
+        return {"sweep": True, **shared, "student": self.run.student.to_json(), "files_sha": files_sha}
 
 
 def sweep(settings: SweepSettings, source: Buying | LocalSource, out: Path, *, progress: Progress) -> SweepReport:
@@ -113,7 +119,7 @@ def sweep(settings: SweepSettings, source: Buying | LocalSource, out: Path, *, p
         shared = plan_local(choice, source, progress=progress)
     else:
         shared = plan_run(choice, source, progress=progress)
-    with claim_run_folder(out, settings.to_json(shared.plan.teacher)) as folder:
+    with claim_run_folder(out, settings.to_json(shared.plan.teacher, shared.queries.dataset)) as folder:
         if not isinstance(source, LocalSource):
             source.notify(_announcement(settings, targets, shared))
             buy_planned(shared.plan, source, progress=progress)
@@ -177,7 +183,7 @@ def _finished(place: Path) -> RunReport | None:
 def _refuse(plan: QueryPlan) -> None:
     raise BudgetExhausted(
         f"a run wants {plan.units:,} queries beyond the sweep's one purchase: files or the vendor's model have changed "
-        "since; run the sweep again"
+        "since; choose another --out, and what is bought already costs nothing"
     )
 
 
