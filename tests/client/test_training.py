@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from student_factories import coloured_views, fresh_classifier, teacher_targets, training_data
-from vl2v_client.core.errors import RunError, UsageError
+from vl2v_client.core.errors import Diverged, RunError, UsageError
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.methods import erm, vl2v_adip
 from vl2v_client.student.selection import SourceScore, choose_learning_rate
@@ -194,6 +194,25 @@ def test_the_choice_of_a_learning_rate_climbs_from_the_middle(scores: tuple[int,
 
     rate, _ = choose_learning_rate(range(5), run)
     assert ("".join(order), "abcde"[int(rate)]) == (tried, chosen)
+
+
+def test_a_learning_rate_at_which_training_diverges_is_the_worst() -> None:
+    def run(rate: float) -> FixedScore:
+        if rate != 1:
+            raise Diverged(f"not finite at {rate:g}")
+        return FixedScore(SourceScore(0.1, 0.0, {}))
+
+    assert choose_learning_rate([0, 1, 2], run)[0] == 1
+    assert choose_learning_rate([1, 2, 3], run)[0] == 1
+    with pytest.raises(Diverged, match="not finite at"):
+        choose_learning_rate([4, 5, 6], run)
+
+
+@pytest.mark.parametrize("name", ["align_learning_rate", "distill_learning_rate"])
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_learning_rate_that_is_none_is_refused_before_anything_is_bought(name: str, rate: float) -> None:
+    with pytest.raises(UsageError, match=f"{name} is"):
+        replace(QUICK, **{name: rate})
 
 
 def test_erm_takes_the_steps_of_both_stages() -> None:

@@ -10,6 +10,7 @@
         VendorChanged               7   another vendor, model or price than the one agreed to
       CacheError                    8   the local cache: disk full, locked, damaged
       RunError                      9   the run folder: exists with other settings, incomplete, unreadable
+        Diverged                    9   a training's loss is not finite
     `vl2v-client audit` ends with 0 clean, 1 differences found, 2 could not verify.
 
 Every message names the item and the remedy.
@@ -88,3 +89,7 @@ class RunError(ClientError):
     """The run folder cannot be used."""
 
     exit_code = 9
+
+
+class Diverged(RunError):
+    """A training's loss is not finite: its learning rate is too high."""

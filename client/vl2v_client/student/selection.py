@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -9,6 +10,11 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from vl2v_client.core.errors import Diverged
+
+_WORST = (-math.inf, -math.inf)
+"""The rank of a training that diverged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +69,30 @@ def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredR
 
     Returns:
         The learning rate and its run.
+
+    Raises:
+        Diverged: at the middle rate and at both of its neighbours.
     """
     runs: dict[int, ScoredRun] = {}
+    ranks: dict[int, tuple[float, float]] = {}
+    lost: Diverged | None = None
 
     def rank(place: int) -> tuple[float, float]:
-        if place not in runs:
-            runs[place] = train(grid[place])
-        return runs[place].validation.rank
+        nonlocal lost
+        if place not in ranks:
+            try:
+                runs[place] = train(grid[place])
+                ranks[place] = runs[place].validation.rank
+            except Diverged as error:
+                lost, ranks[place] = error, _WORST
+        return ranks[place]
 
     best = len(grid) // 2
     for side in (-1, 1):
         while 0 <= best + side < len(grid) and rank(best) < rank(best + side):
             best += side
+    if best not in runs and lost is not None:
+        raise lost
     return grid[best], runs[best]
 
 

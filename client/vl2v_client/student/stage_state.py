@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl2v_client.core.errors import RunError
+from vl2v_client.core.errors import Diverged
 from vl2v_client.student.averages import ExponentialMovingAverage, IIDMax
 from vl2v_client.student.model import Student
 from vl2v_client.student.selection import SourceScore
@@ -87,12 +87,12 @@ class StageState:
             validate: scores the student as it is on source validation.
 
         Raises:
-            RunError: the loss is not finite.
+            Diverged: the loss is not finite.
         """
         validation = validate()
         means = {name: float(total) / self._summed for name, total in self._sums.items()}
         if not math.isfinite(means["loss"] + validation.loss):
-            raise RunError(
+            raise Diverged(
                 f"the loss of stage {self.stage.name!r} is not finite at step {self.step}: "
                 f"lower its learning rate ({self.stage.learning_rate:g})"
             )
@@ -185,7 +185,7 @@ class StageState:
         self.optimizer.load_state_dict(saved["optimizer"])
         self._sums, self._summed = saved["sums"], saved["summed"]
         torch.set_rng_state(saved["random"].cpu())
-        if self._on_cuda:
+        if self._on_cuda and saved["random_cuda"] is not None:  # None: it began on a CPU
             torch.cuda.set_rng_state(saved["random_cuda"].cpu())
 
     @property

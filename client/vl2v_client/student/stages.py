@@ -85,6 +85,7 @@ class TrainingConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         if not 0 <= self.image_weight <= 1:
             raise UsageError(f"image_weight {self.image_weight} is not between 0 and 1")
         if not 0 <= self.label_weight < math.inf:
@@ -95,12 +96,17 @@ class TrainingConfig:
             raise UsageError(f"ema_decay {self.ema_decay} is not at least 0 and below 1: 0.999 is usual")
         if self.carries not in get_args(Selection):
             raise UsageError(f"no weights {self.carries!r} to carry; there are: {', '.join(get_args(Selection))}")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"workers is {self.workers}: it must be at least 0")
+
+    def _check_numbers(self) -> None:
+        for name in ("align_learning_rate", "distill_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be above 0 and finite; 5e-5 is published")
         whole = ("align_steps", "distill_steps", "batch_size", "evaluate_every", "checkpoint_every", "converge")
         for name in (*whole, "tolerance", "evaluation_batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.workers is not None and self.workers < 0:
-            raise UsageError(f"workers is {self.workers}: it must be at least 0")
 
 
 @dataclass(frozen=True, slots=True)
