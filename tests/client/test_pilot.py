@@ -21,6 +21,7 @@ from vl2v_client.cli.buy import buy
 from vl2v_client.cli.pilot import pilot
 from vl2v_client.cli.plan import plan
 from vl2v_client.core.errors import UsageError
+from vl2v_client.recipes import pilot as pilot_recipe
 from vl2v_client.recipes.pilot_findings import (
     DomainFinding,
     advise,
@@ -42,10 +43,10 @@ class Shell:
         for command in (pilot, plan, buy):
             self._app.command()(command)
         self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
-        self._data = folder / "data"
+        self.data = folder / "data"
 
     def run(self, command: str, *words: str) -> Result:
-        common = ("--data", str(self._data), "--target-domain", "sketch")
+        common = ("--data", str(self.data), "--target-domain", "sketch")
         return CliRunner().invoke(self._app, [command, *common, *words], env=self._environment)
 
     def json(self, command: str, *words: str) -> Any:
@@ -121,6 +122,21 @@ def test_the_table_names_every_rule_and_price(shell: tuple[Shell, FakeVendor]) -
     for part in ("photo", "worth buying: ", "two standard errors", "image weight", "EUR", "--views 1", "mirror image"):
         assert part in shown.stdout
     assert f"bought {TRAIN + 2 * (TRAIN // 3) + TEXTS} queries for 0.00522 EUR" in shown.stdout
+
+
+def test_a_domain_that_was_not_asked_about_is_left_out(
+    shell: tuple[Shell, FakeVendor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = shell
+    for domain in ("early", "film", "rare"):
+        shutil.copytree(run.data / "art", run.data / domain)
+        for picture in (run.data / domain).rglob("*.png"):
+            Image.fromarray(np.asarray(Image.open(picture)) ^ len(domain)).save(picture)
+    monkeypatch.setattr(pilot_recipe, "FEWEST_IMAGES", 1)
+    monkeypatch.setattr(pilot_recipe, "_PROBE_IMAGES", 1)
+    found = run.json("pilot", "--queries", "7", "--yes")["domains"]
+    assert len(found) < 5
+    assert sum(domain["images"] for domain in found) == 3
 
 
 def test_a_pilot_asks_before_it_spends_and_refuses_too_few(shell: tuple[Shell, FakeVendor]) -> None:

@@ -158,7 +158,7 @@ def pilot(
         domain_finding(
             name, (named == asked.labels)[of_domain == name], probes[name], labels[np.asarray(domains) == name]
         )
-        for name in sorted(set(domains))
+        for name in sorted(set(of_domain))  # a domain may be too small to be asked about
     )
     return _report(asked, named, findings, bought, dataset, teacher, images=len(train), texts=len(set(texts)))
 
