@@ -1,5 +1,6 @@
 """Data sets on disk: layouts, order, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,26 @@ def test_a_bad_layout_is_refused_by_name(tmp_path: Path, names: list[str], words
     with pytest.raises(DataError) as refused:
         open_dataset(_touch(tmp_path, *names))
     assert all(word in str(refused.value) for word in words)
+
+
+def test_a_link_that_has_no_end_is_refused(tmp_path: Path) -> None:
+    root = _touch(tmp_path, "a/x/1.png", "b/x/1.png")
+    (root / "a" / "x" / "self").symlink_to(root / "a" / "x")
+    with pytest.raises(DataError, match=r"a/x/self leads to a folder .* that is listed already"):
+        open_dataset(root)
+
+
+def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
+    root = _touch(tmp_path / "data", "a/x/1.png", "b/x/1.png")
+    (root / "a" / "x" / "more").symlink_to(_touch(tmp_path / "elsewhere", "2.png"))
+    assert [sample.path.name for sample in open_dataset(root).samples_of("a")] == ["1.png", "2.png"]
+
+
+@pytest.mark.parametrize("name", [b"a/x/caf\xe9.png", b"a/caf\xe9/1.png"])
+def test_a_name_that_is_not_utf_8_is_refused_by_its_bytes(tmp_path: Path, name: bytes) -> None:
+    root = _touch(tmp_path, "a/x/1.png", "b/x/1.png", os.fsdecode(name))
+    with pytest.raises(DataError, match=r"caf\\xe9.* has a name that is not UTF-8"):
+        open_dataset(root)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -79,6 +79,19 @@ def test_a_file_that_changed_is_planned_anew(vendor: FakeVendor, cache: Embeddin
     assert first.image_keys[1] == second.image_keys[1]
 
 
+def test_a_file_with_the_old_size_and_time_stamp_is_read_again(
+    vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    (sample,) = draw_pictures(tmp_path / "data", 1)
+    sample = replace(sample, path=sample.path.with_suffix(".bmp"))
+    Image.new("RGB", (12, 10), "blue").save(sample.path)
+    os.utime(sample.path, ns=(1, 1))
+    first = plan_for(vendor, cache, ask([sample]))
+    Image.new("RGB", (12, 10), "red").save(sample.path)
+    os.utime(sample.path, ns=(1, 1))
+    assert plan_for(vendor, cache, ask([sample])).image_keys != first.image_keys
+
+
 def test_a_new_time_stamp_alone_costs_nothing(
     vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path
 ) -> None:

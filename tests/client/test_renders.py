@@ -1,5 +1,6 @@
 """The render file: rendered once, the same with any number of threads, whole or absent."""
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_a_full_disk_is_told_in_bytes(tmp_path: Path, samples: list[Sample], mon
     with pytest.raises(CacheError, match=r"needs 11,520 bytes"):
         render_views(tmp_path / "train.u8", samples, _views(samples), size=16)
     assert not list(tmp_path.glob("train*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "needs 11,520 bytes"), (errno.EROFS, r"cannot be written \(Read-only file system")],
+)
+def test_a_card_that_cannot_be_written_is_no_traceback(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def refuse(path: Path, text: str) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(CacheError, match=words):
+        render_views(tmp_path / "train.u8", samples, _views(samples), size=16)
 
 
 def test_views_of_other_settings_make_room_for_the_new_ones(

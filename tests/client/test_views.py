@@ -126,11 +126,14 @@ def test_the_first_frame_of_an_animation_and_a_transparent_palette(tmp_path: Pat
     assert _pixel(tmp_path / "p.png") == (255, 255, 255)
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    _picture(40, 30).save(tmp_path / "turned.png", exif=exif)
-    assert load_rgb(tmp_path / "turned.png").size == image_size(tmp_path / "turned.png") == (30, 40)
+    exif[0x0112] = orientation
+    _picture(40, 30).save(tmp_path / f"turned.{kind}", exif=exif)
+    size = (30, 40) if orientation > 4 else (40, 30)
+    assert load_rgb(tmp_path / f"turned.{kind}").size == image_size(tmp_path / f"turned.{kind}") == size
 
 
 def _png_that_claims(width: int, height: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,18 @@ _NOT_DECODED = 0
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What tells without reading whether a file may have changed."""
+    """What tells without reading whether a file may have changed.
+
+    Attributes:
+        path: absolute.
+        size_bytes: of the file.
+        changed_ns: when its content or its inode changed last. Unlike the time of modification alone, which archives
+            and image builds set, nobody sets the inode's.
+    """
 
     path: Path
     size_bytes: int
-    mtime_ns: int
+    changed_ns: int
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
@@ -31,7 +39,12 @@ class FileStamp:
             OSError: there is no such file.
         """
         status = path.stat()
-        return cls(path.absolute(), status.st_size, status.st_mtime_ns)
+        return cls(path.absolute(), status.st_size, changed_ns(status))
+
+
+def changed_ns(status: os.stat_result) -> int:
+    """The `FileStamp.changed_ns` of a file."""
+    return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +70,14 @@ class ContentMemo:
         found: dict[FileStamp, FileContent] = {}
         for path, size_bytes, mtime_ns, *content in self._database.rows_of(query, by_path):
             stamp = by_path[path]
-            if (size_bytes, mtime_ns) == (stamp.size_bytes, stamp.mtime_ns):
+            if (size_bytes, mtime_ns) == (stamp.size_bytes, stamp.changed_ns):
                 found[stamp] = FileContent(*content)
         return found
 
     def remember_files(self, contents: Mapping[FileStamp, FileContent]) -> None:
         """Keep what was read."""
         rows = [
-            (str(stamp.path), stamp.size_bytes, stamp.mtime_ns, content.file_sha, content.width, content.height)
+            (str(stamp.path), stamp.size_bytes, stamp.changed_ns, content.file_sha, content.width, content.height)
             for stamp, content in contents.items()
         ]
         with self._database.write() as connection:

@@ -109,7 +109,7 @@ CREATE TABLE receipts (
 CREATE TABLE file_contents (
     path TEXT PRIMARY KEY,
     size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,  -- the inode's change, if that is later
     file_sha TEXT NOT NULL,
     width INTEGER NOT NULL,
     height INTEGER NOT NULL

@@ -169,21 +169,43 @@ def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iter
 
 def _images(folder: Path) -> list[str]:
     """Image files at any depth, in torchvision's order: folders sorted by path, then files by name."""
-    walk = os.walk(folder, onerror=_refuse, followlinks=True)
     found: list[str] = []
-    for parent, _, files in sorted((parent, names, files) for parent, names, files in walk):
+    for parent, files in sorted(_walk(folder)):
         relative = Path(parent).relative_to(folder).parts
         if not any(_is_hidden(part) for part in relative):
             found += [f"{parent}/{name}" for name in sorted(files) if _is_image(name)]
+    _check_names(found)
     return found
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below, links to folders too, with its files; none twice, or a link to its parent had no end."""
+    seen: set[tuple[int, int]] = set()
+    for parent, _, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            raise DataError(f"{parent} leads to a folder of {folder} that is listed already: remove that link")
+        seen.add((status.st_dev, status.st_ino))
+        yield parent, files
+
+
+def _check_names(paths: list[str]) -> None:
+    for path in paths:
+        if not path.isascii():
+            try:
+                path.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"{os.fsencode(path)!r} has a name that is not UTF-8: rename it") from error
 
 
 def _folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
     except OSError as error:
         raise _unreadable(folder, error) from error
+    _check_names([f"{folder}/{name}" for name in names])
+    return names
 
 
 def _holds_images(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import RGBImage
@@ -15,6 +16,7 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused by their header: the point where Pillow begins to warn of decompression bombs."""
 
 _ORIENTATION_TAG = 0x0112
+_TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG = 0x0100, 0x0101
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -50,8 +52,11 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(image, path)
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # Pillow may have turned its size already, its tags are as stored
+                width, height = image.tag_v2[_TIFF_WIDTH_TAG], image.tag_v2[_TIFF_HEIGHT_TAG]
             turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else image.size
+            return (height, width) if turned else (width, height)
     except DataError:
         raise
     except Exception as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def render_views(
         progress: told of each image.
 
     Raises:
-        CacheError: the disk cannot hold the file.
+        CacheError: the disk cannot hold the file, or the folder cannot be written.
         DataError: an image is broken; its name and the remedy are in the message.
     """
     if len(views) != len(samples):
@@ -82,9 +84,20 @@ def render_views(
     name = {"format": _FORMAT, "shape": list(shape), "of": _fingerprint(samples, views)}
     card = path.with_suffix(".json")
     if not _holds(path, card, name, shape):
-        _render(path, samples, views, shape, workers or os.cpu_count() or 1, progress)
-        card.write_text(json.dumps(name))
+        with _writing(path.parent, int(np.prod(shape, dtype=np.int64))):
+            _render(path, samples, views, shape, workers or os.cpu_count() or 1, progress)
+            card.write_text(json.dumps(name))
     return RenderStore(_map(path, shape), str(name["of"]))
+
+
+@contextmanager
+def _writing(folder: Path, size_bytes: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(folder, size_bytes) from error
+        raise CacheError(f"{folder} cannot be written ({error.strerror}): use another folder") from error
 
 
 def _render(
@@ -95,6 +108,7 @@ def _render(
     workers: int,
     progress: Progress,
 ) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
     path.unlink(missing_ok=True)  # views of other settings: the disk need not hold both
     partial = path.with_suffix(".partial")  # what a killed run left is written over
@@ -135,20 +149,16 @@ def _fill(
 
 def _reserve(partial: Path, size_bytes: int) -> None:
     """Takes the disk space now: a full disk under a memory map kills the process instead of raising."""
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    free_bytes = shutil.disk_usage(partial.parent).free
-    if free_bytes < size_bytes:
-        raise _disk_full(partial.parent, size_bytes, free_bytes)
-    try:
-        with partial.open("wb") as file:
-            if size_bytes and hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size_bytes)
-            file.truncate(size_bytes)
-    except OSError as error:
-        raise _disk_full(partial.parent, size_bytes, shutil.disk_usage(partial.parent).free) from error
+    if shutil.disk_usage(partial.parent).free < size_bytes:
+        raise _disk_full(partial.parent, size_bytes)
+    with partial.open("wb") as file:
+        if size_bytes and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        file.truncate(size_bytes)
 
 
-def _disk_full(folder: Path, size_bytes: int, free_bytes: int) -> CacheError:
+def _disk_full(folder: Path, size_bytes: int) -> CacheError:
+    free_bytes = shutil.disk_usage(folder).free
     return CacheError(
         f"{folder} needs {size_bytes:,} bytes for the rendered views and has {free_bytes:,} free: "
         "make room, choose another folder, or use fewer views"

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from vl2v_client.cache.contents import FileContent, FileStamp, view_key
+from vl2v_client.cache.contents import FileContent, FileStamp, changed_ns, view_key
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
@@ -69,12 +69,12 @@ def hash_files(
     hashes: dict[str, str] = {}
     unknown = []
     for path in sorted(paths):  # as the disk, the memory and the memo's index like them
-        size_bytes, mtime_ns = _facts(path)
+        size_bytes, changed = _facts(path)
         remembered = known.get(path)
-        if remembered is not None and remembered[:2] == (size_bytes, mtime_ns):
+        if remembered is not None and remembered[:2] == (size_bytes, changed):
             hashes[path] = remembered[2]
         else:
-            unknown.append((path, size_bytes, mtime_ns))
+            unknown.append((path, size_bytes, changed))
     done = 0
     for chunk in _chunks(unknown, _HASHES_PER_COMMIT):
         fresh = hash_in_threads([path for path, _, _ in chunk])
@@ -148,7 +148,7 @@ def _facts(path: str) -> tuple[int, int]:
         status = os.stat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, changed_ns(status)
 
 
 def _hash_all(paths: Sequence[str]) -> list[str]:
