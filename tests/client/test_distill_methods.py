@@ -12,7 +12,7 @@ from buying_bench import draw_pictures
 from distill_shell import Shell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.methods import METHODS, check_label_weight
+from vl2v_client.student.methods import METHODS, check_effects, check_label_weight
 from vl2v_client.student.stages import TrainingConfig
 
 CONTENTS = 5
@@ -85,6 +85,31 @@ def test_a_label_weight_of_nought_or_of_a_preset_stands_beside_every_method() ->
         check_label_weight(None, [name])
         check_label_weight(0.0, [name])
     check_label_weight(0.3, sorted(set(METHODS) - set(WITHOUT_LABEL_WEIGHT)))
+
+
+@pytest.mark.parametrize(
+    ("field", "ignored"),
+    [
+        ("align_learning_rate", {"erm", "kd", "simkd", "adip-no-align", "adip-joint", "vl2v-sd"}),
+        ("distill_learning_rate", {"linear-probe", "adip-align-only"}),
+        ("image_weight", set(METHODS) - {"vl2v-adip", "vl2v-sd", "adip-no-align", "adip-align-only", "adip-joint"}),
+    ],
+)
+def test_a_value_that_every_method_of_a_run_ignores_is_refused(field: str, ignored: set[str]) -> None:
+    for name in METHODS:
+        if name in ignored:
+            with pytest.raises(UsageError, match=f"changes nothing in {name}: leave it out"):
+                check_effects({field: 0.1}, [name])
+        else:
+            check_effects({field: 0.1}, [name])
+        check_effects({field: 0.1}, [name, "adip-joint", "linear-probe"])
+        check_effects({field: None}, [name])
+
+
+def test_the_command_refuses_a_value_without_effect_before_it_spends(vendor: FakeVendor, shell: Shell) -> None:
+    done = shell.distill("--method", "erm", "--image-weight", "0.3")
+    assert "--image-weight changes nothing in erm" in str(done.exception)
+    assert vendor.billed_units == 0
 
 
 def test_what_is_carried_and_interpolated_is_in_the_report(shell: Shell) -> None:

@@ -60,7 +60,7 @@ from vl2v_client.cli.vendor_options import (
 )
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
-from vl2v_client.student.methods import METHODS, VL2V_ADIP, check_label_weight
+from vl2v_client.student.methods import METHODS, VL2V_ADIP, check_effects, check_label_weight
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")]
 
@@ -184,6 +184,8 @@ def distill(
         **local_settings(teacher, (*baselines, method), online=online),
     )
     check_label_weight(label_weight, settings.methods)
+    rates = {"align_learning_rate": align_learning_rate, "distill_learning_rate": learning_rate}
+    check_effects({**rates, "image_weight": image_weight}, settings.methods)
     folder = out or Path("runs") / f"{data.resolve().name}-{target_domain or 'all'}-seed{seed}"
     with open_source(
         teacher,

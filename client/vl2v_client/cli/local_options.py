@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vl2v_client.recipes.local import LocalSource
     from vl2v_client.recipes.purchase import Buying
 
+_PRECISIONS = ("fp32", "fp16", "bf16")
+
 LocalTeacherName = Annotated[
     str | None,
     typer.Option(
@@ -44,13 +46,15 @@ def load_teacher(model: str | None, weights: Path | None, precision: str, device
     if model is None:
         if weights is not None:
             raise UsageError("--local-weights belong to a --local-teacher: name it")
+        if precision != _PRECISIONS[0]:
+            raise UsageError("--local-precision belongs to a --local-teacher: name it")
         return None
     from vl2v_client.local.files import LocalModel
     from vl2v_client.local.teacher import LocalTeacher
     from vl2v_client.student.training import resolve_device
 
-    if precision not in ("fp32", "fp16", "bf16"):
-        raise UsageError(f"no precision {precision!r}; there are: fp32, fp16, bf16")
+    if precision not in _PRECISIONS:
+        raise UsageError(f"no precision {precision!r}; there are: {', '.join(_PRECISIONS)}")
     return LocalTeacher(LocalModel(model, weights, str(resolve_device(device)), precision))  # type: ignore[arg-type]
 
 

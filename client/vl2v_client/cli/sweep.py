@@ -55,7 +55,7 @@ from vl2v_client.cli.vendor_options import (
 )
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
-from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, check_label_weight
+from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, check_effects, check_label_weight
 
 
 def sweep(
@@ -156,6 +156,8 @@ def sweep(
     )
     settings = SweepSettings(run, tuple(target_domain or ()), tuple(seed or (0,)), methods)
     check_label_weight(label_weight, method or ())
+    rates = {"align_learning_rate": align_learning_rate, "distill_learning_rate": learning_rate}
+    check_effects({**rates, "image_weight": image_weight}, methods)
     folder = out or Path("runs") / f"{data.resolve().name}-sweep"
     with open_source(
         teacher,

@@ -165,7 +165,4 @@ def _check_fraction(fraction: float) -> None:
 def _require_holdout(what: str, kept: int, held: int, fraction: float) -> None:
     if not held or not kept:
         total = kept + held
-        raise DataError(
-            f"{what} has {total} images, too few to hold out {fraction:.0%} for selection: "
-            f"add images or choose a hold-out of at least {1 / max(total, 2):.0%}"
-        )
+        raise DataError(f"{what} has {total} images, too few to hold out {fraction:.0%} for selection: add images")

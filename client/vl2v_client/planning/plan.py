@@ -137,7 +137,9 @@ class QueryPlan:
         )
         if why is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
-            raise BudgetExhausted(f"{cost}, but {why}, plan fewer views, or buy as many as fit with --partial")
+            raise BudgetExhausted(
+                f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take --partial"
+            )
 
     def affordable(
         self,

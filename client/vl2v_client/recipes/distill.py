@@ -225,7 +225,7 @@ def _settings_table(settings: RunSettings, data: RunData) -> dict[str, str]:
         "views answered"
         if settings.local
         else "views bought": f"{int(data.targets.bought.sum())} of {len(data.targets.bought) * settings.choice.views}",
-        "views that borrow": _borrowing(settings.choice),
+        "views that borrow": _borrowing(settings.choice) if data.targets.bought.any() else "none",
         "selection": _selection(settings),
         "imputation": _imputation(settings, data),
         "prompt": "; ".join(settings.choice.prompts.templates),

@@ -7,7 +7,8 @@ class's text alone, and in KD on its label alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from vl2v_client.core.errors import UsageError
@@ -27,6 +28,14 @@ ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
 
 ADD_LABELS = frozenset({"image_and_text"})
 """The objectives that a label weight adds a cross-entropy to."""
+
+_OPTIONS = MappingProxyType(
+    {
+        "align_learning_rate": "--align-learning-rate",
+        "distill_learning_rate": "--learning-rate",
+        "image_weight": "--image-weight",
+    }
+)
 
 _ALL: tuple[Part, ...] = ("backbone", "projection")
 
@@ -175,6 +184,33 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
             f"--label-weight {weight:g} changes nothing in {', '.join(useless)}: leave it out, or train those in a "
             f"run of their own; it is for {', '.join(useful)}"
         )
+
+
+def check_effects(named: Mapping[str, float | None], names: Sequence[str]) -> None:
+    """Refuse a hyper-parameter, as somebody named it, that every method of a run would ignore.
+
+    Args:
+        named: values by the field of `TrainingConfig`, of those in `_OPTIONS`; `None` if nobody named it.
+        names: keys of `METHODS`.
+
+    Raises:
+        UsageError: names the option.
+    """
+    for field, option in _OPTIONS.items():
+        if named.get(field) is not None and not any(_reads(METHODS[name], field) for name in names):
+            raise UsageError(f"{option} changes nothing in {', '.join(names)}: leave it out")
+
+
+def _reads(method: Callable[[TrainingConfig], Method], field: str) -> bool:
+    """Whether a method is another one where the field has twice its usual value."""
+    usual = TrainingConfig()
+    configs = usual, replace(usual, **{field: 2 * getattr(usual, field)})
+    first, second = ([_facts(stage, config) for stage in method(config).stages] for config in configs)
+    return first != second
+
+
+def _facts(stage: Stage, config: TrainingConfig) -> tuple[Stage, float | None]:
+    return stage, stage.share_of_image(config) if stage.objective in ASK_ABOUT_IMAGES else None
 
 
 def _adds_labels(method: Method) -> bool:
