@@ -3,6 +3,7 @@ comma := ,
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 EXTRAS ?= vendor,client,local,otel,test,dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -31,7 +32,7 @@ format: install ## rewrite the code as the checks want it
 	$(BIN)/ruff format .
 
 test: install ## the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=client,test VENV=$(VENV)-client
