@@ -2,7 +2,7 @@
 FROM python:3.12-slim
 
 RUN useradd --uid 10001 --create-home vl2v \
-    && mkdir -p /var/lib/vl2v && chown vl2v:vl2v /var/lib/vl2v
+    && mkdir -p /var/lib/vl2v /home/vl2v/.cache && chown vl2v:vl2v /var/lib/vl2v /home/vl2v/.cache
 
 WORKDIR /opt/vl2v
 # `--build-arg EXTRAS=vendor,otel` for traces.

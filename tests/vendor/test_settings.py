@@ -60,6 +60,29 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("DATABASE", "DATABASE_URL"), ("MODEL_CONFIG", "MODEL_CONFIG_FILE"), ("MAX_ITEM", "MAX_ITEMS")],
+)
+def test_a_variable_that_is_nearly_a_setting_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, setting: str
+) -> None:
+    monkeypatch.setenv(f"VL2V_VENDOR_{name}", "postgresql://elsewhere/ledger")
+    with pytest.raises(SettingsError, match=f"VL2V_VENDOR_{name} is no setting: VL2V_VENDOR_{setting} is"):
+        load_settings()
+
+
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URL", "TRACEBACK", "SERVICE_HOST", "PORT_8000_TCP_ADDR"):
+        monkeypatch.setenv(f"VL2V_VENDOR_{name}", "anything")
+    assert load_settings().port == 8000
+
+
+def test_every_setting_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    assert [name for name in Settings.model_fields if f"`{name}`" not in page] == []
+
+
 def test_a_bad_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VL2V_VENDOR_CONFIG", str(tmp_path / "nowhere.toml"))
     with pytest.raises(SettingsError, match=r"nowhere\.toml"):

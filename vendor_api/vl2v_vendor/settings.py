@@ -7,6 +7,7 @@ names. Command line options of `vl2v-vendor` override both.
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -169,6 +170,7 @@ def load_settings(**overrides: Any) -> Settings:
     config_file = os.environ.get(CONFIG_VARIABLE)
     if config_file and not Path(config_file).is_file():
         raise SettingsError(f"{CONFIG_VARIABLE} names {config_file}, which is not a file")
+    _check_variables()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)
@@ -177,6 +179,17 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("; ".join(faults)) from None
     except ValueError as error:
         raise SettingsError(f"the settings cannot be read: {error}") from None
+
+
+def _check_variables() -> None:
+    """Refuse a variable that is nearly a setting; others may be somebody else's, such as an orchestrator's."""
+    settings = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for variable in os.environ:
+        if not variable.startswith(ENV_PREFIX) or variable in settings:
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        for near in get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75):
+            raise SettingsError(f"{variable} is no setting: {ENV_PREFIX}{near.upper()} is")
 
 
 def default_data_dir() -> Path:
