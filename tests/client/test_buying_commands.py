@@ -5,57 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from buying_bench import draw_pictures
+from client_shell import ClientShell
 from fake_ledger import rechained
 from fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.cli.app import run
-from vl2v_client.cli.audit import audit
 from vl2v_client.cli.bars import plain
-from vl2v_client.cli.buy import buy
-from vl2v_client.cli.cache import cache_app
-from vl2v_client.cli.plan import plan
 from vl2v_client.cli.vendor_options import open_vendor, to_micro
 from vl2v_client.core.errors import BudgetExhausted, CacheError, DataError, UsageError, VendorUnavailable
 from vl2v_contract.wire.headers import OCTET_STREAM, RGB8_TENSOR
 
 
-class Shell:
-    """Runs commands on one data set, cache and vendor."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self._app = typer.Typer()
-        for command in (plan, buy, audit):
-            self._app.command()(command)
-        self._app.add_typer(cache_app, name="cache")
-        self._common = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
-        self._data = str(folder / "data")
-
-    def run(self, *words: str, **environment: str | None) -> Result:
-        shopping = ["--data", self._data, "--views", "2"] if words[0] in ("plan", "buy") else []
-        return CliRunner().invoke(self._app, [*words, *shopping], env={**self._common, **environment})
-
-    def json(self, *words: str) -> Any:
-        return json.loads(self.run(*words, "--json").stdout)
-
-
 @pytest.fixture
-def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
     """Two domains of two classes of five pictures: 20, of which 16 train, as five contents; 2 class prompts."""
     for domain in ("photo", "sketch"):
         for name in ("cat", "dog"):
             draw_pictures(tmp_path / "data" / domain / name, 5)
     with served(vendor) as url:
-        yield Shell(url, tmp_path)
+        yield ClientShell(url, tmp_path, "--views", "2")
 
 
-def test_plan_then_buy_then_nothing_to_buy(vendor: FakeVendor, shell: Shell) -> None:
+def test_plan_then_buy_then_nothing_to_buy(vendor: FakeVendor, shell: ClientShell) -> None:
     planned = shell.json("plan")
     assert vendor.billed_units == 0
     assert (planned["cached"], planned["texts"], planned["remaining_units"]) == (0, 2, 10_000)
@@ -69,7 +44,7 @@ def test_plan_then_buy_then_nothing_to_buy(vendor: FakeVendor, shell: Shell) -> 
 
 
 @pytest.mark.parametrize(("wanted", "sent"), [("raw", RGB8_TENSOR), ("png", OCTET_STREAM), ("auto", RGB8_TENSOR)])
-def test_a_variable_says_how_images_are_sent(vendor: FakeVendor, shell: Shell, wanted: str, sent: str) -> None:
+def test_a_variable_says_how_images_are_sent(vendor: FakeVendor, shell: ClientShell, wanted: str, sent: str) -> None:
     vendor.speaks_frames = True
     seen: set[str] = set()
 
@@ -86,33 +61,33 @@ def test_a_variable_says_how_images_are_sent(vendor: FakeVendor, shell: Shell, w
     assert "auto, raw, png" in str(wrong)
 
 
-def test_plan_shows_price_and_what_is_left(shell: Shell) -> None:
+def test_plan_shows_price_and_what_is_left(shell: ClientShell) -> None:
     shown = shell.run("plan")
     assert shown.exit_code == 0
     for part in ("fake/clip", "to buy", "EUR", "budget left", "10,000"):
         assert part in shown.stdout
 
 
-def test_plan_refuses_above_a_cap_after_showing_the_plan(shell: Shell) -> None:
+def test_plan_refuses_above_a_cap_after_showing_the_plan(shell: ClientShell) -> None:
     refused = shell.run("plan", "--max-queries", "3")
     assert isinstance(refused.exception, BudgetExhausted)
     assert "to buy" in refused.stdout
 
 
-def test_buy_asks_before_it_spends(vendor: FakeVendor, shell: Shell) -> None:
+def test_buy_asks_before_it_spends(vendor: FakeVendor, shell: ClientShell) -> None:
     answer = shell.run("buy")
     assert answer.exit_code == 1
     assert "Buy this?" in answer.output
     assert vendor.billed_units == 0
 
 
-def test_a_partial_purchase_ends_with_the_budgets_error(vendor: FakeVendor, shell: Shell) -> None:
+def test_a_partial_purchase_ends_with_the_budgets_error(vendor: FakeVendor, shell: ClientShell) -> None:
     ended = shell.run("buy", "--yes", "--partial", "--max-queries", "5")
     assert isinstance(ended.exception, BudgetExhausted)
     assert vendor.billed_units == 5
 
 
-def test_without_a_vendor_the_last_prices_still_make_a_plan(vendor: FakeVendor, shell: Shell) -> None:
+def test_without_a_vendor_the_last_prices_still_make_a_plan(vendor: FakeVendor, shell: ClientShell) -> None:
     first = shell.json("plan")
     vendor.before = lambda _request: httpx.Response(503, headers={"Retry-After": "0", "X-Should-Retry": "false"})
     again = shell.run("plan")
@@ -122,7 +97,7 @@ def test_without_a_vendor_the_last_prices_still_make_a_plan(vendor: FakeVendor, 
     assert isinstance(shell.run("buy", "--yes").exception, VendorUnavailable)
 
 
-def test_audit_ends_with_0_1_or_2(vendor: FakeVendor, shell: Shell) -> None:
+def test_audit_ends_with_0_1_or_2(vendor: FakeVendor, shell: ClientShell) -> None:
     shell.run("buy", "--yes")
     clean = shell.run("audit")
     assert (clean.exit_code, "both books agree" in clean.stdout) == (0, True)
@@ -137,7 +112,7 @@ def test_audit_ends_with_0_1_or_2(vendor: FakeVendor, shell: Shell) -> None:
     assert "VL2V_API_KEY" in unverified.stderr
 
 
-def test_cache_stats_and_verify(vendor: FakeVendor, shell: Shell, tmp_path: Path) -> None:
+def test_cache_stats_and_verify(vendor: FakeVendor, shell: ClientShell, tmp_path: Path) -> None:
     shell.run("buy", "--yes")
     assert shell.json("cache", "stats")["vendors"][0]["paid_items"] == vendor.billed_units
     assert "fake-ledger" in shell.run("cache", "stats").stdout
@@ -153,7 +128,7 @@ def test_cache_stats_and_verify(vendor: FakeVendor, shell: Shell, tmp_path: Path
     assert isinstance(shell.run("cache", "verify", "--cache", str(junk)).exception, CacheError)
 
 
-def test_the_key_is_never_shown(vendor: FakeVendor, shell: Shell) -> None:
+def test_the_key_is_never_shown(vendor: FakeVendor, shell: ClientShell) -> None:
     for words in (["plan"], ["buy", "--yes"], ["audit"], ["cache", "stats"], ["plan", "--help"]):
         assert API_KEY not in shell.run(*words).output
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from buying_bench import draw_pictures
-from distill_shell import Shell
+from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.student.methods import METHODS, check_effects, check_label_weight
@@ -22,19 +22,19 @@ BLACK_BOX = sorted(set(METHODS) - {"vl2v-sd"})
 
 
 @pytest.fixture
-def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
     """Three domains of two classes of five pictures; one domain is held out."""
     torch.set_num_threads(1)
     for domain in ("art", "photo", "sketch"):
         for name in ("cat", "dog"):
             draw_pictures(tmp_path / "data" / domain / name, 5)
     with served(vendor) as url:
-        yield Shell(url, tmp_path)
+        yield ClientShell(url, tmp_path, "--target-domain", "sketch", "--views", "1")
 
 
 @pytest.mark.parametrize("method", BLACK_BOX)
-def test_every_method_goes_the_whole_road(shell: Shell, method: str) -> None:
-    done = shell.distill("--method", method)
+def test_every_method_goes_the_whole_road(shell: ClientShell, method: str) -> None:
+    done = shell.try_distill("--method", method)
     assert done.exit_code == 0, done.output
     name, head = METHODS[method](TrainingConfig()).name, METHODS[method](TrainingConfig()).head
     card, report, config = (shell.read(f) for f in ("student/student.json", "report.json", "config.json"))
@@ -47,8 +47,8 @@ def test_every_method_goes_the_whole_road(shell: Shell, method: str) -> None:
     assert [line.split(",")[1] in ("cat", "dog") for line in predicted.stdout.splitlines()[1:]] == [True] * 5
 
 
-def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_beside_it(shell: Shell) -> None:
-    done = shell.distill("--method", "erm", "--baseline", "vl2v-adip", "--baseline", "kd")
+def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_beside_it(shell: ClientShell) -> None:
+    done = shell.try_distill("--method", "erm", "--baseline", "vl2v-adip", "--baseline", "kd")
     assert done.exit_code == 0, done.output
     names = [row["name"] for row in shell.read("report.json")["rows"]]
     assert names == ["zero-shot teacher", "VL2V-ADiP", "KD", "ERM"]
@@ -66,15 +66,15 @@ def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_besi
     assert teacher["target"] is not None
 
 
-def test_a_method_that_reads_no_image_buys_none_and_is_not_compared_with_the_published_bill(shell: Shell) -> None:
-    assert shell.distill("--method", "text-cosine", "--baseline", "erm").exit_code == 0
+def test_a_method_that_reads_no_image_buys_none_and_is_not_compared_with_the_published_bill(shell: ClientShell) -> None:
+    assert shell.try_distill("--method", "text-cosine", "--baseline", "erm").exit_code == 0
     purchase = shell.read("report.json")["purchase"]
     assert (purchase["images"], purchase["texts"], purchase["published_queries"]) == (0, 2, None)
 
 
-def test_texts_of_styles_are_on_the_bill_of_the_methods_that_read_them(vendor: FakeVendor, shell: Shell) -> None:
+def test_texts_of_styles_are_on_the_bill_of_the_methods_that_read_them(vendor: FakeVendor, shell: ClientShell) -> None:
     styled = ("--views", "3", "--view-recipe", "all-styles", "--style-targets", "text")
-    assert shell.distill("--method", "text-cosine", "--baseline", "vl2v-adip", *styled).exit_code == 0
+    assert shell.try_distill("--method", "text-cosine", "--baseline", "vl2v-adip", *styled).exit_code == 0
     purchase = shell.read("report.json")["purchase"]
     assert (purchase["images"], purchase["texts"]) == (0, 2)
     assert purchase["other_queries"] == vendor.billed_units - 2 > CONTENTS
@@ -106,20 +106,20 @@ def test_a_value_that_every_method_of_a_run_ignores_is_refused(field: str, ignor
         check_effects({field: None}, [name])
 
 
-def test_the_command_refuses_a_value_without_effect_before_it_spends(vendor: FakeVendor, shell: Shell) -> None:
-    done = shell.distill("--method", "erm", "--image-weight", "0.3")
+def test_the_command_refuses_a_value_without_effect_before_it_spends(vendor: FakeVendor, shell: ClientShell) -> None:
+    done = shell.try_distill("--method", "erm", "--image-weight", "0.3")
     assert "--image-weight changes nothing in erm" in str(done.exception)
     assert vendor.billed_units == 0
 
 
-def test_what_is_carried_and_interpolated_is_in_the_report(shell: Shell) -> None:
-    done = shell.distill("--carry", "ema", "--interpolate")
+def test_what_is_carried_and_interpolated_is_in_the_report(shell: ClientShell) -> None:
+    done = shell.try_distill("--carry", "ema", "--interpolate")
     assert done.exit_code == 0, done.output
     assert "WiSE-FT with" in shell.read("report.json")["rows"][-1]["note"]
     page = (shell.run_folder / "report.md").read_text()
     for line in ("| carries | ema |", "| interpolate | True |", "| ema decay | 0.999 |", "| preset | default |"):
         assert line in page
-    other = shell.distill("--carry", "iidmax", "--interpolate")
+    other = shell.try_distill("--carry", "iidmax", "--interpolate")
     assert "training.carries was 'ema', is 'iidmax'" in str(other.exception)
 
 
@@ -141,9 +141,9 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: Shell) -> None
     ],
 )
 def test_what_there_is_not_is_refused_before_anything_is_bought(
-    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], complaint: str
+    vendor: FakeVendor, shell: ClientShell, words: tuple[str, ...], complaint: str
 ) -> None:
-    refused = shell.distill(*words)
+    refused = shell.try_distill(*words)
     assert isinstance(refused.exception, UsageError), refused.output
     assert complaint in str(refused.exception)
     assert vendor.billed_units == 0

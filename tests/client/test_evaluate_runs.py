@@ -14,32 +14,32 @@ import torch
 from PIL import Image
 
 from buying_bench import draw_domains
-from distill_shell import Shell
+from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import DataError, RunError
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeVendor, Shell, Path]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeVendor, ClientShell, Path]]:
     """A run that is done, and a copy of all its files: of ten pictures of each class, no two alike."""
     torch.set_num_threads(1)
     vendor, home, copy = FakeVendor(), tmp_path_factory.mktemp("evaluate"), tmp_path_factory.mktemp("copy")
     draw_domains(home / "data", 10)
     with served(vendor) as url:
-        shell = Shell(url, home)
-        done = shell.distill()
+        shell = ClientShell(url, home, "--target-domain", "sketch", "--views", "1")
+        done = shell.try_distill()
         assert done.exit_code == 0, done.output
         shutil.copytree(home, copy, dirs_exist_ok=True)
         yield vendor, shell, copy
 
 
 @pytest.fixture
-def vendor(finished: tuple[FakeVendor, Shell, Path]) -> FakeVendor:
+def vendor(finished: tuple[FakeVendor, ClientShell, Path]) -> FakeVendor:
     return finished[0]
 
 
 @pytest.fixture
-def shell(finished: tuple[FakeVendor, Shell, Path]) -> Shell:
+def shell(finished: tuple[FakeVendor, ClientShell, Path]) -> ClientShell:
     """The run as it was, at its place."""
     _, shell, copy = finished
     shutil.rmtree(shell.folder)
@@ -52,14 +52,14 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def scores(shell: Shell, *words: str) -> dict[tuple[str, str], tuple[int, float]]:
+def scores(shell: ClientShell, *words: str) -> dict[tuple[str, str], tuple[int, float]]:
     done = shell.run("evaluate", str(shell.run_folder), "--json", *words)
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)
     return {(row["domain"], row["role"]): (row["images"], row["student"]) for row in rows}
 
 
-def test_a_file_more_changes_no_score(shell: Shell) -> None:
+def test_a_file_more_changes_no_score(shell: ClientShell) -> None:
     before = scores(shell)
     assert {place: images for place, (images, _) in before.items()} == {
         ("art", "source, hold-out"): 4,
@@ -72,7 +72,7 @@ def test_a_file_more_changes_no_score(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("fate", ["removed", "changed"])
-def test_an_image_that_judged_the_run_and_is_no_more_is_named(shell: Shell, fate: str) -> None:
+def test_an_image_that_judged_the_run_and_is_no_more_is_named(shell: ClientShell, fate: str) -> None:
     image = shell.data / "sketch" / "dog" / "3.png"
     if fate == "removed":
         image.unlink()
@@ -83,7 +83,9 @@ def test_an_image_that_judged_the_run_and_is_no_more_is_named(shell: Shell, fate
     assert "lost or changed 1 images that the run was judged by, such as sketch/dog/3.png" in str(done.exception)
 
 
-def test_in_a_copy_the_images_that_were_trained_on_are_not_called_unseen(shell: Shell, vendor: FakeVendor) -> None:
+def test_in_a_copy_the_images_that_were_trained_on_are_not_called_unseen(
+    shell: ClientShell, vendor: FakeVendor
+) -> None:
     copy = shell.folder / "copy"
     shutil.copytree(shell.data, copy)
     draw(copy / "art" / "cat" / "new.png", 4)
@@ -101,7 +103,7 @@ def test_in_a_copy_the_images_that_were_trained_on_are_not_called_unseen(shell: 
     assert shell.read("report.json")["rows"][0]["target"] is None, "the report is of the run's own images"
 
 
-def test_nothing_unseen_leaves_nothing_to_ask(shell: Shell) -> None:
+def test_nothing_unseen_leaves_nothing_to_ask(shell: ClientShell) -> None:
     copy = shell.folder / "copy"
     shutil.copytree(shell.data, copy)
     shutil.rmtree(copy / "sketch")
@@ -109,7 +111,7 @@ def test_nothing_unseen_leaves_nothing_to_ask(shell: Shell) -> None:
     assert "has seen all of these images" in str(done.exception)
 
 
-def test_two_processes_do_not_score_in_one_folder(shell: Shell) -> None:
+def test_two_processes_do_not_score_in_one_folder(shell: ClientShell) -> None:
     with (shell.run_folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = shell.run("evaluate", str(shell.run_folder))
@@ -117,21 +119,21 @@ def test_two_processes_do_not_score_in_one_folder(shell: Shell) -> None:
     assert "another process is at work" in str(done.exception)
 
 
-def test_a_process_that_is_turned_away_leaves_the_settings_alone(shell: Shell) -> None:
+def test_a_process_that_is_turned_away_leaves_the_settings_alone(shell: ClientShell) -> None:
     shutil.rmtree(shell.run_folder)
     shell.run_folder.mkdir()
     with (shell.run_folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (shell.run_folder / "config.json").write_text("{}")
-        done = shell.distill()
+        done = shell.try_distill()
     assert "another process is at work" in str(done.exception)
     assert (shell.run_folder / "config.json").read_text() == "{}"
 
 
-def test_no_lock_is_left_in_a_folder_of_something_else(shell: Shell) -> None:
+def test_no_lock_is_left_in_a_folder_of_something_else(shell: ClientShell) -> None:
     shutil.rmtree(shell.run_folder)
     shell.run_folder.mkdir()
     (shell.run_folder / "thesis.tex").touch()
-    done = shell.distill()
+    done = shell.try_distill()
     assert "is not empty and holds no run" in str(done.exception)
     assert [path.name for path in shell.run_folder.iterdir()] == ["thesis.tex"]

@@ -2,74 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from buying_bench import draw_domains
-from fake_vendor import API_KEY, FakeVendor, served
-from vl2v_client.cli.buy import buy
-from vl2v_client.cli.distill import distill
+from client_shell import QUICK, ClientShell
+from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError
 from vl2v_contract.identity import text_sha
 
-QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
 TRAIN, TEXTS, VIEWS = 16, 2, 4
 
 
-class Shell:
-    """Runs commands on one data set, cache and run folder, with `sketch` held out."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self._app = typer.Typer()
-        for command in (buy, distill):
-            self._app.command()(command)
-        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY}
-        self.folder, self.run_folder = folder, folder / "run"
-
-    def run(self, command: str, *words: str, cache: str = "client.db") -> Result:
-        common = ("--data", str(self.folder / "data"), "--target-domain", "sketch", "--views", str(VIEWS), "--yes")
-        return CliRunner().invoke(
-            self._app, [command, *common, *words], env={**self._environment, "VL2V_CACHE": str(self.folder / cache)}
-        )
-
-    def distill(self, *words: str, cache: str = "client.db") -> Any:
-        done = self.run("distill", "--out", str(self.run_folder), *QUICK, *words, cache=cache)
-        assert done.exit_code == 0, (done.output, done.exception)
-        return done
-
-    def report(self) -> Any:
-        return json.loads((self.run_folder / "report.json").read_text())
-
-
 @pytest.fixture
-def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
     torch.set_num_threads(1)
     draw_domains(tmp_path / "data", 5)
     with served(vendor) as url:
-        yield Shell(url, tmp_path)
+        yield ClientShell(url, tmp_path, "--target-domain", "sketch", "--views", str(VIEWS), "--yes")
 
 
-def test_the_same_partial_command_again_buys_nothing_and_ends_the_same(vendor: FakeVendor, shell: Shell) -> None:
+def test_the_same_partial_command_again_buys_nothing_and_ends_the_same(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--partial", "--max-queries", "10")
     shell.distill(*words)
-    first = shell.report()
+    first = shell.read("report.json")
     assert (vendor.billed_units, first["purchase"]["images"]) == (10, 10 - TEXTS)
-    again = shell.distill(*words)
-    assert (vendor.billed_units, shell.report()) == (10, first)
+    again = shell.try_distill(*words)
+    assert (vendor.billed_units, shell.read("report.json")) == (10, first)
     assert f"{TRAIN * VIEWS + TEXTS - 10} queries stay out of it" in again.output
 
 
 def test_a_run_that_was_killed_while_it_trained_keeps_its_targets_whatever_comes_into_the_cache(
-    vendor: FakeVendor, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    vendor: FakeVendor, shell: ClientShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("--partial", "--max-queries", "10")
 
@@ -78,48 +47,48 @@ def test_a_run_that_was_killed_while_it_trained_keeps_its_targets_whatever_comes
 
     with monkeypatch.context() as patch:
         patch.setattr("vl2v_client.recipes.distill.score_classifier", die)
-        shell.run("distill", "--out", str(shell.run_folder), *QUICK, *words)
+        shell.try_distill(*words)
     assert (shell.run_folder / "methods" / "vl2v-adip" / "checkpoints" / "align.pt").exists()
     assert not (shell.run_folder / "report.json").exists()
     assert shell.run("buy").exit_code == 0  # another command fills the cache
     before = vendor.billed_units
     shell.distill()  # whether it still says --partial or not
-    assert (vendor.billed_units, shell.report()["purchase"]["images"]) == (before, 10 - TEXTS)
-    assert shell.report()["settings"]["views bought"] == f"{10 - TEXTS} of {TRAIN * VIEWS}"
+    assert (vendor.billed_units, shell.read("report.json")["purchase"]["images"]) == (before, 10 - TEXTS)
+    assert shell.read("report.json")["settings"]["views bought"] == f"{10 - TEXTS} of {TRAIN * VIEWS}"
 
 
-def test_a_second_round_that_money_forbade_is_not_made_up_for_later(vendor: FakeVendor, shell: Shell) -> None:
+def test_a_second_round_that_money_forbade_is_not_made_up_for_later(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--partial", "--select", "random", "--rounds", "2", "--max-queries", "20")
     vendor.post("topup", 8 - vendor.limit_units, [])
     shell.distill(*words)
-    first = shell.report()
+    first = shell.read("report.json")
     vendor.post("topup", 100, [])
     shell.distill(*words)
-    assert (vendor.billed_units, shell.report()) == (8, first)
+    assert (vendor.billed_units, shell.read("report.json")) == (8, first)
 
 
-def test_an_image_that_failed_stays_out_of_the_run(vendor: FakeVendor, shell: Shell) -> None:
+def test_an_image_that_failed_stays_out_of_the_run(vendor: FakeVendor, shell: ClientShell) -> None:
     assert shell.run("buy", cache="other.db").exit_code == 0
     prompts = {text_sha(f"a photo of a {name}") for name in ("cat", "dog")}
     vendor.bad_contents = {next(paid.content_sha for paid in vendor.paid.values() if paid.content_sha not in prompts)}
     before = vendor.billed_units
     shell.distill("--skip-failed")
-    first = shell.report()
+    first = shell.read("report.json")
     assert first["purchase"]["images"] == TRAIN * VIEWS - 1
     vendor.bad_contents = set()
     shell.distill("--skip-failed")
-    assert (vendor.billed_units - before, shell.report()) == (TRAIN * VIEWS + TEXTS - 1, first)
+    assert (vendor.billed_units - before, shell.read("report.json")) == (TRAIN * VIEWS + TEXTS - 1, first)
 
 
-def test_what_the_cache_has_lost_is_bought_again_and_no_more(vendor: FakeVendor, shell: Shell) -> None:
+def test_what_the_cache_has_lost_is_bought_again_and_no_more(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--partial", "--max-queries", "10")
     shell.distill(*words)
-    first = shell.report()
+    first = shell.read("report.json")
     shell.distill(*words, cache="empty.db")
-    assert (vendor.billed_units, shell.report()["rows"]) == (20, first["rows"])
+    assert (vendor.billed_units, shell.read("report.json")["rows"]) == (20, first["rows"])
 
 
-def test_without_its_texts_a_run_is_not_begun_and_goes_on_buying(vendor: FakeVendor, shell: Shell) -> None:
+def test_without_its_texts_a_run_is_not_begun_and_goes_on_buying(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--out", str(shell.run_folder), *QUICK, "--partial", "--max-queries")
     refused = shell.run("distill", *words, "1")
     assert "nothing trains without it" in str(refused.exception)
@@ -132,7 +101,7 @@ def test_without_its_texts_a_run_is_not_begun_and_goes_on_buying(vendor: FakeVen
     ("cap", "units"), [(("--max-queries", "11"), 11), (("--max-cost", "0.00092"), 9 + TEXTS)], ids=["queries", "money"]
 )
 def test_a_run_that_is_killed_while_it_buys_goes_on_under_what_is_left_of_its_cap(
-    vendor: FakeVendor, shell: Shell, cap: tuple[str, str], units: int
+    vendor: FakeVendor, shell: ClientShell, cap: tuple[str, str], units: int
 ) -> None:
     calls = 0
 
@@ -142,29 +111,29 @@ def test_a_run_that_is_killed_while_it_buys_goes_on_under_what_is_left_of_its_ca
         return vendor.problem(401, "unauthenticated") if calls == 3 else None
 
     vendor.max_items, vendor.before = 4, fail
-    killed = shell.run("distill", "--out", str(shell.run_folder), *QUICK, "--partial", *cap)
+    killed = shell.try_distill("--partial", *cap)
     assert isinstance(killed.exception, NotAuthorized)
     assert TEXTS < vendor.billed_units < units
-    done = shell.distill("--partial", *cap)
+    done = shell.try_distill("--partial", *cap)
     assert vendor.billed_units == units
     assert "queries are bought: raise it to" in done.output
-    assert shell.report()["purchase"]["images"] == units - TEXTS
+    assert shell.read("report.json")["purchase"]["images"] == units - TEXTS
 
 
-def test_money_is_capped_over_both_rounds(vendor: FakeVendor, shell: Shell) -> None:
+def test_money_is_capped_over_both_rounds(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--select", "random", "--rounds", "2", "--max-queries", "22")
-    refused = shell.run("distill", "--out", str(shell.run_folder), *QUICK, *words, "--max-cost", "0.0012")
+    refused = shell.try_distill(*words, "--max-cost", "0.0012")
     assert isinstance(refused.exception, BudgetExhausted)
     assert "and 12 queries are bought: raise it to 0.00202 EUR" in str(refused.exception)
     assert vendor.billed_units == 10 + TEXTS
 
 
-def test_a_purchase_that_is_done_wants_the_images_that_it_bought(vendor: FakeVendor, shell: Shell) -> None:
+def test_a_purchase_that_is_done_wants_the_images_that_it_bought(vendor: FakeVendor, shell: ClientShell) -> None:
     shell.distill()
     billed = vendor.billed_units
     for path in (shell.folder / "data" / "art").rglob("*.png"):
         Image.new("RGB", (12, 10), (int(path.stem), len(path.parts[-2]), 9)).save(path)
-    refused = shell.run("distill", "--out", str(shell.run_folder), *QUICK)
+    refused = shell.try_distill()
     assert isinstance(refused.exception, RunError)
     assert "images that have changed since" in str(refused.exception)
     assert vendor.billed_units == billed

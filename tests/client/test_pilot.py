@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from fake_vendor import API_KEY, FakeVendor, served
-from vl2v_client.cli.buy import buy
-from vl2v_client.cli.pilot import pilot
-from vl2v_client.cli.plan import plan
+from client_shell import ClientShell
+from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.recipes import pilot as pilot_recipe
 from vl2v_client.recipes.pilot_findings import (
@@ -35,28 +29,8 @@ from vl2v_contract.identity import text_sha
 TRAIN, TEXTS = 32, 2
 
 
-class Shell:
-    """Runs commands on one data set, cache and vendor, with `sketch` held out."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self._app = typer.Typer()
-        for command in (pilot, plan, buy):
-            self._app.command()(command)
-        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
-        self.data = folder / "data"
-
-    def run(self, command: str, *words: str) -> Result:
-        common = ("--data", str(self.data), "--target-domain", "sketch")
-        return CliRunner().invoke(self._app, [command, *common, *words], env=self._environment)
-
-    def json(self, command: str, *words: str) -> Any:
-        done = self.run(command, "--json", *words)
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
-
-
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[tuple[Shell, FakeVendor]]:
+def shell(tmp_path: Path) -> Iterator[tuple[ClientShell, FakeVendor]]:
     """Two source domains of two classes of ten pictures less the hold-out; the target's files are no images at all."""
     torch.set_num_threads(1)
     vendor, random = FakeVendor(image_size=32), np.random.default_rng(0)
@@ -69,10 +43,10 @@ def shell(tmp_path: Path) -> Iterator[tuple[Shell, FakeVendor]]:
                 if domain == "sketch":
                     path.write_bytes(b"never opened")
     with served(vendor) as url:
-        yield Shell(url, tmp_path), vendor
+        yield ClientShell(url, tmp_path, "--target-domain", "sketch"), vendor
 
 
-def test_a_pilot_asks_what_it_says_and_leaves_the_target_closed(shell: tuple[Shell, FakeVendor]) -> None:
+def test_a_pilot_asks_what_it_says_and_leaves_the_target_closed(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     report = run.json("pilot", "--queries", "30", "--yes")
     assert (report["images"], report["flipped"]) == (16, 5)
@@ -83,7 +57,7 @@ def test_a_pilot_asks_what_it_says_and_leaves_the_target_closed(shell: tuple[She
     assert run.json("pilot", "--queries", "30", "--yes")["billed_units"] == 0
 
 
-def test_what_a_pilot_bought_serves_a_later_choice(shell: tuple[Shell, FakeVendor]) -> None:
+def test_what_a_pilot_bought_serves_a_later_choice(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     offers = {offer["options"]: offer for offer in run.json("pilot", "--queries", "30", "--yes")["offers"]}
     assert offers["--views 1"]["new"] == TRAIN - 16
@@ -98,7 +72,7 @@ def test_what_a_pilot_bought_serves_a_later_choice(shell: tuple[Shell, FakeVendo
 
 
 def test_copies_are_asked_about_once_and_the_rest_still_serves_a_later_choice(
-    shell: tuple[Shell, FakeVendor], tmp_path: Path
+    shell: tuple[ClientShell, FakeVendor], tmp_path: Path
 ) -> None:
     for name, number in (("cat", 0), ("cat", 1), ("dog", 0), ("dog", 1), ("dog", 2)):
         for copy in range(6):
@@ -115,7 +89,7 @@ def test_copies_are_asked_about_once_and_the_rest_still_serves_a_later_choice(
         assert run.json("plan", *offer["options"].split())["new_queries"] == offer["new"]
 
 
-def test_the_table_names_every_rule_and_price(shell: tuple[Shell, FakeVendor]) -> None:
+def test_the_table_names_every_rule_and_price(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, _ = shell
     shown = run.run("pilot", "--yes")
     assert shown.exit_code == 0, shown.output
@@ -125,7 +99,7 @@ def test_the_table_names_every_rule_and_price(shell: tuple[Shell, FakeVendor]) -
 
 
 def test_a_domain_that_was_not_asked_about_is_left_out(
-    shell: tuple[Shell, FakeVendor], monkeypatch: pytest.MonkeyPatch
+    shell: tuple[ClientShell, FakeVendor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = shell
     for domain in ("early", "film", "rare"):
@@ -139,7 +113,7 @@ def test_a_domain_that_was_not_asked_about_is_left_out(
     assert sum(domain["images"] for domain in found) == 3
 
 
-def test_a_pilot_asks_before_it_spends_and_refuses_too_few(shell: tuple[Shell, FakeVendor]) -> None:
+def test_a_pilot_asks_before_it_spends_and_refuses_too_few(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     assert "Buy this?" in run.run("pilot").output
     assert isinstance(run.run("pilot", "--json").exception, UsageError)
@@ -181,7 +155,7 @@ def test_a_good_teacher_is_trusted_and_finds_the_wrong_label(tmp_path: Path) -> 
                 pixels[0, 0] = (index, len(domain), place)
                 Image.fromarray(pixels).save(tmp_path / "data" / domain / name / f"{index}.png")
     with served(SeeingVendor()) as url:
-        report = Shell(url, tmp_path).json("pilot", "--yes")
+        report = ClientShell(url, tmp_path, "--target-domain", "sketch").json("pilot", "--yes")
     assert [domain["teacher"] for domain in report["domains"]] == [15 / 16, 1.0]
     assert [Path(suspect["path"]).parts[-3:] for suspect in report["suspects"]] == [("art", "cat", "1.png")]
     assert report["suspects"][0]["teacher_says"] == "dog"

@@ -5,59 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner, Result
 
 from buying_bench import draw_domains
-from fake_vendor import API_KEY, FakeVendor, served
-from vl2v_client.cli.buy import buy
-from vl2v_client.cli.distill import distill
-from vl2v_client.cli.plan import plan
+from client_shell import QUICK, ClientShell
+from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import BudgetExhausted, UsageError
 
-QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
 TRAIN, TEXTS = 16, 2
 
 
-class Shell:
-    """Runs commands on one data set, cache and vendor, with `sketch` held out."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self._app = typer.Typer()
-        for command in (plan, buy, distill):
-            self._app.command()(command)
-        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
-        self.folder = folder
-
-    def run(self, command: str, *words: str) -> Result:
-        common = ("--data", str(self.folder / "data"), "--target-domain", "sketch", "--views", "2")
-        return CliRunner().invoke(self._app, [command, *common, *words], env=self._environment)
-
-    def json(self, command: str, *words: str) -> Any:
-        done = self.run(command, "--json", *words)
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
-
-    def distill(self, *words: str) -> Any:
-        return self.json("distill", "--out", str(self.folder / "run"), "--yes", *QUICK, *words)
-
-
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[tuple[Shell, FakeVendor]]:
+def shell(tmp_path: Path) -> Iterator[tuple[ClientShell, FakeVendor]]:
     torch.set_num_threads(1)
     vendor = FakeVendor(image_size=32)
     draw_domains(tmp_path / "data", 5)
     with served(vendor) as url:
-        yield Shell(url, tmp_path), vendor
+        yield ClientShell(url, tmp_path, "--target-domain", "sketch", "--views", "2"), vendor
 
 
 @pytest.mark.parametrize("select", ["random", "k-center"])
-def test_plan_shows_the_choice_that_buy_and_distill_make(shell: tuple[Shell, FakeVendor], select: str) -> None:
+def test_plan_shows_the_choice_that_buy_and_distill_make(shell: tuple[ClientShell, FakeVendor], select: str) -> None:
     run, vendor = shell
     words = ("--max-queries", "8", "--select", select)
     planned = run.json("plan", *words)
@@ -77,7 +48,7 @@ def test_plan_shows_the_choice_that_buy_and_distill_make(shell: tuple[Shell, Fak
     assert (again, vendor.billed_units) == (report, 8)
 
 
-def test_two_rounds_are_one_bill(shell: tuple[Shell, FakeVendor]) -> None:
+def test_two_rounds_are_one_bill(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     words = ("--max-queries", "12", "--select", "pcoreset")
     planned = run.json("plan", *words)
@@ -89,7 +60,7 @@ def test_two_rounds_are_one_bill(shell: tuple[Shell, FakeVendor]) -> None:
     assert vendor.billed_units == 12
 
 
-def test_the_whole_cache_does_not_help_a_run_that_may_use_less(shell: tuple[Shell, FakeVendor]) -> None:
+def test_the_whole_cache_does_not_help_a_run_that_may_use_less(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     assert run.json("buy", "--yes")["billed_units"] == 2 * TRAIN + TEXTS
     report = run.distill("--max-queries", "6", "--select", "random")
@@ -98,7 +69,7 @@ def test_the_whole_cache_does_not_help_a_run_that_may_use_less(shell: tuple[Shel
 
 
 @pytest.mark.parametrize("impute", ["class-mean", "ridge", "knn"])
-def test_imputed_targets_train_and_are_reported(shell: tuple[Shell, FakeVendor], impute: str) -> None:
+def test_imputed_targets_train_and_are_reported(shell: tuple[ClientShell, FakeVendor], impute: str) -> None:
     run, vendor = shell
     near = np.eye(vendor.dimension, dtype=np.float32)[0]
     digest = vendor.vector
@@ -111,7 +82,7 @@ def test_imputed_targets_train_and_are_reported(shell: tuple[Shell, FakeVendor],
     assert vendor.billed_units == 10
 
 
-def test_what_does_not_fit_together_costs_nothing(shell: tuple[Shell, FakeVendor]) -> None:
+def test_what_does_not_fit_together_costs_nothing(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     for words, kind, complaint in (
         (("--select", "random"), UsageError, "give both"),

@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from fake_vendor import API_KEY, FakeVendor, served
+from client_shell import ClientShell
+from fake_vendor import FakeVendor, served
 from tiny_clip import write_tiny_clip
-from vl2v_client.cli.distill import distill
-from vl2v_client.cli.evaluate import evaluate
-from vl2v_client.cli.sweep import sweep
 from vl2v_client.core.errors import DataError, UsageError, VendorError
 from vl2v_client.evaluation.leave_one_out import Outcome, method_rows
 
@@ -29,22 +26,11 @@ TRAINED = len(DOMAINS) * len(CLASSES) * IMAGES * 4 // 5
 QUICK = ("--align-steps", "2", "--distill-steps", "3", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
 
 
-class Shell:
-    """Runs commands on one data set, with a cache of its own, against one vendor."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self._app = typer.Typer()
-        for command in (sweep, distill, evaluate):
-            self._app.command()(command)
-        self._url, self.folder, self.data = url, folder, folder / "data"
-
-    def run(self, *words: str, cache: str = "client.db") -> Result:
-        environment = {"VL2V_VENDOR_URL": self._url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(self.folder / cache)}
-        return CliRunner().invoke(self._app, words, env=environment)
+class Sweeper(ClientShell):
+    """Sweeps into folders beside the data set."""
 
     def sweep(self, *words: str, out: str = "sweep") -> Result:
-        common = ("--data", str(self.data), "--views", str(VIEWS), "--yes", *QUICK)
-        return self.run("sweep", *common, "--out", str(self.folder / out), *words)
+        return self.run("sweep", *QUICK, "--yes", "--out", str(self.folder / out), *words)
 
     def student(self, *place: str) -> bytes:
         return self.folder.joinpath(*place, "student", "student.safetensors").read_bytes()
@@ -54,7 +40,7 @@ class Shell:
 
 
 @pytest.fixture
-def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Sweeper]:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     for domain in DOMAINS:
@@ -64,11 +50,11 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
             for index in range(IMAGES):
                 Image.fromarray(rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     with served(vendor) as url:
-        yield Shell(url, tmp_path)
+        yield Sweeper(url, tmp_path, "--views", str(VIEWS))
 
 
 def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
-    vendor: FakeVendor, shell: Shell
+    vendor: FakeVendor, shell: Sweeper
 ) -> None:
     done = shell.sweep("--seed", "0", "--seed", "1", "--method", "erm", "--method", "vl2v-adip")
     assert done.exit_code == 0, done.output
@@ -105,7 +91,7 @@ def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
     assert shell.report() == report
 
 
-def test_a_method_s_queries_are_those_of_its_runs_own_report(shell: Shell) -> None:
+def test_a_method_s_queries_are_those_of_its_runs_own_report(shell: Sweeper) -> None:
     styled = ("--views", "3", "--view-recipe", "all-styles", "--style-targets", "text")
     methods = {"erm": "ERM", "text-cosine": "text cosine", "rise-relative": "RISE relative", "vl2v-adip": "VL2V-ADiP"}
     named = [word for method in methods for word in ("--method", method)]
@@ -119,7 +105,9 @@ def test_a_method_s_queries_are_those_of_its_runs_own_report(shell: Shell) -> No
     assert of_sweep["VL2V-ADiP"] == TRAINED * 2 // 3 + len(CLASSES) + 6 * len(CLASSES)
 
 
-def test_the_teacher_s_row_is_free_and_is_what_asking_about_the_targets_says(vendor: FakeVendor, shell: Shell) -> None:
+def test_the_teacher_s_row_is_free_and_is_what_asking_about_the_targets_says(
+    vendor: FakeVendor, shell: Sweeper
+) -> None:
     assert shell.sweep("--method", "vl2v-adip").exit_code == 0
     found, before = shell.report()["teacher_target_in"], vendor.billed_units
     asked = {}
@@ -132,18 +120,18 @@ def test_the_teacher_s_row_is_free_and_is_what_asking_about_the_targets_says(ven
     assert vendor.billed_units == before + len(DOMAINS) * len(CLASSES) * IMAGES // 5  # the hold-outs alone were new
 
 
-def test_a_run_of_a_sweep_is_that_of_a_client_who_never_bought_its_target(vendor: FakeVendor, shell: Shell) -> None:
+def test_a_run_of_a_sweep_is_that_of_a_client_who_never_bought_its_target(vendor: FakeVendor, shell: Sweeper) -> None:
     done = shell.sweep("--target-domain", "sketch", "--target-domain", "art", "--method", "vl2v-adip")
     assert done.exit_code == 0, done.output
     assert vendor.billed_units == TRAINED * VIEWS + len(CLASSES)  # sketch too: it is a source where art is the target
-    common = ("--data", str(shell.data), "--views", str(VIEWS), "--yes", *QUICK, "--target-domain", "sketch")
+    common = ("--yes", *QUICK, "--target-domain", "sketch")
     alone = shell.run("distill", *common, "--out", str(shell.folder / "alone"), cache="other.db")
     assert alone.exit_code == 0, alone.output
     assert shell.student("sweep", "sketch", "seed0", "vl2v-adip") == shell.student("alone")
 
 
 def test_a_run_opens_its_target_only_after_training_and_one_target_is_never_bought(
-    vendor: FakeVendor, shell: Shell
+    vendor: FakeVendor, shell: Sweeper
 ) -> None:
     for path in (shell.data / "sketch").rglob("*.png"):
         path.write_bytes(b"reading this file fails")
@@ -156,7 +144,7 @@ def test_a_run_opens_its_target_only_after_training_and_one_target_is_never_boug
     assert (last["stage"], last["step"]) == ("distill", 3)
 
 
-def test_a_sweep_that_was_killed_goes_on_and_may_be_widened(vendor: FakeVendor, shell: Shell) -> None:
+def test_a_sweep_that_was_killed_goes_on_and_may_be_widened(vendor: FakeVendor, shell: Sweeper) -> None:
     words = ("--target-domain", "photo", "--method", "vl2v-adip", "--method", "text-cosine")
     assert shell.sweep(*words).exit_code == 0
     place = ("sweep", "photo", "seed0", "text-cosine")
@@ -173,7 +161,7 @@ def test_a_sweep_that_was_killed_goes_on_and_may_be_widened(vendor: FakeVendor, 
     assert "training.image_weight was 0.5, is 0.25" in str(other.exception)
 
 
-def test_runs_on_other_splits_are_not_put_into_one_table(shell: Shell) -> None:
+def test_runs_on_other_splits_are_not_put_into_one_table(shell: Sweeper) -> None:
     words = ("--target-domain", "photo", "--method", "text-cosine")
     assert shell.sweep(*words).exit_code == 0
     shutil.copy(shell.data / "art" / "cat" / "0.png", shell.data / "art" / "cat" / "copy.png")
@@ -182,7 +170,7 @@ def test_runs_on_other_splits_are_not_put_into_one_table(shell: Shell) -> None:
     assert shell.sweep(*words, out="another").exit_code == 0
 
 
-def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor, shell: Shell) -> None:
+def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor, shell: Sweeper) -> None:
     words = ("--target-domain", "photo", "--method", "vl2v-adip")
     original = vendor.after
 
@@ -200,7 +188,7 @@ def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor,
     assert vendor.billed_units == TRAINED * VIEWS * 2 // 3 + len(CLASSES)
 
 
-def test_a_local_teacher_sweeps_online_without_a_vendor(vendor: FakeVendor, shell: Shell) -> None:
+def test_a_local_teacher_sweeps_online_without_a_vendor(vendor: FakeVendor, shell: Sweeper) -> None:
     spec = write_tiny_clip(shell.folder)
     local = ("--local-teacher", str(spec.config_file), "--local-weights", str(spec.checkpoint_file))
     done = shell.sweep(*local, "--online", "--method", "vl2v-sd", "--target-domain", "art", "--target-domain", "photo")
@@ -224,7 +212,7 @@ def test_a_local_teacher_sweeps_online_without_a_vendor(vendor: FakeVendor, shel
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_bought(
-    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], complaint: str
+    vendor: FakeVendor, shell: Sweeper, words: tuple[str, ...], complaint: str
 ) -> None:
     refused = shell.sweep(*words)
     assert isinstance(refused.exception, UsageError | DataError), refused.output

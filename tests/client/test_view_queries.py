@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner, Result
 
 from buying_bench import draw_domains
-from fake_vendor import API_KEY, FakeVendor, served
-from vl2v_client.cli.buy import buy
-from vl2v_client.cli.distill import distill
-from vl2v_client.cli.plan import plan
+from client_shell import QUICK, ClientShell
+from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.data.renders import RenderStore
 from vl2v_client.data.styles import STYLES
@@ -25,32 +21,8 @@ from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.recipes.targets import image_targets
 from vl2v_client.teacher.targets import ImageTargets
 
-QUICK = ("--align-steps", "2", "--distill-steps", "2", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
 TRAIN, CLASSES = 16, 2  # two source domains of two classes of five pictures, less the hold-out
 STYLE_TEXTS = len(STYLES) * CLASSES
-
-
-class Shell:
-    """Runs commands on one data set, cache and vendor, with `sketch` held out."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self._app = typer.Typer()
-        for command in (plan, buy, distill):
-            self._app.command()(command)
-        self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db")}
-        self.folder = folder
-
-    def run(self, command: str, *words: str) -> Result:
-        common = ("--data", str(self.folder / "data"), "--target-domain", "sketch", "--json")
-        return CliRunner().invoke(self._app, [command, *common, *words], env=self._environment)
-
-    def json(self, command: str, *words: str) -> Any:
-        done = self.run(command, *words)
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
-
-    def distill(self, *words: str) -> Any:
-        return self.json("distill", "--out", str(self.folder / "run"), "--yes", *QUICK, *words)
 
 
 @pytest.fixture
@@ -59,11 +31,11 @@ def vendor() -> FakeVendor:
 
 
 @pytest.fixture
-def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
+def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
     torch.set_num_threads(1)
     draw_domains(tmp_path / "data", 5)
     with served(vendor) as url:
-        yield Shell(url, tmp_path)
+        yield ClientShell(url, tmp_path, "--target-domain", "sketch")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +52,7 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[Shell]:
     ],
 )
 def test_a_plan_counts_exactly_what_is_bought(
-    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], images: int, texts: int
+    vendor: FakeVendor, shell: ClientShell, words: tuple[str, ...], images: int, texts: int
 ) -> None:
     planned = shell.json("plan", *words)
     assert (planned["views"], planned["texts"]) == (images, CLASSES + texts)
@@ -91,7 +63,7 @@ def test_a_plan_counts_exactly_what_is_bought(
 @pytest.mark.parametrize("views", ["0", "1"])
 @pytest.mark.parametrize("recipe", VIEW_RECIPES)
 def test_text_only_and_canonical_views_train_with_every_recipe(
-    vendor: FakeVendor, shell: Shell, recipe: str, views: str
+    vendor: FakeVendor, shell: ClientShell, recipe: str, views: str
 ) -> None:
     words = ("--views", views, "--view-recipe", recipe)
     assert shell.json("plan", *words)["new_queries"] == int(views) * TRAIN + CLASSES
@@ -100,7 +72,7 @@ def test_text_only_and_canonical_views_train_with_every_recipe(
     assert vendor.billed_units == int(views) * TRAIN + CLASSES
 
 
-def test_what_trains_is_what_was_bought(vendor: FakeVendor, shell: Shell) -> None:
+def test_what_trains_is_what_was_bought(vendor: FakeVendor, shell: ClientShell) -> None:
     shell.distill("--views", "4", "--train-views", "4", "--view-recipe", "all-styles")
     shape = (TRAIN, 4, 32, 32, 3)
     (shard,) = (shell.folder / "run").rglob("train.u8")
@@ -110,7 +82,7 @@ def test_what_trains_is_what_was_bought(vendor: FakeVendor, shell: Shell) -> Non
     assert rendered < {paid.content_sha for paid in vendor.paid.values()}
 
 
-def test_text_directed_views_train_without_image_queries(vendor: FakeVendor, shell: Shell) -> None:
+def test_text_directed_views_train_without_image_queries(vendor: FakeVendor, shell: ClientShell) -> None:
     report = shell.distill("--views", "3", "--view-recipe", "all-styles", "--style-targets", "text")
     assert vendor.billed_units == TRAIN + CLASSES + STYLE_TEXTS
     assert report["settings"]["views bought"] == f"{TRAIN} of {3 * TRAIN}"
@@ -122,7 +94,7 @@ def test_text_directed_views_train_without_image_queries(vendor: FakeVendor, she
 
 
 def test_more_views_are_trained_on_than_bought(
-    vendor: FakeVendor, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    vendor: FakeVendor, shell: ClientShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained_on: list[ImageTargets] = []
 
@@ -147,7 +119,7 @@ def test_more_views_are_trained_on_than_bought(
         np.testing.assert_allclose(targets.vectors[:, view], targets.vectors[:, 0], atol=1e-6)
 
 
-def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: Shell) -> None:
+def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: ClientShell) -> None:
     report = shell.distill("--views", "0", "--train-views", "3", "--label-weight", "0.5")
     assert vendor.billed_units == CLASSES
     assert report["settings"]["views bought"] == "0 of 0"
@@ -166,7 +138,7 @@ def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: Shell) -
     ],
 )
 def test_a_run_that_makes_no_sense_buys_nothing(
-    vendor: FakeVendor, shell: Shell, words: tuple[str, ...], complaint: str
+    vendor: FakeVendor, shell: ClientShell, words: tuple[str, ...], complaint: str
 ) -> None:
     refused = shell.run("distill", *QUICK, "--yes", *words)
     assert isinstance(refused.exception, UsageError), refused.output
@@ -175,7 +147,7 @@ def test_a_run_that_makes_no_sense_buys_nothing(
 
 
 def test_styled_views_of_a_method_without_image_targets_are_rendered_and_not_bought(
-    vendor: FakeVendor, shell: Shell
+    vendor: FakeVendor, shell: ClientShell
 ) -> None:
     shell.distill("--method", "erm", "--views", "3", "--view-recipe", "styles", "--style-targets", "text")
     assert vendor.billed_units == CLASSES
@@ -195,7 +167,7 @@ def test_styled_views_of_a_method_without_image_targets_are_rendered_and_not_bou
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(shell: Shell, words: tuple[str, ...], complaint: str) -> None:
+def test_what_makes_no_sense_is_refused(shell: ClientShell, words: tuple[str, ...], complaint: str) -> None:
     refused = shell.run("plan", *words)
     assert isinstance(refused.exception, UsageError), refused.output
     assert complaint in str(refused.exception)

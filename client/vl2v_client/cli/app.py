@@ -32,10 +32,10 @@ app = typer.Typer(
 
 def run(words: Sequence[str]) -> int:
     """Run the command line `words`; returns the exit code. An expected error is one message, never a traceback."""
-    _register()
+    commands = command_tree()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
     try:
-        app(list(words), prog_name="vl2v-client")
+        commands(list(words), prog_name="vl2v-client")
     except ClientError as error:
         message = "\n".join(plain(line) for line in str(error).splitlines())
         STDERR.print(f"[bold red]error:[/] {message}", soft_wrap=True)
@@ -56,10 +56,10 @@ def _top(
         raise typer.Exit
 
 
-def _register() -> None:
-    """Add the commands when the program runs, so that importing the package stays cheap."""
+def command_tree() -> typer.Typer:
+    """All commands; they are added when the program runs, so that importing the package stays cheap."""
     if app.registered_commands:
-        return
+        return app
     from vl2v_client.cli.audit import audit
     from vl2v_client.cli.buy import buy
     from vl2v_client.cli.cache import cache_app
@@ -74,3 +74,4 @@ def _register() -> None:
     for command in (distill, sweep, plan, pilot, buy, evaluate, predict, audit, shapes):
         app.command()(command)
     app.add_typer(cache_app, name="cache")
+    return app
