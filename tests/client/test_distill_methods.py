@@ -99,11 +99,11 @@ def test_a_value_that_every_method_of_a_run_ignores_is_refused(field: str, ignor
     for name in METHODS:
         if name in ignored:
             with pytest.raises(UsageError, match=f"changes nothing in {name}: leave it out"):
-                check_effects({field: 0.1}, [name])
+                check_effects([name], **{field: 0.1})
         else:
-            check_effects({field: 0.1}, [name])
-        check_effects({field: 0.1}, [name, "adip-joint", "linear-probe"])
-        check_effects({field: None}, [name])
+            check_effects([name], **{field: 0.1})
+        check_effects([name, "adip-joint", "linear-probe"], **{field: 0.1})
+        check_effects([name], **{field: None})
 
 
 def test_the_command_refuses_a_value_without_effect_before_it_spends(vendor: FakeVendor, shell: ClientShell) -> None:

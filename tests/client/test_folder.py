@@ -73,6 +73,12 @@ def test_a_link_that_has_no_end_is_refused(tmp_path: Path) -> None:
         open_dataset(root)
 
 
+def test_a_link_in_a_hidden_folder_is_nobody_s_concern(tmp_path: Path) -> None:
+    root = _touch(tmp_path, "a/x/1.png", "a/x/.cache/2.png", "b/x/1.png")
+    (root / "a" / "x" / ".cache" / "back").symlink_to(root / "a" / "x")
+    assert [sample.path.name for sample in open_dataset(root).samples_of("a")] == ["1.png"]
+
+
 def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
     root = _touch(tmp_path / "data", "a/x/1.png", "b/x/1.png")
     (root / "a" / "x" / "more").symlink_to(_touch(tmp_path / "elsewhere", "2.png"))

@@ -184,8 +184,12 @@ def distill(
         **local_settings(teacher, (*baselines, method), online=online),
     )
     check_label_weight(label_weight, settings.methods)
-    rates = {"align_learning_rate": align_learning_rate, "distill_learning_rate": learning_rate}
-    check_effects({**rates, "image_weight": image_weight}, settings.methods)
+    check_effects(
+        settings.methods,
+        align_learning_rate=align_learning_rate,
+        distill_learning_rate=learning_rate,
+        image_weight=image_weight,
+    )
     folder = out or Path("runs") / f"{data.resolve().name}-{target_domain or 'all'}-seed{seed}"
     with open_source(
         teacher,

@@ -156,8 +156,12 @@ def sweep(
     )
     settings = SweepSettings(run, tuple(target_domain or ()), tuple(seed or (0,)), methods)
     check_label_weight(label_weight, method or ())
-    rates = {"align_learning_rate": align_learning_rate, "distill_learning_rate": learning_rate}
-    check_effects({**rates, "image_weight": image_weight}, methods)
+    check_effects(
+        methods,
+        align_learning_rate=align_learning_rate,
+        distill_learning_rate=learning_rate,
+        image_weight=image_weight,
+    )
     folder = out or Path("runs") / f"{data.resolve().name}-sweep"
     with open_source(
         teacher,

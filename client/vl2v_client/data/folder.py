@@ -169,19 +169,17 @@ def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iter
 
 def _images(folder: Path) -> list[str]:
     """Image files at any depth, in torchvision's order: folders sorted by path, then files by name."""
-    found: list[str] = []
-    for parent, files in sorted(_walk(folder)):
-        relative = Path(parent).relative_to(folder).parts
-        if not any(_is_hidden(part) for part in relative):
-            found += [f"{parent}/{name}" for name in sorted(files) if _is_image(name)]
+    walk = sorted(_walk(folder))
+    found = [f"{parent}/{name}" for parent, files in walk for name in sorted(files) if _is_image(name)]
     _check_names(found)
     return found
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every folder below, links to folders too, with its files; none twice, or a link to its parent had no end."""
+    """Every folder that is not hidden, links too, with its files; none twice, or a link to its parent had no end."""
     seen: set[tuple[int, int]] = set()
-    for parent, _, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for parent, names, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        names[:] = [name for name in names if not _is_hidden(name)]  # where the walk goes on
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             raise DataError(f"{parent} leads to a folder of {folder} that is listed already: remove that link")

@@ -93,7 +93,7 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         use = "evaluation" if images.record else "other-data"
         views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
         right = bundle.classifier.logits(views.pixels[:, 0]).argmax(axis=1) == views.labels
-        teacher, updated = None, False
+        teacher = None
         if buying is not None:
             unseen = [sample for sample, role in zip(images.samples, images.roles, strict=True) if role == UNSEEN]
             if not unseen:
@@ -101,9 +101,9 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
             logits = _ask_teacher(unseen, folder, bundle.card.class_names, buying, progress)
             labels = np.array([sample.class_index for sample in unseen])
             teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
-            updated = images.record is not None
             if images.record is not None:
                 _add_teacher_row(folder, zero_shot_row(logits, labels, target_in=images.record.target_in), len(labels))
+        updated = teacher is not None and images.record is not None
         return RunEvaluation(tuple(_rows(images, right, teacher)), updated)
 
 
@@ -176,6 +176,5 @@ def _rows(images: _Images, right: NDArray[np.bool_], teacher: Evaluation | None)
     groups = [(sample.domain, role) for sample, role in zip(images.samples, images.roles, strict=True)]
     for domain, role in sorted(set(groups)):
         mine = right[[group == (domain, role) for group in groups]]
-        asked = teacher is not None and role == UNSEEN
-        zero_shot = teacher.by_domain[domain].accuracy if asked and teacher is not None else None
+        zero_shot = None if teacher is None or role != UNSEEN else teacher.by_domain[domain].accuracy
         yield DomainScore(domain, role, len(mine), float(mine.mean()), zero_shot)

@@ -186,12 +186,12 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
         )
 
 
-def check_effects(named: Mapping[str, float | None], names: Sequence[str]) -> None:
+def check_effects(names: Sequence[str], **named: float | None) -> None:
     """Refuse a hyper-parameter, as somebody named it, that every method of a run would ignore.
 
     Args:
-        named: values by the field of `TrainingConfig`, of those in `_OPTIONS`; `None` if nobody named it.
         names: keys of `METHODS`.
+        named: values by the field of `TrainingConfig`, of those in `_OPTIONS`; `None` if nobody named it.
 
     Raises:
         UsageError: names the option.
