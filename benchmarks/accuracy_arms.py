@@ -64,15 +64,14 @@ def table_arms() -> tuple[Arm, ...]:
 
 
 def curve_arms() -> tuple[Arm, ...]:
-    """The points of the curve: no, some and all images at K=1, then K=4 and K=10, and online; of both methods."""
-    arms = [Arm(ONLINE, PUBLISHED, online=True)]
+    """The points of the curve: the table's, and for both methods no, some and all images at K=1, then K=4 and K=10."""
+    arms = {arm.row: arm for arm in table_arms()}
     for name, options in (("VL2V-ADiP", _published), ("default", _default)):
-        arms += [Arm(f"{name}, {100 * share:g} % of K=1", options(1), share=share) for share in SHARES]
-        arms += [
-            Arm(f"{name}, K={views}", options(views), erm_row=ERM if (name, views) == ("VL2V-ADiP", 4) else None)
-            for views in (0, 1, 4, 10)
-        ]
-    return tuple(arms)
+        points = [Arm(f"{name}, {100 * share:g} % of K=1", options(1), share=share) for share in SHARES]
+        points += [Arm(f"{name}, K={views}", options(views)) for views in (1, 4, 10)]
+        points += [Arm(f"{name}, text only", options(0))]
+        arms = {arm.row: arm for arm in points} | arms
+    return tuple(arms.values())
 
 
 def _published(views: int) -> tuple[str, ...]:

@@ -7,8 +7,8 @@
 
 Without --data on shapes, drawn for each seed, with the packaged tiny models. With it on images of your own, with a
 teacher of your own behind the vendor; the configuration is open_clip's, in the hub's form if mean and deviation are not
-CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves a line beside the result file; killed,
-the benchmark goes on where it stopped, also on another machine.
+CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves a line in `accuracy_NAME.runs.jsonl`,
+which table and curve share; killed, the benchmark goes on where it stopped, also on another machine.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ ARMS = {"table": table_arms, "curve": curve_arms}
 def main() -> None:
     arguments, options = parse_arguments()
     arms = [arm for arm in ARMS[arguments.kind]() if not arguments.arm or arm.slug in arguments.arm]
-    name = arguments.name or f"accuracy_{arguments.kind}_shapes"
-    home = arguments.dir.resolve() / name
+    home = arguments.dir.resolve() / arguments.name
     student = [] if arguments.student is None else ["--student", arguments.student]
     student += [] if arguments.student_size is None else ["--student-size", str(arguments.student_size)]
     files = [] if arguments.student_weights is None else ["--student-weights", str(arguments.student_weights)]
     config, weights = teacher_files(arguments)
     serve = ("--model-config", str(config), "--pretrained", str(weights))
-    record = (arguments.out or RESULTS / f"{name}.json").with_suffix(".runs.jsonl")
+    results = RESULTS if arguments.out is None else arguments.out
+    record = results / f"accuracy_{arguments.name}.runs.jsonl"
     with local_vendor(home, account="accuracy", budget=10_000_000, options=serve) as environment:
         if arguments.jobs > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
@@ -53,7 +53,9 @@ def main() -> None:
         outcomes = measure(bench, list(cells(arguments, arms, environment, home)))
     names = [TEACHER, ERM, *(name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM))]
     rows = rows_of(outcomes, names)
-    path = write_result(name, rows, goals_of(outcomes) if arguments.kind == "table" else [], out=arguments.out)
+    name = f"accuracy_{arguments.kind}_{arguments.name}"
+    goals = goals_of(outcomes) if arguments.kind == "table" else []
+    path = write_result(name, rows, goals, out=results / f"{name}.json")
     if arguments.kind == "curve":
         draw(outcomes, path.with_suffix(".png"))
 
@@ -96,13 +98,14 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each with its share of the cores")
     parser.add_argument("--dir", type=Path, default=Path("runs/accuracy-per-query"), help="purchases and runs")
-    parser.add_argument("--name", default=None, help="of the result")
-    parser.add_argument("--out", type=Path, default=None, help="result file")
+    parser.add_argument("--name", default=None, help="of the data in the result's file names")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the result files")
     arguments = parser.parse_args(words)
     if (arguments.model_config is None) != (arguments.pretrained is None):
         parser.error("--model-config and --pretrained belong together")
     if arguments.data is not None and (arguments.model_config is None or arguments.name is None):
         parser.error("--data needs a --name for the result, and a teacher: --model-config and --pretrained")
+    arguments.name = arguments.name or "shapes"
     return arguments, options
 
 

@@ -51,3 +51,7 @@ def test_a_row_is_compared_with_the_online_one_pair_by_pair() -> None:
 @pytest.mark.parametrize("arms", [table_arms(), curve_arms()])
 def test_no_two_arms_share_a_folder_or_a_row(arms: tuple) -> None:  # type: ignore[type-arg]
     assert len({arm.slug for arm in arms}) == len({arm.row for arm in arms}) == len(arms)
+
+
+def test_the_curve_runs_nothing_again_that_the_table_has() -> None:
+    assert set(table_arms()) <= set(curve_arms())
