@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leave_one_out import ERM
-
+TEACHER, ERM = "zero-shot teacher", "ERM"
 ADIP_4, DEFAULT_4, ERM_OF_DEFAULT = "VL2V-ADiP, K=4", "default, K=4", "ERM, views of default"
 ADIP_1, ONLINE = "VL2V-ADiP, K=1", "VL2V-ADiP, online"
 QUARTER, TENTH, TEXT_ONLY = "VL2V-ADiP, 25 % of K=1", "VL2V-ADiP, 10 % of K=1", "VL2V-ADiP, text only"

@@ -2,13 +2,16 @@
 
     python benchmarks/accuracy_per_query.py table [--seeds 3]
     python benchmarks/accuracy_per_query.py curve [--seeds 1]
+    python benchmarks/accuracy_per_query.py table --development [-- --distill-steps 400]
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
         --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
 
-Without --data on shapes, drawn for each seed, with the packaged tiny models. With it on images of your own, with a
-teacher of your own behind the vendor; the configuration is open_clip's, in the hub's form if mean and deviation are not
-CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves a line in `accuracy_NAME.runs.jsonl`,
-which table and curve share; killed, the benchmark goes on where it stopped, also on another machine.
+Without --data on shapes, drawn for each seed, with the packaged tiny models; with --development its unseen styles are
+those that exist for choosing settings, so that the benchmark's stay unseen until they are reported. With --data on
+images of your own, with a teacher of your own behind the vendor; the configuration is open_clip's, in the hub's form if
+mean and deviation are not CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves a line in
+`accuracy_NAME.runs.jsonl`, which table and curve share; killed, the benchmark goes on where it stopped, also on another
+machine.
 """
 
 from __future__ import annotations
@@ -19,11 +22,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from accuracy_arms import Arm, curve_arms, table_arms
+from accuracy_arms import ERM, TEACHER, Arm, curve_arms, table_arms
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, measure
 from accuracy_table import goals_of, rows_of
-from leave_one_out import ERM, TEACHER, split_words
 from local_vendor import local_vendor, run
 from result import RESULTS, write_result
 
@@ -32,6 +34,12 @@ from vl2v_client.data.folder import list_files
 from vl2v_client.data.shapes import STYLES
 
 ARMS = {"table": table_arms, "curve": curve_arms}
+DEVELOPMENT = {
+    "neon": ("photo", "sketch", "painting", "neon"),
+    "mosaic": ("photo", "cartoon", "sketch", "mosaic"),
+    "blueprint": ("photo", "cartoon", "painting", "blueprint"),
+}
+"""Unseen style: all styles of its data set."""
 
 
 def main() -> None:
@@ -62,17 +70,29 @@ def main() -> None:
 
 def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str, str], home: Path) -> Iterator[Cell]:
     """Every run, seed by seed, so that a benchmark that is stopped has all of the first seeds."""
-    targets = arguments.target or (list(STYLES) if arguments.data is None else list(list_files(arguments.data).domains))
     everywhere = arguments.kind == "curve" or arguments.data is None
     for seed in range(arguments.seeds):
-        data = arguments.data or home / f"shapes-{seed}"
-        if arguments.data is None:
-            run(environment, "vl2v-client", "shapes", str(data), "--seed", str(seed))
-        for target in targets:
-            first = everywhere or target == targets[0]
+        for place, (target, data) in enumerate(unseen_domains(arguments, seed, environment, home)):
+            first = everywhere or place == 0
             for arm in arms:
                 if first or arm.everywhere:
                     yield Cell(arm, data, target, seed, with_erm=first or arm.erm_everywhere)
+
+
+def unseen_domains(
+    arguments: argparse.Namespace, seed: int, environment: dict[str, str], home: Path
+) -> Iterator[tuple[str, Path]]:
+    """The targets of a seed, each with its data set; shapes are drawn if they are not there."""
+    if arguments.data is not None:
+        yield from ((target, arguments.data) for target in arguments.target or list_files(arguments.data).domains)
+        return
+    styles_of = DEVELOPMENT if arguments.development else dict.fromkeys(STYLES, STYLES)
+    for target in arguments.target or styles_of:
+        styles = styles_of[target]
+        data = home / f"shapes-{seed}" / "-".join(styles)
+        chosen = [word for style in styles for word in ("--style", style)]
+        run(environment, "vl2v-client", "shapes", str(data), "--seed", str(seed), *chosen)
+        yield target, data
 
 
 def teacher_files(arguments: argparse.Namespace) -> tuple[Path, Path]:
@@ -88,6 +108,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=ARMS)
     parser.add_argument("--data", type=Path, default=None, help="domain/class/file; shapes by default")
+    parser.add_argument("--development", action="store_true", help="shapes in the styles for choosing settings")
     parser.add_argument("--model-config", type=Path, default=None, help="open_clip model configuration")
     parser.add_argument("--pretrained", type=Path, default=None, help="its checkpoint")
     parser.add_argument("--student", default=None, help="timm name; the packaged tiny one by default")
@@ -105,8 +126,16 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         parser.error("--model-config and --pretrained belong together")
     if arguments.data is not None and (arguments.model_config is None or arguments.name is None):
         parser.error("--data needs a --name for the result, and a teacher: --model-config and --pretrained")
-    arguments.name = arguments.name or "shapes"
+    if arguments.data is not None and arguments.development:
+        parser.error("--development is of shapes, not of --data")
+    arguments.name = arguments.name or ("development" if arguments.development else "shapes")
     return arguments, options
+
+
+def split_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """The benchmark's own words, and those after `--`, which are for `vl2v-client distill`."""
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
 
 
 if __name__ == "__main__":

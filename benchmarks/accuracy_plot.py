@@ -7,9 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accuracy_arms import ONLINE
+from accuracy_arms import ERM, ONLINE, TEACHER
 from accuracy_runs import Outcome
-from leave_one_out import ERM, TEACHER
 from local_vendor import CONSOLE
 
 from vl2v_client.evaluation.spread import spread

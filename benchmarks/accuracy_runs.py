@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy_arms import Arm
-from leave_one_out import ERM, TEACHER
+from accuracy_arms import ERM, TEACHER, Arm
 from local_vendor import CONSOLE, run
 
 

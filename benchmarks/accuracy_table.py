@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM_OF_DEFAULT, ONLINE, QUARTER
+from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ERM_OF_DEFAULT, ONLINE, QUARTER
 from accuracy_runs import Outcome
-from leave_one_out import ERM
 from result import Goal
 
 from vl2v_client.evaluation.spread import spread

@@ -8,9 +8,8 @@ from typing import Any
 
 import accuracy_runs
 import pytest
-from accuracy_arms import ADIP_4, ONLINE, Arm
+from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, Arm
 from accuracy_runs import Bench, Cell, measure
-from leave_one_out import ERM, TEACHER
 
 ADIP = Arm(ADIP_4, ("--views", "4"), erm_row=ERM)
 

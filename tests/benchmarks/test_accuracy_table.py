@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from accuracy_arms import ADIP_4, DEFAULT_4, ONLINE, curve_arms, table_arms
+from accuracy_arms import ADIP_4, DEFAULT_4, ERM, ONLINE, curve_arms, table_arms
 from accuracy_runs import Outcome
 from accuracy_table import goals_of, paired, rows_of
-from leave_one_out import ERM
 
 
 def _outcome(row: str, target: str, seed: int, percent: float, queries: int = 0) -> Outcome:
