@@ -7,6 +7,7 @@ from dataclasses import dataclass
 TEACHER, ERM = "zero-shot teacher", "ERM"
 ADIP_4, DEFAULT_4, ERM_OF_DEFAULT = "VL2V-ADiP, K=4", "default, K=4", "ERM, views of default"
 ADIP_1, ONLINE = "VL2V-ADiP, K=1", "VL2V-ADiP, online"
+MORE_VIEWS, ERM_FRESH = "VL2V-ADiP, K=4, 32 views", "ERM, fresh views"
 QUARTER, TENTH, TEXT_ONLY = "VL2V-ADiP, 25 % of K=1", "VL2V-ADiP, 10 % of K=1", "VL2V-ADiP, text only"
 
 PUBLISHED = ("--view-recipe", "standard", "--label-weight", "0")
@@ -55,6 +56,7 @@ def table_arms() -> tuple[Arm, ...]:
         Arm(ADIP_4, _published(4), erm_row=ERM, erm_everywhere=True, everywhere=True),
         Arm(DEFAULT_4, _default(4), erm_row=ERM_OF_DEFAULT, everywhere=True),
         Arm(ADIP_1, _published(1)),
+        Arm(MORE_VIEWS, _published(4, trains_on=32)),
         Arm(ONLINE, PUBLISHED, online=True),
         Arm(QUARTER, _published(1), share=0.25),
         Arm(TENTH, _published(1), share=0.1),
@@ -64,18 +66,18 @@ def table_arms() -> tuple[Arm, ...]:
 
 def curve_arms() -> tuple[Arm, ...]:
     """The points of the curve: the table's, and for both methods no, some and all images at K=1, then K=4 and K=10."""
-    arms = {arm.row: arm for arm in table_arms()}
+    arms = {ERM_FRESH: Arm(ERM_FRESH, (*PUBLISHED, "--method", "erm"), online=True)}
     for name, options in (("VL2V-ADiP", _published), ("default", _default)):
         points = [Arm(f"{name}, {100 * share:g} % of K=1", options(1), share=share) for share in SHARES]
         points += [Arm(f"{name}, K={views}", options(views)) for views in (1, 4, 10)]
         points += [Arm(f"{name}, text only", options(0))]
-        arms = {arm.row: arm for arm in points} | arms
-    return tuple(arms.values())
+        arms |= {arm.row: arm for arm in points}
+    return tuple((arms | {arm.row: arm for arm in table_arms()}).values())
 
 
-def _published(views: int) -> tuple[str, ...]:
-    """The published loss, on four views whatever is bought: the arms differ in their targets, not in augmentation."""
-    return ("--views", str(views), *PUBLISHED, "--train-views", str(max(views, 4)))
+def _published(views: int, *, trains_on: int = 4) -> tuple[str, ...]:
+    """The published loss, on four views or more whatever is bought: arms differ in targets, not in augmentation."""
+    return ("--views", str(views), *PUBLISHED, "--train-views", str(max(views, trains_on)))
 
 
 def _default(views: int) -> tuple[str, ...]:

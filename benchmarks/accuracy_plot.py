@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accuracy_arms import ERM, ONLINE, TEACHER
+from accuracy_arms import ERM, ERM_FRESH, ONLINE, TEACHER
 from accuracy_runs import Outcome
 from local_vendor import CONSOLE
 
 from vl2v_client.evaluation.spread import spread
 
-_LEVELS = {TEACHER: "0.6", ONLINE: "tab:green", ERM: "tab:red"}
+_LEVELS = {TEACHER: "0.6", ONLINE: "tab:green", ERM: "tab:red", ERM_FRESH: "tab:pink"}
 _LINES = {"VL2V-ADiP, ": "tab:blue", "default, ": "tab:orange"}
 
 

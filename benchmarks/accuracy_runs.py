@@ -16,6 +16,7 @@ from typing import Any
 
 from accuracy_arms import ERM, TEACHER, Arm
 from local_vendor import CONSOLE, run
+from result import commit
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Outcome:
         queries: that a vendor bills, or, online, that the teacher answered.
         amount_micro: their price.
         note: of the report, such as the learning rate that was chosen.
+        commit: of the code that made it; nothing on lines from before it was kept.
     """
 
     row: str
@@ -45,6 +47,7 @@ class Outcome:
     queries: int
     amount_micro: int
     note: str
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ def _outcomes(bench: Bench, cell: Cell, report: Mapping[str, Any]) -> list[Outco
             queries=asked["images"] + asked["texts"] if row is report["rows"][-1] else 0,
             amount_micro=bought["amount_micro"] if bought and row is report["rows"][-1] else 0,
             note=row["note"],
+            commit=commit(),
         )
         for row in report["rows"]
         if row["target"] is not None and (row["name"] != TEACHER or cell.arm.asks_the_teacher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ERM_OF_DEFAULT, ONLINE, QUARTER
+from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ERM_OF_DEFAULT, ONLINE, QUARTER, TEACHER, TEXT_ONLY
 from accuracy_runs import Outcome
 from result import Goal
 
@@ -27,6 +27,8 @@ def goals_of(outcomes: Sequence[Outcome]) -> list[Goal]:
         ("K=1 below online", ONLINE, ADIP_1, "<= 1.0", 1.0),
         ("K=4 below online", ONLINE, ADIP_4, "<= 0.5", 0.5),
         ("25 % of the queries below K=1", ADIP_1, QUARTER, "<= 1.0", 1.0),
+        ("K=1 above text only", ADIP_1, TEXT_ONLY, "> 0", 0.0),
+        ("K=4 above text only", ADIP_4, TEXT_ONLY, "> 0", 0.0),
         ("VL2V-ADiP above ERM", ADIP_4, ERM, "> 0", 0.0),
         ("default above ERM", DEFAULT_4, ERM, ">= 3.0", 3.0),
         ("default above ERM on its own views", DEFAULT_4, ERM_OF_DEFAULT, "> 0", 0.0),
@@ -74,10 +76,10 @@ def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str]) -> dict
             for target in targets
         },
         "all": _over_targets(mine, targets),
-        "in-domain": round(100 * mean(in_domain), 1) if in_domain else "",
+        "source validation": round(100 * mean(in_domain), 1) if in_domain else "",
         "calibration error": round(mean(errors), 3) if errors else "",
-        "queries": round(queries),
-        "price, micro": round(mean(outcome.amount_micro for outcome in mine)),
+        "queries": round(queries) if name != TEACHER else "1 a picture",
+        "price, micro": round(mean(outcome.amount_micro for outcome in mine)) if name != TEACHER else "",
         "over ERM": _spread(gain) if name != ERM else "",
         "over online": _spread(lead) if name != ONLINE else "",
         "over ERM per 1,000 queries": round(1000 * mean(gain) / queries, 2) if gain and queries else "",

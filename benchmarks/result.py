@@ -37,7 +37,7 @@ def write_result(name: str, rows: Sequence[Mapping[str, object]], goals: Sequenc
     result = {
         "name": name,
         "command": shlex.join(["python", *sys.argv]),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": _machine(),
         "versions": {"python": platform.python_version(), **_versions()},
         "rows": list(rows),
@@ -52,6 +52,13 @@ def write_result(name: str, rows: Sequence[Mapping[str, object]], goals: Sequenc
     return path
 
 
+def commit() -> str:
+    """The commit of this working tree, `-dirty` if it was changed; unknown without git."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
 def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     table = Table(title=title)
     for column in rows[0] if rows else ():
@@ -59,12 +66,6 @@ def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     for row in rows:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     return table
-
-
-def _commit() -> str:
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def _machine() -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from accuracy_arms import ADIP_4, DEFAULT_4, ERM, ONLINE, curve_arms, table_arms
+from accuracy_arms import ADIP_4, DEFAULT_4, ERM, ONLINE, TEACHER, curve_arms, table_arms
 from accuracy_runs import Outcome
 from accuracy_table import goals_of, paired, rows_of
 
@@ -45,6 +45,11 @@ def test_a_row_counts_what_it_cost_and_says_nothing_of_targets_it_left_out() -> 
 def test_a_row_is_compared_with_the_online_one_pair_by_pair() -> None:
     online, adip = rows_of([*_three(ONLINE, (70, 60, 50)), *_three(ADIP_4, (71, 59, 50))], [ONLINE, ADIP_4])
     assert (online["over online"], adip["over online"]) == ("", "0.0 ± 0.6")
+
+
+def test_the_teacher_is_asked_about_each_picture() -> None:
+    (teacher,) = rows_of(_three(TEACHER, (98, 99, 97)), [TEACHER])
+    assert (teacher["queries"], teacher["price, micro"]) == ("1 a picture", "")
 
 
 @pytest.mark.parametrize("arms", [table_arms(), curve_arms()])
