@@ -7,13 +7,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accuracy_arms import ERM, ERM_FRESH, ONLINE, TEACHER
+from accuracy_arms import ERM, ERM_FRESH, MORE_VIEWS, ONLINE, TEACHER
 from accuracy_runs import Outcome
 from local_vendor import CONSOLE
 
 from vl2v_client.evaluation.spread import spread
 
-_LEVELS = {TEACHER: "0.6", ONLINE: "tab:green", ERM: "tab:red", ERM_FRESH: "tab:pink"}
+_LEVELS = {ONLINE: "tab:green", ERM: "tab:red", ERM_FRESH: "tab:pink"}
+_APART = (ONLINE, MORE_VIEWS)
+"""Rows of VL2V-ADiP that are no points of its line."""
 _LINES = {"VL2V-ADiP, ": "tab:blue", "default, ": "tab:orange"}
 
 
@@ -31,16 +33,19 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
         if accuracies:
             axes.axhline(mean(accuracies), color=colour, linestyle="--", linewidth=1, label=row)
     for start, colour in _LINES.items():
-        points = _points([outcome for outcome in outcomes if outcome.row.startswith(start) and outcome.row != ONLINE])
+        points = _points([each for each in outcomes if each.row.startswith(start) and each.row not in _APART])
         if points:
             queries, means, errors = zip(*points, strict=True)
             name = start.rstrip(", ")
             axes.errorbar(queries, means, yerr=errors, color=colour, marker="o", capsize=3, label=name)
+    teacher = [100 * outcome.accuracy for outcome in outcomes if outcome.row == TEACHER]
+    if teacher:
+        axes.set_title(f"the zero-shot teacher: {mean(teacher):.1f} %", fontsize="medium", color="0.4")
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlabel("queries bought")
     axes.set_ylabel("accuracy on unseen domains, %")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=150)
     CONSOLE.print(f"Drawn to {path}")
 

@@ -61,8 +61,9 @@ def commit() -> str:
 
 def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     table = Table(title=title)
-    for column in rows[0] if rows else ():
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for place, column in enumerate(rows[0] if rows else ()):
+        justify = "left" if isinstance(rows[0][column], str) else "right"
+        table.add_column(column, justify=justify, no_wrap=place == 0)
     for row in rows:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     return table
