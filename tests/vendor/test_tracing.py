@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -159,16 +160,29 @@ def test_an_unsampled_trace_costs_no_spans_and_a_broken_traceparent_is_a_new_tra
 def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("opentelemetry.sdk")
-    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    exporter = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter
+    sending, answered = threading.Event(), threading.Event()
+
+    def wait_for_the_collector(*_: object) -> None:
+        sending.set()
+        answered.wait()
+
+    monkeypatch.setattr(exporter, "export", wait_for_the_collector)
     monkeypatch.setattr("vl2v_vendor.web.otlp_tracing._CLOSING_SECONDS", 0.2)
 
     async def story(vendor: Vendor) -> None:
-        tracing = open_tracing({ENDPOINT: "http://127.0.0.1:9"}, version="1")
+        tracing = open_tracing({ENDPOINT: "http://collector:4318"}, version="1")
         assert tracing is not None
         vendor.app = create_app(vendor.services, tracing=tracing)
         async with vendor.client() as client:
             assert (await client.post(IMAGES, json=images(png()))).status_code == 200
         tracing.close()
 
-    tell(story)
+    try:
+        tell(story)
+        assert sending.is_set()
+    finally:
+        answered.set()
+    for thread in threading.enumerate():
+        if thread.name == "otel-close":
+            thread.join()
