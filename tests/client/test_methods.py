@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from student_factories import coloured_views, fresh_classifier, text_head, train
 from vl2v_client.core.errors import UsageError
 from vl2v_client.student.averages import WISE_FT_GRID, between
 from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.methods import METHODS, asks_about_images, asks_about_texts, erm
+from vl2v_client.student.methods import METHODS, asks_about_images, asks_about_texts, erm, vl2v_adip
+from vl2v_client.student.model import Student
 from vl2v_client.student.objective import OBJECTIVES
 from vl2v_client.student.selection import SourceScore, choose_interpolation
-from vl2v_client.student.stages import Method, Stage, TrainingConfig
+from vl2v_client.student.stage_state import StageState
+from vl2v_client.student.stages import BestOfEquals, Method, Stage, TrainingConfig
 from vl2v_client.student.training import TrainingResult, train
 
 QUICK = TrainingConfig(
@@ -197,6 +200,26 @@ def test_early_evaluations_may_be_no_candidates_for_the_best() -> None:
         return _run(METHODS["adip-align-only"](config), config).stages[0].best_step
 
     assert [best_step(best_from) for best_from in (0, 2, 3, 10**6)] == [1, 3, 5, 13]
+    still = replace(still, best_of_equals="last")
+    assert [best_step(best_from) for best_from in (0, 3, 10**6)] == [13, 13, 13]
+
+
+def test_the_published_best_is_the_last_of_equals_and_no_early_one_may_surpass_it() -> None:
+    def best_step(accuracies: list[float], losses: list[float], rule: BestOfEquals, best_from: int = 0) -> int:
+        config = replace(QUICK, align_steps=len(accuracies), best_of_equals=rule, align_best_from=best_from)
+        stage = vl2v_adip(config).stages[0]
+        state = StageState(stage, Student(torch.nn.Identity(), features=4, outputs=4), config)
+        for accuracy, loss in zip(accuracies, losses, strict=True):
+            state.add_step({"loss": torch.tensor(0.0), "floor": torch.tensor(0.0)})
+            state.add_evaluation(partial(SourceScore, accuracy, loss, {}))
+        return state.best.step
+
+    accuracies, losses = [0.9, 0.98, 0.98, 0.97], [0.3, 0.10, 0.11, 0.05]
+    assert best_step(accuracies, losses, "lower_loss") == 2
+    assert best_step(accuracies, losses, "last") == 3
+    early, losses = [0.99, 0.98, 0.98, 0.97], [0.3, 0.10, 0.11, 0.05]
+    assert best_step(early, losses, "lower_loss", best_from=1) == 2
+    assert best_step(early, losses, "last", best_from=1) == 4  # none is left, so the last
 
 
 def test_a_stage_that_ends_before_any_candidate_leaves_its_last_weights() -> None:

@@ -45,6 +45,7 @@ def test_the_paper_s_protocol_to_the_letter(student: str) -> None:
     assert (align.steps, distill.steps, align.learning_rate, distill.learning_rate) == (5001, 5001, 5e-5, 5e-5)
     assert (align.carries, align.best_from, align.segments) == ("best", align_from, "cumulative")
     assert (distill.carries, distill.best_from, distill.segments) == ("swad", distill_from, segments)
+    assert align.best_of_equals == distill.best_of_equals == "last"
     assert (config.batch_size, config.weight_decay, config.image_weight, config.betas) == (32, 0, 0.5, (0.9, 0.999))
     assert (config.converge, config.tolerance, config.tolerance_ratio, config.evaluate_every) == (3, 6, 0.3, 200)
     assert config.bfloat16 is False
@@ -128,6 +129,6 @@ def test_the_default_trains_on_more_views_than_it_buys_and_the_paper_does_not() 
     online = choose_views("default", 4, online=True)
     assert (online["views"], online["train_views"]) == (1, None)
     paper = choose_views("paper", 4)
-    assert (paper["recipe"], paper["train_views"]) == ("standard", None)
+    assert (paper["recipe"], paper["train_views"]) == ("published", None)
     with pytest.raises(UsageError, match="no preset 'ours'; there are: default, paper"):
         choose_views("ours", 4)

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 from vl2v_client.core.errors import UsageError
-from vl2v_client.data.views import STANDARD
 from vl2v_client.recipes.queries import StyleTargets
 
 DEFAULT_PRESET, PAPER_PRESET = PRESETS = ("default", "paper")
@@ -28,7 +27,7 @@ class PresetViews:
 
 
 PRESET_VIEWS: Mapping[str, PresetViews] = MappingProxyType(
-    {DEFAULT_PRESET: PresetViews("styles", 10), PAPER_PRESET: PresetViews(STANDARD, None)}
+    {DEFAULT_PRESET: PresetViews("styles", 10), PAPER_PRESET: PresetViews("published", None)}
 )
 """The default's were chosen on development styles alone, see `docs/data/shapes.md`."""
 

@@ -8,8 +8,9 @@ published for. Adam at 5e-5 without decay or schedule, 32 images per source doma
 - the students' input is normalised with ImageNet's mean and deviation, whatever they were trained with: copied, and
   switched off by `own_normalisation`. ViT-B and ViT-S of augreg expect 0.5 and 0.5;
 - SWAD's segments go on since step 0, except in the second stage of ViT-B: copied, `TrainingConfig.*_segments`;
-- evaluations of the first steps are no candidates for the best: copied, `TrainingConfig.*_best_from`. Where none is
-  left, its second stage cannot start; ours takes the last;
+- evaluations of the first steps are no candidates for the best, but a bar for the others: copied,
+  `TrainingConfig.*_best_from`. Where none is left, its second stage cannot start; ours takes the last;
+- of equally accurate evaluations the last is best, whatever its loss: copied, `TrainingConfig.best_of_equals`;
 - the teacher is fed the same wrongly normalised tensor: not copied, a vendor normalises what it is sent;
 - the averaged weights are scored and thrown away: not copied, the scored student is the one that is kept;
 - timm's names without a tag, which today mean other weights: written out here.
@@ -137,6 +138,7 @@ def _paper_training(student: str, data: Path) -> TrainingConfig:
         evaluate_every=every,
         align_best_from=published.align_best_from,
         distill_best_from=published.distill_best_from,
+        best_of_equals="last",
         align_segments="cumulative",
         distill_segments=published.distill_segments,
     )

@@ -227,6 +227,7 @@ def _two_stages(name: str, config: TrainingConfig, objective: str, *, image_weig
         carries="best",
         image_weight=image_weight,
         best_from=config.align_best_from,
+        best_of_equals=config.best_of_equals,
         segments=config.align_segments,
     )
     rate = config.distill_learning_rate
@@ -269,5 +270,6 @@ def _stage(
         carries=config.carries,
         image_weight=image_weight,
         best_from=config.distill_best_from,
+        best_of_equals=config.best_of_equals,
         segments=config.distill_segments,
     )

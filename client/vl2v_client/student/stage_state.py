@@ -13,6 +13,7 @@ from torch import Tensor
 from vl2v_client.core.errors import Diverged
 from vl2v_client.student.averages import ExponentialMovingAverage, IIDMax
 from vl2v_client.student.model import Student
+from vl2v_client.student.objective import per_bought
 from vl2v_client.student.selection import SourceScore
 from vl2v_client.student.stages import Stage, TrainingConfig
 from vl2v_client.student.swad import LossValley, WeightAverage, Weights
@@ -20,7 +21,7 @@ from vl2v_client.student.swad import LossValley, WeightAverage, Weights
 
 @dataclass
 class BestWeights:
-    """The weights of the best evaluation so far; of equals, the first.
+    """The weights of the best evaluation so far, by the rule of `Stage.best_of_equals`.
 
     Attributes:
         step: steps taken when they were scored.
@@ -47,6 +48,7 @@ class StageState:
         self.evaluated_step = -1
         self.history: list[dict[str, Any]] = []
         self.best = BestWeights()
+        self._highest = -1.0
         self.swad = LossValley(
             converge=config.converge,
             tolerance=config.tolerance,
@@ -90,7 +92,7 @@ class StageState:
             Diverged: the loss is not finite.
         """
         validation = validate()
-        means = {name: float(total) / self._summed for name, total in self._sums.items()}
+        means = per_bought({name: float(total) / self._summed for name, total in self._sums.items()})
         if not math.isfinite(means["loss"] + validation.loss):
             raise Diverged(
                 f"the loss of stage {self.stage.name!r} is not finite at step {self.step}: "
@@ -102,6 +104,7 @@ class StageState:
         self.swad.add_evaluation(validation.loss)
         if self._counts_for_best(validation):
             self.best = BestWeights(self.step, validation.rank, copy_weights(self.weights))
+        self._highest = max(self._highest, validation.accuracy)
         row = {
             "stage": self.stage.name,
             "step": self.step,
@@ -131,8 +134,13 @@ class StageState:
 
     def _counts_for_best(self, validation: SourceScore) -> bool:
         if self.step - 1 < self.stage.best_from:
-            return self._is_at_its_end  # a stage too short for `best_from` still leaves something
-        return validation.rank > self.best.rank
+            is_better = False
+        elif self.stage.best_of_equals == "last":
+            is_better = validation.accuracy >= self._highest
+        else:
+            is_better = validation.rank > self.best.rank
+        # a stage without a candidate still leaves something
+        return is_better or (self._is_at_its_end and not self.best.weights)
 
     @property
     def _is_at_its_end(self) -> bool:
@@ -160,6 +168,7 @@ class StageState:
             "evaluated_step": self.evaluated_step,
             "history": self.history,
             "best": vars(self.best),
+            "highest": self._highest,
             "swad": self.swad.state(),
             "iidmax": None if self.iidmax is None else self.iidmax.state(),
             "ema": None if self.ema is None else self.ema.state(),
@@ -176,12 +185,15 @@ class StageState:
         self.step, self.evaluated_step = saved["step"], saved["evaluated_step"]
         self.history = saved["history"]
         self.best = BestWeights(**saved["best"])
+        self._highest = saved["highest"]
         self.swad.restore(saved["swad"])
         if self.iidmax is not None:
             self.iidmax.restore(saved["iidmax"])
         if self.ema is not None:
             self.ema.restore(saved["ema"])
         apply_weights(self._student, saved["weights"])
+        for moments in saved["optimizer"]["state"].values():
+            moments["step"] = moments["step"].cpu()  # Adam would wait for a GPU's at every step
         self.optimizer.load_state_dict(saved["optimizer"])
         self._sums, self._summed = saved["sums"], saved["summed"]
         torch.set_rng_state(saved["random"].cpu())

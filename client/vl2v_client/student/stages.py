@@ -12,6 +12,7 @@ Part = Literal["backbone", "projection"]
 Head = Literal["text", "linear"]
 Selection = Literal["best", "swad", "iidmax", "ema", "last"]
 Segments = Literal["original", "cumulative"]
+BestOfEquals = Literal["lower_loss", "last"]
 
 WITHOUT_EFFECT = ("checkpoint_every", "device", "workers")
 """Settings of `TrainingConfig` that decide no result, so a resumed run may change them."""
@@ -43,6 +44,7 @@ class TrainingConfig:
         interpolate: WiSE-FT, as in `Method`.
         align_best_from: as `Stage.best_from`, of the first stage.
         distill_best_from: of the second.
+        best_of_equals: as `Stage.best_of_equals`, of both.
         align_segments: as `Stage.segments`, of the first stage.
         distill_segments: of the second.
         evaluation_batch_size: views per forward pass of an evaluation.
@@ -74,6 +76,7 @@ class TrainingConfig:
     interpolate: bool = False
     align_best_from: int = 0
     distill_best_from: int = 0
+    best_of_equals: BestOfEquals = "lower_loss"
     align_segments: Segments = "original"
     distill_segments: Segments = "original"
     evaluation_batch_size: int = 128
@@ -123,6 +126,8 @@ class Stage:
             (`swad` by LossValley, `iidmax` by IIDMax), the exponential moving average, or the last.
         image_weight: the share of the teacher's term; `None` is the config's.
         best_from: evaluations at earlier steps, counted from 0, are not candidates for the best.
+        best_of_equals: of equal accuracies, `lower_loss` takes the lower loss, then the first. `last` takes the last of
+            those that no earlier evaluation surpasses, not even one before `best_from`, as the published code does.
         segments: which steps a segment of SWAD averages: `original` those since the last evaluation, `cumulative`
             those since step 0 or, past step 2,500, since the last whole thousand, as the published code does.
     """
@@ -135,6 +140,7 @@ class Stage:
     carries: Selection
     image_weight: float | None = None
     best_from: int = 0
+    best_of_equals: BestOfEquals = "lower_loss"
     segments: Segments = "original"
 
     def share_of_image(self, config: TrainingConfig) -> float:
