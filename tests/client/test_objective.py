@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vl2v_client.student.objective import Batch, cross_entropy, image_and_text
+from vl2v_client.student.objective import Batch, cross_entropy, image_and_text, per_bought
 
 
 def _unit(values: Tensor) -> Tensor:
@@ -32,6 +32,11 @@ def _batch(dtype: torch.dtype, *, count: int = 7, width: int = 5) -> Batch:
         text_targets=_unit(draw()).to(dtype),
         image_weights=weights.to(dtype),
     )
+
+
+def _part(batch: Batch, rows: list[int]) -> Batch:
+    names = ("outputs", "labels", "image_targets", "text_targets", "image_weights")
+    return replace(batch, **{name: getattr(batch, name)[rows] for name in names})
 
 
 def _by_hand(batch: Batch) -> tuple[float, list[list[float]]]:
@@ -86,9 +91,29 @@ def test_the_floor_is_reached_along_the_mixed_target_and_nowhere_else() -> None:
 def test_terms_are_named_and_the_image_term_averages_bought_views_only() -> None:
     batch = _batch(torch.float64)
     terms = image_and_text(batch)
-    assert set(terms) == {"loss", "image", "text", "floor"}
+    assert set(terms) == {"loss", "image", "bought", "text", "floor"}
     cosines = (_unit(batch.outputs) * batch.image_targets).sum(dim=-1)[1:]
-    assert terms["image"].item() == pytest.approx(-cosines.mean().item())
+    means = per_bought({name: term.item() for name, term in terms.items()})
+    assert means["image"] == pytest.approx(-cosines.mean().item())
+    assert means["text"] == terms["text"].item()
+
+
+def test_the_image_term_of_parts_averages_to_that_of_the_whole() -> None:
+    batch = _batch(torch.float64)
+    places = range(len(batch.labels))
+    parts = [[place for place in places if place % 2 == side] for side in (0, 1)]
+    shares = [len(part) / len(places) for part in parts]
+    of_parts = [image_and_text(_part(batch, part)) for part in parts]
+    means = {
+        name: sum(share * terms[name].item() for share, terms in zip(shares, of_parts, strict=True))
+        for name in of_parts[0]
+    }
+    whole = per_bought({name: term.item() for name, term in image_and_text(batch).items()})
+    assert per_bought(means) == pytest.approx(whole)
+
+
+def test_where_nothing_was_bought_there_is_no_image_term() -> None:
+    assert per_bought({"image": 0.0, "bought": 0.0, "loss": -0.3}) == {"image": 0.0, "bought": 0.0, "loss": -0.3}
 
 
 def test_labels_add_their_cross_entropy_and_its_gradient() -> None:

@@ -19,6 +19,9 @@ KD_TEMPERATURE = 4.0
 RISE_RELATIVE_WEIGHT = 10.0
 """Of the relative distance beside the absolute one, as in RISE's code."""
 
+OF_BOUGHT = ("image", "soft")
+"""Terms of bought views alone; see `per_bought`."""
+
 LossTerms = dict[str, Tensor]
 """Scalars by name; `loss` is always there."""
 
@@ -73,7 +76,7 @@ def image_and_text(batch: Batch) -> LossTerms:
     loss = (weights * images + (1 - weights) * texts).mean()
     terms = {
         "loss": loss,
-        "image": _mean_where_bought(images, weights),
+        **_where_bought("image", images, weights),
         "text": texts.mean(),
         "floor": -_mixed(batch).norm(dim=-1).mean(),
     }
@@ -104,7 +107,7 @@ def soft_targets(batch: Batch) -> LossTerms:
     loss = ((1 - weights) * hard + weights * soft).mean()
     return {
         "loss": loss,
-        "soft": _mean_where_bought(soft, weights),
+        **_where_bought("soft", soft, weights),
         "hard": hard.mean(),
         "floor": torch.zeros_like(loss),
     }
@@ -155,7 +158,7 @@ def _squared_distance(batch: Batch, z: Tensor, floors: Tensor) -> LossTerms:
     texts = (z - batch.text_targets).square().sum(dim=-1)
     return {
         "loss": (weights * images + (1 - weights) * texts).mean(),
-        "image": _mean_where_bought(images, weights),
+        **_where_bought("image", images, weights),
         "text": texts.mean(),
         "floor": floors.mean(),
     }
@@ -167,9 +170,16 @@ def _mixed(batch: Batch) -> Tensor:
     return weights * batch.image_targets + (1 - weights) * batch.text_targets
 
 
-def _mean_where_bought(values: Tensor, weights: Tensor) -> Tensor:
+def _where_bought(name: str, values: Tensor, weights: Tensor) -> LossTerms:
+    """A term of bought views alone, as a mean over all, beside their share `bought`: both average over parts."""
     bought = (weights > 0).to(values.dtype)
-    return (bought * values).sum() / bought.sum().clamp(min=1)
+    return {name: (bought * values).mean(), "bought": bought.mean()}
+
+
+def per_bought(means: Mapping[str, float]) -> dict[str, float]:
+    """Averaged terms, of which those of bought views become means over these views; 0 if none was bought."""
+    share = means.get("bought") or 1.0
+    return {name: value / share if name in OF_BOUGHT else value for name, value in means.items()}
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
