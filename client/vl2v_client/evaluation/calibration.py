@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.evaluation.accuracy import log_probabilities, negative_log_likelihood
+from vl2v_client.evaluation.accuracy import log_probabilities
 
 _SMALLEST, _LARGEST = 1e-2, 1e3
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -20,7 +20,9 @@ _ROUNDS = 60
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """The temperature in 0.01 .. 1000 that minimises the negative log-likelihood, by golden-section search.
 
-    The likelihood has one minimum in the inverse temperature, so the search cannot miss it.
+    The likelihood counts one label more, spread over all classes: a hold-out without a single error would otherwise
+    ask for no temperature at all (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
+    temperature, so the search cannot miss it.
 
     Args:
         logits: `[N, C]` on source validation.
@@ -29,9 +31,15 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     low, high = math.log(_SMALLEST), math.log(_LARGEST)
     for _ in range(_ROUNDS):
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        losses = (negative_log_likelihood(logits, labels, math.exp(place)) for place in (left, right))
+        losses = (_smoothed_loss(logits, labels, math.exp(place)) for place in (left, right))
         low, high = (low, right) if next(losses) < next(losses) else (left, high)
     return math.exp((low + high) / 2)
+
+
+def _smoothed_loss(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> float:
+    logs = log_probabilities(logits, temperature)
+    rows = np.arange(len(labels))
+    return -float(logs[rows, labels].sum() + logs.mean()) / (len(labels) + 1)
 
 
 def calibration_error(
