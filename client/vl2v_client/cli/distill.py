@@ -32,8 +32,10 @@ from vl2v_client.cli.training_options import (
     AlignLearningRate,
     AlignSteps,
     BatchSize,
+    BFloat16,
     Carry,
     ChannelsLast,
+    Compile,
     Device,
     DistillSteps,
     EvaluateEvery,
@@ -41,6 +43,7 @@ from vl2v_client.cli.training_options import (
     Interpolate,
     LabelWeight,
     LearningRate,
+    LoaderWorkers,
     Mixup,
     OwnNormalisation,
     Preset,
@@ -87,16 +90,9 @@ def distill(
     evaluate_every: EvaluateEvery = None,
     channels_last: ChannelsLast = None,
     device: Device = None,
-    bfloat16: Annotated[
-        bool | None, typer.Option("--bfloat16", help="Forward passes in bfloat16, faster on recent GPUs.")
-    ] = None,
-    compile_student: Annotated[
-        bool | None, typer.Option("--compile", help="Compile the student with torch.compile, for GPUs.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--loader-workers", min=0, help="Threads that load the next views; by device if left out."),
-    ] = None,
+    bfloat16: BFloat16 = None,
+    compile_student: Compile = None,
+    loader_workers: LoaderWorkers = None,
     method: Annotated[str, typer.Option(help=f"How the student learns: {', '.join(METHODS)}.")] = VL2V_ADIP,
     baseline: Annotated[
         list[str] | None, typer.Option(help="Another of these methods, trained beside it to compare. Repeatable.")
@@ -153,7 +149,7 @@ def distill(
         device=device,
         bfloat16=bfloat16,
         compile=compile_student,
-        workers=workers,
+        workers=loader_workers,
     )
     resolve_device(training.device)
     baselines = tuple(baseline or ())

@@ -26,8 +26,10 @@ from vl2v_client.cli.training_options import (
     AlignLearningRate,
     AlignSteps,
     BatchSize,
+    BFloat16,
     Carry,
     ChannelsLast,
+    Compile,
     Device,
     DistillSteps,
     EvaluateEvery,
@@ -35,6 +37,7 @@ from vl2v_client.cli.training_options import (
     Interpolate,
     LabelWeight,
     LearningRate,
+    LoaderWorkers,
     Mixup,
     OwnNormalisation,
     Preset,
@@ -87,6 +90,9 @@ def sweep(
     evaluate_every: EvaluateEvery = None,
     channels_last: ChannelsLast = None,
     device: Device = None,
+    bfloat16: BFloat16 = None,
+    compile_student: Compile = None,
+    loader_workers: LoaderWorkers = None,
     preset: Preset = "default",
     own_normalisation: OwnNormalisation = None,
     carry: Carry = None,
@@ -129,6 +135,9 @@ def sweep(
         carries=carry,
         interpolate=interpolate,
         device=device,
+        bfloat16=bfloat16,
+        compile=compile_student,
+        workers=loader_workers,
     )
     resolve_device(training.device)
     methods = tuple(method or (ERM, VL2V_ADIP))

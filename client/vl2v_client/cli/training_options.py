@@ -37,6 +37,12 @@ ChannelsLast = Annotated[
     bool | None, typer.Option("--channels-last", help="Memory format that suits convolutional students.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+BFloat16 = Annotated[bool | None, typer.Option("--bfloat16", help="Forward passes in bfloat16, faster on recent GPUs.")]
+Compile = Annotated[bool | None, typer.Option("--compile", help="Compile the student with torch.compile, for GPUs.")]
+LoaderWorkers = Annotated[
+    int | None,
+    typer.Option("--loader-workers", min=0, help="Threads that load the next views; by device if left out."),
+]
 Preset = Annotated[
     str, typer.Option(help="Hyper-parameters that no option names: default, or paper, the published protocol.")
 ]

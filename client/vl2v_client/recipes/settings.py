@@ -67,6 +67,12 @@ class RunSettings:
             raise UsageError("--online trains on fresh views at every step: leave --train-views out")
         if self.online and self.choice.style_targets != "bought":
             raise UsageError("--online shows the teacher every styled view: leave --style-targets out")
+        chooses = self.spending.select is not None or self.impute != NO_IMPUTATION
+        if chooses and not (self.choice.views and self.needs_images):
+            raise UsageError(
+                f"--select and --impute are about images, and {', '.join(self.methods)} asks about none with "
+                f"--views {self.choice.views}: leave them out"
+            )
         if self.local and (self.spending.select is not None or self.impute != NO_IMPUTATION):
             raise UsageError("a local teacher answers for free: leave --select and --impute out")
 
