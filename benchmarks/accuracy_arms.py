@@ -13,6 +13,38 @@ QUARTER, TENTH, TEXT_ONLY = "VL2V-ADiP, 25 % of K=1", "VL2V-ADiP, 10 % of K=1", 
 PUBLISHED = ("--view-recipe", "standard", "--label-weight", "0")
 """Against what the default preset adds."""
 
+METHODS = {
+    "linear probe": "linear-probe",
+    "KD": "kd",
+    "image cosine": "image-cosine",
+    "text cosine": "text-cosine",
+    "RISE relative": "rise-relative",
+    "feature MSE": "feature-mse",
+    "SimKD": "simkd",
+    "no align": "adip-no-align",
+    "align only": "adip-align-only",
+    "joint": "adip-joint",
+}
+"""Row: `--method`, each with K=4."""
+
+SWITCHES = {
+    "image weight 0.25": ("--image-weight", "0.25"),
+    "image weight 0.75": ("--image-weight", "0.75"),
+    "label weight 0.3": ("--label-weight", "0.3"),
+    "mixup 0.2": ("--mixup", "0.2"),
+    "published hue": ("--view-recipe", "published"),
+    "styles": ("--view-recipe", "styles"),
+    "styles, targets from text": ("--view-recipe", "styles", "--style-targets", "text"),
+    "EMA": ("--carry", "ema"),
+    "IIDMax": ("--carry", "iidmax"),
+    "WiSE-FT": ("--interpolate",),
+    "ImageNet's normalisation": ("--paper-normalisation",),
+}
+"""Row: what it adds to VL2V-ADiP with K=4."""
+
+SELECTORS = ("k-center", "herding", "max-herding", "typiclust", "margin", "pcoreset")
+IMPUTERS = ("class-mean", "ridge", "knn")
+
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
 """Of the training images, in the curve, between none and all."""
 
@@ -29,6 +61,7 @@ class Arm:
         erm_everywhere: on every target, or on the first alone.
         everywhere: the arm itself.
         online: a local teacher sees fresh views at every step, and nothing is bought.
+        local: a local teacher answers, and nothing is bought.
     """
 
     row: str
@@ -38,6 +71,7 @@ class Arm:
     erm_everywhere: bool = False
     everywhere: bool = False
     online: bool = False
+    local: bool = False
 
     @property
     def slug(self) -> str:
@@ -73,6 +107,25 @@ def curve_arms() -> tuple[Arm, ...]:
         points += [Arm(f"{name}, text only", options(0))]
         arms |= {arm.row: arm for arm in points}
     return tuple((arms | {arm.row: arm for arm in table_arms()}).values())
+
+
+def method_arms() -> tuple[Arm, ...]:
+    """VL2V-ADiP against each other method of the literature, and against itself with one thing changed."""
+    published = _published(4)
+    methods = [Arm(row, (*published, "--method", method)) for row, method in METHODS.items()]
+    switches = [Arm(f"VL2V-ADiP, {row}", (*published, *options)) for row, options in SWITCHES.items()]
+    itself = Arm("VL2V-SD", (*published, "--method", "vl2v-sd"), local=True)
+    return Arm(ADIP_4, published, erm_row=ERM), *methods, itself, *switches
+
+
+def plan_arms() -> tuple[Arm, ...]:
+    """Ways to spend a tenth of K=1 on VL2V-ADiP: which images, and what the others train on."""
+    published = _published(1)
+    baseline = Arm(ADIP_4, _published(4), erm_row=ERM)
+    chosen = [Arm(f"10 %, {name}", (*published, "--select", name), share=0.1) for name in SELECTORS]
+    imputed = [Arm(f"10 %, random, {name}", (*published, "--impute", name), share=0.1) for name in IMPUTERS]
+    rounds = Arm("10 %, random, two rounds", (*published, "--rounds", "2"), share=0.1)
+    return baseline, Arm(TENTH, published, share=0.1), Arm(TEXT_ONLY, _published(0)), *chosen, *imputed, rounds
 
 
 def _published(views: int, *, trains_on: int = 4) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""Accuracy on unseen domains for the queries that it costs: the table of all arms, or the curve over queries.
+"""Accuracy on unseen domains for the queries that it costs: the table, the curve over queries, methods and plans.
 
     python benchmarks/accuracy_per_query.py table [--seeds 3]
     python benchmarks/accuracy_per_query.py curve [--seeds 1]
-    python benchmarks/accuracy_per_query.py table --development [-- --distill-steps 400]
+    python benchmarks/accuracy_per_query.py methods --development --seeds 1 [-- --distill-steps 400]
+    python benchmarks/accuracy_per_query.py plans --development --seeds 1
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
         --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
 
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from accuracy_arms import ERM, TEACHER, Arm, curve_arms, table_arms
+from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, TENTH, Arm, curve_arms, method_arms, plan_arms, table_arms
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, measure
 from accuracy_table import goals_of, rows_of
@@ -33,7 +34,9 @@ import vl2v_vendor
 from vl2v_client.data.folder import list_files
 from vl2v_client.data.shapes import STYLES
 
-ARMS = {"table": table_arms, "curve": curve_arms}
+ARMS = {"table": table_arms, "curve": curve_arms, "methods": method_arms, "plans": plan_arms}
+REFERENCES = {"table": ONLINE, "curve": ONLINE, "methods": ADIP_4, "plans": TENTH}
+"""The row that all others are compared with, besides ERM."""
 FIRST_SEED = 100
 """Of shapes: settings were chosen on seeds below it, and a seed's pictures are the same in every data set."""
 DEVELOPMENT = {
@@ -58,11 +61,11 @@ def main() -> None:
     with local_vendor(home, account="accuracy", budget=10_000_000, options=serve) as environment:
         if arguments.jobs > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
-        local = ("--local-teacher", str(config), "--local-weights", str(weights), "--online")
+        local = ("--local-teacher", str(config), "--local-weights", str(weights))
         bench = Bench(environment, home, record, [*student, *options], files, local, arguments.jobs)
         outcomes = measure(bench, list(cells(arguments, arms, environment, home)))
     names = [TEACHER, ERM, *(name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM))]
-    rows = rows_of(outcomes, names)
+    rows = rows_of(outcomes, names, REFERENCES[arguments.kind])
     name = f"accuracy_{arguments.kind}_{arguments.name}"
     goals = goals_of(outcomes) if arguments.kind == "table" else []
     path = write_result(name, rows, goals, out=results / f"{name}.json")
@@ -72,7 +75,7 @@ def main() -> None:
 
 def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str, str], home: Path) -> Iterator[Cell]:
     """Every run, seed by seed, so that a benchmark that is stopped has all of the first seeds."""
-    everywhere = arguments.kind == "curve" or arguments.data is None
+    everywhere = arguments.kind != "table" or arguments.data is None
     first_seed = FIRST_SEED if arguments.data is None and not arguments.development else 0
     for seed in range(first_seed, first_seed + arguments.seeds):
         for place, (target, data) in enumerate(unseen_domains(arguments, seed, environment, home)):

@@ -60,7 +60,7 @@ class Bench:
         record: the file of outcomes, a JSON object a line.
         options: after every `distill`, and in the record: the student, its training.
         files: after every `distill`, and in no record: where the student's weights lie here.
-        local_teacher: for the online arm; nothing if it cannot be run.
+        local_teacher: for the arms that buy nothing.
         jobs: runs at a time, each on one thread.
     """
 
@@ -128,7 +128,8 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
     folder = bench.home / f"{cell.target}-{cell.seed}-{cell.arm.slug}"
     common = ("--data", str(cell.data), "--target-domain", cell.target, "--seed", str(cell.seed))
     words = [*cell.arm.options, *bench.options, *bench.files, "--out", str(folder)]
-    words += bench.local_teacher if cell.arm.online else _spending(bench, cell, common)
+    words += bench.local_teacher if cell.arm.online or cell.arm.local else _spending(bench, cell, common)
+    words += ["--online"] if cell.arm.online else []
     words += ["--baseline", "erm"] if cell.with_erm and cell.arm.erm_row else []
     environment = dict(bench.environment)
     run(environment, "vl2v-client", "distill", *common, *words, "--yes", "--json")
@@ -146,7 +147,8 @@ def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
     words = ("plan", *common, "--views", "1", "--json")
     plan = json.loads(run(dict(bench.environment), "vl2v-client", *words))
     cap = plan["texts"] + round(cell.arm.share * plan["views"])
-    return ["--select", "random", "--max-queries", str(cap)]
+    chosen = [] if "--select" in cell.arm.options else ["--select", "random"]
+    return [*chosen, "--max-queries", str(cap)]
 
 
 def _outcomes(bench: Bench, cell: Cell, report: Mapping[str, Any]) -> list[Outcome]:

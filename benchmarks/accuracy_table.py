@@ -15,10 +15,18 @@ UNDECIDED = 2
 """A goal this many standard errors away, or less, is undecided."""
 
 
-def rows_of(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[dict[str, object]]:
-    """A row per name with the accuracy on each unseen domain in percent, mean and standard error over seeds."""
+def rows_of(outcomes: Sequence[Outcome], names: Sequence[str], reference: str = ONLINE) -> list[dict[str, object]]:
+    """A row per name with the accuracy on each unseen domain in percent, mean and standard error over seeds.
+
+    Args:
+        outcomes: of all rows.
+        names: of the rows, in order.
+        reference: the row that, besides ERM, all are compared with.
+    """
     targets = list(dict.fromkeys(outcome.target for outcome in outcomes))
-    return [_row(name, outcomes, targets) for name in names if any(outcome.row == name for outcome in outcomes)]
+    return [
+        _row(name, outcomes, targets, reference) for name in names if any(outcome.row == name for outcome in outcomes)
+    ]
 
 
 def goals_of(outcomes: Sequence[Outcome]) -> list[Goal]:
@@ -63,12 +71,12 @@ def _goal(name: str, differences: Sequence[float], words: str, bound: float, *, 
     return Goal(f"{name}, points", value, words, verdict == "met")
 
 
-def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str]) -> dict[str, object]:
+def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str], reference: str) -> dict[str, object]:
     mine = [outcome for outcome in outcomes if outcome.row == name]
     in_domain = [outcome.in_domain for outcome in mine if outcome.in_domain is not None]
     errors = [outcome.calibration_error for outcome in mine if outcome.calibration_error is not None]
     queries = mean(outcome.queries for outcome in mine)
-    gain, lead = paired(outcomes, name, ERM), paired(outcomes, name, ONLINE)
+    gain, lead = paired(outcomes, name, ERM), paired(outcomes, name, reference)
     return {
         "": name,
         **{
@@ -81,7 +89,7 @@ def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str]) -> dict
         "queries": round(queries) if name != TEACHER else "1 a picture",
         "price, micro": round(mean(outcome.amount_micro for outcome in mine)) if name != TEACHER else "",
         "over ERM": _spread(gain) if name != ERM else "",
-        "over online": _spread(lead) if name != ONLINE else "",
+        f"over {reference.rpartition(', ')[2]}": _spread(lead) if name != reference else "",
         "over ERM per 1,000 queries": round(1000 * mean(gain) / queries, 2) if gain and queries else "",
     }
 
