@@ -20,6 +20,7 @@ from fake_vendor import FakeVendor, served
 from tiny_clip import write_tiny_clip
 from vl2v_client.core.errors import DataError, UsageError, VendorError
 from vl2v_client.evaluation.leave_one_out import Outcome, method_rows
+from vl2v_contract.identity import text_sha
 
 DOMAINS, CLASSES, IMAGES, VIEWS = ("art", "photo", "sketch"), ("cat", "dog"), 5, 2
 TRAINED = len(DOMAINS) * len(CLASSES) * IMAGES * 4 // 5
@@ -89,6 +90,22 @@ def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
     again = shell.sweep("--seed", "0", "--seed", "1", "--method", "erm", "--method", "vl2v-adip")
     assert (again.exit_code, vendor.billed_units) == (0, queries)
     assert shell.report() == report
+
+
+def test_a_sweep_goes_on_without_an_image_that_fails(vendor: FakeVendor, shell: Sweeper) -> None:
+    first = shell.run("buy", "--target-domain", "sketch", "--yes", cache="other.db")
+    assert first.exit_code == 0, first.output
+    prompts = {text_sha(f"a photo of a {name}") for name in CLASSES}
+    vendor.bad_contents = {next(paid.content_sha for paid in vendor.paid.values() if paid.content_sha not in prompts)}
+    before = vendor.billed_units
+    refused = shell.sweep("--method", "vl2v-adip")
+    assert "`sweep` take --skip-failed" in str(refused.exception)
+    bought = TRAINED * VIEWS + len(CLASSES) - 1
+    assert vendor.billed_units - before == bought
+    done = shell.sweep("--method", "vl2v-adip", "--skip-failed")
+    assert done.exit_code == 0, done.output
+    assert vendor.billed_units - before == bought
+    assert shell.report()["purchase"]["images"] == TRAINED * VIEWS - 1
 
 
 def test_a_method_s_queries_are_those_of_its_runs_own_report(shell: Sweeper) -> None:

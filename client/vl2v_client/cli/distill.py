@@ -59,6 +59,7 @@ from vl2v_client.cli.vendor_options import (
     CachePath,
     MaxCost,
     ModelId,
+    SkipFailed,
     VendorUrl,
 )
 from vl2v_client.recipes.preset_views import choose_views
@@ -118,7 +119,7 @@ def distill(
     partial: Annotated[
         bool, typer.Option("--partial", help="Buy as much as caps and budget hold; the rest trains on its text alone.")
     ] = False,
-    skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Go on without images that fail.")] = False,
+    skip_failed: SkipFailed = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:

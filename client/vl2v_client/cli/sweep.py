@@ -54,6 +54,7 @@ from vl2v_client.cli.vendor_options import (
     MaxCost,
     MaxQueries,
     ModelId,
+    SkipFailed,
     VendorUrl,
 )
 from vl2v_client.recipes.preset_views import choose_views
@@ -108,6 +109,7 @@ def sweep(
     cache: CachePath = None,
     max_queries: MaxQueries = None,
     max_cost: MaxCost = None,
+    skip_failed: SkipFailed = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -181,6 +183,7 @@ def sweep(
         model=model,
         max_queries=max_queries,
         max_cost=max_cost,
+        skip_failed=skip_failed,
         yes=yes,
     ) as (source, progress):
         report = run_sweep(settings, source, folder, progress=progress)

@@ -34,6 +34,7 @@ MaxQueries = Annotated[int | None, typer.Option("--max-queries", min=0, help="Re
 MaxCost = Annotated[
     str | None, typer.Option("--max-cost", help="Refuse to spend more, in the vendor's currency, such as 2.50.")
 ]
+SkipFailed = Annotated[bool, typer.Option("--skip-failed", help="Go on without images that fail.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output, and no bars.")]
 
 

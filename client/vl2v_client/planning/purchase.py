@@ -176,5 +176,5 @@ def _failures(failed: Sequence[FailedQuery]) -> DataError:
     more = f" and {len(failed) - 5:,} more" if len(failed) > 5 else ""
     return DataError(
         f"{len(failed):,} queries got no vector and cost nothing: {named}{more}. Everything else is bought; mend or "
-        "remove these, or go on without the images among them: `buy` and `distill` take --skip-failed"
+        "remove these, or go on without the images among them: `buy`, `distill` and `sweep` take --skip-failed"
     )

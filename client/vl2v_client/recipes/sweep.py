@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ def sweep(settings: SweepSettings, source: Buying | LocalSource, out: Path, *, p
         if not isinstance(source, LocalSource):
             source.notify(_announcement(settings, targets, shared))
             buy_planned(shared.plan, source, progress=progress)
-            source = replace(source, approve=_refuse, notify=_say_nothing, caps=None)
+            failed = frozenset(source.cache.missing(shared.plan.used_image_keys))
+            source = replace(source, approve=partial(_refuse_beyond, failed), notify=_say_nothing, caps=None)
         reports = dict(_run_all(settings, targets, source, folder.path, progress))
         report = _report(settings, targets, source, shared, reports)
         write_sweep_report(folder.path, report)
@@ -180,7 +182,10 @@ def _finished(place: Path) -> RunReport | None:
         return None
 
 
-def _refuse(plan: QueryPlan) -> None:
+def _refuse_beyond(failed: frozenset[str], plan: QueryPlan) -> None:
+    """A run may ask again, free, about what the purchase went on without; it buys nothing else."""
+    if failed.issuperset(item.cache_key for item in plan.missing):
+        return
     raise BudgetExhausted(
         f"a run wants {plan.units:,} queries beyond the sweep's one purchase: files or the vendor's model have changed "
         "since; choose another --out, and what is bought already costs nothing"
@@ -259,7 +264,8 @@ def _teacher(
     classifier = text_classifier(shared, vectors)
     found = {}
     for target in targets:
-        rows = [row for row, sample in enumerate(queries.split.train) if sample.domain == target]
+        places = enumerate(queries.split.train)
+        rows = [row for row, sample in places if sample.domain == target and first_views[row] in vectors]
         if not rows:
             continue
         logits = zero_shot_logits(
