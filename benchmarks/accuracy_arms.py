@@ -34,7 +34,6 @@ SWITCHES = {
     "mixup 0.2": ("--mixup", "0.2"),
     "published hue": ("--view-recipe", "published"),
     "styles": ("--view-recipe", "styles"),
-    "styles, targets from text": ("--view-recipe", "styles", "--style-targets", "text"),
     "EMA": ("--carry", "ema"),
     "IIDMax": ("--carry", "iidmax"),
     "WiSE-FT": ("--interpolate",),
@@ -115,7 +114,9 @@ def method_arms() -> tuple[Arm, ...]:
     methods = [Arm(row, (*published, "--method", method)) for row, method in METHODS.items()]
     switches = [Arm(f"VL2V-ADiP, {row}", (*published, *options)) for row, options in SWITCHES.items()]
     itself = Arm("VL2V-SD", (*published, "--method", "vl2v-sd"), local=True)
-    return Arm(ADIP_4, published, erm_row=ERM), *methods, itself, *switches
+    told = ("--views", "4", "--label-weight", "0", "--view-recipe", "styles", "--style-targets", "text")
+    from_text = Arm("VL2V-ADiP, styles, their targets from text", told)
+    return Arm(ADIP_4, published, erm_row=ERM), *methods, itself, *switches, from_text
 
 
 def plan_arms() -> tuple[Arm, ...]:
@@ -124,7 +125,7 @@ def plan_arms() -> tuple[Arm, ...]:
     baseline = Arm(ADIP_4, _published(4), erm_row=ERM)
     chosen = [Arm(f"10 %, {name}", (*published, "--select", name), share=0.1) for name in SELECTORS]
     imputed = [Arm(f"10 %, random, {name}", (*published, "--impute", name), share=0.1) for name in IMPUTERS]
-    rounds = Arm("10 %, random, two rounds", (*published, "--rounds", "2"), share=0.1)
+    rounds = Arm("10 %, random, two rounds", (*_published(4), "--rounds", "2"), share=0.1)
     return baseline, Arm(TENTH, published, share=0.1), Arm(TEXT_ONLY, _published(0)), *chosen, *imputed, rounds
 
 
