@@ -1,19 +1,23 @@
 """A run that is killed, in any kind of stage and with any number of loader threads, ends with the same bits."""
 
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from student_factories import CLASSES, TINY_VIT, text_head, training_data
+from vl2v_client.student import training
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.classifier import new_classifier
 from vl2v_client.student.methods import METHODS
+from vl2v_client.student.stage_state import StageState
 from vl2v_client.student.stages import Method, TrainingConfig
 from vl2v_client.student.training import TrainingResult, train
 
@@ -78,6 +82,37 @@ def test_every_stage_of_every_method_goes_on_to_the_same_bits(tmp_path: Path, na
     with pytest.raises(_Killed):
         _run(method, QUICK, tmp_path, kill=(stage, step))
     assert _equal(_run(method, QUICK, tmp_path), _undisturbed(name))
+
+
+@pytest.mark.parametrize("moment", ["a step", "an evaluation", "a checkpoint's write"])
+def test_no_moment_is_a_bad_one_to_be_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Killed at its first such moment, in another folder at its second, and so on until there is none."""
+    method, left = METHODS["vl2v-adip"](QUICK), 0
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def work_or_die(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise _Killed
+            return work(*arguments)
+
+        return work_or_die
+
+    place = {"a step": (StageState, "add_step"), "an evaluation": (training, "_validate")}.get(moment, (os, "fsync"))
+    monkeypatch.setattr(*place, dying(getattr(*place)))
+    kills = 0
+    while True:
+        left = kills + 1
+        folder = tmp_path / str(kills)
+        try:
+            _run(method, QUICK, folder)
+        except _Killed:
+            kills += 1
+            assert _equal(_run(method, QUICK, folder), _undisturbed("vl2v-adip"))
+        else:
+            break
+    assert kills >= 6
 
 
 @pytest.mark.parametrize(
