@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,14 @@ def teacher_targets(views: LabelledViews, seed: int = 1) -> ImageTargets:
 def training_data(*, teacher: bool = True) -> TrainingData:
     train = coloured_views(12, seed=1)
     return TrainingData(train, coloured_views(6, views=1, seed=2), teacher_targets(train) if teacher else None)
+
+
+def partly_bought_data() -> TrainingData:
+    """`training_data`, but of every fifth view nothing was bought."""
+    whole = training_data()
+    assert whole.targets is not None
+    bought = np.arange(whole.targets.bought.size).reshape(whole.targets.bought.shape) % 5 > 0
+    return replace(whole, targets=ImageTargets.of_bought(whole.targets.vectors * bought[..., None], bought))
 
 
 def fresh_classifier(*, text: bool = True, seed: int = 0) -> StudentClassifier:

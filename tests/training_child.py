@@ -2,9 +2,9 @@
 
     python training_child.py FOLDER [RANK STEP]
 
-Trains VL2V-ADiP on the toy problem, and leaves `FOLDER/result-RANK.pt`: the final weights, the history, and the
-gradients of each stage's first step. The process of rank `RANK` dies in its optimizer step number `STEP`, counted
-over both stages.
+Trains VL2V-ADiP on the toy problem, partly bought, and leaves `FOLDER/result-RANK.pt`: the final weights, the history,
+and the gradients of each stage's first step. The process of rank `RANK` dies in its optimizer step number `STEP`,
+counted over both stages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from student_factories import fresh_classifier, training_data
+from student_factories import fresh_classifier, partly_bought_data
 from vl2v_client.core.errors import ClientError
 from vl2v_client.student.methods import vl2v_adip
 from vl2v_client.student.stages import TrainingConfig
@@ -57,7 +57,7 @@ def train_watched(folder: Path | None, dies_at: int | None = None) -> Result:
 
     torch.optim.Adam.step = watched_step  # type: ignore[method-assign, assignment]
     try:
-        result = train(vl2v_adip(CONFIG), fresh_classifier(), training_data(), CONFIG, folder=folder)
+        result = train(vl2v_adip(CONFIG), fresh_classifier(), partly_bought_data(), CONFIG, folder=folder)
     finally:
         torch.optim.Adam.step = whole_step  # type: ignore[method-assign]
     weights = dict(result.classifier.student.state_dict())

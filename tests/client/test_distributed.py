@@ -54,8 +54,10 @@ def test_processes_make_the_gradients_and_the_student_of_one(tmp_path: Path, pro
             for gradient, expected in zip(own, single, strict=True):
                 assert (gradient - expected).abs().max() < 1e-6
         assert result["accuracy"] == alone["accuracy"] == 1.0
-        losses = [row["loss"] for row in result["history"]]
-        assert losses == pytest.approx([row["loss"] for row in alone["history"]], abs=1e-4)
+        for term in ("loss", "image", "bought", "text", "floor"):
+            means = [row[term] for row in result["history"]]
+            assert means == pytest.approx([row[term] for row in alone["history"]], abs=1e-4), term
+        assert 0 < alone["history"][-1]["bought"] < 1
         assert result["history"] == results[0]["history"]
         for name, value in result["weights"].items():
             assert torch.equal(value, results[0]["weights"][name])
