@@ -1,8 +1,15 @@
 """Prompts and the zero-shot classifier made of their embeddings."""
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from buying_bench import draw_pictures
+from client_shell import ClientShell
+from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.teacher.classifier import zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
@@ -32,3 +39,27 @@ def test_the_classifier_averages_unit_vectors_and_scales_the_average() -> None:
 def test_a_vector_without_direction_is_refused(bad: float) -> None:
     with pytest.raises(DataError, match="zero or not finite"):
         zero_shot_classifier([[[bad, 0.0]]])
+
+
+def test_a_run_asks_each_class_in_every_template_and_its_evaluation_again(vendor: FakeVendor, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    for domain in ("art", "photo", "sketch"):
+        for name in ("cat", "dog"):
+            draw_pictures(tmp_path / "data" / domain / name, 5)
+    named = ("--prompt", "a drawing of a {class}", "--prompt", "a {class}")
+    with served(vendor) as url:
+        shell = ClientShell(url, tmp_path, "--target-domain", "sketch")
+        planned = shell.json("plan", "--views", "1", *named)
+        report = shell.distill("--views", "1", *named)
+        assert planned["texts"] == report["purchase"]["texts"] == 4
+        assert vendor.billed_units == planned["new_queries"]
+        assert shell.read("config.json")["prompt_templates"] == list(named[1::2])
+        assert shell.run("evaluate", str(shell.run_folder), "--teacher", "--yes").exit_code == 0
+        offers = shell.json("pilot", *named, "--queries", "30", "--yes")["offers"]
+        assert "--prompt 'a drawing of a {class}' --prompt 'a {class}'" in offers[0]["options"]
+        billed = vendor.billed_units
+        for offer in offers:
+            assert shell.json("plan", *shlex.split(offer["options"]))["new_queries"] == offer["new"]
+        assert vendor.billed_units == billed
+        refused = shell.run("plan", "--prompt", "a photo").exception
+        assert "must hold {class} and no other field" in str(refused)

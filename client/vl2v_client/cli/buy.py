@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.plan import DataRoot, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
+from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
 from vl2v_client.cli.purchase_options import buying_from
 from vl2v_client.cli.spending_options import (
     MaxQueries,
@@ -42,6 +42,7 @@ from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import buy_planned, plan_run
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.recipes.spending import choose_queries
+from vl2v_client.teacher.prompts import prompt_templates
 
 
 def buy(
@@ -50,6 +51,7 @@ def buy(
     views: Views = DEFAULT_VIEWS,
     view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
+    prompt: Prompts = None,
     preset: Preset = "default",
     seed: Seed = 0,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
@@ -74,6 +76,7 @@ def buy(
         data,
         target_domain=target_domain,
         seed=seed,
+        prompts=prompt_templates(prompt),
         **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
     )
     spending = spending_from(select, max_queries, rounds)

@@ -19,7 +19,7 @@ from vl2v_client.cli.local_options import (
     local_settings,
     open_source,
 )
-from vl2v_client.cli.plan import DataRoot, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
+from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
 from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.spending_options import (
     Impute,
@@ -65,6 +65,7 @@ from vl2v_client.cli.vendor_options import (
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.student.methods import METHODS, VL2V_ADIP, check_effects, check_label_weight
+from vl2v_client.teacher.prompts import prompt_templates
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")]
 
@@ -76,6 +77,7 @@ def distill(
     train_views: TrainViews = None,
     view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
+    prompt: Prompts = None,
     seed: Seed = 0,
     student: StudentName = "tiny",
     student_weights: StudentWeights = None,
@@ -106,7 +108,7 @@ def distill(
     local_weights: LocalWeights = None,
     local_precision: LocalPrecision = "fp32",
     online: Online = False,
-    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/DATA-TARGET-seedN]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/DATA-TARGET-seedN)")] = None,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
     model: ModelId = None,
@@ -160,6 +162,7 @@ def distill(
             data,
             target_domain=target_domain,
             seed=seed,
+            prompts=prompt_templates(prompt),
             **choose_views(
                 preset,
                 views,

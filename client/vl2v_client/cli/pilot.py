@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.plan import DataRoot, Seed, TargetDomain
+from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain
 from vl2v_client.cli.purchase_options import buying_from
 from vl2v_client.cli.spending_options import Student, StudentSize, StudentWeights
 from vl2v_client.cli.vendor_options import (
@@ -26,6 +26,7 @@ from vl2v_client.cli.vendor_options import (
 )
 from vl2v_client.core.values import format_micro
 from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.teacher.prompts import prompt_templates
 
 if TYPE_CHECKING:
     from vl2v_client.recipes.pilot import PilotReport
@@ -37,6 +38,7 @@ _BAR_WIDTH = 40
 def pilot(
     data: DataRoot,
     target_domain: TargetDomain = None,
+    prompt: Prompts = None,
     seed: Seed = 0,
     queries: Annotated[int, typer.Option("--queries", min=1, help="Ask at most these, class prompts included.")] = 200,
     student: Student = "tiny",
@@ -55,7 +57,7 @@ def pilot(
     from vl2v_client.student.spec import resolve_student
 
     spec = resolve_student(student, weights=student_weights, size=student_size)
-    choice = QueryChoice(data, target_domain=target_domain, seed=seed)
+    choice = QueryChoice(data, target_domain=target_domain, seed=seed, prompts=prompt_templates(prompt))
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
         buying = buying_from(
             vendor,

@@ -44,12 +44,22 @@ from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice, StyleTargets
 from vl2v_client.recipes.spending import first_round
+from vl2v_client.teacher.prompts import DEFAULT_TEMPLATE, prompt_templates
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/file, or class/file.")]
 TargetDomain = Annotated[str | None, typer.Option("--target-domain", help="Domain to hold out; it is never bought.")]
 Views = Annotated[int, typer.Option("--views", min=0, help="Views of each training image.")]
 ViewRecipeName = Annotated[
     str | None, typer.Option("--view-recipe", help=f"How views are chosen: {', '.join(VIEW_RECIPES)}; by preset.")
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        help="What a class is called to the teacher, with {class} in it. Repeatable: the mean of all is its text "
+        f"(default: {DEFAULT_TEMPLATE}).",
+        show_default=False,
+    ),
 ]
 StyleTargetsName = Annotated[
     StyleTargets,
@@ -64,6 +74,7 @@ def plan(
     views: Views = DEFAULT_VIEWS,
     view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
+    prompt: Prompts = None,
     preset: Preset = "default",
     seed: Seed = 0,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
@@ -87,6 +98,7 @@ def plan(
         data,
         target_domain=target_domain,
         seed=seed,
+        prompts=prompt_templates(prompt),
         **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
     )
     spending, max_cost_micro = spending_from(select, max_queries, rounds), to_micro(max_cost)

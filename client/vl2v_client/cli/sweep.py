@@ -20,7 +20,7 @@ from vl2v_client.cli.local_options import (
     local_settings,
     open_source,
 )
-from vl2v_client.cli.plan import DataRoot, StyleTargetsName, ViewRecipeName, Views
+from vl2v_client.cli.plan import DataRoot, Prompts, StyleTargetsName, ViewRecipeName, Views
 from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.training_options import (
     AlignLearningRate,
@@ -60,6 +60,7 @@ from vl2v_client.cli.vendor_options import (
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, check_effects, check_label_weight
+from vl2v_client.teacher.prompts import prompt_templates
 
 
 def sweep(
@@ -67,16 +68,17 @@ def sweep(
     target_domain: Annotated[
         list[str] | None, typer.Option(help="Domain to hold out; every one in turn if left out. Repeatable.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Of a training. Repeatable.  [default: 0]")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Of a training. Repeatable. (default: 0)")] = None,
     data_seed: Annotated[int, typer.Option(help="Of the split and the views, the same for all trainings.")] = 0,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"How students learn: {', '.join(METHODS)}. Repeatable.  [default: {ERM}, {VL2V_ADIP}]"),
+        typer.Option(help=f"How students learn: {', '.join(METHODS)}. Repeatable. (default: {ERM}, {VL2V_ADIP})"),
     ] = None,
     views: Views = DEFAULT_VIEWS,
     train_views: TrainViews = None,
     view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
+    prompt: Prompts = None,
     student: StudentName = "tiny",
     student_weights: StudentWeights = None,
     student_size: StudentSize = None,
@@ -102,7 +104,7 @@ def sweep(
     local_weights: LocalWeights = None,
     local_precision: LocalPrecision = "fp32",
     online: Online = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the runs.  [default: runs/DATA-sweep]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs. (default: runs/DATA-sweep)")] = None,
     vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
     model: ModelId = None,
@@ -148,6 +150,7 @@ def sweep(
         choice=QueryChoice(
             data,
             seed=data_seed,
+            prompts=prompt_templates(prompt),
             **choose_views(
                 preset,
                 views,

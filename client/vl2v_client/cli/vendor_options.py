@@ -27,7 +27,7 @@ ApiKey = Annotated[
 ]
 CachePath = Annotated[
     Path | None,
-    typer.Option("--cache", envvar="VL2V_CACHE", help="Cache file.  [default: $XDG_DATA_HOME/vl2v/client.db]"),
+    typer.Option("--cache", envvar="VL2V_CACHE", help="Cache file. (default: $XDG_DATA_HOME/vl2v/client.db)"),
 ]
 ModelId = Annotated[str | None, typer.Option("--model", help="A model of the vendor; its default if left out.")]
 MaxQueries = Annotated[int | None, typer.Option("--max-queries", min=0, help="Refuse to buy more new queries.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,6 +38,7 @@ from vl2v_client.recipes.purchase import Buying, buy_planned, meet
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.student.spec import StudentSpec
 from vl2v_client.teacher.classifier import unit_rows, zero_shot_classifier
+from vl2v_client.teacher.prompts import PromptTemplateSet
 
 DEFAULT_QUERIES = 200
 FEWEST_IMAGES = 6
@@ -160,7 +162,17 @@ def pilot(
         )
         for name in sorted(set(of_domain))  # a domain may be too small to be asked about
     )
-    return _report(asked, named, findings, bought, dataset, teacher, images=len(train), texts=len(set(texts)))
+    return _report(
+        asked,
+        named,
+        findings,
+        bought,
+        dataset,
+        teacher,
+        choice.prompts,
+        images=len(train),
+        texts=len(set(texts)),
+    )
 
 
 def _report(
@@ -170,6 +182,7 @@ def _report(
     bought: PurchaseReport,
     dataset: DomainDataset,
     teacher: TeacherModel,
+    prompts: PromptTemplateSet,
     *,
     images: int,
     texts: int,
@@ -191,7 +204,7 @@ def _report(
             for i in suspects(cosines, asked.labels, named)
         ),
         advice=advice,
-        offers=_offers(advice.views, images, len(asked.images), texts, teacher),
+        offers=_offers(prompts, advice.views, images, len(asked.images), texts, teacher),
     )
 
 
@@ -258,8 +271,12 @@ def _mean_cosine(images: NDArray[np.float32], looks: NDArray[np.float32]) -> flo
     return float((images[: len(looks)] * looks).sum(axis=1, dtype=np.float64).mean())
 
 
-def _offers(views: int, images: int, asked: int, texts: int, teacher: TeacherModel) -> tuple[Offer, ...]:
+def _offers(
+    prompts: PromptTemplateSet, views: int, images: int, asked: int, texts: int, teacher: TeacherModel
+) -> tuple[Offer, ...]:
     """Texts are paid for by now, and so are the first views of the pilot's images."""
+    named = () if prompts == PromptTemplateSet() else prompts.templates
+    words = "".join(f" --prompt {shlex.quote(template)}" for template in named)
     tenth = -(-images // 10)
     wanted = [
         ("text alone", "--views 0", 0),
@@ -270,6 +287,6 @@ def _offers(views: int, images: int, asked: int, texts: int, teacher: TeacherMod
         wanted.append((f"{views} views of each image", f"--views {views}", views * images))
     price = teacher.image_price.unit_price_micro
     return tuple(
-        Offer(name, options, texts + count, max(0, count - asked), max(0, count - asked) * price)
+        Offer(name, options + words, texts + count, max(0, count - asked), max(0, count - asked) * price)
         for name, options, count in wanted
     )

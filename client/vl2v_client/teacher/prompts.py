@@ -41,6 +41,15 @@ class PromptTemplateSet:
         return [[template.replace(CLASS_FIELD, name) for template in self.templates] for name in spoken]
 
 
+def prompt_templates(named: Sequence[str] | None) -> PromptTemplateSet:
+    """The templates that somebody named, or the published one.
+
+    Raises:
+        UsageError: as `PromptTemplateSet`.
+    """
+    return PromptTemplateSet(tuple(named)) if named else PromptTemplateSet()
+
+
 def _field_names(template: str) -> set[str | None]:
     try:
         return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}

@@ -23,11 +23,11 @@ _MAX_IMAGES = 256
 
 def parity(
     precision: Annotated[str, typer.Option(help="What to compare with fp32: int8, bf16 or fp16.")] = "int8",
-    images: Annotated[Path | None, typer.Option(help="Folder of images; at most 256. [default: built-in]")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images; at most 256. (default: built-in)")] = None,
     model: Annotated[str | None, typer.Option(help="An open_clip architecture, such as ViT-B-16.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="Its pretrained tag, or a checkpoint file.")] = None,
     model_config: Annotated[Path | None, typer.Option(help="An open_clip model configuration (JSON).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a precision's vectors with fp32, image by image; exit code 1 if int8 would not be sold."""

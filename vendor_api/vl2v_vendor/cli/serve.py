@@ -11,19 +11,19 @@ from vl2v_vendor.settings import load_settings
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. (default: 8000)")] = None,
     database: Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql://USER@HOST/NAME.")] = None,
     model: Annotated[str | None, typer.Option(help="An open_clip architecture, such as ViT-B-16.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="Its pretrained tag, or a checkpoint file.")] = None,
     model_config: Annotated[Path | None, typer.Option(help="An open_clip model configuration (JSON).")] = None,
     model_id: Annotated[str | None, typer.Option(help="The model's name on the price list.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, fp16, bf16 or int8. [default: fp32; fp16 on CUDA]")
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8. (default: fp32; fp16 on CUDA)")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="open_clip, or hash for tests without a model.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. (default: info)")] = None,
 ) -> None:
     """Sell embeddings over HTTP. With nothing configured: SQLite and the packaged tiny teacher.
 
