@@ -18,6 +18,7 @@ from vl2v_client.evaluation.accuracy import Count, evaluate, negative_log_likeli
 from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
 from vl2v_client.evaluation.prediction import predict
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
+from vl2v_client.recipes.scoring import score_classifier
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.methods import vl2v_adip
@@ -115,7 +116,12 @@ def test_training_and_selection_never_read_the_target_domain(tmp_path: Path) -> 
     config = TrainingConfig(align_steps=4, distill_steps=4, batch_size=4, evaluate_every=2, device="cpu")
     result = train(vl2v_adip(config), fresh_classifier(), TrainingData(source, held, teacher_targets(source)), config)
     assert 0 <= result.validation.accuracy <= 1
-    assert fit_temperature(result.classifier.logits(held.pixels[:, 0]), held.labels) > 0
+    alone = score_classifier("student", result.classifier, held, None, parts)
     assert teacher_targets(source).vectors.shape == (len(parts.train), 1, WIDTH)
     with pytest.raises(DataError, match="sketch"):
         render("target.u8", parts.target)
+    for seed in (3, 4):
+        target = coloured_views(10, views=1, domains=("sketch",), seed=seed)
+        scored = score_classifier("student", result.classifier, held, target, parts)
+        assert (scored.temperature, scored.row.source_validation) == (alone.temperature, alone.row.source_validation)
+        assert scored.row.nll != alone.row.nll
