@@ -18,7 +18,7 @@ from typer.testing import Result
 from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from tiny_clip import write_tiny_clip
-from vl2v_client.core.errors import DataError, UsageError, VendorError
+from vl2v_client.core.errors import DataError, RunError, UsageError
 from vl2v_client.evaluation.leave_one_out import Outcome, method_rows
 from vl2v_contract.identity import text_sha
 
@@ -105,7 +105,22 @@ def test_a_sweep_goes_on_without_an_image_that_fails(vendor: FakeVendor, shell: 
     done = shell.sweep("--method", "vl2v-adip", "--skip-failed")
     assert done.exit_code == 0, done.output
     assert vendor.billed_units - before == bought
-    assert shell.report()["purchase"]["images"] == TRAINED * VIEWS - 1
+    first = shell.report()
+    assert first["purchase"]["images"] == TRAINED * VIEWS - 1
+
+    vendor.bad_contents = set()
+    assert shell.sweep("--method", "vl2v-adip").exit_code == 0
+    assert (vendor.billed_units - before, shell.report()) == (bought, first)
+    more = shell.sweep("--method", "vl2v-adip", "--seed", "0", "--seed", "1")
+    assert more.exit_code == 0, more.output
+    assert (vendor.billed_units - before, shell.report()["purchase"]) == (bought, first["purchase"])
+
+
+def test_a_sweep_without_a_class_s_text_names_it_and_trains_nothing(vendor: FakeVendor, shell: Sweeper) -> None:
+    vendor.bad_contents = {text_sha("a photo of a dog")}
+    refused = shell.sweep("--method", "vl2v-adip", "--skip-failed")
+    assert "there is no embedding of text 'a photo of a dog'" in str(refused.exception)
+    assert not list((shell.folder / "sweep").glob("*/seed0"))
 
 
 def test_a_method_s_queries_are_those_of_its_runs_own_report(shell: Sweeper) -> None:
@@ -200,7 +215,7 @@ def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor,
 
     vendor.after = swap
     refused = shell.sweep(*words)
-    assert isinstance(refused.exception, VendorError)
+    assert isinstance(refused.exception, RunError)
     assert "beyond the sweep's one purchase" in str(refused.exception)
     assert vendor.billed_units == TRAINED * VIEWS * 2 // 3 + len(CLASSES)
 

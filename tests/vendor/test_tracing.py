@@ -180,7 +180,7 @@ def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
 
     try:
         tell(story)
-        assert sending.is_set()
+        assert sending.wait(timeout=10)
     finally:
         answered.set()
     for thread in threading.enumerate():

@@ -18,6 +18,7 @@ CONFIG_FILE = "config.json"
 _CHOICE_FILE = "choice.json"
 _WANTED_FILE = "wanted.json"
 _USED_FILE = "used.json"
+_LEFT_OUT_FILE = "left_out.json"
 _IMAGES_FILE = "images.json"
 _RECORDS = (CONFIG_FILE, _CHOICE_FILE, _WANTED_FILE, _USED_FILE)
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
@@ -56,6 +57,11 @@ class RunFolder:
     def used(self) -> Path:
         """Which embeddings the run trains on, once its purchase is done."""
         return self.path / _USED_FILE
+
+    @property
+    def left_out(self) -> Path:
+        """Which embeddings a sweep's purchase went on without."""
+        return self.path / _LEFT_OUT_FILE
 
     @property
     def images(self) -> Path:

@@ -23,13 +23,14 @@ from vl2v_client.export.sweep_report import SharedPurchase, SweepReport, write_s
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.distill import distill
 from vl2v_client.recipes.local import LocalSource, plan_local
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, plan_run
+from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, cut_planned, plan_run
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import claim_run_folder
 from vl2v_client.recipes.scoring import ZERO_SHOT
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.targets import text_classifier
+from vl2v_client.recipes.used import keep_left_out, read_left_out
 from vl2v_client.student.methods import METHODS, asks_about_images
 from vl2v_client.student.stages import online_queries
 from vl2v_contract.canonical import sha256_hex
@@ -122,10 +123,14 @@ def sweep(settings: SweepSettings, source: Buying | LocalSource, out: Path, *, p
         shared = plan_run(choice, source, progress=progress)
     with claim_run_folder(out, settings.to_json(shared.plan.teacher, shared.queries.dataset)) as folder:
         if not isinstance(source, LocalSource):
+            left_out = read_left_out(folder)
+            shared = cut_planned(shared, [key for key in shared.plan.used_image_keys if key not in left_out])
             source.notify(_announcement(settings, targets, shared))
             buy_planned(shared.plan, source, progress=progress)
-            failed = frozenset(source.cache.missing(shared.plan.used_image_keys))
-            source = replace(source, approve=partial(_refuse_beyond, failed), notify=_say_nothing, caps=None)
+            text_classifier(shared, source.cache.get_many(shared.plan.text_keys))  # it names a text that failed
+            left_out = keep_left_out(folder, left_out.union(source.cache.missing(shared.plan.used_image_keys)))
+            refuse = partial(_refuse, left_out)
+            source = replace(source, approve=refuse, notify=_say_nothing, caps=None, allow_partial=bool(left_out))
         reports = dict(_run_all(settings, targets, source, folder.path, progress))
         report = _report(settings, targets, source, shared, reports)
         write_sweep_report(folder.path, report)
@@ -182,11 +187,11 @@ def _finished(place: Path) -> RunReport | None:
         return None
 
 
-def _refuse_beyond(failed: frozenset[str], plan: QueryPlan) -> None:
-    """A run may ask again, free, about what the purchase went on without; it buys nothing else."""
-    if failed.issuperset(item.cache_key for item in plan.missing):
-        return
-    raise BudgetExhausted(
+def _refuse(left_out: frozenset[str], plan: QueryPlan) -> None:
+    """No run buys: it goes on without what the purchase left out, and ends if it misses anything else."""
+    if left_out.issuperset(item.cache_key for item in plan.missing):
+        raise BudgetExhausted("left out of the sweep's one purchase")
+    raise RunError(
         f"a run wants {plan.units:,} queries beyond the sweep's one purchase: files or the vendor's model have changed "
         "since; choose another --out, and what is bought already costs nothing"
     )

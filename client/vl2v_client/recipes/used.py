@@ -59,6 +59,22 @@ def count_from_the_start(folder: RunFolder, plan: QueryPlan, buying: Buying) -> 
     return replace(buying, caps=replace(caps, counted=wanted))
 
 
+def read_left_out(folder: RunFolder) -> frozenset[str]:
+    """The cache keys of images that a sweep's purchase went on without: no later call asks about them again."""
+    return _read(folder, folder.left_out) or frozenset()
+
+
+def keep_left_out(folder: RunFolder, keys: frozenset[str]) -> frozenset[str]:
+    """Write them down, if there are any; returns them.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    if keys:
+        folder.keep(folder.left_out, {"keys": sorted(keys)})
+    return keys
+
+
 def _read(folder: RunFolder, path: Path) -> frozenset[str] | None:
     record = folder.recall(path)
     return None if record is None else frozenset(record["keys"])
