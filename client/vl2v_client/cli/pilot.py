@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vl2v_client.cli.bars import bars
+from vl2v_client.cli.bars import bars, plain
 from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain
 from vl2v_client.cli.purchase_options import buying_from
 from vl2v_client.cli.spending_options import Student, StudentSize, StudentWeights
@@ -117,5 +117,5 @@ def _offer_table(report: PilotReport) -> Table:
     table = Table("next", "queries", "new", "price at most", "options", box=None, header_style="bold")
     for offer in report.offers:
         price = format_micro(offer.amount_micro, report.purchase.currency)
-        table.add_row(offer.name, f"{offer.queries:,}", f"{offer.new:,}", price, offer.options)
+        table.add_row(offer.name, f"{offer.queries:,}", f"{offer.new:,}", price, plain(offer.options))
     return table

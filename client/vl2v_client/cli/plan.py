@@ -56,7 +56,7 @@ Prompts = Annotated[
     list[str] | None,
     typer.Option(
         "--prompt",
-        help="What a class is called to the teacher, with {class} in it. Repeatable: the mean of all is its text "
+        help="Prompt template, with {class} in it. Repeatable: their embeddings are averaged "
         f"(default: {DEFAULT_TEMPLATE}).",
         show_default=False,
     ),

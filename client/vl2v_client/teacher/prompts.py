@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ class PromptTemplateSet:
         templates: at least one; the published method uses the default alone.
 
     Raises:
-        UsageError: there is no template, or one without `{class}`, or one with another field.
+        UsageError: there is no template, or one twice, or one that holds something else in braces than `{class}`.
     """
 
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
@@ -29,11 +28,14 @@ class PromptTemplateSet:
         if not self.templates:
             raise UsageError(f"at least one prompt template is needed, such as {DEFAULT_TEMPLATE!r}")
         for template in self.templates:
-            if _field_names(template) != {"class"}:
+            around = template.replace(CLASS_FIELD, "")
+            if around == template or "{" in around or "}" in around:
                 raise UsageError(
-                    f"the prompt template {template!r} must hold {CLASS_FIELD} and no other field, "
+                    f"the prompt template {template!r} must hold {CLASS_FIELD} and nothing else in braces, "
                     f"as in {DEFAULT_TEMPLATE!r}"
                 )
+        if len(set(self.templates)) < len(self.templates):
+            raise UsageError(f"a prompt template is named twice in {', '.join(self.templates)}: name each once")
 
     def prompts(self, class_names: Sequence[str]) -> list[list[str]]:
         """The texts to buy, one list of `T` templates per class; underscores of a folder name become spaces."""
@@ -48,10 +50,3 @@ def prompt_templates(named: Sequence[str] | None) -> PromptTemplateSet:
         UsageError: as `PromptTemplateSet`.
     """
     return PromptTemplateSet(tuple(named)) if named else PromptTemplateSet()
-
-
-def _field_names(template: str) -> set[str | None]:
-    try:
-        return {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-    except ValueError:  # a brace that is never closed
-        return {None}
