@@ -285,6 +285,7 @@ def test_two_rounds_of_views_need_a_second_view(data: Path, buying: Buying) -> N
         choose(Spending("random", 9, rounds=2), planned, buying)
 
 
-def test_with_no_views_there_is_nothing_to_choose(data: Path, buying: Buying) -> None:
+def test_a_choice_without_views_is_refused(data: Path, buying: Buying) -> None:
     planned = plan_run(QueryChoice(data, "sketch", 0), buying)
-    assert choose(Spending("k-center", 9), planned, buying) == planned.plan
+    with pytest.raises(UsageError, match="--views 0 asks about no image"):
+        choose(Spending("k-center", 9), planned, buying)

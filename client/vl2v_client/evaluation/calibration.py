@@ -21,7 +21,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     """The temperature in 0.01 .. 1000 that minimises the negative log-likelihood, by golden-section search.
 
     The likelihood counts one label more, spread over all classes: a hold-out without a single error would otherwise
-    ask for no temperature at all (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
+    push the temperature to its lower bound (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
     temperature, so the search cannot miss it.
 
     Args:

@@ -28,7 +28,7 @@ class ReportRow:
         nll: on the target, else on source validation, in nats, at the fitted temperature.
         calibration_error: there, at the fitted temperature.
         note: a short remark, such as the learning rate that was chosen.
-        untempered_error: the calibration error before a temperature was fitted.
+        uncalibrated_error: the calibration error at a temperature of 1.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ReportRow:
     nll: float | None = None
     calibration_error: float | None = None
     note: str = ""
-    untempered_error: float | None = None
+    uncalibrated_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +220,12 @@ def _brief_table(rows: Sequence[ReportRow], target_domain: str | None) -> str:
 
 def _accuracy_table(rows: Sequence[ReportRow], *, measured: bool) -> str:
     target = ["target", "target 80 %"] if measured else []
-    header = ["", "source validation", *target, "NLL", "calibration error", "before fitting", ""]
+    header = ["", "source validation", *target, "NLL", "calibration error", "uncalibrated", ""]
     lines = []
     for row in rows:
         on_target = [percent(row.target), percent(row.target_in)] if measured else []
         nll = "-" if row.nll is None else f"{row.nll:.3f}"
-        errors = percent(row.calibration_error), percent(row.untempered_error)
+        errors = percent(row.calibration_error), percent(row.uncalibrated_error)
         lines.append([row.name, percent(row.source_validation), *on_target, nll, *errors, row.note])
     if not any(row.note for row in rows):
         header.pop()

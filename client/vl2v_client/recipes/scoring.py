@@ -67,7 +67,7 @@ def score_classifier(
         target_in=None if target is None else _accuracy(logits, labels, len(split.target_in)),
         nll=negative_log_likelihood(logits, labels, temperature),
         calibration_error=calibration_error(logits, labels, temperature),
-        untempered_error=calibration_error(logits, labels),
+        uncalibrated_error=calibration_error(logits, labels),
         note=note,
     )
     by_domain = _domain_rows(source, seen=True) + (() if target is None else _domain_rows(shown, seen=False))

@@ -67,14 +67,20 @@ class RunSettings:
             raise UsageError("--online trains on fresh views at every step: leave --train-views out")
         if self.online and self.choice.style_targets != "bought":
             raise UsageError("--online shows the teacher every styled view: leave --style-targets out")
-        chooses = self.spending.select is not None or self.impute != NO_IMPUTATION
-        if chooses and not (self.choice.views and self.needs_images):
-            raise UsageError(
-                f"--select and --impute are about images, and {', '.join(self.methods)} asks about none with "
-                f"--views {self.choice.views}: leave them out"
-            )
-        if self.local and (self.spending.select is not None or self.impute != NO_IMPUTATION):
+        if self.spending.select is not None or self.impute != NO_IMPUTATION:
+            self._check_choice()
+
+    def _check_choice(self) -> None:
+        """Refuse a choice among images where none is asked about."""
+        if self.local:
             raise UsageError("a local teacher answers for free: leave --select and --impute out")
+        if not self.choice.views:
+            raise UsageError("--views 0 asks about no image: leave --select and --impute out")
+        if not self.needs_images:
+            raise UsageError(
+                f"no image embedding is read by {', '.join(self.methods)} with an image weight of "
+                f"{self.training.image_weight:g}: leave --select and --impute out"
+            )
 
     @property
     def methods(self) -> tuple[str, ...]:

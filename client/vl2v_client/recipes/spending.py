@@ -64,10 +64,11 @@ def first_round(spending: Spending, planned: PlannedRun, *, seed: int, features:
 
     Raises:
         BudgetExhausted: the budget cannot hold the texts.
-        UsageError: a second round would have no further views to ask about.
+        UsageError: there is no image to choose, or no further view for a second round.
     """
-    if spending.select is None or not planned.plan.image_keys:
+    if spending.select is None:
         return FirstRound(planned, 0)
+    _check_images(planned)
     chooser = _Chooser(spending, planned, seed, features)
     keys = chooser.first()
     return FirstRound(cut_planned(planned, keys), chooser.budget - len(keys) if spending.in_two_rounds else 0)
@@ -96,11 +97,12 @@ def choose_queries(
 
     Raises:
         BudgetExhausted: the budget cannot hold the texts.
-        UsageError: a second round would have no further views to ask about.
+        UsageError: there is no image to choose, or no further view for a second round.
         RunError: the images have changed since the folder's choice.
     """
-    if spending.select is None or not planned.plan.image_keys:
+    if spending.select is None:
         return ChosenRun(planned, None)
+    _check_images(planned)
     chosen = [] if folder is None else _read(folder, planned.plan)
     chooser = _Chooser(spending, planned, seed, features)
     if not chosen:
@@ -119,6 +121,11 @@ def choose_queries(
         chosen.append(chooser.second(chosen[0], buying))
         _write(folder, chosen)
     return ChosenRun(cut_planned(planned, [key for keys in chosen for key in keys]), first_purchase)
+
+
+def _check_images(planned: PlannedRun) -> None:
+    if not planned.plan.image_keys:
+        raise UsageError("--views 0 asks about no image: leave --select out")
 
 
 class _Chooser:
