@@ -6,9 +6,9 @@
 the published form is timed over ten steps and scaled; ours counts the features of all views, those of the hold-out
 too, and every step. The size is that of PACS with one target: 6,000 training images of 4 views (10 in `default`), 1,500
 held out, 5,001 steps of 32 views per domain; `--batch` views are timed where the student is large, and the published
-form's time scaled to 32. *Distill* against the online loop,
-which draws new views and asks the teacher at every step; both take turns in one process. Random weights and pixels:
-only time is measured, but for the tiny student, where both forms of align must also end at the same loss.
+form's time scaled to 32. *Distill* against the online loop, which draws new views and asks the teacher at every step;
+both take turns in one process. Random weights and pixels: only time is measured, but for the tiny student, where both
+forms of align must also end at the same loss.
 """
 
 from __future__ import annotations
