@@ -15,6 +15,7 @@ PAGES = {
     ("README.md", "The method, and what it costs"): ("table_pacs", "table_shapes"),
     ("docs/accuracy.md", "Photographs: PACS"): ("table_pacs",),
     ("docs/accuracy.md", "Drawings: shapes"): ("table_shapes",),
+    ("docs/accuracy.md", "Methods and plans, on development styles"): ("methods_development", "plans_development"),
 }
 """Page and section: the results that its tables show."""
 
