@@ -1,6 +1,6 @@
 """How much faster training is when the teacher's answers are bought once and the frozen backbone speaks once.
 
-    python benchmarks/training_speed.py [--batch 8] [--rounds 3]
+    python benchmarks/training_speed.py [--batch 8] [--rounds 7]
 
 *Align* against the published form, in which the backbone runs forward and backward at every step though it is frozen:
 the published form is timed over ten steps and scaled; ours counts the features of all views, those of the hold-out
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     parser.add_argument("--batch", type=int, default=8, help="views per domain and step; the published one is 32")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of a distill step and an online step")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of a distill step and an online step")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
