@@ -59,3 +59,16 @@ def test_the_curve_s_table_is_the_result() -> None:
         assert lines[0][column] == f"{rows[f'default, {point}']['queries']:,}", shown
         for name, *cells in lines[1:]:
             assert cells[column - 1] == rows[f"{name}, {point}"]["all"], (name, shown)
+
+
+def test_the_speeds_of_training_are_the_result() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "training_speed.json").read_text())
+    goals = {goal["name"]: goal["value"] for goal in result["goals"]}
+    names = {"ViT-B/16": "vit_base_patch16_224", "ViT-S/16": "vit_small_patch16_224", "the tiny one": "tiny"}
+    _, _, *lines = _lines("docs/accuracy.md", "How fast it trains")
+    assert [line[0] for line in lines] == list(names)
+    for label, align, align_more, distill in lines:
+        name = names[label]
+        assert align.removesuffix(" times as fast") == f"{goals[f'align, {name}: published form / ours']}"
+        assert any(row["student"] == name and f"{align_more} times as fast" in row["form"] for row in result["rows"])
+        assert distill == f"{goals.get(f'distill step, {name}: online / ours', '')}"
