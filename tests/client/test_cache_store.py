@@ -17,6 +17,7 @@ from vl2v_client.audit.holdings import Damage, verify_holdings
 from vl2v_client.cache.faults import naming_faults
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
+from vl2v_client.core.deliveries import Delivery, FailedItem
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.plan import QueryPlan
@@ -105,6 +106,33 @@ def test_threads_that_reserve_together_stay_below_the_cap(cache: EmbeddingCache,
     for thread in threads:
         thread.join()
     assert (len(refused), len(cache.purchases.outstanding(teacher.ledger_id)[0])) == (15, 25)
+
+
+@pytest.mark.parametrize(
+    ("code", "outstanding", "expired"),
+    [("unknown_item", 0, 0), ("encoding_failed", 0, 0), ("item_key_mismatch", 1, 0), ("result_expired", 0, 1)],
+)
+def test_an_item_that_failed_is_released_unless_its_error_says_that_it_is_charged(
+    cache: EmbeddingCache, teacher: TeacherModel, code: str, outstanding: int, expired: int
+) -> None:
+    purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100)
+    [intent] = cache.purchases.reserve(purchase, intents(1))
+    cache.purchases.store(Delivery((), (FailedItem(intent.item_key, code, "no vector"),), (), None, None))
+    cache.purchases.release([intent.item_key] if expired else [])  # a later request for it was refused
+    assert sum(map(len, cache.purchases.outstanding(teacher.ledger_id))) == outstanding
+    assert cache.purchases.expired(teacher.ledger_id) == ({intent.item_key} if expired else set())
+
+
+def test_what_is_expired_is_sent_again_outside_of_the_caps_of_the_purchase_that_wants_it(
+    cache: EmbeddingCache, teacher: TeacherModel
+) -> None:
+    first = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100)
+    [intent] = cache.purchases.reserve(first, intents(1))
+    cache.purchases.store(Delivery((), (FailedItem(intent.item_key, "result_expired", "no vector"),), (), None, None))
+    second = cache.purchases.open_purchase(teacher, max_units=0, max_amount_micro=0)
+    assert cache.purchases.reserve(second, [intent]) == [intent]
+    with pytest.raises(BudgetExhausted, match="cap of 1"):
+        cache.purchases.reserve(first, intents(2))
 
 
 def test_a_paid_item_is_not_reserved_again(cache: EmbeddingCache, bought: QueryPlan) -> None:
@@ -214,6 +242,20 @@ def test_somebody_elses_database(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(CacheError, match="a database, but not a cache"):
         EmbeddingCache(path)
+
+
+def test_a_cache_of_the_first_schema_is_brought_up_to_date_and_keeps_everything(
+    cache: EmbeddingCache, bought: QueryPlan, teacher: TeacherModel
+) -> None:
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("ALTER TABLE intents DROP COLUMN is_expired")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):
+        with EmbeddingCache(cache.path) as reopened:
+            assert reopened.missing(bought.image_keys) == []
+            assert reopened.purchases.expired(teacher.ledger_id) == set()
+            assert verify_holdings(reopened).is_clean
 
 
 def test_a_newer_cache_asks_for_a_newer_program(tmp_path: Path) -> None:

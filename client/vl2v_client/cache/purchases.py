@@ -2,7 +2,8 @@
 
 An item is `planned`, `sent` or `paid`. `sent` is on disk before the request leaves, so that after any crash the
 client knows what the vendor may have charged, and asks for it again under the same item key, free of charge. A
-vector, its receipt and `paid` are one transaction.
+vector, its receipt and `paid` are one transaction. A sent item that the vendor has charged and no longer keeps is
+expired: it stays `sent`, since it is on the bill, until a purchase sends its content again, free of charge too.
 """
 
 from __future__ import annotations
@@ -73,29 +74,31 @@ class PurchaseLedger:
         """Mark items `sent`, on disk before this returns, if the purchase's caps hold them all.
 
         Returns:
-            Those to send: items that another process has paid for meanwhile are left out.
+            Those to send: items that another process has paid for meanwhile are left out. Expired ones stay with the
+            purchase that paid for them.
 
         Raises:
             BudgetExhausted: paid and sent items of this purchase and these together are above a cap; nothing changed.
         """
         with self._database.write() as connection:
             known = _states(connection, [intent.item_key for intent in intents])
-            fresh = [intent for intent in intents if known.get(intent.item_key, _UNKNOWN).state != "paid"]
+            unpaid = [intent for intent in intents if known.get(intent.item_key, _UNKNOWN).state != "paid"]
+            fresh = [intent for intent in unpaid if not known.get(intent.item_key, _UNKNOWN).is_expired]
             held = [known[intent.item_key] for intent in fresh if intent.item_key in known]
             held = [row for row in held if row.state == "sent" and row.purchase_id == purchase_id]
             added_units = len(fresh) - len(held)
             added_micro = sum(i.unit_price_micro for i in fresh) - sum(row.unit_price_micro for row in held)
             _hold(connection, purchase_id, added_units, added_micro)
             connection.executemany(_RESERVE, [_intent_row(intent, purchase_id) for intent in fresh])
-        return fresh
+        return unpaid
 
     def release(self, item_keys: Sequence[str]) -> None:
-        """Take back `sent` of items that the vendor said it has not charged, or that were never sent."""
+        """Take back `sent` of items that were not charged; expired ones stay."""
         with self._database.write() as connection:
             _release(connection, item_keys)
 
     def store(self, delivery: Delivery) -> None:
-        """Keep a delivery: vectors, receipts and `paid` in one transaction; failed items are released.
+        """Keep a delivery: vectors, receipts and `paid` in one transaction; what failed and is not charged is released.
 
         Storing the same delivery twice changes nothing.
 
@@ -109,13 +112,21 @@ class PurchaseLedger:
                 _keep_receipt(connection, receipt)
             for item in delivery.items:
                 _keep_item(connection, item, receipts[item.seq].entry.account_id)
-            _release(connection, [failed.item_key for failed in delivery.failed])
+            expired = [failed.item_key for failed in delivery.failed if failed.is_expired]
+            query = "UPDATE intents SET is_expired = 1 WHERE item_key = ? AND state = 'sent'"
+            connection.executemany(query, [(bytes.fromhex(key),) for key in expired])
+            _release(connection, [failed.item_key for failed in delivery.failed if not failed.is_charged])
 
     def outstanding(self, ledger_id: str) -> list[list[str]]:
-        """Item keys in state `sent`, which the vendor may have charged; one list per model, as a replay wants it."""
-        query = "SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND state = 'sent' ORDER BY 1, 2"
-        rows = self._database.rows(query, (ledger_id,))
+        """Sent items that the vendor may have charged and may still keep; one list per model, as a replay wants it."""
+        query = "SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND state = 'sent' AND NOT is_expired"
+        rows = self._database.rows(f"{query} ORDER BY 1, 2", (ledger_id,))
         return [[key.hex() for _, key in group] for _, group in groupby(rows, key=lambda row: row[0])]
+
+    def expired(self, ledger_id: str) -> set[str]:
+        """Item keys that the vendor has charged and no longer keeps: their content, sent again, costs nothing."""
+        query = "SELECT item_key FROM intents WHERE ledger_id = ? AND state = 'sent' AND is_expired"
+        return {row[0].hex() for row in self._database.rows(query, (ledger_id,))}
 
     def paid_items(self, ledger_id: str, model_id: str, weights_sha: str) -> int:
         """How many vectors of one model are paid for."""
@@ -129,14 +140,16 @@ class _State(NamedTuple):
     state: str
     purchase_id: int
     unit_price_micro: int
+    is_expired: bool
 
 
-_UNKNOWN = _State("planned", 0, 0)
+_UNKNOWN = _State("planned", 0, 0, False)
 
 
 def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[str, _State]:
     marks = ",".join("?" * len(item_keys))
-    query = f"SELECT item_key, state, purchase_id, unit_price_micro FROM intents WHERE item_key IN ({marks})"
+    columns = "item_key, state, purchase_id, unit_price_micro, is_expired"
+    query = f"SELECT {columns} FROM intents WHERE item_key IN ({marks})"
     rows = connection.execute(query, [bytes.fromhex(key) for key in item_keys])
     return {key.hex(): _State(*row) for key, *row in rows}
 
@@ -168,7 +181,7 @@ def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_m
 
 def _release(connection: sqlite3.Connection, item_keys: Sequence[str]) -> None:
     for key, row in _states(connection, item_keys).items():
-        if row.state == "sent":
+        if row.state == "sent" and not row.is_expired:
             connection.execute("UPDATE intents SET state = 'planned' WHERE item_key = ?", (bytes.fromhex(key),))
             _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
 

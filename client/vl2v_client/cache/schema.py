@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vl2v_client.core.errors import CacheError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x564C3256  # "VL2V"
 BUSY_TIMEOUT_SECONDS = 30.0
 
@@ -63,7 +63,8 @@ CREATE TABLE purchases (
     started_at INTEGER NOT NULL
 ) STRICT;
 
--- Every item key ever made for sending. `sent` is written and synced before the request leaves.
+-- Every item key ever made for sending. `sent` is written and synced before the request leaves. A sent item is expired
+-- once the vendor has said that it charged the item and no longer keeps the vector.
 CREATE TABLE intents (
     item_key BLOB PRIMARY KEY,
     cache_key BLOB NOT NULL UNIQUE,
@@ -80,6 +81,7 @@ CREATE TABLE intents (
     seq INTEGER,
     result_sha TEXT,
     recompute_json TEXT,
+    is_expired INTEGER NOT NULL DEFAULT 0,
     CHECK ((state = 'paid') = (seq IS NOT NULL AND account_id IS NOT NULL AND result_sha IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX intents_open ON intents (ledger_id, state) WHERE state <> 'paid';
@@ -162,6 +164,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _create(connection, path)
     elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with --cache")
+    if version == 1:
+        _add_expiry(connection)
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
@@ -174,6 +178,15 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("INSERT INTO secrets VALUES ('item', ?)", (secrets.token_bytes(32),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _add_expiry(connection: sqlite3.Connection) -> None:
+    """From schema 1 to 2."""
+    connection.execute("BEGIN IMMEDIATE")
+    if _version(connection) == 1:  # else another process was faster
+        connection.execute("ALTER TABLE intents ADD COLUMN is_expired INTEGER NOT NULL DEFAULT 0")
+        connection.execute("PRAGMA user_version = 2")
     connection.execute("COMMIT")
 
 

@@ -168,6 +168,8 @@ def plan_table(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> Ta
         "price": format_micro(plan.amount_micro, plan.currency),
         "disk": f"{plan.new_bytes / 1e6:,.1f} MB",
     }
+    if free := len(plan.missing) - plan.units:
+        rows["to buy"] += f", and {free:,} that are charged and whose answers were lost"
     if plan.chosen is not None:
         rows["views"] += f", of which {len(plan.chosen):,} are chosen"
     if later:

@@ -16,6 +16,9 @@ HalfVector = NDArray[np.float16]
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
 
+_EXPIRED = "result_expired"
+_CHARGED = (_EXPIRED, "item_key_mismatch", "unknown_model")
+
 
 @dataclass(frozen=True, slots=True)
 class SignedReceipt:
@@ -65,11 +68,21 @@ class DeliveredItem:
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """One item that got no vector and cost nothing."""
+    """One item that got no vector; this answer charged nothing for it."""
 
     item_key: str
     code: str
     detail: str
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it was charged earlier and the vendor no longer keeps its vector."""
+        return self.code == _EXPIRED
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether its item key was charged earlier, so that it stays on the bill."""
+        return self.code in _CHARGED
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Buyer:
         self._cache = cache
         self._report = report
         self._progress = progress
-        self._units = plan.units
+        self._wanted = len(plan.missing)
         self._queries = {item.item_key: item.query for item in plan.missing}
         self._waiting = deque(cut_batches(plan.missing, plan.teacher))
         self._parked: list[tuple[Batch, VendorUnavailable]] = []
@@ -103,7 +103,7 @@ class Buyer:
                 raise
         self._keep_rate(time.monotonic() - started)
         if isinstance(self._stopped_by, BudgetExhausted):
-            raise cut_short(self._report, self._units, str(self._stopped_by)) from self._stopped_by
+            raise cut_short(self._report, self._wanted, str(self._stopped_by)) from self._stopped_by
         if self._stopped_by is not None:
             raise self._stopped_by
 
@@ -117,7 +117,7 @@ class Buyer:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 done_units += self._take(future, running.pop(future), workers)
-            self._progress("buy", done_units, self._units, self._report.facts())
+            self._progress("buy", done_units, self._wanted, self._report.facts())
         if self._parked and self._stopped_by is None:
             self._stopped_by = self._parked[0][1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vl2v_client.cache.records import Paid
@@ -20,7 +20,11 @@ _ROW_OVERHEAD_BYTES = 700  # keys, intent, index pages and the item's share of a
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """One vector to buy, with the query to make it from; content that several queries share is bought once."""
+    """One vector to buy, with the query to make it from; content that several queries share is bought once.
+
+    Attributes:
+        is_expired: charged earlier, its answer lost, and no longer kept by the vendor: sent again, it costs nothing.
+    """
 
     query: Query
     modality: Modality
@@ -28,6 +32,7 @@ class PlannedItem:
     cache_key: str
     item_key: str
     unit_price_micro: int
+    is_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class QueryPlan:
     Attributes:
         image_keys: cache key of each image query, in order; equal content has equal keys.
         text_keys: cache key of each text query, in order.
-        missing: what has to be bought, each content once; texts first, since nothing trains without them.
+        missing: what has to be sent, each content once; texts first, since nothing trains without them.
         image_files: distinct files among the image queries.
         cached: distinct vectors that are here already.
         seconds: estimate of the time to buy; None if this vendor's rate was never measured.
@@ -60,13 +65,13 @@ class QueryPlan:
 
     @property
     def units(self) -> int:
-        """New queries."""
-        return len(self.missing)
+        """New queries; what is expired has been paid."""
+        return sum(not item.is_expired for item in self.missing)
 
     @property
     def amount_micro(self) -> int:
         """Their price."""
-        return sum(item.unit_price_micro for item in self.missing)
+        return sum(item.unit_price_micro for item in self.missing if not item.is_expired)
 
     @property
     def currency(self) -> str:
@@ -76,7 +81,7 @@ class QueryPlan:
     @property
     def new_bytes(self) -> int:
         """About how much the cache will grow."""
-        return self.units * (2 * self.teacher.embedding_dim + _ROW_OVERHEAD_BYTES)
+        return len(self.missing) * (2 * self.teacher.embedding_dim + _ROW_OVERHEAD_BYTES)
 
     def cut(self, image_keys: Sequence[str], *, image_files: int) -> QueryPlan:
         """This plan with some of its image queries only, to be bought in the order given, after the texts.
@@ -94,7 +99,7 @@ class QueryPlan:
             missing=kept,
             image_files=image_files,
             cached=len(set(self.text_keys)) + len(image_keys) - len(kept),
-            seconds=None if self.seconds is None else self.seconds * len(kept) / max(1, self.units),
+            seconds=None if self.seconds is None else self.seconds * len(kept) / max(1, len(missing)),
             chosen=frozenset(image_keys),
         )
 
@@ -149,17 +154,19 @@ class QueryPlan:
         remaining_units: int | None = None,
         spent: Paid = _NOTHING,
     ) -> QueryPlan:
-        """The longest beginning of this plan that every cap holds beside what is spent."""
+        """What is expired, then as many of the new queries, in order, as every cap holds beside what is spent."""
+        expired = [item for item in self.missing if item.is_expired]
+        new = [item for item in self.missing if not item.is_expired]
         limits = [] if remaining_units is None else [remaining_units]
         limits += [] if max_queries is None else [max_queries - spent.units]
-        missing = self.missing[: max(0, min(limits))] if limits else self.missing
+        new = new[: max(0, min(limits))] if limits else new
         kept, amount_micro = 0, spent.amount_micro
-        for item in missing:
+        for item in new:
             amount_micro += item.unit_price_micro
             if max_cost_micro is not None and amount_micro > max_cost_micro:
                 break
             kept += 1
-        return replace(self, missing=missing[:kept])
+        return replace(self, missing=(*expired, *new[:kept]))
 
 
 def make_plan(
@@ -193,11 +200,18 @@ def make_plan(
         teacher=teacher,
         image_keys=tuple(item.cache_key for item in images),
         text_keys=tuple(item.cache_key for item in texts),
-        missing=tuple(distinct[key] for key in missing),
+        missing=tuple(mark_expired((distinct[key] for key in missing), cache, teacher.ledger_id)),
         image_files=len({query.sample.path for query in image_queries}),
         cached=len(distinct) - len(missing),
         seconds=None if rate is None else len(missing) / rate,
     )
+
+
+def mark_expired(items: Iterable[PlannedItem], cache: EmbeddingCache, ledger_id: str) -> Iterator[PlannedItem]:
+    """The items, each told whether it is charged already and its answer expired."""
+    expired = cache.purchases.expired(ledger_id)
+    for item in items:
+        yield replace(item, is_expired=True) if item.item_key in expired else item
 
 
 def _namer(teacher: TeacherModel, modality: Modality, cache: EmbeddingCache) -> Callable[[Query, str], PlannedItem]:

@@ -16,7 +16,7 @@ from vl2v_client.core.errors import DataError, NotAuthorized, VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.buyer import Buyer, FailedQuery, PurchaseReport, cut_short, keep
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.plan import QueryPlan, mark_expired
 from vl2v_client.planning.vendor import trust_vendor
 
 DEFAULT_WORKERS = 4
@@ -91,7 +91,7 @@ def buy(
         if affordable.missing:
             Buyer(affordable, client, cache, report, progress).run(workers)
     if affordable.units < wanted.units:
-        raise cut_short(report, wanted.units, str(wanted.excess(**limits, spent=spent)))
+        raise cut_short(report, len(wanted.missing), str(wanted.excess(**limits, spent=spent)))
     if report.failed and not skip_failed:
         raise _failures(report.failed)
     return report
@@ -100,7 +100,9 @@ def buy(
 def settle_outstanding(
     client: VendorClient, cache: EmbeddingCache, teacher: TeacherModel, report: PurchaseReport
 ) -> None:
-    """Fetch what earlier purchases sent and never received, free of charge; what was never charged is released.
+    """Fetch what earlier purchases sent and never received, free of charge.
+
+    What was never charged is released, and what the vendor no longer keeps is noted as expired.
 
     Raises:
         VendorChanged: something was paid at a price that was never agreed to.
@@ -118,9 +120,10 @@ def settle_outstanding(
 
 
 def _still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
-    """The plan without what has come into the cache since it was made."""
+    """The plan without what has come into the cache since it was made, and with what is known to be charged by now."""
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
-    return replace(plan, missing=tuple(item for item in plan.missing if item.cache_key in lacking))
+    missing = (item for item in plan.missing if item.cache_key in lacking)
+    return replace(plan, missing=tuple(mark_expired(missing, cache, plan.teacher.ledger_id)))
 
 
 def _tell_wait(cache: EmbeddingCache, notify: Callable[[str], None] | None) -> None:

@@ -136,7 +136,7 @@ class _Chooser:
         plan, self._views = planned.plan, len(planned.queries.asked_views)
         assert spending.max_queries is not None
         texts = len(set(plan.text_keys))
-        lacking = sum(item.modality == "text" for item in plan.missing)
+        lacking = sum(item.modality == "text" and not item.is_expired for item in plan.missing)
         if lacking > spending.max_queries:
             raise BudgetExhausted(
                 f"--max-queries {spending.max_queries:,} cannot hold the {texts:,} texts of the classes, and nothing "
