@@ -90,6 +90,7 @@ def test_a_label_weight_of_nought_or_of_a_preset_stands_beside_every_method() ->
 @pytest.mark.parametrize(
     ("field", "ignored"),
     [
+        ("align_steps", {"vl2v-sd"}),
         ("align_learning_rate", {"erm", "kd", "simkd", "adip-no-align", "adip-joint", "vl2v-sd"}),
         ("distill_learning_rate", {"linear-probe", "adip-align-only"}),
         ("image_weight", set(METHODS) - {"vl2v-adip", "vl2v-sd", "adip-no-align", "adip-align-only", "adip-joint"}),

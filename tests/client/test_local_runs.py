@@ -75,8 +75,9 @@ def run(tmp_path: Path, *words: str) -> Result:
 
 def distil(tmp_path: Path, model: tuple[str, str], out: str, *words: str) -> Result:
     local = ("--local-teacher", model[0], "--local-weights", model[1])
-    common = ("--data", str(tmp_path / "data"), "--target-domain", "sketch", "--views", "2")
-    return run(tmp_path, "distill", *common, *local, "--out", str(tmp_path / out), *QUICK, *words)
+    common = ("--data", str(tmp_path / "data"), "--target-domain", "sketch")
+    views = () if "--online" in words else ("--views", "2")
+    return run(tmp_path, "distill", *common, *views, *local, "--out", str(tmp_path / out), *QUICK, *words)
 
 
 def read(folder: Path, name: str = "report.json") -> dict[str, Any]:
@@ -216,6 +217,7 @@ def test_an_online_step_learns_what_the_teacher_says_of_the_views_it_drew(
     ("words", "complaint"),
     [
         (("--online",), "needs a --local-teacher"),
+        (("--online", "--views", "4"), "leave --views out"),
         (("--local-weights", "x.safetensors"), "belong to a --local-teacher"),
         (("--method", "vl2v-sd"), "give a --local-teacher"),
     ],

@@ -126,9 +126,11 @@ def test_the_default_trains_on_more_views_than_it_buys_and_the_paper_does_not() 
     assert choose_views("default", 12)["train_views"] is None
     assert choose_views("default", 4, recipe="standard", train_views=6)["train_views"] == 6
     assert choose_views("default", 4, style_targets="text")["train_views"] is None
-    online = choose_views("default", 4, online=True)
+    online = choose_views("default", None, online=True)
     assert (online["views"], online["train_views"]) == (1, None)
     paper = choose_views("paper", 4)
     assert (paper["recipe"], paper["train_views"]) == ("published", None)
     with pytest.raises(UsageError, match="no preset 'ours'; there are: default, paper"):
         choose_views("ours", 4)
+    with pytest.raises(UsageError, match="leave --views out"):
+        choose_views("default", 4, online=True)

@@ -223,7 +223,9 @@ def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor,
 def test_a_local_teacher_sweeps_online_without_a_vendor(vendor: FakeVendor, shell: Sweeper) -> None:
     spec = write_tiny_clip(shell.folder)
     local = ("--local-teacher", str(spec.config_file), "--local-weights", str(spec.checkpoint_file))
-    done = shell.sweep(*local, "--online", "--method", "vl2v-sd", "--target-domain", "art", "--target-domain", "photo")
+    targets = ("--target-domain", "art", "--target-domain", "photo")
+    shell = Sweeper("http://nobody", shell.folder)
+    done = shell.sweep(*local, "--online", "--method", "vl2v-sd", "--method", "erm", *targets)
     assert done.exit_code == 0, done.output
     report = shell.report()
     assert (vendor.billed_units, vendor.seen, report["purchase"]) == (0, [], None)

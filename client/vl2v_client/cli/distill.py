@@ -19,7 +19,7 @@ from vl2v_client.cli.local_options import (
     local_settings,
     open_source,
 )
-from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
+from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, ViewsIfStored
 from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.spending_options import (
     Impute,
@@ -63,7 +63,7 @@ from vl2v_client.cli.vendor_options import (
     VendorUrl,
 )
 from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
+from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.student.methods import METHODS, VL2V_ADIP, check_effects, check_label_weight
 from vl2v_client.teacher.prompts import prompt_templates
 
@@ -73,7 +73,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spendi
 def distill(
     data: DataRoot,
     target_domain: TargetDomain = None,
-    views: Views = DEFAULT_VIEWS,
+    views: ViewsIfStored = None,
     train_views: TrainViews = None,
     view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
@@ -186,6 +186,7 @@ def distill(
     check_label_weight(label_weight, settings.methods)
     check_effects(
         settings.methods,
+        align_steps=align_steps,
         align_learning_rate=align_learning_rate,
         distill_learning_rate=learning_rate,
         image_weight=image_weight,

@@ -49,6 +49,9 @@ from vl2v_client.teacher.prompts import DEFAULT_TEMPLATE, prompt_templates
 DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/file, or class/file.")]
 TargetDomain = Annotated[str | None, typer.Option("--target-domain", help="Domain to hold out; it is never bought.")]
 Views = Annotated[int, typer.Option("--views", min=0, help="Views of each training image.")]
+ViewsIfStored = Annotated[
+    int | None, typer.Option("--views", min=0, help=f"Views of each training image. (default: {DEFAULT_VIEWS})")
+]
 ViewRecipeName = Annotated[
     str | None, typer.Option("--view-recipe", help=f"How views are chosen: {', '.join(VIEW_RECIPES)}; by preset.")
 ]

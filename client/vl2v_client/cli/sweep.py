@@ -20,7 +20,7 @@ from vl2v_client.cli.local_options import (
     local_settings,
     open_source,
 )
-from vl2v_client.cli.plan import DataRoot, Prompts, StyleTargetsName, ViewRecipeName, Views
+from vl2v_client.cli.plan import DataRoot, Prompts, StyleTargetsName, ViewRecipeName, ViewsIfStored
 from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.training_options import (
     AlignLearningRate,
@@ -58,7 +58,7 @@ from vl2v_client.cli.vendor_options import (
     VendorUrl,
 )
 from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
+from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, check_effects, check_label_weight
 from vl2v_client.teacher.prompts import prompt_templates
 
@@ -74,7 +74,7 @@ def sweep(
         list[str] | None,
         typer.Option(help=f"How students learn: {', '.join(METHODS)}. Repeatable. (default: {ERM}, {VL2V_ADIP})"),
     ] = None,
-    views: Views = DEFAULT_VIEWS,
+    views: ViewsIfStored = None,
     train_views: TrainViews = None,
     view_recipe: ViewRecipeName = None,
     style_targets: StyleTargetsName = "bought",
@@ -172,6 +172,7 @@ def sweep(
     check_label_weight(label_weight, method or ())
     check_effects(
         methods,
+        align_steps=align_steps,
         align_learning_rate=align_learning_rate,
         distill_learning_rate=learning_rate,
         image_weight=image_weight,

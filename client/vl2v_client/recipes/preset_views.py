@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vl2v_client.core.errors import UsageError
-from vl2v_client.recipes.queries import StyleTargets
+from vl2v_client.recipes.queries import DEFAULT_VIEWS, StyleTargets
 
 DEFAULT_PRESET, PAPER_PRESET = PRESETS = ("default", "paper")
 
@@ -34,7 +34,7 @@ PRESET_VIEWS: Mapping[str, PresetViews] = MappingProxyType(
 
 def choose_views(
     preset: str,
-    views: int,
+    views: int | None,
     *,
     recipe: str | None = None,
     train_views: int | None = None,
@@ -45,16 +45,19 @@ def choose_views(
 
     Args:
         preset: of `PRESETS`.
-        views: of each image, to ask about.
+        views: of each image, to ask about; `None` is `DEFAULT_VIEWS`.
         recipe: `None` is the preset's.
         train_views: `None` is the preset's, if that is more than are asked about.
         style_targets: if texts make styled targets, no view borrows one.
         online: fresh views at every step, of which none is stored.
 
     Raises:
-        UsageError: no such preset.
+        UsageError: no such preset, or a number of views where none is stored.
     """
     check_preset(preset)
+    if online and views is not None:
+        raise UsageError("--online asks about fresh views at every step: leave --views out")
+    views = DEFAULT_VIEWS if views is None else views
     chosen = PRESET_VIEWS[preset]
     if train_views is None and style_targets == "bought" and not online and (chosen.train_views or 0) > views:
         train_views = chosen.train_views

@@ -31,6 +31,7 @@ ADD_LABELS = frozenset({"image_and_text"})
 
 _OPTIONS = MappingProxyType(
     {
+        "align_steps": "--align-steps",
         "align_learning_rate": "--align-learning-rate",
         "distill_learning_rate": "--learning-rate",
         "image_weight": "--image-weight",
