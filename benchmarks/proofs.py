@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from result import RESULTS, Goal, write_result
+from result import RESULTS, Goal, commit, write_result
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,7 +62,8 @@ def run_proof(proof: Path, title: str, sizes: Mapping[str, str]) -> tuple[Row, l
         minutes = (time.monotonic() - started) / 60
         found = json.loads(figures.read_text()) if figures.exists() else []
     goals = [Goal(f"{title}: {one['name']}", one["value"], one["goal"], one["met"]) for one in found]
-    return {"proof": title, "minutes": round(minutes, 1), "figures": len(goals), "failed": code != 0}, goals
+    row = {"proof": title, "minutes": round(minutes, 1), "figures": len(goals), "failed": code != 0, "commit": commit()}
+    return row, goals
 
 
 def read_earlier(path: Path) -> tuple[dict[str, Row], list[Goal]]:
