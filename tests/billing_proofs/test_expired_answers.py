@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,11 +15,12 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import Difference
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import BudgetExhausted, VendorUnavailable
+from vl2v_client.core.errors import BudgetExhausted, VendorChanged, VendorUnavailable
 from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.purchase import Caps, buy
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.vendor import meet_vendor
+from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.adapters.sql.retention import prune_results
 
 BUDGET = 6
@@ -31,14 +33,19 @@ class Shop:
     def __init__(self, front: Shopfront, folder: Path) -> None:
         self.front = front
         self.account = front.accounts.create_account("acme", budget_units=BUDGET)
-        _, secret = front.accounts.create_key(self.account, scopes=frozenset({"embed", "billing"}))
         self.is_losing = False
-        self.client = VendorClient(
-            "http://vendor", secret, transport=httpx.MockTransport(self._answer), sleep=lambda _seconds: None
-        )
+        self.requests: list[httpx.Request] = []
+        self.client = self.client_of(self.account)
         self.cache = EmbeddingCache(folder / "client.db")
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def client_of(self, account_id: str) -> VendorClient:
+        """A client with a new key of an account."""
+        _, secret = self.front.accounts.create_key(account_id, scopes=frozenset({"embed", "billing"}))
+        transport = httpx.MockTransport(self.answer)
+        return VendorClient("http://vendor", secret, transport=transport, sleep=lambda _seconds: None)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
         answer = AppTransport(self.front.apps[0], self.front.loop).handle_request(request)
         if self.is_losing and request.method == "POST":
             raise httpx.ReadError("lost", request=request)
@@ -52,14 +59,21 @@ class Shop:
         teacher = meet_vendor(self.client, self.cache).teacher
         return make_plan([], [TextQuery(word) for word in words], teacher, self.cache)
 
-    def lose_and_expire(self, *words: str) -> None:
-        """Buy words whose answers never arrive, until the vendor no longer keeps them."""
+    def lose(self, *words: str, caps: Caps | None = None) -> None:
+        """Buy words whose answers never arrive."""
         self.is_losing = True
         with pytest.raises(VendorUnavailable):
-            buy(self.plan(*words), self.client, self.cache)
+            buy(self.plan(*words), self.client, self.cache, caps=caps, allow_partial=True)
         self.is_losing = False
+
+    def expire(self) -> None:
+        """Let the time pass for which the vendor keeps vectors."""
         self.front.clock.move(50)
         prune_results(self.front.engine, self.front.clock)
+
+    def lose_and_expire(self, *words: str) -> None:
+        self.lose(*words)
+        self.expire()
 
 
 @pytest.fixture
@@ -108,3 +122,83 @@ def test_what_is_charged_comes_before_what_the_budget_cannot_hold(shop: Shop) ->
         buy(plan, shop.client, shop.cache, allow_partial=True)
     assert shop.plan(*LOST).missing == ()
     assert audit_bill(shop.client, shop.cache).is_clean
+
+
+def test_a_cap_over_several_calls_counts_what_was_charged_and_has_expired(shop: Shop) -> None:
+    words, caps = [f"word {number}" for number in range(9)], Caps(max_queries=4, task="one run")
+    shop.lose(*words, caps=caps)
+    assert shop.used_units == 4
+    for _ in range(2):
+        shop.expire()
+        with pytest.raises(BudgetExhausted, match="--max-queries allows 4, and 4 queries are bought"):
+            buy(shop.plan(*words), shop.client, shop.cache, caps=caps, allow_partial=True)
+    assert shop.used_units == 4
+    assert len(shop.plan(*words).missing) == 5
+
+
+def test_what_came_free_does_not_count_for_a_cap_over_several_calls(shop: Shop) -> None:
+    shop.lose_and_expire(*LOST)
+    caps = Caps(max_queries=2, task="one run")
+    buy(shop.plan(*LOST), shop.client, shop.cache, caps=caps)
+    buy(shop.plan(*LOST, "x", "y"), shop.client, shop.cache, caps=caps)
+    assert shop.used_units == 5
+
+
+def test_a_charge_that_landed_after_it_was_asked_for_comes_free_too(shop: Shop) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            request.read()
+            late.append(request)
+            raise Killed
+        return shop.answer(request)
+
+    late: list[httpx.Request] = []
+    dying = shop.client_of(shop.account)
+    dying._connection._http = httpx.Client(
+        base_url="http://vendor", headers=dying._connection._http.headers, transport=httpx.MockTransport(die)
+    )
+    with pytest.raises(Killed):
+        buy(shop.plan(*LOST), dying, shop.cache)
+    buy(shop.plan("x", "y", "z"), shop.client, shop.cache)  # hears that the three were never charged
+    shop.answer(late[0])
+    assert shop.used_units == BUDGET
+    shop.expire()
+    report = audit_bill(shop.client, shop.cache, recover=True, settle_seconds=0)
+    assert report.findings.counts == {Difference.LOST_RESPONSE: 3}
+    buy(shop.plan(*LOST), shop.client, shop.cache, caps=Caps(max_queries=0))
+    assert audit_bill(shop.client, shop.cache).is_clean
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_another_account_s_key_does_not_pay_for_what_was_lost(shop: Shop, is_known: bool) -> None:
+    shop.lose_and_expire(*LOST)
+    if is_known:
+        audit_bill(shop.client, shop.cache, recover=True, settle_seconds=0)
+    beta = shop.front.accounts.create_account("beta", budget_units=100)
+    with pytest.raises(VendorChanged, match="another --cache"):
+        buy(shop.plan(*LOST), shop.client_of(beta), shop.cache)
+    assert shop.front.accounts.find_account("beta").budget.used_units == 0
+    assert buy(shop.plan(*LOST), shop.client, shop.cache, caps=Caps(max_queries=0)).replayed_units == 3
+
+
+def test_an_answer_of_a_model_that_is_no_longer_served_is_asked_for_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.lose_and_expire(*LOST)
+    served = HashEncoder.info.fget  # type: ignore[attr-defined]
+    other = property(lambda encoder: replace(served(encoder), id="model-b", weights_sha="b" * 64))
+    monkeypatch.setattr(HashEncoder, "info", other)
+    shop.front.restart()
+    for word in ("x", "y"):
+        buy(shop.plan(word), shop.client, shop.cache)
+    asked = [request.url.path for request in shop.requests if request.url.path.endswith("/replay")]
+    assert (len(asked), shop.cache.stats().vendors[0].sent_items) == (1, 3)
+
+
+def test_what_other_purchases_left_is_not_counted_as_got(shop: Shop) -> None:
+    shop.lose(*LOST)
+    with pytest.raises(BudgetExhausted, match="got 3 of 5"):
+        buy(shop.plan("1", "2", "3", "4", "5"), shop.client, shop.cache, allow_partial=True)

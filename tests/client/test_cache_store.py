@@ -16,6 +16,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import Damage, verify_holdings
 from vl2v_client.cache.faults import naming_faults
 from vl2v_client.cache.purchases import Intent
+from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 from vl2v_client.core.deliveries import Delivery, FailedItem
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
@@ -135,6 +136,19 @@ def test_what_is_expired_is_sent_again_outside_of_the_caps_of_the_purchase_that_
         cache.purchases.reserve(first, intents(2))
 
 
+def test_purchases_of_one_task_are_added_up_without_what_was_taken_back(
+    cache: EmbeddingCache, teacher: TeacherModel
+) -> None:
+    for task, chosen in (("a", slice(0, 3)), ("a", slice(3, 5)), ("b", slice(5, 6)), (None, slice(6, 9))):
+        purchase = cache.purchases.open_purchase(teacher, max_units=9, max_amount_micro=None, task=task)
+        cache.purchases.reserve(purchase, intents(9)[chosen])
+    cache.purchases.release([intents(1)[0].item_key])
+    assert [cache.purchases.spent(task) for task in "abc"] == [Paid(4, 400), Paid(1, 100), NOTHING]
+    again = cache.purchases.open_purchase(teacher, max_units=9, max_amount_micro=None, task="b")
+    cache.purchases.reserve(again, intents(2)[1:])  # what is sent anew is held once
+    assert [cache.purchases.spent(task) for task in "ab"] == [Paid(3, 300), Paid(2, 200)]
+
+
 def test_a_paid_item_is_not_reserved_again(cache: EmbeddingCache, bought: QueryPlan) -> None:
     purchase = cache.purchases.open_purchase(bought.teacher, max_units=0, max_amount_micro=0)
     paid = [
@@ -249,12 +263,15 @@ def test_a_cache_of_the_first_schema_is_brought_up_to_date_and_keeps_everything(
 ) -> None:
     with sqlite3.connect(cache.path) as connection:
         connection.execute("ALTER TABLE intents DROP COLUMN is_expired")
+        connection.execute("ALTER TABLE purchases DROP COLUMN account_id")
+        connection.execute("ALTER TABLE purchases DROP COLUMN task")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     for _ in range(2):
         with EmbeddingCache(cache.path) as reopened:
             assert reopened.missing(bought.image_keys) == []
             assert reopened.purchases.expired(teacher.ledger_id) == set()
+            assert reopened.purchases.spent("none") == NOTHING
             assert verify_holdings(reopened).is_clean
 
 

@@ -120,6 +120,16 @@ def test_a_run_that_is_killed_while_it_buys_goes_on_under_what_is_left_of_its_ca
     assert shell.read("report.json")["purchase"]["images"] == units - TEXTS
 
 
+def test_what_other_commands_bought_does_not_count_for_a_run_s_cap(vendor: FakeVendor, shell: ClientShell) -> None:
+    words = ("--max-queries", "10")
+    refused = shell.try_distill(*words)
+    assert isinstance(refused.exception, BudgetExhausted)
+    wanted = TRAIN * VIEWS + TEXTS
+    shell.run("buy", "--partial", "--max-queries", str(wanted - 10))
+    assert shell.try_distill(*words).exit_code == 0
+    assert vendor.billed_units == wanted
+
+
 def test_money_is_capped_over_both_rounds(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--select", "random", "--rounds", "2", "--max-queries", "22")
     refused = shell.try_distill(*words, "--max-cost", "0.0012")

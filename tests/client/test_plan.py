@@ -19,7 +19,7 @@ from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.planning import contents
 from vl2v_client.planning.batches import cut_batches
-from vl2v_client.planning.plan import QueryPlan, make_plan
+from vl2v_client.planning.plan import Limits, QueryPlan, make_plan
 from vl2v_client.planning.purchase import buy
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.vendor import meet_vendor, remembered_teacher
@@ -130,11 +130,11 @@ def plan(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> QueryPlan
 )
 def test_a_cap_that_cannot_hold_the_plan_says_what_to_do(plan: QueryPlan, caps: dict[str, int], says: str) -> None:
     with pytest.raises(BudgetExhausted, match=says):
-        plan.check_caps(**caps)
+        plan.check_caps(Limits(**caps))
 
 
 def test_caps_that_hold_are_silent(plan: QueryPlan) -> None:
-    plan.check_caps(max_queries=150, max_cost_micro=14_820, remaining_units=150)
+    plan.check_caps(Limits(max_queries=150, max_cost_micro=14_820, remaining_units=150))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_caps_that_hold_are_silent(plan: QueryPlan) -> None:
     ],
 )
 def test_the_affordable_part_is_the_beginning(plan: QueryPlan, caps: dict[str, int], units: int) -> None:
-    affordable = plan.affordable(**caps)
+    affordable = plan.affordable(Limits(**caps))
     assert affordable.missing == plan.missing[:units]
     assert affordable.image_keys == plan.image_keys
 

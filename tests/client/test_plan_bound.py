@@ -19,7 +19,7 @@ from vl2v_client.data.splits import split, training_files
 from vl2v_client.planning import contents
 from vl2v_client.planning.bound import QueryBound, bound_plan
 from vl2v_client.planning.contents import hash_files, read_files
-from vl2v_client.planning.plan import make_plan
+from vl2v_client.planning.plan import Limits, make_plan
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.vendor import meet_vendor
 from vl2v_client.recipes import bound as recipe
@@ -142,9 +142,9 @@ def small_bound(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> Qu
     ],
 )
 def test_a_cap_that_may_not_hold_is_told(small_bound: QueryBound, caps: dict[str, int], says: str) -> None:
-    small_bound.check_caps(max_queries=10, max_cost_micro=820, remaining_units=10)
+    small_bound.check_caps(Limits(max_queries=10, max_cost_micro=820, remaining_units=10))
     with pytest.raises(BudgetExhausted, match=says):
-        small_bound.check_caps(**caps)
+        small_bound.check_caps(Limits(**caps))
 
 
 def test_nobody_takes_a_bound_for_a_count(small_bound: QueryBound) -> None:

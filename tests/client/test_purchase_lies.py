@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import BudgetExhausted, VendorChanged, VendorError
+from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged, VendorError
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.purchase import Caps, buy
 
@@ -105,6 +106,50 @@ def test_caps_count_what_was_asked_whatever_the_vendor_claims(
     with pytest.raises((VendorError, BudgetExhausted)):
         buy(plan, client, cache, caps=caps, allow_partial=True, workers=1)
     assert 2 <= vendor.billed_units <= 4
+
+
+def call_expired(vendor: FakeVendor, *paths: str) -> None:
+    """Every item sent there is said to be charged, and its vector no longer kept."""
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "POST" or request.url.path not in paths:
+            return None
+        body = json.loads(request.content)
+        count = len(body.get("items") or body["item_keys"])
+        items = [{"index": i, "code": "result_expired", "detail": "entry 7 paid for it"} for i in range(count)]
+        return vendor.problem(422, "all_items_failed", items=items)
+
+    vendor.before = answer
+
+
+def test_what_the_vendor_calls_charged_and_expired_it_cannot_charge(
+    vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache
+) -> None:
+    words = ("a", "b", "c")
+    call_expired(vendor, "/v1/embeddings/texts")
+    with pytest.raises(DataError, match="3 queries got no vector"):
+        buy(plan_for(vendor, cache, [], words), client, cache)
+    call_expired(vendor, "/v1/embeddings/replay")
+    vendor.prices["text"] = (9, 500)
+    for complaint in ("a request that should be free came with a charge", "a price that was never agreed to"):
+        plan = plan_for(vendor, cache, [], words)
+        assert (plan.units, len(plan.missing)) == (0, 3)
+        with pytest.raises(VendorError, match=complaint):
+            buy(plan, client, cache, caps=Caps(max_queries=0, max_cost_micro=0))
+    assert audit_bill(client, cache).findings.counts.keys() == {"price_mismatch"}
+
+
+def test_what_the_vendor_no_longer_calls_charged_is_a_new_query(
+    vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache
+) -> None:
+    call_expired(vendor, "/v1/embeddings/texts")
+    with pytest.raises(DataError):
+        buy(plan_for(vendor, cache, [], ("a", "b")), client, cache)
+    vendor.before = lambda _request: None
+    plan = plan_for(vendor, cache, [], ("a", "b"))
+    with pytest.raises(BudgetExhausted, match="2 new queries"):
+        buy(plan, client, cache, caps=Caps(max_queries=0))
+    assert (vendor.billed_units, plan_for(vendor, cache, [], ("a", "b")).units) == (0, 2)
 
 
 def test_the_api_key_is_in_no_error_and_no_log(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 
 import httpx
@@ -10,9 +12,10 @@ import pytest
 from buying_bench import ask, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError
-from vl2v_client.planning.purchase import buy
+from vl2v_client.planning.purchase import Caps, buy
 
 
 def test_a_refusal_after_a_lost_attempt_releases_nothing(
@@ -35,6 +38,41 @@ def test_a_refusal_after_a_lost_attempt_releases_nothing(
         buy(plan, client, cache, workers=1)
     assert vendor.billed_units == 3
     assert sum(map(len, cache.purchases.outstanding(plan.teacher.ledger_id))) == 3
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "key_revoked"), (429, "rate_limited")])
+def test_a_refusal_of_a_batch_that_was_charged_before_it_was_parked_releases_nothing(
+    status: int, code: str, vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache
+) -> None:
+    vendor.max_items = 2
+    plan = plan_for(vendor, cache, [], ["a", "b", "c", "d"])
+    lost, is_parked = 0, threading.Event()
+
+    def is_first(request: httpx.Request) -> bool:
+        return request.url.path == "/v1/embeddings/texts" and json.loads(request.content)["items"][0]["text"] == "a"
+
+    def refuse_the_second_try(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path == "/v1/embeddings/texts" and not is_first(request):
+            assert is_parked.wait(20)
+        return vendor.problem(status, code) if is_first(request) and is_parked.is_set() else None
+
+    def lose_the_first_try(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+        nonlocal lost
+        if not is_first(request):
+            return answer
+        lost += 1
+        if lost == RetryPolicy().max_attempts:
+            is_parked.set()
+        raise httpx.ReadError("lost", request=request)
+
+    vendor.before, vendor.after = refuse_the_second_try, lose_the_first_try
+    with pytest.raises(VendorError):
+        buy(plan, client, cache, workers=2)
+    assert vendor.billed_units == 4
+    assert sum(map(len, cache.purchases.outstanding(plan.teacher.ledger_id))) == 2
+    vendor.before, vendor.after = lambda _request: None, lambda _request, answer: answer
+    report = buy(plan, client, cache, caps=Caps(max_queries=0))
+    assert (report.replayed_units, vendor.billed_units) == (2, 4)
 
 
 def test_a_vector_that_was_answered_is_not_released_when_its_receipt_is_missing(

@@ -60,6 +60,26 @@ def test_two_rounds_are_one_bill(shell: tuple[ClientShell, FakeVendor]) -> None:
     assert vendor.billed_units == 12
 
 
+@pytest.mark.parametrize(
+    ("select", "queries", "money"), [("random --rounds 2", "20", "0.001"), ("margin", "12", "0.00055")]
+)
+def test_buy_holds_money_over_both_rounds(
+    shell: tuple[ClientShell, FakeVendor], select: str, queries: str, money: str
+) -> None:
+    run, vendor = shell
+    words = ("buy", "--yes", "--max-queries", queries, "--select", *select.split(), "--max-cost", money)
+    assert isinstance(run.run(*words).exception, BudgetExhausted)
+    assert 0 < sum(posted.entry.amount_micro for posted in vendor.posted) <= round(1e6 * float(money))
+
+
+def test_the_second_round_is_shown_at_what_it_costs(shell: tuple[ClientShell, FakeVendor]) -> None:
+    run, vendor = shell
+    done = run.run("buy", "--yes", "--max-queries", "20", "--select", "random", "--rounds", "2")
+    shown = [int(line.split()[-1]) for line in done.stderr.splitlines() if "to buy" in line]
+    assert shown == [11, 9]
+    assert vendor.billed_units == 20
+
+
 def test_the_whole_cache_does_not_help_a_run_that_may_use_less(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     assert run.json("buy", "--yes")["billed_units"] == 2 * TRAIN + TEXTS

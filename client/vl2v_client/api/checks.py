@@ -28,12 +28,14 @@ class Order:
 
     Attributes:
         teacher: None when only paid items were asked for again; then nothing may be billed.
+        is_free: every item was charged before, so that nothing may be billed either.
     """
 
     item_keys: tuple[str, ...]
     modality: Modality | None = None
     teacher: TeacherModel | None = None
     embedding_dim: int | None = None
+    is_free: bool = False
 
     @property
     def price(self) -> PriceTag:
@@ -154,7 +156,7 @@ def _check_purchase(
         if billed:
             raise failed_check("items were billed without a receipt", request_id)
         return
-    if order.teacher is None or not billed:
+    if order.teacher is None or order.is_free or not billed:
         raise failed_check("a request that should be free came with a charge", request_id)
     _check_signed(receipt, keyring, request_id)
     _check_items(receipt, [ChargedItem(item.item_key, item.result_sha, 1) for item in billed])

@@ -156,6 +156,7 @@ class VendorClient:
         *,
         form: ImageForm = "png",
         allow_partial: bool = True,
+        is_free: bool = False,
     ) -> Delivery:
         """Buy the embeddings of images; those paid before come free.
 
@@ -165,6 +166,7 @@ class VendorClient:
             teacher: the model and price agreed to; the vendor is held to both.
             form: which of the two; pixels only if `image_form` says so.
             allow_partial: take as many as the budget admits instead of none.
+            is_free: all were charged before, so nothing is paid for any of them now.
 
         Raises:
             BudgetExhausted: the budget admits none (or not all, without `allow_partial`); nothing was billed.
@@ -172,21 +174,26 @@ class VendorClient:
             VendorUnavailable: no final answer; whatever was billed comes free under the same item keys.
             VendorError: refused, or the answer fails a check.
         """
-        options = RequestOptions(
-            **self._terms(teacher, "image", len(images), allow_partial=allow_partial), item_keys=list(item_keys)
-        )
-        order = Order(tuple(item_keys), "image", teacher, teacher.embedding_dim)
+        terms = self._terms(teacher, "image", 0 if is_free else len(images), allow_partial=allow_partial)
+        options = RequestOptions(**terms, item_keys=list(item_keys))
+        order = Order(tuple(item_keys), "image", teacher, teacher.embedding_dim, is_free)
         content = image_content(options, images, form, self._offered_uploads(teacher))
         return self._embed("/v1/embeddings/images", order, **content)
 
     def embed_texts(
-        self, texts: Sequence[str], item_keys: Sequence[str], teacher: TeacherModel, *, allow_partial: bool = True
+        self,
+        texts: Sequence[str],
+        item_keys: Sequence[str],
+        teacher: TeacherModel,
+        *,
+        allow_partial: bool = True,
+        is_free: bool = False,
     ) -> Delivery:
         """Buy the embeddings of texts; as `embed_images`."""
         items = [TextItem(text=text, item_key=key) for text, key in zip(texts, item_keys, strict=True)]
-        terms = self._terms(teacher, "text", len(texts), allow_partial=allow_partial)
+        terms = self._terms(teacher, "text", 0 if is_free else len(texts), allow_partial=allow_partial)
         body = TextsRequest(**terms, items=items, truncate=False)
-        order = Order(tuple(item_keys), "text", teacher, teacher.embedding_dim)
+        order = Order(tuple(item_keys), "text", teacher, teacher.embedding_dim, is_free)
         content = {"json": body.model_dump(exclude_none=True), "headers": ACCEPT_VECTORS}
         return self._embed("/v1/embeddings/texts", order, **content)
 

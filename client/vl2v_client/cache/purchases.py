@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from vl2v_client.cache.database import Database
+from vl2v_client.cache.records import Paid
 from vl2v_client.core.deliveries import DeliveredItem, Delivery, SignedReceipt
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
 from vl2v_client.core.values import TeacherModel
@@ -54,21 +55,42 @@ class PurchaseLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open_purchase(self, teacher: TeacherModel, *, max_units: int | None, max_amount_micro: int | None) -> int:
-        """Start a purchase at the teacher's prices that `reserve` will hold to its caps; returns its id."""
+    def open_purchase(
+        self,
+        teacher: TeacherModel,
+        *,
+        max_units: int | None,
+        max_amount_micro: int | None,
+        account_id: str | None = None,
+        task: str | None = None,
+    ) -> int:
+        """Start a purchase at the teacher's prices that `reserve` will hold to its caps; returns its id.
+
+        Args:
+            teacher: whose prices are agreed to.
+            max_units: queries at most.
+            max_amount_micro: money at most.
+            account_id: who pays; None if the key does not tell.
+            task: what the purchase is for, see `spent`.
+        """
         with self._database.write() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)",
-                [
-                    (teacher.ledger_id, price.price_id, price.unit_price_micro, price.currency)
-                    for price in (teacher.image_price, teacher.text_price)
-                ],
-            )
-            row = (teacher.ledger_id, max_units, max_amount_micro, time.time_ns() // 1000)
-            cursor = connection.execute(
-                "INSERT INTO purchases (ledger_id, max_units, max_amount_micro, started_at) VALUES (?, ?, ?, ?)", row
-            )
+            if max_units != 0:  # else nothing is bought, at no price
+                connection.executemany(
+                    "INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)",
+                    [
+                        (teacher.ledger_id, price.price_id, price.unit_price_micro, price.currency)
+                        for price in (teacher.image_price, teacher.text_price)
+                    ],
+                )
+            columns = "ledger_id, max_units, max_amount_micro, started_at, account_id, task"
+            row = (teacher.ledger_id, max_units, max_amount_micro, time.time_ns() // 1000, account_id, task)
+            cursor = connection.execute(f"INSERT INTO purchases ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
             return int(cursor.lastrowid or 0)
+
+    def spent(self, task: str) -> Paid:
+        """What all purchases of a task have paid, or sent and may have to pay, at the prices agreed to."""
+        sums = "coalesce(sum(held_units), 0), coalesce(sum(held_amount_micro), 0)"
+        return Paid(*self._database.rows(f"SELECT {sums} FROM purchases WHERE task = ?", (task,))[0])
 
     def reserve(self, purchase_id: int, intents: Sequence[Intent]) -> list[Intent]:
         """Mark items `sent`, on disk before this returns, if the purchase's caps hold them all.
@@ -84,11 +106,10 @@ class PurchaseLedger:
             known = _states(connection, [intent.item_key for intent in intents])
             unpaid = [intent for intent in intents if known.get(intent.item_key, _UNKNOWN).state != "paid"]
             fresh = [intent for intent in unpaid if not known.get(intent.item_key, _UNKNOWN).is_expired]
-            held = [known[intent.item_key] for intent in fresh if intent.item_key in known]
-            held = [row for row in held if row.state == "sent" and row.purchase_id == purchase_id]
-            added_units = len(fresh) - len(held)
-            added_micro = sum(i.unit_price_micro for i in fresh) - sum(row.unit_price_micro for row in held)
-            _hold(connection, purchase_id, added_units, added_micro)
+            for row in (known[intent.item_key] for intent in fresh if intent.item_key in known):
+                if row.state == "sent":
+                    _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
+            _hold(connection, purchase_id, len(fresh), sum(intent.unit_price_micro for intent in fresh))
             connection.executemany(_RESERVE, [_intent_row(intent, purchase_id) for intent in fresh])
         return unpaid
 
@@ -100,6 +121,7 @@ class PurchaseLedger:
     def store(self, delivery: Delivery) -> None:
         """Keep a delivery: vectors, receipts and `paid` in one transaction; what failed and is not charged is released.
 
+        What the vendor has charged and no longer keeps is noted as expired, until the vendor no longer says so.
         Storing the same delivery twice changes nothing.
 
         Raises:
@@ -112,10 +134,10 @@ class PurchaseLedger:
                 _keep_receipt(connection, receipt)
             for item in delivery.items:
                 _keep_item(connection, item, receipts[item.seq].entry.account_id)
-            expired = [failed.item_key for failed in delivery.failed if failed.is_expired]
-            query = "UPDATE intents SET is_expired = 1 WHERE item_key = ? AND state = 'sent'"
-            connection.executemany(query, [(bytes.fromhex(key),) for key in expired])
-            _release(connection, [failed.item_key for failed in delivery.failed if not failed.is_charged])
+            failed = delivery.failed
+            _expire(connection, [item.item_key for item in failed if item.is_expired])
+            _release(connection, [item.item_key for item in failed if not item.is_charged])
+            _release(connection, [item.item_key for item in failed if item.is_unknown], even_expired=True)
 
     def outstanding(self, ledger_id: str) -> list[list[str]]:
         """Sent items that the vendor may have charged and may still keep; one list per model, as a replay wants it."""
@@ -179,10 +201,19 @@ def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_m
     )
 
 
-def _release(connection: sqlite3.Connection, item_keys: Sequence[str]) -> None:
+def _expire(connection: sqlite3.Connection, item_keys: Sequence[str]) -> None:
     for key, row in _states(connection, item_keys).items():
-        if row.state == "sent" and not row.is_expired:
-            connection.execute("UPDATE intents SET state = 'planned' WHERE item_key = ?", (bytes.fromhex(key),))
+        if row.state == "planned":  # taken back too early
+            _hold(connection, row.purchase_id, 1, row.unit_price_micro)
+        query = "UPDATE intents SET state = 'sent', is_expired = 1 WHERE item_key = ? AND state <> 'paid'"
+        connection.execute(query, (bytes.fromhex(key),))
+
+
+def _release(connection: sqlite3.Connection, item_keys: Sequence[str], *, even_expired: bool = False) -> None:
+    query = "UPDATE intents SET state = 'planned', is_expired = 0 WHERE item_key = ?"
+    for key, row in _states(connection, item_keys).items():
+        if row.state == "sent" and (even_expired or not row.is_expired):
+            connection.execute(query, (bytes.fromhex(key),))
             _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
 
 

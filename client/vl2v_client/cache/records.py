@@ -34,6 +34,9 @@ class Paid:
     amount_micro: int
 
 
+NOTHING = Paid(0, 0)
+
+
 class ReceiptPlace(NamedTuple):
     """Where a receipt belongs in the vendor's chain, and what it paid."""
 
@@ -144,9 +147,12 @@ class PurchaseRecords:
         return found
 
     def account_ids(self, ledger_id: str) -> set[str]:
-        """Accounts at one vendor that this cache's receipts name."""
-        query = "SELECT DISTINCT account_id FROM receipts WHERE ledger_id = ?"
-        return {row[0] for row in self._database.rows(query, (ledger_id,))}
+        """Accounts at one vendor whose books this cache keeps: of its receipts, and of what it has sent."""
+        query = (
+            "SELECT account_id FROM receipts WHERE ledger_id = ? UNION SELECT account_id FROM purchases"
+            " WHERE ledger_id = ? AND held_units > 0 AND account_id IS NOT NULL"
+        )
+        return {row[0] for row in self._database.rows(query, (ledger_id, ledger_id))}
 
     def agreed_prices(self, ledger_id: str) -> set[tuple[int, int, str]]:
         """Every `(price_id, unit_price_micro, currency)` that a purchase here agreed to."""

@@ -52,7 +52,8 @@ CREATE TABLE agreed_prices (
     PRIMARY KEY (ledger_id, price_id, unit_price_micro, currency)
 ) STRICT, WITHOUT ROWID;
 
--- What one command may spend; `held` counts its sent and paid items, at the agreed price.
+-- What one command may spend; `held` counts its sent and paid items, at the agreed price. Purchases of one task share
+-- their caps.
 CREATE TABLE purchases (
     id INTEGER PRIMARY KEY,
     ledger_id TEXT NOT NULL,
@@ -60,7 +61,9 @@ CREATE TABLE purchases (
     max_amount_micro INTEGER,
     held_units INTEGER NOT NULL DEFAULT 0 CHECK (held_units <= max_units),
     held_amount_micro INTEGER NOT NULL DEFAULT 0 CHECK (held_amount_micro <= max_amount_micro),
-    started_at INTEGER NOT NULL
+    started_at INTEGER NOT NULL,
+    account_id TEXT,
+    task TEXT
 ) STRICT;
 
 -- Every item key ever made for sending. `sent` is written and synced before the request leaves. A sent item is expired
@@ -165,7 +168,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with --cache")
     if version == 1:
-        _add_expiry(connection)
+        _upgrade(connection)
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
@@ -181,11 +184,13 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
-def _add_expiry(connection: sqlite3.Connection) -> None:
+def _upgrade(connection: sqlite3.Connection) -> None:
     """From schema 1 to 2."""
     connection.execute("BEGIN IMMEDIATE")
     if _version(connection) == 1:  # else another process was faster
         connection.execute("ALTER TABLE intents ADD COLUMN is_expired INTEGER NOT NULL DEFAULT 0")
+        connection.execute("ALTER TABLE purchases ADD COLUMN account_id TEXT")
+        connection.execute("ALTER TABLE purchases ADD COLUMN task TEXT")
         connection.execute("PRAGMA user_version = 2")
     connection.execute("COMMIT")
 

@@ -24,7 +24,7 @@ def turn(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     Raises:
         CacheError: the lock file cannot be made or locked.
     """
-    path = Path(f"{cache_path}.lock")
+    path = Path(f"{cache_path.resolve()}.lock")  # one lock, by whichever link the cache is named
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -38,7 +38,7 @@ from vl2v_client.cli.vendor_options import (
 )
 from vl2v_client.core.values import format_micro
 from vl2v_client.data.views import VIEW_RECIPES
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.plan import Limits, QueryPlan
 from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
@@ -112,7 +112,7 @@ def plan(
         left = remaining_units(vendor) if api_key else None
         if bound is not None:
             _say(bound_json(bound, left) if as_json else bound_table(bound, left))
-            bound.check_caps(max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=left)
+            bound.check_caps(Limits(max_queries, max_cost_micro, left))
             return
         with bars(quiet=as_json) as progress:
             planned = plan_run(choice, buying, progress=progress)
@@ -120,7 +120,7 @@ def plan(
             first = first_round(spending, planned, seed=seed, features=features)
             made = first.planned.plan
     _say(plan_json(made, left, later=first.later) if as_json else plan_table(made, left, later=first.later))
-    made.check_caps(max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=left)
+    made.check_caps(Limits(max_queries, max_cost_micro, left))
 
 
 def _say(totals: dict[str, Any] | Table) -> None:

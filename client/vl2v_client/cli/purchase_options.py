@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import typer
 
 from vl2v_client.api.client import VendorClient
@@ -46,7 +48,7 @@ def buying_from(
         approve=approve,
         notify=notify,
         model=model,
-        caps=Caps(max_queries, to_micro(max_cost)),
+        caps=Caps(max_queries, to_micro(max_cost), task=secrets.token_hex(8)),
         allow_partial=partial,
         skip_failed=skip_failed,
     )

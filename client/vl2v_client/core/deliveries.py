@@ -16,7 +16,7 @@ HalfVector = NDArray[np.float16]
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
 
-_EXPIRED = "result_expired"
+_EXPIRED, _UNKNOWN = "result_expired", "unknown_item"
 _CHARGED = (_EXPIRED, "item_key_mismatch", "unknown_model")
 
 
@@ -78,6 +78,11 @@ class FailedItem:
     def is_expired(self) -> bool:
         """Whether it was charged earlier and the vendor no longer keeps its vector."""
         return self.code == _EXPIRED
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the vendor says that the account has never paid for its item key."""
+        return self.code == _UNKNOWN
 
     @property
     def is_charged(self) -> bool:

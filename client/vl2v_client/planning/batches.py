@@ -25,14 +25,14 @@ _PART_OVERHEAD_BYTES = 1024  # multipart headers, the item key, and PNG's own fr
 
 
 def cut_batches(items: Sequence[PlannedItem], teacher: TeacherModel) -> list[Batch]:
-    """Requests of one modality each, in order, within what the vendor accepts."""
+    """Requests of one modality each, all new or all expired, in order, within what the vendor accepts."""
     largest_image = 3 * teacher.image_size**2 + teacher.image_size + _PART_OVERHEAD_BYTES
     limits = {
         "image": min(_IMAGES_AT_MOST, teacher.max_items, teacher.max_request_bytes // largest_image),
         "text": min(_TEXTS_AT_MOST, teacher.max_items),
     }
     batches: list[Batch] = []
-    for modality, group in groupby(items, key=lambda item: item.modality):
+    for (modality, _), group in groupby(items, key=lambda item: (item.modality, item.is_expired)):
         run, size = list(group), max(1, limits[modality])
         batches += [tuple(run[start : start + size]) for start in range(0, len(run), size)]
     return batches

@@ -11,7 +11,7 @@ from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
 from vl2v_client.planning.contents import hash_files
-from vl2v_client.planning.plan import QueryPlan, make_plan
+from vl2v_client.planning.plan import Limits, QueryPlan, make_plan
 from vl2v_client.planning.queries import TextQuery
 
 
@@ -65,21 +65,19 @@ class QueryBound:
     def _images(self) -> int:
         return self.different_files * self.views_per_file
 
-    def check_caps(
-        self, *, max_queries: int | None = None, max_cost_micro: int | None = None, remaining_units: int | None = None
-    ) -> None:
+    def check_caps(self, limits: Limits) -> None:
         """Refuses a bound that a cap or the vendor's budget may not hold.
 
         Raises:
             BudgetExhausted: the message says which, and what to do.
         """
         reasons = []
-        if max_queries is not None and self.units > max_queries:
-            reasons.append(f"--max-queries allows {max_queries:,}")
-        if max_cost_micro is not None and self.amount_micro > max_cost_micro:
-            reasons.append(f"--max-cost allows {format_micro(max_cost_micro, self.currency)}")
-        if remaining_units is not None and self.units > remaining_units:
-            reasons.append(f"the account has {remaining_units:,} left")
+        if limits.max_queries is not None and self.units > limits.max_queries:
+            reasons.append(f"--max-queries allows {limits.max_queries:,}")
+        if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
+            reasons.append(f"--max-cost allows {format_micro(limits.max_cost_micro, self.currency)}")
+        if limits.remaining_units is not None and self.units > limits.remaining_units:
+            reasons.append(f"the account has {limits.remaining_units:,} left")
         if reasons:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(

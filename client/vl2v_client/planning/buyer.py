@@ -70,10 +70,25 @@ class PurchaseReport:
 
 
 class Buyer:
-    """One purchase under way: the main thread hands out batches and counts, workers carry them out."""
+    """One purchase under way: the main thread hands out batches and counts, workers carry them out.
+
+    Args:
+        plan: all of it is bought.
+        purchase_id: of the open purchase, whose caps hold whatever the vendor claims.
+        client: the vendor.
+        cache: where what comes is kept.
+        report: counts it.
+        progress: told of it.
+    """
 
     def __init__(
-        self, plan: QueryPlan, client: VendorClient, cache: EmbeddingCache, report: PurchaseReport, progress: Progress
+        self,
+        plan: QueryPlan,
+        purchase_id: int,
+        client: VendorClient,
+        cache: EmbeddingCache,
+        report: PurchaseReport,
+        progress: Progress,
     ) -> None:
         self._teacher = plan.teacher
         self._client = client
@@ -86,10 +101,8 @@ class Buyer:
         self._parked: list[tuple[Batch, VendorUnavailable]] = []
         self._stopped_by: ClientError | None = None
         self._kept_keyring = client.keyring
-        # Opened at exactly what was agreed: whatever the vendor claims, no more can be sent.
-        self._purchase_id = cache.purchases.open_purchase(
-            plan.teacher, max_units=plan.units, max_amount_micro=plan.amount_micro
-        )
+        self._unanswered: set[str] = set()  # item keys that were sent once, and may be charged
+        self._purchase_id = purchase_id
 
     def run(self, workers: int) -> None:
         """Carry out every batch, or as many as the vendor lets us, and raise what stopped the rest."""
@@ -102,8 +115,6 @@ class Buyer:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         self._keep_rate(time.monotonic() - started)
-        if isinstance(self._stopped_by, BudgetExhausted):
-            raise cut_short(self._report, self._wanted, str(self._stopped_by)) from self._stopped_by
         if self._stopped_by is not None:
             raise self._stopped_by
 
@@ -130,16 +141,17 @@ class Buyer:
         sending = [item for item in batch if item.item_key in fresh]
         if not sending:
             return Delivery((), (), (), None, None)
-        keys = [item.item_key for item in sending]
+        keys, is_free = [item.item_key for item in sending], batch[0].is_expired
         try:
             if form is None or images is None:
-                delivery = self._client.embed_texts(texts_of(tuple(sending)), keys, self._teacher)
+                texts = texts_of(tuple(sending))
+                delivery = self._client.embed_texts(texts, keys, self._teacher, is_free=is_free)
             else:
                 chosen = [image for item, image in zip(batch, images, strict=True) if item.item_key in fresh]
-                delivery = self._client.embed_images(chosen, keys, self._teacher, form=form)
+                delivery = self._client.embed_images(chosen, keys, self._teacher, form=form, is_free=is_free)
         except VendorError as error:
             if error.was_refused:
-                self._cache.purchases.release(keys)
+                self._cache.purchases.release([key for key in keys if key not in self._unanswered])
             raise
         self._remember_keys()
         keep(delivery, self._cache, self._teacher.ledger_id)
@@ -158,6 +170,8 @@ class Buyer:
             delivery = future.result()
         except VendorUnavailable as error:
             self._parked.append((batch, error))
+            if not error.was_refused:
+                self._unanswered.update(item.item_key for item in batch)
             if len(self._parked) >= workers:
                 self._stopped_by = self._stopped_by or error
             return 0
@@ -202,12 +216,3 @@ def keep(delivery: Delivery, cache: EmbeddingCache, ledger_id: str) -> None:
                 f"the vendor has charged {paid} for each query of request {entry.request_id}, a price that was never "
                 "agreed to; nothing more was bought. The receipt is kept: run `vl2v-client audit` and ask the vendor"
             )
-
-
-def cut_short(report: PurchaseReport, wanted_units: int, why: str) -> BudgetExhausted:
-    """The end of a purchase that a budget or a cap stopped: what was got, and how to go on."""
-    got = report.billed_units + report.replayed_units
-    return BudgetExhausted(
-        f"got {got:,} of {wanted_units:,} queries for {format_micro(report.amount_micro, report.currency)}, "
-        f"then stopped: {why}. All of them are kept, and the same command goes on from there"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from vl2v_client.cache.records import Paid
+from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, silent
@@ -14,8 +14,24 @@ from vl2v_client.planning.contents import hash_views
 from vl2v_client.planning.queries import ImageQuery, Query, TextQuery
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
 
-_NOTHING = Paid(0, 0)
 _ROW_OVERHEAD_BYTES = 700  # keys, intent, index pages and the item's share of a receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a purchase may spend; None is no limit.
+
+    Attributes:
+        max_queries: the user's cap on queries.
+        max_cost_micro: the user's cap on money.
+        remaining_units: what the vendor's budget holds.
+        spent: what counts for the caps already.
+    """
+
+    max_queries: int | None = None
+    max_cost_micro: int | None = None
+    remaining_units: int | None = None
+    spent: Paid = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +119,9 @@ class QueryPlan:
             chosen=frozenset(image_keys),
         )
 
-    def excess(
-        self,
-        *,
-        max_queries: int | None = None,
-        max_cost_micro: int | None = None,
-        remaining_units: int | None = None,
-        spent: Paid = _NOTHING,
-    ) -> str | None:
-        """Which cap or budget cannot hold the plan, and how to widen it; None if all can. `spent` counts for caps."""
+    def excess(self, limits: Limits) -> str | None:
+        """Which cap or budget cannot hold the plan, and how to widen it; None if all can."""
+        max_queries, max_cost_micro, spent = limits.max_queries, limits.max_cost_micro, limits.spent
         units, amount_micro = self.units + spent.units, self.amount_micro + spent.amount_micro
         bought = f", and {spent.units:,} queries are bought" if spent.units else ""
         if max_queries is not None and units > max_queries:
@@ -119,51 +129,35 @@ class QueryPlan:
         if max_cost_micro is not None and amount_micro > max_cost_micro:
             allowed, needed = (format_micro(micro, self.currency) for micro in (max_cost_micro, amount_micro))
             return f"--max-cost allows {allowed}{bought}: raise it to {needed}"
-        if remaining_units is not None and self.units > remaining_units:
-            short = self.units - remaining_units
-            return f"the account has {remaining_units:,} left: ask the vendor for a top-up of {short:,}"
+        if limits.remaining_units is not None and self.units > limits.remaining_units:
+            short = self.units - limits.remaining_units
+            return f"the account has {limits.remaining_units:,} left: ask the vendor for a top-up of {short:,}"
         return None
 
-    def check_caps(
-        self,
-        *,
-        max_queries: int | None = None,
-        max_cost_micro: int | None = None,
-        remaining_units: int | None = None,
-        spent: Paid = _NOTHING,
-    ) -> None:
+    def check_caps(self, limits: Limits) -> None:
         """Refuse a purchase that a cap or the vendor's budget cannot hold.
 
         Raises:
             BudgetExhausted: the message says which, and what to do.
         """
-        why = self.excess(
-            max_queries=max_queries, max_cost_micro=max_cost_micro, remaining_units=remaining_units, spent=spent
-        )
+        why = self.excess(limits)
         if why is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(
                 f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take --partial"
             )
 
-    def affordable(
-        self,
-        *,
-        max_queries: int | None = None,
-        max_cost_micro: int | None = None,
-        remaining_units: int | None = None,
-        spent: Paid = _NOTHING,
-    ) -> QueryPlan:
-        """What is expired, then as many of the new queries, in order, as every cap holds beside what is spent."""
+    def affordable(self, limits: Limits) -> QueryPlan:
+        """What is expired, then as many of the new queries, in order, as every limit holds beside what is spent."""
         expired = [item for item in self.missing if item.is_expired]
         new = [item for item in self.missing if not item.is_expired]
-        limits = [] if remaining_units is None else [remaining_units]
-        limits += [] if max_queries is None else [max_queries - spent.units]
-        new = new[: max(0, min(limits))] if limits else new
-        kept, amount_micro = 0, spent.amount_micro
+        units = [] if limits.remaining_units is None else [limits.remaining_units]
+        units += [] if limits.max_queries is None else [limits.max_queries - limits.spent.units]
+        new = new[: max(0, min(units))] if units else new
+        kept, amount_micro = 0, limits.spent.amount_micro
         for item in new:
             amount_micro += item.unit_price_micro
-            if max_cost_micro is not None and amount_micro > max_cost_micro:
+            if limits.max_cost_micro is not None and amount_micro > limits.max_cost_micro:
                 break
             kept += 1
         return replace(self, missing=(*expired, *new[:kept]))
@@ -200,18 +194,25 @@ def make_plan(
         teacher=teacher,
         image_keys=tuple(item.cache_key for item in images),
         text_keys=tuple(item.cache_key for item in texts),
-        missing=tuple(mark_expired((distinct[key] for key in missing), cache, teacher.ledger_id)),
+        missing=tuple(_marked((distinct[key] for key in missing), cache, teacher.ledger_id)),
         image_files=len({query.sample.path for query in image_queries}),
         cached=len(distinct) - len(missing),
         seconds=None if rate is None else len(missing) / rate,
     )
 
 
-def mark_expired(items: Iterable[PlannedItem], cache: EmbeddingCache, ledger_id: str) -> Iterator[PlannedItem]:
-    """The items, each told whether it is charged already and its answer expired."""
+def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
+    """The plan without what has come into the cache since it was made, and with what is known to be charged by now."""
+    lacking = set(cache.missing(item.cache_key for item in plan.missing))
+    missing = (item for item in plan.missing if item.cache_key in lacking)
+    return replace(plan, missing=tuple(_marked(missing, cache, plan.teacher.ledger_id)))
+
+
+def _marked(items: Iterable[PlannedItem], cache: EmbeddingCache, ledger_id: str) -> Iterator[PlannedItem]:
+    """The items, each told whether it is expired."""
     expired = cache.purchases.expired(ledger_id)
     for item in items:
-        yield replace(item, is_expired=True) if item.item_key in expired else item
+        yield item if item.is_expired == (item.item_key in expired) else replace(item, is_expired=not item.is_expired)
 
 
 def _namer(teacher: TeacherModel, modality: Modality, cache: EmbeddingCache) -> Callable[[Query, str], PlannedItem]:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vl2v_client.api.client import VendorClient
-from vl2v_client.cache.records import Paid
+from vl2v_client.api.responses import Account
+from vl2v_client.cache.records import NOTHING
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import DataError, NotAuthorized, VendorChanged
+from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import TeacherModel
-from vl2v_client.planning.buyer import Buyer, FailedQuery, PurchaseReport, cut_short, keep
-from vl2v_client.planning.plan import QueryPlan, mark_expired
+from vl2v_client.core.values import TeacherModel, format_micro
+from vl2v_client.planning.buyer import Buyer, FailedQuery, PurchaseReport, keep
+from vl2v_client.planning.plan import Limits, QueryPlan, still_missing
 from vl2v_client.planning.vendor import trust_vendor
 
 DEFAULT_WORKERS = 4
@@ -29,13 +30,12 @@ class Caps:
     Attributes:
         max_queries: new queries.
         max_cost_micro: their price.
-        counted: cache keys of queries that count even if they are paid for by now: an earlier call, which was killed,
-            wanted them under the same caps.
+        task: a name for what is bought under these caps: all purchases of that name, whichever call made them, count.
     """
 
     max_queries: int | None = None
     max_cost_micro: int | None = None
-    counted: frozenset[str] = frozenset()
+    task: str | None = None
 
 
 def buy(
@@ -50,7 +50,7 @@ def buy(
     progress: Progress = silent,
     notify: Callable[[str], None] | None = None,
 ) -> PurchaseReport:
-    """Buy what a plan misses. Nothing is sent if nothing is missing and nothing is outstanding.
+    """Buy what a plan misses. Nothing is sent if nothing is missing.
 
     Purchases on one cache take turns, whichever process or thread they run in.
 
@@ -73,57 +73,68 @@ def buy(
         CacheError: the cache cannot be written.
     """
     report = PurchaseReport(plan.currency)
-    ledger_id = plan.teacher.ledger_id
-    if not (cache.purchases.outstanding(ledger_id) or _still_missing(plan, cache).missing):
+    if not still_missing(plan, cache).missing:
         return report
+    caps = caps or Caps()
     with cache.turn(lambda: _tell_wait(cache, notify)):
-        _check_account(ledger_id, client, cache)
-        settle_outstanding(client, cache, plan.teacher, report)
-        wanted = _still_missing(plan, cache)
+        asked = still_missing(plan, cache)
+        account = _account(client)
+        if account is not None:
+            _check_account(account.account_id, plan.teacher.ledger_id, cache)
+        settle_outstanding(asked, client, cache, report)
+        wanted = still_missing(asked, cache)
         if not wanted.missing:
             return report
         _check_teacher(plan.teacher, client, cache)
-        caps = caps or Caps()
-        limits, spent = _limits(client, caps), _spent(plan, caps, cache)
+        limits = _limits(caps, account, cache)
         if not allow_partial:
-            wanted.check_caps(**limits, spent=spent)
-        affordable = wanted.affordable(**limits, spent=spent)
-        if affordable.missing:
-            Buyer(affordable, client, cache, report, progress).run(workers)
-    if affordable.units < wanted.units:
-        raise cut_short(report, len(wanted.missing), str(wanted.excess(**limits, spent=spent)))
+            wanted.check_caps(limits)
+        affordable = wanted.affordable(limits)
+        try:
+            if affordable.missing:
+                purchase_id = _open(affordable, account, caps, cache)
+                Buyer(affordable, purchase_id, client, cache, report, progress).run(workers)
+            if affordable.units < wanted.units:
+                raise BudgetExhausted(str(wanted.excess(limits)))
+        except BudgetExhausted as error:
+            raise _cut_short(asked, cache, report, str(error)) from error
     if report.failed and not skip_failed:
         raise _failures(report.failed)
     return report
 
 
-def settle_outstanding(
-    client: VendorClient, cache: EmbeddingCache, teacher: TeacherModel, report: PurchaseReport
-) -> None:
+def settle_outstanding(plan: QueryPlan, client: VendorClient, cache: EmbeddingCache, report: PurchaseReport) -> None:
     """Fetch what earlier purchases sent and never received, free of charge.
 
-    What was never charged is released, and what the vendor no longer keeps is noted as expired.
+    What was never charged is released, and what the vendor no longer keeps is noted as expired. Expired items that the
+    plan wants are asked for too: a vendor that has lost its ledger meanwhile, or says so, would charge them.
 
     Raises:
         VendorChanged: something was paid at a price that was never agreed to.
         VendorError: the vendor cannot be asked, or its answer fails a check.
     """
-    outstanding = cache.purchases.outstanding(teacher.ledger_id)
-    if not outstanding:
+    teacher = plan.teacher
+    expired = [item.item_key for item in plan.missing if item.is_expired]
+    wanted = [*cache.purchases.outstanding(teacher.ledger_id), *([expired] if expired else [])]
+    if not wanted:
         return
     trust_vendor(client, cache, ledger_id=teacher.ledger_id)
-    for item_keys in outstanding:
+    for item_keys in wanted:
         for start in range(0, len(item_keys), teacher.max_items):
             delivery = client.replay(item_keys[start : start + teacher.max_items])
             keep(delivery, cache, teacher.ledger_id)
             report.add(delivery)
 
 
-def _still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
-    """The plan without what has come into the cache since it was made, and with what is known to be charged by now."""
-    lacking = set(cache.missing(item.cache_key for item in plan.missing))
-    missing = (item for item in plan.missing if item.cache_key in lacking)
-    return replace(plan, missing=tuple(mark_expired(missing, cache, plan.teacher.ledger_id)))
+def _open(plan: QueryPlan, account: Account | None, caps: Caps, cache: EmbeddingCache) -> int:
+    """Open a purchase at exactly what was agreed: whatever the vendor claims, no more can be sent."""
+    return cache.purchases.open_purchase(
+        plan.teacher,
+        max_units=plan.units,
+        max_amount_micro=plan.amount_micro,
+        account_id=None if account is None else account.account_id,
+        task=caps.task,
+    )
 
 
 def _tell_wait(cache: EmbeddingCache, notify: Callable[[str], None] | None) -> None:
@@ -131,16 +142,17 @@ def _tell_wait(cache: EmbeddingCache, notify: Callable[[str], None] | None) -> N
         notify(f"another purchase is using the cache {cache.path}; waiting for it to end")
 
 
-def _check_account(ledger_id: str, client: VendorClient, cache: EmbeddingCache) -> None:
+def _account(client: VendorClient) -> Account | None:
+    try:
+        return client.summary()
+    except NotAuthorized:
+        return None  # a key that may buy but not read the bill; the vendor still enforces its budget
+
+
+def _check_account(account_id: str, ledger_id: str, cache: EmbeddingCache) -> None:
     """One cache keeps the books of one account at a vendor: with another's key, the same items would be paid again."""
     known = cache.records.account_ids(ledger_id)
-    if not known:
-        return
-    try:
-        account_id = client.summary().account_id
-    except NotAuthorized:
-        return  # a key that may not read the bill cannot say whose it is
-    if account_id not in known:
+    if known and account_id not in known:
         raise VendorChanged(
             f"the cache {cache.path} keeps the books of account {', '.join(sorted(known))} at this vendor, and the key "
             f"belongs to {account_id}: use that account's key, or another --cache"
@@ -157,21 +169,20 @@ def _check_teacher(planned: TeacherModel, client: VendorClient, cache: Embedding
     trust_vendor(client, cache, ledger_id=planned.ledger_id)
 
 
-def _limits(client: VendorClient, caps: Caps) -> dict[str, int | None]:
-    try:
-        remaining_units: int | None = client.summary().remaining_units
-    except NotAuthorized:
-        remaining_units = None  # a key that may buy but not read the bill; the vendor still enforces its budget
-    return {
-        "max_queries": caps.max_queries,
-        "max_cost_micro": caps.max_cost_micro,
-        "remaining_units": remaining_units,
-    }
+def _limits(caps: Caps, account: Account | None, cache: EmbeddingCache) -> Limits:
+    spent = NOTHING if caps.task is None else cache.purchases.spent(caps.task)
+    remaining_units = None if account is None else account.remaining_units
+    return Limits(caps.max_queries, caps.max_cost_micro, remaining_units, spent)
 
 
-def _spent(plan: QueryPlan, caps: Caps, cache: EmbeddingCache) -> Paid:
-    paid = cache.records.paid(caps.counted.intersection((*plan.used_image_keys, *plan.text_keys))).values()
-    return Paid(sum(of_kind.units for of_kind in paid), sum(of_kind.amount_micro for of_kind in paid))
+def _cut_short(asked: QueryPlan, cache: EmbeddingCache, report: PurchaseReport, why: str) -> BudgetExhausted:
+    """The end of a purchase that a budget or a cap stopped: what was got, and how to go on."""
+    wanted = len(asked.missing)
+    got = wanted - len(still_missing(asked, cache).missing)
+    return BudgetExhausted(
+        f"got {got:,} of {wanted:,} queries for {format_micro(report.amount_micro, report.currency)}, "
+        f"then stopped: {why}. All of them are kept, and the same command goes on from there"
+    )
 
 
 def _failures(failed: Sequence[FailedQuery]) -> DataError:

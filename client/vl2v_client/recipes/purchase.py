@@ -11,7 +11,7 @@ from vl2v_client.core.errors import NotAuthorized, VendorUnavailable
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.buyer import PurchaseReport
-from vl2v_client.planning.plan import QueryPlan, make_plan
+from vl2v_client.planning.plan import QueryPlan, make_plan, still_missing
 from vl2v_client.planning.purchase import DEFAULT_WORKERS, Caps, buy
 from vl2v_client.planning.vendor import Meeting, meet_vendor, remembered_teacher
 from vl2v_client.recipes.queries import QueryChoice, RunQueries, collect_queries
@@ -93,11 +93,12 @@ def meet(buying: Buying) -> TeacherModel:
 
 
 def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent) -> PurchaseReport:
-    """Ask, then buy what the plan misses; whatever an earlier purchase left open is settled first.
+    """Ask, then buy what the plan misses by now; whatever an earlier purchase left open is settled first.
 
     Raises:
         BudgetExhausted: a cap or the budget cannot hold it; see `planning.purchase.buy` for the rest.
     """
+    plan = still_missing(plan, buying.cache)
     if plan.missing:
         buying.approve(plan)
     return buy(

@@ -16,11 +16,11 @@ from vl2v_contract.canonical import sha256_hex
 
 CONFIG_FILE = "config.json"
 _CHOICE_FILE = "choice.json"
-_WANTED_FILE = "wanted.json"
+_PURCHASE_FILE = "purchase.json"
 _USED_FILE = "used.json"
 _LEFT_OUT_FILE = "left_out.json"
 _IMAGES_FILE = "images.json"
-_RECORDS = (CONFIG_FILE, _CHOICE_FILE, _WANTED_FILE, _USED_FILE)
+_RECORDS = (CONFIG_FILE, _CHOICE_FILE, _PURCHASE_FILE, _USED_FILE)
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
@@ -49,9 +49,9 @@ class RunFolder:
         return self.path / _CHOICE_FILE
 
     @property
-    def wanted(self) -> Path:
-        """Which embeddings were missing when a purchase under caps began."""
-        return self.path / _WANTED_FILE
+    def purchase(self) -> Path:
+        """The name under which all that the run buys under its caps is counted."""
+        return self.path / _PURCHASE_FILE
 
     @property
     def used(self) -> Path:

@@ -58,7 +58,7 @@ def obtain_data(
     if used is not None:
         planned = _go_on(settings, planned, used, source, folder, progress)
     else:
-        source = count_from_the_start(folder, planned.plan, source)
+        source = count_from_the_start(folder, source)
         planned = _choose(settings, planned, source, folder, progress)
         some_missing = source.skip_failed or source.allow_partial or planned.plan.chosen is not None
         _buy(planned.plan, source, progress)

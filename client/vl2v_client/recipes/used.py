@@ -1,12 +1,13 @@
 """What a run trains on, written down when its purchase is done: a run that goes on buys nothing and uses the same.
 
 Without it, whatever came into the cache after a purchase that was cut short would change the targets of a run that is
-half trained, and the same command would spend its cap again. What was missing when a purchase under caps began is
-written down too, so that a run which is killed while it buys goes on under what is left of them.
+half trained, and the same command would spend its cap again. The name of a purchase under caps is written down too, so
+that a run which is killed while it buys goes on under what is left of them.
 """
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> froz
     return frozenset(used)
 
 
-def count_from_the_start(folder: RunFolder, plan: QueryPlan, buying: Buying) -> Buying:
+def count_from_the_start(folder: RunFolder, buying: Buying) -> Buying:
     """Caps that hold over this call and an earlier one which was killed while it bought.
 
     Raises:
@@ -52,11 +53,11 @@ def count_from_the_start(folder: RunFolder, plan: QueryPlan, buying: Buying) -> 
     caps = buying.caps
     if caps is None or (caps.max_queries, caps.max_cost_micro) == (None, None):
         return buying
-    wanted = _read(folder, folder.wanted)
-    if wanted is None:
-        wanted = frozenset(item.cache_key for item in plan.missing)
-        folder.keep(folder.wanted, {"keys": sorted(wanted)})
-    return replace(buying, caps=replace(caps, counted=wanted))
+    record = folder.recall(folder.purchase)
+    if record is None:
+        record = {"task": secrets.token_hex(8)}
+        folder.keep(folder.purchase, record)
+    return replace(buying, caps=replace(caps, task=record["task"]))
 
 
 def read_left_out(folder: RunFolder) -> frozenset[str]:

@@ -59,7 +59,7 @@ def _verdict(item_key: str, item: PaidItem | None, model_id: str) -> Verdict:
         return failure
     if item is None:
         return ItemFailure("unknown_item", "this account has not paid for this item key; send the item itself")
-    if item.model_id != model_id:
+    if item.vector is not None and item.model_id != model_id:
         return ItemFailure(
             "unknown_model", f"paid with model `{item.model_id}`, and this answer is for `{model_id}`; ask for it apart"
         )
