@@ -47,6 +47,18 @@ def test_every_method_goes_the_whole_road(shell: ClientShell, method: str) -> No
     assert [line.split(",")[1] in ("cat", "dog") for line in predicted.stdout.splitlines()[1:]] == [True] * 5
 
 
+def test_predict_reads_a_folder_as_a_data_set_is_read(shell: ClientShell, tmp_path: Path) -> None:
+    shell.try_distill("--method", "linear-probe")
+    cats = shell.data / "sketch" / "cat"
+    (cats / "._0.png").write_bytes(b"what an archive left")
+    (cats / "folder.png").mkdir()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "cats").symlink_to(cats)
+    predicted = shell.run("predict", str(shell.run_folder), str(tmp_path / "links"))
+    assert predicted.exit_code == 0, predicted.output
+    assert len(predicted.stdout.splitlines()) == 1 + 5
+
+
 def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_beside_it(shell: ClientShell) -> None:
     done = shell.try_distill("--method", "erm", "--baseline", "vl2v-adip", "--baseline", "kd")
     assert done.exit_code == 0, done.output

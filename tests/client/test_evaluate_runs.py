@@ -137,3 +137,24 @@ def test_no_lock_is_left_in_a_folder_of_something_else(shell: ClientShell) -> No
     done = shell.try_distill()
     assert "is not empty and holds no run" in str(done.exception)
     assert [path.name for path in shell.run_folder.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_on_other_test_images_does_not_keep_the_row_that_the_teacher_was_asked_for(shell: ClientShell) -> None:
+    assert shell.run("evaluate", str(shell.run_folder), "--teacher", "--yes").exit_code == 0
+    asked = shell.read("report.json")
+    shell.try_distill()
+    assert shell.read("report.json") == asked
+    (shell.data / "sketch" / "dog" / "0.png").unlink()
+    done = shell.try_distill()
+    assert done.exit_code == 0, done.output
+    report = shell.read("report.json")
+    assert (report["rows"][0]["target"], report["purchase"]["test_images"]) == (None, 0)
+    assert "against zero-shot teacher" not in done.output
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"of": ', "{}"])
+def test_a_damaged_record_of_a_run_is_named(shell: ClientShell, content: str) -> None:
+    (shell.run_folder / "images.json").write_text(content)
+    refused = shell.run("evaluate", str(shell.run_folder))
+    assert isinstance(refused.exception, RunError)
+    assert "images.json is damaged" in str(refused.exception)

@@ -74,6 +74,9 @@ def test_a_damaged_or_missing_student_is_refused(tmp_path: Path) -> None:
     (tmp_path / "student.json").write_text(json.dumps({**card, "format": 99}))
     with pytest.raises(DataError, match="not of format 1"):
         load_bundle(tmp_path)
+    (tmp_path / "student.json").write_text("[1]")
+    with pytest.raises(DataError, match="not of format 1"):
+        load_bundle(tmp_path)
     card["student"]["arguments"]["depth"] = 2
     (tmp_path / "student.json").write_text(json.dumps(card))
     with pytest.raises(DataError, match="does not fit its card"):
@@ -151,7 +154,11 @@ def test_a_report_is_read_back_whole_or_refused(tmp_path: Path) -> None:
         write_report(tmp_path, report)
         assert read_report(tmp_path) == report
     record = json.loads((tmp_path / "report.json").read_text())
-    for broken, words in (({**record, "format": 9}, "not of format 1"), ({"format": 1}, "is incomplete")):
+    for broken, words in (
+        ({**record, "format": 9}, "not of format 1"),
+        ([record], "not of format 1"),
+        ({"format": 1}, "is incomplete"),
+    ):
         (tmp_path / "report.json").write_text(json.dumps(broken))
         with pytest.raises(RunError, match=words):
             read_report(tmp_path)
@@ -163,6 +170,12 @@ def test_the_report_of_a_plain_folder_says_that_generalisation_was_not_measured(
     assert "points against" not in page
     assert "target" not in page
     assert _report(None).to_json()["generalisation_measured"] is False
+
+
+def test_a_bar_in_a_name_ends_no_cell() -> None:
+    report = replace(_report(), class_names=("a | b", *CLASSES[1:]))
+    row = next(line for line in report.to_markdown().splitlines() if line.startswith(r"| a \| b"))
+    assert row.replace(r"\|", "").count("|") == len(CLASSES) + 3
 
 
 def test_a_large_confusion_is_left_out_and_no_purchase_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typer.testing import CliRunner, Result
 from tiny_clip import CONFIG, write_tiny_clip
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli.distill import distill
+from vl2v_client.cli.evaluate import evaluate
 from vl2v_client.cli.predict import predict
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import silent
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.renders import RenderStore
+from vl2v_client.data.splits import split
 from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.files import LocalModel
@@ -67,7 +70,7 @@ def model(tmp_path: Path) -> tuple[str, str]:
 
 def run(tmp_path: Path, *words: str) -> Result:
     app = typer.Typer()
-    for command in (distill, predict):
+    for command in (distill, evaluate, predict):
         app.command()(command)
     nobody = {"VL2V_VENDOR_URL": "http://127.0.0.1:9", "VL2V_CACHE": str(tmp_path / "client.db")}
     return CliRunner().invoke(app, words, env=nobody)
@@ -82,6 +85,38 @@ def distil(tmp_path: Path, model: tuple[str, str], out: str, *words: str) -> Res
 
 def read(folder: Path, name: str = "report.json") -> dict[str, Any]:
     return dict(json.loads((folder / name).read_text()))
+
+
+def test_copies_of_an_image_count_once_and_answers_that_were_cut_short_are_made_again(
+    tmp_path: Path, data: Path, model: tuple[str, str]
+) -> None:
+    for copy in range(3):
+        shutil.copy(data / "art" / "cat" / "0.png", data / "art" / "cat" / f"copy{copy}.png")
+    done = distil(tmp_path, model, "run", "--train-views", "2")
+    assert done.exit_code == 0, done.output
+    (answers,) = (tmp_path / "run" / "renders").glob("local-teacher-*.npy")
+    taught = np.load(answers)
+    train = split(open_dataset(data), target_domain="sketch", seed=0).train
+    contents = {sample.path.read_bytes() for sample in train}
+    assert len(contents) < len(train) == len(taught) // 2
+    assert read(tmp_path / "run")["local"]["images"] == 2 * len(contents)
+    (student,) = (tmp_path / "run" / "student").glob("*.safetensors")
+    before = student.read_bytes()
+    for cut in (0, 3):
+        answers.write_bytes(answers.read_bytes()[:cut])
+        again = distil(tmp_path, model, "run", "--train-views", "2")
+        assert again.exit_code == 0, again.output
+        np.testing.assert_array_equal(np.load(answers), taught)
+    assert student.read_bytes() == before
+
+
+def test_a_local_run_s_teacher_is_not_bought(tmp_path: Path, data: Path, model: tuple[str, str]) -> None:
+    assert distil(tmp_path, model, "run", "--train-views", "2").exit_code == 0
+    before = read(tmp_path / "run")
+    refused = run(tmp_path, "evaluate", str(tmp_path / "run"), "--teacher", "--yes")
+    assert isinstance(refused.exception, UsageError)
+    assert "the local teacher's row already" in str(refused.exception)
+    assert read(tmp_path / "run") == before
 
 
 def test_vl2v_sd_trains_the_teacher_s_own_tower_and_asks_no_vendor(

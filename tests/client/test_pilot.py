@@ -71,6 +71,25 @@ def test_what_a_pilot_bought_serves_a_later_choice(shell: tuple[ClientShell, Fak
     assert vendor.billed_units == before
 
 
+def test_what_is_offered_is_what_a_run_of_the_pilot_s_seed_asks(shell: tuple[ClientShell, FakeVendor]) -> None:
+    run, _ = shell
+    offers = run.json("pilot", "--queries", "30", "--seed", "3", "--yes")["offers"]
+    assert {offer["name"]: run.json("plan", *offer["options"].split())["new_queries"] for offer in offers} == {
+        offer["name"]: offer["new"] for offer in offers
+    }
+
+
+def test_two_images_are_enough_for_every_figure(shell: tuple[ClientShell, FakeVendor]) -> None:
+    run, _ = shell
+    for domain in ("art", "photo"):
+        first, *others = sorted((run.data / domain).glob("*/*.png"))
+        for path in others:
+            shutil.copy(first, path)
+    report = run.json("pilot", "--yes")
+    assert report["flipped"] == 1
+    assert all(-1 <= report[name] <= 1 for name in ("flip_cosine", "crop_cosine"))
+
+
 def test_copies_are_asked_about_once_and_the_rest_still_serves_a_later_choice(
     shell: tuple[ClientShell, FakeVendor], tmp_path: Path
 ) -> None:

@@ -42,6 +42,11 @@ def test_a_template_without_exactly_the_class_is_refused(templates: tuple[str, .
         PromptTemplateSet(templates)
 
 
+def test_classes_of_the_same_prompts_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="'ice boat' and 'ice_boat' have the same prompts"):
+        PromptTemplateSet().prompts(["car", "ice boat", "ice_boat"])
+
+
 def test_the_classifier_averages_unit_vectors_and_scales_the_average() -> None:
     # Class 0: unit vectors (1, 0) and (0, 1), whatever the lengths 5 and 2; their mean points along (1, 1).
     classifier = zero_shot_classifier([[[5.0, 0.0], [0.0, 2.0]], [[0.0, 3.0], [0.0, 1.0]]])

@@ -19,6 +19,8 @@ from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from tiny_clip import write_tiny_clip
 from vl2v_client.core.errors import DataError, RunError, UsageError
+from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.splits import split
 from vl2v_client.evaluation.leave_one_out import Outcome, method_rows
 from vl2v_contract.identity import text_sha
 
@@ -90,6 +92,34 @@ def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
     again = shell.sweep("--seed", "0", "--seed", "1", "--method", "erm", "--method", "vl2v-adip")
     assert (again.exit_code, vendor.billed_units) == (0, queries)
     assert shell.report() == report
+
+
+@pytest.mark.parametrize("command", ["sweep", "distill"])
+def test_a_broken_hold_out_is_named_before_anything_is_bought(vendor: FakeVendor, shell: Sweeper, command: str) -> None:
+    dataset = open_dataset(shell.data)
+    broken = split(dataset, target_domain="sketch", seed=0).validation[0].path
+    broken.write_bytes(broken.read_bytes()[:100])
+    words = ("--target-domain", "sketch")
+    refused = shell.sweep(*words) if command == "sweep" else shell.try_distill(*words)
+    assert isinstance(refused.exception, DataError)
+    assert str(broken) in str(refused.exception)
+    assert vendor.billed_units == 0
+
+
+def test_a_link_to_nothing_is_named(vendor: FakeVendor, shell: Sweeper) -> None:
+    (shell.data / "sketch" / "cat" / "lost.png").symlink_to("nowhere.png")
+    refused = shell.sweep("--target-domain", "sketch")
+    assert isinstance(refused.exception, DataError)
+    assert "lost.png cannot be read" in str(refused.exception)
+
+
+def test_the_reports_tell_views_that_are_asked_about_from_those_that_borrow(shell: Sweeper) -> None:
+    done = shell.sweep("--method", "vl2v-adip", "--target-domain", "sketch", "--train-views", "5")
+    assert done.exit_code == 0, done.output
+    page = (shell.folder / "sweep" / "report.md").read_text()
+    assert f"Views of each training image: 5, {VIEWS} of them asked about, styles" in page
+    run = (shell.folder / "sweep" / "sketch" / "seed0" / "vl2v-adip" / "report.md").read_text()
+    assert "| styled views | 2 of each image, 0 of them asked about |" in run
 
 
 def test_a_sweep_goes_on_without_an_image_that_fails(vendor: FakeVendor, shell: Sweeper) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vl2v_client.api.keyring import Keyring
+from vl2v_client.api.problems import AllItemsFailed
 from vl2v_client.api.responses import PaidRecord, receipt_of, record_of
 from vl2v_client.core.deliveries import DeliveredItem, Delivery, FailedItem, HalfVector, SignedReceipt
 from vl2v_client.core.errors import VendorChanged, VendorError
@@ -80,6 +81,19 @@ def check_answer(
     keys = (answer.budget.remaining_units, answer.budget.key_remaining_units)
     remaining = min(units for units in keys if units is not None)
     return Delivery(tuple(delivered), tuple(failed), receipts, receipt, remaining)
+
+
+def all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
+    """What a refusal that names an error for every item delivers: nothing, and why.
+
+    Raises:
+        VendorError: it does not name every item.
+    """
+    errors = {item.index: item for item in refusal.items}
+    if errors.keys() != set(range(len(order.item_keys))):
+        raise failed_check("every item failed, but not every item says why", refusal.request_id)
+    failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(order.item_keys))
+    return Delivery((), tuple(failed), (), None, None)
 
 
 def failed_check(what: str, request_id: str | None) -> VendorError:

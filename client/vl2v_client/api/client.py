@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from vl2v_client.api.checks import Order, check_answer, failed_check
+from vl2v_client.api.checks import Order, all_failed, check_answer
 from vl2v_client.api.connection import DEFAULT_TIMEOUT, Connection
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.problems import AllItemsFailed
@@ -29,7 +29,7 @@ from vl2v_client.api.responses import (
 )
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.api.uploads import ACCEPT_VECTORS, ImageForm, Upload, choose_form, image_content
-from vl2v_client.core.deliveries import Delivery, FailedItem
+from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import VendorError
 from vl2v_client.core.values import TeacherModel
 from vl2v_contract.wire.billing import PublicKeys, Statement, Summary
@@ -242,7 +242,7 @@ class VendorClient:
         try:
             response = self._connection.request("POST", path, **content)
         except AllItemsFailed as refusal:
-            return _all_failed(order, refusal)
+            return all_failed(order, refusal)
         try:
             answer, vectors = read_answer(response, self.url)
             if any(key_id not in keyring for key_id in _signing_keys(answer)):
@@ -295,11 +295,3 @@ def _signing_keys(answer: EmbeddingsResponse) -> set[str]:
     receipts = [paid.receipt for paid in answer.paid_by] + ([answer.receipt] if answer.receipt is not None else [])
     notes = {item.recompute.note.key_id for item in answer.data if item.recompute is not None}
     return notes | {receipt.key_id for receipt in receipts}
-
-
-def _all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
-    errors = {item.index: item for item in refusal.items}
-    if errors.keys() != set(range(len(order.item_keys))):
-        raise failed_check("every item failed, but not every item says why", refusal.request_id)
-    failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(order.item_keys))
-    return Delivery((), tuple(failed), (), None, None)

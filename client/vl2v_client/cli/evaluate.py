@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vl2v_client.cli.bars import bars
+from vl2v_client.cli.bars import bars, plain
 from vl2v_client.cli.distill import Yes
 from vl2v_client.cli.purchase_options import buying_from, notify
 from vl2v_client.cli.vendor_options import (
@@ -79,5 +79,5 @@ def _table(found: RunEvaluation) -> Table:
         table.add_column(column, justify="right")
     for score in found.scores:
         teacher = "-" if score.teacher is None else f"{score.teacher:.1%}"
-        table.add_row(score.domain, score.role, f"{score.images:,}", f"{score.student:.1%}", teacher)
+        table.add_row(plain(score.domain), score.role, f"{score.images:,}", f"{score.student:.1%}", teacher)
     return table

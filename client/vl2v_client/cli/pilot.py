@@ -109,7 +109,9 @@ def _domain_table(report: PilotReport) -> Table:
     table = Table("domain", "images", "teacher", "probe", "majority", box=None, header_style="bold")
     for domain in report.domains:
         teacher = f"{domain.teacher:.1%} ± {100 * domain.standard_error:.1f}"
-        table.add_row(domain.domain, f"{domain.images}", teacher, f"{domain.probe:.1%}", f"{domain.majority:.1%}")
+        table.add_row(
+            plain(domain.domain), f"{domain.images}", teacher, f"{domain.probe:.1%}", f"{domain.majority:.1%}"
+        )
     return table
 
 

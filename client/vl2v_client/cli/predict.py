@@ -37,15 +37,15 @@ def predict(
 
 
 def _files(given: list[Path]) -> list[Path]:
-    from vl2v_client.data.folder import IMAGE_SUFFIXES
+    from vl2v_client.data.folder import IMAGE_SUFFIXES, list_images
 
     found: list[Path] = []
     for path in given:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        inside = list_images(path)
         if not inside:
             raise DataError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}): give files or another folder")
-        found += inside
+        found += map(Path, inside)
     return found

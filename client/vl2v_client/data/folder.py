@@ -116,7 +116,7 @@ def list_files(root: Path) -> DatasetFiles:
     flat = [name for name in top if _holds_images(root / name)]
     if not flat:
         return _list_domains(root, top)
-    deep = [name for name in top if name not in flat and _images(root / name)]
+    deep = [name for name in top if name not in flat and list_images(root / name)]
     if deep:
         raise DataError(
             f"{root} mixes two layouts: {flat[0]!r} holds images, {deep[0]!r} holds folders of images: "
@@ -161,14 +161,18 @@ def _source_domains(dataset: DomainDataset | DatasetFiles, target_domain: str | 
 
 def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iterator[ClassFiles]:
     for class_index, class_name in enumerate(class_names):
-        paths = _images(folder / class_name)
+        paths = list_images(folder / class_name)
         if not paths:
             raise DataError(f"{folder / class_name} is a class without images: add some or remove the folder")
         yield ClassFiles(domain, class_index, paths)
 
 
-def _images(folder: Path) -> list[str]:
-    """Image files at any depth, in torchvision's order: folders sorted by path, then files by name."""
+def list_images(folder: Path) -> list[str]:
+    """Image files at any depth, in torchvision's order: folders sorted by path, then files by name.
+
+    Raises:
+        DataError: a folder cannot be listed, or a name is not UTF-8.
+    """
     walk = sorted(_walk(folder))
     found = [f"{parent}/{name}" for parent, files in walk for name in sorted(files) if _is_image(name)]
     _check_names(found)

@@ -107,7 +107,7 @@ class RunReport:
         Raises:
             RunError: it is no report, or one of another version.
         """
-        values = dict(record)
+        values = dict(record) if isinstance(record, dict) else {}
         if values.pop("format", None) != _FORMAT:
             raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
         try:

@@ -173,7 +173,8 @@ def draw_sweep(path: Path, report: SweepReport) -> bool:
         left = [column + place * width for column in range(len(values))]
         errors = [100 * (value.standard_error or 0) for value in values]
         axes.bar(left, [100 * value.mean for value in values], width, yerr=errors, label=row.method)
-    axes.set_xticks([column + 0.4 - width / 2 for column in range(len(report.targets) + 1)], [*report.targets, "mean"])
+    middles = [column + 0.4 - width / 2 for column in range(len(report.targets) + 1)]
+    axes.set_xticks(middles, [*report.targets, "mean"], parse_math=False)
     axes.set_ylabel("accuracy on the unseen domain, %")
     axes.legend()
     figure.savefig(path)

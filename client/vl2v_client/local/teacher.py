@@ -159,9 +159,12 @@ def _preprocessing(network: nn.Module, name: str) -> tuple[int, Triple, Triple]:
     height, width = size if isinstance(size, tuple | list) else (size, size)
     if height != width:
         raise UsageError(f"{name} wants {height} x {width} pixels; a teacher here needs a square input")
-    return int(height), _triple(config["mean"]), _triple(config["std"])
+    return int(height), _triple(config["mean"], name), _triple(config["std"], name)
 
 
-def _triple(values: Sequence[float]) -> Triple:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
+def _triple(values: Sequence[float], name: str) -> Triple:
+    try:
+        red, green, blue = values
+        return float(red), float(green), float(blue)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} has {values!r} for a mean or deviation: it must be three numbers") from error

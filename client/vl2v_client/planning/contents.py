@@ -69,7 +69,7 @@ def hash_files(
     hashes: dict[str, str] = {}
     unknown = []
     for path in sorted(paths):  # as the disk, the memory and the memo's index like them
-        size_bytes, changed = _facts(path)
+        size_bytes, changed = file_facts(path)
         remembered = known.get(path)
         if remembered is not None and remembered[:2] == (size_bytes, changed):
             hashes[path] = remembered[2]
@@ -93,8 +93,7 @@ def hash_views(
     Raises:
         DataError: a file is missing, is no image, or its view does not fit it any more.
     """
-    files = read_files((query.sample.path for query in queries), cache, progress=progress)
-    keys = [_memo_key(files[query.sample.path], query.view, size) for query in queries]
+    keys = view_keys(queries, cache, size=size, progress=progress)
     known = cache.contents.views(dict.fromkeys(keys))
     unknown: dict[Path, dict[bytes, View]] = defaultdict(dict)
     seen: set[bytes] = set(known)
@@ -109,6 +108,35 @@ def hash_views(
         known.update(fresh)
         progress("render views", total - (len(seen) - len(known)), total)
     return [known[key] for key in keys]
+
+
+def view_keys(
+    queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
+) -> list[bytes]:
+    """What decides each query's pixels at `size` x `size`, as a hash: equal for copies of a file. Nothing is decoded.
+
+    Raises:
+        DataError: a file is missing or is no image.
+    """
+    files = read_files((query.sample.path for query in queries), cache, progress=progress)
+    return [_memo_key(files[query.sample.path], query.view, size) for query in queries]
+
+
+def check_images(paths: Sequence[Path], *, progress: Progress = silent) -> None:
+    """Decode images, and keep nothing.
+
+    Args:
+        paths: image files.
+        progress: told of files decoded, as phase "check images".
+
+    Raises:
+        DataError: one is missing, or broken.
+    """
+    done = 0
+    for chunk in _chunks(paths, _COMMIT_EVERY):
+        _in_threads(load_rgb, chunk)
+        done += len(chunk)
+        progress("check images", done, len(paths))
 
 
 def hash_in_threads(paths: Sequence[str]) -> list[str]:
@@ -143,7 +171,12 @@ def _stamp(path: Path) -> FileStamp:
         raise _unreadable(path, error) from error
 
 
-def _facts(path: str) -> tuple[int, int]:
+def file_facts(path: str) -> tuple[int, int]:
+    """A file's size in bytes, and when it changed last, in nanoseconds.
+
+    Raises:
+        DataError: it is missing.
+    """
     try:
         status = os.stat(path)
     except OSError as error:

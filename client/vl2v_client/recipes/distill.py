@@ -19,7 +19,7 @@ from vl2v_client.recipes.purchase import Buying, PlannedRun
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import RunFolder, claim_run_folder
-from vl2v_client.recipes.run_images import keep_images
+from vl2v_client.recipes.run_images import find_images, keep_images
 from vl2v_client.recipes.scoring import ZERO_SHOT, Score, score_classifier
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.sources import obtain_data, plan_source, train_along
@@ -76,7 +76,8 @@ def _distill(
 
         target = _render_target(planned, folder, progress)
         validation, split = data.training.validation, planned.queries.split
-        keep_images(folder, planned.queries.dataset.root, split, source.cache)
+        before = find_images(folder)
+        images = keep_images(folder, planned.queries.dataset.root, split, source.cache)
         scores = [
             score_classifier(one.result.method.name, one.result.classifier, validation, target, split, note=one.note)
             for one in trained
@@ -93,7 +94,8 @@ def _distill(
         _export(settings, planned, exported, score, data, folder, purchase)
         rows = [teacher_row, *(one.row for one in scores)]
         report = replace(_report(settings, planned, rows, score, data, folder), purchase=purchase, local=local)
-        report = _keep_bought_row(report, folder)
+        if before is not None and before.is_judged_like(images):
+            report = _keep_bought_row(report, folder)
         write_report(folder.path, report)
         ranks.meet()
         return report
@@ -200,7 +202,7 @@ def _purchase(planned: PlannedRun, cache: EmbeddingCache, settings: RunSettings,
 
 
 def _keep_bought_row(report: RunReport, folder: RunFolder) -> RunReport:
-    """A report made again keeps the teacher's row that `evaluate` bought for it."""
+    """A report on the same images, made again, keeps the teacher's row that `evaluate` bought for it."""
     try:
         before = read_report(folder.path)
     except RunError:
@@ -263,8 +265,12 @@ def _borrowing(choice: QueryChoice) -> str:
 
 
 def _styled(choice: QueryChoice) -> str:
-    source = "asked about" if choice.style_targets == "bought" else "moved there by texts"
-    return f"{len(choice.styled_views)} of each image, {source}" if choice.styled_views else "none"
+    styled = choice.styled_views
+    if not styled:
+        return "none"
+    if choice.style_targets == "text":
+        return f"{len(styled)} of each image, moved there by texts"
+    return f"{len(styled)} of each image, {len(set(styled).intersection(choice.asked_views))} of them asked about"
 
 
 def _plain(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import DataError, VendorChanged
+from vl2v_client.core.errors import DataError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
@@ -18,6 +18,7 @@ from vl2v_client.evaluation.accuracy import Evaluation, evaluate
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
+from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.contents import hash_in_threads
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
@@ -84,6 +85,7 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         progress: told of rendering and buying.
 
     Raises:
+        UsageError: the teacher is to be bought, and the run has its row from a local one.
         RunError: `out` is not a finished run, or another process is at work in it.
         DataError: the data set cannot be used, has other classes, or has lost or changed images of the run.
     """
@@ -95,6 +97,7 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         right = bundle.classifier.logits(views.pixels[:, 0]).argmax(axis=1) == views.labels
         teacher = None
         if buying is not None:
+            _check_bought(folder, images)
             unseen = [sample for sample, role in zip(images.samples, images.roles, strict=True) if role == UNSEEN]
             if not unseen:
                 raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
@@ -105,6 +108,11 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
                 _add_teacher_row(folder, zero_shot_row(logits, labels, target_in=images.record.target_in), len(labels))
         updated = teacher is not None and images.record is not None
         return RunEvaluation(tuple(_rows(images, right, teacher)), updated)
+
+
+def _check_bought(folder: RunFolder, images: _Images) -> None:
+    if images.record is not None and folder.config["teacher"]["ledger_id"] == LOCAL_LEDGER:
+        raise UsageError("the report has the local teacher's row already: leave --teacher out, or name other --data")
 
 
 def _choose_images(folder: RunFolder, card: StudentCard, data: Path | None) -> _Images:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import LocalAnswers
 from vl2v_client.export.report import ReportRow
 from vl2v_client.local.teacher import LocalTeacher
-from vl2v_client.planning.contents import read_files
+from vl2v_client.planning.contents import read_files, view_keys
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.purchase import PlannedRun
 from vl2v_client.recipes.queries import QueryChoice, collect_queries
@@ -75,11 +76,11 @@ def plan_local(choice: QueryChoice, source: LocalSource, *, progress: Progress =
     Raises:
         DataError: the data set cannot be used.
     """
-    queries = collect_queries(choice, source.cache, progress=progress)
+    queries, facts = collect_queries(choice, source.cache, progress=progress), source.teacher.facts
     plan = QueryPlan(
-        teacher=source.teacher.facts,
-        image_keys=tuple(f"image {number}" for number in range(len(queries.images))),
-        text_keys=tuple(f"text {number}" for number in range(len(queries.texts) + len(queries.style_texts))),
+        teacher=facts,
+        image_keys=tuple(key.hex() for key in view_keys(queries.images, source.cache, size=facts.image_size)),
+        text_keys=tuple(f"text {query.text}" for query in (*queries.texts, *queries.style_texts)),
         missing=(),
         image_files=len({query.sample.path for query in queries.images}),
         cached=0,
@@ -130,7 +131,7 @@ def local_teacher_row(source: LocalSource, data: RunData, target: LabelledViews 
 def local_answers(settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> LocalAnswers:
     """How much the exported student asked; online, each view of each step counts."""
     method, config = exported.method, settings.training
-    texts = len(text_keys_read(method, config, planned))
+    texts = len(set(text_keys_read(method, config, planned)))
     if not settings.online:
         return LocalAnswers(len(image_keys_read(method, config, planned)), texts, online=False)
     taken = zip(method.stages, exported.stages, strict=True)
@@ -191,7 +192,7 @@ def _image_answers(
     facts = teacher.facts
     name = sha256_hex(json.dumps([train.of, list(asked), facts.weights_sha, facts.precision]).encode())[:16]
     path = folder.renders("train").with_name(f"local-teacher-{name}.npy")
-    if path.exists():
+    with suppress(OSError, ValueError, EOFError):  # none, or cut short by a power failure: then they are made again
         kept: NDArray[np.float32] = np.load(path)
         return kept
     views = train.pixels if len(asked) == train.view_count else train.pixels[:, list(asked)]

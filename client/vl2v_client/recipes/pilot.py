@@ -169,7 +169,7 @@ def pilot(
         bought,
         dataset,
         teacher,
-        choice.prompts,
+        choice,
         images=len(train),
         texts=len(set(texts)),
     )
@@ -182,7 +182,7 @@ def _report(
     bought: PurchaseReport,
     dataset: DomainDataset,
     teacher: TeacherModel,
-    prompts: PromptTemplateSet,
+    choice: QueryChoice,
     *,
     images: int,
     texts: int,
@@ -204,7 +204,7 @@ def _report(
             for i in suspects(cosines, asked.labels, named)
         ),
         advice=advice,
-        offers=_offers(prompts, advice.views, images, len(asked.images), texts, teacher),
+        offers=_offers(choice, advice.views, images, len(asked.images), texts, teacher),
     )
 
 
@@ -236,7 +236,7 @@ def _ask(
     buying: Buying,
     progress: Progress,
 ) -> tuple[_Asked, PurchaseReport]:
-    again = samples[: len(samples) // 3]
+    again = samples[: max(1, len(samples) // 3)]
     crops = _middles(again, buying.cache, progress)
     images = [
         *(ImageQuery(sample, canonical_view()) for sample in samples),
@@ -272,11 +272,12 @@ def _mean_cosine(images: NDArray[np.float32], looks: NDArray[np.float32]) -> flo
 
 
 def _offers(
-    prompts: PromptTemplateSet, views: int, images: int, asked: int, texts: int, teacher: TeacherModel
+    choice: QueryChoice, views: int, images: int, asked: int, texts: int, teacher: TeacherModel
 ) -> tuple[Offer, ...]:
     """Texts are paid for by now, and so are the first views of the pilot's images."""
-    named = () if prompts == PromptTemplateSet() else prompts.templates
-    words = "".join(f" --prompt {shlex.quote(template)}" for template in named)
+    named = () if choice.prompts == PromptTemplateSet() else choice.prompts.templates
+    words = f" --seed {choice.seed}" if choice.seed else ""
+    words += "".join(f" --prompt {shlex.quote(template)}" for template in named)
     tenth = -(-images // 10)
     wanted = [
         ("text alone", "--views 0", 0),

@@ -82,9 +82,18 @@ class RunFolder:
         return (self.shared_renders or self.path / "renders") / f"{use}.u8"
 
     def recall(self, path: Path) -> dict[str, Any] | None:
-        """What `keep` wrote to a file; None if it is not there, or of other settings."""
-        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        return record if record.get("of") == self.settings_sha else None
+        """What `keep` wrote to a file; None if it is not there, or of other settings.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not path.exists():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(path.read_text())
+            return record if record["of"] == self.settings_sha else None
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path} is damaged: put back a copy of it, or choose another --out") from error
 
     def keep(self, path: Path, record: Mapping[str, Any]) -> None:
         """Write a file that belongs to these settings: whole and for good, or not at all.

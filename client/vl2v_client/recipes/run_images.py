@@ -33,9 +33,13 @@ class RunImages:
     target: dict[str, str]
     target_in: int
 
+    def is_judged_like(self, other: RunImages) -> bool:
+        """Whether two runs were tested on the same images."""
+        return (self.target, self.target_in) == (other.target, other.target_in)
 
-def keep_images(folder: RunFolder, root: Path, split: Split, cache: EmbeddingCache) -> None:
-    """Write down the images of a run whose training and selection are over.
+
+def keep_images(folder: RunFolder, root: Path, split: Split, cache: EmbeddingCache) -> RunImages:
+    """Write down the images of a run whose training and selection are over; returns them.
 
     Raises:
         CacheError: the folder cannot be written.
@@ -48,6 +52,7 @@ def keep_images(folder: RunFolder, root: Path, split: Split, cache: EmbeddingCac
 
     images = RunImages(hashes(split.train), hashes(split.validation), hashes(split.target), len(split.target_in))
     folder.keep(folder.images, asdict(images))
+    return images
 
 
 def read_images(folder: RunFolder) -> RunImages:
@@ -56,8 +61,16 @@ def read_images(folder: RunFolder) -> RunImages:
     Raises:
         RunError: nothing yet.
     """
+    images = find_images(folder)
+    if images is None:
+        raise RunError(f"{folder.path} holds no finished run: run `vl2v-client distill` with its settings again")
+    return images
+
+
+def find_images(folder: RunFolder) -> RunImages | None:
+    """What `keep_images` wrote; None if nothing yet."""
     record = folder.recall(folder.images)
     if record is None:
-        raise RunError(f"{folder.path} holds no finished run: run `vl2v-client distill` with its settings again")
+        return None
     names = ("train", "validation", "target", "target_in")
     return RunImages(**{name: record[name] for name in names})

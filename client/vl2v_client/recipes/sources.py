@@ -19,7 +19,7 @@ from vl2v_client.recipes.run_folder import RunFolder, open_run_folder
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.spending import choose_queries
 from vl2v_client.recipes.targets import Vectors
-from vl2v_client.recipes.training import RunData, load_run_data, train_method
+from vl2v_client.recipes.training import RunData, load_run_data, render_canonical, train_method
 from vl2v_client.recipes.used import count_from_the_start, keep_used, read_used
 from vl2v_client.student.distributed import Ranks
 from vl2v_client.student.samples import LabelledViews
@@ -58,6 +58,10 @@ def obtain_data(
     if used is not None:
         planned = _go_on(settings, planned, used, source, folder, progress)
     else:
+        # A broken image costs nothing yet: without it, its domain would be split anew.
+        render_canonical(
+            folder, "validation", planned.queries.split.validation, planned.plan.teacher.image_size, progress
+        )
         source = count_from_the_start(folder, source)
         planned = _choose(settings, planned, source, folder, progress)
         some_missing = source.skip_failed or source.allow_partial or planned.plan.chosen is not None

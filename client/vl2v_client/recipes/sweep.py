@@ -20,6 +20,7 @@ from vl2v_client.evaluation.leave_one_out import Outcome
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.sweep_report import SharedPurchase, SweepReport, write_sweep_report
+from vl2v_client.planning.contents import check_images, file_facts
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.distill import distill
 from vl2v_client.recipes.local import LocalSource, plan_local
@@ -93,7 +94,8 @@ class SweepSettings:
         """
         shared = {name: value for name, value in self.run.to_json(teacher).items() if name not in _OF_ONE_RUN}
         shared["training"] = {name: value for name, value in shared["training"].items() if name != "seed"}
-        files = sorted(f"{one.path.relative_to(dataset.root)} {one.path.stat().st_size}" for one in dataset.samples)
+        sizes = ((one.path, file_facts(str(one.path))[0]) for one in dataset.samples)
+        files = sorted(f"{path.relative_to(dataset.root)} {size_bytes}" for path, size_bytes in sizes)
         files_sha = sha256_hex("\n".join(files).encode())
         return {"sweep": True, **shared, "student": self.run.student.to_json(), "files_sha": files_sha}
 
@@ -126,6 +128,8 @@ def sweep(settings: SweepSettings, source: Buying | LocalSource, out: Path, *, p
             left_out = read_left_out(folder)
             shared = cut_planned(shared, [key for key in shared.plan.used_image_keys if key not in left_out])
             source.notify(_announcement(settings, targets, shared))
+            if shared.plan.missing:  # a broken hold-out costs nothing yet: without it, its domain would be split anew
+                check_images([one.path for one in shared.queries.split.validation], progress=progress)
             buy_planned(shared.plan, source, progress=progress)
             text_classifier(shared, source.cache.get_many(shared.plan.text_keys))  # it names a text that failed
             left_out = keep_left_out(folder, left_out.union(source.cache.missing(shared.plan.used_image_keys)))
@@ -217,13 +221,21 @@ def _report(
         seeds=settings.seeds,
         teacher=shared.plan.teacher.id,
         student=f"{run.student.architecture} at {run.student.input.size} px",
-        views=f"{'fresh at every step' if run.online else run.choice.views}, {run.choice.recipe}",
+        views=_views(run),
         outcomes=tuple(_outcome(key, report) for key, report in reports.items()),
         teacher_target_in=_teacher(targets, source, shared, reports),
         purchase=purchase,
         queries={} if isinstance(source, LocalSource) else _queries(settings, source, shared),
         published_queries=online_queries(run.training, sources) * len(targets),
     )
+
+
+def _views(run: RunSettings) -> str:
+    choice = run.choice
+    if run.online:
+        return f"fresh at every step, {choice.recipe}"
+    further = "" if choice.rendered_views == choice.views else f", {choice.views} of them asked about"
+    return f"{choice.rendered_views}{further}, {choice.recipe}"
 
 
 def _outcome(run: Run, report: RunReport) -> Outcome:

@@ -61,7 +61,7 @@ class StudentCard:
         Raises:
             DataError: it is no card, or one of another version.
         """
-        values = dict(record)
+        values = dict(record) if isinstance(record, dict) else {}
         if values.pop("format", None) != CARD_FORMAT:
             raise DataError(f"the student's card is not of format {CARD_FORMAT}: use the version of vl2v that made it")
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vl2v_client.core.errors import UsageError
+from vl2v_client.core.errors import DataError, UsageError
 
 CLASS_FIELD = "{class}"
 DEFAULT_TEMPLATE = "a photo of a {class}"
@@ -38,8 +38,18 @@ class PromptTemplateSet:
             raise UsageError(f"a prompt template is named twice in {', '.join(self.templates)}: name each once")
 
     def prompts(self, class_names: Sequence[str]) -> list[list[str]]:
-        """The texts to buy, one list of `T` templates per class; underscores of a folder name become spaces."""
+        """The texts to buy, one list of `T` templates per class; underscores of a folder name become spaces.
+
+        Raises:
+            DataError: two classes have the same texts, so that no text tells them apart.
+        """
         spoken = [name.replace("_", " ") for name in class_names]
+        double = next((name for name in spoken if spoken.count(name) > 1), None)
+        if double is not None:
+            alike = [name for name, words in zip(class_names, spoken, strict=True) if words == double]
+            raise DataError(
+                f"the classes {' and '.join(map(repr, alike))} have the same prompts: rename one, or join them"
+            )
         return [[template.replace(CLASS_FIELD, name) for template in self.templates] for name in spoken]
 
 
