@@ -124,6 +124,20 @@ def test_an_item_that_failed_is_released_unless_its_error_says_that_it_is_charge
     assert cache.purchases.expired(teacher.ledger_id) == ({intent.item_key} if expired else set())
 
 
+def test_what_was_taken_back_too_early_is_held_again_once_the_vendor_calls_it_charged(
+    cache: EmbeddingCache, teacher: TeacherModel
+) -> None:
+    purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100, task="one")
+    [intent] = cache.purchases.reserve(purchase, intents(1))
+    cache.purchases.release([intent.item_key])
+    assert cache.purchases.spent("one") == NOTHING
+    expired = Delivery((), (FailedItem(intent.item_key, "result_expired", "no vector"),), (), None, None)
+    for _ in range(2):
+        cache.purchases.store(expired)
+        assert cache.purchases.spent("one") == Paid(1, 100)
+    assert cache.purchases.expired(teacher.ledger_id) == {intent.item_key}
+
+
 def test_what_is_expired_is_sent_again_outside_of_the_caps_of_the_purchase_that_wants_it(
     cache: EmbeddingCache, teacher: TeacherModel
 ) -> None:
