@@ -136,6 +136,13 @@ def test_a_cap_over_several_calls_counts_what_was_charged_and_has_expired(shop: 
     assert len(shop.plan(*words).missing) == 5
 
 
+def test_a_cap_that_is_spent_does_not_stand_before_what_is_charged(shop: Shop) -> None:
+    shop.lose(*LOST, caps=Caps(task="one run"))
+    shop.expire()
+    caps = Caps(max_queries=2, max_cost_micro=0, task="one run")
+    assert buy(shop.plan(*LOST), shop.client, shop.cache, caps=caps).replayed_units == 3
+
+
 def test_what_came_free_does_not_count_for_a_cap_over_several_calls(shop: Shop) -> None:
     shop.lose_and_expire(*LOST)
     caps = Caps(max_queries=2, task="one run")

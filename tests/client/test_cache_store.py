@@ -138,6 +138,30 @@ def test_what_was_taken_back_too_early_is_held_again_once_the_vendor_calls_it_ch
     assert cache.purchases.expired(teacher.ledger_id) == {intent.item_key}
 
 
+@pytest.mark.parametrize("ask", ["outstanding", "expired"])
+def test_what_is_open_is_found_by_its_index_among_all_that_is_paid(
+    cache: EmbeddingCache, teacher: TeacherModel, ask: str
+) -> None:
+    asked: list[str] = []
+    with sqlite3.connect(cache.path) as connection:
+        rows = cache.purchases._database.rows
+        cache.purchases._database.rows = lambda query, values: asked.append(query) or rows(query, values)  # type: ignore[method-assign, func-returns-value]
+        getattr(cache.purchases, ask)(teacher.ledger_id)
+        steps = connection.execute(f"EXPLAIN QUERY PLAN {asked[0]}", (teacher.ledger_id,)).fetchall()
+    assert any("USING INDEX intents_open" in step[-1] for step in steps)
+
+
+def test_what_an_older_program_took_back_is_sent_as_a_new_query(cache: EmbeddingCache, teacher: TeacherModel) -> None:
+    purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100, task="one")
+    cache.purchases.reserve(purchase, intents(1))
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("UPDATE intents SET state = 'planned', is_expired = 1")
+        connection.execute("UPDATE purchases SET held_units = 0, held_amount_micro = 0")
+    connection.close()
+    cache.purchases.reserve(purchase, intents(1))
+    assert cache.purchases.spent("one") == Paid(1, 100)
+
+
 def test_what_is_expired_is_sent_again_outside_of_the_caps_of_the_purchase_that_wants_it(
     cache: EmbeddingCache, teacher: TeacherModel
 ) -> None:

@@ -152,6 +152,23 @@ def test_a_run_on_other_test_images_does_not_keep_the_row_that_the_teacher_was_a
     assert "against zero-shot teacher" not in done.output
 
 
+def test_a_run_that_is_killed_before_its_report_does_not_keep_it_either(
+    shell: ClientShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shell.run("evaluate", str(shell.run_folder), "--teacher", "--yes").exit_code == 0
+    for path in (shell.data / "sketch").glob("*/*.png"):
+        draw(path, sum(str(path).encode()))
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vl2v_client.recipes.distill.export_bundle", die)
+        shell.try_distill()
+    assert shell.try_distill().exit_code == 0
+    assert shell.read("report.json")["rows"][0]["target"] is None
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"of": ', "{}"])
 def test_a_damaged_record_of_a_run_is_named(shell: ClientShell, content: str) -> None:
     (shell.run_folder / "images.json").write_text(content)

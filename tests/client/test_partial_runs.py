@@ -130,6 +130,27 @@ def test_what_other_commands_bought_does_not_count_for_a_run_s_cap(vendor: FakeV
     assert vendor.billed_units == wanted
 
 
+def test_a_call_without_a_cap_counts_for_a_later_one(vendor: FakeVendor, shell: ClientShell) -> None:
+    calls = 0
+
+    def fail(request: httpx.Request) -> httpx.Response | None:
+        nonlocal calls
+        calls += request.url.path.startswith("/v1/embeddings/")
+        return vendor.problem(401, "unauthenticated") if calls == 4 else None
+
+    vendor.max_items, vendor.before = 4, fail
+    assert isinstance(shell.try_distill().exception, NotAuthorized)
+    assert 4 < vendor.billed_units < 40
+    assert shell.try_distill("--partial", "--max-queries", "40").exit_code == 0
+    assert vendor.billed_units == 40
+
+
+def test_a_run_that_was_too_dear_is_begun_anew_with_fewer_views(vendor: FakeVendor, shell: ClientShell) -> None:
+    assert isinstance(shell.try_distill("--max-queries", "10").exception, BudgetExhausted)
+    assert shell.try_distill("--views", "0", "--max-queries", "10").exit_code == 0
+    assert vendor.billed_units == TEXTS
+
+
 def test_money_is_capped_over_both_rounds(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--select", "random", "--rounds", "2", "--max-queries", "22")
     refused = shell.try_distill(*words, "--max-cost", "0.0012")

@@ -14,7 +14,7 @@ from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError
+from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.planning.purchase import Caps, buy
 
 
@@ -73,6 +73,23 @@ def test_a_refusal_of_a_batch_that_was_charged_before_it_was_parked_releases_not
     vendor.before, vendor.after = lambda _request: None, lambda _request, answer: answer
     report = buy(plan, client, cache, caps=Caps(max_queries=0))
     assert (report.replayed_units, vendor.billed_units) == (2, 4)
+
+
+def test_what_never_left_the_machine_is_not_on_the_books(
+    vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache
+) -> None:
+    plan = plan_for(vendor, cache, [], ["a", "b"])
+
+    def hang_up(request: httpx.Request) -> httpx.Response | None:
+        if request.method == "POST":
+            raise httpx.ConnectError("refused", request=request)
+        return None
+
+    vendor.before = hang_up
+    with pytest.raises(VendorUnavailable):
+        buy(plan, client, cache)
+    assert cache.purchases.outstanding(plan.teacher.ledger_id) == []
+    assert cache.records.account_ids(plan.teacher.ledger_id) == set()
 
 
 def test_a_vector_that_was_answered_is_not_released_when_its_receipt_is_missing(

@@ -94,13 +94,13 @@ def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
     assert shell.report() == report
 
 
-@pytest.mark.parametrize("command", ["sweep", "distill"])
+@pytest.mark.parametrize("command", ["sweep", "distill", "buy"])
 def test_a_broken_hold_out_is_named_before_anything_is_bought(vendor: FakeVendor, shell: Sweeper, command: str) -> None:
     dataset = open_dataset(shell.data)
     broken = split(dataset, target_domain="sketch", seed=0).validation[0].path
     broken.write_bytes(broken.read_bytes()[:100])
-    words = ("--target-domain", "sketch")
-    refused = shell.sweep(*words) if command == "sweep" else shell.try_distill(*words)
+    words = ("--target-domain", "sketch", "--yes")
+    refused = shell.run("buy", *words) if command == "buy" else shell.run(command, *QUICK, *words)
     assert isinstance(refused.exception, DataError)
     assert str(broken) in str(refused.exception)
     assert vendor.billed_units == 0

@@ -113,7 +113,9 @@ class Connection:
 
     def _error(self, answer: httpx.Response | httpx.RequestError, attempts: list[Attempt]) -> Exception:
         if isinstance(answer, httpx.RequestError):
-            return no_answer_error(answer, self.url)
+            lost = no_answer_error(answer, self.url)
+            lost.was_refused = all(attempt.refused for attempt in attempts)
+            return lost
         if answer.is_redirect:
             return not_a_vendor(self.url, f"it redirects to {answer.headers.get('location')}")
         error = problem_error(answer, self.url)

@@ -31,6 +31,9 @@ ON CONFLICT (item_key) DO UPDATE SET state = 'sent', attempts = attempts + 1,
     unit_price_micro = excluded.unit_price_micro, purchase_id = excluded.purchase_id
 """
 
+_OPEN = "state = 'sent' AND state <> 'paid'"
+"""Sent, in words that let SQLite use the index of what is open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -106,7 +109,7 @@ class PurchaseLedger:
             known = _states(connection, [intent.item_key for intent in intents])
             unpaid = [intent for intent in intents if known.get(intent.item_key, _UNKNOWN).state != "paid"]
             fresh = [intent for intent in unpaid if not known.get(intent.item_key, _UNKNOWN).is_expired]
-            for row in (known[intent.item_key] for intent in fresh if intent.item_key in known):
+            for row in (known.get(intent.item_key, _UNKNOWN) for intent in fresh):
                 if row.state == "sent":
                     _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
             _hold(connection, purchase_id, len(fresh), sum(intent.unit_price_micro for intent in fresh))
@@ -134,20 +137,21 @@ class PurchaseLedger:
                 _keep_receipt(connection, receipt)
             for item in delivery.items:
                 _keep_item(connection, item, receipts[item.seq].entry.account_id)
-            failed = delivery.failed
-            _expire(connection, [item.item_key for item in failed if item.is_expired])
-            _release(connection, [item.item_key for item in failed if not item.is_charged])
-            _release(connection, [item.item_key for item in failed if item.is_unknown], even_expired=True)
+            for failed in delivery.failed:
+                if failed.is_expired:
+                    _expire(connection, failed.item_key)
+                elif not failed.is_charged:
+                    _release(connection, [failed.item_key], even_expired=failed.is_unknown)
 
     def outstanding(self, ledger_id: str) -> list[list[str]]:
         """Sent items that the vendor may have charged and may still keep; one list per model, as a replay wants it."""
-        query = "SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND state = 'sent' AND NOT is_expired"
+        query = f"SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND NOT is_expired"
         rows = self._database.rows(f"{query} ORDER BY 1, 2", (ledger_id,))
         return [[key.hex() for _, key in group] for _, group in groupby(rows, key=lambda row: row[0])]
 
     def expired(self, ledger_id: str) -> set[str]:
         """Item keys that the vendor has charged and no longer keeps: their content, sent again, costs nothing."""
-        query = "SELECT item_key FROM intents WHERE ledger_id = ? AND state = 'sent' AND is_expired"
+        query = f"SELECT item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND is_expired"
         return {row[0].hex() for row in self._database.rows(query, (ledger_id,))}
 
     def paid_items(self, ledger_id: str, model_id: str, weights_sha: str) -> int:
@@ -170,7 +174,7 @@ _UNKNOWN = _State("planned", 0, 0, False)
 
 def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[str, _State]:
     marks = ",".join("?" * len(item_keys))
-    columns = "item_key, state, purchase_id, unit_price_micro, is_expired"
+    columns = "item_key, state, purchase_id, unit_price_micro, is_expired AND state = 'sent'"
     query = f"SELECT {columns} FROM intents WHERE item_key IN ({marks})"
     rows = connection.execute(query, [bytes.fromhex(key) for key in item_keys])
     return {key.hex(): _State(*row) for key, *row in rows}
@@ -201,12 +205,12 @@ def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_m
     )
 
 
-def _expire(connection: sqlite3.Connection, item_keys: Sequence[str]) -> None:
-    for key, row in _states(connection, item_keys).items():
-        if row.state == "planned":  # taken back too early
-            _hold(connection, row.purchase_id, 1, row.unit_price_micro)
-        query = "UPDATE intents SET state = 'sent', is_expired = 1 WHERE item_key = ? AND state <> 'paid'"
-        connection.execute(query, (bytes.fromhex(key),))
+def _expire(connection: sqlite3.Connection, item_key: str) -> None:
+    row = _states(connection, [item_key]).get(item_key, _UNKNOWN)
+    if row.state == "planned" and row is not _UNKNOWN:  # taken back too early
+        _hold(connection, row.purchase_id, 1, row.unit_price_micro)
+    query = "UPDATE intents SET state = 'sent', is_expired = 1 WHERE item_key = ? AND state <> 'paid'"
+    connection.execute(query, (bytes.fromhex(item_key),))
 
 
 def _release(connection: sqlite3.Connection, item_keys: Sequence[str], *, even_expired: bool = False) -> None:

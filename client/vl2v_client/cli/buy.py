@@ -39,7 +39,7 @@ from vl2v_client.core.values import format_micro
 from vl2v_client.planning.buyer import PurchaseReport
 from vl2v_client.planning.purchase import DEFAULT_WORKERS
 from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.purchase import buy_planned, plan_run
+from vl2v_client.recipes.purchase import buy_planned, check_hold_out, plan_run
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.recipes.spending import choose_queries
 from vl2v_client.teacher.prompts import prompt_templates
@@ -95,6 +95,7 @@ def buy(
         )
         buying = replace(buying, workers=workers)
         planned = plan_run(choice, buying, progress=progress)
+        check_hold_out(planned, buying, progress=progress)
         features = features_for(planned, student, student_weights, student_size, seed=seed, progress=progress)
         chosen = choose_queries(spending, planned, buying, seed=seed, features=features, progress=progress)
         report = buy_planned(chosen.planned.plan, buying, progress=progress)

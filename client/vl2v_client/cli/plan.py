@@ -151,6 +151,7 @@ def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dic
         "texts": len(plan.text_keys),
         "cached": plan.cached,
         "new_queries": plan.units,
+        "free_queries": len(plan.missing) - plan.units,
         "amount_micro": plan.amount_micro,
         "currency": plan.currency,
         "seconds": plan.seconds,

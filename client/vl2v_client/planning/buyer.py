@@ -22,7 +22,7 @@ _RATE_WORTH_KEEPING_UNITS = 64
 
 @dataclass(frozen=True, slots=True)
 class FailedQuery:
-    """A query that got no vector and cost nothing; `name` says which file or text."""
+    """A query that got no vector, for which nothing was charged; `name` says which file or text."""
 
     name: str
     code: str

@@ -122,23 +122,6 @@ def view_keys(
     return [_memo_key(files[query.sample.path], query.view, size) for query in queries]
 
 
-def check_images(paths: Sequence[Path], *, progress: Progress = silent) -> None:
-    """Decode images, and keep nothing.
-
-    Args:
-        paths: image files.
-        progress: told of files decoded, as phase "check images".
-
-    Raises:
-        DataError: one is missing, or broken.
-    """
-    done = 0
-    for chunk in _chunks(paths, _COMMIT_EVERY):
-        _in_threads(load_rgb, chunk)
-        done += len(chunk)
-        progress("check images", done, len(paths))
-
-
 def hash_in_threads(paths: Sequence[str]) -> list[str]:
     """Hash of each file's bytes, in order; no memo is asked.
 

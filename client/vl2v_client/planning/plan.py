@@ -121,6 +121,8 @@ class QueryPlan:
 
     def excess(self, limits: Limits) -> str | None:
         """Which cap or budget cannot hold the plan, and how to widen it; None if all can."""
+        if not self.units:
+            return None
         max_queries, max_cost_micro, spent = limits.max_queries, limits.max_cost_micro, limits.spent
         units, amount_micro = self.units + spent.units, self.amount_micro + spent.amount_micro
         bought = f", and {spent.units:,} queries are bought" if spent.units else ""
@@ -212,7 +214,8 @@ def _marked(items: Iterable[PlannedItem], cache: EmbeddingCache, ledger_id: str)
     """The items, each told whether it is expired."""
     expired = cache.purchases.expired(ledger_id)
     for item in items:
-        yield item if item.is_expired == (item.item_key in expired) else replace(item, is_expired=not item.is_expired)
+        is_expired = item.item_key in expired
+        yield item if item.is_expired == is_expired else replace(item, is_expired=is_expired)
 
 
 def _namer(teacher: TeacherModel, modality: Modality, cache: EmbeddingCache) -> Callable[[Query, str], PlannedItem]:

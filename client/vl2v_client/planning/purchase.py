@@ -85,6 +85,7 @@ def buy(
         wanted = still_missing(asked, cache)
         if not wanted.missing:
             return report
+        _check_approved(plan, wanted)
         _check_teacher(plan.teacher, client, cache)
         limits = _limits(caps, account, cache)
         if not allow_partial:
@@ -159,6 +160,16 @@ def _check_account(account_id: str, ledger_id: str, cache: EmbeddingCache) -> No
         )
 
 
+def _check_approved(plan: QueryPlan, wanted: QueryPlan) -> None:
+    """What has come to cost money since the plan was made is not bought unasked."""
+    more = wanted.units - plan.units
+    if more > 0:
+        raise VendorChanged(
+            f"the vendor no longer knows {more:,} of the queries that it said it had charged, and would charge them; "
+            "nothing was bought: run the command again to see what they cost"
+        )
+
+
 def _check_teacher(planned: TeacherModel, client: VendorClient, cache: EmbeddingCache) -> None:
     now = client.model(planned.id)
     if replace(now, max_items=planned.max_items, max_request_bytes=planned.max_request_bytes) != planned:
@@ -189,6 +200,7 @@ def _failures(failed: Sequence[FailedQuery]) -> DataError:
     named = "; ".join(f"{query.name}: {query.detail}" for query in failed[:5])
     more = f" and {len(failed) - 5:,} more" if len(failed) > 5 else ""
     return DataError(
-        f"{len(failed):,} queries got no vector and cost nothing: {named}{more}. Everything else is bought; mend or "
-        "remove these, or go on without the images among them: `buy`, `distill` and `sweep` take --skip-failed"
+        f"{len(failed):,} queries got no vector, for which nothing was charged now: {named}{more}. Everything else is "
+        "bought; mend or remove these, or go on without the images among them: `buy`, `distill` and `sweep` take "
+        "--skip-failed"
     )

@@ -19,7 +19,7 @@ from vl2v_client.recipes.purchase import Buying, PlannedRun
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import RunFolder, claim_run_folder
-from vl2v_client.recipes.run_images import find_images, keep_images
+from vl2v_client.recipes.run_images import find_images, keep_images, name_images
 from vl2v_client.recipes.scoring import ZERO_SHOT, Score, score_classifier
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.sources import obtain_data, plan_source, train_along
@@ -76,8 +76,7 @@ def _distill(
 
         target = _render_target(planned, folder, progress)
         validation, split = data.training.validation, planned.queries.split
-        before = find_images(folder)
-        images = keep_images(folder, planned.queries.dataset.root, split, source.cache)
+        images = name_images(planned.queries.dataset.root, split, source.cache)
         scores = [
             score_classifier(one.result.method.name, one.result.classifier, validation, target, split, note=one.note)
             for one in trained
@@ -94,9 +93,11 @@ def _distill(
         _export(settings, planned, exported, score, data, folder, purchase)
         rows = [teacher_row, *(one.row for one in scores)]
         report = replace(_report(settings, planned, rows, score, data, folder), purchase=purchase, local=local)
+        before = find_images(folder)
         if before is not None and before.is_judged_like(images):
             report = _keep_bought_row(report, folder)
         write_report(folder.path, report)
+        keep_images(folder, images)
         ranks.meet()
         return report
 

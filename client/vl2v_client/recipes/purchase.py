@@ -10,9 +10,12 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorUnavailable
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
+from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.buyer import PurchaseReport
+from vl2v_client.planning.contents import hash_views
 from vl2v_client.planning.plan import QueryPlan, make_plan, still_missing
 from vl2v_client.planning.purchase import DEFAULT_WORKERS, Caps, buy
+from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.vendor import Meeting, meet_vendor, remembered_teacher
 from vl2v_client.recipes.queries import QueryChoice, RunQueries, collect_queries
 
@@ -92,8 +95,21 @@ def meet(buying: Buying) -> TeacherModel:
     return meeting.teacher
 
 
+def check_hold_out(planned: PlannedRun, buying: Buying, *, progress: Progress = silent) -> None:
+    """Decode the images that will be selected on, but for those that were, while a broken one costs nothing.
+
+    Without it its domain is split anew, and a part of what was bought would train nobody.
+
+    Raises:
+        DataError: names the first that is broken.
+    """
+    if planned.plan.missing:
+        looks = [ImageQuery(sample, canonical_view()) for sample in planned.queries.split.validation]
+        hash_views(looks, buying.cache, size=planned.plan.teacher.image_size, progress=progress)
+
+
 def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent) -> PurchaseReport:
-    """Ask, then buy what the plan misses by now; whatever an earlier purchase left open is settled first.
+    """Ask, then buy what the plan misses by now; if anything, what earlier purchases left open is settled first.
 
     Raises:
         BudgetExhausted: a cap or the budget cannot hold it; see `planning.purchase.buy` for the rest.

@@ -38,11 +38,15 @@ class RunImages:
         return (self.target, self.target_in) == (other.target, other.target_in)
 
 
-def keep_images(folder: RunFolder, root: Path, split: Split, cache: EmbeddingCache) -> RunImages:
-    """Write down the images of a run whose training and selection are over; returns them.
+def name_images(root: Path, split: Split, cache: EmbeddingCache) -> RunImages:
+    """The images of a split.
+
+    Args:
+        root: of the data set.
+        split: of a run.
+        cache: remembers hashes.
 
     Raises:
-        CacheError: the folder cannot be written.
         DataError: an image cannot be read.
     """
 
@@ -50,9 +54,16 @@ def keep_images(folder: RunFolder, root: Path, split: Split, cache: EmbeddingCac
         contents = read_files((sample.path for sample in samples), cache)
         return {str(path.relative_to(root)): content.file_sha for path, content in contents.items()}
 
-    images = RunImages(hashes(split.train), hashes(split.validation), hashes(split.target), len(split.target_in))
+    return RunImages(hashes(split.train), hashes(split.validation), hashes(split.target), len(split.target_in))
+
+
+def keep_images(folder: RunFolder, images: RunImages) -> None:
+    """Write down the images of a run that is done, after its report: the report is of these or of earlier ones.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
     folder.keep(folder.images, asdict(images))
-    return images
 
 
 def read_images(folder: RunFolder) -> RunImages:

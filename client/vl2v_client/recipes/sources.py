@@ -14,12 +14,12 @@ from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.features import canonical_features
 from vl2v_client.recipes.local import LocalSource, load_local_data, plan_local
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, cut_planned, plan_run
+from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, check_hold_out, cut_planned, plan_run
 from vl2v_client.recipes.run_folder import RunFolder, open_run_folder
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.spending import choose_queries
 from vl2v_client.recipes.targets import Vectors
-from vl2v_client.recipes.training import RunData, load_run_data, render_canonical, train_method
+from vl2v_client.recipes.training import RunData, load_run_data, train_method
 from vl2v_client.recipes.used import count_from_the_start, keep_used, read_used
 from vl2v_client.student.distributed import Ranks
 from vl2v_client.student.samples import LabelledViews
@@ -58,10 +58,7 @@ def obtain_data(
     if used is not None:
         planned = _go_on(settings, planned, used, source, folder, progress)
     else:
-        # A broken image costs nothing yet: without it, its domain would be split anew.
-        render_canonical(
-            folder, "validation", planned.queries.split.validation, planned.plan.teacher.image_size, progress
-        )
+        check_hold_out(planned, source, progress=progress)
         source = count_from_the_start(folder, source)
         planned = _choose(settings, planned, source, folder, progress)
         some_missing = source.skip_failed or source.allow_partial or planned.plan.chosen is not None

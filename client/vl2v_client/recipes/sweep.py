@@ -20,11 +20,11 @@ from vl2v_client.evaluation.leave_one_out import Outcome
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.sweep_report import SharedPurchase, SweepReport, write_sweep_report
-from vl2v_client.planning.contents import check_images, file_facts
+from vl2v_client.planning.contents import file_facts
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.distill import distill
 from vl2v_client.recipes.local import LocalSource, plan_local
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, cut_planned, plan_run
+from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, check_hold_out, cut_planned, plan_run
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import claim_run_folder
@@ -128,8 +128,7 @@ def sweep(settings: SweepSettings, source: Buying | LocalSource, out: Path, *, p
             left_out = read_left_out(folder)
             shared = cut_planned(shared, [key for key in shared.plan.used_image_keys if key not in left_out])
             source.notify(_announcement(settings, targets, shared))
-            if shared.plan.missing:  # a broken hold-out costs nothing yet: without it, its domain would be split anew
-                check_images([one.path for one in shared.queries.split.validation], progress=progress)
+            check_hold_out(shared, source, progress=progress)
             buy_planned(shared.plan, source, progress=progress)
             text_classifier(shared, source.cache.get_many(shared.plan.text_keys))  # it names a text that failed
             left_out = keep_left_out(folder, left_out.union(source.cache.missing(shared.plan.used_image_keys)))

@@ -1,8 +1,8 @@
 """What a run trains on, written down when its purchase is done: a run that goes on buys nothing and uses the same.
 
 Without it, whatever came into the cache after a purchase that was cut short would change the targets of a run that is
-half trained, and the same command would spend its cap again. The name of a purchase under caps is written down too, so
-that a run which is killed while it buys goes on under what is left of them.
+half trained, and the same command would spend its cap again. The name under which it buys is written down too, so that
+a run which is killed while it buys goes on under what is left of its caps.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.purchase import Caps
 from vl2v_client.recipes.purchase import Buying
 from vl2v_client.recipes.run_folder import RunFolder
 
@@ -45,19 +46,16 @@ def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> froz
 
 
 def count_from_the_start(folder: RunFolder, buying: Buying) -> Buying:
-    """Caps that hold over this call and an earlier one which was killed while it bought.
+    """Caps that hold over this call and earlier ones which were killed while they bought.
 
     Raises:
         CacheError: the folder cannot be written.
     """
-    caps = buying.caps
-    if caps is None or (caps.max_queries, caps.max_cost_micro) == (None, None):
-        return buying
     record = folder.recall(folder.purchase)
     if record is None:
         record = {"task": secrets.token_hex(8)}
         folder.keep(folder.purchase, record)
-    return replace(buying, caps=replace(caps, task=record["task"]))
+    return replace(buying, caps=replace(buying.caps or Caps(), task=record["task"]))
 
 
 def read_left_out(folder: RunFolder) -> frozenset[str]:
