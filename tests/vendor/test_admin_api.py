@@ -26,6 +26,18 @@ def problem(response: Any) -> tuple[int, str]:
     return found.status, found.code.value
 
 
+def test_an_account_is_opened_in_the_currency_that_things_are_sold_in(database_url: str, tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        for modality in ("image", "text"):
+            price = {"model_id": "hash-64", "modality": modality, "unit_price_micro": 7, "currency": "USD"}
+            assert (await desk.post("/prices", price)).status_code == 201
+        made = await desk.post("/accounts", {"name": "acme", "budget_units": 3})
+        assert Account.model_validate_json(made.content).currency == "USD"
+        assert (await desk.buy(await desk.issue("acme", "embed"), "a")).status_code == 200
+
+    at_the_desk(database_url, tmp_path, story)
+
+
 def test_from_a_new_account_to_its_bill(database_url: str, tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         made = await desk.post("/accounts", {"name": "acme", "budget_units": 3})

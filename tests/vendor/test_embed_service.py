@@ -128,6 +128,8 @@ def test_allow_partial_bills_the_longest_prefix_of_valid_new_items() -> None:
         assert states(replay_only) == ["replayed", "budget_exhausted"]
         with pytest.raises(BudgetExhausted):
             await buy(vendor, png("green"), allow_partial=True)
+        with pytest.raises(BudgetExhausted):  # a known key with another content delivers nothing either
+            await buy(vendor, BLACK, png("green"), item_keys=keys("a", "d"), allow_partial=True)
 
     tell(story, limit_units=2)
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from ledger_shop import Shop
 from vl2v_vendor.adapters.sql.append_only import APPEND_ONLY_TABLES, LedgerUnprotected
 from vl2v_vendor.adapters.sql.engine import DatabaseError, is_postgresql, open_engine, writing
+from vl2v_vendor.adapters.sql.entry_posting import _refunded_units
 from vl2v_vendor.adapters.sql.migrations import HEAD_REVISION, upgrade
 from vl2v_vendor.adapters.sql.tables import metadata
 from vl2v_vendor.domain.errors import LedgerUnavailable
@@ -69,6 +71,20 @@ def test_the_migrations_make_the_tables_of_the_code(engine: Engine) -> None:
         act, constraint = differences.pop()
         assert (act, constraint.name) == ("add_fk", "fk_charge_items_ledger")
     assert differences == []
+
+
+def test_a_refund_reads_the_refunds_of_its_entry_alone(engine: Engine) -> None:
+    asked: list[tuple[str, Any]] = []
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
+        assert _refunded_units(connection, "acct_none", 7) == 0
+        statement, parameters = next(one for one in asked if "FROM ledger" in one[0])
+        explain = "EXPLAIN QUERY PLAN"
+        if is_postgresql(engine):
+            explain = "EXPLAIN"
+            connection.execute(text("SET enable_seqscan = off"))
+        steps = connection.exec_driver_sql(f"{explain} {statement}", parameters).fetchall()
+    assert any("ix_ledger_refunds" in str(step) for step in steps)
 
 
 def test_the_newest_revision_is_reached(engine: Engine) -> None:

@@ -63,6 +63,24 @@ def test_what_waits_is_written_in_one_transaction(shop: Shop, gate: type[Gate]) 
     assert shop.used_units() == 6
 
 
+def test_a_charge_that_waited_for_its_account_is_held_to_the_price_that_came_meanwhile(
+    shop: Shop, gate: type[Gate]
+) -> None:
+    if not is_postgresql(shop.engine):
+        pytest.skip("on SQLite no price comes while a charge waits")
+
+    async def story(ledger: SqlLedger) -> None:
+        waiting = asyncio.create_task(ledger.charge(shop.order("a")))
+        await entered(gate)
+        await asyncio.to_thread(shop.set_price, 5)
+        gate.opened.set()
+        with pytest.raises(PriceChanged):
+            await waiting
+
+    shop.run(story)
+    assert shop.used_units() == 0
+
+
 def test_a_refused_order_leaves_its_neighbours_alone(shop: Shop, gate: type[Gate]) -> None:
     async def story(ledger: SqlLedger) -> Sequence[object]:
         orders = [

@@ -153,6 +153,17 @@ def test_lines_of_other_libraries_warnings_and_dying_threads_are_objects_too(
     assert all("request_id" not in line for line in log.objects)
 
 
+def test_a_path_cannot_forge_a_plain_line(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(vendor: Vendor) -> None:
+        async with vendor.client() as client:
+            await client.get("/x%0a2026-11-24%2012:00:00,000%20INFO%20forged%1b[31m")
+
+    log.open(monkeypatch, "plain")
+    tell(story)
+    [line] = log.lines
+    assert r"GET /x\n2026-11-24 12:00:00,000 INFO forged\x1b[31m 404" in line
+
+
 def test_plain_lines_end_in_the_request_id_too(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(vendor: Vendor) -> str:
         async def refuse() -> None:

@@ -59,4 +59,4 @@ def test_a_database_that_is_up_to_date_is_left_alone(first_revision: Engine) -> 
     migrations.upgrade(first_revision)
     migrations.upgrade(first_revision)
     with first_revision.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0003"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0004"]

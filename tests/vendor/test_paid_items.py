@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, NoReturn
 
 import pytest
 
 from sales_desk import RED, buy, caller, keys, states
 from serving_shop import RECOMPUTES_PER_MINUTE, Vendor, item_key, png, tell
-from vl2v_vendor.domain.errors import LedgerUnavailable, OutcomeUnknown, RateLimited
-from vl2v_vendor.domain.ledger import PostedEntry
+from vl2v_vendor.domain.errors import LedgerUnavailable, ModelUnavailable, OutcomeUnknown, RateLimited
+from vl2v_vendor.domain.ledger import Offer, PostedEntry
 from vl2v_vendor.service.outcomes import Delivered
 
 
@@ -96,19 +97,55 @@ def test_an_answer_of_new_items_reads_no_earlier_purchase() -> None:
     tell(story)
 
 
-def test_what_was_charged_is_not_to_be_sent_again_blindly_when_earlier_receipts_cannot_be_read() -> None:
+async def down(account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+    raise LedgerUnavailable("no answer in time")
+
+
+def test_whoever_cannot_be_shown_who_paid_for_the_free_items_is_not_charged_for_the_others() -> None:
     async def story(vendor: Vendor) -> None:
         await buy(vendor, RED, item_keys=keys("a"))
-
-        async def down(account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
-            raise LedgerUnavailable("no answer in time")
-
         vendor.ledger.find_entries = down  # type: ignore[method-assign]
+        for item_keys in ([item_key("a"), None], keys("a", "b")):
+            with pytest.raises(LedgerUnavailable) as refusal:
+                await buy(vendor, RED, png("blue"), item_keys=item_keys)
+            assert not isinstance(refusal.value, OutcomeUnknown)
+        assert vendor.ledger.used_units == 1
+
+    tell(story)
+
+
+def test_what_was_charged_beside_what_another_request_paid_meanwhile_is_not_to_be_sent_again_blindly() -> None:
+    async def story(vendor: Vendor) -> None:
+        await buy(vendor, RED, item_keys=keys("a"))
+        offer = vendor.ledger.offer
+
+        async def outdated(*arguments: Any) -> Offer:
+            return replace(await offer(*arguments), paid={})
+
+        vendor.ledger.offer, vendor.ledger.find_entries = outdated, down  # type: ignore[method-assign]
         with pytest.raises(OutcomeUnknown):
             await buy(vendor, RED, png("blue"), item_keys=[item_key("a"), None])
-        for files in ([RED, png("green")], [RED]):
-            with pytest.raises(LedgerUnavailable) as named:
-                await buy(vendor, *files, item_keys=keys("a", "b")[: len(files)])
-            assert not isinstance(named.value, OutcomeUnknown)
+        assert vendor.ledger.used_units == 2
+
+    tell(story)
+
+
+def test_what_the_model_could_not_compute_takes_nothing_from_the_allowance() -> None:
+    async def story(vendor: Vendor) -> None:
+        names = [f"item {number}" for number in range(RECOMPUTES_PER_MINUTE)]
+        files = [png((number, 0, 0)) for number in range(len(names))]
+        await buy(vendor, *files, item_keys=keys(*names))
+        vendor.ledger.forget_vectors()
+        encode = vendor.services.lanes.encode
+
+        async def fail(*_: Any, **__: Any) -> NoReturn:
+            raise ModelUnavailable("the model process is being restarted")
+
+        vendor.services.lanes.encode = fail  # type: ignore[method-assign]
+        for _ in range(3):
+            with pytest.raises(ModelUnavailable):
+                await buy(vendor, *files, item_keys=keys(*names))
+        vendor.services.lanes.encode = encode  # type: ignore[method-assign]
+        assert set(states(await buy(vendor, *files, item_keys=keys(*names)))) == {"recomputed"}
 
     tell(story)

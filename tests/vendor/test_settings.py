@@ -51,6 +51,7 @@ def test_the_defaults_are_one_folder(tmp_path: Path) -> None:
         ("int8_min_cosine", "1.5", "int8_min_cosine"),
         ("currency", "euro", "currency"),
         ("image_price_micro", "-1", "image_price_micro"),
+        ("retention_days", "106800000", "retention_days"),
         ("max_queued_items", "5", "max_items"),
     ],
 )

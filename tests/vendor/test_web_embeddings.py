@@ -199,6 +199,8 @@ def test_other_media_types_and_form_fields_are_refused() -> None:
             found = problem(await client.post(IMAGES, files=files), 422, "invalid_request")
             assert "pictures" in found.detail
             problem(await client.post(IMAGES, files=[("images", RED)], data={"options": "{"}), 422, "invalid_request")
+            twice = [("options", (None, '{"max_charge_micro": 0}')), ("options", (None, "{}")), ("images", RED)]
+            assert "two form fields" in problem(await client.post(IMAGES, files=twice), 422, "invalid_request").detail
             broken = {"Content-Type": "multipart/form-data; boundary=x"}
             problem(await client.post(IMAGES, content=b"garbage", headers=broken), 422, "invalid_request")
             unbounded = {"Content-Type": "multipart/form-data"}

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     image_price_micro: int = Field(default=100, ge=0)
     text_price_micro: int = Field(default=10, ge=0)
     currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
-    retention_days: int = Field(default=30, ge=0)
+    retention_days: int = Field(default=30, ge=0, le=36_500)
     recompute_items_per_minute: int = Field(default=1000, ge=1)
     max_items: Annotated[int, Field(ge=1, le=MAX_ITEMS)] = Limits.max_items
     max_item_bytes: Annotated[int, Field(ge=1)] = Limits.max_item_bytes

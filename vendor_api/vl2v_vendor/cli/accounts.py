@@ -23,6 +23,7 @@ from vl2v_vendor.cli.books import (
 from vl2v_vendor.cli.keys import keys_entry, show_keys
 from vl2v_vendor.domain.accounts import Account
 from vl2v_vendor.domain.ports import AccountTotals, GroupTotal
+from vl2v_vendor.service.accounts import usual_currency
 from vl2v_vendor.service.audit import SignedHead
 
 app = typer.Typer(help="Accounts and their budgets, in queries.", no_args_is_help=True)
@@ -34,16 +35,15 @@ NameArgument = Annotated[str, typer.Argument(help="The account's name or id.")]
 def create(
     name: NameArgument,
     budget: Annotated[int, typer.Option(help="Queries that the account may spend.")] = 0,
-    currency: Annotated[str | None, typer.Option(help="Three letters; default from the settings.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Three letters; default that of the prices.")] = None,
     request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
     """Open an account."""
     with open_books(database) as books:
-        account = books.accounts.create_account(
-            name, budget_units=budget, currency=currency or books.settings.currency, request_id=request_id
-        )
+        chosen = currency or usual_currency(books.accounts, books.settings.currency)
+        account = books.accounts.create_account(name, budget_units=budget, currency=chosen, request_id=request_id)
     _show([account], as_json=as_json)
 
 

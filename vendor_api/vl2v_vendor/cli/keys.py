@@ -18,7 +18,7 @@ from vl2v_vendor.cli.books import (
     show_time,
 )
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Scope
-from vl2v_vendor.service.accounts import IssuedKey, KeyRequest, issue_key
+from vl2v_vendor.service.accounts import IssuedKey, KeyRequest, issue_key, usual_currency
 
 app = typer.Typer(help="API keys; their secrets are shown once and stored as hashes.", no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def create(
         request = KeyRequest(
             account_name=account,
             budget_units=budget,
-            currency=books.settings.currency,
+            currency=usual_currency(books.accounts, books.settings.currency),
             key_budget_units=key_budget,
             scopes=_parse_scopes(scopes),
             expires_days=expires,

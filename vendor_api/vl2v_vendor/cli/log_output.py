@@ -31,6 +31,7 @@ def set_up_logging(level: str, log_format: LogFormat) -> None:
     handler.addFilter(add_request_facts)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("vl2v_vendor").setLevel(level.upper())
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns with what customers send
     logging.captureWarnings(True)
     threading.excepthook = _log_death
 
@@ -46,8 +47,10 @@ class PlainFormatter(logging.Formatter):
     """A line for people, that ends in the request's id."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The record's first line."""
+        """The record's first line; what does not print, a line's end among it, is escaped: a path is a stranger's."""
         line = super().formatMessage(record)
+        if not line.isprintable():
+            line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
         request_id = _fields(record).get("request_id")
         return line if request_id is None or request_id in line else f"{line} {request_id}"
 

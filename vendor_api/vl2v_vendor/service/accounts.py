@@ -43,6 +43,12 @@ class IssuedKey:
     account_is_new: bool
 
 
+def usual_currency(accounts: Accounts, otherwise: str) -> str:
+    """That of the newest price: an account in another one could buy nothing. Without a price, `otherwise`."""
+    prices = accounts.prices()
+    return prices[-1].currency if prices else otherwise
+
+
 def issue_key(accounts: Accounts, request: KeyRequest) -> IssuedKey:
     """Make a key, and its account too if there is none of this name.
 

@@ -16,7 +16,7 @@ from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
 from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, OutcomeUnknown
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import Accounts
-from vl2v_vendor.service.accounts import lifetime_of
+from vl2v_vendor.service.accounts import lifetime_of, usual_currency
 from vl2v_vendor.service.audit import Audit, SignedReceipt
 from vl2v_vendor.service.naming import check_idempotency_key
 
@@ -89,7 +89,7 @@ class Administration:
         accounts: the books.
         audit: makes the receipts of top-ups and refunds.
         executor: where the database is waited for.
-        currency: of accounts that are opened without one.
+        currency: of accounts that are opened without one before there is a price.
     """
 
     def __init__(self, accounts: Accounts, audit: Audit, executor: Executor, *, currency: str) -> None:
@@ -104,9 +104,8 @@ class Administration:
         """A new account; raises InvalidRequest if the name is taken or something is out of range."""
 
         def act(accounts: Accounts, request_id: str) -> Account:
-            return accounts.create_account(
-                name, budget_units=budget_units, currency=currency or self._currency, request_id=request_id
-            )
+            chosen = currency or usual_currency(accounts, self._currency)
+            return accounts.create_account(name, budget_units=budget_units, currency=chosen, request_id=request_id)
 
         return await self._act(mandate, mandate.request_id(), act)
 

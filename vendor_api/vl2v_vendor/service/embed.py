@@ -10,14 +10,21 @@ from vl2v_contract.identity import fingerprint
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo
-from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, LedgerUnavailable, OutcomeUnknown, UnknownModel
+from vl2v_vendor.domain.errors import (
+    BudgetExhausted,
+    ItemFailure,
+    LedgerUnavailable,
+    OutcomeUnknown,
+    UnknownModel,
+    VendorError,
+)
 from vl2v_vendor.domain.ledger import PaidItem, Vector
 from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.naming import Line, check_item_key, name_items
 from vl2v_vendor.service.outcomes import EmbedOutcome, ItemOutcome, SignedRecompute
-from vl2v_vendor.service.payments import with_payments
+from vl2v_vendor.service.payments import Payments, find_payments, with_payments
 from vl2v_vendor.service.preparation import Prepared
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.request_facts import note
@@ -69,8 +76,14 @@ class EmbedService:
             sale.replay(offer.paid)
             sale.check_whole()
             sale.admit(offer.budgets)
+            # Before the charge: whoever cannot be shown what is free is not charged for the rest.
+            payments = await find_payments(caller.account_id, sale.earlier_seqs, self._ledger, self._signer)
             self._recomputes.take(caller.account_id, len(sale.expired))
-        vectors = await self._encode(sale)
+        try:
+            vectors = await self._encode(sale)
+        except VendorError:
+            self._recomputes.give_back(caller.account_id, len(sale.expired))
+            raise
         sale.check_whole()
         with timed("commit"):
             await self._charge(sale, vectors)
@@ -78,7 +91,7 @@ class EmbedService:
             outcome = sale.outcome()
             note(billed_units=outcome.billed_units, free_units=outcome.free_units, failed_items=len(outcome.failures))
             sale.check_whole()
-            return await self._show_payments(caller, request, outcome)
+            return await self._show_payments(caller, request, outcome, payments)
 
     def check_model(self, model: str | None) -> ModelInfo:
         """The model on sale, if it is the one asked for.
@@ -148,10 +161,17 @@ class EmbedService:
         receipt = sign_receipt(self._signer, charge.posted) if charge.posted is not None else None
         sale.post(charge, receipt, vectors)
 
-    async def _show_payments(self, caller: ApiKey, request: EmbedRequest, outcome: EmbedOutcome) -> EmbedOutcome:
-        """The outcome with the receipts of what was paid earlier; it may fail after this request was charged."""
+    async def _show_payments(
+        self, caller: ApiKey, request: EmbedRequest, outcome: EmbedOutcome, payments: Payments
+    ) -> EmbedOutcome:
+        """The outcome with the receipts of what was paid earlier, or by another request while this one was encoded.
+
+        Reading the latter may fail after this request was charged.
+        """
+        late = set(outcome.earlier_seqs) - payments.keys()
         try:
-            return await with_payments(outcome, caller.account_id, self._ledger, self._signer)
+            found = await find_payments(caller.account_id, late, self._ledger, self._signer)
+            return with_payments(outcome, {**payments, **found})
         except LedgerUnavailable as error:
             if outcome.receipt is not None and not request.is_named:
                 raise OutcomeUnknown from error

@@ -55,3 +55,9 @@ class RecomputeAllowance:
                 retry_after_seconds=int(seconds) + 1,
             )
         bucket.items -= cost
+
+    def give_back(self, account_id: str, items: int) -> None:
+        """Put back what was taken for items that the vendor could not compute."""
+        bucket = self._buckets.get(account_id)
+        if bucket is not None:
+            bucket.items = min(self._items_per_minute, bucket.items + items)

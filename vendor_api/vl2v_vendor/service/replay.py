@@ -11,7 +11,7 @@ from vl2v_vendor.domain.ledger import PaidItem
 from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.service.naming import check_item_key, is_item_key
 from vl2v_vendor.service.outcomes import EmbedOutcome, ItemOutcome, Verdict
-from vl2v_vendor.service.payments import with_payments
+from vl2v_vendor.service.payments import find_payments, with_payments
 from vl2v_vendor.service.request_facts import note
 from vl2v_vendor.service.sale import recall
 from vl2v_vendor.service.stage_clock import timed
@@ -49,7 +49,8 @@ class ReplayService:
                 budgets=await self._ledger.budgets(account_id, caller.id),
             )
             note(free_units=outcome.free_units, failed_items=len(outcome.failures))
-            return await with_payments(outcome, account_id, self._ledger, self._signer)
+            payments = await find_payments(account_id, outcome.earlier_seqs, self._ledger, self._signer)
+            return with_payments(outcome, payments)
 
 
 def _verdict(item_key: str, item: PaidItem | None, model_id: str) -> Verdict:

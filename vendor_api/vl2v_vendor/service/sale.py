@@ -62,6 +62,7 @@ class Sale:
     Attributes:
         admitted: new items that may be worked on.
         expired: items paid earlier whose vectors are no longer kept, with the line to compute each from.
+        earlier_seqs: the entries that paid for what is delivered free, as far as it is known before the charge.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Sale:
         self.price = price
         self.admitted: list[Line] = []
         self.expired: list[tuple[Line, PaidItem]] = []
+        self.earlier_seqs: set[int] = set()
         self._lines = lines
         self._by_key: dict[str, list[Line]] = {}
         for line in lines:
@@ -95,8 +97,10 @@ class Sale:
             source = next((line for line in lines if line.fingerprint == item.fingerprint), None)
             if item.vector is None and source is not None and self._can_recompute(item):
                 self.expired.append((source, item))
+                self.earlier_seqs.add(item.seq)
             else:
-                self._verdicts[item_key] = recall(item)
+                self._verdicts[item_key] = verdict = recall(item)
+                self.earlier_seqs.update([item.seq] if isinstance(verdict, Delivered) else [])
 
     def admit(self, budgets: Budgets) -> None:
         """Keep of the new items what the budgets admit, at the price that the client agreed to.
@@ -217,7 +221,7 @@ class Sale:
         return self._verdicts.get(line.item_key)
 
     def _delivers_anything(self) -> bool:
-        return bool(self.expired) or any(isinstance(verdict, Delivered) for verdict in self._verdicts.values())
+        return bool(self.expired) or any(isinstance(self._verdict(line), Delivered) for line in self._lines)
 
     def _can_recompute(self, item: PaidItem) -> bool:
         paid_with = (item.model_id, item.weights_sha, item.precision, item.preprocessing_id)

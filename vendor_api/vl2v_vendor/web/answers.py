@@ -22,6 +22,9 @@ from vl2v_vendor.web.errors import AllItemsFailed
 ANSWER_FORMS: Final = (headers.JSON, headers.OCTET_STREAM)
 """Media types in which vectors are delivered."""
 
+_NUMBERS_PER_RECORD: Final = 32
+"""An item of an earlier purchase takes as long to put into words as so many numbers."""
+
 _MAX_NUMBERS_ON_THE_LOOP: Final = 2**16
 """More are put into words by a thread, so that no other request waits for it."""
 
@@ -61,7 +64,8 @@ async def answer_sale(outcome: EmbedOutcome, request_id: str, form: AnswerForm) 
 
 def is_large(outcome: EmbedOutcome) -> bool:
     """Whether an answer takes so long to put into words that a thread should do it."""
-    return len(outcome.items) * outcome.embedding_dim > _MAX_NUMBERS_ON_THE_LOOP
+    shown = sum(len(paid.items) for paid in outcome.paid_by)
+    return len(outcome.items) * outcome.embedding_dim + _NUMBERS_PER_RECORD * shown > _MAX_NUMBERS_ON_THE_LOOP
 
 
 def build_answer(outcome: EmbedOutcome, request_id: str, form: AnswerForm) -> bytes:

@@ -86,16 +86,20 @@ def _parse_json(_content_type: str, body: bytes) -> ImagesBody:
 
 
 def _parse_multipart(content_type: str, body: bytes) -> ImagesBody:
-    options, sources = RequestOptions(), list[ImageSource]()
+    options: RequestOptions | None = None
+    sources = list[ImageSource]()
     for part in parse_form(content_type, body, max_parts=_MAX_FORM_PARTS):
         if part.name == "images" and part.is_file:
             sources.append(part.data)
         elif part.name == "options" and not part.is_file:
+            if options is not None:
+                raise InvalidRequest("two form fields `options`; send one")
             options = _validate(RequestOptions, part.data)
         else:
             raise InvalidRequest(f"unknown form field `{part.name[:40]}`; files are `images`, options `options`")
     if not sources:
         raise InvalidRequest("no images; send at least one file field named `images`")
+    options = options or RequestOptions()
     return ImagesBody(options, sources, options.item_keys)
 
 

@@ -68,7 +68,6 @@ class ChargeTransaction:
         self._signing_key_id = signing_key_id
         self._now = now
         self._retention_micro = retention_micro
-        self._prices: dict[tuple[str, str], Price] = {}
 
     def charge(self, orders: Sequence[ChargeOrder]) -> list[Charge | VendorError]:
         """Decide the orders of one account, in their order, and write what was decided.
@@ -76,8 +75,8 @@ class ChargeTransaction:
         A refusal is its order's own outcome. Whatever this raises concerns all of them, and nothing of it remains
         once the savepoint is rolled back.
         """
-        prices = self.read_prices(orders)
         locked = self.lock_account(orders)
+        prices = self.read_prices(orders)  # under the lock, or one that waited for it would charge an old price
         charges = AccountCharges(
             locked.account,
             keys=locked.keys,
@@ -108,13 +107,14 @@ class ChargeTransaction:
             self._driver.execute(self._statements.lose_patience)
 
     def read_prices(self, orders: Iterable[ChargeOrder]) -> dict[tuple[str, str], Price]:
-        """The prices in force, each read once in a transaction."""
-        for product in {(order.model_id, order.modality) for order in orders} - self._prices.keys():
+        """The prices in force."""
+        prices: dict[tuple[str, str], Price] = {}
+        for product in {(order.model_id, order.modality) for order in orders}:
             parameters = {"model_id": product[0], "modality": product[1]}
             row = self._driver.execute(self._statements.price_in_force, parameters).fetchone()
             if row is not None:
-                self._prices[product] = to_price(row)
-        return self._prices
+                prices[product] = to_price(row)
+        return prices
 
     def lock_account(self, orders: Sequence[ChargeOrder]) -> _Locked:
         """Lock the account's budget row, then those of the orders' keys, and read what the charges are decided by.

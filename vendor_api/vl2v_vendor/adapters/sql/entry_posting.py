@@ -14,7 +14,7 @@ from vl2v_contract.chain import RESTORE_MARGIN, EntryKind, LedgerEntry
 from vl2v_vendor.adapters.sql.publication import ensure_published, read_ledger_id
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, entry_row, to_entry
 from vl2v_vendor.adapters.sql.statements import listed, lock_budgets, take_turn
-from vl2v_vendor.adapters.sql.tables import budgets, ledger
+from vl2v_vendor.adapters.sql.tables import IS_REFUND, budgets, ledger
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ports import Signer
 
@@ -201,7 +201,7 @@ def _read_charge(connection: Connection, account_id: str, seq: int) -> LedgerEnt
 
 def _refunded_units(connection: Connection, account_id: str, seq: int) -> int:
     query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
-        ledger.c.account_id == account_id, ledger.c.kind == "refund", ledger.c.ref_seq == seq
+        ledger.c.account_id == account_id, IS_REFUND, ledger.c.ref_seq == seq
     )
     return int(connection.execute(query).scalar_one())
 

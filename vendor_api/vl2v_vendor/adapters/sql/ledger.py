@@ -123,7 +123,7 @@ class SqlLedger:
 
     async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
         """The entries of these numbers in order, with their items."""
-        return await self._read(lambda connection: reading.read_listed_entries(connection, account_id, seqs))
+        return await self._audit(lambda connection: reading.read_listed_entries(connection, account_id, seqs))
 
     async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
         """The entry that a request made."""

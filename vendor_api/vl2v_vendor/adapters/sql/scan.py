@@ -16,7 +16,16 @@ from vl2v_vendor.adapters.sql.price_list import list_prices
 from vl2v_vendor.adapters.sql.publication import read_ledger_id
 from vl2v_vendor.adapters.sql.reading import read_head, read_published_keys, snapshot
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, to_entry, unpack_vector
-from vl2v_vendor.adapters.sql.tables import accounts, admin_log, api_keys, budgets, charge_items, ledger, results
+from vl2v_vendor.adapters.sql.tables import (
+    IS_REFUND,
+    accounts,
+    admin_log,
+    api_keys,
+    budgets,
+    charge_items,
+    ledger,
+    results,
+)
 from vl2v_vendor.domain.accounts import Budget
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ledger import Price
@@ -123,7 +132,7 @@ class SqlScan:
         return found
 
     def _refunded_seqs(self, account_id: str) -> frozenset[int]:
-        query = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, ledger.c.kind == "refund")
+        query = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, IS_REFUND)
         return frozenset(self._connection.execute(query).scalars())
 
     def _key_budgets(self, account_id: str) -> dict[str, Budget]:

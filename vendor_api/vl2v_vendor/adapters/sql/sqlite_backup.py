@@ -126,7 +126,10 @@ def _copy_pages(source: Path, copy: Path) -> None:
 
 def _check_pages(copy: Path) -> None:
     with closing(sqlite3.connect(copy)) as connection:
-        faults = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+        try:
+            faults = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+        except sqlite3.DatabaseError as error:  # so damaged that it cannot be checked
+            faults = [str(error)]
     if faults != ["ok"]:
         raise BackupRefused(f"the copy is damaged, and with it the original: {'; '.join(faults)}")
 

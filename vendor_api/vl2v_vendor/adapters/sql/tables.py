@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal,
     text,
 )
 
@@ -148,7 +149,17 @@ ledger = Table(
     Column("prev_hash", String(64), nullable=False),
     Column("entry_hash", String(64), nullable=False),
     UniqueConstraint("account_id", "request_id", name="uq_ledger_request"),
+    Index(
+        "ix_ledger_refunds",
+        "account_id",
+        "ref_seq",
+        sqlite_where=text("kind = 'refund'"),
+        postgresql_where=text("kind = 'refund'"),
+    ),
 )
+
+IS_REFUND = ledger.c.kind == literal("refund", literal_execute=True)
+"""Written out in the statement, or no database would use the index of refunds."""
 
 # The foreign key is SQLite's alone: see migration 0003.
 charge_items = Table(

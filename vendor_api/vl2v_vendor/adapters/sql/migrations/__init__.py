@@ -12,7 +12,7 @@ from vl2v_vendor.adapters.sql.append_only import verify_protection
 from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 _ADVISORY_LOCK = 0x766C3276  # "vl2v"
 _VERSION_TABLE = "alembic_version"
 _INSUFFICIENT_PRIVILEGE = "42501"
