@@ -268,6 +268,11 @@ def test_what_needs_a_local_teacher_says_so(tmp_path: Path, data: Path, words: t
     [
         (("--select", "random", "--max-queries", "3"), "answers for free"),
         (("--impute", "ridge"), "answers for free"),
+        (("--max-cost", "0.01", "--partial"), "answers for free: leave --max-cost, --partial out"),
+        (
+            ("--method", "vl2v-sd", "--student", "resnet50.tv_in1k", "--student-size", "48"),
+            "leave --student, --student-size",
+        ),
         (("--online", "--view-recipe", "styles", "--style-targets", "text"), "has no styles|leave --style-targets out"),
         (("--local-precision", "fp8"), "no precision 'fp8'"),
     ],

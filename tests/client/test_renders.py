@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,14 @@ def test_the_file_is_reused_until_an_image_or_a_view_changes(tmp_path: Path, sam
     store, third = render(2)
     assert third != second
     assert store.pixels[0, 0, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_link_to_the_images_names_the_same_pixels(tmp_path: Path, samples: list[Sample]) -> None:
+    (tmp_path / "link").symlink_to(samples[0].path.parent)
+    linked = [replace(sample, path=tmp_path / "link" / sample.path.name) for sample in samples]
+    views = [(View(),)] * len(samples)
+    first, second = (render_views(tmp_path / "views.u8", which, views, size=8) for which in (samples, linked))
+    assert first.of == second.of
 
 
 def test_a_broken_image_is_named_and_leaves_no_file(tmp_path: Path, samples: list[Sample]) -> None:

@@ -109,6 +109,13 @@ def test_max_herding_equals_the_plain_greedy_choice() -> None:
     assert _pick("max-herding", features, 12) == picked
 
 
+def test_max_herding_breaks_ties_by_row_and_not_by_rounding() -> None:
+    pairs = np.eye(8, 16, dtype=np.float32).repeat(2, axis=0)
+    noise = np.random.default_rng(0).standard_normal(pairs.shape).astype(np.float32)
+    for count in range(1, 17):
+        assert _pick("max-herding", pairs + 1e-7 * noise, count) == _pick("max-herding", pairs, count)
+
+
 def test_max_herding_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     features = _cloud(60)
     whole = _pick("max-herding", features, 12)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -78,6 +79,18 @@ def test_unknown_students_are_refused_with_a_suggestion() -> None:
         resolve_student("vit_small_patch16_224.best")
     with pytest.raises(UsageError, match="brings its own weights"):
         resolve_student("tiny", weights=Path("w.safetensors"))
+
+
+@pytest.mark.parametrize(("name", "size"), [("convnext_atto", 16), ("vit_small_patch32_224", 16), ("halonet26t", 96)])
+def test_a_student_that_cannot_look_at_pictures_of_this_size_is_refused(name: str, size: int) -> None:
+    with pytest.raises(UsageError, match=f"{name}.* at {size} pixels"):
+        resolve_student(name, size=size)
+
+
+def test_a_student_whose_features_are_not_one_row_a_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm.models.VisionTransformer, "forward_head", lambda _self, tokens, **_: tokens)
+    with pytest.raises(UsageError, match=r"features of shape \(1, 197, 384\), not \(1, 384\)"):
+        resolve_student("vit_small_patch16_224")
 
 
 def test_the_student_that_ships_is_loaded_at_its_size_or_another() -> None:

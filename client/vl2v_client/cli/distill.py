@@ -15,6 +15,7 @@ from vl2v_client.cli.local_options import (
     LocalTeacherName,
     LocalWeights,
     Online,
+    check_student_options,
     load_teacher,
     local_settings,
     open_source,
@@ -182,6 +183,14 @@ def distill(
         spending=spending_from(select, max_queries, rounds),
         impute=impute,
         **local_settings(teacher, (*baselines, method), online=online),
+    )
+    check_student_options(
+        settings.methods,
+        preset,
+        student,
+        student_weights=student_weights,
+        student_size=student_size,
+        own_normalisation=own_normalisation,
     )
     check_label_weight(label_weight, settings.methods)
     check_effects(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +71,31 @@ def local_settings(teacher: LocalTeacher | None, methods: Sequence[str], *, onli
     return {"local": teacher is not None, "online": online, "tower": tower}
 
 
+def check_student_options(methods: Sequence[str], preset: str, student: str, **others: object) -> None:
+    """Refuse what names a student that no method of a run trains; `paper` takes a student's row of the scripts.
+
+    Args:
+        methods: of the run.
+        preset: of the run.
+        student: its name; the default says nothing.
+        others: options of a student by name, None if nobody named them.
+
+    Raises:
+        UsageError: every method trains the teacher's own tower.
+    """
+    from vl2v_client.recipes.preset_views import PAPER_PRESET
+    from vl2v_client.student.methods import WHITE_BOX
+    from vl2v_client.student.spec import TINY
+
+    named = [name for name, value in others.items() if value is not None]
+    named += ["student"] if student != TINY and preset != PAPER_PRESET else []
+    if named and WHITE_BOX.issuperset(methods):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(named))
+        raise UsageError(
+            f"{', '.join(methods)} trains the teacher's own tower, and no other student: leave {options} out"
+        )
+
+
 @contextmanager
 def open_source(
     teacher: LocalTeacher | None,
@@ -90,14 +115,25 @@ def open_source(
         api_key: for it.
         as_json: for a machine, so without bars.
         purchase: the terms, as `buying_from` takes them.
+
+    Raises:
+        UsageError: terms of a purchase, and a local teacher, who sells nothing.
     """
     from vl2v_client.recipes.local import LocalSource
 
     with ExitStack() as stack:
         opened = stack.enter_context(open_cache(cache))
         if teacher is not None:
+            _check_free(purchase)
             yield LocalSource(teacher, opened), stack.enter_context(bars(quiet=as_json))
             return
         vendor = stack.enter_context(open_vendor(vendor_url, api_key))
         progress = stack.enter_context(bars(quiet=as_json))
         yield buying_from(vendor, opened, as_json=as_json, progress=progress, **purchase), progress
+
+
+def _check_free(purchase: Mapping[str, Any]) -> None:
+    named = [name for name, value in purchase.items() if value not in (None, False) and name != "yes"]
+    if named:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in named)
+        raise UsageError(f"a local teacher answers for free: leave {options} out")

@@ -16,6 +16,7 @@ from vl2v_client.cli.local_options import (
     LocalTeacherName,
     LocalWeights,
     Online,
+    check_student_options,
     load_teacher,
     local_settings,
     open_source,
@@ -169,6 +170,14 @@ def sweep(
         **local_settings(teacher, methods, online=online),
     )
     settings = SweepSettings(run, tuple(target_domain or ()), tuple(seed or (0,)), methods)
+    check_student_options(
+        methods,
+        preset,
+        student,
+        student_weights=student_weights,
+        student_size=student_size,
+        own_normalisation=own_normalisation,
+    )
     check_label_weight(label_weight, method or ())
     check_effects(
         methods,

@@ -186,6 +186,6 @@ def _fingerprint(samples: Sequence[Sample], views: Sequence[Sequence[View]]) -> 
             facts = sample.path.stat()
         except OSError as error:
             raise DataError(f"{sample.path} cannot be read ({error.strerror}): check that it exists") from error
-        lines.append(f"{sample.path.absolute()} {facts.st_size} {facts.st_mtime_ns}")
+        lines.append(f"{sample.path.resolve()} {facts.st_size} {facts.st_mtime_ns}")
         lines += [canonical_json(view.to_json()).decode() for view in of_one]
     return sha256_hex("\n".join(lines).encode())

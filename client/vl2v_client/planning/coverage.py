@@ -27,6 +27,7 @@ MOST_CLUSTERS = 500
 """TypiClust's."""
 
 _BLOCK_ROWS = 1024
+_GAIN_DECIMALS = 4  # beyond that two equal gains differ by their rounding, and with it by the machine
 _LLOYD_ITERATIONS = 20
 
 
@@ -110,7 +111,7 @@ def max_herding(features: Features, count: int, _random: np.random.Generator) ->
     def gains(rows: slice) -> NDArray[np.float64]:
         kernel = np.exp((features[rows] @ features.T - 1) / np.float32(mean_square_distance))  # |x-y|^2 / 2 is 1 - cos
         found: NDArray[np.float64] = np.maximum(kernel - covered, 0).sum(axis=1, dtype=np.float64)
-        return found
+        return found.round(_GAIN_DECIMALS)
 
     bounds: list[tuple[float, int]] = []
     for start in range(0, len(features), _BLOCK_ROWS):

@@ -106,7 +106,7 @@ def resolve_student(name: str, *, weights: Path | None = None, size: int | None 
         architecture=architecture,
         arguments=arguments,
         input=InputFormat(size or trained_size, _triple(config.mean), _triple(config.std), config.interpolation),
-        features=_feature_width(architecture, arguments),
+        features=_feature_width(architecture, arguments, size or trained_size),
         tag=None if weights is not None else config.tag,
         weights=weights,
         weights_sha256=None if weights is None else _file_sha(weights),
@@ -131,17 +131,25 @@ def _packaged_student(size: int | None) -> StudentSpec:
     )
     if size is None or size == spec.input.size:
         return spec
-    return replace(spec, input=replace(spec.input, size=size), arguments={**spec.arguments, "img_size": size})
+    arguments = {**spec.arguments, "img_size": size}
+    _feature_width(spec.architecture, arguments, size)
+    return replace(spec, input=replace(spec.input, size=size), arguments=arguments)
 
 
-def _feature_width(architecture: str, arguments: Mapping[str, Any]) -> int:
+def _feature_width(architecture: str, arguments: Mapping[str, Any], size: int) -> int:
+    """How many features a picture gets, `F`; one is tried, without memory or weights, before anything is bought."""
     try:
-        with torch.device("meta"):  # no memory, no weights: only the shape is asked for
-            backbone = timm.create_model(architecture, num_classes=0, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise UsageError(f"timm cannot build {architecture!r} with {dict(arguments)}: {error}") from error
-    width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
-    return int(width)
+        with torch.device("meta"), torch.no_grad():
+            backbone = timm.create_model(architecture, num_classes=0, **arguments).eval()
+            shape = tuple(backbone(torch.empty(1, 3, size, size)).shape)
+    except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+        told = f" with {dict(arguments)}" if arguments else ""
+        raise UsageError(f"timm cannot run {architecture!r}{told} at {size} pixels: {error}") from error
+    found: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    width = int(found)
+    if shape != (1, width):
+        raise UsageError(f"{architecture!r} gives features of shape {shape}, not (1, {width}): choose another student")
+    return width
 
 
 def _pretrained_config(name: str) -> Any:

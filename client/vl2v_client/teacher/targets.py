@@ -73,8 +73,9 @@ def join_image_targets(
                 )
             joined[row, view] = vector
             bought[row, view] = True
-    if bought.any():
-        joined[bought] = unit_rows(joined[bought])
+    for view in range(joined.shape[1]):
+        if bought[:, view].any():
+            joined[bought[:, view], view] = unit_rows(joined[bought[:, view], view])
     return ImageTargets.of_bought(joined, bought)
 
 
@@ -96,11 +97,13 @@ def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
     fills = ~lent & (lenders > 0)
     if not fills.any():
         return targets
-    rows, _ = np.nonzero(fills)
     mean = np.einsum("nk,nkd->nd", targets.weights, targets.vectors)
     weight = targets.weights.sum(axis=1, keepdims=True) / np.maximum(lenders, 1)
     vectors, weights = targets.vectors.copy(), np.where(fills, weight, targets.weights).astype(np.float32)
-    vectors[fills] = unit_rows(mean[rows])
+    lending = lenders[:, 0] > 0
+    mean[lending] = unit_rows(mean[lending])
+    for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
+        vectors[fills[:, view], view] = mean[fills[:, view]]
     return ImageTargets(vectors, targets.bought, weights)
 
 
