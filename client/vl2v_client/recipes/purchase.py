@@ -96,14 +96,14 @@ def meet(buying: Buying) -> TeacherModel:
 
 
 def check_hold_out(planned: PlannedRun, buying: Buying, *, progress: Progress = silent) -> None:
-    """Decode the images that will be selected on, but for those that were, while a broken one costs nothing.
+    """Before images are bought, decode those that will be selected on, but for what was decoded before.
 
-    Without it its domain is split anew, and a part of what was bought would train nobody.
+    Without a broken one its domain is split anew, and a part of what was bought would train nobody.
 
     Raises:
         DataError: names the first that is broken.
     """
-    if planned.plan.missing:
+    if any(item.modality == "image" for item in planned.plan.missing):
         looks = [ImageQuery(sample, canonical_view()) for sample in planned.queries.split.validation]
         hash_views(looks, buying.cache, size=planned.plan.teacher.image_size, progress=progress)
 
