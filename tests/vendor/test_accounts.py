@@ -170,9 +170,9 @@ def test_no_more_is_refunded_than_was_charged(shop: Shop) -> None:
 
 
 def test_prices_are_versions(shop: Shop) -> None:
-    shop.accounts.ensure_prices(MODEL, 100, 10, "EUR")
+    shop.accounts.ensure_prices(MODEL, {"image": 100, "text": 10}, "EUR")
     assert len(shop.accounts.prices(MODEL)) == 2
-    shop.accounts.ensure_prices(MODEL, 100, 12, "EUR")
+    shop.accounts.ensure_prices(MODEL, {"image": 100, "text": 12}, "EUR")
     assert [(price.modality, price.unit_price_micro) for price in shop.accounts.prices()] == [
         ("image", 100),
         ("text", 10),

@@ -69,9 +69,29 @@ def test_another_width_is_caught(tmp_path: Path) -> None:
         load_model(spec_in(tmp_path / "b", {**CONFIG, "embed_dim": 24}), golden_folder=tmp_path / "golden")
 
 
+def written(spec: ModelSpec, folder: Path) -> Path:
+    """The golden file that a first start writes."""
+    load_model(spec, golden_folder=folder / "first")
+    [file] = (folder / "first").iterdir()
+    return file
+
+
+def test_a_file_that_was_named_is_not_made_up(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadFailed, match=r"no golden file .*typo\.json"):
+        load_model(spec_in(tmp_path / "model"), golden_folder=tmp_path, golden_file=tmp_path / "typo.json")
+    assert not (tmp_path / "typo.json").exists()
+
+
+def test_a_model_that_is_broken_from_the_start_is_not_golden(tmp_path: Path) -> None:
+    broken = replace(spec_in(tmp_path / "model"), image_std=(0.0, 0.5, 0.5))
+    with pytest.raises(ModelLoadFailed, match="is not finite"):
+        load_model(broken, golden_folder=tmp_path / "golden")
+    assert not list((tmp_path / "golden").glob("*.json"))
+
+
 def test_a_policy_or_precision_may_change(tmp_path: Path) -> None:
-    spec, file = spec_in(tmp_path / "model"), tmp_path / "golden.json"
-    load_model(spec, golden_folder=tmp_path, golden_file=file)
+    spec = spec_in(tmp_path / "model")
+    file = written(spec, tmp_path)
     kept = file.read_bytes()
     load_model(replace(spec, policy="reference-1"), golden_folder=tmp_path, golden_file=file)
     load_model(replace(spec, precision="bf16"), golden_folder=tmp_path, golden_file=file)
@@ -89,8 +109,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_a_file_without_the_vectors_is_named(tmp_path: Path) -> None:
-    spec, file = spec_in(tmp_path / "model"), tmp_path / "golden.json"
-    load_model(spec, golden_folder=tmp_path, golden_file=file)
+    spec = spec_in(tmp_path / "model")
+    file = written(spec, tmp_path)
     kept = json.loads(file.read_text())
     kept["vectors"]["image 1"] = kept["vectors"]["image 1"][:-8]
     file.write_text(json.dumps(kept))

@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from ledger_shop import Shop, fixed_signer, open_shop, rotated_signer
-from vl2v_vendor.adapters.lock_file import ServerAlreadyRunning, ServerLock
+from vl2v_vendor.adapters.durable_files import replace_durably
+from vl2v_vendor.adapters.lock_file import DatabaseReplaced, ServerAlreadyRunning, ServerLock, in_use
 from vl2v_vendor.adapters.published_heads import PublishedHead
+from vl2v_vendor.adapters.sql import sqlite_backup
 from vl2v_vendor.adapters.sql.append_only import LedgerUnprotected
 from vl2v_vendor.adapters.sql.engine import open_engine, writing
 from vl2v_vendor.adapters.sql.ledger import SqlLedger
@@ -67,10 +69,11 @@ def change(database: Path, *statements: str) -> None:
 
 
 def assert_unchanged(shop: Shop, database: Path) -> None:
-    """Nothing but the database, its lock and the backups is there, and the last sale is still in it."""
+    """Nothing but the database, its locks and the backups is there, and the last sale is still in it."""
     assert head(shop).seq == 3
     shop.engine.dispose()
-    assert sorted(path.name for path in database.parent.iterdir()) == ["backups", "vendor.db", "vendor.db.lock"]
+    there = {path.name for path in database.parent.iterdir()}
+    assert there - {"vendor.db.use"} == {"backups", "vendor.db", "vendor.db.lock"}
 
 
 def test_a_backup_is_taken_beside_a_ledger_that_goes_on_selling(shop: Shop, database: Path, copy: Path) -> None:
@@ -173,6 +176,26 @@ def test_a_restore_waits_for_nobody(shop: Shop, backed_up: LedgerCopy, database:
             restore(copy, database, shop.signer)
     shop.engine.dispose()
     assert_unchanged(shop, database)
+
+
+def test_nobody_works_on_a_database_that_is_being_replaced(
+    shop: Shop, backed_up: LedgerCopy, database: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_use(database), in_use(database), pytest.raises(DatabaseReplaced, match="a command is at work"):
+        restore(copy, database, shop.signer)
+    shop.engine.dispose()
+
+    def work_meanwhile(source: Path, target: Path) -> None:
+        with pytest.raises(DatabaseReplaced, match="is replacing it"), in_use(database):
+            pass
+        replace_durably(source, target)
+
+    monkeypatch.setattr(sqlite_backup, "replace_durably", work_meanwhile)
+    database.chmod(0o640)
+    restore(copy, database, rotated_signer())
+    assert database.stat().st_mode & 0o777 == 0o640
+    with in_use(database):
+        pass
 
 
 def test_what_is_no_backup_of_this_ledger_is_refused(

@@ -17,12 +17,15 @@ import typer
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
-from ledger_shop import Shop
+from ledger_shop import FakeClock, Shop, fixed_signer
+from vl2v_vendor.adapters.sql.accounts import SqlAccounts
 from vl2v_vendor.adapters.sql.engine import open_engine, writing
 from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_vendor.bootstrap import _ensure_prices
 from vl2v_vendor.cli import accounts, keys, ledger, prices
 from vl2v_vendor.domain.accounts import secret_sha256
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
+from vl2v_vendor.settings import Settings
 
 Command = Callable[..., Result]
 
@@ -116,7 +119,42 @@ def test_verify_says_so_and_exits_with_1_when_the_books_do_not_add_up(command: C
 
 
 def test_prune_counts_what_it_deletes(command: Command) -> None:
+    command("accounts", "create", "acme")
     assert parsed(command("ledger", "prune", "--json")) == {"pruned": 0}
+
+
+@pytest.mark.parametrize(
+    "words", [("ledger", "verify"), ("accounts", "list"), ("ledger", "export", "--month", "2026-11")]
+)
+def test_a_command_that_only_looks_makes_no_database_to_call_clean(
+    command: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(NotFound, match=r"no database .*none\.db"):
+        command(*words, "--database", f"sqlite:///{tmp_path / 'none.db'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_act_without_a_name_is_not_named_nothing(command: Command) -> None:
+    command("accounts", "create", "acme", "--budget", "5")
+    assert command("accounts", "topup", "acme", "5", "--request-id", "").exit_code == 2
+    assert parsed(command("accounts", "list", "--json"))[0]["budget"]["limit_units"] == 5
+
+
+def test_a_price_that_was_set_survives_a_start_whose_settings_name_another_one(
+    command: Command, tmp_path: Path
+) -> None:
+    command("prices", "set", "m", "image", "500", "--currency", "USD")
+    command("prices", "set", "m", "text", "50", "--currency", "USD")
+    engine = open_engine(f"sqlite:///{tmp_path / 'vl2v' / 'vendor.db'}")
+    books = SqlAccounts(engine, signer=fixed_signer(), clock=FakeClock())
+    for named, image in ({}, 500), ({"image_price_micro": 600}, 600), ({}, 600):
+        _ensure_prices(books, "m", Settings(**named))
+        newest = {price.modality: (price.unit_price_micro, price.currency) for price in books.prices("m")}
+        assert newest == {"image": (image, "USD"), "text": (50, "USD")}
+    _ensure_prices(books, "fresh", Settings(text_price_micro=7))
+    newest = {price.modality: (price.unit_price_micro, price.currency) for price in books.prices("fresh")}
+    assert newest == {"image": (100, "USD"), "text": (7, "USD")}
+    engine.dispose()
 
 
 def test_commands_work_beside_a_running_ledger(command: Command, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.adapters.sql.invoicing import Month
 from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.cli import ledger
-from vl2v_vendor.cli.ledger_export import decimal_amount
+from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
 from vl2v_vendor.domain.ledger import PostedEntry
 from vl2v_vendor.domain.ports import AccountTotals
@@ -113,6 +115,24 @@ def test_one_account_and_a_file(shop: Shop, export: Export, tmp_path: Path) -> N
     with pytest.raises(NotFound, match="no account nobody"):
         export("--month", this_month(shop), "--account", "nobody", "--out", str(tmp_path / "none.csv"))
     assert not (tmp_path / "none.csv").exists()
+
+
+def test_a_link_keeps_its_file_and_a_pipe_stays_a_pipe(shop: Shop, export: Export, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    export("--month", "2026-11", "--out", str(tmp_path / "link.csv"))
+    assert (tmp_path / "link.csv").is_symlink()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        export("--month", "2026-11", "--out", str(pipe))
+        assert read.result() == (tmp_path / "real.csv").read_text()
+    assert pipe.is_fifo()
+
+
+def test_no_name_is_a_formula_in_a_spreadsheet(shop: Shop, export: Export) -> None:
+    assert _as_text("=HYPERLINK(1)") == "'=HYPERLINK(1)"
+    assert _as_text('acme, "inc"') == 'acme, "inc"'
 
 
 def test_months_end_at_midnight_utc(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,13 @@ def test_no_number_is_given_out_twice_after_a_restore(vendor: Vendor, tmp_path: 
     restored = vendor.command("ledger", "restore", copy, "--json")
     assert json.loads(restored.out)["behind_account_ids"] == [account_id]
 
+    for act in (
+        ("topup", "acme", "5"),
+        ("refund", "acme", "2", "1", "--note", "x"),
+        ("create", "new", "--budget", "1"),
+    ):
+        refused = vendor.command("accounts", *act)
+        assert (refused.code, "acknowledge-restore" in refused.err) == (1, True)
     refused = vendor.command("serve", "--port", "0")
     assert refused.code == 1
     assert f"entry {lost_seq} of account {account_id}" in refused.err

@@ -50,6 +50,7 @@ def test_the_defaults_are_one_folder(tmp_path: Path) -> None:
         ("pixel_policy", "strange", "safe"),
         ("int8_min_cosine", "1.5", "int8_min_cosine"),
         ("currency", "euro", "currency"),
+        ("image_std", "[0, 0.5, 0.5]", "image_std"),
         ("image_price_micro", "-1", "image_price_micro"),
         ("retention_days", "106800000", "retention_days"),
         ("max_queued_items", "5", "max_items"),
@@ -71,6 +72,13 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(
     monkeypatch.setenv(f"VL2V_VENDOR_{name}", "postgresql://elsewhere/ledger")
     with pytest.raises(SettingsError, match=f"VL2V_VENDOR_{name} is no setting: VL2V_VENDOR_{setting} is"):
         load_settings()
+
+
+def test_a_tilde_in_a_file_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings(data_dir="~/vl2v", secrets_file="~/keys.json", golden_file="~/golden.json")
+    assert settings.data_dir == tmp_path / "vl2v"
+    assert (settings.secrets_path, settings.golden_file) == (tmp_path / "keys.json", tmp_path / "golden.json")
 
 
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

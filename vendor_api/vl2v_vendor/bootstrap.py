@@ -37,6 +37,7 @@ from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo, Tokenizer
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.domain.ports import Accounts, Clock, Ledger, Signer
+from vl2v_vendor.service.accounts import usual_currency
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
@@ -191,11 +192,19 @@ async def _open_published_heads(file: HeadsFile, engine: Engine) -> HeadsRecorde
 
 
 def _ensure_prices(accounts: SqlAccounts, model_id: str, settings: Settings) -> str:
-    """Put the model on the price list; a price once set stays, unless the settings name another one."""
-    is_named = {"image_price_micro", "text_price_micro", "currency"} & settings.model_fields_set
-    priced = {price.modality for price in accounts.prices(model_id)}
-    if is_named or priced != {"image", "text"}:
-        accounts.ensure_prices(model_id, settings.image_price_micro, settings.text_price_micro, settings.currency)
+    """Put the model on the price list; a price once set stays, unless the settings name that very one."""
+    named, in_force = settings.model_fields_set, {price.modality: price for price in accounts.prices(model_id)}
+    configured: dict[Modality, int] = {"image": settings.image_price_micro, "text": settings.text_price_micro}
+    wanted: dict[Modality, int] = {}
+    for modality, micro in configured.items():
+        current = in_force.get(modality)
+        if current is None or f"{modality}_price_micro" in named:
+            wanted[modality] = micro
+        elif "currency" in named:
+            wanted[modality] = current.unit_price_micro
+    if wanted:
+        currency = settings.currency if "currency" in named else usual_currency(accounts, settings.currency)
+        accounts.ensure_prices(model_id, wanted, currency)
     in_force = {price.modality: price for price in accounts.prices(model_id)}
     image, text = in_force["image"], in_force["text"]
     return (

@@ -22,6 +22,7 @@ CONFIG_VARIABLE = "VL2V_VENDOR_CONFIG"
 ENV_PREFIX = "VL2V_VENDOR_"
 
 Channels = tuple[float, float, float]
+Deviation = Annotated[float, Field(gt=0)]
 
 
 class SettingsError(VendorError):
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
     golden_file: Path | None = None
     model_threads: int | None = Field(default=None, ge=1)
     image_mean: Channels | None = None
-    image_std: Channels | None = None
+    image_std: tuple[Deviation, Deviation, Deviation] | None = None
     interpolation: Literal["bicubic", "bilinear"] | None = None
     image_price_micro: int = Field(default=100, ge=0)
     text_price_micro: int = Field(default=10, ge=0)
@@ -105,6 +106,12 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(default=30, ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"
+
+    @field_validator("data_dir", "secrets_file", "model_config_file", "golden_file")
+    @classmethod
+    def _at_home(cls, path: Path | None) -> Path | None:
+        """`~` as a shell would read it: a file or a service manager does not."""
+        return None if path is None else path.expanduser()
 
     @property
     def limits(self) -> Limits:

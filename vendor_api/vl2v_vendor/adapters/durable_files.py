@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 
+def keep_owner(temporary: Path, target: Path) -> None:
+    """Give a written file the owner and mode of the one that it is to replace, if there is one."""
+    try:
+        known = target.stat()
+    except FileNotFoundError:
+        return
+    with suppress(PermissionError):
+        os.chown(temporary, known.st_uid, known.st_gid)
+        os.chmod(temporary, stat.S_IMODE(known.st_mode))
+
+
 def replace_durably(temporary: Path, target: Path) -> None:
-    """Give a written file its final name; when this returns, name and content are on disk."""
+    """Give a written file its final name; when this returns, name and content are on disk.
+
+    It keeps owner and mode of the file that it replaces, where this user may give them: root's commands lock no
+    service out of its own files.
+    """
+    keep_owner(temporary, target)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, target)

@@ -47,8 +47,8 @@ def golden_path(folder: Path, info: ModelInfo) -> Path:
     return folder / f"{quote(info.id, safe='')}-{info.precision}.json"
 
 
-def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path) -> None:
-    """Compare a loaded model with the golden file; without a file, write it.
+def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path, *, is_named: bool = False) -> None:
+    """Compare a loaded model with the golden file; without a file, write it, unless somebody named it.
 
     Raises:
         ModelLoadFailed: the vectors differ, naming the likely causes; or the file cannot be read or written.
@@ -56,6 +56,14 @@ def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path) -> None:
     found = _encode_inputs(model, tokenizer)
     golden = _read(path)
     if golden is None:
+        if is_named:
+            raise ModelLoadFailed(f"there is no golden file {path}, which the settings name: correct `golden_file`")
+        broken = next((name for name, vector in found.items() if not np.isfinite(vector).all()), None)
+        if broken is not None:
+            raise ModelLoadFailed(
+                f"{model.info.id} makes a vector of `{broken}` that is not finite: check its weights, precision and "
+                "`image_std`"
+            )
         _write(path, model.info, found)
         return
     precision = model.info.precision

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +14,36 @@ from vl2v_vendor.domain.errors import VendorError
 
 class ServerAlreadyRunning(VendorError):
     """Another server process holds the database."""
+
+
+class DatabaseReplaced(VendorError):
+    """The database file is being replaced, or is to be replaced while somebody works on it."""
+
+
+@contextmanager
+def in_use(database: Path, *, alone: bool = False) -> Iterator[None]:
+    """Work on a SQLite database, with others or alone.
+
+    Who opens a file that is being replaced makes a log for the old one, which SQLite would play into the new one.
+
+    Args:
+        database: the file; the lock is one beside it, which stays behind.
+        alone: keep all others away.
+
+    Raises:
+        DatabaseReplaced: others are at work, or somebody alone.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(f"{database}.use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except OSError as error:
+            other = "a command is at work on it" if alone else "`vl2v-vendor ledger restore` is replacing it"
+            raise DatabaseReplaced(f"{database} is in use: {other}; try again once that has ended") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class ServerLock:

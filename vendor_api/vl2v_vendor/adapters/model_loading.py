@@ -36,7 +36,8 @@ def load_model(spec: ModelSpec, *, golden_folder: Path, golden_file: Path | None
     else:
         model = OpenClipModel(spec)
         tokenizer = OpenClipTokenizer(spec, context_length=model.info.context_length)
-    check_golden(model, tokenizer, golden_file or golden_path(golden_folder, model.info))
+    file = golden_file or golden_path(golden_folder, model.info)
+    check_golden(model, tokenizer, file, is_named=golden_file is not None)
     return model
 
 

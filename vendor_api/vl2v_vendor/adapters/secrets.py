@@ -24,6 +24,7 @@ from typing import Any
 
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, recompute_message, successor_message
+from vl2v_vendor.adapters.durable_files import keep_owner
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ports import PublishedKey
 
@@ -177,11 +178,13 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
     Raises:
         SecretsError: the file cannot be used.
     """
+    path = path.resolve()  # behind a link lies the file that is backed up
     with _locked(path.parent):
         renewed = load_secrets(path).with_new_key(now=max(not_before, time.time_ns() // 1000))
         for left_behind in path.parent.glob(f".{path.name}.*"):  # by a process that was killed here
             left_behind.unlink(missing_ok=True)
         temporary = _write_temporary(path, renewed)
+        keep_owner(temporary, path)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     return renewed

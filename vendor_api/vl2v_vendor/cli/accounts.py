@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.wire import billing
 from vl2v_vendor.cli.books import (
     Books,
@@ -41,7 +42,7 @@ def create(
     database: DatabaseOption = None,
 ) -> None:
     """Open an account."""
-    with open_books(database) as books:
+    with open_books(database, makes=True, posts=True) as books:
         chosen = currency or usual_currency(books.accounts, books.settings.currency)
         account = books.accounts.create_account(name, budget_units=budget, currency=chosen, request_id=request_id)
     _show([account], as_json=as_json)
@@ -80,7 +81,7 @@ def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOpti
 @app.command()
 def statement(
     name: NameArgument,
-    after_seq: Annotated[int, typer.Option(min=0, help="Begin after this entry.")] = 0,
+    after_seq: Annotated[int, typer.Option(min=0, max=MAX_INTEGER, help="Begin after this entry.")] = 0,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
@@ -105,7 +106,7 @@ def topup(
     database: DatabaseOption = None,
 ) -> None:
     """Raise an account's budget; a running server sees it at once."""
-    with open_books(database) as books:
+    with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.top_up(account, units, note=note, request_id=request_id)
     _show([account], as_json=as_json)
@@ -122,7 +123,7 @@ def refund(
     database: DatabaseOption = None,
 ) -> None:
     """Give queries of a charge back; the items stay paid and can still be replayed."""
-    with open_books(database) as books:
+    with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.refund(account, seq, units, note, request_id=request_id)
     _show([account], as_json=as_json)

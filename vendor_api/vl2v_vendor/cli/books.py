@@ -6,10 +6,11 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,12 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
+from vl2v_vendor.adapters.lock_file import in_use
+from vl2v_vendor.adapters.published_heads import HeadsFile, PublishedHead
 from vl2v_vendor.adapters.secrets import load_or_create_secrets
 from vl2v_vendor.adapters.sql.accounts import SqlAccounts
 from vl2v_vendor.adapters.sql.engine import STAFF_LOCK_WAIT_SECONDS, open_engine
 from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.adapters.sql.migrations import upgrade
+from vl2v_vendor.adapters.sql.publication import read_ledger_id
+from vl2v_vendor.adapters.sql.restoration import require_published
 from vl2v_vendor.adapters.system_clock import SystemClock
+from vl2v_vendor.domain.errors import NotFound
 from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.settings import Settings, load_settings
@@ -31,8 +37,17 @@ DatabaseOption = Annotated[
     str | None, typer.Option("--database", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _named(request_id: str | None) -> str | None:
+    if request_id == "":
+        raise typer.BadParameter("an empty name names nothing, and the act would be done again: leave it out")
+    return request_id
+
+
 RequestIdOption = Annotated[
-    str | None, typer.Option("--request-id", help="A name for this act; the same act under it is done once.")
+    str | None,
+    typer.Option("--request-id", help="A name for this act; the same act under it is done once.", callback=_named),
 ]
 
 _WIDE_COLUMNS = 200
@@ -67,23 +82,41 @@ class Books:
 
 
 @contextmanager
-def open_books(database: str | None) -> Iterator[Books]:
-    """Open the database that the option or the settings name, made and migrated if it is new.
+def open_books(database: str | None, *, makes: bool = False, posts: bool = False) -> Iterator[Books]:
+    """Open the database that the option or the settings name.
+
+    Args:
+        database: its URL; None is the settings'.
+        makes: make it if it is new: a command that only looks would call nothing clean.
+        posts: the command adds an entry to an account, so the ledger must hold all that was signed.
 
     Raises:
         VendorError: it cannot be opened; the message names the remedy.
     """
     settings = load_settings(database_url=database)
     engine = open_engine(settings.database, lock_wait_seconds=STAFF_LOCK_WAIT_SECONDS)
-    try:
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        if engine.dialect.name == "sqlite":
+            file = Path(engine.url.database or "")
+            if not (makes or file.exists()):
+                raise NotFound(
+                    f"there is no database {file}; name it with --database, or make it by `vl2v-vendor serve`"
+                )
+            stack.enter_context(in_use(file))
         upgrade(engine)
+        if posts:
+            require_published(engine, _published_heads(engine, settings))
         clock = SystemClock()
         signer = load_or_create_secrets(settings.secrets_path).signer()
         actor = f"cli:{_user_name()}"
         accounts = SqlAccounts(engine, signer=signer, clock=clock, actor=actor)
         yield Books(settings, engine, accounts, clock, signer, actor)
-    finally:
-        engine.dispose()
+
+
+def _published_heads(engine: Engine, settings: Settings) -> Mapping[str, PublishedHead]:
+    with engine.connect() as connection:
+        return HeadsFile(settings.published_heads_path, read_ledger_id(connection)).read()
 
 
 def show_json(value: Any) -> None:

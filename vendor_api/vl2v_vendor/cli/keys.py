@@ -38,7 +38,7 @@ def create(
     database: DatabaseOption = None,
 ) -> None:
     """Make an API key, and its account if there is none of this name."""
-    with open_books(database) as books:
+    with open_books(database, makes=True, posts=True) as books:
         request = KeyRequest(
             account_name=account,
             budget_units=budget,

@@ -74,10 +74,10 @@ def _write_csv(file: TextIO, month: Month, scan: MonthScan, account_id: str | No
             writer.writerow(
                 [
                     month.name,
-                    invoice.account_name,
+                    _as_text(invoice.account_name),
                     invoice.account_id,
                     line.kind,
-                    line.model_id,
+                    _as_text(line.model_id),
                     line.modality,
                     line.unit_price_micro,
                     line.currency,
@@ -86,6 +86,11 @@ def _write_csv(file: TextIO, month: Month, scan: MonthScan, account_id: str | No
                     decimal_amount(line.amount_micro),
                 ]
             )
+
+
+def _as_text(name: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def _write_json(file: TextIO, month: Month, scan: MonthScan, account_id: str | None) -> None:
@@ -119,6 +124,11 @@ def _written(out: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that is whole before it gets its name."""
     if out is None:
         yield sys.stdout
+        return
+    out = out.resolve()
+    if out.exists() and not out.is_file():  # a device or a pipe is written to, not replaced
+        with out.open("w", encoding="utf-8", newline="") as file:
+            yield file
         return
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}")
     try:

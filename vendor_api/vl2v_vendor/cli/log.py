@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_vendor.cli.books import Books, DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
 from vl2v_vendor.domain.accounts import Account, AdminAct
 
@@ -17,7 +18,7 @@ _PAGE_ACTS = 1000
 
 def log(
     account: Annotated[str | None, typer.Option(help="Only acts that concern this account.")] = None,
-    after_id: Annotated[int, typer.Option(min=0, help="Begin after this act.")] = 0,
+    after_id: Annotated[int, typer.Option(min=0, max=MAX_INTEGER, help="Begin after this act.")] = 0,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:

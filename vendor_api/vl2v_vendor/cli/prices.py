@@ -32,7 +32,7 @@ def set_price(
     database: DatabaseOption = None,
 ) -> None:
     """Set a price; requests that were quoted the old one are refused, not billed."""
-    with open_books(database) as books:
+    with open_books(database, makes=True) as books:
         price = books.accounts.set_price(
             model, modality, unit_price_micro, currency or books.settings.currency, request_id=request_id
         )

@@ -217,8 +217,8 @@ class Accounts(Protocol):
     ) -> Price:
         """A new version of the price, in force at once."""
 
-    def ensure_prices(self, model_id: str, image_price_micro: int, text_price_micro: int, currency: str) -> None:
-        """Insert a version of each price that differs from the one in force."""
+    def ensure_prices(self, model_id: str, wanted: Mapping[Modality, int], currency: str) -> None:
+        """Insert a version of each wanted price, by modality, that differs from the one in force."""
 
     def prices(self, model_id: str | None = None) -> list[Price]:
         """All versions of the prices of one model, or of all, oldest first."""

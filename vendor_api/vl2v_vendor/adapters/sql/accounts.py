@@ -215,14 +215,13 @@ class SqlAccounts:
         }
         return Price(**self._perform(Act("set_price", parameters, request_id=request_id), work))
 
-    def ensure_prices(self, model_id: str, image_price_micro: int, text_price_micro: int, currency: str) -> None:
-        """Insert a version of each price that differs from the one in force."""
-        wanted: tuple[tuple[Modality, int], ...] = (("image", image_price_micro), ("text", text_price_micro))
+    def ensure_prices(self, model_id: str, wanted: Mapping[Modality, int], currency: str) -> None:
+        """Insert a version of each wanted price, by modality, that differs from the one in force."""
 
         def work(connection: Connection, _act_id: str, now: int) -> Outcome:
             lock_prices(connection)
             inserted = []
-            for modality, unit_price_micro in wanted:
+            for modality, unit_price_micro in wanted.items():
                 current = current_price(connection, model_id, modality)
                 if current is None or (current.unit_price_micro, current.currency) != (unit_price_micro, currency):
                     inserted.append(insert_price(connection, model_id, modality, unit_price_micro, currency, now).id)
@@ -230,7 +229,7 @@ class SqlAccounts:
 
         parameters: Mapping[str, JSONValue] = {
             "model_id": model_id,
-            "prices": [list(price) for price in wanted],
+            "prices": [list(price) for price in wanted.items()],
             "currency": currency,
         }
         self._perform(Act("ensure_prices", parameters), work)

@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, make_url, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from vl2v_vendor.adapters.durable_files import replace_durably
-from vl2v_vendor.adapters.lock_file import ServerLock
+from vl2v_vendor.adapters.lock_file import ServerLock, in_use
 from vl2v_vendor.adapters.published_heads import Heads
 from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.adapters.sql.migrations import upgrade
@@ -49,7 +49,10 @@ class LedgerCopy:
 
 def require_sqlite(database_url: str, act: str) -> Path:
     """The file of a SQLite database; raises BackupRefused for PostgreSQL and names its own tools."""
-    url = make_url(database_url)
+    try:
+        url = make_url(database_url)
+    except ArgumentError as error:
+        raise BackupRefused("that is no database URL; give one like sqlite:////path/to/vendor.db") from error
     if url.get_backend_name() != "sqlite":
         raise BackupRefused(
             f"`ledger {act}` is for SQLite; back a PostgreSQL ledger up with `pg_dump`, or with `pg_basebackup` and "
@@ -83,13 +86,18 @@ def restore(backup: Path, database: Path, signer: Signer) -> LedgerCopy:
 
     Raises:
         ServerAlreadyRunning: a server has the database open.
+        DatabaseReplaced: a command has.
         BackupRefused: not a backup of this ledger, or one that does not add up, or the database is in use.
         WrongSecrets: signed by keys that are not those of the secrets file.
     """
     if not backup.is_file():
         raise BackupRefused(f"there is no file {backup}")
     database.parent.mkdir(parents=True, exist_ok=True)
-    with ServerLock(Path(f"{database}.lock")), _temporary_copy(backup, database) as copy:
+    with (
+        ServerLock(Path(f"{database}.lock")),
+        in_use(database, alone=True),
+        _temporary_copy(backup, database) as copy,
+    ):
         _check_pages(copy)
         found = _verify(copy, backup, signer)
         _check_same_ledger(found, database)
