@@ -16,7 +16,7 @@ from fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.cli.app import run
 from vl2v_client.cli.bars import plain
 from vl2v_client.cli.vendor_options import open_vendor, to_micro
-from vl2v_client.core.errors import BudgetExhausted, CacheError, DataError, UsageError, VendorUnavailable
+from vl2v_client.core.errors import BudgetExhausted, CacheError, DataError, NotAuthorized, UsageError, VendorUnavailable
 from vl2v_contract.wire.headers import OCTET_STREAM, RGB8_TENSOR
 
 
@@ -79,6 +79,17 @@ def test_buy_asks_before_it_spends(vendor: FakeVendor, shell: ClientShell) -> No
     assert answer.exit_code == 1
     assert "Buy this?" in answer.output
     assert vendor.billed_units == 0
+
+
+def test_a_key_that_is_none_is_named_by_the_plan_and_one_that_may_not_read_the_bill_is_not(
+    vendor: FakeVendor, shell: ClientShell
+) -> None:
+    refused = shell.run("plan", VL2V_API_KEY="vl2v_" + "x" * 43)
+    assert isinstance(refused.exception, NotAuthorized)
+    summary = "/v1/billing/summary"
+    vendor.before = lambda request: vendor.problem(403, "forbidden") if request.url.path == summary else None
+    assert shell.json("plan")["remaining_units"] is None
+    assert shell.run("buy", "--yes").exit_code == 0
 
 
 def test_a_partial_purchase_ends_with_the_budgets_error(vendor: FakeVendor, shell: ClientShell) -> None:

@@ -130,6 +130,13 @@ def test_a_process_that_is_turned_away_leaves_the_settings_alone(shell: ClientSh
     assert (shell.run_folder / "config.json").read_text() == "{}"
 
 
+def test_what_differs_is_told_without_what_follows_from_it(shell: ClientShell) -> None:
+    refused = str(shell.try_distill("--align-steps", "7", "--baseline", "erm").exception)
+    assert "baselines was [], is ['erm']; training.align_steps was" in refused
+    assert "stages" not in refused
+    assert len(refused.split("; ")) == 2
+
+
 def test_no_lock_is_left_in_a_folder_of_something_else(shell: ClientShell) -> None:
     shutil.rmtree(shell.run_folder)
     shell.run_folder.mkdir()

@@ -75,8 +75,9 @@ def test_buy_holds_money_over_both_rounds(
 def test_the_second_round_is_shown_at_what_it_costs(shell: tuple[ClientShell, FakeVendor]) -> None:
     run, vendor = shell
     done = run.run("buy", "--yes", "--max-queries", "20", "--select", "random", "--rounds", "2")
-    shown = [int(line.split()[-1]) for line in done.stderr.splitlines() if "to buy" in line]
-    assert shown == [11, 9]
+    lines = done.stderr.splitlines()
+    shown = [[int(line.split()[-1]) for line in lines if name in line] for name in ("in the cache", "to buy")]
+    assert shown == [[0, 11], [11, 9]]
     assert vendor.billed_units == 20
 
 

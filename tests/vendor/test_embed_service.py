@@ -126,6 +126,7 @@ def test_allow_partial_bills_the_longest_prefix_of_valid_new_items() -> None:
         assert states(outcome) == ["replayed", "unsupported_image_format", "billed", "budget_exhausted"]
         replay_only = await buy(vendor, RED, png("green"), item_keys=keys("a", "d"), allow_partial=True)
         assert states(replay_only) == ["replayed", "budget_exhausted"]
+        assert "the account's budget ends" in replay_only.failures[1].detail
         with pytest.raises(BudgetExhausted):
             await buy(vendor, png("green"), allow_partial=True)
         with pytest.raises(BudgetExhausted):  # a known key with another content delivers nothing either

@@ -17,9 +17,13 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 STDERR = Console(stderr=True, highlight=False)
+
+_ROOM_FOR_BARS = 100
+"""Columns of a terminal; a narrower one shows counts, times and facts alone."""
 
 
 def plain(text: str) -> str:
@@ -33,6 +37,13 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
+class _Facts(ProgressColumn):
+    """What a phase reports; the first to give way where the terminal is narrow."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["facts"], style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class Bars:
@@ -79,11 +90,15 @@ def bars(*, quiet: bool) -> Iterator[Bars]:
         return
     columns = (
         TextColumn("{task.description:<18}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[facts]}", style="dim"),
+        *([BarColumn(bar_width=12, table_column=_whole())] if STDERR.width >= _ROOM_FOR_BARS else []),
+        MofNCompleteColumn(table_column=_whole()),
+        _Rate(table_column=_whole()),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=_whole()),
+        _Facts(),
     )
     with Progress(*columns, console=STDERR) as progress:
         yield Bars(progress)
+
+
+def _whole() -> Column:
+    return Column(no_wrap=True)

@@ -73,7 +73,9 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
         record = json.loads((folder / CARD_FILE).read_text())
         data = (folder / WEIGHTS_FILE).read_bytes()
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds no exported student ({error}): give the folder of an export") from error
+        raise DataError(
+            f"{folder} holds no exported student: give a finished run's --out, or of a sweep TARGET/seedN/METHOD"
+        ) from error
     card = StudentCard.from_json(record)
     if sha256_hex(data) != card.weights_sha256:
         raise DataError(f"{folder / WEIGHTS_FILE} is damaged: its SHA-256 is not the one on its card; copy it again")

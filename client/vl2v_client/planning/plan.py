@@ -206,8 +206,10 @@ def make_plan(
 def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
     """The plan without what has come into the cache since it was made, and with what is known to be charged by now."""
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
-    missing = (item for item in plan.missing if item.cache_key in lacking)
-    return replace(plan, missing=tuple(_marked(missing, cache, plan.teacher.ledger_id)))
+    missing = [item for item in plan.missing if item.cache_key in lacking]
+    come = len(plan.missing) - len(missing)
+    marked = tuple(_marked(missing, cache, plan.teacher.ledger_id))
+    return replace(plan, missing=marked, cached=plan.cached + come)
 
 
 def _marked(items: Iterable[PlannedItem], cache: EmbeddingCache, ledger_id: str) -> Iterator[PlannedItem]:

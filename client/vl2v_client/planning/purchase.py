@@ -21,6 +21,8 @@ from vl2v_client.planning.plan import Limits, QueryPlan, still_missing
 from vl2v_client.planning.vendor import trust_vendor
 
 DEFAULT_WORKERS = 4
+FORBIDDEN = "forbidden"
+"""The vendor's code for a key that is good, but not for this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,9 @@ def _tell_wait(cache: EmbeddingCache, notify: Callable[[str], None] | None) -> N
 def _account(client: VendorClient) -> Account | None:
     try:
         return client.summary()
-    except NotAuthorized:
+    except NotAuthorized as error:
+        if error.code != FORBIDDEN:
+            raise
         return None  # a key that may buy but not read the bill; the vendor still enforces its budget
 
 

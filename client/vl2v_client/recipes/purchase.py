@@ -14,7 +14,7 @@ from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.buyer import PurchaseReport
 from vl2v_client.planning.contents import hash_views
 from vl2v_client.planning.plan import QueryPlan, make_plan, still_missing
-from vl2v_client.planning.purchase import DEFAULT_WORKERS, Caps, buy
+from vl2v_client.planning.purchase import DEFAULT_WORKERS, FORBIDDEN, Caps, buy
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.vendor import Meeting, meet_vendor, remembered_teacher
 from vl2v_client.recipes.queries import QueryChoice, RunQueries, collect_queries
@@ -131,8 +131,16 @@ def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent)
 
 
 def remaining_units(vendor: VendorClient) -> int | None:
-    """What the account has left; None if the vendor or the key does not say."""
+    """What the account has left; None if the vendor does not answer, or the key may not read the bill.
+
+    Raises:
+        NotAuthorized: the key is none.
+    """
     try:
         return vendor.summary().remaining_units
-    except (NotAuthorized, VendorUnavailable):
+    except VendorUnavailable:
+        return None
+    except NotAuthorized as error:
+        if error.code != FORBIDDEN:
+            raise
         return None

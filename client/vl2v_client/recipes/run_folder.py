@@ -21,6 +21,9 @@ _USED_FILE = "used.json"
 _LEFT_OUT_FILE = "left_out.json"
 _IMAGES_FILE = "images.json"
 _RECORDS = (CONFIG_FILE, _CHOICE_FILE, _PURCHASE_FILE, _USED_FILE)
+_DERIVED = frozenset({"stages", "erm_learning_rates"})
+"""Settings that follow from others, and are long: no news beside them."""
+_SHOWN = 5
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
@@ -180,9 +183,9 @@ def _has_begun(path: Path, config: Mapping[str, Any]) -> bool:
         raise RunError(f"{path} is not empty and holds no run: choose another --out")
     changed = _differences(open_run_folder(path).config, config) if others else []
     if changed:
-        raise RunError(
-            f"{path} holds a run with other settings ({'; '.join(changed)}): use those, or choose another --out"
-        )
+        told = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
+        shown = "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+        raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another --out")
     return bool(others)
 
 

@@ -251,9 +251,9 @@ def _validate(run: TrainingRun, feed: Feed) -> SourceScore:
 
 def _extras(row: Mapping[str, Any]) -> dict[str, str]:
     return {
+        "validation": f"{row['validation_accuracy']:.1%}",
         "loss": f"{row['loss']:.4f}",
         "gap to floor": f"{row['gap_to_floor']:.4f}",
-        "validation": f"{row['validation_accuracy']:.1%}",
     }
 
 

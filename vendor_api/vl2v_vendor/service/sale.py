@@ -140,8 +140,11 @@ class Sale:
 
     def refuse(self, item_keys: Sequence[str]) -> None:
         """Mark purchases that the budgets do not admit."""
-        for item_key in item_keys:
-            self.fail(item_key, ItemFailure("budget_exhausted", "the budget ends before this item; ask for a top-up"))
+        if item_keys and self._budgets is not None:
+            name = exhaustion(len(item_keys), self._budgets).budget
+            failure = ItemFailure("budget_exhausted", f"the {name}'s budget ends before this item; ask for a top-up")
+            for item_key in item_keys:
+                self.fail(item_key, failure)
 
     def refuse_charge(self, refusal: BudgetExhausted, order: ChargeOrder) -> None:
         """Turn the ledger's refusal into item errors if something else is delivered, else refuse the request."""
