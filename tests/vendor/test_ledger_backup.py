@@ -23,6 +23,7 @@ from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.adapters.sql.publication import WrongSecrets
 from vl2v_vendor.adapters.sql.scan import open_scan
 from vl2v_vendor.adapters.sql.sqlite_backup import BackupRefused, LedgerCopy, back_up, require_sqlite, restore
+from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.service.verification import verify_ledger
 
 
@@ -195,6 +196,11 @@ def test_nobody_works_on_a_database_that_is_being_replaced(
     restore(copy, database, rotated_signer())
     assert database.stat().st_mode & 0o777 == 0o640
     with in_use(database):
+        pass
+    Path(f"{database}.use").chmod(0o444)  # another user's
+    with in_use(database):
+        pass
+    with pytest.raises(VendorError, match="cannot be made"), in_use(Path("/proc/vendor.db")):
         pass
 
 

@@ -32,9 +32,15 @@ def in_use(database: Path, *, alone: bool = False) -> Iterator[None]:
 
     Raises:
         DatabaseReplaced: others are at work, or somebody alone.
+        VendorError: the lock file cannot be made here.
     """
-    database.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(f"{database}.use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path = Path(f"{database}.use")
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # Opened to read: whichever user makes it first, the others need no right to write it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise VendorError(f"{path} cannot be made ({error.strerror}); run this as the vendor's own user") from error
     try:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
