@@ -27,6 +27,18 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
         yield ClientShell(url, tmp_path, "--target-domain", "sketch", "--views", str(VIEWS), "--yes")
 
 
+def refuse_the_key(vendor: FakeVendor, *, at_request: int) -> None:
+    """Sell four items at a time, and refuse the API key once, at that request for embeddings."""
+    calls = 0
+
+    def fail(request: httpx.Request) -> httpx.Response | None:
+        nonlocal calls
+        calls += request.url.path.startswith("/v1/embeddings/")
+        return vendor.problem(401, "unauthenticated") if calls == at_request else None
+
+    vendor.max_items, vendor.before = 4, fail
+
+
 def test_the_same_partial_command_again_buys_nothing_and_ends_the_same(vendor: FakeVendor, shell: ClientShell) -> None:
     words = ("--partial", "--max-queries", "10")
     shell.distill(*words)
@@ -103,14 +115,7 @@ def test_without_its_texts_a_run_is_not_begun_and_goes_on_buying(vendor: FakeVen
 def test_a_run_that_is_killed_while_it_buys_goes_on_under_what_is_left_of_its_cap(
     vendor: FakeVendor, shell: ClientShell, cap: tuple[str, str], units: int
 ) -> None:
-    calls = 0
-
-    def fail(request: httpx.Request) -> httpx.Response | None:
-        nonlocal calls
-        calls += request.url.path.startswith("/v1/embeddings/")
-        return vendor.problem(401, "unauthenticated") if calls == 3 else None
-
-    vendor.max_items, vendor.before = 4, fail
+    refuse_the_key(vendor, at_request=3)
     killed = shell.try_distill("--partial", *cap)
     assert isinstance(killed.exception, NotAuthorized)
     assert TEXTS < vendor.billed_units < units
@@ -131,14 +136,7 @@ def test_what_other_commands_bought_does_not_count_for_a_run_s_cap(vendor: FakeV
 
 
 def test_a_call_without_a_cap_counts_for_a_later_one(vendor: FakeVendor, shell: ClientShell) -> None:
-    calls = 0
-
-    def fail(request: httpx.Request) -> httpx.Response | None:
-        nonlocal calls
-        calls += request.url.path.startswith("/v1/embeddings/")
-        return vendor.problem(401, "unauthenticated") if calls == 4 else None
-
-    vendor.max_items, vendor.before = 4, fail
+    refuse_the_key(vendor, at_request=4)
     assert isinstance(shell.try_distill().exception, NotAuthorized)
     assert 4 < vendor.billed_units < 40
     assert shell.try_distill("--partial", "--max-queries", "40").exit_code == 0

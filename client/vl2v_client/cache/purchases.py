@@ -206,8 +206,8 @@ def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_m
 
 
 def _expire(connection: sqlite3.Connection, item_key: str) -> None:
-    row = _states(connection, [item_key]).get(item_key, _UNKNOWN)
-    if row.state == "planned" and row is not _UNKNOWN:  # taken back too early
+    row = _states(connection, [item_key]).get(item_key)
+    if row is not None and row.state == "planned":  # taken back too early
         _hold(connection, row.purchase_id, 1, row.unit_price_micro)
     query = "UPDATE intents SET state = 'sent', is_expired = 1 WHERE item_key = ? AND state <> 'paid'"
     connection.execute(query, (bytes.fromhex(item_key),))

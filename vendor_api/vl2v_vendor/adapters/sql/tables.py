@@ -117,6 +117,8 @@ prices = Table(
     Index("ix_prices_model_id", "model_id", "modality"),
 )
 
+_REFUNDS = text("kind = 'refund'")
+
 # No CHECK on `kind`: later kinds must not need a rebuild of this table.
 ledger = Table(
     "ledger",
@@ -149,13 +151,7 @@ ledger = Table(
     Column("prev_hash", String(64), nullable=False),
     Column("entry_hash", String(64), nullable=False),
     UniqueConstraint("account_id", "request_id", name="uq_ledger_request"),
-    Index(
-        "ix_ledger_refunds",
-        "account_id",
-        "ref_seq",
-        sqlite_where=text("kind = 'refund'"),
-        postgresql_where=text("kind = 'refund'"),
-    ),
+    Index("ix_ledger_refunds", "account_id", "ref_seq", sqlite_where=_REFUNDS, postgresql_where=_REFUNDS),
 )
 
 IS_REFUND = ledger.c.kind == literal("refund", literal_execute=True)
