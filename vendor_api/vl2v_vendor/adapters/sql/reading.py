@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, fun
 
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import Modality
-from vl2v_vendor.adapters.sql.engine import is_postgresql
+from vl2v_vendor.adapters.sql.engine import begin_snapshot
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, to_entry, to_key, to_paid_item, to_price
 from vl2v_vendor.adapters.sql.statements import budgets_of, key_by_secret, listed, paid_items, price_in_force
 from vl2v_vendor.adapters.sql.tables import accounts, budgets, charge_items, ledger, signing_keys
@@ -29,8 +29,7 @@ _DAY_MICRO = 86_400_000_000
 def snapshot(engine: Engine) -> Iterator[Connection]:
     """A connection whose statements all see one state of the ledger."""
     with engine.connect() as connection:
-        if is_postgresql(connection):
-            connection.execution_options(isolation_level="REPEATABLE READ")
+        begin_snapshot(connection)
         yield connection
 
 
