@@ -21,8 +21,6 @@ from vl2v_vendor.domain.accounts import Account
 
 pytestmark = pytest.mark.postgres
 
-LONGEST_REFUSAL_SECONDS = 2.0
-
 
 @dataclass
 class Lane:
@@ -102,8 +100,6 @@ def test_what_was_refused_is_not_charged_when_the_lock_is_gone(
     assert {answer.status for answer in refused} == {503}
     charged = sum(lane.count_used() - lane.sold_units for lane in lanes)
     prove(f"{about}: units charged of {len(refused)} orders that were refused", charged, goal="0", met=charged == 0)
-    slowest, goal = round(max(answer.seconds for answer in refused), 2), LONGEST_REFUSAL_SECONDS
-    prove(f"{about}: slowest refusal, s", slowest, goal=f"<= {goal}", met=slowest <= goal)
     assert problems_of(lanes[0].engine) == []
     verified = lanes[0].vendor.command("ledger", "verify")
     assert verified.code == 0, verified.err
