@@ -18,7 +18,21 @@ from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Connection, Engine, cast, create_engine, event, extract, func, make_url, select, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    cast,
+    create_engine,
+    event,
+    extract,
+    func,
+    literal_column,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -132,8 +146,12 @@ def database_now(connection: Connection, clock: Clock) -> int:
     """The database's clock, in microseconds: replicas share PostgreSQL's, SQLite's is the process's own."""
     if not is_postgresql(connection):
         return clock.now()
-    microseconds = extract("epoch", func.clock_timestamp()) * 1_000_000
-    return int(connection.execute(select(cast(microseconds, BigInteger))).scalar_one())
+    return int(connection.execute(select(database_clock())).scalar_one())
+
+
+def database_clock() -> ColumnElement[int]:
+    """PostgreSQL's clock, in microseconds."""
+    return cast(extract("epoch", func.clock_timestamp()) * literal_column("1000000"), BigInteger)
 
 
 def _parse(database_url: str) -> URL:

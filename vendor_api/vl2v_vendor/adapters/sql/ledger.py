@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.identity import Modality
@@ -19,7 +19,7 @@ from vl2v_vendor.adapters.sql import reading
 from vl2v_vendor.adapters.sql.charging import ChargeTransaction
 from vl2v_vendor.adapters.sql.drift import read_drift_units
 from vl2v_vendor.adapters.sql.driver import Driver
-from vl2v_vendor.adapters.sql.engine import database_now, is_postgresql, writing
+from vl2v_vendor.adapters.sql.engine import database_now, writing
 from vl2v_vendor.adapters.sql.publication import publish_keys, read_ledger_id
 from vl2v_vendor.adapters.sql.statements import ChargeStatements
 from vl2v_vendor.adapters.sql.writer import DEADLINE_SECONDS, GroupWriter
@@ -153,10 +153,11 @@ class SqlLedger:
         except SQLAlchemyError as error:
             raise _unavailable(error) from error
 
-    def _begin_charging(self, connection: Connection, driver: Driver) -> ChargeTransaction:
+    def _begin_charging(self, driver: Driver) -> ChargeTransaction:
         """The steps of a charge for a transaction that has begun; refuses a read-only database at once."""
-        if is_postgresql(connection):
-            read_only = connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one()
+        now = self._clock.now()
+        if self._statements.read_state is not None:
+            read_only, now = driver.execute(self._statements.read_state).fetchone()
             if read_only == "on":
                 raise LedgerUnavailable("the database is read-only")
         return ChargeTransaction(
@@ -164,7 +165,7 @@ class SqlLedger:
             self._statements,
             ledger_id=self.ledger_id,
             signing_key_id=self._signer.key_id,
-            now=self._now(connection),
+            now=now,
             retention_micro=self._retention_micro,
         )
 

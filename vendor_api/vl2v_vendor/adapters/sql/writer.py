@@ -49,7 +49,7 @@ _UNCONFIRMED = "the ledger did not answer in time; send the same items again, no
 _CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
 _NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
 
-BeginCharging = Callable[[Connection, Driver], ChargeTransaction]
+BeginCharging = Callable[[Driver], ChargeTransaction]
 
 _log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class GroupWriter:
         connection = self._connect()
         with connection.begin() as whole:
             driver = Driver(connection)
-            transaction = self._begin_charging(connection, driver)
+            transaction = self._begin_charging(driver)
             outcomes: list[Outcome] = []
             for _, waiters in groupby(group, key=lambda waiter: waiter.account_id):
                 orders = [waiter.order for waiter in waiters]
