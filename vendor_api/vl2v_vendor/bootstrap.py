@@ -41,11 +41,10 @@ from vl2v_vendor.service.accounts import usual_currency
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.embed import EmbedService
 from vl2v_vendor.service.lanes import EncodingLanes, largest_input_bytes
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
-from vl2v_vendor.service.replay import ReplayService
+from vl2v_vendor.service.selling import Seller
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings, SettingsError
 
@@ -222,7 +221,7 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         preprocessing_of(encoder.info), max_item_bytes=limits.max_item_bytes, max_pixels=limits.max_pixels
     )
     preparation = Preparation(decoder, ports.tokenizer, limits, executor, in_flight=2 * _count_cores())
-    lanes = _open_lanes(settings, encoder, preparation)
+    lanes = _open_lanes(settings, encoder)
     lanes.start()
     stack.push_async_callback(lanes.close)
     audit = Audit(ledger, signer, ports.clock)
@@ -237,23 +236,23 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         lanes=lanes,
         limits=limits,
         authenticator=Authenticator(ledger, ports.clock),
-        preparation=preparation,
-        embed=EmbedService(
+        seller=Seller(
             ledger=ledger,
             signer=signer,
             encoder=encoder,
             lanes=lanes,
+            preparation=preparation,
             recomputes=RecomputeAllowance(ports.clock, settings.recompute_items_per_minute),
+            limits=limits,
             pepper=ports.pepper,
         ),
-        replay=ReplayService(ledger, signer, encoder),
         audit=audit,
         administration=Administration(ports.accounts, audit, staff, currency=settings.currency),
         readiness={"model": check_model, "ledger": ledger.ping},
     )
 
 
-def _open_lanes(settings: Settings, encoder: Encoder, preparation: Preparation) -> EncodingLanes:
+def _open_lanes(settings: Settings, encoder: Encoder) -> EncodingLanes:
     """The lanes to the model, bounded; refuses bounds that no full request of images could ever pass."""
     needed_bytes = settings.max_items * largest_input_bytes(encoder.info)["image"]
     if settings.max_queued_bytes < needed_bytes:
@@ -267,7 +266,6 @@ def _open_lanes(settings: Settings, encoder: Encoder, preparation: Preparation) 
         max_queued_items=settings.max_queued_items,
         max_queued_bytes=settings.max_queued_bytes,
         max_wait_seconds=settings.max_wait_seconds,
-        preparing=preparation.unfinished_items.__getitem__,
     )
 
 

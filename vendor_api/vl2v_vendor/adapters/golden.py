@@ -83,7 +83,7 @@ def _encode_inputs(model: LocalModel, tokenizer: Tokenizer) -> dict[str, VectorB
     pixels = probe_images(_INPUTS, model.info.image_size)
     found = {f"image {number}": vector for number, vector in enumerate(model.encode_images(pixels))}
     for text in PROBE_TEXTS[:_INPUTS]:
-        tokens = tokenizer.tokenize(text, truncate=True).token_ids
+        tokens = tokenizer.tokenize(text, truncate=True).model_input
         found[text] = model.encode_tokens(tokens[None])[0]
     return found
 

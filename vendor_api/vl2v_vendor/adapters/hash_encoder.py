@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_contract.identity import text_sha
 from vl2v_vendor.adapters.pixel_policies import SAFE
 from vl2v_vendor.adapters.preprocessing import Preprocessing
-from vl2v_vendor.domain.encoder import ModelInfo, TokenizedText, VectorBatch
+from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem, VectorBatch
 from vl2v_vendor.domain.errors import ItemFailure
 
 _FIRST_WORD_ID = 2
@@ -79,7 +80,7 @@ class WordTokenizer:
 
     context_length: int = 77
 
-    def tokenize(self, text: str, *, truncate: bool) -> TokenizedText:
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
         """Tokenize one text.
 
         Raises:
@@ -94,4 +95,4 @@ class WordTokenizer:
                 "shorten it or send `truncate: true`",
             )
         token_ids = np.array([_START, *words[: self.context_length - 2], _END], dtype=np.int64)
-        return TokenizedText(token_ids, count, truncated=count > self.context_length)
+        return PreparedItem(token_ids, text_sha(text), count, truncated=count > self.context_length)

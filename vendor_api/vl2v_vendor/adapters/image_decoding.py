@@ -29,7 +29,7 @@ from vl2v_contract.identity import bytes_sha, rgb8_sha
 from vl2v_vendor.adapters.image_structure import check_structure
 from vl2v_vendor.adapters.pixel_policies import POLICIES
 from vl2v_vendor.adapters.preprocessing import Interpolation, Preprocessing
-from vl2v_vendor.domain.encoder import DecodedImage
+from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -65,7 +65,7 @@ class PillowImageDecoder:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         _raise_pillows_limit(max_pixels)
 
-    def decode(self, data: bytes) -> DecodedImage:
+    def decode(self, data: bytes) -> PreparedItem:
         """Decode one image file to `[S, S, 3]` RGB8.
 
         Raises:
@@ -94,7 +94,7 @@ class PillowImageDecoder:
                 f"the file is truncated or broken ({type(error).__name__}); send the whole file again",
             ) from error
 
-    def from_rgb8(self, data: bytes | memoryview) -> DecodedImage:
+    def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
         """Take `S * S * 3` bytes of RGB8 as the model's input, bit for bit; the pixels are a view of `data`.
 
         Raises:
@@ -108,7 +108,7 @@ class PillowImageDecoder:
                 f"{size * size * 3:,}; scale it to that size, or send an image file",
             )
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, size, 3)
-        return DecodedImage(pixels, rgb8_sha(data, width=size, height=size))
+        return PreparedItem(pixels, rgb8_sha(data, width=size, height=size))
 
     def _check_bytes(self, data: bytes) -> None:
         if not data:
@@ -135,7 +135,7 @@ class PillowImageDecoder:
         detail = f"the image has {found} pixels and at most {self._max_pixels:,} are decoded; scale it down"
         return ItemFailure("image_too_large", detail)
 
-    def _render(self, image: Image.Image, data: bytes) -> DecodedImage:
+    def _render(self, image: Image.Image, data: bytes) -> PreparedItem:
         size, policy = self._preprocessing.size, self._policy
         if policy.drafts_jpeg and isinstance(image, JpegImageFile):
             image.draft(None, (2 * size, 2 * size))
@@ -150,8 +150,8 @@ class PillowImageDecoder:
         else:
             pixels = np.asarray(self._fit(image).convert("RGB"))
         if is_input:
-            return DecodedImage(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
-        return DecodedImage(pixels, bytes_sha(data))
+            return PreparedItem(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
+        return PreparedItem(pixels, bytes_sha(data))
 
     def _fit(self, image: Image.Image) -> Image.Image:
         """Scale to `_scaled_size`, then crop the centre `S x S`."""

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from vl2v_contract.identity import text_sha
 from vl2v_vendor.adapters.open_clip_files import ModelSpec, read_model_config
-from vl2v_vendor.domain.encoder import TokenizedText
+from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 
 _MAX_CACHED_WORDS: Final = 100_000
@@ -41,7 +42,7 @@ class OpenClipTokenizer:
         self._lock = threading.Lock()
         self._words = _ClipWords(self._tokenizer) if isinstance(self._tokenizer, SimpleTokenizer) else None
 
-    def tokenize(self, text: str, *, truncate: bool) -> TokenizedText:
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
         """Tokenize one text, counting its tokens before any cut.
 
         Raises:
@@ -51,7 +52,7 @@ class OpenClipTokenizer:
         limit = self._context_length
         if count > limit and not truncate:
             raise self._too_long(str(count))
-        return TokenizedText(np.asarray(token_ids, dtype=np.int64), count, truncated=count > limit)
+        return PreparedItem(np.asarray(token_ids, dtype=np.int64), text_sha(text), count, truncated=count > limit)
 
     def _simple(self, words: _ClipWords, text: str, truncate: bool) -> tuple[list[int], int]:
         tokenizer = self._tokenizer

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
-from vl2v_vendor.domain.admission import admit, unpaid_items
+from vl2v_vendor.domain.admission import admit
 from vl2v_vendor.domain.errors import InvalidRequest, PriceChanged, UnknownKey
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, PostedEntry, Price
 
@@ -88,9 +88,13 @@ class AccountCharges:
         known = {item.item_key: found for item in order.items if (found := self._find(item.item_key)) is not None}
         paid = tuple(known.values())
         budgets = Budgets(self.account.budget, self.account.key_budgets.get(order.api_key_id))
-        wanted = unpaid_items(order.items, known)
-        admitted = admit(wanted, budgets, allow_partial=order.allow_partial, any_paid=bool(paid))
-        refused = tuple(item.item_key for item in wanted[len(admitted) :])
+        unpaid: dict[str, NewItem] = {}
+        for item in order.items:
+            if item.item_key not in known:
+                unpaid.setdefault(item.item_key, item)
+        wanted = tuple(unpaid.values())
+        units = admit(len(wanted), budgets, allow_partial=order.allow_partial, delivers_free=bool(paid))
+        admitted, refused = wanted[:units], tuple(item.item_key for item in wanted[units:])
         if not admitted:
             return Charge(None, paid, refused, budgets)
         posted = self._compose_entry(order, price, admitted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ PixelBatch = NDArray[np.uint8]
 
 TokenBatch = NDArray[np.int64]
 """`[N, L]` token ids, padded with 0."""
+
+ModelInput: TypeAlias = NDArray[np.uint8] | NDArray[np.int64]
+"""One item of a `PixelBatch` or a `TokenBatch`."""
 
 VectorBatch = NDArray[np.float32]
 """`[N, D]` unit-norm float32 embeddings."""
@@ -40,44 +43,33 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """An image as the model sees it.
+class PreparedItem:
+    """An image or a text as the model takes it.
 
     Attributes:
-        pixels: `[S, S, 3]` RGB8 at the model's input size.
-        content_sha: the contract's name of the content.
+        model_input: `[S, S, 3]` RGB8 pixels, or `[L]` token ids with start and end, which a batch may pad with 0.
+        content_sha: Name of the content; see the contract's `identity`.
+        tokens: Number of tokens of a whole text, before any cut; None for an image.
+        truncated: Whether the text was cut to the context length.
     """
 
-    pixels: NDArray[np.uint8]
+    model_input: ModelInput
     content_sha: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedText:
-    """A text as the model sees it.
-
-    Attributes:
-        token_ids: `[L]`, start and end included; a batch may be padded further with 0.
-        count: tokens of the whole text, before any cut.
-        truncated: whether the text was cut to the context length.
-    """
-
-    token_ids: NDArray[np.int64]
-    count: int
-    truncated: bool
+    tokens: int | None = None
+    truncated: bool = False
 
 
 class ImageDecoder(Protocol):
     """Bytes of a file to pixels. Blocking and safe to call from several threads."""
 
-    def decode(self, data: bytes) -> DecodedImage:
+    def decode(self, data: bytes) -> PreparedItem:
         """Decode one image.
 
         Raises:
             ItemFailure: this image cannot be sold; the message says why and what to do.
         """
 
-    def from_rgb8(self, data: bytes | memoryview) -> DecodedImage:
+    def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
         """Take the model's input as it was sent: `S * S * 3` bytes, rows from the top, RGB interleaved; not copied.
 
         Raises:
@@ -88,7 +80,7 @@ class ImageDecoder(Protocol):
 class Tokenizer(Protocol):
     """A text to token ids. Blocking and safe to call from several threads."""
 
-    def tokenize(self, text: str, *, truncate: bool) -> TokenizedText:
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
         """Tokenize one text.
 
         Raises:

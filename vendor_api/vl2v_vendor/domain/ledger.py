@@ -7,6 +7,7 @@ the work, and the charge is one transaction after it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,13 +67,18 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged."""
+    """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged.
+
+    Attributes:
+        units: One image or one text is one unit.
+    """
+
+    units: ClassVar[int] = 1
 
     item_key: str
     fingerprint: str
     result_sha: str
     vector: Vector
-    units: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from vl2v_contract.wire import headers
 from vl2v_contract.wire.errors import RETRYABLE_CODES, ErrorCode, ItemProblem, Problem
 from vl2v_vendor.domain import errors
 from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, OutcomeUnknown, Unavailable, VendorError
-from vl2v_vendor.service.request_facts import note
+from vl2v_vendor.service.request_trace import note
 
 _REFUSALS: Final[dict[type[VendorError], tuple[int, ErrorCode]]] = {
     errors.InvalidRequest: (422, ErrorCode.INVALID_REQUEST),

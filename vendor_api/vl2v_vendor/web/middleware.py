@@ -38,7 +38,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, max_request_bytes: int) -> None:
         self._app = app
         self._max_request_bytes = max_request_bytes
-        self._held_bytes = 0
+        self.held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
@@ -60,16 +60,12 @@ class BodyLimit:
         """
         if body_bytes > self._max_request_bytes:
             raise PayloadTooLarge(self._max_request_bytes)
-        if self._held_bytes + more_bytes > BODIES_AT_ONCE * self._max_request_bytes:
-            raise Overloaded(f"{self._held_bytes} bytes of requests are in work already; try again in a moment")
-
-    def hold(self, body_bytes: int) -> None:
-        """Count bytes that were received, until their request is answered."""
-        self._held_bytes += body_bytes
+        if self.held_bytes + more_bytes > BODIES_AT_ONCE * self._max_request_bytes:
+            raise Overloaded(f"{self.held_bytes} bytes of requests are in work already; try again in a moment")
 
     def release(self, body: _Body) -> None:
         """Forget the bytes of a body that is not needed any more; whether its answer is ever read does not matter."""
-        self._held_bytes -= body.held_bytes
+        self.held_bytes -= body.held_bytes
         body.held_bytes = 0
 
 
@@ -122,6 +118,6 @@ class _Body:
 
     def _take(self, more_bytes: int) -> None:
         self._limit.admit(self._received_bytes + more_bytes, more_bytes)
-        self._limit.hold(more_bytes)
+        self._limit.held_bytes += more_bytes
         self._received_bytes += more_bytes
         self.held_bytes += more_bytes

@@ -25,7 +25,7 @@ async def list_models(services: ServicesOf) -> ModelList:
 @router.get("/{model_id:path}", summary="Describe a model")
 async def get_model(model_id: str, services: ServicesOf) -> ModelCard:
     """One model, by its id."""
-    services.embed.check_model(model_id)
+    services.seller.check_model(model_id)
     return await _card(services)
 
 
