@@ -22,10 +22,14 @@ def apart(story: Callable[[], T]) -> T:
 
 
 def test_a_stage_has_the_sum_of_its_stretches_in_the_order_of_the_road() -> None:
-    clock = RequestTrace()
-    clock.add("commit", 0.25)
-    clock.add("parse", 0.5)
-    clock.add("commit", 1.0)
+    def story() -> RequestTrace:
+        clock = start_trace()
+        record("commit", 0.25)
+        record("parse", 0.5)
+        record("commit", 1.0)
+        return clock
+
+    clock = apart(story)
     assert list(clock.stages.items()) == [("parse", 0.5), ("commit", 1.25)]
 
 

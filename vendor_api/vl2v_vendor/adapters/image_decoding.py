@@ -26,15 +26,12 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from vl2v_contract.identity import bytes_sha, rgb8_sha
-from vl2v_vendor.adapters.image_structure import check_structure
+from vl2v_vendor.adapters.image_structure import FORMATS, check_structure
 from vl2v_vendor.adapters.pixel_policies import POLICIES
 from vl2v_vendor.adapters.preprocessing import Interpolation, Preprocessing
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-
-_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
 _FILTERS: Final[dict[Interpolation, Image.Resampling]] = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -71,7 +68,13 @@ class PillowImageDecoder:
         Raises:
             ItemFailure: empty_item, unsupported_image_format, image_too_large or undecodable_image.
         """
-        self._check_bytes(data)
+        if not data:
+            raise ItemFailure("empty_item", "the image has 0 bytes; send the file's content")
+        if len(data) > self._max_item_bytes:
+            raise ItemFailure(
+                "image_too_large",
+                f"the file has {len(data):,} bytes and at most {self._max_item_bytes:,} are read; scale it down",
+            )
         announced = check_structure(data)
         if announced is not None and all(announced):
             self._check_pixels(announced)
@@ -109,19 +112,6 @@ class PillowImageDecoder:
             )
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, size, 3)
         return PreparedItem(pixels, rgb8_sha(data, width=size, height=size))
-
-    def _check_bytes(self, data: bytes) -> None:
-        if not data:
-            raise ItemFailure("empty_item", "the image has 0 bytes; send the file's content")
-        if len(data) > self._max_item_bytes:
-            raise ItemFailure(
-                "image_too_large",
-                f"the file has {len(data):,} bytes and at most {self._max_item_bytes:,} are read; scale it down",
-            )
-        is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-        if not (is_webp or data.startswith(_SIGNATURES)):
-            names = ", ".join(FORMATS)
-            raise ItemFailure("unsupported_image_format", f"the content is none of {names}; convert it to PNG")
 
     def _check_pixels(self, size: tuple[int, int]) -> None:
         width, height = size

@@ -16,6 +16,8 @@ from typing import Final
 
 from vl2v_vendor.domain.errors import ItemFailure
 
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
 MAX_FRAMES: Final = 1_000
 MAX_SCANS: Final = 100
 """Of a JPEG; encoders write about ten."""
@@ -35,6 +37,7 @@ _JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _JPEG_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
+_RIFF: Final = b"RIFF"
 _BMP_RUN_LENGTH_ENCODED: Final = (1, 2)
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 
@@ -46,13 +49,13 @@ def check_structure(data: bytes) -> tuple[int, int] | None:
         Width and height that a GIF or WebP announces: Pillow allocates as much on opening, before it tells the size.
 
     Raises:
-        ItemFailure: image_too_large or unsupported_image_format, naming what there is too much of; or
-            undecodable_image.
+        ItemFailure: `image_too_large`, naming what there is too much of; `unsupported_image_format`; or
+            `undecodable_image`.
     """
     for signature, check in _CHECKS.items():
-        if data.startswith(signature):
+        if data.startswith(signature) and (signature != _RIFF or data[8:12] == b"WEBP"):
             return check(data)
-    return None
+    raise ItemFailure("unsupported_image_format", f"the content is none of {', '.join(FORMATS)}; convert it to PNG")
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -186,7 +189,8 @@ def _too_many_frames() -> ItemFailure:
 _CHECKS: Final[dict[bytes, Callable[[bytes], tuple[int, int] | None]]] = {
     b"\xff\xd8\xff": _check_jpeg,
     b"\x89PNG\r\n\x1a\n": _check_png,
-    b"RIFF": _check_webp,
-    b"GIF8": _check_gif,
+    _RIFF: _check_webp,
+    b"GIF87a": _check_gif,
+    b"GIF89a": _check_gif,
     b"BM": _check_bmp,
 }

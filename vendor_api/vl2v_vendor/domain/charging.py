@@ -83,7 +83,9 @@ class AccountCharges:
             PriceChanged: the price moved since admission.
             AuthenticationError, Forbidden: the key was revoked, or expired, since admission.
         """
-        self._check_key(order)
+        if order.api_key_id not in self._keys:
+            raise UnknownKey
+        self._keys[order.api_key_id].require("embed", now=self._now)
         price = self._confirm_price(order)
         known = {item.item_key: found for item in order.items if (found := self._find(item.item_key)) is not None}
         paid = tuple(known.values())
@@ -105,12 +107,6 @@ class AccountCharges:
         """The item, if it was paid for before, or by an order before this one."""
         sold = self._sold.get(item_key)
         return self._paid.get(item_key) if sold is None else _as_paid(*sold)
-
-    def _check_key(self, order: ChargeOrder) -> None:
-        key = self._keys.get(order.api_key_id)
-        if key is None:
-            raise UnknownKey
-        key.require("embed", now=self._now)
 
     def _confirm_price(self, order: ChargeOrder) -> Price:
         """The price in force, if it is still the one that the order was admitted at."""

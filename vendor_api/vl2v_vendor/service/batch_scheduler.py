@@ -63,7 +63,10 @@ class BatchScheduler:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._drop_abandoned()
+            for running in self._running:
+                # Take back a batch that has not begun and that nobody waits for any more.
+                if running.began is None and all(entry.request.is_over for entry in running.batch):
+                    running.task.cancel()
             while (lane := self._lane_in_turn()) is not None:
                 self._send(lane)
 
@@ -105,9 +108,3 @@ class BatchScheduler:
             first = self._running[0]
             first.began = time.monotonic()
             first.lane.begin(first.batch)
-
-    def _drop_abandoned(self) -> None:
-        """Take back a batch that has not begun and that nobody waits for any more."""
-        for running in self._running:
-            if running.began is None and all(entry.request.is_over for entry in running.batch):
-                running.task.cancel()

@@ -147,7 +147,11 @@ class MicroBatcher(Generic[In, Out]):
         finally:
             self._queue.discard(entries)
             self._changed.set()
-            _record_stages(request)
+            now = time.monotonic()
+            began = now if request.last_began is None else request.last_began
+            record("queue", began - request.submitted)
+            if request.last_began is not None:
+                record("forward", now - began)
         return cast("list[Out | Exception]", request.outcomes)
 
     def take(self) -> list[Entry[In, Out]]:
@@ -190,7 +194,9 @@ class MicroBatcher(Generic[In, Out]):
         for entry in batch:
             entry.request.move(-1, self._limits.wait_seconds)
         if seconds is not None:
-            self._learn_pace((now - self._busy_since) / len(batch))
+            pace = (now - self._busy_since) / len(batch)  # the turns of the other lane are in it
+            before = pace if self._seconds_per_item is None else self._seconds_per_item
+            self._seconds_per_item = before + _SHARE_OF_NEWEST * (pace - before)
             if self.observe is not None:
                 self.observe(len(batch), seconds)
         self._busy_since = now
@@ -210,11 +216,6 @@ class MicroBatcher(Generic[In, Out]):
         middle = len(batch) // 2
         self._halves += [list(batch[:middle]), list(batch[middle:])]
 
-    def _learn_pace(self, seconds_per_item: float) -> None:
-        """Average over the latest batches; the turns of the other lane are in it."""
-        before = seconds_per_item if self._seconds_per_item is None else self._seconds_per_item
-        self._seconds_per_item = before + _SHARE_OF_NEWEST * (seconds_per_item - before)
-
     def _overloaded(self, what: str) -> Overloaded:
         """A refusal that asks to come back when half of what waits will be done."""
         seconds = math.ceil(self._queue.items / 2 * (self._seconds_per_item or 0.0))
@@ -226,11 +227,3 @@ class MicroBatcher(Generic[In, Out]):
 def _refuse(batch: Sequence[Entry[In, Out]], error: Exception) -> None:
     for entry in batch:
         entry.request.refuse(error)
-
-
-def _record_stages(request: QueuedRequest[Out]) -> None:
-    now = time.monotonic()
-    began = now if request.last_began is None else request.last_began
-    record("queue", began - request.submitted)
-    if request.last_began is not None:
-        record("forward", now - began)

@@ -76,13 +76,6 @@ class RequestTrace:
         """Whether a monitor asked, as it does every few seconds."""
         return self.endpoint in _PROBES
 
-    def add(self, stage: Stage, seconds: float) -> None:
-        """Count seconds of a stage that is over by now, right after the interval that was counted before it."""
-        latest = max(0.0, self.elapsed - seconds)
-        last = self.intervals[-1] if self.intervals else None
-        started = latest if last is None else min(latest, last.started + last.seconds)
-        self.intervals.append(Interval(stage, started, seconds))
-
 
 _trace: ContextVar[RequestTrace | None] = ContextVar("request_trace", default=None)
 
@@ -108,10 +101,13 @@ def note(**facts: object) -> None:
 
 
 def record(stage: Stage, seconds: float) -> None:
-    """Count seconds of a stage of this context's request, if there is one; see `RequestTrace.add`."""
+    """Count seconds of a stage that is over by now, if there is a request, right after what was counted before."""
     trace = _trace.get()
     if trace is not None:
-        trace.add(stage, seconds)
+        latest = max(0.0, trace.elapsed - seconds)
+        last = trace.intervals[-1] if trace.intervals else None
+        started = latest if last is None else min(latest, last.started + last.seconds)
+        trace.intervals.append(Interval(stage, started, seconds))
 
 
 @contextmanager

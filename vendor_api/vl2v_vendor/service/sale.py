@@ -255,16 +255,18 @@ class Sale:
         if charge.posted is not None:
             vectors = {item.item_key: item.vector for item in self.new if item.vector is not None}
             for sold in charge.posted.items:
-                first, *others = self._open(sold.item_key)
-                first.deliver("billed", vectors[sold.item_key], sold.result_sha, charge.posted.entry.seq)
-                for item in others:
-                    item.deliver("replayed", vectors[sold.item_key], sold.result_sha, charge.posted.entry.seq)
+                status: DeliveredStatus = "billed"
+                for item in self._by_key[sold.item_key]:
+                    if item.failure is None:
+                        item.deliver(status, vectors[sold.item_key], sold.result_sha, charge.posted.entry.seq)
+                        status = "replayed"
 
     def deliver_recomputed(self, bought: PaidItem, vector: Vector, signed: SignedRecompute) -> None:
         """Deliver, free, what was paid earlier and computed again."""
-        for item in self._open(bought.item_key):
-            item.deliver("recomputed", vector, result_sha(vector), bought.seq)
-            item.recompute = signed
+        for item in self._by_key[bought.item_key]:
+            if item.failure is None:
+                item.deliver("recomputed", vector, result_sha(vector), bought.seq)
+                item.recompute = signed
 
     def _replay(self, bought: PaidItem) -> None:
         for item in self._claim(bought.item_key, bought.fingerprint):
@@ -279,10 +281,6 @@ class Sale:
             else:
                 item.fail("item_key_mismatch", "this item key was used for another content; use a new key")
         return same
-
-    def _open(self, item_key: str) -> list[SaleItem]:
-        """Return the items of a key that have not failed."""
-        return [item for item in self._by_key[item_key] if item.failure is None]
 
 
 def _is_product_of(model: ModelInfo, bought: PaidItem) -> bool:

@@ -89,10 +89,24 @@ class _Body:
         if not self._has_begun:
             self._has_begun, self._began = True, time.monotonic()
             self._limit.admit(self._declared_bytes or 0, self._declared_bytes or 0)
-        message = await (self._next_piece() if self._is_awaited else self._receive())
+        if not self._is_awaited:
+            message = await self._receive()
+        else:
+            allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
+            left = self._began + allowed - time.monotonic()
+            try:
+                async with asyncio.timeout(min(_LONGEST_PAUSE_SECONDS, left)):
+                    message = await self._receive()
+            except TimeoutError:
+                self._has_stalled = True
+                raise BodyStalled from None
         if message["type"] == "http.request":
             self._is_awaited = message.get("more_body", False)
-            self._take(len(message.get("body", b"")))
+            more_bytes = len(message.get("body", b""))
+            self._limit.admit(self._received_bytes + more_bytes, more_bytes)
+            self._limit.held_bytes += more_bytes
+            self._received_bytes += more_bytes
+            self.held_bytes += more_bytes
         return message
 
     async def send(self, message: Message) -> None:
@@ -102,22 +116,6 @@ class _Body:
                 MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
-    async def _next_piece(self) -> Message:
-        allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
-        left = self._began + allowed - time.monotonic()
-        try:
-            async with asyncio.timeout(min(_LONGEST_PAUSE_SECONDS, left)):
-                return await self._receive()
-        except TimeoutError:
-            self._has_stalled = True
-            raise BodyStalled from None
-
     @property
     def _is_small(self) -> bool:
         return not self._has_stalled and self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
-
-    def _take(self, more_bytes: int) -> None:
-        self._limit.admit(self._received_bytes + more_bytes, more_bytes)
-        self._limit.held_bytes += more_bytes
-        self._received_bytes += more_bytes
-        self.held_bytes += more_bytes

@@ -90,7 +90,7 @@ class SqlLedger:
         return await self._read(
             lambda connection: Offer(
                 price=reading.read_price(connection, model_id, modality),
-                paid=reading.read_paid(connection, caller.account_id, item_keys, self._now(connection)),
+                paid=reading.read_paid(connection, caller.account_id, item_keys, database_now(connection, self._clock)),
                 budgets=reading.read_budgets(connection, caller.account_id, caller.id),
             )
         )
@@ -98,7 +98,9 @@ class SqlLedger:
     async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
         """Those of the keys that were charged before, by key."""
         return await self._read(
-            lambda connection: reading.read_paid(connection, account_id, item_keys, self._now(connection))
+            lambda connection: reading.read_paid(
+                connection, account_id, item_keys, database_now(connection, self._clock)
+            )
         )
 
     async def budgets(self, account_id: str, api_key_id: str) -> Budgets:
@@ -164,12 +166,9 @@ class SqlLedger:
             self._statements,
             ledger_id=self.ledger_id,
             signing_key_id=self._signer.key_id,
-            now=self._now(connection),
+            now=database_now(connection, self._clock),
             retention_micro=self._retention_micro,
         )
-
-    def _now(self, connection: Connection) -> int:
-        return database_now(connection, self._clock)
 
     async def _read(self, query: Callable[[Connection], _T]) -> _T:
         return await self._within(DEADLINE_SECONDS, self._readers, query)
