@@ -118,7 +118,7 @@ async def _running(watch: SigningKeyWatch) -> AsyncIterator[None]:
 
 
 def model_spec(settings: Settings) -> ModelSpec:
-    """The open_clip model that the settings name; the packaged tiny teacher if they name none.
+    """Return the open_clip model that the settings name; the packaged tiny teacher if they name none.
 
     Raises:
         ModelLoadFailed: the settings contradict each other, or the packaged model is missing.
@@ -176,7 +176,7 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
 
 
 def packaged_golden(spec: ModelSpec) -> Path | None:
-    """The golden vectors that come with the tiny teacher; they hold for its own normalisation only."""
+    """Return the golden vectors that come with the tiny teacher; they hold for its own normalisation only."""
     file = _ASSETS / f"{TINY_TEACHER}.golden.json"
     is_packaged = spec.config_file == _ASSETS / f"{TINY_TEACHER}.json"
     return file if is_packaged and spec.image_mean is None and spec.image_std is None else None
@@ -213,7 +213,7 @@ def _ensure_prices(accounts: SqlAccounts, model_id: str, settings: Settings) -> 
 
 
 def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Services:
-    """The use cases over opened ports, with the pool and the lanes that they run on."""
+    """Build the use cases over opened ports, with the pool and the lanes that they run on."""
     ledger, signer, encoder, limits = ports.ledger, ports.signer, ports.encoder, settings.limits
     executor = stack.enter_context(ThreadPoolExecutor(_count_cores(), thread_name_prefix="decode"))
     staff = stack.enter_context(ThreadPoolExecutor(_STAFF_THREADS, thread_name_prefix="staff"))
@@ -253,7 +253,7 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
 
 
 def _open_lanes(settings: Settings, encoder: Encoder) -> EncodingLanes:
-    """The lanes to the model, bounded; refuses bounds that no full request of images could ever pass."""
+    """Open the lanes to the model, bounded; refuses bounds that no full request of images could ever pass."""
     needed_bytes = settings.max_items * largest_input_bytes(encoder.info)["image"]
     if settings.max_queued_bytes < needed_bytes:
         raise SettingsError(

@@ -43,7 +43,7 @@ class GoldenVectors(BaseModel):
 
 
 def golden_path(folder: Path, info: ModelInfo) -> Path:
-    """Where a model's golden vectors are kept, by name and precision."""
+    """Return where a model's golden vectors are kept, by name and precision."""
     return folder / f"{quote(info.id, safe='')}-{info.precision}.json"
 
 
@@ -79,11 +79,11 @@ def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path, *, is_name
 
 
 def _encode_inputs(model: LocalModel, tokenizer: Tokenizer) -> dict[str, VectorBatch]:
-    """The `[D]` vector of each golden input, by the input's name."""
+    """Return the `[D]` vector of each golden input, by the input's name."""
     pixels = probe_images(_INPUTS, model.info.image_size)
     found = {f"image {number}": vector for number, vector in enumerate(model.encode_images(pixels))}
     for text in PROBE_TEXTS[:_INPUTS]:
-        tokens = tokenizer.tokenize(text, truncate=True).model_input
+        tokens = np.asarray(tokenizer.tokenize(text, truncate=True).model_input, dtype=np.int64)
         found[text] = model.encode_tokens(tokens[None])[0]
     return found
 

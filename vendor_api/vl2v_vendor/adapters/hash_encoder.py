@@ -61,11 +61,11 @@ class HashEncoder:
         return 0
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
-        """N images `[S, S, 3]` to `[N, D]` float32, unit norm."""
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
         return np.stack([self._hash(image.tobytes()) for image in images])
 
     async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
-        """N texts of `[L]` token ids to `[N, D]` float32, unit norm; padding changes nothing."""
+        """Encode N texts of `[L]` token ids to `[N, D]` float32, unit norm; padding changes nothing."""
         return np.stack([self._hash(np.trim_zeros(text, "b").astype("<i8").tobytes()) for text in texts])
 
     def _hash(self, data: bytes) -> VectorBatch:
@@ -84,7 +84,7 @@ class WordTokenizer:
         """Tokenize one text.
 
         Raises:
-            ItemFailure: text_too_long, naming count and limit.
+            ItemFailure: `text_too_long`, naming count and limit.
         """
         words = [_FIRST_WORD_ID + int(hashlib.sha256(word.encode()).hexdigest()[:4], 16) for word in text.split()]
         count = len(words) + 2

@@ -101,7 +101,7 @@ class PillowImageDecoder:
         """Take `S * S * 3` bytes of RGB8 as the model's input, bit for bit; the pixels are a view of `data`.
 
         Raises:
-            ItemFailure: undecodable_image, naming both lengths.
+            ItemFailure: `undecodable_image`, naming both lengths.
         """
         size = self._preprocessing.size
         if len(data) != size * size * 3:
@@ -174,7 +174,7 @@ def _raise_pillows_limit(max_pixels: int) -> None:
 
 
 def _orientation_of(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1, upright, when there is none or it cannot be read."""
+    """Return EXIF orientation 1 to 8; 1, upright, when there is none or it cannot be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
@@ -184,7 +184,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
-    """Whether the decoded pixels are the file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS."""
+    """Return whether pixels are a file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS."""
     is_rgb8 = image.format == "PNG" and data[24:26] == b"\x08\x02"
     return is_rgb8 and "transparency" not in image.info and not getattr(image, "is_animated", False)
 
@@ -201,7 +201,7 @@ def _scale_transparent_colour(image: Image.Image, data: bytes) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame as RGB, by policy `safe`; in bands, so that no more than two whole copies are in memory."""
+    """Convert the first frame to RGB, by policy `safe`; in bands, so that at most two whole copies are in memory."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     width, height = image.size
@@ -222,7 +222,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _scale_sixteen_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit grey, with alpha if one of its levels is the transparent one."""
+    """Scale 16-bit grey to 8-bit grey, with alpha if one of its levels is the transparent one."""
     levels = np.asarray(image)
     grey = Image.fromarray(_to_eight_bits(levels))
     if "transparency" not in image.info:
@@ -232,6 +232,6 @@ def _scale_sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """`[H, W]` grey in 0..65535 to 0..255, rounded to nearest."""
+    """Scale `[H, W]` grey in 0..65535 to 0..255, rounded to nearest."""
     scaled = (np.clip(grey, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
     return cast("NDArray[np.uint8]", scaled.astype(np.uint8))

@@ -20,15 +20,15 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 MAX_FRAMES: Final = 1_000
 MAX_SCANS: Final = 100
-"""Of a JPEG; encoders write about ten."""
+"""Scans of a JPEG; encoders write about ten."""
 MAX_MARKERS: Final = 2_000
 """Segments of a JPEG: a profile or depth map of 16 MB has 256."""
 MAX_CHUNKS: Final = 10_000
-"""Of a PNG or WebP; 80 MB in libpng's chunks of 8 kB."""
+"""Chunks of a PNG or WebP: 80 MB in libpng's chunks of 8 kB."""
 MAX_COMPRESSED_TEXTS: Final = 16
-"""Of a PNG; Pillow expands each to up to 1 MiB."""
+"""Compressed texts of a PNG; Pillow expands each to up to 1 MiB."""
 MAX_SUB_BLOCKS: Final = 20_000
-"""Of a GIF, 255 bytes each, up to its first frame."""
+"""Sub-blocks of a GIF, 255 bytes each, up to its first frame."""
 
 _MAX_JPEG_JUNK_BYTES: Final = 65_536
 # A marker, whatever fill bytes come before it; not a stuffed zero and not a restart, of which a scan may have many.
@@ -103,7 +103,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _has_sound_checksum(data: bytes, position: int, length: int) -> bool:
-    """Whether a PNG chunk's CRC is right; a chunk that is cut off is left to Pillow."""
+    """Return whether a PNG chunk's CRC is right; a chunk that is cut off is left to Pillow."""
     end = position + 8 + length
     if end + 4 > len(data):
         return True
@@ -124,7 +124,7 @@ def _check_webp(data: bytes) -> tuple[int, int] | None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Of the canvas, by the first chunk: extended, lossless or lossy; nothing if the file ends before."""
+    """Return the size of the canvas, by the first chunk: extended, lossless or lossy; None if the file ends before."""
     kind, head = data[12:16], data[20:30]
     if len(head) < 10:
         return None
@@ -167,7 +167,7 @@ def _check_gif(data: bytes) -> tuple[int, int] | None:
 
 
 def _gif_palette_bytes(flags: bytes) -> int:
-    """Bytes of the palette that the flags byte announces."""
+    """Return the size in bytes of the palette that the flags byte announces."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 

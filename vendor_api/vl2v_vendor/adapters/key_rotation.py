@@ -51,7 +51,7 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublishedKey:
 
 
 def read_published(engine: Engine) -> list[PublishedKey]:
-    """The keys that clients are shown, oldest first.
+    """Return the keys that clients are shown, oldest first.
 
     Raises:
         LedgerUnavailable: the database cannot be read.

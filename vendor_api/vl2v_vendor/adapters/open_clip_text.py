@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def takes_short_text(model: Any) -> bool:
-    """Whether `encode_short_text` is exact for `model`: open_clip's own causal tower, read at the end of the text."""
+    """Return whether `encode_short_text` is exact for `model`: open_clip's causal tower, read at the text's end."""
     from open_clip import CLIP
 
     is_causal = getattr(model, "attn_mask", None) is not None

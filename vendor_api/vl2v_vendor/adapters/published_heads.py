@@ -54,7 +54,7 @@ class HeadsFile:
         self._ledger_id = ledger_id
 
     def read(self) -> Heads:
-        """The heads; none if there is no file yet.
+        """Return the heads; none if there is no file yet.
 
         Raises:
             HeadsFileError: it is not such a file, or cannot be read.
@@ -213,17 +213,17 @@ class RecordingSigner:
         return self._signer.published_keys
 
     def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
-        """Base64 signature by the key that the entry names."""
+        """Sign an entry by the key that it names; returns the signature in base64."""
         signature = self._signer.sign_receipt(entry, entry_hash)
         self._recorder.note(entry.account_id, entry.seq, entry_hash)
         return signature
 
     def sign_head(self, head: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical head by the key in use."""
+        """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
         signature = self._signer.sign_head(head)
         self._recorder.note(str(head["account_id"]), int(head["seq"]), str(head["entry_hash"]))
         return signature
 
     def sign_recompute(self, note: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical note by the key in use."""
+        """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
         return self._signer.sign_recompute(note)

@@ -41,17 +41,17 @@ class AccountCharges:
     """Decides one order after the other, each upon what the one before left.
 
     Attributes:
-        account: as the decisions so far leave it.
-        postings: what is to be written, in the order of the chain.
+        account: State that the decisions so far leave.
+        postings: Decided charges to be written, in the order of the chain.
 
     Args:
-        account: under its lock.
-        keys: the orders' API keys, as they are now, by id.
-        prices: in force now, by model id and modality.
-        paid: those of the orders' items that the account has paid for, by item key.
-        ledger_id: goes into every entry.
-        signing_key_id: the key that will sign the receipts.
-        now: the database's clock, microseconds.
+        account: Account under its lock.
+        keys: API keys of the orders, as they are now, by id.
+        prices: Prices in force now, by model id and modality.
+        paid: Those of the orders' items that the account has paid for, by item key.
+        ledger_id: Ledger that every entry names.
+        signing_key_id: Key that will sign the receipts.
+        now: Time of the database's clock, microseconds.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class AccountCharges:
         """Charge the order's unpaid items, or refuse.
 
         Raises:
-            BudgetExhausted: nothing fits (or not everything, without `allow_partial`).
-            PriceChanged: the price moved since admission.
-            AuthenticationError, Forbidden: the key was revoked, or expired, since admission.
+            BudgetExhausted: Nothing fits (or not everything, without `allow_partial`).
+            PriceChanged: The price moved since admission.
+            AuthenticationError, Forbidden: The key was revoked, or expired, since admission.
         """
         if order.api_key_id not in self._keys:
             raise UnknownKey
@@ -104,12 +104,12 @@ class AccountCharges:
         return Charge(posted, paid, refused, self._advance(order, posted, admitted))
 
     def _find(self, item_key: str) -> PaidItem | None:
-        """The item, if it was paid for before, or by an order before this one."""
+        """Return the item, if it was paid for before, or by an order before this one."""
         sold = self._sold.get(item_key)
         return self._paid.get(item_key) if sold is None else _as_paid(*sold)
 
     def _confirm_price(self, order: ChargeOrder) -> Price:
-        """The price in force, if it is still the one that the order was admitted at."""
+        """Return the price in force, if it is still the one that the order was admitted at."""
         price = self._prices.get((order.model_id, order.modality))
         if price is None or price.id != order.price_id:
             raise PriceChanged(
@@ -123,7 +123,7 @@ class AccountCharges:
         return price
 
     def _compose_entry(self, order: ChargeOrder, price: Price, admitted: tuple[NewItem, ...]) -> PostedEntry:
-        """The entry that extends the account's chain, with its hash."""
+        """Compose the entry that extends the account's chain, with its hash."""
         account = self.account
         charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
         units = sum(item.units for item in admitted)

@@ -66,14 +66,14 @@ class ImageDecoder(Protocol):
         """Decode one image.
 
         Raises:
-            ItemFailure: this image cannot be sold; the message says why and what to do.
+            ItemFailure: This image cannot be sold; the message says why and what to do.
         """
 
     def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
         """Take the model's input as it was sent: `S * S * 3` bytes, rows from the top, RGB interleaved; not copied.
 
         Raises:
-            ItemFailure: another number of bytes.
+            ItemFailure: There is another number of bytes.
         """
 
 
@@ -84,7 +84,7 @@ class Tokenizer(Protocol):
         """Tokenize one text.
 
         Raises:
-            ItemFailure: the text is longer than the context and may not be cut.
+            ItemFailure: The text is longer than the context and may not be cut.
         """
 
 
@@ -96,7 +96,7 @@ class Encoder(Protocol):
         """The loaded model.
 
         Raises:
-            ModelUnavailable: it has not been loaded yet.
+            ModelUnavailable: It has not been loaded yet.
         """
 
     @property
@@ -108,12 +108,12 @@ class Encoder(Protocol):
         """How often its process was replaced."""
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
-        """N images `[S, S, 3]` of RGB8 at the model's input size to `[N, D]` float32, unit norm.
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm.
 
         Raises:
-            ModelUnavailable: the model process died or is stuck; nothing was sold.
-            EncodingFailed: the model could not encode this batch, and is ready for the next.
+            ModelUnavailable: The model process died or is stuck; nothing was sold.
+            EncodingFailed: The model could not encode this batch, and is ready for the next.
         """
 
     async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
-        """N texts of `[L]` token ids, each L its own, to `[N, D]` float32, unit norm; raises as `encode_images`."""
+        """Encode N texts of `[L]` token ids to `[N, D]` float32, unit norm; raises as `encode_images`."""

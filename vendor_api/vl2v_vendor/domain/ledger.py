@@ -56,8 +56,8 @@ class Offer:
     """What a request is admitted by, as of one moment: the price in force, what is paid, and what may be spent.
 
     Attributes:
-        paid: those of the request's items that the account has paid for, by item key.
-        budgets: a hint; only the charge itself decides.
+        paid: Those of the request's items that the account has paid for, by item key.
+        budgets: Hint; only the charge itself decides.
     """
 
     price: Price
@@ -113,10 +113,10 @@ class Charge:
     """What became of a charge order.
 
     Attributes:
-        posted: the entry, or None when every item turned out to be paid by somebody else meanwhile.
-        already_paid: items that a concurrent request paid first; they are replayed, not charged.
-        refused: keys of the items beyond the longest prefix that the budgets admit (`allow_partial` only).
-        budgets: after the charge.
+        posted: Entry; None when every item was paid by another request meanwhile.
+        already_paid: Items that a concurrent request paid first; they are replayed, not charged.
+        refused: Keys of the items beyond the longest prefix that the budgets admit (`allow_partial` only).
+        budgets: Budgets after the charge.
     """
 
     posted: PostedEntry | None

@@ -89,7 +89,7 @@ class FairQueue(Generic[In, Out]):
         self.items = 0
 
     def push(self, entries: Sequence[Entry[In, Out]]) -> None:
-        """Queue items of one key behind those that it has there."""
+        """Queue items of one key behind those that it has already."""
         for entry in entries:
             self._lines.setdefault(entry.request.key, OrderedDict())[entry] = None
         self.items += len(entries)

@@ -130,12 +130,12 @@ class EncodingLanes:
 
 
 def largest_input_bytes(info: ModelInfo) -> dict[Modality, int]:
-    """Bytes of one input of the model, at most, by modality."""
+    """Return bytes of one input of the model, at most, by modality."""
     return {"image": 3 * info.image_size**2, "text": _TOKEN_BYTES * info.context_length}
 
 
 def _checked(outcome: Vector | Exception, dimension: int) -> Vector | ItemFailure:
-    """The vector if it may be sold: right width, finite, unit norm."""
+    """Return the vector if it may be sold: right width, finite, unit norm."""
     if isinstance(outcome, Exception):
         return ItemFailure("encoding_failed", "the model could not encode this item; nothing was billed for it")
     norm = float(np.linalg.norm(outcome))

@@ -155,7 +155,7 @@ class MicroBatcher(Generic[In, Out]):
         return cast("list[Out | Exception]", request.outcomes)
 
     def take(self) -> list[Entry[In, Out]]:
-        """The next batch: fresh items, or half of a batch that failed; empty if nobody waits for it any more."""
+        """Take the next batch: fresh items, or half of a failed batch; empty if nobody waits for it any more."""
         self._ran_a_half = bool(self._halves) and not (self._ran_a_half and self._queue.items)
         batch = self._halves.popleft() if self._ran_a_half else self._queue.take(self._limits.batch_items)
         batch = [entry for entry in batch if not entry.request.is_over]
@@ -217,7 +217,7 @@ class MicroBatcher(Generic[In, Out]):
         self._halves += [list(batch[:middle]), list(batch[middle:])]
 
     def _overloaded(self, what: str) -> Overloaded:
-        """A refusal that asks to come back when half of what waits will be done."""
+        """Build a refusal that asks to come back when half of what waits will be done."""
         seconds = math.ceil(self._queue.items / 2 * (self._seconds_per_item or 0.0))
         return Overloaded(
             f"{what}; nothing was billed, try again in a moment", min(max(seconds, 1), _LONGEST_RETRY_SECONDS)

@@ -23,8 +23,8 @@ class RecomputeAllowance:
     """Hands out free recomputations.
 
     Args:
-        clock: the time.
-        items_per_minute: how fast an account's bucket fills; it holds one minute's worth.
+        clock: Source of the time.
+        items_per_minute: Rate at which an account's bucket fills; it holds one minute's worth.
     """
 
     def __init__(self, clock: Clock, items_per_minute: int) -> None:
@@ -36,7 +36,7 @@ class RecomputeAllowance:
         """Take `items` out of the account's bucket.
 
         Raises:
-            RateLimited: it does not hold them; says when it will. Nothing is taken.
+            RateLimited: The bucket does not hold them; says when it will. Nothing is taken.
         """
         if not items:
             return

@@ -23,7 +23,7 @@ class Services:
     """The use cases and the ports that routes read from.
 
     Attributes:
-        readiness: named checks, all of which must pass before traffic is sent here.
+        readiness: Named checks, all of which must pass before traffic is sent here.
     """
 
     ledger: Ledger

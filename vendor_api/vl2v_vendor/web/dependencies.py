@@ -20,7 +20,7 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
 async def services_of(request: Request) -> Services:
-    """The services that the application was made with."""
+    """Return the services that the application was made with."""
     return cast("Services", request.app.state.services)
 
 
@@ -31,7 +31,7 @@ class Requires:
         self.scope: Scope = scope
 
     async def __call__(self, request: Request, credentials: Credentials) -> ApiKey:
-        """The caller, or a refusal."""
+        """Authenticate the caller."""
         secret = credentials.credentials if credentials is not None else None
         services = await services_of(request)
         key = await services.authenticator.authenticate(secret, self.scope)
@@ -40,7 +40,7 @@ class Requires:
 
 
 async def public() -> None:
-    """An access policy: everybody."""
+    """Let everybody in: the access policy of public routes."""
 
 
 ServicesOf = Annotated[Services, Depends(services_of)]

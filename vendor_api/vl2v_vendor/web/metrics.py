@@ -31,8 +31,8 @@ class Metrics:
     """The series of one server, in a registry of their own.
 
     Args:
-        services: whose lanes and model are watched.
-        version: of this program.
+        services: Services whose lanes and model are watched.
+        version: Version of this program.
     """
 
     def __init__(self, services: Services, *, version: str) -> None:
@@ -134,12 +134,12 @@ class Metrics:
             self._drift_due = finished + rest
 
     def render(self) -> bytes:
-        """The text format that Prometheus scrapes."""
+        """Render the text format that Prometheus scrapes."""
         return generate_latest(self._registry)
 
 
 def _describe(services: Services, version: str, registry: CollectorRegistry) -> None:
-    """Two series that are always 1: their labels say what runs here."""
+    """Add two series that are always 1: their labels say what runs here."""
     Info("vl2v_build", "This program.", registry=registry).info({"version": version})
     model = services.encoder.info
     Info("vl2v_model", "The model on sale.", registry=registry).info(

@@ -55,8 +55,8 @@ class BodyLimit:
         """Check a body that has, or will have, `body_bytes`, of which `more_bytes` are not held yet.
 
         Raises:
-            PayloadTooLarge: it is over the size.
-            Overloaded: others are held already.
+            PayloadTooLarge: It is over the size.
+            Overloaded: Too many bytes of others are held already.
         """
         if body_bytes > self._max_request_bytes:
             raise PayloadTooLarge(self._max_request_bytes)

@@ -73,7 +73,7 @@ def parse_openai(body: bytes) -> OpenAIRequest:
     """Validate a JSON body.
 
     Raises:
-        InvalidField: names the first wrong field, repeats no input.
+        InvalidField: Names the first wrong field, repeats no input.
     """
     check_values(body)
     try:
@@ -134,7 +134,7 @@ class OpenAIRoute(APIRoute):
     """A route whose refusals, those of its dependencies included, have OpenAI's shape."""
 
     def get_route_handler(self) -> Handler:
-        """The handler behind a net."""
+        """Wrap the handler, so that every refusal is answered in OpenAI's shape."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:

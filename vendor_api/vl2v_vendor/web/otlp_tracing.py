@@ -106,5 +106,5 @@ class OtlpTrace:
         self._span.set_attributes(attributes)
 
     def _after(self, seconds: float) -> int:
-        """The time of day, in nanoseconds, some seconds after the request arrived."""
+        """Return the time of day, in nanoseconds, some seconds after the request arrived."""
         return self._started_ns + int(seconds * _NANOSECONDS)

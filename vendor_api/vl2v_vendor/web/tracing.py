@@ -44,7 +44,7 @@ def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
     They are asked for by an OTLP endpoint, or by `OTEL_TRACES_EXPORTER=otlp` for the default endpoint.
 
     Raises:
-        TracingUnavailable: the packages are missing, or another exporter or protocol is asked for.
+        TracingUnavailable: The packages are missing, or another exporter or protocol is asked for.
     """
     if not _is_asked_for(environ):
         return None
@@ -73,5 +73,5 @@ def _is_asked_for(environ: Mapping[str, str]) -> bool:
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    """The first of some variables that is set to something."""
+    """Return the first of some variables that is set to something."""
     return next(filter(None, map(environ.get, names)), None)

@@ -48,7 +48,7 @@ class KeyTerms:
 
 
 def insert_account(connection: Connection, name: str, currency: str, now: int) -> str:
-    """A new account with an empty budget; returns its id."""
+    """Insert a new account with an empty budget; returns its id."""
     account_id = f"acct_{secrets.token_hex(6)}"
     row = {"id": account_id, "name": name, "currency": currency, "created_at": now}
     connection.execute(insert(accounts).values(row))
@@ -57,7 +57,7 @@ def insert_account(connection: Connection, name: str, currency: str, now: int) -
 
 
 def insert_key(connection: Connection, account_id: str, terms: KeyTerms, now: int) -> tuple[str, str]:
-    """A new API key, with its own budget if the terms name one; returns its id and its secret."""
+    """Insert a new API key, with its own budget if the terms name one; returns its id and its secret."""
     key_id, secret = f"key_{secrets.token_hex(6)}", generate_secret()
     lifetime_seconds = terms.lifetime_seconds
     row = {

@@ -75,8 +75,7 @@ def post_restored(connection: Connection, posting: Posting, lost_seq: int, note:
 def post_refund(connection: Connection, posting: Posting, seq: int, units: int, note: str) -> LedgerEntry:
     """Give `units` of the charge `seq` back, to the account's budget and to the key's if it has one.
 
-    The entry repeats what the charge says of key, endpoint, model and price, so that totals by any
-    of these subtract it.
+    The entry repeats key, endpoint, model and price of the charge, so that totals by each subtract it.
 
     Raises:
         NotFound: no charge has this seq.
@@ -159,7 +158,7 @@ def _bare_entry(
     units: int = 0,
     ref_seq: int | None = None,
 ) -> LedgerEntry:
-    """An entry of no key, model or price."""
+    """Build an entry of no key, model or price."""
     return LedgerEntry(
         ledger_id=read_ledger_id(connection),
         account_id=posting.account_id,

@@ -27,7 +27,7 @@ class Month:
 
     @classmethod
     def parse(cls, name: str) -> Month:
-        """The month of this name; raises InvalidRequest if it is none."""
+        """Parse a month's name; raises InvalidRequest if it is none."""
         if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", name) is None or name[:4] in ("0000", "9999"):
             raise InvalidRequest(f"{name} is no month; write it like 2026-11")
         year, month = int(name[:4]), int(name[5:])
@@ -74,11 +74,11 @@ class MonthScan:
         self._month = month
 
     def ledger_id(self) -> str:
-        """The vendor's name for ever."""
+        """Return the vendor's name for ever."""
         return read_ledger_id(self._connection)
 
     def invoices(self, account_id: str | None = None) -> Iterator[AccountInvoice]:
-        """Of one account, or of all by name; an account without an entry in the month has none."""
+        """Yield the invoice of one account, or of all by name; an account without an entry in the month has none."""
         query = select(accounts.c.id, accounts.c.name).order_by(accounts.c.name)
         if account_id is not None:
             query = query.where(accounts.c.id == account_id)
@@ -122,7 +122,7 @@ class MonthScan:
 
 @contextmanager
 def open_month(engine: Engine, month: Month) -> Iterator[MonthScan]:
-    """A month's invoices from one state of the ledger, beside a running server.
+    """Open a month's invoices of one state of the ledger, beside a running server.
 
     Raises:
         LedgerUnavailable: the database cannot be read, also midway.

@@ -82,11 +82,11 @@ class SqlLedger:
         return self._ledger_id
 
     async def find_key(self, secret_sha256: str) -> ApiKey | None:
-        """The API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
+        """Return the API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
         return await self._read(lambda connection: reading.read_key_by_secret(connection, secret_sha256))
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
-        """What a request for these items is admitted by, in one snapshot; raises UnknownModel if it has no price."""
+        """Read what a request for these items is admitted by, in one snapshot."""
         return await self._read(
             lambda connection: Offer(
                 price=reading.read_price(connection, model_id, modality),
@@ -96,7 +96,7 @@ class SqlLedger:
         )
 
     async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
-        """Those of the keys that were charged before, by key."""
+        """Return those of the keys that were charged before, by key."""
         return await self._read(
             lambda connection: reading.read_paid(
                 connection, account_id, item_keys, database_now(connection, self._clock)
@@ -104,11 +104,11 @@ class SqlLedger:
         )
 
     async def budgets(self, account_id: str, api_key_id: str) -> Budgets:
-        """The account's and the key's budgets now; an admission hint, not a promise."""
+        """Return the account's and the key's budgets now; an admission hint, not a promise."""
         return await self._read(lambda connection: reading.read_budgets(connection, account_id, api_key_id))
 
     async def price(self, model_id: str, modality: Modality) -> Price:
-        """The price in force now; raises UnknownModel if there is none."""
+        """Return the price in force now; raises UnknownModel if there is none."""
         return await self._read(lambda connection: reading.read_price(connection, model_id, modality))
 
     async def charge(self, order: ChargeOrder) -> Charge:
@@ -116,23 +116,23 @@ class SqlLedger:
         return await self._writer.charge(order)
 
     async def head(self, account_id: str) -> LedgerHead:
-        """The end of the account's chain."""
+        """Return the end of the account's chain."""
         return await self._read(lambda connection: reading.read_head(connection, account_id))
 
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
-        """Entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
+        """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
         return await self._audit(lambda connection: reading.read_entries(connection, account_id, after_seq, limit))
 
     async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
-        """The entries of these numbers in order, with their items."""
+        """Return the entries of these numbers in order, with their items."""
         return await self._audit(lambda connection: reading.read_listed_entries(connection, account_id, seqs))
 
     async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
-        """The entry that a request made."""
+        """Return the entry that a request made."""
         return await self._read(lambda connection: reading.read_request(connection, account_id, request_id))
 
     async def totals(self, account_id: str) -> AccountTotals:
-        """Totals over the account's ledger rows."""
+        """Return totals over the account's ledger rows."""
         return await self._audit(lambda connection: reading.read_totals(connection, account_id))
 
     async def drift_units(self) -> int:
@@ -140,7 +140,7 @@ class SqlLedger:
         return await self._audit(read_drift_units)
 
     async def published_keys(self) -> list[PublishedKey]:
-        """Public signing keys, oldest first."""
+        """Return public signing keys, oldest first."""
         return await self._read(reading.read_published_keys)
 
     async def ping(self) -> None:
@@ -156,7 +156,7 @@ class SqlLedger:
             raise _unavailable(error) from error
 
     def _begin_charging(self, connection: Connection, driver: Driver) -> ChargeTransaction:
-        """The steps of a charge for a transaction that has begun; refuses a read-only database at once."""
+        """Begin the steps of a charge in a transaction; refuses a read-only database at once."""
         if is_postgresql(connection):
             read_only = connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one()
             if read_only == "on":

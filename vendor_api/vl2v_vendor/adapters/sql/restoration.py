@@ -61,7 +61,7 @@ def require_published(engine: Engine, heads: Mapping[str, PublishedHead]) -> Non
 
 
 def find_lost(engine: Engine, heads: Mapping[str, PublishedHead]) -> list[LostHead]:
-    """The published heads that the ledger neither holds nor accounts for; raises LedgerUnavailable."""
+    """Return the published heads that the ledger neither holds nor accounts for; raises LedgerUnavailable."""
     try:
         with snapshot(engine) as connection:
             found = [_lost(connection, account_id, head) for account_id, head in sorted(heads.items())]
@@ -100,7 +100,7 @@ def acknowledge(engine: Engine, file: HeadsFile, by: Acknowledger) -> list[Ackno
 
 
 def read_heads(connection: Connection) -> Heads:
-    """The end of every account's chain."""
+    """Return the end of every account's chain."""
     ids = connection.execute(select(accounts.c.id).order_by(accounts.c.id)).scalars().all()
     ends = {account_id: read_head(connection, account_id) for account_id in ids}
     return {account_id: PublishedHead(head.seq, head.entry_hash) for account_id, head in ends.items()}

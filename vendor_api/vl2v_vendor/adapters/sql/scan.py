@@ -45,7 +45,7 @@ _POSTING_ACTS: dict[str, tuple[EntryKind, str | None]] = {
 
 @contextmanager
 def open_scan(engine: Engine) -> Iterator[SqlScan]:
-    """A scan over one state of the ledger, beside a running server.
+    """Open a scan over one state of the ledger, beside a running server.
 
     Raises:
         LedgerUnavailable: the database cannot be read, also midway.
@@ -64,15 +64,15 @@ class SqlScan:
         self._connection = connection
 
     def ledger_id(self) -> str:
-        """The vendor's name for ever."""
+        """Return the vendor's name for ever."""
         return read_ledger_id(self._connection)
 
     def published_keys(self) -> list[PublishedKey]:
-        """The signing keys, oldest first."""
+        """Return the signing keys, oldest first."""
         return read_published_keys(self._connection)
 
     def accounts(self) -> Iterator[AccountBooks]:
-        """Every account with its head, its keys, and the staff's acts."""
+        """Return every account with its head, its keys, and the staff's acts."""
         rows = self._connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
         for account_id, currency in rows:
             yield AccountBooks(
@@ -86,16 +86,16 @@ class SqlScan:
             )
 
     def prices(self) -> dict[int, Price]:
-        """Every version of every price, by id."""
+        """Return every version of every price, by id."""
         return {price.id: price for price in list_prices(self._connection, None)}
 
     def entries(self, account_id: str) -> Iterator[tuple[LedgerEntry, str]]:
-        """The account's entries with their stored hashes, by seq."""
+        """Return the account's entries with their stored hashes, by seq."""
         query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id).order_by(ledger.c.seq)
         return map(to_entry, self._stream(query))
 
     def items(self, account_id: str) -> Iterator[StoredItem]:
-        """The account's items by seq and index, each kept vector hashed again."""
+        """Return the account's items by seq and index, each kept vector hashed again."""
         kept = and_(results.c.account_id == charge_items.c.account_id, results.c.item_key == charge_items.c.item_key)
         query = (
             select(

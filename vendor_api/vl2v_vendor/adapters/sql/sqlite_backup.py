@@ -48,7 +48,7 @@ class LedgerCopy:
 
 
 def require_sqlite(database_url: str, act: str) -> Path:
-    """The file of a SQLite database; raises BackupRefused for PostgreSQL and names its own tools."""
+    """Return the file of a SQLite database; raises BackupRefused for PostgreSQL and names its own tools."""
     try:
         url = make_url(database_url)
     except ArgumentError as error:
@@ -120,7 +120,7 @@ def _temporary_copy(source: Path, target: Path) -> Iterator[Path]:
 
 
 def _copy_pages(source: Path, copy: Path) -> None:
-    """All pages in one step: a copy in several would begin again after each charge of a running server."""
+    """Copy all pages in one step: a copy in several would begin again after each charge of a running server."""
     try:
         with (
             closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as reader,
@@ -144,7 +144,7 @@ def _check_pages(copy: Path) -> None:
 
 @contextmanager
 def _opened(copy: Path) -> Iterator[Engine]:
-    """The copy as a ledger; afterwards one file again, as `open_engine` would not leave it."""
+    """Open the copy as a ledger; afterwards it is one file again, as `open_engine` would not leave it."""
     engine = open_engine(f"sqlite:///{copy}")
     try:
         yield engine
@@ -185,7 +185,7 @@ def _verify_books(connection: Connection, backup: Path, signer: Signer) -> Ledge
 
 
 def _check_same_ledger(found: LedgerCopy, database: Path) -> None:
-    """A database that cannot be read any more has no say: the signing keys have been checked."""
+    """Let a database pass that cannot be read any more: the signing keys have been checked."""
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute("SELECT ledger_id FROM vendor").fetchone()
