@@ -19,7 +19,7 @@ from vl2v_vendor.adapters.golden import golden_path
 from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
 from vl2v_vendor.adapters.key_rotation import SigningKeyWatch
-from vl2v_vendor.adapters.lock_file import ServerLock
+from vl2v_vendor.adapters.lock_file import server_lock
 from vl2v_vendor.adapters.model_loading import load_model, read_parity
 from vl2v_vendor.adapters.model_process import ProcessEncoder
 from vl2v_vendor.adapters.open_clip_files import ModelSpec
@@ -84,7 +84,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         engine = open_engine(settings.database)
         stack.callback(engine.dispose)
         if engine.dialect.name == "sqlite":
-            stack.enter_context(ServerLock(Path(f"{engine.url.database}.lock")))
+            stack.enter_context(server_lock(Path(f"{engine.url.database}.lock")))
         secrets = load_or_create_secrets(settings.secrets_path)
         signer = secrets.signer()
         await asyncio.to_thread(upgrade, engine)

@@ -7,7 +7,6 @@ texts tell.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -16,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vl2v_contract.vectors import from_base64, to_base64
-from vl2v_vendor.adapters.durable_files import replace_durably
+from vl2v_vendor.adapters.durable_files import write_durably
 from vl2v_vendor.adapters.model_warm_up import LocalModel
 from vl2v_vendor.adapters.probe_inputs import PROBE_TEXTS, probe_images
 from vl2v_vendor.domain.encoder import ModelInfo, Tokenizer, VectorBatch
@@ -130,11 +129,9 @@ def _write(path: Path, info: ModelInfo, vectors: dict[str, VectorBatch]) -> None
         embedding_dim=info.embedding_dim,
         vectors={name: to_base64(vector, "float16") for name, vector in vectors.items()},
     )
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(golden.model_dump_json(indent=2) + "\n")
-        replace_durably(temporary, path)
+        write_durably(path, golden.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise ModelLoadFailed(
             f"cannot write golden vectors to {path}: {error.strerror}; name another place as `golden_file`"

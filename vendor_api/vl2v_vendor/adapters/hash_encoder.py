@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +35,7 @@ class HashEncoder:
     @property
     def info(self) -> ModelInfo:
         """A made-up model that says what it is."""
-        preprocessing = Preprocessing(self.image_size, policy=self.policy)
-        return ModelInfo(
-            id=f"hash-{self.embedding_dim}",
-            embedding_dim=self.embedding_dim,
-            image_size=self.image_size,
-            image_mean=preprocessing.mean,
-            image_std=preprocessing.std,
-            preprocessing_id=preprocessing.id,
-            context_length=self.context_length,
-            logit_scale=100.0,
-            logit_bias=0.0,
-            weights_sha=hashlib.sha256(b"vl2v-hash-encoder-v1").hexdigest(),
-            precision="fp32",
-            device="none",
-        )
+        return _describe(self.embedding_dim, self.image_size, self.context_length, self.policy)
 
     @property
     def ready(self) -> bool:
@@ -72,6 +59,25 @@ class HashEncoder:
         digest = hashlib.shake_256(data).digest(4 * self.embedding_dim)
         numbers = np.frombuffer(digest, dtype="<i4").astype(np.float64)
         return (numbers / np.linalg.norm(numbers)).astype(np.float32)
+
+
+@cache
+def _describe(embedding_dim: int, image_size: int, context_length: int, policy: str) -> ModelInfo:
+    preprocessing = Preprocessing(image_size, policy=policy)
+    return ModelInfo(
+        id=f"hash-{embedding_dim}",
+        embedding_dim=embedding_dim,
+        image_size=image_size,
+        image_mean=preprocessing.mean,
+        image_std=preprocessing.std,
+        preprocessing_id=preprocessing.id,
+        context_length=context_length,
+        logit_scale=100.0,
+        logit_bias=0.0,
+        weights_sha=hashlib.sha256(b"vl2v-hash-encoder-v1").hexdigest(),
+        precision="fp32",
+        device="none",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,8 +133,7 @@ class PillowImageDecoder:
         is_input = image.size == (size, size) and _is_plain_rgb8_png(image, data) and _orientation_of(image) == 1
         if policy.converts_before_scaling:
             orientation = _orientation_of(image) if policy.applies_orientation else 1
-            _scale_transparent_colour(image, data)
-            rgb = _to_rgb(image)
+            rgb = _to_rgb(image, data)
             upright = rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])
             pixels = np.asarray(self._fit(upright))
         else:
@@ -189,21 +188,17 @@ def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
     return is_rgb8 and "transparency" not in image.info and not getattr(image, "is_animated", False)
 
 
-def _scale_transparent_colour(image: Image.Image, data: bytes) -> None:
-    """Bring a PNG's transparent colour to the depth of its pixels: Pillow scales the pixels, and leaves the colour."""
-    if image.format != "PNG" or "transparency" not in image.info:
-        return
-    colour, depth = image.info["transparency"], data[24]
-    if image.mode == "RGB" and depth == 16:
-        image.info["transparency"] = tuple(level >> 8 for level in colour)
-    elif image.mode == "L" and depth in (2, 4):
-        image.info["transparency"] = colour * 255 // (2**depth - 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
     """Convert the first frame to RGB, by policy `safe`; in bands, so that at most two whole copies are in memory."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.format == "PNG" and "transparency" in image.info:
+        # Pillow scales a PNG's pixels to 8 bits, and leaves its transparent colour.
+        colour, depth = image.info["transparency"], data[24]
+        if image.mode == "RGB" and depth == 16:
+            image.info["transparency"] = tuple(level >> 8 for level in colour)
+        elif image.mode == "L" and depth in (2, 4):
+            image.info["transparency"] = colour * 255 // (2**depth - 1)
     width, height = image.size
     rgb = Image.new("RGB", image.size)
     rows = max(1, _BAND_PIXELS // width)

@@ -93,7 +93,11 @@ class ProcessEncoder:
 
     @property
     def batch_items(self) -> Mapping[Modality, int]:
-        """The largest batch of each lane: as configured, or as measured when the model was first loaded."""
+        """The largest batch of each lane: as configured, or as measured when the model was first loaded.
+
+        Raises:
+            ModelUnavailable: The model has not been loaded yet.
+        """
         if self._batch_items is None:
             raise ModelUnavailable("the model is being loaded")
         return self._batch_items
@@ -128,7 +132,12 @@ class ProcessEncoder:
         self._child = None
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
-        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm.
+
+        Raises:
+            EncodingFailed: An image has another size, or the model could not encode the batch.
+            ModelUnavailable: The model process is gone.
+        """
         child, size = self._living_child(), self.info.image_size
         if any(image.shape != (size, size, 3) for image in images):
             raise EncodingFailed(f"the model takes images of {size} x {size} pixels")

@@ -81,7 +81,11 @@ class PackedSelfAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """`[N, L, W]` and, as in `nn.MultiheadAttention`, no weights; a float mask `[L, L]` is added to the scores."""
+        """Return `[N, L, W]` and, as in `nn.MultiheadAttention`, no weights; a float mask `[L, L]` is added to the scores.
+
+        Raises:
+            NotImplementedError: Another attention is asked for.
+        """
         if need_weights or key is not query or value is not query:
             raise NotImplementedError("packed attention is of a tensor to itself, and keeps no weights")
         count, length, width = query.shape

@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 
 from vl2v_contract.chain import LedgerEntry
-from vl2v_vendor.adapters.durable_files import replace_durably
+from vl2v_vendor.adapters.durable_files import write_durably
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import PublishedKey, Signer
 
@@ -132,13 +131,7 @@ class HeadsFile:
                 for ledger_id, heads in ledgers.items()
             },
         }
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
-        try:
-            with temporary.open("x", encoding="utf-8") as file:
-                json.dump(document, file)
-            replace_durably(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_durably(self.path, json.dumps(document))
 
 
 class HeadsRecorder:

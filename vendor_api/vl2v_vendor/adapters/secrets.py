@@ -24,7 +24,7 @@ from typing import Any
 
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, recompute_message, successor_message
-from vl2v_vendor.adapters.durable_files import keep_owner
+from vl2v_vendor.adapters.durable_files import keep_owner, sync_folder
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ports import PublishedKey
 
@@ -186,7 +186,7 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
         temporary = _write_temporary(path, renewed)
         keep_owner(temporary, path)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return renewed
 
 
@@ -219,7 +219,7 @@ def _create(path: Path, content: VendorSecrets) -> None:
         pass
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_temporary(path: Path, content: VendorSecrets) -> Path:
@@ -251,13 +251,5 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -36,7 +36,11 @@ class SharedFile:
         return _inherit, (DupFd(self._descriptor),)
 
     def map(self, size_bytes: int) -> mmap.mmap:
-        """Map the file at a size that both sides agree on, and close it: the map keeps it alive."""
+        """Map the file at a size that both sides agree on, and close it: the map keeps it alive.
+
+        Raises:
+            ValueError: The file is closed.
+        """
         if self._descriptor is None:
             raise ValueError("the shared memory is closed")
         os.ftruncate(self._descriptor, size_bytes)

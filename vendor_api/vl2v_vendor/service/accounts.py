@@ -71,7 +71,11 @@ def issue_key(accounts: Accounts, request: KeyRequest) -> IssuedKey:
 
 
 def lifetime_of(expires_days: float | None) -> int | None:
-    """Convert days to whole seconds, at least one; raises InvalidRequest unless the number of days is above 0."""
+    """Convert days to whole seconds, at least one.
+
+    Raises:
+        InvalidRequest: The number of days is not above 0.
+    """
     if expires_days is None:
         return None
     if not expires_days > 0 or expires_days == float("inf"):

@@ -19,8 +19,6 @@ STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 NO_ROUTE: Final = "unknown"
 
-_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-
 
 class Interval(NamedTuple):
     """One interval of a stage; a stage may have several.
@@ -70,11 +68,6 @@ class RequestTrace:
         for interval in self.intervals:
             sums[interval.stage] = sums.get(interval.stage, 0.0) + interval.seconds
         return {stage: sums[stage] for stage in STAGES if stage in sums}
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether a monitor asked, as it does every few seconds."""
-        return self.endpoint in _PROBES
 
 
 _trace: ContextVar[RequestTrace | None] = ContextVar("request_trace", default=None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from fastapi import Request
 from fastapi.responses import Response
 from python_multipart.multipart import parse_options_header
 
@@ -18,6 +19,10 @@ from vl2v_vendor.domain.ledger import Vector
 from vl2v_vendor.service.request_trace import timed
 from vl2v_vendor.service.sale import Sale, SaleItem
 from vl2v_vendor.web.errors import AllItemsFailed
+
+_Options: TypeAlias = (
+    embeddings.ImagesRequest | embeddings.RequestOptions | embeddings.TextsRequest | embeddings.ReplayRequest
+)
 
 ANSWER_FORMS: Final = (headers.JSON, headers.OCTET_STREAM)
 """Media types in which vectors are delivered."""
@@ -62,16 +67,17 @@ def accepted(accept: str | None) -> dict[str, float]:
     return weights
 
 
-async def answer_sale(sale: Sale, request_id: str, form: AnswerForm) -> Response:
-    """Answer a request for embeddings.
+async def answer_sale(sale: Sale, request: Request, options: _Options) -> Response:
+    """Answer a request for embeddings in the form that its options and headers ask for.
 
     Raises:
         AllItemsFailed: There is nothing to deliver.
     """
     if len(failures := sale.failures) == len(sale.items):
         raise AllItemsFailed(failures)
+    form = choose_form(options.encoding, options.dtype, request.headers.get("accept"))
     media_type = headers.OCTET_STREAM if form.encoding == "raw" else headers.JSON
-    return await respond(sale, lambda: build_answer(sale, request_id, form), media_type)
+    return await respond(sale, lambda: build_answer(sale, request.state.request_id, form), media_type)
 
 
 async def respond(sale: Sale, build: Callable[[], bytes], media_type: str) -> Response:

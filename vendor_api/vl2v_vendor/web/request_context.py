@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vl2v_contract.wire import headers
 from vl2v_vendor.domain.accounts import hide_secrets
-from vl2v_vendor.service.request_trace import NO_ROUTE, RequestTrace, Stage, start_trace
+from vl2v_vendor.service.request_trace import NO_ROUTE, RequestTrace, start_trace
 from vl2v_vendor.web.errors import make_problem, problem_response
 from vl2v_vendor.web.metrics import Metrics
 from vl2v_vendor.web.tracing import Tracing
@@ -29,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 _REQUEST_ID_BYTES: Final = 12
 _FOREIGN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Endpoints that monitors ask every few seconds."""
 _CLIENT_GONE_STATUS: Final = 499
 _INTERNAL_STATUS: Final = 500
 
@@ -76,9 +77,9 @@ class RequestContext:
                 trace.status = message["status"]
                 sent = MutableHeaders(scope=message)
                 sent[headers.REQUEST_ID] = request_id
-                stages = trace.stages
-                if stages:
-                    sent[SERVER_TIMING] = server_timing(stages, trace.elapsed)
+                if stages := trace.stages:
+                    durations: list[tuple[str, float]] = [*stages.items(), ("total", trace.elapsed)]
+                    sent[SERVER_TIMING] = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in durations)
             await send(message)
 
         try:
@@ -92,15 +93,9 @@ class RequestContext:
                 await problem_response(make_problem(error, request_id))(scope, receive, send_named)
 
 
-def server_timing(stages: Mapping[Stage, float], total_seconds: float) -> str:
-    """Format `Server-Timing`: milliseconds by stage, and of the whole until the answer begins."""
-    durations: list[tuple[str, float]] = [*stages.items(), ("total", total_seconds)]
-    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in durations)
-
-
 def _write_access_line(trace: RequestTrace) -> None:
     level = logging.WARNING if trace.status >= _INTERNAL_STATUS else logging.INFO
-    if trace.is_probe:
+    if trace.endpoint in _PROBES:
         level = logging.DEBUG
     if not _access_log.isEnabledFor(level):
         return

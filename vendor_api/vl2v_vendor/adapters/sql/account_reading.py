@@ -16,7 +16,11 @@ _KEYS = select(*KEY_COLUMNS).join(accounts, accounts.c.id == api_keys.c.account_
 
 
 def read_account(connection: Connection, name: str) -> Account:
-    """Return the account of this id or, if no account has it, of this name; raises NotFound with the remedy."""
+    """Return the account of this id or, if no account has it, of this name.
+
+    Raises:
+        NotFound: There is none; names the remedy.
+    """
     _check_storable("account", name)
     query = _ACCOUNTS.where(or_(accounts.c.id == name, accounts.c.name == name))
     found = [to_account(row) for row in connection.execute(query.order_by(accounts.c.id != name).limit(1))]

@@ -36,7 +36,11 @@ class KeyTerms:
     name: str
 
     def check(self) -> None:
-        """Raises InvalidRequest for an unknown scope, no scope, or a name, budget or lifetime out of range."""
+        """Check the terms.
+
+        Raises:
+            InvalidRequest: There is an unknown scope, no scope, or a name, budget or lifetime out of range.
+        """
         check_scopes(self.scopes)
         check_text("a key's name", self.name, MAX_KEY_NAME_LENGTH)
         if self.limit_units is not None and not 0 <= self.limit_units <= MAX_INTEGER:

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.canonical import JSONValue
 from vl2v_contract.identity import Modality
@@ -22,6 +21,7 @@ from vl2v_vendor.adapters.sql.account_writing import KeyTerms, insert_account, i
 from vl2v_vendor.adapters.sql.admin_acts import Act, Outcome, Work, ignore_replay, perform, read_acts
 from vl2v_vendor.adapters.sql.entry_posting import Posting, post_refund, post_top_up
 from vl2v_vendor.adapters.sql.price_list import check_currency, current_price, insert_price, list_prices, lock_prices
+from vl2v_vendor.adapters.sql.reading import snapshot
 from vl2v_vendor.adapters.sql.tables import accounts, api_keys
 from vl2v_vendor.domain.accounts import (
     MAX_MODEL_ID_LENGTH,
@@ -34,7 +34,7 @@ from vl2v_vendor.domain.accounts import (
     check_account_name,
     check_text,
 )
-from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
+from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import Clock, Signer
 
@@ -248,13 +248,8 @@ class SqlAccounts:
         return perform(self._engine, self._clock, replace(act, actor=self._actor), work, on_replay=self._on_replay)
 
     def _read(self, query: Callable[[Connection], _T]) -> _T:
-        try:
-            with self._engine.connect() as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise LedgerUnavailable(
-                f"the ledger database cannot be read ({type(error).__name__}); try again"
-            ) from error
+        with snapshot(self._engine) as connection:
+            return query(connection)
 
 
 def _id_of(account: Account | None) -> str | None:

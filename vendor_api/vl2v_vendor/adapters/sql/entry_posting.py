@@ -5,7 +5,7 @@ Top-ups raise the limit, refunds give units back, and a `restored` entry says wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -88,24 +88,13 @@ def post_refund(connection: Connection, posting: Posting, seq: int, units: int, 
         raise InvalidRequest(
             f"{units} units cannot be refunded of entry {seq}: {left_units} of its {charge.units} are left"
         )
-    entry = LedgerEntry(
-        ledger_id=charge.ledger_id,
-        account_id=charge.account_id,
+    entry = replace(
+        charge,
         seq=account.last_seq + 1,
         kind="refund",
         request_id=posting.request_id,
-        api_key_id=charge.api_key_id,
-        endpoint=charge.endpoint,
-        modality=charge.modality,
-        model_id=charge.model_id,
-        weights_sha=charge.weights_sha,
-        precision=charge.precision,
-        preprocessing_id=charge.preprocessing_id,
         units=units,
-        price_id=charge.price_id,
-        unit_price_micro=charge.unit_price_micro,
         amount_micro=units * charge.unit_price_micro,
-        currency=charge.currency,
         items_hash=None,
         ref_seq=seq,
         note=note,

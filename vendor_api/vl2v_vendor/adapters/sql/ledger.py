@@ -34,6 +34,7 @@ _READER_THREADS = 4
 _AUDIT_THREADS = 2
 _AUDIT_DEADLINE_SECONDS = 60.0
 _MICRO = 1_000_000
+_READ_OR_WRITTEN = "read or written"
 
 
 class SqlLedger:
@@ -76,7 +77,11 @@ class SqlLedger:
 
     @property
     def ledger_id(self) -> str:
-        """The vendor's name for ever; known once started."""
+        """The vendor's name for ever; known once started.
+
+        Raises:
+            LedgerUnavailable: The ledger has not been started.
+        """
         if self._ledger_id is None:
             raise LedgerUnavailable("the ledger has not been started")
         return self._ledger_id
@@ -153,7 +158,9 @@ class SqlLedger:
                 publish_keys(connection, self._signer)
                 return read_ledger_id(connection)
         except SQLAlchemyError as error:
-            raise _unavailable(error) from error
+            raise LedgerUnavailable(
+                f"the ledger database cannot be {_READ_OR_WRITTEN} ({type(error).__name__}); try again"
+            ) from error
 
     def _begin_charging(self, connection: Connection, driver: Driver) -> ChargeTransaction:
         """Begin the steps of a charge in a transaction; refuses a read-only database at once."""
@@ -170,26 +177,21 @@ class SqlLedger:
             retention_micro=self._retention_micro,
         )
 
-    async def _read(self, query: Callable[[Connection], _T]) -> _T:
-        return await self._within(DEADLINE_SECONDS, self._readers, query)
-
     async def _audit(self, query: Callable[[Connection], _T]) -> _T:
-        return await self._within(_AUDIT_DEADLINE_SECONDS, self._auditors, query)
+        return await self._read(query, _AUDIT_DEADLINE_SECONDS, self._auditors)
 
-    async def _within(self, seconds: float, pool: ThreadPoolExecutor, query: Callable[[Connection], _T]) -> _T:
+    async def _read(
+        self,
+        query: Callable[[Connection], _T],
+        seconds: float = DEADLINE_SECONDS,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> _T:
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.get_running_loop().run_in_executor(pool, self._run, query)
+                return await asyncio.get_running_loop().run_in_executor(pool or self._readers, self._run, query)
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
 
     def _run(self, query: Callable[[Connection], _T]) -> _T:
-        try:
-            with reading.snapshot(self._engine) as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
-
-
-def _unavailable(error: SQLAlchemyError) -> LedgerUnavailable:
-    return LedgerUnavailable(f"the ledger database cannot be read or written ({type(error).__name__}); try again")
+        with reading.snapshot(self._engine, doing=_READ_OR_WRITTEN) as connection:
+            return query(connection)

@@ -61,7 +61,11 @@ def list_prices(connection: Connection, model_id: str | None) -> list[Price]:
 
 
 def check_currency(currency: str) -> str:
-    """Check that a currency looks like an ISO 4217 code; raises InvalidRequest otherwise."""
+    """Check that a currency looks like an ISO 4217 code.
+
+    Raises:
+        InvalidRequest: It does not.
+    """
     if len(currency) != 3 or not currency.isascii() or not currency.isalpha() or not currency.isupper():
         raise InvalidRequest(f"`{currency}` is no currency code; use three capital letters such as EUR")
     return currency

@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import Modality
@@ -18,7 +19,7 @@ from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, to_entry, to_key, to_pa
 from vl2v_vendor.adapters.sql.statements import budgets_of, key_by_secret, listed, paid_items, price_in_force
 from vl2v_vendor.adapters.sql.tables import accounts, budgets, charge_items, ledger, signing_keys
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
-from vl2v_vendor.domain.errors import NotFound, UnknownModel
+from vl2v_vendor.domain.errors import LedgerUnavailable, NotFound, UnknownModel
 from vl2v_vendor.domain.ledger import PaidItem, PostedEntry, Price
 from vl2v_vendor.domain.ports import AccountTotals, GroupTotal, LedgerHead, PublishedKey
 
@@ -26,12 +27,23 @@ _DAY_MICRO = 86_400_000_000
 
 
 @contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
-    """Open a connection whose statements all see one state of the ledger."""
-    with engine.connect() as connection:
-        if is_postgresql(connection):
-            connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
+def snapshot(engine: Engine, *, doing: str = "read") -> Iterator[Connection]:
+    """Open a connection whose statements all see one state of the ledger.
+
+    Args:
+        engine: Engine of the database.
+        doing: What the error says cannot be done.
+
+    Raises:
+        LedgerUnavailable: The database cannot be read, also midway.
+    """
+    try:
+        with engine.connect() as connection:
+            if is_postgresql(connection):
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(f"the ledger database cannot be {doing} ({type(error).__name__}); try again") from error
 
 
 def read_key_by_secret(connection: Connection, secret_sha256: str) -> ApiKey | None:
@@ -49,7 +61,11 @@ def read_paid(connection: Connection, account_id: str, item_keys: Sequence[str],
 
 
 def read_budgets(connection: Connection, account_id: str, api_key_id: str) -> Budgets:
-    """Return the account's and the key's budgets; raises NotFound for an unknown account."""
+    """Return the account's and the key's budgets.
+
+    Raises:
+        NotFound: The account is unknown.
+    """
     rows = connection.execute(budgets_of(), {"account_id": account_id, "api_key_id": api_key_id})
     found = {key_id: Budget(limit_units, used_units) for key_id, limit_units, used_units in rows}
     if None not in found:
@@ -58,7 +74,11 @@ def read_budgets(connection: Connection, account_id: str, api_key_id: str) -> Bu
 
 
 def read_price(connection: Connection, model_id: str, modality: Modality) -> Price:
-    """Return the price in force; raises UnknownModel if there is none."""
+    """Return the price in force.
+
+    Raises:
+        UnknownModel: There is none.
+    """
     row = connection.execute(price_in_force(), {"model_id": model_id, "modality": modality}).first()
     if row is None:
         raise UnknownModel(f"{model_id} has no price for {modality}s; set one with `vl2v-vendor prices set`")
@@ -66,7 +86,11 @@ def read_price(connection: Connection, model_id: str, modality: Modality) -> Pri
 
 
 def read_head(connection: Connection, account_id: str) -> LedgerHead:
-    """Return the end of the account's chain; raises NotFound for an unknown account."""
+    """Return the end of the account's chain.
+
+    Raises:
+        NotFound: The account is unknown.
+    """
     query = select(budgets.c.last_seq, budgets.c.head_hash, budgets.c.used_units, budgets.c.limit_units).where(
         budgets.c.account_id == account_id, budgets.c.api_key_id.is_(None)
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.canonical import JSONValue, canonical_json, sha256_hex
 from vl2v_vendor.adapters.published_heads import Heads, HeadsFile, PublishedHead
@@ -15,7 +14,7 @@ from vl2v_vendor.adapters.sql.entry_posting import Posting, post_restored
 from vl2v_vendor.adapters.sql.reading import read_head, snapshot
 from vl2v_vendor.adapters.sql.tables import accounts, ledger
 from vl2v_vendor.domain.accounts import MAX_NOTE_LENGTH, check_text
-from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Clock, Signer
 
 
@@ -62,11 +61,8 @@ def require_published(engine: Engine, heads: Mapping[str, PublishedHead]) -> Non
 
 def find_lost(engine: Engine, heads: Mapping[str, PublishedHead]) -> list[LostHead]:
     """Return the published heads that the ledger neither holds nor accounts for; raises LedgerUnavailable."""
-    try:
-        with snapshot(engine) as connection:
-            found = [_lost(connection, account_id, head) for account_id, head in sorted(heads.items())]
-    except SQLAlchemyError as error:
-        raise LedgerUnavailable(f"the ledger database cannot be read ({type(error).__name__}); try again") from error
+    with snapshot(engine) as connection:
+        found = [_lost(connection, account_id, head) for account_id, head in sorted(heads.items())]
     return [lost for lost in found if lost is not None]
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from vl2v_vendor.adapters.durable_files import replace_durably
-from vl2v_vendor.adapters.lock_file import ServerLock, in_use
+from vl2v_vendor.adapters.lock_file import in_use, server_lock
 from vl2v_vendor.adapters.published_heads import Heads
 from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.adapters.sql.migrations import upgrade
@@ -48,7 +48,11 @@ class LedgerCopy:
 
 
 def require_sqlite(database_url: str, act: str) -> Path:
-    """Return the file of a SQLite database; raises BackupRefused for PostgreSQL and names its own tools."""
+    """Return the file of a SQLite database.
+
+    Raises:
+        BackupRefused: It is PostgreSQL; names its own tools.
+    """
     try:
         url = make_url(database_url)
     except ArgumentError as error:
@@ -94,7 +98,7 @@ def restore(backup: Path, database: Path, signer: Signer) -> LedgerCopy:
         raise BackupRefused(f"there is no file {backup}")
     database.parent.mkdir(parents=True, exist_ok=True)
     with (
-        ServerLock(Path(f"{database}.lock")),
+        server_lock(Path(f"{database}.lock")),
         in_use(database, alone=True),
         _temporary_copy(backup, database) as copy,
     ):

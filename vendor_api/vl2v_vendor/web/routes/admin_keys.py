@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request, Response
 
 from vl2v_contract.wire.admin import (
@@ -107,17 +109,7 @@ async def list_prices(services: ServicesOf) -> PriceVersionList:
 
 
 def _render_key(key: accounts.ApiKey) -> ApiKey:
-    return ApiKey(
-        id=key.id,
-        account_id=key.account_id,
-        account_name=key.account_name,
-        prefix=key.prefix,
-        name=key.name,
-        scopes=sorted(key.scopes),
-        created_at=key.created_at,
-        expires_at=key.expires_at,
-        revoked_at=key.revoked_at,
-    )
+    return ApiKey(**{**asdict(key), "scopes": sorted(key.scopes)})
 
 
 def _render_listed(key: accounts.ApiKey, budget: accounts.Budget | None) -> ListedKey:

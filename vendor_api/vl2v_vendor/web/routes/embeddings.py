@@ -18,8 +18,8 @@ from vl2v_contract.wire.embeddings import (
     TextsRequest,
 )
 from vl2v_vendor.service.preparation import ItemSource
-from vl2v_vendor.service.sale import Sale, SaleRequest
-from vl2v_vendor.web.answers import answer_sale, choose_form
+from vl2v_vendor.service.sale import SaleRequest
+from vl2v_vendor.web.answers import answer_sale
 from vl2v_vendor.web.bodies import read_images, read_json
 from vl2v_vendor.web.dependencies import EmbedCaller, ServicesOf
 from vl2v_vendor.web.openapi import FRAMED_ANSWER, SALE_STATUSES, images_body, json_body, problems
@@ -57,7 +57,7 @@ async def embed_images(
     """Sell one vector per image; each item ends as a vector or as an error of its own."""
     body = await read_images(request)
     order = _order(request, "image", body.options, body.sources, body.item_keys, idempotency_key)
-    return await _answer(request, await services.seller.sell(caller, order), body.options)
+    return await answer_sale(await services.seller.sell(caller, order), request, body.options)
 
 
 @router.post(
@@ -74,7 +74,7 @@ async def embed_texts(
     body = await read_json(request, TextsRequest)
     texts, item_keys = [item.text for item in body.items], [item.item_key for item in body.items]
     order = _order(request, "text", body, texts, item_keys, idempotency_key)
-    return await _answer(request, await services.seller.sell(caller, order), body)
+    return await answer_sale(await services.seller.sell(caller, order), request, body)
 
 
 @router.post(
@@ -87,7 +87,7 @@ async def embed_texts(
 async def replay(request: Request, caller: EmbedCaller, services: ServicesOf) -> Response:
     """Deliver what this account has paid for, free, while it is kept."""
     body = await read_json(request, ReplayRequest)
-    return await _answer(request, await services.seller.replay(caller, body.item_keys), body)
+    return await answer_sale(await services.seller.replay(caller, body.item_keys), request, body)
 
 
 def _order(
@@ -108,10 +108,3 @@ def _order(
         truncate=isinstance(options, TextsRequest) and options.truncate,
         **options.model_dump(include=_TERMS),
     )
-
-
-async def _answer(
-    request: Request, sale: Sale, options: ImagesRequest | RequestOptions | TextsRequest | ReplayRequest
-) -> Response:
-    form = choose_form(options.encoding, options.dtype, request.headers.get("accept"))
-    return await answer_sale(sale, request.state.request_id, form)
