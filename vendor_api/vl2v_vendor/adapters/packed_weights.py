@@ -81,7 +81,7 @@ class PackedSelfAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """Return `[N, L, W]` and, as in `nn.MultiheadAttention`, no weights; a float mask `[L, L]` is added to the scores.
+        """Return `[N, L, W]` and, as `nn.MultiheadAttention`, no weights; a float mask `[L, L]` is added to the scores.
 
         Raises:
             NotImplementedError: Another attention is asked for.
