@@ -41,9 +41,9 @@ class AdminContext:
         Raises:
             InvalidRequest: The name is empty or too long.
         """
-        check_idempotency_key(self.idempotency_key)
         if self.idempotency_key is None:
             return f"adm_{secrets.token_hex(12)}"
+        check_idempotency_key(self.idempotency_key)
         named = f"vl2v-admin-v1\n{self.caller.id}\n{self.idempotency_key}"
         return f"adm_{hashlib.sha256(named.encode()).hexdigest()[:48]}"
 

@@ -31,7 +31,8 @@ def name_items(
     """
     if sent_keys is not None and len(sent_keys) != count:
         raise InvalidRequest(f"{len(sent_keys)} item keys for {count} items; send one per item, or none")
-    check_idempotency_key(idempotency_key)
+    if idempotency_key is not None:
+        check_idempotency_key(idempotency_key)
     keys: list[str] = []
     for index, key in enumerate(sent_keys if sent_keys is not None else [None] * count):
         if key is not None:
@@ -44,11 +45,11 @@ def name_items(
     return keys
 
 
-def check_idempotency_key(idempotency_key: str | None) -> None:
+def check_idempotency_key(idempotency_key: str) -> None:
     """Check the length of an `Idempotency-Key` header.
 
     Raises:
         InvalidRequest: The header is empty or too long.
     """
-    if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MAX_IDEMPOTENCY_KEY_LENGTH:
+    if not 1 <= len(idempotency_key) <= _MAX_IDEMPOTENCY_KEY_LENGTH:
         raise InvalidRequest(f"`Idempotency-Key` has 1 to {_MAX_IDEMPOTENCY_KEY_LENGTH} characters")

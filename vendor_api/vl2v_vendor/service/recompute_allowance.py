@@ -38,8 +38,6 @@ class RecomputeAllowance:
         Raises:
             RateLimited: The bucket does not hold them; says when it will. Nothing is taken.
         """
-        if not items:
-            return
         now = self._clock.now()
         bucket = self._buckets.setdefault(account_id, _Bucket(self._items_per_minute, now))
         elapsed = max(0, now - bucket.filled_at)

@@ -192,8 +192,9 @@ class Sale:
             free = self.delivers_free
             units = admit(len(self.new), self.budgets, allow_partial=request.allow_partial, delivers_free=free)
             check_price(self.price, units, price_id=request.price_id, max_charge_micro=request.max_charge_micro)
-            self.refuse([item.item_key for item in self.new[units:]])
-            self.new = self.new[:units]
+            if units < len(self.new):
+                self.refuse([item.item_key for item in self.new[units:]])
+                self.new = self.new[:units]
 
     @property
     def delivers_free(self) -> bool:
@@ -211,10 +212,9 @@ class Sale:
 
     def refuse(self, item_keys: Sequence[str]) -> None:
         """Fail new items that the budgets do not admit."""
-        if item_keys:
-            name = exhaustion(len(item_keys), self.budgets).budget
-            for item_key in item_keys:
-                self.fail(item_key, "budget_exhausted", f"the {name}'s budget ends before this item; ask for a top-up")
+        name = exhaustion(len(item_keys), self.budgets).budget
+        for item_key in item_keys:
+            self.fail(item_key, "budget_exhausted", f"the {name}'s budget ends before this item; ask for a top-up")
 
     def fail(self, item_key: str, code: str, detail: str) -> None:
         """Fail every item of a key that has not failed yet."""
@@ -249,7 +249,8 @@ class Sale:
     def post(self, charge: Charge, receipt: SignedReceipt | None) -> None:
         """Take in what the ledger committed."""
         self.budgets, self.receipt = charge.budgets, receipt
-        self.refuse(charge.refused)
+        if charge.refused:
+            self.refuse(charge.refused)
         for bought in charge.already_paid:
             self._replay(bought)
         if charge.posted is not None:

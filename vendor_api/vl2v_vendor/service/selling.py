@@ -173,7 +173,8 @@ class Seller:
         sale.check_whole(request)
         sale.admit(request)
         paid_by = await self._find_payments(caller, {*sale.earlier_seqs, *(paid.seq for _, paid in sale.expired)})
-        self._recomputes.take(caller.account_id, len(sale.expired))
+        if sale.expired:
+            self._recomputes.take(caller.account_id, len(sale.expired))
         return sale, paid_by
 
     async def _encode(self, caller: ApiKey, request: SaleRequest, sale: Sale) -> None:
