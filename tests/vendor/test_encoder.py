@@ -35,7 +35,7 @@ def tokenizer(spec: ModelSpec) -> OpenClipTokenizer:
 
 
 def rows(tokenizer: OpenClipTokenizer, texts: list[str], length: int = 0) -> np.ndarray:
-    found = [tokenizer.tokenize(text, truncate=False).token_ids for text in texts]
+    found = [tokenizer.tokenize(text, truncate=False).model_input for text in texts]
     batch = np.zeros((len(texts), max(length, *(len(row) for row in found))), dtype=np.int64)
     for row, token_ids in zip(batch, found, strict=True):
         row[: len(token_ids)] = token_ids
@@ -156,13 +156,13 @@ def test_an_unknown_device_is_refused(spec: ModelSpec) -> None:
 
 
 def test_tokens_are_counted_before_the_cut(tokenizer: OpenClipTokenizer) -> None:
-    assert tokenizer.tokenize("a photo of a dog", truncate=False).count == 7
+    assert tokenizer.tokenize("a photo of a dog", truncate=False).tokens == 7
     with pytest.raises(ItemFailure, match="52 tokens and the model reads 24") as caught:
         tokenizer.tokenize("dog " * 50, truncate=False)
     assert caught.value.code == "text_too_long"
     cut = tokenizer.tokenize("dog " * 50, truncate=True)
-    assert (cut.count, cut.truncated, len(cut.token_ids)) == (52, True, 24)
-    assert cut.token_ids[-1] == tokenizer.tokenize("dog", truncate=False).token_ids[-1]
+    assert (cut.tokens, cut.truncated, len(cut.model_input)) == (52, True, 24)
+    assert cut.model_input[-1] == tokenizer.tokenize("dog", truncate=False).model_input[-1]
 
 
 def test_the_tokenizer_gives_open_clips_ids(tokenizer: OpenClipTokenizer) -> None:
@@ -178,10 +178,10 @@ def as_fields(spec: ModelSpec) -> dict[str, Any]:
 
 def test_the_word_tokenizer_counts_too() -> None:
     tokenizer = WordTokenizer(context_length=5)
-    assert tokenizer.tokenize("three more words", truncate=False).count == 5
+    assert tokenizer.tokenize("three more words", truncate=False).tokens == 5
     with pytest.raises(ItemFailure, match="6 tokens"):
         tokenizer.tokenize("one two three four", truncate=False)
-    assert len(tokenizer.tokenize("one two three four", truncate=True).token_ids) == 5
+    assert len(tokenizer.tokenize("one two three four", truncate=True).model_input) == 5
 
 
 def test_the_hash_encoder_is_deterministic_and_ignores_padding() -> None:

@@ -24,7 +24,7 @@ class BatchThreads:
     """As many threads as torch has, each of which computes alone.
 
     Args:
-        threads: of torch in the calling thread; with one, nothing is ever split.
+        threads: Number of torch's threads in the calling thread; with one, nothing is ever split.
     """
 
     def __init__(self, threads: int) -> None:

@@ -37,8 +37,8 @@ class ModelSpec:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: None is fp32 on CPU, fp16 on CUDA.
         image_mean: overrides the model's own, as do `image_std` and `interpolation`.
-        policy: the id of the pixel policy.
-        threads: of torch in the model's process; None leaves torch's choice.
+        policy: Id of the pixel policy.
+        threads: Number of torch's threads in the model's process; None leaves torch's choice.
         compile: let torch.compile fuse the image tower.
         int8_min_cosine: the least cosine of an int8 vector to its fp32 vector.
     """
@@ -60,7 +60,7 @@ class ModelSpec:
 
 
 def read_model_config(config_file: Path) -> dict[str, Any]:
-    """The configuration in the hub's form: `model_cfg` and `preprocess_cfg`.
+    """Return the configuration in the hub's form: `model_cfg` and `preprocess_cfg`.
 
     Raises:
         ModelLoadFailed: no such file, not JSON, or not a model configuration.
@@ -79,7 +79,7 @@ def read_model_config(config_file: Path) -> dict[str, Any]:
 
 
 def build_model(spec: ModelSpec) -> Any:
-    """The open_clip model in fp32 on the CPU, weights loaded.
+    """Return the open_clip model in fp32 on the CPU, weights loaded.
 
     Raises:
         ModelLoadFailed: the message names the file or the name, and the remedy.
@@ -185,7 +185,7 @@ def _check_activation(model: Any, checkpoint_file: Path) -> None:
 
 
 def _summary(error: Exception) -> str:
-    """The first lines of a library's message, which may run to pages."""
+    """Return the first lines of a library's message, which may run to pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2]) or type(error).__name__
     return text if len(text) <= _MAX_SUMMARY_LENGTH else f"{text[:_MAX_SUMMARY_LENGTH]}..."

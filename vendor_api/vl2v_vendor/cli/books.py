@@ -142,7 +142,7 @@ def show_time(microseconds: int | None) -> str | None:
 
 
 def _user_name() -> str:
-    """The operating system's user; its number where a container gives it no name."""
+    """Return the operating system's user; its number where a container gives it no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -120,7 +120,7 @@ def _left(budget: Budget | None) -> str | None:
 
 
 def _parse_scopes(text: str) -> frozenset[Scope]:
-    """The named scopes; `create_key` refuses unknown ones."""
+    """Return the named scopes; `create_key` refuses unknown ones."""
     return cast("frozenset[Scope]", frozenset(scope.strip() for scope in text.split(",") if scope.strip()))
 
 

@@ -89,7 +89,7 @@ def _write_csv(file: TextIO, month: Month, scan: MonthScan, account_id: str | No
 
 
 def _as_text(name: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
+    """Return a name that no spreadsheet takes for a formula."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 

@@ -12,7 +12,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from vl2v_vendor.service.request_facts import known_facts
+from vl2v_vendor.service.request_trace import known_facts
 
 LogFormat = Literal["plain", "json"]
 

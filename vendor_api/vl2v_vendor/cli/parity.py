@@ -71,7 +71,7 @@ def _read_images(folder: Path, info: ModelInfo, settings: Settings) -> PixelBatc
     pixels = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            pixels.append(decoder.decode(file.read_bytes()).pixels)
+            pixels.append(decoder.decode(file.read_bytes()).model_input)
         except ItemFailure:
             continue
         if len(pixels) == _MAX_IMAGES:
