@@ -37,7 +37,8 @@ def notes_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[str]
     lines = [
         "Accuracy in percent on the whole unseen domain: mean ± standard error over seeds.",
         f"Differences in points, with a 95 % interval from a bootstrap of {DRAWS:,} draws over the seeds within each "
-        "target; the targets are fixed and count alike. One seed a target gives no interval.",
+        "target, widened by the root of S / (S - 1) for S seeds; the targets are fixed and count alike. One seed gives "
+        "no interval.",
     ]
     if not shared_pictures:
         lines.append("Each seed draws its own pictures, so the spread over seeds has the error of the pictures in it.")
