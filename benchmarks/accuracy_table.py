@@ -7,7 +7,7 @@ from statistics import mean
 
 from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ERM_OF_DEFAULT, ONLINE, QUARTER, TEACHER, TEXT_ONLY
 from accuracy_runs import Outcome
-from intervals import DRAWS, Difference, difference
+from intervals import DRAWS, FEWEST_SEEDS, Difference, difference
 from result import Goal
 
 from vl2v_client.evaluation.spread import spread
@@ -37,8 +37,8 @@ def notes_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[str]
     lines = [
         "Accuracy in percent on the whole unseen domain: mean ± standard error over seeds.",
         f"Differences in points, with a 95 % interval from a bootstrap of {DRAWS:,} draws over the seeds within each "
-        "target, widened by the root of S / (S - 1) for S seeds; the targets are fixed and count alike. One seed gives "
-        "no interval.",
+        "target, widened by the root of S / (S - 1) for S seeds; the targets are fixed and count alike. Three seeds "
+        f"make it rather too narrow, fewer than {FEWEST_SEEDS} make none.",
     ]
     if not shared_pictures:
         lines.append("Each seed draws its own pictures, so the spread over seeds has the error of the pictures in it.")

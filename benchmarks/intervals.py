@@ -17,6 +17,8 @@ from accuracy_runs import Outcome
 from numpy.typing import NDArray
 
 DRAWS = 10_000
+FEWEST_SEEDS = 3
+"""Of each target: the draws of two values have three outcomes, which are no distribution."""
 _SEED = 0
 _PERCENTILES = (2.5, 97.5)
 
@@ -27,7 +29,7 @@ class Difference:
 
     Attributes:
         mean: Mean over targets of the mean over seeds.
-        low: Lower end of the 95 % interval; None where a target has one seed, whose spread is unknown.
+        low: Lower end of the 95 % interval; None where a target has fewer than `FEWEST_SEEDS` seeds.
         high: Upper end, likewise.
         pairs: How many pairs of target and seed there are.
     """
@@ -72,7 +74,7 @@ def difference(outcomes: Sequence[Outcome], high: str, low: str, *, shared_pictu
         return None
     by_seed = [target.by_seed for target in targets]
     middle, pairs = mean(float(values.mean()) for values in by_seed), sum(map(len, by_seed))
-    if min(map(len, by_seed)) == 1:
+    if min(map(len, by_seed)) < FEWEST_SEEDS:
         return Difference(middle, None, None, pairs)
     rng = np.random.default_rng(_SEED)
     errors = np.zeros(DRAWS)  # [DRAWS], of the mean over targets

@@ -17,7 +17,7 @@ def _seeds(row: str, percents: tuple[float, ...], *, target: str = "art", images
     return [_outcome(row, seed, percent, target=target, images=images) for seed, percent in enumerate(percents)]
 
 
-def _predicted(row: str, right: str, *, seeds: int = 2, pictures: str = "same") -> list[Outcome]:
+def _predicted(row: str, right: str, *, seeds: int = 3, pictures: str = "same") -> list[Outcome]:
     """The same predictions with each seed."""
     percent, images = 100 * right.count("1") / len(right), len(right)
     return [_outcome(row, seed, percent, images=images, pictures=pictures, right=right) for seed in range(seeds)]
@@ -36,11 +36,11 @@ def test_three_seeds_of_one_target() -> None:
 
 
 def test_targets_are_fixed_and_count_alike() -> None:
-    outcomes = [*_seeds("low", (50, 50)), *_seeds("high", (52, 52))]
-    outcomes += [*_seeds("low", (50, 50, 50), target="photo"), *_seeds("high", (60, 60, 60), target="photo")]
+    outcomes = [*_seeds("low", (50,) * 3), *_seeds("high", (52,) * 3)]
+    outcomes += [*_seeds("low", (50,) * 5, target="photo"), *_seeds("high", (60,) * 5, target="photo")]
     found = difference(outcomes, "high", "low", shared_pictures=False)
     assert found is not None
-    assert (found.mean, found.low, found.high, found.pairs) == (*[pytest.approx(6)] * 3, 5)
+    assert (found.mean, found.low, found.high, found.pairs) == (*[pytest.approx(6)] * 3, 8)
 
 
 def test_shared_pictures_without_predictions_add_the_binomial_error_of_both_rows_once() -> None:
@@ -66,20 +66,23 @@ def test_paired_pictures_count_only_where_the_rows_differ() -> None:
 @pytest.mark.parametrize("other", ["others", "none"])
 def test_predictions_for_other_pictures_or_none_are_not_paired(other: str) -> None:
     right = "1" * 50 + "0" * 50
-    high = _predicted("high", right, pictures="others") if other == "others" else _seeds("high", (50, 50))
+    high = _predicted("high", right, pictures="others") if other == "others" else _seeds("high", (50,) * 3)
     found = difference([*_predicted("low", right), *high], "high", "low", shared_pictures=True)
     assert found is not None
     assert found.high == pytest.approx(1.96 * 100 * math.sqrt(2 * 0.25 / 100), abs=0.5)
 
 
-def test_one_seed_has_no_interval_and_no_pair_no_difference() -> None:
-    found = difference([*_seeds("low", (50,)), *_seeds("high", (60,))], "high", "low", shared_pictures=True)
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_have_no_interval_and_no_pair_no_difference(seeds: int) -> None:
+    outcomes = [*_seeds("low", (50,) * seeds), *_seeds("high", (60,) * seeds)]
+    outcomes += [*_seeds("low", (50,) * 3, target="photo"), *_seeds("high", (60,) * 3, target="photo")]
+    found = difference(outcomes, "high", "low", shared_pictures=True)
     assert found is not None
-    assert (found.mean, found.low, found.high, found.pairs) == (pytest.approx(10), None, None, 1)
+    assert (found.mean, found.low, found.high, found.pairs) == (pytest.approx(10), None, None, 3 + seeds)
     assert difference(_seeds("low", (50, 50)), "high", "low", shared_pictures=True) is None
 
 
 def test_a_record_that_does_not_say_how_many_pictures_there_were_is_refused() -> None:
-    outcomes = [*_seeds("low", (50, 50), images=0), *_seeds("high", (60, 60))]
+    outcomes = [*_seeds("low", (50,) * 3, images=0), *_seeds("high", (60,) * 3)]
     with pytest.raises(ValueError, match="low on art lacks test_images"):
         difference(outcomes, "high", "low", shared_pictures=True)
