@@ -22,6 +22,7 @@ from vl2v_vendor.adapters.key_rotation import SigningKeyWatch
 from vl2v_vendor.adapters.lock_file import server_lock
 from vl2v_vendor.adapters.model_loading import load_model, read_parity
 from vl2v_vendor.adapters.model_process import ProcessEncoder
+from vl2v_vendor.adapters.normalisation import normalisation_lines
 from vl2v_vendor.adapters.open_clip_files import ModelSpec
 from vl2v_vendor.adapters.pixel_policies import choose_policy
 from vl2v_vendor.adapters.preprocessing import preprocessing_of
@@ -163,6 +164,8 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
     stack.push_async_callback(encoder.close)
     await encoder.start()
     info, largest = encoder.info, encoder.batch_items
+    for label, text in normalisation_lines(spec, info, own=not _is_packaged(spec)).items():
+        report(label, text)
     report(
         "batches",
         f"up to {largest['image']} images or {largest['text']} texts, "
@@ -177,9 +180,12 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
 
 def packaged_golden(spec: ModelSpec) -> Path | None:
     """Return the golden vectors that come with the tiny teacher; they hold for its own normalisation only."""
-    file = _ASSETS / f"{TINY_TEACHER}.golden.json"
-    is_packaged = spec.config_file == _ASSETS / f"{TINY_TEACHER}.json"
-    return file if is_packaged and spec.image_mean is None and spec.image_std is None else None
+    is_its_own = _is_packaged(spec) and spec.image_mean is None and spec.image_std is None
+    return _ASSETS / f"{TINY_TEACHER}.golden.json" if is_its_own else None
+
+
+def _is_packaged(spec: ModelSpec) -> bool:
+    return spec.config_file == _ASSETS / f"{TINY_TEACHER}.json"
 
 
 async def _open_published_heads(file: HeadsFile, engine: Engine) -> HeadsRecorder:

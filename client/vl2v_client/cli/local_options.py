@@ -32,7 +32,7 @@ LocalWeights = Annotated[
 ]
 LocalPrecision = Annotated[str, typer.Option("--local-precision", help="fp32; on a GPU also fp16 or bf16.")]
 Online = Annotated[
-    bool, typer.Option("--online", help="The local teacher sees fresh views at every step: the published loop.")
+    bool, typer.Option("--online", help="The local teacher sees fresh views at every step, as in the published loop.")
 ]
 
 

@@ -146,7 +146,7 @@ class RunReport:
         return f"{self.dataset}: a student of {self.teacher}, tested on unseen {self.target_domain}"
 
     def _cost(self) -> str:
-        return cost_text(self.purchase, self.local, self.rows[-1].target)
+        return cost_text(self.purchase, self.local)
 
     def _headline(self) -> str:
         if self.target_domain is None:

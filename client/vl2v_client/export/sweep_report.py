@@ -12,7 +12,6 @@ from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import format_micro
 from vl2v_client.evaluation.leave_one_out import MethodRow, Outcome, method_rows
 from vl2v_client.evaluation.spread import Spread
-from vl2v_client.export.cost import accuracy_per_thousand
 from vl2v_client.export.tables import percent, table
 
 _FORMAT = 1
@@ -90,14 +89,14 @@ class SweepReport:
 
     def accuracy_table(self, *, whole_target: bool) -> str:
         """The methods' rows, and the teacher's where it was asked."""
-        header = ["", *self.targets, "mean", "worst domain", "in-domain", "queries", "points per 1,000 queries"]
+        header = ["", *self.targets, "mean", "worst domain", "in-domain", "queries"]
         lines = []
         known = self.teacher_target_in
         if not whole_target and set(known) == set(self.targets):
             worst = min(known, key=lambda target: known[target])
             mean = sum(known.values()) / len(known)
             cells = [*(percent(known[target]) for target in self.targets), percent(mean)]
-            lines.append(["zero-shot teacher", *cells, _worst(worst, known[worst]), "-", "-", "-"])
+            lines.append(["zero-shot teacher", *cells, _worst(worst, known[worst]), "-", "-"])
         lines += [self._line(row) for row in self.rows(whole_target)]
         return table(header, lines)
 
@@ -120,7 +119,6 @@ class SweepReport:
 
     def _line(self, row: MethodRow) -> list[str]:
         queries = self.queries.get(row.method, 0)
-        per_thousand = accuracy_per_thousand(row.mean.mean, queries)
         return [
             row.method,
             *(_with_error(row.by_target[target]) for target in self.targets),
@@ -128,7 +126,6 @@ class SweepReport:
             _worst(row.worst, row.by_target[row.worst].mean),
             _with_error(row.in_domain),
             f"{queries:,}" if queries else "-",
-            "-" if per_thousand is None else f"{per_thousand:.2f}",
         ]
 
     def _protocol(self) -> str:

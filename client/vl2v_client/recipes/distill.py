@@ -10,11 +10,13 @@ from typing import Any
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.progress import Progress
+from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import LocalAnswers, Purchase
 from vl2v_client.export.report import ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.recipes.local import LocalSource, local_answers, local_teacher_row
+from vl2v_client.recipes.predictions import keep_predictions
 from vl2v_client.recipes.purchase import Buying, PlannedRun
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
@@ -84,8 +86,9 @@ def _distill(
         score, exported = scores[-1], trained[-1].result
         local: LocalAnswers | None = None
         purchase: Purchase | None = None
+        of_teacher: Choices | None = None
         if isinstance(source, LocalSource):
-            teacher_row = local_teacher_row(source, data, target, split)
+            teacher_row, of_teacher = local_teacher_row(source, data, target, split)
             local = local_answers(settings, planned, exported)
         else:
             teacher_row = _teacher_row(planned, data)
@@ -94,8 +97,12 @@ def _distill(
         rows = [teacher_row, *(one.row for one in scores)]
         report = replace(_report(settings, planned, rows, score, data, folder), purchase=purchase, local=local)
         before = find_images(folder)
-        if before is not None and before.is_judged_like(images):
+        is_again = before is not None and before.is_judged_like(images)
+        if is_again:
             report = _keep_bought_row(report, folder)
+        choices = {teacher_row.name: of_teacher, **{one.row.name: one.on_target for one in scores}}
+        dataset = planned.queries.dataset
+        keep_predictions(folder, dataset.root, split.target, dataset.class_names, choices, keep_others=is_again)
         write_report(folder.path, report)
         keep_images(folder, images)
         ranks.meet()

@@ -14,7 +14,7 @@ from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.views import canonical_view
-from vl2v_client.evaluation.accuracy import Evaluation, evaluate
+from vl2v_client.evaluation.accuracy import Evaluation, choose, evaluate
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
@@ -22,6 +22,7 @@ from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.contents import hash_in_threads
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.recipes.predictions import keep_predictions
 from vl2v_client.recipes.purchase import Buying, buy_planned, meet
 from vl2v_client.recipes.run_folder import RunFolder, claim_finished_run
 from vl2v_client.recipes.run_images import RunImages, read_images
@@ -67,8 +68,9 @@ class RunEvaluation:
 
 @dataclass(frozen=True)
 class _Images:
-    """What is scored: the samples with their roles, and the run's record if they are its own."""
+    """What is scored: the samples below `root` with their roles, and the run's record if they are its own."""
 
+    root: Path
     samples: tuple[Sample, ...]
     roles: tuple[str, ...]
     record: RunImages | None
@@ -94,18 +96,24 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         images = _choose_images(folder, bundle.card, data)
         use = "evaluation" if images.record else "other-data"
         views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
-        right = bundle.classifier.logits(views.pixels[:, 0]).argmax(axis=1) == views.labels
+        student = bundle.classifier.logits(views.pixels[:, 0])
+        right = student.argmax(axis=1) == views.labels
+        unseen = [sample for sample, role in zip(images.samples, images.roles, strict=True) if role == UNSEEN]
+        of_unseen = student[[role == UNSEEN for role in images.roles]]
+        choices = {bundle.card.method: choose(of_unseen, bundle.card.temperature)}
         teacher = None
         if buying is not None:
             _check_bought(folder, images)
-            unseen = [sample for sample, role in zip(images.samples, images.roles, strict=True) if role == UNSEEN]
             if not unseen:
                 raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
             logits = _ask_teacher(unseen, folder, bundle.card.class_names, buying, progress)
             labels = np.array([sample.class_index for sample in unseen])
             teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
+            choices[ZERO_SHOT] = choose(logits)
             if images.record is not None:
                 _add_teacher_row(folder, zero_shot_row(logits, labels, target_in=images.record.target_in), len(labels))
+        if images.record is not None:
+            keep_predictions(folder, images.root, unseen, bundle.card.class_names, choices, keep_others=True)
         updated = teacher is not None and images.record is not None
         return RunEvaluation(tuple(_rows(images, right, teacher)), updated)
 
@@ -122,7 +130,7 @@ def _choose_images(folder: RunFolder, card: StudentCard, data: Path | None) -> _
         return _own_images(dataset, record)
     roles = dict.fromkeys(record.validation.values(), HOLD_OUT) | dict.fromkeys(record.train.values(), TRAINED_ON)
     hashes = hash_in_threads([str(sample.path) for sample in dataset.samples])
-    return _Images(dataset.samples, tuple(roles.get(file_sha, UNSEEN) for file_sha in hashes), None)
+    return _Images(dataset.root, dataset.samples, tuple(roles.get(file_sha, UNSEEN) for file_sha in hashes), None)
 
 
 def _own_images(dataset: DomainDataset, record: RunImages) -> _Images:
@@ -137,7 +145,7 @@ def _own_images(dataset: DomainDataset, record: RunImages) -> _Images:
             "put them back, or score another folder with --data"
         )
     roles = tuple(UNSEEN if name in record.target else HOLD_OUT for name in wanted)
-    return _Images(tuple(found[name] for name in wanted), roles, record)
+    return _Images(dataset.root, tuple(found[name] for name in wanted), roles, record)
 
 
 def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:

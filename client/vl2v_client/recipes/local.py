@@ -18,7 +18,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
 from vl2v_client.data.splits import Split
 from vl2v_client.data.views import RENDERER_VERSION, drawn_view, load_rgb, render_view
-from vl2v_client.evaluation.accuracy import evaluate
+from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import LocalAnswers
 from vl2v_client.export.report import ReportRow
@@ -112,8 +112,14 @@ def load_local_data(
     return replace(data, training=replace(data.training, fresh=fresh), tower=source.teacher.image_tower)
 
 
-def local_teacher_row(source: LocalSource, data: RunData, target: LabelledViews | None, split: Split) -> ReportRow:
-    """The teacher's own row: asking it about the hold-out and, once all is trained, the target costs nothing."""
+def local_teacher_row(
+    source: LocalSource, data: RunData, target: LabelledViews | None, split: Split
+) -> tuple[ReportRow, Choices | None]:
+    """The teacher's own row: asking it about the hold-out and, once all is trained, the target costs nothing.
+
+    Returns:
+        The row, and the predictions for the target's images; None without a target.
+    """
     validation, facts = data.training.validation, source.teacher.facts
 
     def logits(views: LabelledViews) -> NDArray[np.float32]:
@@ -121,11 +127,12 @@ def local_teacher_row(source: LocalSource, data: RunData, target: LabelledViews 
         scale, bias = facts.logit_scale, facts.logit_bias
         return zero_shot_logits(vectors, data.text_classifier, logit_scale=scale, logit_bias=bias)
 
-    row = ReportRow(ZERO_SHOT, None)
+    row, on_target = ReportRow(ZERO_SHOT, None), None
     if target is not None:
-        row = zero_shot_row(logits(target), target.labels, target_in=len(split.target_in))
+        of_target = logits(target)
+        row, on_target = zero_shot_row(of_target, target.labels, target_in=len(split.target_in)), choose(of_target)
     seen = evaluate(logits(validation), validation.labels, validation.domains)
-    return replace(row, source_validation=seen.domain_mean, note="local")
+    return replace(row, source_validation=seen.domain_mean, note="local"), on_target
 
 
 def local_answers(settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> LocalAnswers:

@@ -1,8 +1,7 @@
 """A model's matrix products on a processor, by oneDNN on weights that are laid out once.
 
-By itself torch multiplies fp32 matrices with MKL, on weights as they lie. On two cores of an AMD EPYC a ViT-B/32 with
-packed weights encoded 1.25 times as many images in batches of 32 and 1.7 times as many one by one, and each number of
-a unit vector moved by less than 1e-6. Why operators of torch's compiler are used: docs/adr/0009.
+By itself torch multiplies fp32 matrices with MKL, on weights as they lie. How much faster oneDNN is depends on the
+processor. That, and why operators of torch's compiler are used: docs/adr/0009.
 
 torch is imported with this module; import it only where a model is loaded.
 """

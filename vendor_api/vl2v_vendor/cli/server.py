@@ -159,7 +159,8 @@ class _Foreground:
     def _report(self, label: str, text: str) -> None:
         """Tell a step of the start: aligned for people, or as one more line of a JSON log."""
         if self._settings.log_format == "json":
-            _log.info("%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
+            level = logging.WARNING if label == "warning" else logging.INFO
+            _log.log(level, "%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
             return
         self._console.print(f"{label:>8}", style="bold", end="  ")
         self._console.print(text, markup=False)
