@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vl2v_client.core.errors import DataError
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
 from vl2v_client.evaluation.accuracy import log_probabilities
 from vl2v_client.student.bundle import StudentBundle
@@ -40,7 +41,8 @@ def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 
         batch_size: images in memory at a time.
 
     Raises:
-        DataError: an image cannot be read; those before its batch have been predicted.
+        DataError: an image cannot be read, or the student's answer is not finite; the images before its batch have
+            been predicted.
     """
     paths = iter(images)
     while batch := list(islice(paths, batch_size)):
@@ -50,7 +52,11 @@ def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 
 def _predict_batch(bundle: StudentBundle, paths: Sequence[Path]) -> Iterator[Prediction]:
     card = bundle.card
     pixels = np.stack([render_view(load_rgb(path), canonical_view(), card.view_size) for path in paths])
-    probabilities = np.exp(log_probabilities(bundle.classifier.logits(pixels), card.temperature))
+    logits = bundle.classifier.logits(pixels)
+    if not np.isfinite(logits).all():
+        first = paths[int(np.argmin(np.isfinite(logits).all(axis=1)))]
+        raise DataError(f"the student's answer to {first} is not finite: its weights are of no use; export it again")
+    probabilities = np.exp(log_probabilities(logits, card.temperature))
     for path, row in zip(paths, probabilities, strict=True):
         index = int(row.argmax())
         yield Prediction(path, card.class_names[index], index, float(row[index]))
