@@ -35,6 +35,29 @@ def test_torch_loads_weights_and_nothing_else() -> None:
     assert opened == set()
 
 
+_DOORS = (
+    "vl2v_client/cli/console.py",
+    "vl2v_vendor/cli/books.py",
+    "vl2v_vendor/cli/ledger_export.py",
+    "vl2v_vendor/cli/server.py",
+)
+_OWN_WORDS = ("json.dumps(", "metadata.version(", "f'vl2v-vendor {installed_version()}'")
+_PRINTS = {"print", "typer.echo", "typer.secho", "Console", "csv.writer", "sys.stdout.write"}
+
+
+def test_words_of_others_leave_by_the_doors_that_write_out_what_steers() -> None:
+    """Elsewhere the command lines print JSON, and the version."""
+    past_the_doors = {
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in SOURCES
+        if "cli" in path.parts and not any(path.match(door) for door in _DOORS)
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in _PRINTS
+        if not ast.unparse(call.args[0] if call.args else call).startswith(_OWN_WORDS)
+    }
+    assert past_the_doors == set()
+
+
 def _unpickles(call: ast.Call) -> bool:
     name = ast.unparse(call.func)
     keywords = {word.arg: ast.unparse(word.value) for word in call.keywords}

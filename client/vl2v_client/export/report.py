@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.export.cost import LocalAnswers, Purchase, cost_text
-from vl2v_client.export.tables import percent, table
+from vl2v_client.export.tables import percent, quoted, table
+from vl2v_contract.texts import printable
 
 _FORMAT = 1
 _LARGEST_CONFUSION = 12
@@ -124,11 +125,34 @@ class RunReport:
 
     def summary(self) -> str:
         """The beginning of the page, for a terminal: accuracies and cost."""
+        return self._quoted()._summary()
+
+    def to_markdown(self) -> str:
+        """The report as a page; no name in it is taken for markup."""
+        return self._quoted()._page()
+
+    def _quoted(self) -> RunReport:
+        """The same with every name from outside as Markdown shows it: of data set, vendor, or another's run folder."""
+        return replace(
+            self,
+            dataset=quoted(self.dataset),
+            class_names=tuple(map(quoted, self.class_names)),
+            source_domains=tuple(map(quoted, self.source_domains)),
+            target_domain=None if self.target_domain is None else quoted(self.target_domain),
+            rows=tuple(replace(row, name=quoted(row.name), note=quoted(row.note)) for row in self.rows),
+            purchase=self.purchase and replace(self.purchase, currency=quoted(self.purchase.currency)),
+            teacher=quoted(self.teacher),
+            student=quoted(self.student),
+            settings={quoted(name): quoted(value) for name, value in self.settings.items()},
+            student_folder=printable(self.student_folder).replace("`", "'"),
+            by_domain=tuple(replace(row, domain=quoted(row.domain)) for row in self.by_domain),
+        )
+
+    def _summary(self) -> str:
         accuracies = _brief_table(self.rows, self.target_domain)
         return "\n\n".join([f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()])
 
-    def to_markdown(self) -> str:
-        """The report as a page."""
+    def _page(self) -> str:
         accuracies = _accuracy_table(self.rows, measured=self.target_domain is not None)
         parts = [f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()]
         if self.by_domain:
