@@ -8,12 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.files import read_json
 from vl2v_client.export.cost import LocalAnswers, Purchase, cost_text
 from vl2v_client.export.tables import percent, quoted, table
 from vl2v_contract.texts import printable
 
 _FORMAT = 1
+_MAX_BYTES = 64 * 2**20
+"""A confusion of 2,000 classes takes 40 MB."""
 _LARGEST_CONFUSION = 12
 
 
@@ -112,16 +117,12 @@ class RunReport:
         if values.pop("format", None) != _FORMAT:
             raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
         try:
-            del values["generalisation_measured"]
-            values["rows"] = tuple(ReportRow(**row) for row in values["rows"])
-            values["purchase"] = None if values["purchase"] is None else Purchase(**values["purchase"])
-            values["by_domain"] = tuple(DomainRow(**row) for row in values.get("by_domain", ()))
-            values["local"] = LocalAnswers(**values["local"]) if values.get("local") else None
-            for name in ("class_names", "source_domains"):
-                values[name] = tuple(values[name])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise RunError(f"the report is incomplete ({error}): run the distillation again") from error
+            return _REPORT.validate_python(values)
+        except ValidationError as error:
+            entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+            raise RunError(
+                f"the report is incomplete (its {entry!r} is not right): run the distillation again"
+            ) from error
 
     def summary(self) -> str:
         """The beginning of the page, for a terminal: accuracies and cost."""
@@ -205,6 +206,9 @@ class RunReport:
         return "\n".join(lines)
 
 
+_REPORT = TypeAdapter(RunReport)
+
+
 def write_report(folder: Path, report: RunReport) -> None:
     """Writes `report.md` and `report.json`.
 
@@ -227,7 +231,7 @@ def read_report(folder: Path) -> RunReport:
     """
     path = folder / "report.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, _MAX_BYTES)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): finish the run first") from error
     return RunReport.from_json(record)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vl2v_client.core.errors import CacheError, DataError, RunError
+from vl2v_client.core.files import open_regular
 from vl2v_client.export.header import CLASSIFIER_KEY, check_header
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.card import MAX_CARD_BYTES
@@ -79,10 +79,17 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
         UsageError: the student is an open_clip image tower, and open_clip is not installed.
     """
     path = folder / WEIGHTS_FILE
-    with _open_part(folder / CARD_FILE, MAX_CARD_BYTES) as file:
-        card = StudentCard.from_json(file.read())
-    with _open_part(path, MAX_WEIGHTS_BYTES) as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open_regular(folder / CARD_FILE, MAX_CARD_BYTES) as file:
+            card = StudentCard.from_json(file.read())
+        with open_regular(path, MAX_WEIGHTS_BYTES) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:  # ValueError: of a path that no file can have
+        reason = f"{Path(error.filename).name}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise DataError(
+            f"{folder} holds no exported student ({reason}): "
+            "give a finished run's --out, or of a sweep TARGET/seedN/METHOD"
+        ) from error
     if found != card.weights_sha256:
         raise DataError(f"{path} is damaged: its SHA-256 is not the one on its card; copy it again")
     outputs = check_header(path, card)
@@ -92,21 +99,6 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
     student.load_state_dict(tensors)
     head = None if matrix is None else TextHead(matrix.numpy(), card.logit_scale or 1.0, card.logit_bias)
     return StudentBundle(StudentClassifier(student.to(device).eval(), card.student.input, head), card)
-
-
-def _open_part(path: Path, max_bytes: int) -> BufferedReader:
-    """A file of bounded size; no pipe or device, which would never end."""
-    try:
-        if path.is_file() and path.stat().st_size <= max_bytes:
-            return path.open("rb")
-        too_large = path.is_file()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): check its permissions") from error
-    if too_large:
-        raise DataError(f"{path} is larger than {max_bytes:,} bytes, which no exported student is: export it again")
-    raise DataError(
-        f"{path.parent} holds no exported student: give a finished run's --out, or of a sweep TARGET/seedN/METHOD"
-    )
 
 
 def _tensors(classifier: StudentClassifier) -> dict[str, Tensor]:
