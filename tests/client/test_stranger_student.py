@@ -307,6 +307,18 @@ def test_a_model_that_would_take_minutes_a_picture_is_refused(
     assert "3.5e+13 operations" in told
 
 
+def test_a_model_that_computes_large_tables_is_refused(
+    stranger: Stranger, image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_tables(*_: object, **__: object) -> torch.nn.Module:
+        model = torch.nn.Linear(1, 1)
+        model.register_buffer("table", torch.empty(2**29, dtype=torch.float32), persistent=False)
+        return model
+
+    monkeypatch.setattr(timm, "create_model", of_tables)
+    assert "2,147,483,648 bytes of tables" in refusal(stranger.hand_over(), image, capsys)
+
+
 # Weights that are not the card's.
 
 

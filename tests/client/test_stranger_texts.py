@@ -79,7 +79,7 @@ def test_an_error_of_several_lines_is_one_message(capsys: pytest.CaptureFixture[
 
 def test_bars_show_facts_as_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(STDERR, "_force_terminal", True)
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(STDERR, "_width", 300)
     with bars(quiet=False) as progress:
         progress("buying", 1, 2, {"money": HOSTILE})
     shown = re.sub(r"\x1b\[(\?25[lh]|[0-9]*[AK]|[0-9;]*m)|\r", "", capsys.readouterr().err)  # rich's own codes

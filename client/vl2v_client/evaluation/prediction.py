@@ -14,6 +14,8 @@ from vl2v_client.data.views import canonical_view, load_rgb, render_view
 from vl2v_client.evaluation.accuracy import log_probabilities
 from vl2v_client.student.bundle import StudentBundle
 
+_PIXELS_IN_MEMORY = 128 * 224**2
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -38,13 +40,14 @@ def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 
     Args:
         bundle: from `export.weights.load_bundle`.
         images: files of any kind that `load_rgb` reads.
-        batch_size: images in memory at a time.
+        batch_size: images in memory at a time; fewer if they are larger than 224 pixels.
 
     Raises:
         DataError: an image cannot be read, or the student's answer is not finite; the images before its batch have
             been predicted.
     """
-    paths = iter(images)
+    paths, size = iter(images), max(bundle.card.view_size, bundle.card.student.input.size)
+    batch_size = max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
     while batch := list(islice(paths, batch_size)):
         yield from _predict_batch(bundle, batch)
 
