@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,37 @@ def test_the_hash_encoder_is_deterministic_and_ignores_padding() -> None:
     np.testing.assert_array_equal(
         asyncio.run(encoder.encode_tokens(tokens)), asyncio.run(encoder.encode_tokens(tokens[:, :3]))
     )
+
+
+class Bomb:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file")
+@pytest.mark.parametrize("by", ["configuration", "name"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "torchscript"])
+def test_a_checkpoint_with_more_than_weights_is_not_opened(tmp_path: Path, spec: ModelSpec, by: str, form: str) -> None:
+    file = tmp_path / "bomb.pt"
+    if form == "pickle":
+        file.write_bytes(pickle.dumps(protocol=2, obj={"state_dict": Bomb(tmp_path / "executed")}))
+    elif form == "torchscript":
+        with pytest.warns(DeprecationWarning, match="torch.jit"):
+            torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    else:
+        torch.save({"state_dict": Bomb(tmp_path / "executed")}, file, _use_new_zipfile_serialization=form == "zip")
+    wanted = (
+        ModelSpec(model_id="bomb", name="ViT-S-32-alt", pretrained=str(file), device="cpu")
+        if by == "name"
+        else ModelSpec(**{**as_fields(spec), "checkpoint_file": file})
+    )
+    with pytest.raises(
+        ModelLoadFailed, match=r"bomb\.pt is damaged or holds more than weights, .* state_dict as \.safetensors"
+    ):
+        build_model(wanted)
+    assert not (tmp_path / "executed").exists()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from vl2v_client.cli.bars import STDERR, plain
+from vl2v_client.cli.console import STDERR, show_error
 from vl2v_client.core.errors import ClientError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -37,8 +37,7 @@ def run(words: Sequence[str]) -> int:
     try:
         commands(list(words), prog_name="vl2v-client")
     except ClientError as error:
-        message = "\n".join(plain(line) for line in str(error).splitlines())
-        STDERR.print(f"[bold red]error:[/] {message}", soft_wrap=True)
+        show_error("error", str(error))
         return error.exit_code
     except SystemExit as stop:
         if stop.code == INTERRUPTED_EXIT_CODE:

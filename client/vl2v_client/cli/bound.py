@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.table import Table
 
-from vl2v_client.cli.bars import plain
 from vl2v_client.core.values import format_micro
 from vl2v_client.planning.bound import QueryBound
 
@@ -31,7 +30,7 @@ def bound_json(bound: QueryBound, left_units: int | None) -> dict[str, Any]:
 
 def bound_table(bound: QueryBound, left_units: int | None) -> Table:
     """The bound's totals for people."""
-    table = Table("upper bound", plain(bound.teacher.id), title=None, box=None, header_style="bold")
+    table = Table("upper bound", bound.teacher.id, title=None, box=None, header_style="bold")
     rows = {
         "images": f"{bound.image_files:,}, of which {bound.different_files:,} differ",
         "views": f"{bound.views:,}, none of them rendered",

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vl2v_client.cli.bars import bars
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
 from vl2v_client.cli.purchase_options import buying_from
 from vl2v_client.cli.spending_options import (
@@ -104,7 +104,7 @@ def buy(
     if as_json:
         typer.echo(json.dumps(purchase_json(report)))
     else:
-        Console().print(purchase_line(report), markup=False, highlight=False)
+        PlainConsole().print(purchase_line(report))
 
 
 def purchase_json(report: PurchaseReport) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from vl2v_client.audit.holdings import HoldingsReport, verify_holdings
 from vl2v_client.cache.store import CacheStats
 from vl2v_client.cli.bars import bars
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.vendor_options import AsJson, CachePath, open_cache
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import format_micro
@@ -27,7 +27,7 @@ def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({**asdict(found), "path": str(found.path)}))
     else:
-        Console().print(stats_table(found))
+        PlainConsole().print(stats_table(found))
 
 
 @cache_app.command()
@@ -40,7 +40,7 @@ def verify(cache: CachePath = None, as_json: AsJson = False) -> None:
     if not report.is_clean:
         raise CacheError(holdings_line(report))
     if not as_json:
-        Console().print(holdings_line(report), highlight=False)
+        PlainConsole().print(holdings_line(report))
 
 
 def stats_table(found: CacheStats) -> Table:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.local_options import (
     LocalPrecision,
     LocalTeacherName,
@@ -220,5 +220,5 @@ def distill(
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
-        Console().print(Markdown(report.summary()))
+        PlainConsole().print(Markdown(report.summary()))
         notify(f"The student is in {folder / 'student'}, the whole report in {folder / 'report.md'}.")

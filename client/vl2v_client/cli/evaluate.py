@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from vl2v_client.cli.bars import bars, plain
+from vl2v_client.cli.bars import bars
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.distill import Yes
 from vl2v_client.cli.purchase_options import buying_from, notify
 from vl2v_client.cli.vendor_options import (
@@ -68,7 +68,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps([asdict(score) for score in found.scores]))
         return
-    Console().print(_table(found))
+    PlainConsole().print(_table(found))
     if found.report_updated:
         notify(f"The teacher's row is now in {run / 'report.md'}.")
 
@@ -79,5 +79,5 @@ def _table(found: RunEvaluation) -> Table:
         table.add_column(column, justify="right")
     for score in found.scores:
         teacher = "-" if score.teacher is None else f"{score.teacher:.1%}"
-        table.add_row(plain(score.domain), score.role, f"{score.images:,}", f"{score.student:.1%}", teacher)
+        table.add_row(score.domain, score.role, f"{score.images:,}", f"{score.student:.1%}", teacher)
     return table

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from vl2v_client.cli.bars import STDERR, bars, plain
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.bound import bound_json, bound_table
+from vl2v_client.cli.console import STDERR, PlainConsole
 from vl2v_client.cli.spending_options import (
     MaxQueries,
     Rounds,
@@ -125,7 +125,7 @@ def plan(
 
 def _say(totals: dict[str, Any] | Table) -> None:
     if isinstance(totals, Table):
-        Console().print(totals)
+        PlainConsole().print(totals)
     else:
         typer.echo(json.dumps(totals))
 
@@ -135,7 +135,7 @@ def _show_nothing(_plan: QueryPlan) -> None:
 
 
 def _notify(sentence: str) -> None:
-    STDERR.print(f"note: {sentence}", markup=False, soft_wrap=True)
+    STDERR.print(f"note: {sentence}", soft_wrap=True)
 
 
 def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dic
 
 def plan_table(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> Table:
     """The plan's totals for people; a second round will choose `later` image queries more."""
-    table = Table("plan", plain(plan.teacher.id), title=None, box=None, header_style="bold")
+    table = Table("plan", plan.teacher.id, title=None, box=None, header_style="bold")
     rows = {
         "images": f"{plan.image_files:,}",
         "views": f"{len(plan.image_keys):,}",

@@ -8,7 +8,8 @@ import typer
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.cli.bars import STDERR, Bars
+from vl2v_client.cli.bars import Bars
+from vl2v_client.cli.console import STDERR
 from vl2v_client.cli.plan import plan_table
 from vl2v_client.cli.vendor_options import to_micro
 from vl2v_client.core.errors import UsageError
@@ -56,4 +57,4 @@ def buying_from(
 
 def notify(sentence: str) -> None:
     """Show a sentence on standard error."""
-    STDERR.print(sentence, markup=False, soft_wrap=True)
+    STDERR.print(sentence, soft_wrap=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.distill import Yes
 from vl2v_client.cli.local_options import (
     LocalPrecision,
@@ -203,5 +203,5 @@ def sweep(
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
-        Console().print(Markdown(report.to_markdown()))
+        PlainConsole().print(Markdown(report.to_markdown()))
         notify(f"Each student is in its run folder under {folder}, the report in {folder / 'report.md'}.")

@@ -12,7 +12,7 @@ import typer
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.uploads import UPLOADS, Upload
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
-from vl2v_client.cli.bars import STDERR
+from vl2v_client.cli.console import STDERR
 from vl2v_client.core.errors import UsageError
 
 DEFAULT_VENDOR_URL = "http://127.0.0.1:8000"
@@ -50,7 +50,6 @@ def open_vendor(url: str, api_key: str | None) -> VendorClient:
         STDERR.print(
             f"warning: the API key travels unencrypted to {vendor.url}, where anybody on the way can read it and spend "
             "with it; use the vendor's https:// address, or a tunnel to this machine",
-            markup=False,
             soft_wrap=True,
         )
     return vendor

@@ -12,7 +12,7 @@ from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import format_micro
 from vl2v_client.evaluation.leave_one_out import MethodRow, Outcome, method_rows
 from vl2v_client.evaluation.spread import Spread
-from vl2v_client.export.tables import percent, table
+from vl2v_client.export.tables import percent, quoted, table
 
 _FORMAT = 1
 
@@ -76,7 +76,7 @@ class SweepReport:
     def to_markdown(self) -> str:
         """The report as a page."""
         parts = [
-            f"# {self.dataset}: leave one domain out",
+            f"# {quoted(self.dataset)}: leave one domain out",
             self._protocol(),
             "## Accuracy on the target's 80 % that DomainBed's tables use",
             self.accuracy_table(whole_target=False),
@@ -89,7 +89,7 @@ class SweepReport:
 
     def accuracy_table(self, *, whole_target: bool) -> str:
         """The methods' rows, and the teacher's where it was asked."""
-        header = ["", *self.targets, "mean", "worst domain", "in-domain", "queries"]
+        header = ["", *map(quoted, self.targets), "mean", "worst domain", "in-domain", "queries"]
         lines = []
         known = self.teacher_target_in
         if not whole_target and set(known) == set(self.targets):
@@ -110,10 +110,11 @@ class SweepReport:
         if self.purchase is None:
             return f"The teacher is local: nothing was bought. {published}."
         bought = self.purchase
+        money = format_micro(bought.amount_micro, quoted(bought.currency))
         queries = bought.images + bought.texts
         return (
             f"All runs shared one purchase of {queries:,} queries ({bought.images:,} images, {bought.texts:,} texts), "
-            f"{format_micro(bought.amount_micro, bought.currency)} in all; a run reads those of its source domains "
+            f"{money} in all; a run reads those of its source domains "
             f"alone. {published}: {runs / max(1, queries):,.0f} times as many."
         )
 
@@ -132,7 +133,8 @@ class SweepReport:
         count = len(self.seeds)
         error = "± is the standard error over seeds" if count > 1 else "one seed says nothing of spread"
         return (
-            f"Student: {self.student}. Teacher: {self.teacher}. Views of each training image: {self.views}. "
+            f"Student: {quoted(self.student)}. Teacher: {quoted(self.teacher)}. "
+            f"Views of each training image: {self.views}. "
             f"{count} seed{'s' if count > 1 else ''} ({', '.join(map(str, self.seeds))}) on one split; {error}. "
             "Each column is a domain that its runs never saw: training, selection and calibration read others alone."
         )
@@ -184,4 +186,4 @@ def _with_error(value: Spread) -> str:
 
 
 def _worst(target: str, accuracy: float) -> str:
-    return f"{target}, {percent(accuracy)}"
+    return f"{quoted(target)}, {percent(accuracy)}"

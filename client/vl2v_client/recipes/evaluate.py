@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
-from vl2v_client.core.errors import DataError, UsageError, VendorChanged
+from vl2v_client.core.errors import DataError, RunError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
@@ -24,7 +25,7 @@ from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.recipes.predictions import keep_predictions
 from vl2v_client.recipes.purchase import Buying, buy_planned, meet
-from vl2v_client.recipes.run_folder import RunFolder, claim_finished_run
+from vl2v_client.recipes.run_folder import CONFIG_FILE, RunFolder, claim_finished_run
 from vl2v_client.recipes.run_images import RunImages, read_images
 from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.recipes.training import render_canonical
@@ -66,6 +67,20 @@ class RunEvaluation:
     report_updated: bool
 
 
+class _Teacher(BaseModel):
+    id: str
+    ledger_id: str
+    weights_sha: str
+
+
+class _Config(BaseModel):
+    """What is read of a run's configuration, which may be somebody else's."""
+
+    data: str
+    teacher: _Teacher
+    prompt_templates: list[str]
+
+
 @dataclass(frozen=True)
 class _Images:
     """What is scored: the samples below `root` with their roles, and the run's record if they are its own."""
@@ -92,8 +107,8 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         DataError: the data set cannot be used, has other classes, or has lost or changed images of the run.
     """
     with claim_finished_run(out) as folder:
-        bundle = load_bundle(folder.student)
-        images = _choose_images(folder, bundle.card, data)
+        bundle, config = load_bundle(folder.student), _read_config(folder)
+        images = _choose_images(folder, Path(config.data), bundle.card, data)
         use = "evaluation" if images.record else "other-data"
         views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
         student = bundle.classifier.logits(views.pixels[:, 0])
@@ -103,10 +118,10 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         choices = {bundle.card.method: choose(of_unseen, bundle.card.temperature)}
         teacher = None
         if buying is not None:
-            _check_bought(folder, images)
+            _check_bought(config, images)
             if not unseen:
                 raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
-            logits = _ask_teacher(unseen, folder, bundle.card.class_names, buying, progress)
+            logits = _ask_teacher(unseen, config, bundle.card.class_names, buying, progress)
             labels = np.array([sample.class_index for sample in unseen])
             teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
             choices[ZERO_SHOT] = choose(logits)
@@ -118,13 +133,23 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         return RunEvaluation(tuple(_rows(images, right, teacher)), updated)
 
 
-def _check_bought(folder: RunFolder, images: _Images) -> None:
-    if images.record is not None and folder.config["teacher"]["ledger_id"] == LOCAL_LEDGER:
+def _read_config(folder: RunFolder) -> _Config:
+    try:
+        return _Config.model_validate(folder.config)
+    except ValidationError as error:
+        entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+        raise RunError(
+            f"{folder.path / CONFIG_FILE} has no right entry {entry!r}: put back a copy of it, or run again"
+        ) from error
+
+
+def _check_bought(config: _Config, images: _Images) -> None:
+    if images.record is not None and config.teacher.ledger_id == LOCAL_LEDGER:
         raise UsageError("the report has the local teacher's row already: leave --teacher out, or name other --data")
 
 
-def _choose_images(folder: RunFolder, card: StudentCard, data: Path | None) -> _Images:
-    record, own = read_images(folder), Path(folder.config["data"])
+def _choose_images(folder: RunFolder, own: Path, card: StudentCard, data: Path | None) -> _Images:
+    record = read_images(folder)
     dataset = _matching_dataset(data or own, card)
     if data is None or data.resolve() == own:
         return _own_images(dataset, record)
@@ -136,6 +161,8 @@ def _choose_images(folder: RunFolder, card: StudentCard, data: Path | None) -> _
 def _own_images(dataset: DomainDataset, record: RunImages) -> _Images:
     found = {str(sample.path.relative_to(dataset.root)): sample for sample in dataset.samples}
     wanted = record.validation | record.target
+    if not wanted:
+        raise DataError(f"the run was judged by no image of {dataset.root}: score another folder with --data")
     kept = [name for name in wanted if name in found]
     now = dict(zip(kept, hash_in_threads([str(found[name].path) for name in kept]), strict=True))
     lost = [name for name in wanted if now.get(name) != wanted[name]]
@@ -160,16 +187,16 @@ def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
 
 
 def _ask_teacher(
-    samples: Sequence[Sample], folder: RunFolder, class_names: Sequence[str], buying: Buying, progress: Progress
+    samples: Sequence[Sample], config: _Config, class_names: Sequence[str], buying: Buying, progress: Progress
 ) -> NDArray[np.float32]:
     """The teacher's zero-shot logits `[N, C]` on the samples' canonical views; buys what the cache lacks."""
-    teacher, of_run = meet(buying), folder.config["teacher"]
-    if (teacher.id, teacher.weights_sha) != (of_run["id"], of_run["weights_sha"]):
+    teacher, of_run = meet(buying), config.teacher
+    if (teacher.id, teacher.weights_sha) != (of_run.id, of_run.weights_sha):
         raise VendorChanged(
-            f"the student's teacher was {of_run['id']}, and the vendor serves {teacher.id} with other "
+            f"the student's teacher was {of_run.id}, and the vendor serves {teacher.id} with other "
             "weights; nothing was bought: name the teacher with --model, or use the vendor that has it"
         )
-    prompts = PromptTemplateSet(tuple(folder.config["prompt_templates"])).prompts(class_names)
+    prompts = PromptTemplateSet(tuple(config.prompt_templates)).prompts(class_names)
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
     images = [ImageQuery(sample, canonical_view()) for sample in samples]
     plan = make_plan(images, texts, teacher, buying.cache, progress=progress)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vl2v_client.cache.contents import FileContent
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import CacheError
+from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
 from vl2v_client.data.splits import Split
@@ -33,6 +33,7 @@ from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.targets import Vectors
 from vl2v_client.recipes.training import RunData, load_run_data
+from vl2v_client.student.card import StudentEntry, read_entry
 from vl2v_client.student.fresh import FreshViews
 from vl2v_client.student.methods import stage_asks_about_images
 from vl2v_client.student.samples import LabelledViews
@@ -58,16 +59,21 @@ def tower_spec(teacher: LocalTeacher) -> StudentSpec:
     """The teacher's image tower as a student, the one of VL2V-SD.
 
     Raises:
-        UsageError: the tower does not end in a linear projection.
+        UsageError: the tower does not end in a linear projection, or no card can describe it.
     """
     facts = teacher.facts
-    return StudentSpec(
+    spec = StudentSpec(
         architecture=f"image tower of {facts.id}",
         input=InputFormat(facts.image_size, teacher.mean, teacher.std),
         features=teacher.image_tower().projection.in_features,
         weights_sha256=facts.weights_sha,
         tower=teacher.tower_config,
     )
+    try:
+        read_entry(StudentEntry, json.loads(json.dumps(spec.to_json())))
+    except DataError as error:
+        raise UsageError(f"the image tower of {facts.id} cannot be a student: {error}") from error
+    return spec
 
 
 def plan_local(choice: QueryChoice, source: LocalSource, *, progress: Progress = silent) -> PlannedRun:

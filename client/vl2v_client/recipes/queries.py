@@ -16,6 +16,7 @@ from vl2v_client.data.splits import Split, split
 from vl2v_client.data.views import STANDARD, View, styled_views, view_recipe, views_for
 from vl2v_client.planning.contents import read_files
 from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.student.card import check_class_names
 from vl2v_client.teacher.directions import style_prompts
 from vl2v_client.teacher.prompts import PromptTemplateSet
 
@@ -136,7 +137,12 @@ def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Pro
 def text_queries(
     choice: QueryChoice, class_names: Sequence[str]
 ) -> tuple[tuple[TextQuery, ...], tuple[TextQuery, ...]]:
-    """The text queries of a run's classes, and those of its worded styles; see `RunQueries`."""
+    """The text queries of a run's classes, and those of its worded styles; see `RunQueries`.
+
+    Raises:
+        DataError: the classes have names that no student's card can hold.
+    """
+    check_class_names(class_names)
     texts = tuple(TextQuery(text) for texts in choice.prompts.prompts(class_names) for text in texts)
     styles = choice.worded_styles
     return texts, tuple(TextQuery(text) for text in style_prompts(styles, class_names)) if styles else ()

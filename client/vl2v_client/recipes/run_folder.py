@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.files import read_json
 from vl2v_contract.canonical import sha256_hex
 
 CONFIG_FILE = "config.json"
@@ -24,6 +25,9 @@ _RECORDS = (CONFIG_FILE, _CHOICE_FILE, _PURCHASE_FILE, _USED_FILE)
 _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5
+_MAX_CONFIG_BYTES = 16 * 2**20
+_MAX_RECORD_BYTES = 2**30
+"""Of the files that name each image or embedding of a run: a million take 200 MB."""
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
@@ -93,9 +97,9 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            record: dict[str, Any] = json.loads(path.read_text())
+            record: dict[str, Any] = read_json(path, _MAX_RECORD_BYTES)
             return record if record["of"] == self.settings_sha else None
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise RunError(f"{path} is damaged: put back a copy of it, or choose another --out") from error
 
     def keep(self, path: Path, record: Mapping[str, Any]) -> None:
@@ -151,15 +155,16 @@ def open_run_folder(path: Path) -> RunFolder:
         RunError: it is none.
     """
     try:
-        return RunFolder(path, json.loads((path / CONFIG_FILE).read_text()))
-    except (OSError, ValueError) as error:
+        config = read_json(path / CONFIG_FILE, _MAX_CONFIG_BYTES)
+        return RunFolder(path, {**config})
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} is not a run folder: give the --out of a `vl2v-client distill`") from error
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with _writing(path):
-        lock = (path / ".lock").open("w")
+        lock = (path / ".lock").open("a")  # "w" would empty the file that a link leads to
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import pickle
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ def _build_by_name(name: str, pretrained: str | None) -> Any:
     except UserWarning as error:
         raise ModelLoadFailed(f"{error} Use the architecture `{name}-quickgelu`, or the other way round.") from error
     except Exception as error:
+        if _holds_more_than_weights(error):
+            raise _unsafe(pretrained) from error
         # Hub clients raise many kinds of errors for a missing network; the operator needs one sentence.
         raise ModelLoadFailed(
             f"cannot load `{name}` with weights `{pretrained}`; without a network give a checkpoint file as "
@@ -155,15 +158,31 @@ def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
     except Exception as error:
         raise ModelLoadFailed(f"{config_file} describes no model: {_summary(error)}") from error
     try:
-        open_clip.load_checkpoint(model, str(checkpoint_file))
+        open_clip.load_checkpoint(model, str(checkpoint_file), weights_only=True)
     except RuntimeError as error:
+        if _holds_more_than_weights(error):
+            raise _unsafe(checkpoint_file) from error
         raise ModelLoadFailed(f"checkpoint {checkpoint_file} does not fit {config_file}: {_summary(error)}") from error
     except Exception as error:
-        # Unpickling and safetensors have errors of their own for a file that is damaged or something else.
+        if _holds_more_than_weights(error):
+            raise _unsafe(checkpoint_file) from error
+        # Safetensors has errors of its own for a file that is damaged or something else.
         kind = type(error).__name__
         raise ModelLoadFailed(f"{checkpoint_file} is no readable .safetensors or .pt checkpoint ({kind})") from error
     _check_activation(model, checkpoint_file)
     return model
+
+
+def _holds_more_than_weights(error: Exception) -> bool:
+    """Whether torch, which open_clip asks for weights alone, refused a pickle or a TorchScript archive."""
+    return isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
+
+
+def _unsafe(checkpoint_file: Path | str | None) -> ModelLoadFailed:
+    return ModelLoadFailed(
+        f"checkpoint {checkpoint_file} is damaged or holds more than weights, which could run code when it is opened; "
+        "save the model's state_dict as .safetensors"
+    )
 
 
 def _check_activation(model: Any, checkpoint_file: Path) -> None:

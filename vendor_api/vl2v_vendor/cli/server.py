@@ -17,6 +17,7 @@ import uvicorn
 from rich.console import Console
 from sqlalchemy import make_url
 
+from vl2v_contract.texts import printable
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.log_output import set_up_logging
 from vl2v_vendor.cli.version import installed_version
@@ -163,4 +164,4 @@ class _Foreground:
             _log.log(level, "%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
             return
         self._console.print(f"{label:>8}", style="bold", end="  ")
-        self._console.print(text, markup=False)
+        self._console.print(printable(text), markup=False, emoji=False)
