@@ -35,7 +35,7 @@ from vl2v_vendor.adapters.sql.accounts import SqlAccounts
 from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.bootstrap import open_services
-from vl2v_vendor.cli.server import bind
+from vl2v_vendor.cli.server import bind, server_config
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
@@ -47,6 +47,7 @@ from vl2v_vendor.service.selling import Seller
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
+from vl2v_vendor.web.connections import ConnectionLimits
 
 ARCHITECTURE = "ViT-B-32"
 ARMS = ("billing on", "billing off")
@@ -132,9 +133,9 @@ async def measure(folder: Path, rounds: int, images: int) -> list[Row]:
 @asynccontextmanager
 async def serving(services: Services) -> AsyncIterator[str]:
     """A server on a free port of loopback for as long as the block lasts; gives its URL."""
-    listener = bind("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(services), log_config=None, access_log=False, lifespan="off")
-    server = uvicorn.Server(config)
+    limits = ConnectionLimits(1024)
+    listener = bind("127.0.0.1", 0, limits)
+    server = uvicorn.Server(server_config(create_app(services), limits))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -31,16 +32,24 @@ class Finished:
 
 @dataclass
 class Vendor:
-    """A vendor that sells vectors made of digests, so that no start waits for a model."""
+    """A vendor that sells vectors made of digests, so that no start waits for a model.
+
+    `max_files` is how many files its process may have open, if not as many as this one.
+    """
 
     home: Path
     port: int
     settings: dict[str, str] = field(default_factory=dict)
+    max_files: int | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.home.parent / f"{self.home.name}.log"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,9 +58,10 @@ class Vendor:
 
     def start(self) -> None:
         words = [str(BIN / "vl2v-vendor"), "serve", "--port", str(self.port)]
-        log = (self.home.parent / f"{self.home.name}.log").open("ab")
-        self.process = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
-        log.close()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                words, env=self.environment, stdout=log, stderr=log, preexec_fn=self._limit_files
+            )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
@@ -61,6 +71,10 @@ class Vendor:
                 assert self.process.poll() is None, "the vendor ended"
                 time.sleep(0.05)
         raise AssertionError("the vendor was not ready within 60 s")
+
+    def _limit_files(self) -> None:
+        if self.max_files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.max_files, self.max_files))
 
     def kill(self) -> None:
         assert self.process is not None

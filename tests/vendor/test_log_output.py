@@ -136,7 +136,7 @@ def test_lines_of_other_libraries_warnings_and_dying_threads_are_objects_too(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.open(monkeypatch, "json")
-    logging.getLogger("uvicorn.error").warning("of uvicorn's")
+    logging.getLogger("uvicorn.error").error("of uvicorn's")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(True)

@@ -24,6 +24,7 @@ from vl2v_contract.wire.billing import Summary
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_vendor.cli import main
 from vl2v_vendor.cli.server import Server, bind
+from vl2v_vendor.web.connections import ConnectionLimits
 
 COMMAND = [sys.executable, "-m", "vl2v_vendor"]
 
@@ -71,7 +72,7 @@ def test_what_is_loaded_is_never_walked_for_garbage_while_it_serves() -> None:
             asyncio.get_running_loop().call_soon(setattr, server, "should_exit", True)
 
         server = Server(uvicorn.Config(answer_nothing, lifespan="off", log_config=None), announce)
-        with bind("127.0.0.1", 0) as listener:
+        with bind("127.0.0.1", 0, ConnectionLimits(8)) as listener:
             await server.serve(sockets=[listener])
 
     before = gc.get_freeze_count()
@@ -141,7 +142,7 @@ def test_small_answers_are_sent_at_once() -> None:
             seen.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        with bind("127.0.0.1", 0) as listener:
+        with bind("127.0.0.1", 0, ConnectionLimits(8)) as listener:
             async with await asyncio.start_server(meet, sock=listener):
                 _, writer = await asyncio.open_connection(*listener.getsockname())
                 writer.close()

@@ -54,6 +54,10 @@ def test_the_defaults_are_one_folder(tmp_path: Path) -> None:
         ("image_price_micro", "-1", "image_price_micro"),
         ("retention_days", "106800000", "retention_days"),
         ("max_queued_items", "5", "max_items"),
+        ("head_seconds", "0", "head_seconds"),
+        ("max_connections", "0", "max_connections"),
+        ("trusted_proxies", '["10.0.0.1/8"]', "trusted_proxies"),
+        ("trusted_proxies", "10.0.0.1", "trusted_proxies"),
     ],
 )
 def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, fragment: str) -> None:
@@ -79,6 +83,11 @@ def test_a_tilde_in_a_file_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, t
     settings = Settings(data_dir="~/vl2v", secrets_file="~/keys.json", golden_file="~/golden.json")
     assert settings.data_dir == tmp_path / "vl2v"
     assert (settings.secrets_path, settings.golden_file) == (tmp_path / "keys.json", tmp_path / "golden.json")
+
+
+def test_a_proxy_is_an_address_or_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VL2V_VENDOR_TRUSTED_PROXIES", '["10.0.0.1", "2001:db8::/32"]')
+    assert [str(network) for network in load_settings().trusted_proxies] == ["10.0.0.1/32", "2001:db8::/32"]
 
 
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

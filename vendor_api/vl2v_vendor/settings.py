@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,6 +59,10 @@ class Settings(BaseSettings):
         max_queued_bytes: bytes of the decoded items that may wait for the model, per modality.
         max_wait_seconds: how long a request may wait for the model without any of its items moving.
         max_load_seconds: how long the model may take to load at the start.
+        max_connections: connections open at once, as far as the limit of open files allows.
+        max_connections_per_address: of them for one IPv4 address or IPv6 network of 64 bits; None is a quarter.
+        head_seconds: from accept, or from the last answer, to the complete head of the next request.
+        trusted_proxies: addresses or networks whose `X-Forwarded-For` says who the client is.
         shutdown_seconds: how long running requests may take after SIGTERM.
     """
 
@@ -103,6 +108,10 @@ class Settings(BaseSettings):
     max_queued_bytes: int = Field(default=512 * MEBIBYTE, ge=1)
     max_wait_seconds: float = Field(default=60.0, gt=0)
     max_load_seconds: float = Field(default=1800.0, gt=0)
+    max_connections: int = Field(default=4096, ge=1)
+    max_connections_per_address: int | None = Field(default=None, ge=1)
+    head_seconds: float = Field(default=10.0, gt=0)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     shutdown_seconds: int = Field(default=30, ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"

@@ -32,6 +32,7 @@ def set_up_logging(level: str, log_format: LogFormat) -> None:
     handler.addFilter(add_request_facts)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("vl2v_vendor").setLevel(level.upper())
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each malformed request; they are counted
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns with what customers send
     logging.captureWarnings(True)
     threading.excepthook = _log_death

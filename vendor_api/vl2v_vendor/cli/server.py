@@ -16,15 +16,20 @@ from typing import Final
 import uvicorn
 from rich.console import Console
 from sqlalchemy import make_url
+from starlette.types import ASGIApp
 
 from vl2v_contract.texts import printable
 from vl2v_vendor.bootstrap import open_services
+from vl2v_vendor.cli.file_limit import connections_for, raise_file_limit
 from vl2v_vendor.cli.log_output import set_up_logging
 from vl2v_vendor.cli.version import installed_version
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
+from vl2v_vendor.web.connections import ConnectionLimits
+from vl2v_vendor.web.http_protocol import limited_protocol
+from vl2v_vendor.web.listener import LimitedListener
 from vl2v_vendor.web.tracing import Tracing, open_tracing
 
 _log = logging.getLogger(__name__)
@@ -53,25 +58,36 @@ def run_server(settings: Settings, *, database_option: str | None = None) -> Non
     Raises:
         VendorError: the server cannot start; the message names the remedy.
     """
-    with bind(settings.host, settings.port) as listener:
+    files = raise_file_limit()
+    limits = ConnectionLimits(
+        min(settings.max_connections, connections_for(files)),
+        max_per_address=settings.max_connections_per_address,
+        head_seconds=settings.head_seconds,
+        trusted_proxies=settings.trusted_proxies,
+    )
+    with bind(settings.host, settings.port, limits) as listener:
         set_up_logging(settings.log_level, settings.log_format)
         tracing = open_tracing(os.environ, version=installed_version())
         try:
-            asyncio.run(_Foreground(settings, listener, database_option, tracing).run())
+            asyncio.run(_Foreground(settings, listener, limits, database_option, tracing).run())
         finally:
             if tracing is not None:
                 tracing.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, limits: ConnectionLimits) -> LimitedListener:
     """A bound socket that does not listen yet.
+
+    Args:
+        host: address.
+        port: 0 takes a free one.
+        limits: of the connections that it will accept.
 
     Raises:
         CannotListen: names the address and the remedy.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends small answers at once (TCP_NODELAY) only on sockets that name their protocol; else each waits 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = LimitedListener(family, limits)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -80,6 +96,22 @@ def bind(host: str, port: int) -> socket.socket:
         reason = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
         raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from error
     return listener
+
+
+def server_config(app: ASGIApp, limits: ConnectionLimits, *, shutdown_seconds: int = 30) -> uvicorn.Config:
+    """How uvicorn serves `app` on a socket of `bind` with the same limits."""
+    return uvicorn.Config(
+        app,
+        http=limited_protocol(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=bool(limits.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in limits.trusted_proxies],
+        timeout_graceful_shutdown=shutdown_seconds,
+    )
 
 
 class Server(uvicorn.Server):
@@ -107,10 +139,16 @@ class _Foreground:
     """One run of the server, which a signal may end at any point."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, database_option: str | None, tracing: Tracing | None
+        self,
+        settings: Settings,
+        listener: LimitedListener,
+        limits: ConnectionLimits,
+        database_option: str | None,
+        tracing: Tracing | None,
     ) -> None:
         self._settings = settings
         self._listener = listener
+        self._limits = limits
         self._database_option = database_option
         self._tracing = tracing
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -137,18 +175,19 @@ class _Foreground:
         self._report("stopped", "")
 
     async def _serve(self, services: Services) -> None:
-        config = uvicorn.Config(
-            create_app(services, version=installed_version(), tracing=self._tracing),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=self._settings.shutdown_seconds,
-        )
+        app = create_app(services, version=installed_version(), tracing=self._tracing, connections=self._limits)
+        config = server_config(app, self._limits, shutdown_seconds=self._settings.shutdown_seconds)
         self._server = Server(config, self._announce)
-        await self._server.serve(sockets=[self._listener])
+        watch = asyncio.create_task(self._limits.watch())
+        try:
+            await self._server.serve(sockets=[self._listener])
+        finally:
+            watch.cancel()
 
     def _announce(self) -> None:
+        if self._limits.max_connections < self._settings.max_connections:
+            told = f"{self._limits.max_connections:,} at most: the process may not open more files (`ulimit -n`)"
+            self._report("sockets", told)
         port = self._listener.getsockname()[1]
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         self._report("ready", f"http://{host}:{port}  (API description at /docs, Ctrl-C stops)")

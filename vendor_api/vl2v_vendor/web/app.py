@@ -8,7 +8,9 @@ from fastapi import FastAPI
 
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.client_watch import ClientWatch
+from vl2v_vendor.web.connections import ConnectionLimits
 from vl2v_vendor.web.errors import add_error_handlers
+from vl2v_vendor.web.forwarded_share import ForwardedShare
 from vl2v_vendor.web.metrics import Metrics
 from vl2v_vendor.web.middleware import BodyLimit
 from vl2v_vendor.web.openapi import add_openapi
@@ -28,13 +30,20 @@ ROUTERS: Final = (
 )
 
 
-def create_app(services: Services, *, version: str = "0", tracing: Tracing | None = None) -> FastAPI:
+def create_app(
+    services: Services,
+    *,
+    version: str = "0",
+    tracing: Tracing | None = None,
+    connections: ConnectionLimits | None = None,
+) -> FastAPI:
     """Build the application. The caller starts and closes the services.
 
     Args:
         services: Use cases, ready to serve.
         version: Version that is shown in the OpenAPI document and the metrics.
         tracing: Destination of each request's trace, if any.
+        connections: Limits of the server's connections, for the metrics and the clients of trusted proxies.
     """
     app = FastAPI(
         title="VL2V vendor",
@@ -42,9 +51,10 @@ def create_app(services: Services, *, version: str = "0", tracing: Tracing | Non
         summary="CLIP embeddings, sold per query.",
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,  # such a redirect quotes the Host header, which is the caller's
     )
     app.state.services = services
-    app.state.metrics = Metrics(services, version=version)
+    app.state.metrics = Metrics(services, version=version, connections=connections)
     for router in ROUTERS:
         app.include_router(router)
     add_error_handlers(app)
@@ -56,5 +66,7 @@ def create_app(services: Services, *, version: str = "0", tracing: Tracing | Non
     )
     app.add_middleware(BodyLimit, max_request_bytes=services.limits.max_request_bytes)
     app.add_middleware(ClientWatch)
+    if connections is not None and connections.trusted_proxies:
+        app.add_middleware(ForwardedShare, limits=connections)
     app.add_middleware(RequestContext, metrics=app.state.metrics, tracing=tracing)
     return app

@@ -14,6 +14,8 @@ from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ports import Ledger
 from vl2v_vendor.service.request_trace import RequestTrace
 from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.connection_state import ConnectionState
+from vl2v_vendor.web.connections import ConnectionLimits
 from vl2v_vendor.web.engine_state import EngineState
 
 _DRIFT_REST_SECONDS: Final = 15.0
@@ -33,14 +35,17 @@ class Metrics:
     Args:
         services: Services whose lanes and model are watched.
         version: Version of this program.
+        connections: Limits of the server's connections, if a server of ours listens.
     """
 
-    def __init__(self, services: Services, *, version: str) -> None:
+    def __init__(self, services: Services, *, version: str, connections: ConnectionLimits | None = None) -> None:
         self._registry = registry = CollectorRegistry()
         self._make_request_series(registry)
         self._make_sale_series(registry)
         self._make_batch_series(registry)
         registry.register(EngineState(services.lanes, services.encoder))
+        if connections is not None:
+            registry.register(ConnectionState(connections))
         ProcessCollector(registry=registry)
         _describe(services, version, registry)
         services.lanes.observe_batches(self.observe_batch)
