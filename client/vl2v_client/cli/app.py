@@ -11,6 +11,7 @@ import typer
 from PIL import Image
 
 from vl2v_client.cli.bars import STDERR, plain
+from vl2v_client.cli.removed import refuse_removed
 from vl2v_client.core.errors import ClientError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -35,6 +36,7 @@ def run(words: Sequence[str]) -> int:
     commands = command_tree()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
     try:
+        refuse_removed(words)
         commands(list(words), prog_name="vl2v-client")
     except ClientError as error:
         message = "\n".join(plain(line) for line in str(error).splitlines())
