@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
+from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain, ViewRecipeName, Views
 from vl2v_client.cli.purchase_options import buying_from
 from vl2v_client.cli.spending_options import (
     MaxQueries,
@@ -50,7 +50,6 @@ def buy(
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
     view_recipe: ViewRecipeName = None,
-    style_targets: StyleTargetsName = "bought",
     prompt: Prompts = None,
     preset: Preset = "default",
     seed: Seed = 0,
@@ -77,7 +76,7 @@ def buy(
         target_domain=target_domain,
         seed=seed,
         prompts=prompt_templates(prompt),
-        **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
+        **choose_views(preset, views, recipe=view_recipe),
     )
     spending = spending_from(select, max_queries, rounds)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:

@@ -20,7 +20,7 @@ from vl2v_client.cli.local_options import (
     local_settings,
     open_source,
 )
-from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, ViewsIfStored
+from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain, ViewRecipeName, ViewsIfStored
 from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.spending_options import (
     Impute,
@@ -77,7 +77,6 @@ def distill(
     views: ViewsIfStored = None,
     train_views: TrainViews = None,
     view_recipe: ViewRecipeName = None,
-    style_targets: StyleTargetsName = "bought",
     prompt: Prompts = None,
     seed: Seed = 0,
     student: StudentName = "tiny",
@@ -169,7 +168,6 @@ def distill(
                 views,
                 recipe=view_recipe,
                 train_views=train_views,
-                style_targets=style_targets,
                 online=online,
             ),
         ),

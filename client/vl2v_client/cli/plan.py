@@ -42,7 +42,7 @@ from vl2v_client.planning.plan import Limits, QueryPlan
 from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice, StyleTargets
+from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.recipes.spending import first_round
 from vl2v_client.teacher.prompts import DEFAULT_TEMPLATE, prompt_templates
 
@@ -64,10 +64,6 @@ Prompts = Annotated[
         show_default=False,
     ),
 ]
-StyleTargetsName = Annotated[
-    StyleTargets,
-    typer.Option("--style-targets", help="Ask about each styled view, or about each style in words."),
-]
 Seed = Annotated[int, typer.Option("--seed", help="Of the split and the views.")]
 
 
@@ -76,7 +72,6 @@ def plan(
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
     view_recipe: ViewRecipeName = None,
-    style_targets: StyleTargetsName = "bought",
     prompt: Prompts = None,
     preset: Preset = "default",
     seed: Seed = 0,
@@ -102,7 +97,7 @@ def plan(
         target_domain=target_domain,
         seed=seed,
         prompts=prompt_templates(prompt),
-        **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
+        **choose_views(preset, views, recipe=view_recipe),
     )
     spending, max_cost_micro = spending_from(select, max_queries, rounds), to_micro(max_cost)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:

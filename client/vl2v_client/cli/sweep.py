@@ -21,7 +21,7 @@ from vl2v_client.cli.local_options import (
     local_settings,
     open_source,
 )
-from vl2v_client.cli.plan import DataRoot, Prompts, StyleTargetsName, ViewRecipeName, ViewsIfStored
+from vl2v_client.cli.plan import DataRoot, Prompts, ViewRecipeName, ViewsIfStored
 from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.training_options import (
     AlignLearningRate,
@@ -78,7 +78,6 @@ def sweep(
     views: ViewsIfStored = None,
     train_views: TrainViews = None,
     view_recipe: ViewRecipeName = None,
-    style_targets: StyleTargetsName = "bought",
     prompt: Prompts = None,
     student: StudentName = "tiny",
     student_weights: StudentWeights = None,
@@ -157,7 +156,6 @@ def sweep(
                 views,
                 recipe=view_recipe,
                 train_views=train_views,
-                style_targets=style_targets,
                 online=online,
             ),
         ),

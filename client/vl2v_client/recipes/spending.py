@@ -133,7 +133,7 @@ class _Chooser:
 
     def __init__(self, spending: Spending, planned: PlannedRun, seed: int, features: Features) -> None:
         self._spending, self._planned, self._seed, self._make_features = spending, planned, seed, features
-        plan, self._views = planned.plan, len(planned.queries.asked_views)
+        plan, self._views = planned.plan, planned.queries.asked_views
         assert spending.max_queries is not None
         texts = len(set(plan.text_keys))
         lacking = sum(item.modality == "text" and not item.is_expired for item in plan.missing)
