@@ -14,7 +14,6 @@ from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain, ViewReci
 from vl2v_client.cli.purchase_options import buying_from
 from vl2v_client.cli.spending_options import (
     MaxQueries,
-    Rounds,
     Select,
     Student,
     StudentSize,
@@ -59,7 +58,6 @@ def buy(
     cache: CachePath = None,
     max_queries: MaxQueries = None,
     select: Select = None,
-    rounds: Rounds = 1,
     student: Student = "tiny",
     student_weights: StudentWeights = None,
     student_size: StudentSize = None,
@@ -78,7 +76,7 @@ def buy(
         prompts=prompt_templates(prompt),
         **choose_views(preset, views, recipe=view_recipe),
     )
-    spending = spending_from(select, max_queries, rounds)
+    spending = spending_from(select, max_queries)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
         buying = buying_from(
             vendor,
@@ -96,10 +94,8 @@ def buy(
         planned = plan_run(choice, buying, progress=progress)
         check_hold_out(planned, buying, progress=progress)
         features = features_for(planned, student, student_weights, student_size, seed=seed, progress=progress)
-        chosen = choose_queries(spending, planned, buying, seed=seed, features=features, progress=progress)
-        report = buy_planned(chosen.planned.plan, buying, progress=progress)
-        if chosen.first_purchase is not None:
-            report.include(chosen.first_purchase)
+        planned = choose_queries(spending, planned, seed=seed, features=features)
+        report = buy_planned(planned.plan, buying, progress=progress)
     if as_json:
         typer.echo(json.dumps(purchase_json(report)))
     else:

@@ -25,7 +25,6 @@ from vl2v_client.cli.purchase_options import notify
 from vl2v_client.cli.spending_options import (
     Impute,
     MaxQueries,
-    Rounds,
     Select,
     spending_from,
 )
@@ -115,7 +114,6 @@ def distill(
     cache: CachePath = None,
     max_queries: MaxQueries = None,
     select: Select = None,
-    rounds: Rounds = 1,
     impute: Impute = "none",
     max_cost: MaxCost = None,
     partial: Annotated[
@@ -178,7 +176,7 @@ def distill(
         method=method,
         baselines=baselines,
         preset=preset,
-        spending=spending_from(select, max_queries, rounds),
+        spending=spending_from(select, max_queries),
         impute=impute,
         **local_settings(teacher, (*baselines, method), online=online),
     )

@@ -247,8 +247,7 @@ def _selection(settings: RunSettings) -> str:
     spending = settings.spending
     if spending.select is None:
         return "none: every image is asked about"
-    rounds = ", in two rounds" if spending.in_two_rounds else ""
-    return f"{spending.select}, within {spending.max_queries:,} queries{rounds}"
+    return f"{spending.select}, within {spending.max_queries:,} queries"
 
 
 def _imputation(settings: RunSettings, data: RunData) -> str:
