@@ -132,8 +132,8 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: ClientShell) -
     page = (shell.run_folder / "report.md").read_text()
     for line in ("| carries | ema |", "| interpolate | True |", "| ema decay | 0.999 |", "| preset | default |"):
         assert line in page
-    other = shell.try_distill("--carry", "iidmax", "--interpolate")
-    assert "training.carries was 'ema', is 'iidmax'" in str(other.exception)
+    other = shell.try_distill("--carry", "last", "--interpolate")
+    assert "training.carries was 'ema', is 'last'" in str(other.exception)
 
 
 @pytest.mark.parametrize(
