@@ -113,7 +113,7 @@ def _impute(
         progress=progress,
     )
     domains, seed = train.domains, settings.choice.seed
-    return impute(settings.impute, asked, features=features, labels=train.labels, domains=domains, seed=seed)
+    return impute(asked, features=features, labels=train.labels, domains=domains, seed=seed)
 
 
 def train_method(
