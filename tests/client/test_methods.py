@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,7 +143,7 @@ class _Killed(Exception):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"carries": "iidmax"}, {"carries": "ema"}, {"distill_segments": "cumulative"}, {"interpolate": True}],
+    [{"carries": "ema"}, {"distill_segments": "cumulative"}, {"interpolate": True}],
     ids=lambda settings: next(iter(settings)),
 )
 def test_a_killed_run_ends_with_the_same_bits_whatever_it_averages(tmp_path: Path, settings: dict[str, object]) -> None:
@@ -166,8 +165,7 @@ def test_a_killed_run_ends_with_the_same_bits_whatever_it_averages(tmp_path: Pat
 def test_what_a_stage_carries_decides_the_result() -> None:
     config = replace(QUICK, distill_steps=30, evaluate_every=5)
     carried = [
-        _weights(_run(METHODS["kd"](replace(config, carries=carries)), config))
-        for carries in ("swad", "iidmax", "ema", "last")
+        _weights(_run(METHODS["kd"](replace(config, carries=carries)), config)) for carries in ("swad", "ema", "last")
     ]
     assert not any(_equal(one, other) for i, one in enumerate(carried) for other in carried[:i])
 
@@ -177,18 +175,12 @@ def test_weights_that_are_not_carried_anywhere_are_refused() -> None:
         TrainingConfig(carries="first")
 
 
-def test_scoring_iidmax_s_averages_does_not_disturb_the_run() -> None:
-    plain, scored = (replace(QUICK, carries=carries, evaluate_every=1) for carries in ("last", "iidmax"))
-    assert _run(METHODS["kd"](scored), scored).history == _run(METHODS["kd"](plain), plain).history
-
-
 def test_other_averages_than_the_valley_s_do_not_stop_when_it_is_dead() -> None:
     config = replace(QUICK, align_steps=1, distill_steps=29, evaluate_every=1, tolerance=1, converge=1)
     config = replace(config, tolerance_ratio=-0.9)  # dead as soon as it opens
     assert _run(METHODS["kd"](config), config).stages[0].steps < 30
-    for carries in ("ema", "iidmax"):
-        other = replace(config, carries=carries)
-        assert _run(METHODS["kd"](other), other).stages[0].steps == 30
+    other = replace(config, carries="ema")
+    assert _run(METHODS["kd"](other), other).stages[0].steps == 30
 
 
 def test_early_evaluations_may_be_no_candidates_for_the_best() -> None:
@@ -211,7 +203,7 @@ def test_the_published_best_is_the_last_of_equals_and_no_early_one_may_surpass_i
         state = StageState(stage, Student(torch.nn.Identity(), features=4, outputs=4), config)
         for accuracy, loss in zip(accuracies, losses, strict=True):
             state.add_step({"loss": torch.tensor(0.0), "floor": torch.tensor(0.0)})
-            state.add_evaluation(partial(SourceScore, accuracy, loss, {}))
+            state.add_evaluation(SourceScore(accuracy, loss, {}))
         return state.best.step
 
     accuracies, losses = [0.9, 0.98, 0.98, 0.97], [0.3, 0.10, 0.11, 0.05]

@@ -117,15 +117,9 @@ def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cach
 
 
 def test_the_default_trains_on_more_views_than_it_buys_and_the_paper_does_not() -> None:
-    assert choose_views("default", 4) == {
-        "views": 4,
-        "recipe": "styles",
-        "train_views": 10,
-        "style_targets": "bought",
-    }
+    assert choose_views("default", 4) == {"views": 4, "recipe": "styles", "train_views": 10}
     assert choose_views("default", 12)["train_views"] is None
     assert choose_views("default", 4, recipe="standard", train_views=6)["train_views"] == 6
-    assert choose_views("default", 4, style_targets="text")["train_views"] is None
     online = choose_views("default", None, online=True)
     assert (online["views"], online["train_views"]) == (1, None)
     paper = choose_views("paper", 4)

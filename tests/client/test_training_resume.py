@@ -118,7 +118,6 @@ def test_no_moment_is_a_bad_one_to_be_killed(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "changes",
     [
-        {"carries": "iidmax"},
         {"carries": "ema"},
         {"carries": "best"},
         {"carries": "last"},

@@ -15,7 +15,6 @@ from vl2v_client.cli.bars import STDERR, bars, plain
 from vl2v_client.cli.bound import bound_json, bound_table
 from vl2v_client.cli.spending_options import (
     MaxQueries,
-    Rounds,
     Select,
     Student,
     StudentSize,
@@ -42,8 +41,8 @@ from vl2v_client.planning.plan import Limits, QueryPlan
 from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice, StyleTargets
-from vl2v_client.recipes.spending import first_round
+from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
+from vl2v_client.recipes.spending import choose_queries
 from vl2v_client.teacher.prompts import DEFAULT_TEMPLATE, prompt_templates
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/file, or class/file.")]
@@ -64,10 +63,6 @@ Prompts = Annotated[
         show_default=False,
     ),
 ]
-StyleTargetsName = Annotated[
-    StyleTargets,
-    typer.Option("--style-targets", help="Ask about each styled view, or about each style in words."),
-]
 Seed = Annotated[int, typer.Option("--seed", help="Of the split and the views.")]
 
 
@@ -76,7 +71,6 @@ def plan(
     target_domain: TargetDomain = None,
     views: Views = DEFAULT_VIEWS,
     view_recipe: ViewRecipeName = None,
-    style_targets: StyleTargetsName = "bought",
     prompt: Prompts = None,
     preset: Preset = "default",
     seed: Seed = 0,
@@ -86,7 +80,6 @@ def plan(
     cache: CachePath = None,
     max_queries: MaxQueries = None,
     select: Select = None,
-    rounds: Rounds = 1,
     student: Student = "tiny",
     student_weights: StudentWeights = None,
     student_size: StudentSize = None,
@@ -102,9 +95,9 @@ def plan(
         target_domain=target_domain,
         seed=seed,
         prompts=prompt_templates(prompt),
-        **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
+        **choose_views(preset, views, recipe=view_recipe),
     )
-    spending, max_cost_micro = spending_from(select, max_queries, rounds), to_micro(max_cost)
+    spending, max_cost_micro = spending_from(select, max_queries), to_micro(max_cost)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:
         with bars(quiet=as_json) as progress:
             buying = Buying(vendor, opened, approve=_show_nothing, notify=_notify, model=model)
@@ -117,9 +110,8 @@ def plan(
         with bars(quiet=as_json) as progress:
             planned = plan_run(choice, buying, progress=progress)
             features = features_for(planned, student, student_weights, student_size, seed=seed, progress=progress)
-            first = first_round(spending, planned, seed=seed, features=features)
-            made = first.planned.plan
-    _say(plan_json(made, left, later=first.later) if as_json else plan_table(made, left, later=first.later))
+            made = choose_queries(spending, planned, seed=seed, features=features).plan
+    _say(plan_json(made, left) if as_json else plan_table(made, left))
     made.check_caps(Limits(max_queries, max_cost_micro, left))
 
 
@@ -138,8 +130,8 @@ def _notify(sentence: str) -> None:
     STDERR.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 
-def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dict[str, Any]:
-    """The plan's totals as JSON values; a second round will choose `later` image queries more."""
+def plan_json(plan: QueryPlan, left_units: int | None) -> dict[str, Any]:
+    """The plan's totals as JSON values."""
     return {
         "exact": True,
         "ledger_id": plan.teacher.ledger_id,
@@ -147,7 +139,6 @@ def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dic
         "images": plan.image_files,
         "views": len(plan.image_keys),
         "chosen_views": len(plan.used_image_keys),
-        "second_round": later,
         "texts": len(plan.text_keys),
         "cached": plan.cached,
         "new_queries": plan.units,
@@ -160,8 +151,8 @@ def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dic
     }
 
 
-def plan_table(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> Table:
-    """The plan's totals for people; a second round will choose `later` image queries more."""
+def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
+    """The plan's totals for people."""
     table = Table("plan", plain(plan.teacher.id), title=None, box=None, header_style="bold")
     rows = {
         "images": f"{plan.image_files:,}",
@@ -176,8 +167,6 @@ def plan_table(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> Ta
         rows["to buy"] += f", and {free:,} that are charged and whose answers were lost"
     if plan.chosen is not None:
         rows["views"] += f", of which {len(plan.chosen):,} are chosen"
-    if later:
-        rows["second round"] = f"up to {later:,} more, chosen once these are here"
     if plan.seconds is not None and plan.units:
         rows["time"] = f"about {timedelta(seconds=round(plan.seconds))}"
     if left_units is not None:

@@ -26,9 +26,6 @@ Select = Annotated[
     str | None,
     typer.Option("--select", help=f"What chooses images within --max-queries: {', '.join(SELECTORS)}."),
 ]
-Rounds = Annotated[
-    int, typer.Option("--rounds", min=1, max=2, help="2: keep half for further views of the hardest images chosen.")
-]
 Impute = Annotated[
     str, typer.Option("--impute", help=f"Targets of views that are not bought: {', '.join(IMPUTATIONS)}.")
 ]
@@ -41,9 +38,9 @@ StudentWeights = Annotated[
 StudentSize = Annotated[int | None, typer.Option("--student-size", min=16, help="Its input size, if not the usual.")]
 
 
-def spending_from(select: str | None, max_queries: int | None, rounds: int) -> Spending:
+def spending_from(select: str | None, max_queries: int | None) -> Spending:
     """How to spend; without `select`, `max_queries` is a cap and nothing is chosen."""
-    return Spending(select, None if select is None else max_queries, rounds)
+    return Spending(select, None if select is None else max_queries)
 
 
 def features_for(

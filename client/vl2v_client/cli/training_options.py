@@ -54,5 +54,5 @@ OwnNormalisation = Annotated[
         show_default=False,
     ),
 ]
-Carry = Annotated[str | None, typer.Option(help="Weights that the last stage leaves: swad, iidmax, ema, best or last.")]
+Carry = Annotated[str | None, typer.Option(help="Weights that the last stage leaves: swad, ema, best or last.")]
 Interpolate = Annotated[bool | None, typer.Option("--interpolate", help="WiSE-FT between first and trained weights.")]

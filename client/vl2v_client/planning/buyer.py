@@ -55,14 +55,6 @@ class PurchaseReport:
         if delivery.billed is not None:
             self.receipts.append(delivery.billed)
 
-    def include(self, other: PurchaseReport) -> None:
-        """Count another purchase's items too."""
-        self.billed_units += other.billed_units
-        self.replayed_units += other.replayed_units
-        self.amount_micro += other.amount_micro
-        self.failed += other.failed
-        self.receipts += other.receipts
-
     def facts(self) -> dict[str, str]:
         """What to show beside a progress bar."""
         spent = format_micro(self.amount_micro, self.currency)

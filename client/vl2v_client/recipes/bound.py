@@ -23,9 +23,9 @@ def bound_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silen
     root = choice.data.absolute()
     files = list_files(root)
     training = training_files(files, target_domain=choice.target_domain, seed=choice.seed)
-    views_per_file = len(choice.asked_views)
+    views_per_file = choice.asked_views
     if sum(map(len, training.values())) * views_per_file <= EXACT_VIEWS:
         return None
     by_folder = {root / domain if files.has_domains else root: paths for domain, paths in training.items()}
-    texts = [query for group in text_queries(choice, files.class_names) for query in group]
+    texts = text_queries(choice, files.class_names)
     return bound_plan(by_folder, views_per_file, texts, meet(buying), buying.cache, progress=progress)

@@ -188,7 +188,7 @@ def _report(
 def _purchase(planned: PlannedRun, cache: EmbeddingCache, settings: RunSettings, method: Method) -> Purchase:
     """The queries that the exported method reads, and what was paid for them, whenever that was; the others apart."""
     plan, config, sources = planned.plan, settings.training, len(planned.queries.split.source_domains)
-    images, texts = image_keys_read(method, config, planned), text_keys_read(method, config, planned)
+    images, texts = image_keys_read(method, config, planned), text_keys_read(method, planned)
     paid, whole = cache.records.paid([*images, *texts]), cache.records.paid([*plan.used_image_keys, *plan.text_keys])
     amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
     return Purchase(
@@ -247,13 +247,12 @@ def _selection(settings: RunSettings) -> str:
     spending = settings.spending
     if spending.select is None:
         return "none: every image is asked about"
-    rounds = ", in two rounds" if spending.in_two_rounds else ""
-    return f"{spending.select}, within {spending.max_queries:,} queries{rounds}"
+    return f"{spending.select}, within {spending.max_queries:,} queries"
 
 
 def _imputation(settings: RunSettings, data: RunData) -> str:
-    asked = list(settings.choice.asked_views)
-    weights, bought = data.targets.weights[:, asked], data.targets.bought[:, asked]
+    asked = settings.choice.asked_views
+    weights, bought = data.targets.weights[:, :asked], data.targets.bought[:, :asked]
     imputed = weights[~bought & (weights > 0)]
     if settings.impute == NO_IMPUTATION or not len(imputed):
         return "none: a view without a target trains on its text"
@@ -269,9 +268,7 @@ def _styled(choice: QueryChoice) -> str:
     styled = choice.styled_views
     if not styled:
         return "none"
-    if choice.style_targets == "text":
-        return f"{len(styled)} of each image, moved there by texts"
-    return f"{len(styled)} of each image, {len(set(styled).intersection(choice.asked_views))} of them asked about"
+    return f"{len(styled)} of each image, {sum(view < choice.asked_views for view in styled)} of them asked about"
 
 
 def _plain(value: Any) -> str:

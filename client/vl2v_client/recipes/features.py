@@ -61,18 +61,18 @@ def canonical_features(
 def rendered_features(
     spec: StudentSpec,
     pixels: NDArray[np.uint8],
-    views: Sequence[int],
+    views: int,
     *,
     seed: int,
     device: str = "auto",
     progress: Progress = silent,
 ) -> NDArray[np.float32]:
-    """As `canonical_features`, `[N, A, F]` of `A` of the views that are rendered already, `[N, K, S, S, 3]`."""
-    samples, columns = len(pixels), np.array(views, dtype=np.int64)
-    places = np.arange(samples * len(columns))
+    """As `canonical_features`, `[N, A, F]` of the first `A` of the rendered views `[N, K, S, S, 3]`."""
+    samples = len(pixels)
+    places = np.arange(samples * views)
     cuts = (places[start : start + _BATCH_SIZE] for start in range(0, len(places), _BATCH_SIZE))
-    batches = (pixels[cut // len(columns), columns[cut % len(columns)]] for cut in cuts)
-    return _features(spec, batches, len(places), seed, device, progress).reshape(samples, len(columns), -1)
+    batches = (pixels[cut // views, cut % views] for cut in cuts)
+    return _features(spec, batches, len(places), seed, device, progress).reshape(samples, views, -1)
 
 
 @torch.no_grad()

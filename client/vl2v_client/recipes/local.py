@@ -80,7 +80,7 @@ def plan_local(choice: QueryChoice, source: LocalSource, *, progress: Progress =
     plan = QueryPlan(
         teacher=facts,
         image_keys=tuple(key.hex() for key in view_keys(queries.images, source.cache, size=facts.image_size)),
-        text_keys=tuple(f"text {query.text}" for query in (*queries.texts, *queries.style_texts)),
+        text_keys=tuple(f"text {query.text}" for query in queries.texts),
         missing=(),
         image_files=len({query.sample.path for query in queries.images}),
         cached=0,
@@ -101,7 +101,7 @@ def load_local_data(
     queries = planned.queries
 
     def fetch(train: LabelledViews) -> Vectors:
-        texts = source.teacher.encode_texts([query.text for query in (*queries.texts, *queries.style_texts)])
+        texts = source.teacher.encode_texts([query.text for query in queries.texts])
         images = _image_answers(source.teacher, train, queries.asked_views, folder, progress)
         # as halves, as a cache keeps what is bought
         named = zip((*planned.plan.text_keys, *planned.plan.image_keys), (*texts, *images), strict=True)
@@ -131,7 +131,7 @@ def local_teacher_row(source: LocalSource, data: RunData, target: LabelledViews 
 def local_answers(settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> LocalAnswers:
     """How much the exported student asked; online, each view of each step counts."""
     method, config = exported.method, settings.training
-    texts = len(set(text_keys_read(method, config, planned)))
+    texts = len(set(text_keys_read(method, planned)))
     if not settings.online:
         return LocalAnswers(len(image_keys_read(method, config, planned)), texts, online=False)
     taken = zip(method.stages, exported.stages, strict=True)
@@ -186,17 +186,16 @@ def _online_views(
 
 
 def _image_answers(
-    teacher: LocalTeacher, train: LabelledViews, asked: Sequence[int], folder: RunFolder, progress: Progress
+    teacher: LocalTeacher, train: LabelledViews, asked: int, folder: RunFolder, progress: Progress
 ) -> NDArray[np.float32]:
-    """The answers `[N * A, D]` on the asked views, kept beside the rendered views."""
+    """The answers `[N * A, D]` on the first `asked` views, kept beside the rendered views."""
     facts = teacher.facts
-    name = sha256_hex(json.dumps([train.of, list(asked), facts.weights_sha, facts.precision]).encode())[:16]
+    name = sha256_hex(json.dumps([train.of, list(range(asked)), facts.weights_sha, facts.precision]).encode())[:16]
     path = folder.renders("train").with_name(f"local-teacher-{name}.npy")
     with suppress(OSError, ValueError, EOFError):  # none, or cut short by a power failure: then they are made again
         kept: NDArray[np.float32] = np.load(path)
         return kept
-    views = train.pixels if len(asked) == train.view_count else train.pixels[:, list(asked)]
-    answers = teacher.encode_images(views.reshape(-1, *train.pixels.shape[2:]), progress=progress)
+    answers = teacher.encode_images(train.pixels[:, :asked].reshape(-1, *train.pixels.shape[2:]), progress=progress)
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vl2v_client.core.errors import UsageError
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, StyleTargets
+from vl2v_client.recipes.queries import DEFAULT_VIEWS
 
 DEFAULT_PRESET, PAPER_PRESET = PRESETS = ("default", "paper")
 
@@ -38,7 +38,6 @@ def choose_views(
     *,
     recipe: str | None = None,
     train_views: int | None = None,
-    style_targets: StyleTargets = "bought",
     online: bool = False,
 ) -> dict[str, Any]:
     """The fields of `QueryChoice` that say which views are asked about and trained on.
@@ -48,7 +47,6 @@ def choose_views(
         views: of each image, to ask about; `None` is `DEFAULT_VIEWS`.
         recipe: `None` is the preset's.
         train_views: `None` is the preset's, if that is more than are asked about.
-        style_targets: if texts make styled targets, no view borrows one.
         online: fresh views at every step, of which none is stored.
 
     Raises:
@@ -59,13 +57,12 @@ def choose_views(
         raise UsageError("--online asks about fresh views at every step: leave --views out")
     views = DEFAULT_VIEWS if views is None else views
     chosen = PRESET_VIEWS[preset]
-    if train_views is None and style_targets == "bought" and not online and (chosen.train_views or 0) > views:
+    if train_views is None and not online and (chosen.train_views or 0) > views:
         train_views = chosen.train_views
     return {
         "views": 1 if online else views,
         "recipe": chosen.recipe if recipe is None else recipe,
         "train_views": train_views,
-        "style_targets": style_targets,
     }
 
 

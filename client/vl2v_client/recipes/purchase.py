@@ -64,8 +64,7 @@ def plan_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silent
     """
     teacher = meet(buying)
     queries = collect_queries(choice, buying.cache, progress=progress)
-    texts = (*queries.texts, *queries.style_texts)
-    plan = make_plan(queries.images, texts, teacher, buying.cache, progress=progress)
+    plan = make_plan(queries.images, queries.texts, teacher, buying.cache, progress=progress)
     return PlannedRun(queries, plan)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import UsageError
@@ -16,10 +15,7 @@ from vl2v_client.data.splits import Split, split
 from vl2v_client.data.views import STANDARD, View, styled_views, view_recipe, views_for
 from vl2v_client.planning.contents import read_files
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.teacher.directions import style_prompts
 from vl2v_client.teacher.prompts import PromptTemplateSet
-
-StyleTargets = Literal["bought", "text"]
 
 DEFAULT_VIEWS = 4
 
@@ -37,13 +33,10 @@ class QueryChoice:
         seed: of the hold-out and the views.
         prompts: templates that the class names are put in.
         recipe: how the views are chosen, a key of `data.views.VIEW_RECIPES`.
-        style_targets: where a styled view's target comes from: `bought` asks about it like any other; `text` asks
-            about each style and class in words, once, and moves the canonical view's embedding.
         ask_images: false for methods that read no image embedding: their views are rendered, and nothing is asked.
 
     Raises:
-        UsageError: there is no such recipe or source of targets, the recipe styles nothing that texts could move, or
-            fewer views are trained on than asked about.
+        UsageError: there is no such recipe, or fewer views are trained on than asked about.
     """
 
     data: Path
@@ -53,16 +46,10 @@ class QueryChoice:
     seed: int = 0
     prompts: PromptTemplateSet = field(default_factory=PromptTemplateSet)
     recipe: str = STANDARD
-    style_targets: StyleTargets = "bought"
     ask_images: bool = True
 
     def __post_init__(self) -> None:
-        if self.style_targets not in get_args(StyleTargets):
-            raise UsageError(f"no style targets {self.style_targets!r}; there are: {', '.join(get_args(StyleTargets))}")
-        if self.style_targets == "text" and not view_recipe(self.recipe).styles:
-            raise UsageError(f"the view recipe {self.recipe} has no styles: use --view-recipe styles beside them")
-        if self.style_targets == "text" and self.train_views is not None:
-            raise UsageError("--style-targets text and --train-views both fill unasked views: leave one out")
+        view_recipe(self.recipe)
         if self.train_views is not None and self.train_views < self.views:
             raise UsageError(
                 f"--train-views {self.train_views} is less than --views {self.views}: all that is bought is used"
@@ -79,18 +66,9 @@ class QueryChoice:
         return styled_views(self.rendered_views, self.recipe)
 
     @property
-    def asked_views(self) -> tuple[int, ...]:
-        """Which views the teacher is asked about, the same of every image; view 0 is the first if there is any."""
-        if not self.ask_images:
-            return ()
-        free = self.styled_views if self.style_targets == "text" else ()
-        return tuple(view for view in range(self.views) if view not in free)
-
-    @property
-    def worded_styles(self) -> tuple[str, ...]:
-        """The styles that are asked about in words."""
-        moved = self.style_targets == "text" and self.ask_images and self.styled_views
-        return view_recipe(self.recipe).styles if moved else ()
+    def asked_views(self) -> int:
+        """How many views of each image the teacher is asked about: the first ones, beginning with the canonical."""
+        return self.views if self.ask_images else 0
 
 
 @dataclass(frozen=True)
@@ -99,21 +77,17 @@ class RunQueries:
 
     Attributes:
         views: `K` views for each of the `N` training images.
-        asked_views: which `A` of the `K` views are asked about, the same of every image.
+        asked_views: the first `A` of the `K` views of every image are asked about.
         images: one query for each of them, `N * A`, an image's views side by side.
         texts: one query per class and template, `C * T`, a class's templates side by side.
-        worded_styles: the `S` styles that are asked about in words; usually none.
-        style_texts: one query per such style and class, `S * C`, a style's classes side by side.
     """
 
     dataset: DomainDataset
     split: Split
     views: tuple[tuple[View, ...], ...]
-    asked_views: tuple[int, ...]
+    asked_views: int
     images: tuple[ImageQuery, ...]
     texts: tuple[TextQuery, ...]
-    worded_styles: tuple[str, ...]
-    style_texts: tuple[TextQuery, ...]
 
 
 def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Progress = silent) -> RunQueries:
@@ -127,19 +101,14 @@ def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Pro
     views = draw_views(parts.train, cache, choice, progress=progress)
     asked = choice.asked_views
     images = tuple(
-        ImageQuery(sample, of_one[view]) for sample, of_one in zip(parts.train, views, strict=True) for view in asked
+        ImageQuery(sample, view) for sample, of_one in zip(parts.train, views, strict=True) for view in of_one[:asked]
     )
-    texts, style_texts = text_queries(choice, dataset.class_names)
-    return RunQueries(dataset, parts, views, asked, images, texts, choice.worded_styles, style_texts)
+    return RunQueries(dataset, parts, views, asked, images, text_queries(choice, dataset.class_names))
 
 
-def text_queries(
-    choice: QueryChoice, class_names: Sequence[str]
-) -> tuple[tuple[TextQuery, ...], tuple[TextQuery, ...]]:
-    """The text queries of a run's classes, and those of its worded styles; see `RunQueries`."""
-    texts = tuple(TextQuery(text) for texts in choice.prompts.prompts(class_names) for text in texts)
-    styles = choice.worded_styles
-    return texts, tuple(TextQuery(text) for text in style_prompts(styles, class_names)) if styles else ()
+def text_queries(choice: QueryChoice, class_names: Sequence[str]) -> tuple[TextQuery, ...]:
+    """The text queries of a run's classes; see `RunQueries.texts`."""
+    return tuple(TextQuery(text) for texts in choice.prompts.prompts(class_names) for text in texts)
 
 
 def draw_views(

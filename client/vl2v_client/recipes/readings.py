@@ -12,9 +12,6 @@ def image_keys_read(method: Method, config: TrainingConfig, planned: PlannedRun)
     return planned.plan.used_image_keys if asks_about_images(method, config) else ()
 
 
-def text_keys_read(method: Method, config: TrainingConfig, planned: PlannedRun) -> tuple[str, ...]:
-    """Cache keys of the text queries that a method reads; the texts of styles stand in for image queries."""
-    keys, texts = planned.plan.text_keys, len(planned.queries.texts)
-    if asks_about_images(method, config):
-        return keys
-    return keys[:texts] if asks_about_texts(method) else ()
+def text_keys_read(method: Method, planned: PlannedRun) -> tuple[str, ...]:
+    """Cache keys of the text queries that a method reads, in the plan's order."""
+    return planned.plan.text_keys if asks_about_texts(method) else ()

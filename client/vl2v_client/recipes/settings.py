@@ -65,8 +65,6 @@ class RunSettings:
             raise UsageError("--online asks about every view of every step: it needs a --local-teacher, not a vendor")
         if self.online and self.choice.train_views is not None:
             raise UsageError("--online trains on fresh views at every step: leave --train-views out")
-        if self.online and self.choice.style_targets != "bought":
-            raise UsageError("--online shows the teacher every styled view: leave --style-targets out")
         if self.spending.select is not None or self.impute != NO_IMPUTATION:
             self._check_choice()
 
@@ -112,7 +110,6 @@ class RunSettings:
             "views": choice.views,
             "train_views": choice.rendered_views,
             "view_recipe": choice.recipe,
-            "style_targets": choice.style_targets,
             "seed": choice.seed,
             "spending": self.spending.to_json(),
             "impute": self.impute,

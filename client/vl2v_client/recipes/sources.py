@@ -60,7 +60,7 @@ def obtain_data(
     else:
         check_hold_out(planned, source, progress=progress)
         source = count_from_the_start(folder, source)
-        planned = _choose(settings, planned, source, folder, progress)
+        planned = _choose(settings, planned, folder, progress)
         some_missing = source.skip_failed or source.allow_partial or planned.plan.chosen is not None
         _buy(planned.plan, source, progress)
         planned = _cut_to(planned, keep_used(folder, planned.plan, source.cache))
@@ -96,9 +96,7 @@ def _leave_to_the_first(_plan: QueryPlan) -> None:
     raise BudgetExhausted("only the first process of a run buys")
 
 
-def _choose(
-    settings: RunSettings, planned: PlannedRun, buying: Buying, folder: RunFolder, progress: Progress
-) -> PlannedRun:
+def _choose(settings: RunSettings, planned: PlannedRun, folder: RunFolder, progress: Progress) -> PlannedRun:
     def features() -> NDArray[np.float32]:
         return canonical_features(
             settings.student,
@@ -109,10 +107,7 @@ def _choose(
             progress=progress,
         )
 
-    seed = settings.choice.seed
-    return choose_queries(
-        settings.spending, planned, buying, seed=seed, features=features, folder=folder, progress=progress
-    ).planned
+    return choose_queries(settings.spending, planned, seed=settings.choice.seed, features=features, folder=folder)
 
 
 def _buy(plan: QueryPlan, buying: Buying, progress: Progress) -> None:

@@ -256,7 +256,7 @@ def _queries(settings: SweepSettings, buying: Buying, shared: PlannedRun) -> dic
     found, config = {}, settings.run.training
     for key in settings.methods:
         method = METHODS[key](config)
-        keys = (*image_keys_read(method, config, shared), *text_keys_read(method, config, shared))
+        keys = (*image_keys_read(method, config, shared), *text_keys_read(method, shared))
         found[method.name] = sum(of_kind.units for of_kind in buying.cache.records.paid(keys).values())
     return found
 
@@ -273,9 +273,9 @@ def _teacher(
         said = {key[0]: row for key, report in reports.items() for row in report.rows if row.name == ZERO_SHOT}
         return {target: row.target_in for target, row in said.items() if row.target_in is not None}
     queries, plan, teacher = shared.queries, shared.plan, shared.plan.teacher
-    if 0 not in queries.asked_views:
+    if not queries.asked_views:
         return {}
-    first_views = plan.image_keys[:: len(queries.asked_views)]
+    first_views = plan.image_keys[:: queries.asked_views]
     vectors = source.cache.get_many([*first_views, *plan.text_keys])
     classifier = text_classifier(shared, vectors)
     found = {}

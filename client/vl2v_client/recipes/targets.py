@@ -1,4 +1,4 @@
-"""The image targets of a run: what was bought about its views, and what texts make of it."""
+"""The targets of a run: what was bought about its views and its classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from vl2v_client.planning.queries import TextQuery
 from vl2v_client.recipes.purchase import PlannedRun
 from vl2v_client.recipes.queries import RunQueries
 from vl2v_client.teacher.classifier import zero_shot_classifier
-from vl2v_client.teacher.directions import direct_styled_views, style_directions
 from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
 
 Vectors = Mapping[str, NDArray[np.float16]]
@@ -31,38 +30,29 @@ def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
         DataError: one of them was not bought.
     """
     queries, plan = planned.queries, planned.plan
-    texts = _bought_texts(queries.texts, plan.text_keys[: len(queries.texts)], vectors)
+    texts = _bought_texts(queries.texts, plan.text_keys, vectors)
     return zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
 
 
 def image_targets(
     planned: PlannedRun,
     vectors: Vectors,
-    classifier: EmbeddingMatrix,
     *,
     allow_missing: bool,
     imputation: Imputation | None = None,
 ) -> ImageTargets:
     """Targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
 
-    A view that nobody asks about borrows its image's target, or has, if it is styled and its style was bought in
-    words, the one that they make. An image of which nothing was bought or imputed has none.
+    A view that nobody asks about borrows its image's target. An image of which nothing was bought or imputed has none.
 
     Raises:
         CacheError: an embedding is missing, and may not be.
-        DataError: a style's text was not bought.
     """
     queries, plan = planned.queries, planned.plan
     asked = asked_targets(queries, plan, vectors, allow_missing=allow_missing)
     if imputation is not None:
         asked = imputation(asked)
-    targets = _placed(asked, queries.asked_views, len(queries.views[0]) or 1)
-    if not queries.worded_styles:
-        return borrow_from_same_image(targets)
-    texts = _bought_texts(queries.style_texts, plan.text_keys[len(queries.texts) :], vectors)
-    labels = np.array([sample.class_index for sample in queries.split.train], dtype=np.int64)
-    directions = style_directions(queries.worded_styles, texts, classifier)
-    return borrow_from_same_image(direct_styled_views(targets, queries.views, labels, directions))
+    return borrow_from_same_image(_padded(asked, len(queries.views[0]) or 1))
 
 
 def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, allow_missing: bool) -> ImageTargets:
@@ -71,7 +61,7 @@ def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, all
     Raises:
         CacheError: an embedding is missing, and may not be.
     """
-    count, train = len(queries.asked_views), queries.split.train
+    count, train = queries.asked_views, queries.split.train
     return join_image_targets(
         [plan.image_keys[row * count : (row + 1) * count] for row in range(len(train))],
         vectors,
@@ -81,15 +71,11 @@ def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, all
     )
 
 
-def _placed(asked: ImageTargets, columns: Sequence[int], count: int) -> ImageTargets:
-    """Targets of `count` views, of which `asked` has those of `columns`; the others have none."""
-    samples, _, dimension = asked.vectors.shape
-    vectors = np.zeros((samples, count, dimension), dtype=np.float32)
-    bought = np.zeros((samples, count), dtype=np.bool_)
-    weights = np.zeros((samples, count), dtype=np.float32)
-    places = list(columns)
-    vectors[:, places], bought[:, places], weights[:, places] = asked.vectors, asked.bought, asked.weights
-    return ImageTargets(vectors, bought, weights)
+def _padded(asked: ImageTargets, count: int) -> ImageTargets:
+    """Targets of `count` views, of which `asked` has the first; the others have none."""
+    further = ((0, 0), (0, count - asked.bought.shape[1]))
+    vectors = np.pad(asked.vectors, (*further, (0, 0)))
+    return ImageTargets(vectors, np.pad(asked.bought, further), np.pad(asked.weights, further))
 
 
 def _bought_texts(queries: Sequence[TextQuery], keys: Sequence[str], vectors: Vectors) -> NDArray[np.float16]:

@@ -94,12 +94,12 @@ def load_run_data(
     def imputation(asked: ImageTargets) -> ImageTargets:
         return _impute(settings, asked, train_views, queries.asked_views, progress)
 
-    targets = image_targets(planned, vectors, classifier, allow_missing=allow_missing, imputation=imputation)
+    targets = image_targets(planned, vectors, allow_missing=allow_missing, imputation=imputation)
     return RunData(TrainingData(train_views, validation, targets), targets, classifier)
 
 
 def _impute(
-    settings: RunSettings, asked: ImageTargets, train: LabelledViews, views: Sequence[int], progress: Progress
+    settings: RunSettings, asked: ImageTargets, train: LabelledViews, views: int, progress: Progress
 ) -> ImageTargets:
     """Targets of the views `[N, A]` that are asked about, with those that were not bought imputed if it is wished."""
     if settings.impute == NO_IMPUTATION or bool(asked.weights.all()):
@@ -113,7 +113,7 @@ def _impute(
         progress=progress,
     )
     domains, seed = train.domains, settings.choice.seed
-    return impute(settings.impute, asked, features=features, labels=train.labels, domains=domains, seed=seed)
+    return impute(asked, features=features, labels=train.labels, domains=domains, seed=seed)
 
 
 def train_method(

@@ -10,7 +10,7 @@ from vl2v_client.core.errors import UsageError
 
 Part = Literal["backbone", "projection"]
 Head = Literal["text", "linear"]
-Selection = Literal["best", "swad", "iidmax", "ema", "last"]
+Selection = Literal["best", "swad", "ema", "last"]
 Segments = Literal["original", "cumulative"]
 BestOfEquals = Literal["lower_loss", "last"]
 
@@ -122,8 +122,8 @@ class Stage:
         objective: a key of `objective.OBJECTIVES`.
         steps: optimizer steps at most; a dead SWAD valley ends the stage early, unless it carries another average.
         learning_rate: of Adam, constant.
-        carries: which weights leave the stage: those of the best evaluation on source validation, SWAD's average
-            (`swad` by LossValley, `iidmax` by IIDMax), the exponential moving average, or the last.
+        carries: which weights leave the stage: those of the best evaluation on source validation, SWAD's average,
+            the exponential moving average, or the last.
         image_weight: the share of the teacher's term; `None` is the config's.
         best_from: evaluations at earlier steps, counted from 0, are not candidates for the best.
         best_of_equals: of equal accuracies, `lower_loss` takes the lower loss, then the first. `last` takes the last of

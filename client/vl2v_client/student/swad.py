@@ -108,11 +108,6 @@ class LossValley:
         """The valley has opened."""
         return self._valley is not None
 
-    @property
-    def segment(self) -> WeightAverage:
-        """The mean weights of the segment that the next evaluation closes."""
-        return self._current
-
     def add_step(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Takes the weights after `step` into the current segment."""
         start = step if self._current.count == 0 else self._current.start_step

@@ -43,7 +43,7 @@ class StageResult:
         best_step: steps taken at the best evaluation on source validation.
         best_accuracy: there.
         swad_steps: first and last step of SWAD's average.
-        swad_converged: false if no valley opened, and a LossValley average is the last segment's.
+        swad_converged: false if no valley opened, and the average is the last segment's.
     """
 
     name: str
@@ -191,7 +191,7 @@ def _take_steps(
     while True:
         # once in a while: score on source validation, select, close SWAD's segment
         if _evaluates(state, config.evaluate_every):
-            row = state.add_evaluation(lambda: run.ranks.agree(lambda: _validate(run, feed)))
+            row = state.add_evaluation(run.ranks.agree(lambda: _validate(run, feed)))
             metrics.append(row)
             extras = _extras(row)
         # once in a while: keep everything
@@ -258,7 +258,7 @@ def _extras(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _result(state: StageState) -> StageResult:
-    average = state.average()
+    average = state.swad.final()
     return StageResult(
         name=state.stage.name,
         steps=state.step,
