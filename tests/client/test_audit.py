@@ -18,7 +18,7 @@ from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import AuditReport
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
-from vl2v_client.planning.purchase import buy
+from vl2v_client.buying.purchase import buy
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.signatures import SigningKey
 

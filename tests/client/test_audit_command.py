@@ -19,7 +19,7 @@ from vl2v_client.audit.report import Difference
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli.audit import audit
 from vl2v_client.core.errors import VendorUnavailable
-from vl2v_client.planning.purchase import buy
+from vl2v_client.buying.purchase import buy
 from vl2v_contract.chain import ChargedItem
 
 

@@ -29,11 +29,11 @@ from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.files import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
-from vl2v_client.planning.contents import read_files
+from vl2v_client.planning.hashing import read_files
 from vl2v_client.recipes.distill import distill as run_distill
-from vl2v_client.recipes.local import LocalSource, OnlineViews
-from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.recipes.settings import RunSettings
+from vl2v_client.runs.local_source import LocalSource, OnlineViews
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.batches import BatchSource, TrainingData
 from vl2v_client.student.classifier import TextHead, new_classifier
 from vl2v_client.student.feeds import TrainingRun, open_feed

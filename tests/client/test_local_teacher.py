@@ -17,7 +17,7 @@ from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.local.files import LocalModel
 from vl2v_client.local.teacher import LOCAL_LEDGER, LocalTeacher
-from vl2v_client.recipes.local import tower_spec
+from vl2v_client.runs.local_source import tower_spec
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.classifier import StudentClassifier, TextHead
 from vl2v_client.student.model import tower_student

@@ -18,11 +18,11 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.planning import contents
-from vl2v_client.planning.batches import cut_batches
+from vl2v_client.buying.batches import cut_batches
 from vl2v_client.planning.plan import Limits, QueryPlan, make_plan
-from vl2v_client.planning.purchase import buy
+from vl2v_client.buying.purchase import buy
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor, remembered_teacher
+from vl2v_client.buying.vendor_meeting import meet_vendor, remembered_teacher
 from vl2v_contract.identity import EmbeddingIdentity
 
 

@@ -17,15 +17,15 @@ from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.data.folder import list_files, open_dataset
 from vl2v_client.data.splits import split, training_files
 from vl2v_client.planning import contents
-from vl2v_client.planning.bound import QueryBound, bound_plan
-from vl2v_client.planning.contents import hash_files, read_files
+from vl2v_client.planning.plan_estimate import QueryBound, bound_plan
+from vl2v_client.planning.hashing import hash_files, read_files
 from vl2v_client.planning.plan import Limits, make_plan
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.recipes import bound as recipe
 from vl2v_client.recipes.bound import bound_run
-from vl2v_client.recipes.purchase import Buying, plan_run
-from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.buying.context import Buying, plan_run
+from vl2v_client.planning.choice import QueryChoice
 
 
 @pytest.fixture

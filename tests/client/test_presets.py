@@ -11,7 +11,7 @@ from student_factories import TINY_VIT
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import UsageError
-from vl2v_client.planning.vendor import meet_vendor
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.presets import (
     IMAGENET_MEAN,
@@ -21,8 +21,8 @@ from vl2v_client.recipes.presets import (
     choose_training,
     is_domain_net,
 )
-from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.recipes.settings import RunSettings
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.methods import vl2v_adip
 from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig, online_queries
 

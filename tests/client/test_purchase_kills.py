@@ -17,7 +17,7 @@ from buying_child import FORKSERVER, purchase
 from fake_vendor import FakeVendor, served
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.planning.purchase import buy
+from vl2v_client.buying.purchase import buy
 
 PICTURES = 48
 

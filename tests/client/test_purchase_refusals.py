@@ -15,7 +15,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError, VendorUnavailable
-from vl2v_client.planning.purchase import Caps, buy
+from vl2v_client.buying.purchase import Caps, buy
 
 
 def test_a_refusal_after_a_lost_attempt_releases_nothing(

@@ -19,10 +19,10 @@ from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.selection import SELECTORS
 from vl2v_client.planning.spending import Spending
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, plan_run
-from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.recipes.run_folder import claim_run_folder
-from vl2v_client.recipes.spending import choose_queries
+from vl2v_client.buying.context import Buying, PlannedRun, buy_planned, plan_run
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.runs.run_folder import claim_run_folder
+from vl2v_client.runs.query_selection import choose_queries
 
 TRAIN, VIEWS, TEXTS = 32, 3, 2
 """Two source domains of two classes of ten pictures less the hold-out of a fifth; three views; two class prompts."""

@@ -16,8 +16,8 @@ from client_shell import QUICK, ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.data.views import VIEW_RECIPES
-from vl2v_client.planning.contents import pixels_sha
-from vl2v_client.recipes.targets import image_targets
+from vl2v_client.planning.hashing import pixels_sha
+from vl2v_client.runs.targets import image_targets
 from vl2v_client.teacher.targets import ImageTargets
 
 TRAIN, CLASSES = 16, 2  # two source domains of two classes of five pictures, less the hold-out
@@ -87,7 +87,7 @@ def test_more_views_are_trained_on_than_bought(
         trained_on.append(image_targets(*arguments, **options))
         return trained_on[-1]
 
-    monkeypatch.setattr("vl2v_client.recipes.training.image_targets", note_targets)
+    monkeypatch.setattr("vl2v_client.runs.method_training.image_targets", note_targets)
     words = ("--views", "1", "--view-recipe", "all-styles")
     planned = shell.json("plan", *words)["new_queries"]
     report = shell.distill(*words, "--train-views", "3")

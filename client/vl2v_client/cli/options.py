@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from vl2v_client.config.options import Options
+from vl2v_client.config.options import Options, declared
 from vl2v_client.config.run import DataConfig, PurchaseConfig, ReportConfig, RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
 
@@ -149,13 +149,11 @@ def run_config(named: Named, file: Path | None = None) -> RunConfig:
 
 
 def _parameter(place: str, section: Section, option: str, info: FieldInfo) -> inspect.Parameter:
-    extra = info.json_schema_extra
-    common = isinstance(extra, dict) and bool(extra["common"])
     default = info.default
     shown = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     declared = Parameter(
         name=flag_name(section.name, option),
-        group=COMMON if common else section.heading,
+        group=COMMON if declared(info, "common") else section.heading,
         help=info.description,
         negative=_NEGATIVES.get(option, ()),
         env_var=_VARIABLES.get(option),

@@ -25,7 +25,7 @@ from vl2v_client.cli.vendor_options import (
     open_vendor,
 )
 from vl2v_client.core.values import format_micro
-from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.teacher.prompts import prompt_templates
 
 if TYPE_CHECKING:

@@ -40,9 +40,9 @@ from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.planning.plan import Limits, QueryPlan
 from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
 from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
-from vl2v_client.recipes.spending import choose_queries
+from vl2v_client.buying.context import Buying, plan_run, remaining_units
+from vl2v_client.planning.choice import DEFAULT_VIEWS, QueryChoice
+from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.teacher.prompts import DEFAULT_TEMPLATE, prompt_templates
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/file, or class/file.")]

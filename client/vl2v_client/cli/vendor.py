@@ -16,8 +16,8 @@ from vl2v_client.cli.tables import plan_table
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import ClientError, UsageError
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.planning.purchase import Caps
-from vl2v_client.recipes.purchase import PurchaseContext, remaining_units
+from vl2v_client.buying.purchase import Caps
+from vl2v_client.buying.context import PurchaseContext, remaining_units
 
 UPLOAD_VARIABLE = "VL2V_UPLOAD"
 

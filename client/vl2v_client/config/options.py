@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 
 class Options(BaseModel):
@@ -22,6 +23,11 @@ class Options(BaseModel):
             pydantic.ValidationError: a name is unknown or a value is out of range.
         """
         return type(self).model_validate({**self.named(), **changes})
+
+    def result_options(self) -> dict[str, Any]:
+        """Return the values that decide what a run makes, as JSON values by option."""
+        kept = {name for name, info in type(self).model_fields.items() if declared(info, "result")}
+        return self.model_dump(mode="json", include=kept)
 
     def named(self) -> dict[str, Any]:
         """Return the values that somebody named, by option."""
@@ -43,7 +49,7 @@ def option(default: Any, text: str, *, unit: str = "", common: bool = False, res
     return Field(default, description=description, json_schema_extra={"common": common, "result": result}, **limits)
 
 
-def decides_result(options: type[Options], name: str) -> bool:
-    """Tell whether an option decides what a run makes."""
-    extra = options.model_fields[name].json_schema_extra
-    return not isinstance(extra, dict) or bool(extra["result"])
+def declared(info: FieldInfo, what: Literal["common", "result"]) -> bool:
+    """Tell what `option` was given as `common` or `result`."""
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and bool(extra[what])

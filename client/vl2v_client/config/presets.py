@@ -24,12 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vl2v_client.config.run import DEFAULT_VIEWS, PurchaseConfig, RunConfig
+from vl2v_client.config.run import DEFAULT_VIEWS, TINY, PurchaseConfig, RunConfig
 from vl2v_client.config.training import Segments, TrainingConfig
 from vl2v_client.core.errors import UsageError
-
-TINY = "tiny"
-"""Name of the student that ships with the package."""
 
 TINY_TRAINING: Mapping[str, Any] = MappingProxyType(
     {
@@ -76,7 +73,7 @@ PUBLISHED_STUDENTS: Mapping[str, PublishedStudent] = MappingProxyType(
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Return the configuration with the preset's values wherever nobody named one.
+    """Return the configuration with a value for every option that decides the result.
 
     Raises:
         UsageError: The preset has no such student, or options contradict each other.
@@ -84,8 +81,10 @@ def resolve(config: RunConfig) -> RunConfig:
     training = resolve_training(config)
     seed = training.seed if config.data.seed is None else config.data.seed
     purchase = resolve_purchase(config.purchase, training.preset)
-    if training.train_views is None and _has_more_views(training.preset, purchase):
-        training = training.replace(train_views=DEFAULT_TRAIN_VIEWS)
+    if training.train_views is None:
+        views = purchase.views or 0
+        wanted = DEFAULT_TRAIN_VIEWS if training.preset == "default" and not purchase.online else 0
+        training = training.replace(train_views=max(views, wanted))
     return config.replace(data=config.data.replace(seed=seed), purchase=purchase, training=training)
 
 
@@ -134,10 +133,6 @@ def published_student(name: str) -> PublishedStudent:
 def is_domain_net(data: Path | None) -> bool:
     """Tell whether a folder's name is DomainNet's: `DomainNet`, or DomainBed's `domain_net`."""
     return data is not None and data.resolve().name.lower().replace("_", "") == "domainnet"
-
-
-def _has_more_views(preset: str, purchase: PurchaseConfig) -> bool:
-    return preset == "default" and not purchase.online and (purchase.views or 0) < DEFAULT_TRAIN_VIEWS
 
 
 def _paper_training(student: str, data: Path | None) -> dict[str, Any]:

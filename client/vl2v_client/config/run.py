@@ -16,10 +16,12 @@ from vl2v_client.core.errors import UsageError
 
 DEFAULT_VENDOR_URL = "http://127.0.0.1:8000"
 DEFAULT_VIEWS = 4
+TINY = "tiny"
+"""Name of the student that ships with the package."""
 DEFAULT_TEMPLATE = "a photo of a {class}"
 
 ViewRecipeName = Literal["standard", "published", "styles", "all-styles"]
-Selector = Literal["random", "typiclust"]
+Selector = Literal["random", "k-center"]
 Imputation = Literal["none", "ridge"]
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -57,21 +59,30 @@ class PurchaseConfig(Options):
     skip_failed: bool = option(False, "Go on without images that fail", result=False)
     requests: int = option(4, "Requests under way at a time", ge=1, le=64, result=False)
     local_teacher: str | None = option(
-        None, "Teacher on this machine instead of a vendor: open_clip's NAME/TAG, or a config JSON"
+        None, "Teacher on this machine instead of a vendor: open_clip's NAME/TAG, or a config JSON", result=False
     )
-    local_weights: Path | None = option(None, "Checkpoint of the local teacher")
-    local_precision: Precision = option("fp32", "Precision of the local teacher")
+    local_weights: Path | None = option(None, "Checkpoint of the local teacher", result=False)
+    local_precision: Precision = option("fp32", "Precision of the local teacher", result=False)
     online: bool = option(False, "Ask the local teacher about fresh views at every step: the published loop")
+
+    @property
+    def max_cost_micro(self) -> int | None:
+        """Cap on money, in micro-units of the currency: `2.50` is 2,500,000."""
+        return None if self.max_cost is None else int(self.max_cost.scaleb(6))
 
 
 class StudentConfig(Options):
-    """Which model is trained."""
+    """Which model is trained. What it resolves to decides the result, and stands in `config.json` for itself."""
 
-    name: str = option("tiny", "Student: `tiny`, for drawn shapes, or any timm name with or without a tag", common=True)
-    weights: Path | None = option(None, "Local safetensors under timm's names, instead of a tag")
-    size: int | None = option(None, "Input size if not the usual", unit="pixels", ge=16)
+    name: str = option(
+        TINY, "Student: `tiny`, for drawn shapes, or any timm name with or without a tag", common=True, result=False
+    )
+    weights: Path | None = option(None, "Local safetensors under timm's names, instead of a tag", result=False)
+    size: int | None = option(None, "Input size if not the usual", unit="pixels", ge=16, result=False)
     own_normalisation: bool | None = option(
-        None, "Input as the student was pretrained, or ImageNet's for all as published; by preset if left out"
+        None,
+        "Input as the student was pretrained, or ImageNet's for all as published; by preset if left out",
+        result=False,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.folder import list_files
 from vl2v_client.data.splits import training_files
-from vl2v_client.planning.bound import QueryBound, bound_plan
-from vl2v_client.recipes.purchase import Buying, meet
-from vl2v_client.recipes.queries import QueryChoice, text_queries
+from vl2v_client.planning.plan_estimate import QueryBound, bound_plan
+from vl2v_client.buying.context import Buying, meet
+from vl2v_client.planning.choice import QueryChoice, text_queries
 
 EXACT_VIEWS = 20_000
 """A plan renders this many views at most, unless it has to be exact."""
@@ -18,7 +18,7 @@ def bound_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silen
 
     Raises:
         DataError: the data set cannot be used, or a file cannot be read.
-        VendorError: as `recipes.purchase.meet`.
+        VendorError: as `buying.context.meet`.
     """
     root = choice.data.absolute()
     files = list_files(root)

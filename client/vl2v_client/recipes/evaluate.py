@@ -19,14 +19,14 @@ from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
-from vl2v_client.planning.contents import hash_in_threads
+from vl2v_client.planning.hashing import hash_in_threads
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.recipes.purchase import Buying, buy_planned, meet
-from vl2v_client.recipes.run_folder import RunFolder, claim_finished_run
-from vl2v_client.recipes.run_images import RunImages, read_images
-from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
-from vl2v_client.recipes.training import render_canonical
+from vl2v_client.buying.context import PurchaseContext, buy_planned, meet
+from vl2v_client.runs.run_folder import RunFolder, claim_finished_run
+from vl2v_client.runs.run_images import RunImages, read_images
+from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
+from vl2v_client.runs.method_training import render_canonical
 from vl2v_client.student.bundle import StudentCard
 from vl2v_client.teacher.classifier import zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
@@ -74,14 +74,14 @@ class _Images:
     record: RunImages | None
 
 
-def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progress: Progress) -> RunEvaluation:
+def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | None, progress: Progress) -> RunEvaluation:
     """Score the student in `out`, read back from its files.
 
     Args:
         out: a run folder.
         data: another data set with the same classes, of which every image is scored; None is the run's own, of which
             the source domains' hold-out and the whole target domain are scored, as they were when it was trained.
-        buying: ask the teacher about the unseen images too; None spends nothing.
+        context: ask the teacher about the unseen images too; None spends nothing.
         progress: told of rendering and buying.
 
     Raises:
@@ -96,12 +96,12 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
         right = bundle.classifier.logits(views.pixels[:, 0]).argmax(axis=1) == views.labels
         teacher = None
-        if buying is not None:
+        if context is not None:
             _check_bought(folder, images)
             unseen = [sample for sample, role in zip(images.samples, images.roles, strict=True) if role == UNSEEN]
             if not unseen:
                 raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
-            logits = _ask_teacher(unseen, folder, bundle.card.class_names, buying, progress)
+            logits = _ask_teacher(unseen, folder, bundle.card.class_names, context, progress)
             labels = np.array([sample.class_index for sample in unseen])
             teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
             if images.record is not None:
@@ -152,10 +152,10 @@ def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
 
 
 def _ask_teacher(
-    samples: Sequence[Sample], folder: RunFolder, class_names: Sequence[str], buying: Buying, progress: Progress
+    samples: Sequence[Sample], folder: RunFolder, class_names: Sequence[str], context: PurchaseContext, progress: Progress
 ) -> NDArray[np.float32]:
     """The teacher's zero-shot logits `[N, C]` on the samples' canonical views; buys what the cache lacks."""
-    teacher, of_run = meet(buying), folder.config["teacher"]
+    teacher, of_run = meet(context), folder.config["teacher"]
     if (teacher.id, teacher.weights_sha) != (of_run["id"], of_run["weights_sha"]):
         raise VendorChanged(
             f"the student's teacher was {of_run['id']}, and the vendor serves {teacher.id} with other "
@@ -164,9 +164,9 @@ def _ask_teacher(
     prompts = PromptTemplateSet(tuple(folder.config["prompt_templates"])).prompts(class_names)
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
     images = [ImageQuery(sample, canonical_view()) for sample in samples]
-    plan = make_plan(images, texts, teacher, buying.cache, progress=progress)
+    plan = make_plan(images, texts, teacher, context.cache, progress=progress)
     buy_planned(plan, buying, progress=progress)
-    vectors = buying.cache.get_many([*plan.image_keys, *plan.text_keys])
+    vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
     text_vectors = np.stack([vectors[key] for key in plan.text_keys])
     classifier = zero_shot_classifier(text_vectors.reshape(len(class_names), -1, teacher.embedding_dim))
     image_vectors = np.stack([vectors[key] for key in plan.image_keys]).astype(np.float32)

@@ -19,12 +19,12 @@ from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import split
 from vl2v_client.data.views import View, canonical_view
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
-from vl2v_client.planning.buyer import PurchaseReport
-from vl2v_client.planning.contents import read_files
+from vl2v_client.buying.buyer import PurchaseReport
+from vl2v_client.planning.hashing import read_files
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.planning.selection import RANDOM, select
-from vl2v_client.recipes.features import canonical_features
+from vl2v_client.runs.features import canonical_features
 from vl2v_client.recipes.pilot_findings import (
     Advice,
     DomainFinding,
@@ -34,8 +34,8 @@ from vl2v_client.recipes.pilot_findings import (
     probe_accuracies,
     suspects,
 )
-from vl2v_client.recipes.purchase import Buying, buy_planned, meet
-from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.buying.context import Buying, buy_planned, meet
+from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.student.spec import StudentSpec
 from vl2v_client.teacher.classifier import unit_rows, zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
@@ -137,7 +137,7 @@ def pilot(
 
     Raises:
         UsageError: `queries` leaves too few images.
-        ClientError: as `planning.purchase.buy`.
+        ClientError: as `buying.purchase.buy`.
     """
     teacher = meet(buying)
     dataset = open_dataset(choice.data)

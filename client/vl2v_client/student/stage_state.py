@@ -55,7 +55,7 @@ class StageState:
             tolerance_ratio=config.tolerance_ratio,
             segments=stage.segments,
         )
-        self.ema = ExponentialMovingAverage(config.ema_decay) if stage.carries == "ema" else None
+        self.ema = ExponentialMovingAverage(config.ema_decay) if stage.final_weights == "ema" else None
         self._student = student
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name.partition(".")[0] in stage.trains)
@@ -113,12 +113,12 @@ class StageState:
         return row
 
     def carried(self) -> Weights:
-        """The weights that leave the stage, as `stage.carries` says."""
-        if self.stage.carries == "best":
+        """The weights that leave the stage, as `stage.final_weights` says."""
+        if self.stage.final_weights == "best":
             return self.best.weights
         if self.ema is not None:
             return self.ema.weights
-        return copy_weights(self.weights) if self.stage.carries == "last" else self.swad.final().weights
+        return copy_weights(self.weights) if self.stage.final_weights == "last" else self.swad.final().weights
 
     def _counts_for_best(self, validation: SourceScore) -> bool:
         if self.step - 1 < self.stage.best_from:

@@ -14,9 +14,9 @@ from pathlib import Path
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.planning.purchase import Caps
-from vl2v_client.recipes.purchase import Buying
-from vl2v_client.recipes.run_folder import RunFolder
+from vl2v_client.buying.purchase import Caps
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.runs.run_folder import RunFolder
 
 
 def read_used(folder: RunFolder, plan: QueryPlan) -> frozenset[str] | None:
@@ -27,7 +27,7 @@ def read_used(folder: RunFolder, plan: QueryPlan) -> frozenset[str] | None:
     """
     used = _read(folder, folder.used)
     if used is not None and not used <= {*plan.image_keys, *plan.text_keys}:
-        raise RunError(f"{folder.path} bought images that have changed since: put them back, or choose another --out")
+        raise RunError(f"{folder.path} bought images that have changed since: put them back, or choose another report.out")
     return used
 
 
@@ -45,7 +45,7 @@ def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> froz
     return frozenset(used)
 
 
-def count_from_the_start(folder: RunFolder, buying: Buying) -> Buying:
+def count_from_the_start(folder: RunFolder, context: PurchaseContext) -> PurchaseContext:
     """Caps that hold over this call and earlier ones which were killed while they bought.
 
     Raises:
@@ -55,7 +55,7 @@ def count_from_the_start(folder: RunFolder, buying: Buying) -> Buying:
     if record is None:
         record = {"task": secrets.token_hex(8)}
         folder.keep(folder.purchase, record)
-    return replace(buying, caps=replace(buying.caps or Caps(), task=record["task"]))
+    return replace(context, caps=replace(context.caps or Caps(), task=record["task"]))
 
 
 def read_left_out(folder: RunFolder) -> frozenset[str]:

@@ -13,8 +13,8 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.splits import Split
-from vl2v_client.planning.contents import read_files
-from vl2v_client.recipes.run_folder import RunFolder
+from vl2v_client.planning.hashing import read_files
+from vl2v_client.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
-from vl2v_client.planning.contents import hash_files
+from vl2v_client.planning.hashing import hash_files
 from vl2v_client.planning.plan import Limits, QueryPlan, make_plan
 from vl2v_client.planning.queries import TextQuery
 

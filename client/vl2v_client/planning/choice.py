@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.run import DEFAULT_VIEWS, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import Split, split
 from vl2v_client.data.views import STANDARD, View, styled_views, view_recipe, views_for
-from vl2v_client.planning.contents import read_files
+from vl2v_client.planning.hashing import read_files
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.teacher.prompts import PromptTemplateSet
-
-DEFAULT_VIEWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,8 @@ class QueryChoice:
         view_recipe(self.recipe)
         if self.train_views is not None and self.train_views < self.views:
             raise UsageError(
-                f"--train-views {self.train_views} is less than --views {self.views}: all that is bought is used"
+                f"training.train_views {self.train_views} is less than purchase.views {self.views}: all that is bought "
+                "is used"
             )
 
     @property
@@ -69,6 +69,27 @@ class QueryChoice:
     def asked_views(self) -> int:
         """How many views of each image the teacher is asked about: the first ones, beginning with the canonical."""
         return self.views if self.ask_images else 0
+
+
+def query_choice(config: RunConfig) -> QueryChoice:
+    """Return what decides the queries of a resolved configuration.
+
+    Raises:
+        UsageError: No data set is named, a prompt template is none, or views contradict each other.
+    """
+    data, purchase = config.data, config.purchase
+    if data.root is None:
+        raise UsageError("no data set is named: give data.root")
+    assert purchase.views is not None and purchase.view_recipe is not None and data.seed is not None, "not resolved"
+    return QueryChoice(
+        data.root,
+        target_domain=data.target_domain,
+        views=purchase.views,
+        train_views=config.training.train_views,
+        seed=data.seed,
+        prompts=PromptTemplateSet(data.prompts),
+        recipe=purchase.view_recipe,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,45 +12,42 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import BudgetExhausted, RunError, UsageError
+from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.selection import RANDOM, select
-from vl2v_client.planning.spending import Spending
-from vl2v_client.recipes.purchase import PlannedRun, cut_planned
-from vl2v_client.recipes.run_folder import RunFolder
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.settings import RunSettings
 
 Features = Callable[[], NDArray[np.float32]]
 """Makes the frozen student's features `[N, F]` of the training images' canonical views; called if they are needed."""
 
 
 def choose_queries(
-    spending: Spending, planned: PlannedRun, *, seed: int, features: Features, folder: RunFolder | None = None
+    settings: RunSettings, planned: PlannedRun, features: Features, folder: RunFolder | None = None
 ) -> PlannedRun:
-    """The run with its plan cut to what it may spend; all of it if nothing is selected.
+    """Return the run with its plan cut to what it may spend; all of it if nothing is selected.
 
     Args:
-        spending: how many queries, and what chooses them.
-        planned: the run with every query.
-        seed: seed of the selection.
-        features: features of the images, in the order of the split.
-        folder: keeps the choice, so that a run that goes on uses the same; None keeps none.
+        settings: Settings of the run.
+        planned: The run with every query.
+        features: Features of the images, in the order of the split.
+        folder: Keeps the choice, so that a run that goes on uses the same; `None` keeps none.
 
     Raises:
-        BudgetExhausted: the budget cannot hold the texts.
-        UsageError: there is no image to choose.
-        RunError: the images have changed since the folder's choice.
+        BudgetExhausted: The budget cannot hold the texts.
+        RunError: The images have changed since the folder's choice.
     """
-    if spending.select is None or spending.max_queries is None:
+    purchase = settings.config.purchase
+    if purchase.select is None or purchase.max_queries is None:
         return planned
-    if not planned.plan.image_keys:
-        raise UsageError("--views 0 asks about no image: leave --select out")
     chosen = None if folder is None else _read(folder, planned.plan)
     if chosen is None:
-        budget = _image_budget(spending.max_queries, planned.plan)
-        chosen = _choose(spending.select, budget, planned, seed, features)
+        budget = _image_budget(purchase.max_queries, planned.plan)
+        chosen = _choose(purchase.select, budget, planned, settings.choice.seed, features)
         if folder is not None:
             folder.keep(folder.choice, {"keys": chosen})
-    return cut_planned(planned, chosen)
+    return planned.cut(chosen)
 
 
 def _image_budget(max_queries: int, plan: QueryPlan) -> int:
@@ -59,7 +56,7 @@ def _image_budget(max_queries: int, plan: QueryPlan) -> int:
     lacking = sum(item.modality == "text" and not item.is_expired for item in plan.missing)
     if lacking > max_queries:
         raise BudgetExhausted(
-            f"--max-queries {max_queries:,} cannot hold the {texts:,} texts of the classes, and nothing "
+            f"purchase.max_queries {max_queries:,} cannot hold the {texts:,} texts of the classes, and nothing "
             f"trains without them: raise it to {texts:,} for text alone, and to more for images"
         )
     return max(0, max_queries - texts)
@@ -88,5 +85,5 @@ def _read(folder: RunFolder, plan: QueryPlan) -> list[str] | None:
         return None
     keys: list[str] = record["keys"]
     if not set(keys) <= set(plan.image_keys):
-        raise RunError(f"{folder.path} chose images that have changed since: put them back, or choose another --out")
+        raise RunError(f"{folder.path} chose images that have changed since: put them back, or choose another report.out")
     return keys

@@ -12,11 +12,11 @@ from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel
 from vl2v_client.data.renders import render_views
 from vl2v_client.data.views import View, canonical_view
 from vl2v_client.local.tower import ImageTower
-from vl2v_client.recipes.features import rendered_features
-from vl2v_client.recipes.purchase import PlannedRun
-from vl2v_client.recipes.run_folder import RunFolder
-from vl2v_client.recipes.settings import RunSettings
-from vl2v_client.recipes.targets import Vectors, image_targets, text_classifier
+from vl2v_client.runs.features import rendered_features
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.settings import RunSettings
+from vl2v_client.runs.targets import Vectors, image_targets, text_classifier
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.methods import ERM, METHODS, asks_about_texts, erm
@@ -131,7 +131,7 @@ def train_method(
     """
     if name == ERM:
         return _train_erm(settings, data, teacher, folder, progress)
-    told = progress if name == settings.method else renamed(progress, lambda phase: f"{name}: {phase}")
+    told = progress if name == settings.training.method else renamed(progress, lambda phase: f"{name}: {phase}")
     result = _train(METHODS[name](settings.training), settings, data, teacher, folder.method(name), told)
     return TrainedMethod(name, result, _interpolation_note(result))
 

@@ -16,9 +16,9 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
-from vl2v_client.planning.buyer import Buyer, FailedQuery, PurchaseReport, keep
+from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
 from vl2v_client.planning.plan import Limits, QueryPlan, still_missing
-from vl2v_client.planning.vendor import trust_vendor
+from vl2v_client.buying.vendor_meeting import trust_vendor
 
 DEFAULT_WORKERS = 4
 FORBIDDEN = "forbidden"
