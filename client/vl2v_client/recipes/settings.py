@@ -10,6 +10,7 @@ from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.spending import Spending
 from vl2v_client.recipes.preset_views import DEFAULT_PRESET
 from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.recipes.run_record import CONFIG_FORMAT
 from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, asks_about_images
 from vl2v_client.student.spec import StudentSpec
 from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig
@@ -104,7 +105,7 @@ class RunSettings:
         """The resolved configuration as `config.json` keeps it; a run folder belongs to exactly one."""
         choice = self.choice
         return {
-            "format": 1,
+            "format": CONFIG_FORMAT,
             "data": str(choice.data.resolve()),
             "target_domain": choice.target_domain,
             "views": choice.views,

@@ -18,6 +18,7 @@ from vl2v_client.planning.selection import RANDOM, select
 from vl2v_client.planning.spending import Spending
 from vl2v_client.recipes.purchase import PlannedRun, cut_planned
 from vl2v_client.recipes.run_folder import RunFolder
+from vl2v_client.recipes.run_record import CHOICE_FORMAT, chosen_keys
 
 Features = Callable[[], NDArray[np.float32]]
 """Makes the frozen student's features `[N, F]` of the training images' canonical views; called if they are needed."""
@@ -49,7 +50,7 @@ def choose_queries(
         budget = _image_budget(spending.max_queries, planned.plan)
         chosen = _choose(spending.select, budget, planned, seed, features)
         if folder is not None:
-            folder.keep(folder.choice, {"keys": chosen})
+            folder.keep(folder.choice, {"format": CHOICE_FORMAT, "keys": chosen})
     return cut_planned(planned, chosen)
 
 
@@ -86,7 +87,7 @@ def _read(folder: RunFolder, plan: QueryPlan) -> list[str] | None:
     record = folder.recall(folder.choice)
     if record is None:
         return None
-    keys: list[str] = record["keys"]
+    keys = chosen_keys(record)
     if not set(keys) <= set(plan.image_keys):
         raise RunError(f"{folder.path} chose images that have changed since: put them back, or choose another --out")
     return keys
