@@ -116,7 +116,7 @@ def _check_bought(folder: RunFolder, images: _Images) -> None:
 
 
 def _choose_images(folder: RunFolder, card: StudentCard, data: Path | None) -> _Images:
-    record, own = read_images(folder), Path(folder.config["data"])
+    record, own = read_images(folder), Path(folder.config["data"]["root"])
     dataset = _matching_dataset(data or own, card)
     if data is None or data.resolve() == own:
         return _own_images(dataset, record)
@@ -161,11 +161,11 @@ def _ask_teacher(
             f"the student's teacher was {of_run['id']}, and the vendor serves {teacher.id} with other "
             "weights; nothing was bought: name the teacher with --model, or use the vendor that has it"
         )
-    prompts = PromptTemplateSet(tuple(folder.config["prompt_templates"])).prompts(class_names)
+    prompts = PromptTemplateSet(tuple(folder.config["data"]["prompts"])).prompts(class_names)
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
     images = [ImageQuery(sample, canonical_view()) for sample in samples]
     plan = make_plan(images, texts, teacher, context.cache, progress=progress)
-    buy_planned(plan, buying, progress=progress)
+    buy_planned(plan, context, progress=progress)
     vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
     text_vectors = np.stack([vectors[key] for key in plan.text_keys])
     classifier = zero_shot_classifier(text_vectors.reshape(len(class_names), -1, teacher.embedding_dim))

@@ -17,6 +17,7 @@ from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.selection import RANDOM, select
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.run_record import CHOICE_FORMAT, chosen_keys
 from vl2v_client.runs.settings import RunSettings
 
 Features = Callable[[], NDArray[np.float32]]
@@ -46,7 +47,7 @@ def choose_queries(
         budget = _image_budget(purchase.max_queries, planned.plan)
         chosen = _choose(purchase.select, budget, planned, settings.choice.seed, features)
         if folder is not None:
-            folder.keep(folder.choice, {"keys": chosen})
+            folder.keep(folder.choice, {"format": CHOICE_FORMAT, "keys": chosen})
     return planned.cut(chosen)
 
 
@@ -83,7 +84,7 @@ def _read(folder: RunFolder, plan: QueryPlan) -> list[str] | None:
     record = folder.recall(folder.choice)
     if record is None:
         return None
-    keys: list[str] = record["keys"]
+    keys = chosen_keys(record)
     if not set(keys) <= set(plan.image_keys):
         raise RunError(f"{folder.path} chose images that have changed since: put them back, or choose another report.out")
     return keys

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.runs.run_record import current_config, removed_values
 from vl2v_contract.canonical import sha256_hex
 
 CONFIG_FILE = "config.json"
@@ -24,6 +25,7 @@ _RECORDS = (CONFIG_FILE, _CHOICE_FILE, _PURCHASE_FILE, _USED_FILE)
 _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5
+_REMOVED_IN = "0.2.0"
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
@@ -33,12 +35,14 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        config: the resolved configuration, as in `config.json`.
+        config: the resolved configuration, in this version's format.
+        written: the configuration as `config.json` holds it, perhaps in the format of an earlier version.
         shared_renders: where the rendered views lie, if other runs share them.
     """
 
     path: Path
     config: Mapping[str, Any]
+    written: Mapping[str, Any]
     shared_renders: Path | None = None
 
     @property
@@ -74,7 +78,7 @@ class RunFolder:
     @property
     def settings_sha(self) -> str:
         """Names the configuration, for files that belong to it."""
-        return sha256_hex(json.dumps(self.config, sort_keys=True).encode())
+        return sha256_hex(json.dumps(self.written, sort_keys=True).encode())
 
     def method(self, name: str) -> Path:
         """Metrics and checkpoints of one trained model."""
@@ -96,7 +100,7 @@ class RunFolder:
             record: dict[str, Any] = json.loads(path.read_text())
             return record if record["of"] == self.settings_sha else None
         except (ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{path} is damaged: put back a copy of it, or choose another --out") from error
+            raise RunError(f"{path} is damaged: put back a copy of it, or choose another report.out") from error
 
     def keep(self, path: Path, record: Mapping[str, Any]) -> None:
         """Write a file that belongs to these settings: whole and for good, or not at all.
@@ -123,12 +127,13 @@ def claim_run_folder(
     config = json.loads(json.dumps(config))  # as the file will give it back: lists for tuples
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        _has_begun(path, config)  # so that no lock is left in a folder of something else
+        _find_run(path, config)  # so that no lock is left in a folder of something else
     with _locked(path):
         with _writing(path):
-            if not _has_begun(path, config):
+            written = _find_run(path, config)
+            if written is None:
                 _write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
-        yield RunFolder(path, config, shared_renders)
+        yield RunFolder(path, config, written or config, shared_renders)
 
 
 @contextmanager
@@ -150,10 +155,8 @@ def open_run_folder(path: Path) -> RunFolder:
     Raises:
         RunError: it is none.
     """
-    try:
-        return RunFolder(path, json.loads((path / CONFIG_FILE).read_text()))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is not a run folder: give the --out of a `vl2v-client distill`") from error
+    written = _read_config(path)
+    return RunFolder(path, current_config(written), written)
 
 
 @contextmanager
@@ -176,17 +179,40 @@ def _writing(path: Path) -> Iterator[None]:
         raise CacheError(f"{path} cannot be written ({error.strerror}): use another folder") from error
 
 
-def _has_begun(path: Path, config: Mapping[str, Any]) -> bool:
-    """A folder without anything of training has no run in it yet: its purchase was declined, say."""
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        written: dict[str, Any] = json.loads((path / CONFIG_FILE).read_text())
+        return dict(written)
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is not a run folder: give the folder of a `vl2v-client distill`") from error
+
+
+def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The configuration as `config.json` holds it; None if there is no run, or one of other settings before training.
+
+    A folder without anything of training has no run in it yet: its purchase was declined, say.
+
+    Raises:
+        RunError: the folder holds something else, another configuration, or values that this version removed.
+    """
     others = {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING
-    if others and not (path / CONFIG_FILE).exists():
-        raise RunError(f"{path} is not empty and holds no run: choose another --out")
-    changed = _differences(open_run_folder(path).config, config) if others else []
-    if changed:
+    if not (path / CONFIG_FILE).exists():
+        if others:
+            raise RunError(f"{path} is not empty and holds no run: choose another report.out")
+        return None
+    written = _read_config(path)
+    before = current_config(written)
+    if removed := removed_values(before):
+        raise RunError(
+            f"{path} holds a run with what version {_REMOVED_IN} removed ({', '.join(removed)}); nothing was changed: "
+            "finish it with the version that began it, or choose another report.out"
+        )
+    changed = _differences(before, config)
+    if changed and others:
         told = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
         shown = "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
-        raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another --out")
-    return bool(others)
+        raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another report.out")
+    return None if changed else written
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -14,12 +14,10 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import QueryChoice, query_choice
+from vl2v_client.runs.run_record import CONFIG_FORMAT
 from vl2v_client.student.methods import ERM, METHODS, WHITE_BOX, asks_about_images, check_effects, check_label_weight
 from vl2v_client.student.spec import StudentSpec, resolve_student
 from vl2v_client.teacher.imputation import NO_IMPUTATION
-
-RECORD_FORMAT = 2
-"""Version of `config.json`."""
 
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """ERM's learning rates over the distill stage's; the choice climbs from the middle."""
@@ -88,7 +86,7 @@ class RunSettings:
         config["data"]["root"] = str(self.choice.data.resolve())
         method = self.training.method
         return {
-            "format": RECORD_FORMAT,
+            "format": CONFIG_FORMAT,
             **config,
             "stages": [asdict(stage) for stage in METHODS[method](self.training).stages],
             "student": self.student_of(method).to_json(),
