@@ -14,6 +14,7 @@ from buying_bench import ask, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import Damage, verify_holdings
+from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.faults import naming_faults
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.records import NOTHING, Paid
@@ -22,7 +23,6 @@ from vl2v_client.core.deliveries import Delivery, FailedItem
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.buying.purchase import buy
 
 
 @pytest.fixture

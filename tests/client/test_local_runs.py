@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner, Result
 
+from client_shell import Result, invoke
 from tiny_clip import CONFIG, write_tiny_clip
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.cli.distill import distill
-from vl2v_client.cli.evaluate import evaluate
-from vl2v_client.cli.predict import predict
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import silent
 from vl2v_client.data.folder import open_dataset
@@ -29,10 +25,11 @@ from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.files import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
+from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.hashing import read_files
 from vl2v_client.recipes.distill import distill as run_distill
-from vl2v_client.runs.local_source import LocalSource, OnlineViews
-from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.runs.local_source import LocalSource
+from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.batches import BatchSource, TrainingData
 from vl2v_client.student.classifier import TextHead, new_classifier
@@ -69,11 +66,8 @@ def model(tmp_path: Path) -> tuple[str, str]:
 
 
 def run(tmp_path: Path, *words: str) -> Result:
-    app = typer.Typer()
-    for command in (distill, evaluate, predict):
-        app.command()(command)
     nobody = {"VL2V_VENDOR_URL": "http://127.0.0.1:9", "VL2V_CACHE": str(tmp_path / "client.db")}
-    return CliRunner().invoke(app, words, env=nobody)
+    return invoke(list(words), nobody)
 
 
 def distil(tmp_path: Path, model: tuple[str, str], out: str, *words: str) -> Result:

@@ -15,9 +15,9 @@ from buying_bench import ask, connect, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import verify_holdings
+from vl2v_client.buying.purchase import Caps, buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged, VendorUnavailable
-from vl2v_client.buying.purchase import Caps, buy
 
 
 def test_a_purchase_delivers_every_vector_and_a_second_one_sends_nothing(

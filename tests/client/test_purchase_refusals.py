@@ -13,9 +13,9 @@ from buying_bench import ask, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
+from vl2v_client.buying.purchase import Caps, buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError, VendorUnavailable
-from vl2v_client.buying.purchase import Caps, buy
 
 
 def test_a_refusal_after_a_lost_attempt_releases_nothing(

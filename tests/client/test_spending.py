@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from buying_bench import draw_domains
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
+from vl2v_client.buying.context import PurchaseContext, buy_planned, plan_run
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError, UsageError
+from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.selection import SELECTORS
-from vl2v_client.planning.spending import Spending
-from vl2v_client.buying.context import Buying, PlannedRun, buy_planned, plan_run
-from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.runs.run_folder import claim_run_folder
 from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.resolution import resolve_run
+from vl2v_client.runs.run_folder import claim_run_folder
 
 TRAIN, VIEWS, TEXTS = 32, 3, 2
 """Two source domains of two classes of ten pictures less the hold-out of a fifth; three views; two class prompts."""
@@ -34,12 +37,12 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def buying(client: VendorClient, cache: EmbeddingCache) -> Buying:
-    return Buying(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
+def buying(client: VendorClient, cache: EmbeddingCache) -> PurchaseContext:
+    return PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
 
 
 @pytest.fixture
-def planned(data: Path, buying: Buying) -> PlannedRun:
+def planned(data: Path, buying: PurchaseContext) -> PlannedRun:
     return plan_run(QueryChoice(data, target_domain="sketch", views=VIEWS), buying)
 
 
@@ -51,8 +54,12 @@ def unused() -> NDArray[np.float32]:
     raise AssertionError("a random choice looks at no feature")
 
 
-def choose(spending: Spending, planned: PlannedRun) -> QueryPlan:
-    return choose_queries(spending, planned, seed=0, features=features).plan
+def budget_of(select: str, max_queries: int) -> PurchaseConfig:
+    return PurchaseConfig.model_validate({"select": select, "max_queries": max_queries})
+
+
+def choose(spending: PurchaseConfig, planned: PlannedRun) -> QueryPlan:
+    return choose_queries(spending, 0, planned, features).plan
 
 
 def views_of(plan: QueryPlan) -> list[int]:
@@ -64,9 +71,9 @@ def views_of(plan: QueryPlan) -> list[int]:
 @pytest.mark.parametrize("name", SELECTORS)
 @pytest.mark.parametrize("budget", [2, 3, 12, 40, 98, 500])
 def test_the_bill_is_the_budget(
-    vendor: FakeVendor, planned: PlannedRun, buying: Buying, name: str, budget: int
+    vendor: FakeVendor, planned: PlannedRun, buying: PurchaseContext, name: str, budget: int
 ) -> None:
-    spending = Spending(name, budget)
+    spending = budget_of(name, budget)
     chosen = choose(spending, planned)
     assert buy_planned(chosen, buying).billed_units == vendor.billed_units == min(budget, TEXTS + TRAIN * VIEWS)
     assert len(chosen.used_image_keys) == vendor.billed_units - TEXTS
@@ -76,24 +83,24 @@ def test_the_bill_is_the_budget(
     assert again.cached == vendor.billed_units
 
 
-def test_texts_come_first_then_first_views_then_others(planned: PlannedRun, buying: Buying) -> None:
-    plan = choose(Spending("random", TEXTS + TRAIN + 5), planned)
+def test_texts_come_first_then_first_views_then_others(planned: PlannedRun, buying: PurchaseContext) -> None:
+    plan = choose(budget_of("random", TEXTS + TRAIN + 5), planned)
     assert [item.modality for item in plan.missing[:TEXTS]] == ["text"] * TEXTS
     assert views_of(plan) == [0] * TRAIN + [1] * 5
     assert (plan.units, plan.image_files, plan.cached) == (TEXTS + TRAIN + 5, TRAIN, 0)
-    few = choose(Spending("k-center", TEXTS + 7), planned)
+    few = choose(budget_of("k-center", TEXTS + 7), planned)
     assert views_of(few) == [0] * 7
     assert few.image_files == 7
     assert few.amount_micro == 7 * 100 + TEXTS * 10
 
 
 def test_a_random_choice_of_more_begins_with_that_of_fewer_and_looks_at_no_feature(
-    vendor: FakeVendor, planned: PlannedRun, buying: Buying
+    vendor: FakeVendor, planned: PlannedRun, buying: PurchaseContext
 ) -> None:
-    few = choose_queries(Spending("random", 10), planned, seed=0, features=unused).plan
+    few = choose_queries(budget_of("random", 10), 0, planned, unused).plan
     buy_planned(few, buying)
     fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
-    more = choose_queries(Spending("random", 25), fresh, seed=0, features=unused).plan
+    more = choose_queries(budget_of("random", 25), 0, fresh, unused).plan
     assert few.chosen is not None
     assert more.chosen is not None
     assert few.chosen < more.chosen
@@ -106,14 +113,14 @@ def _images(plan: QueryPlan) -> list[ImageQuery]:
     return [item.query for item in plan.missing if isinstance(item.query, ImageQuery)]
 
 
-def test_what_the_cache_holds_beside_the_choice_is_not_used(planned: PlannedRun, buying: Buying) -> None:
+def test_what_the_cache_holds_beside_the_choice_is_not_used(planned: PlannedRun, buying: PurchaseContext) -> None:
     buy_planned(planned.plan, buying)
     fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
-    plan = choose(Spending("random", 10), fresh)
+    plan = choose(budget_of("random", 10), fresh)
     assert (plan.units, plan.cached, len(plan.used_image_keys)) == (0, 10, 8)
 
 
-def test_copies_of_an_image_cost_one_query(data: Path, buying: Buying, vendor: FakeVendor) -> None:
+def test_copies_of_an_image_cost_one_query(data: Path, buying: PurchaseContext, vendor: FakeVendor) -> None:
     for name in ("cat", "dog"):
         first = data / "art" / name / "0.png"
         for index in range(1, 10):
@@ -121,33 +128,35 @@ def test_copies_of_an_image_cost_one_query(data: Path, buying: Buying, vendor: F
     planned = plan_run(QueryChoice(data, target_domain="sketch", views=1), buying)
     distinct = len(set(planned.plan.image_keys))
     for name in SELECTORS:
-        plan = choose(Spending(name, TEXTS + distinct - 3), planned)
+        plan = choose(budget_of(name, TEXTS + distinct - 3), planned)
         assert len(plan.used_image_keys) == distinct - 3
-        assert len(choose(Spending(name, 500), planned).used_image_keys) == distinct
+        assert len(choose(budget_of(name, 500), planned).used_image_keys) == distinct
 
 
 @pytest.mark.parametrize("budget", [0, 1])
 def test_a_budget_that_cannot_hold_the_texts_is_refused_unless_they_are_here(
-    planned: PlannedRun, buying: Buying, vendor: FakeVendor, budget: int
+    planned: PlannedRun, buying: PurchaseContext, vendor: FakeVendor, budget: int
 ) -> None:
     with pytest.raises(BudgetExhausted, match=r"cannot hold the 2 texts of the classes.*raise it to 2 for text alone"):
-        choose(Spending("random", budget), planned)
-    buy_planned(choose(Spending("random", TEXTS), planned), buying)
+        choose(budget_of("random", budget), planned)
+    buy_planned(choose(budget_of("random", TEXTS), planned), buying)
     assert vendor.billed_units == TEXTS
     fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
-    plan = choose(Spending("random", budget), fresh)
+    plan = choose(budget_of("random", budget), fresh)
     assert (plan.units, plan.used_image_keys) == (0, ())
 
 
-def test_a_run_folder_keeps_its_choice(planned: PlannedRun, buying: Buying, data: Path, tmp_path: Path) -> None:
-    spending = Spending("k-center", TEXTS + 8)
+def test_a_run_folder_keeps_its_choice(
+    planned: PlannedRun, buying: PurchaseContext, data: Path, tmp_path: Path
+) -> None:
+    spending = budget_of("k-center", TEXTS + 8)
 
     def choose_in(setting: int, seed: int, planned: PlannedRun) -> frozenset[str] | None:
         def drawn() -> NDArray[np.float32]:
             return np.random.default_rng(seed).normal(size=(TRAIN, 6)).astype(np.float32)
 
         with claim_run_folder(tmp_path / "run", {"setting": setting}) as folder:
-            return choose_queries(spending, planned, seed=0, features=drawn, folder=folder).plan.chosen
+            return choose_queries(spending, 0, planned, drawn, folder).plan.chosen
 
     first = choose_in(1, 1, planned)
     assert choose_in(1, 2, planned) == first
@@ -161,9 +170,9 @@ def test_a_run_folder_keeps_its_choice(planned: PlannedRun, buying: Buying, data
 
 
 def test_a_purchase_that_was_cut_short_goes_on_with_the_same_choice(
-    vendor: FakeVendor, planned: PlannedRun, buying: Buying, tmp_path: Path
+    vendor: FakeVendor, planned: PlannedRun, buying: PurchaseContext, tmp_path: Path
 ) -> None:
-    spending, calls = Spending("k-center", TEXTS + 20), 0
+    spending, calls = budget_of("k-center", TEXTS + 20), 0
 
     def choose_again(seed: int) -> QueryPlan:
         def drawn() -> NDArray[np.float32]:
@@ -171,7 +180,7 @@ def test_a_purchase_that_was_cut_short_goes_on_with_the_same_choice(
 
         fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
         with claim_run_folder(tmp_path / "run", {}) as folder:
-            return choose_queries(spending, fresh, seed=0, features=drawn, folder=folder).plan
+            return choose_queries(spending, 0, fresh, drawn, folder).plan
 
     def fail(request: httpx.Request) -> httpx.Response | None:
         nonlocal calls
@@ -190,19 +199,18 @@ def test_a_purchase_that_was_cut_short_goes_on_with_the_same_choice(
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("purchase", "complaint"),
     [
         ({"select": "random"}, "give both"),
-        ({"max_queries": 9}, "give both"),
-        ({"select": "best", "max_queries": 9}, "no selector 'best'"),
+        ({"select": "random", "max_queries": 9, "views": 0}, r"purchase\.views 0 asks about no image"),
     ],
 )
-def test_choices_that_do_not_fit_are_refused(words: dict[str, object], complaint: str) -> None:
+def test_choices_that_do_not_fit_are_refused(data: Path, purchase: dict[str, object], complaint: str) -> None:
+    config = RunConfig(data=DataConfig(root=data), purchase=PurchaseConfig.model_validate(purchase))
     with pytest.raises(UsageError, match=complaint):
-        Spending(**words)  # type: ignore[arg-type]
+        resolve_run(config)
 
 
-def test_a_choice_without_views_is_refused(data: Path, buying: Buying) -> None:
-    planned = plan_run(QueryChoice(data, "sketch", 0), buying)
-    with pytest.raises(UsageError, match="--views 0 asks about no image"):
-        choose(Spending("k-center", 9), planned)
+def test_a_selector_that_is_none_is_refused() -> None:
+    with pytest.raises(ValidationError, match="Input should be 'random' or 'k-center'"):
+        budget_of("best", 9)

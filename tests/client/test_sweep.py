@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import Result
 
-from client_shell import ClientShell
+from client_shell import ClientShell, Result
 from fake_vendor import FakeVendor, served
 from tiny_clip import write_tiny_clip
 from vl2v_client.core.errors import DataError, RunError, UsageError

@@ -8,12 +8,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from vl2v_client.api.client import VendorClient
+from vl2v_client.buying.batches import Batch, cut_batches, intents_of, render_images, texts_of
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import format_micro
-from vl2v_client.buying.batches import Batch, cut_batches, intents_of, render_images, texts_of
 from vl2v_client.planning.plan import QueryPlan
 
 _BUDGET_CODE = "budget_exhausted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.buying.purchase import DEFAULT_WORKERS, FORBIDDEN, Caps, buy
 from vl2v_client.buying.vendor_meeting import Meeting, meet_vendor, remembered_teacher
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotAuthorized, VendorUnavailable
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
@@ -52,6 +54,23 @@ class PurchaseContext:
     allow_partial: bool = False
     skip_failed: bool = False
     workers: int = DEFAULT_WORKERS
+
+
+def purchase_context(
+    terms: PurchaseConfig, vendor: VendorClient, cache: EmbeddingCache, *, approve: Approve, notify: Notify
+) -> PurchaseContext:
+    """Return how to buy on the terms of a configuration; its caps hold for all that is bought in this context."""
+    return PurchaseContext(
+        vendor,
+        cache,
+        approve,
+        notify,
+        model=terms.model,
+        caps=Caps(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
+        allow_partial=terms.partial,
+        skip_failed=terms.skip_failed,
+        workers=terms.requests,
+    )
 
 
 def meet(context: PurchaseContext) -> TeacherModel:

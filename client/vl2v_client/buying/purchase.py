@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.responses import Account
+from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
+from vl2v_client.buying.vendor_meeting import trust_vendor
 from vl2v_client.cache.records import NOTHING
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
-from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
 from vl2v_client.planning.plan import Limits, QueryPlan, still_missing
-from vl2v_client.buying.vendor_meeting import trust_vendor
 
 DEFAULT_WORKERS = 4
 FORBIDDEN = "forbidden"
@@ -160,7 +160,7 @@ def _check_account(account_id: str, ledger_id: str, cache: EmbeddingCache) -> No
     if known and account_id not in known:
         raise VendorChanged(
             f"the cache {cache.path} keeps the books of account {', '.join(sorted(known))} at this vendor, and the key "
-            f"belongs to {account_id}: use that account's key, or another --cache"
+            f"belongs to {account_id}: use that account's key, or another purchase.cache"
         )
 
 
@@ -206,5 +206,5 @@ def _failures(failed: Sequence[FailedQuery]) -> DataError:
     return DataError(
         f"{len(failed):,} queries got no vector, for which nothing was charged now: {named}{more}. Everything else is "
         "bought; mend or remove these, or go on without the images among them: `buy`, `distill` and `sweep` take "
-        "--skip-failed"
+        "purchase.skip_failed"
     )

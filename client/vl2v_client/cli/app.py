@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vl2v_client.cli.bars import STDERR, plain
-from vl2v_client.cli.options import flag_name
+from vl2v_client.cli.options import flag_name, with_flags
 from vl2v_client.cli.removed import refuse_removed
 from vl2v_client.core.errors import ClientError, UsageError
 
@@ -51,19 +51,29 @@ app.command("vl2v_client.cli.cache:cache_app", name="cache")
 
 def run(words: Sequence[str]) -> int:
     """Run the command line `words` and return the exit code; an expected error is one message, never a traceback."""
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
     try:
-        return _invoke(words)
+        return invoke(words)
     except ClientError as error:
-        message = "\n".join(plain(line) for line in str(error).splitlines())
-        STDERR.print(f"[bold red]error:[/] {message}", soft_wrap=True)
+        show_error(error)
         return error.exit_code
     except KeyboardInterrupt:
         STDERR.print("interrupted; nothing bought is lost, and the same command goes on from here")
         return INTERRUPTED_EXIT_CODE
 
 
-def _invoke(words: Sequence[str]) -> int:
+def show_error(error: ClientError) -> None:
+    """Print what went wrong, and what to do."""
+    message = "\n".join(plain(line) for line in with_flags(str(error)).splitlines())
+    STDERR.print(f"[bold red]error:[/] {message}", soft_wrap=True)
+
+
+def invoke(words: Sequence[str]) -> int:
+    """Run the command line `words` and return the exit code.
+
+    Raises:
+        ClientError: Whatever the command ends with; a usage that is wrong too.
+    """
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
     refuse_removed(words)
     try:
         code = app(

@@ -6,19 +6,19 @@ from typing import Any
 
 from rich.console import Console
 
-from vl2v_client.buying.report import PurchaseReport
-from vl2v_client.cli.options import RUN_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
+from vl2v_client.buying.buyer import PurchaseReport
+from vl2v_client.cli.options import PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_purchase
 from vl2v_client.core.values import format_micro
 
 
-@takes(*RUN_OPTIONS)
+@takes(*PURCHASING_OPTIONS)
 def buy(
     *, named: Named, config: ConfigFile = None, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
-    from vl2v_client.recipes.buy import buy_run
+    from vl2v_client.recipes.buy import buy as buy_run
 
     run = run_config(named, config)
     with open_purchase(run.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):

@@ -16,7 +16,8 @@ def distill(
 ) -> None:
     """Plan, buy, align, distil, evaluate on the unseen domain, export. Run again to go on where it stopped."""
     from vl2v_client.recipes.distill import distill as run_distill
-    from vl2v_client.runs.settings import default_folder, settle
+    from vl2v_client.runs.resolution import default_folder
+    from vl2v_client.runs.settings import settle
     from vl2v_client.student.distributed import is_first_process
 
     run = run_config(named, config)

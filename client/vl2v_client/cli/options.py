@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +48,17 @@ OUTPUT = Group("Output", sort_key=5)
 
 ApiKey = Annotated[
     str | None,
-    Parameter(env_var="VL2V_API_KEY", show_default=False, group=PURCHASE, help="API key; the variable hides it better."),
+    Parameter(
+        env_var="VL2V_API_KEY", show_default=False, group=PURCHASE, help="API key; the variable hides it better."
+    ),
 ]
 AsJson = Annotated[
     bool,
     Parameter(
-        name="--json", group=OUTPUT, show_default=False, help="Write JSON to standard output, and draw no progress bars."
+        name="--json",
+        group=OUTPUT,
+        show_default=False,
+        help="Write JSON to standard output, and draw no progress bars.",
     ),
 ]
 Yes = Annotated[bool, Parameter(name=("--yes", "-y"), group=COMMON, show_default=False, help="Spend without asking.")]
@@ -102,11 +109,41 @@ STUDENT_OPTIONS = Section("student", StudentConfig, STUDENT)
 TRAINING_OPTIONS = Section("training", TrainingConfig, TRAINING)
 REPORT_OPTIONS = Section("report", ReportConfig, OUTPUT)
 RUN_OPTIONS = (DATA_OPTIONS, PURCHASE_OPTIONS, STUDENT_OPTIONS, TRAINING_OPTIONS, REPORT_OPTIONS)
+PURCHASING_OPTIONS = (
+    DATA_OPTIONS,
+    PURCHASE_OPTIONS.but("local_teacher", "local_weights", "local_precision", "online"),
+    STUDENT_OPTIONS,
+    TRAINING_OPTIONS,
+)
+"""Those of commands that plan or buy for a run."""
+
+
+_GROUPS = {section.name: section.options for section in RUN_OPTIONS}
 
 
 def flag_name(group: str, option: str) -> str:
     """Return the flag of an option, with its dashes."""
     return "--" + NAMES.get((group, option), option.replace("_", "-"))
+
+
+def as_flags(named: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the command line that names these options, by group and option."""
+    words: list[str] = []
+    for group, options in named.items():
+        for option, value in options.items():
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [flag_name(group, option), str(one)]
+    return shlex.join(words)
+
+
+def with_flags(message: str) -> str:
+    """Return a message with the flags of the options that it names, such as `--views` for `purchase.views`."""
+
+    def flag(found: re.Match[str]) -> str:
+        group, option = found.groups()
+        return flag_name(group, option) if option in _GROUPS[group].model_fields else found.group()
+
+    return re.sub(rf"\b({'|'.join(_GROUPS)})\.([a-z_]+)\b", flag, message)
 
 
 def takes(*sections: Section) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -151,7 +188,7 @@ def run_config(named: Named, file: Path | None = None) -> RunConfig:
 def _parameter(place: str, section: Section, option: str, info: FieldInfo) -> inspect.Parameter:
     default = info.default
     shown = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    declared = Parameter(
+    flag = Parameter(
         name=flag_name(section.name, option),
         group=COMMON if declared(info, "common") else section.heading,
         help=info.description,
@@ -159,5 +196,5 @@ def _parameter(place: str, section: Section, option: str, info: FieldInfo) -> in
         env_var=_VARIABLES.get(option),
         show_default=(lambda _: shown) if default not in (None, False, ()) else False,
     )
-    annotation = Annotated[info.annotation, declared]  # type: ignore[name-defined]
+    annotation = Annotated[info.annotation, flag]  # type: ignore[name-defined]
     return inspect.Parameter(place, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -43,22 +43,23 @@ def sweep(
         Parameter(group=COMMON, show_default=False, help="Domain to hold out; every one in turn if left out."),
     ] = (),
     seed: Annotated[tuple[int, ...], Parameter(group=COMMON, help="Seed of a training; repeatable.")] = (0,),
-    method: Annotated[
-        tuple[MethodName, ...], Parameter(group=COMMON, help="Method of the students; repeatable.")
-    ] = ("erm", "vl2v-adip"),
+    method: Annotated[tuple[MethodName, ...], Parameter(group=COMMON, help="Method of the students; repeatable.")] = (
+        "erm",
+        "vl2v-adip",
+    ),
     config: ConfigFile = None,
     api_key: ApiKey = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
-    from vl2v_client.recipes.sweep import SweepSettings, default_sweep_folder
     from vl2v_client.recipes.sweep import sweep as run_sweep
+    from vl2v_client.runs.sweep_settings import default_sweep_folder, settle_sweep
 
     run = run_config(named, config)
     folder = run.report.out or default_sweep_folder(run)
     with open_source(run, api_key, as_json=as_json, yes=yes) as (source, progress):
-        settings = SweepSettings.of(run, source.tower, targets=target_domain, seeds=seed, methods=method)
+        settings = settle_sweep(run, target_domain, seed, method, source.tower)
         report = run_sweep(settings, source, folder, progress=progress)
     if as_json:
         write_json(report.to_json())

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.uploads import UPLOADS, Upload
+from vl2v_client.buying.context import PurchaseContext, purchase_context, remaining_units
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 from vl2v_client.cli.bars import STDERR, Bars, bars
+from vl2v_client.cli.options import with_flags
 from vl2v_client.cli.tables import plan_table
-from vl2v_client.config.run import PurchaseConfig
+from vl2v_client.config.run import PurchaseConfig, RunConfig
 from vl2v_client.core.errors import ClientError, UsageError
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.buying.purchase import Caps
-from vl2v_client.buying.context import PurchaseContext, remaining_units
+
+if TYPE_CHECKING:
+    from vl2v_client.runs.source import Source
 
 UPLOAD_VARIABLE = "VL2V_UPLOAD"
 
@@ -63,12 +66,27 @@ def open_purchase(
                 if not yes:
                     _confirm("Buy this?")
 
-        yield purchase_context(terms, vendor, cache, approve), progress
+        yield purchase_context(terms, vendor, cache, approve=approve, notify=notify), progress
+
+
+@contextmanager
+def open_source(config: RunConfig, api_key: str | None, *, as_json: bool, yes: bool) -> Iterator[tuple[Source, Bars]]:
+    """Open the source of a run's answers, and the progress bars."""
+    from vl2v_client.runs.local_source import LocalSource, load_local_teacher
+    from vl2v_client.runs.vendor_source import VendorSource
+
+    if config.purchase.local_teacher is None:
+        with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+            yield VendorSource(context), progress
+        return
+    teacher = load_local_teacher(config.purchase, config.training.device)
+    with open_cache(config.purchase.cache) as cache, bars(quiet=as_json) as progress:
+        yield LocalSource(teacher, cache), progress
 
 
 def notify(sentence: str) -> None:
     """Show a sentence on standard error."""
-    STDERR.print(sentence, markup=False, soft_wrap=True)
+    STDERR.print(with_flags(sentence), markup=False, soft_wrap=True)
 
 
 def _confirm(question: str) -> None:

@@ -39,9 +39,9 @@ def option(default: Any, text: str, *, unit: str = "", common: bool = False, res
 
     Args:
         default: Value if nobody names another. `None` leaves it to the preset or to the data.
-        text: One sentence for `--help` and the reference.
+        text: One sentence for the help and the reference.
         unit: Unit of the value, added to the help.
-        common: Whether `--help` lists it among the options that people use first.
+        common: Whether the help lists it among the options that people use first.
         result: Whether it decides what a run makes; a run folder may be continued with other values of the rest.
         limits: Range, as `pydantic.Field` takes it: `ge`, `gt`, `le`, `lt`.
     """

@@ -74,7 +74,7 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
         data = (folder / WEIGHTS_FILE).read_bytes()
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder} holds no exported student: give a finished run's --out, or of a sweep TARGET/seedN/METHOD"
+            f"{folder} holds no exported student: give the folder of a finished run, or of a sweep TARGET/seedN/METHOD"
         ) from error
     card = StudentCard.from_json(record)
     if sha256_hex(data) != card.weights_sha256:

@@ -80,7 +80,8 @@ def query_choice(config: RunConfig) -> QueryChoice:
     data, purchase = config.data, config.purchase
     if data.root is None:
         raise UsageError("no data set is named: give data.root")
-    assert purchase.views is not None and purchase.view_recipe is not None and data.seed is not None, "not resolved"
+    if purchase.views is None or purchase.view_recipe is None or data.seed is None:
+        raise ValueError("the configuration is not resolved")
     return QueryChoice(
         data.root,
         target_domain=data.target_domain,

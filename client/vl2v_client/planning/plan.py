@@ -127,10 +127,10 @@ class QueryPlan:
         units, amount_micro = self.units + spent.units, self.amount_micro + spent.amount_micro
         bought = f", and {spent.units:,} queries are bought" if spent.units else ""
         if max_queries is not None and units > max_queries:
-            return f"--max-queries allows {max_queries:,}{bought}: raise it to {units:,}"
+            return f"purchase.max_queries allows {max_queries:,}{bought}: raise it to {units:,}"
         if max_cost_micro is not None and amount_micro > max_cost_micro:
             allowed, needed = (format_micro(micro, self.currency) for micro in (max_cost_micro, amount_micro))
-            return f"--max-cost allows {allowed}{bought}: raise it to {needed}"
+            return f"purchase.max_cost allows {allowed}{bought}: raise it to {needed}"
         if limits.remaining_units is not None and self.units > limits.remaining_units:
             short = self.units - limits.remaining_units
             return f"the account has {limits.remaining_units:,} left: ask the vendor for a top-up of {short:,}"
@@ -146,7 +146,7 @@ class QueryPlan:
         if why is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(
-                f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take --partial"
+                f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take purchase.partial"
             )
 
     def affordable(self, limits: Limits) -> QueryPlan:

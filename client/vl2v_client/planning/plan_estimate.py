@@ -16,7 +16,7 @@ from vl2v_client.planning.queries import TextQuery
 
 
 @dataclass(frozen=True, slots=True)
-class QueryBound:
+class PlanEstimate:
     """At most what a run needs and the cache lacks.
 
     Files with equal bytes are counted once. Views that look alike though their files differ, and views that were
@@ -73,19 +73,17 @@ class QueryBound:
         """
         reasons = []
         if limits.max_queries is not None and self.units > limits.max_queries:
-            reasons.append(f"--max-queries allows {limits.max_queries:,}")
+            reasons.append(f"purchase.max_queries allows {limits.max_queries:,}")
         if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
-            reasons.append(f"--max-cost allows {format_micro(limits.max_cost_micro, self.currency)}")
+            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.currency)}")
         if limits.remaining_units is not None and self.units > limits.remaining_units:
             reasons.append(f"the account has {limits.remaining_units:,} left")
         if reasons:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
-            raise BudgetExhausted(
-                f"at most {cost}, but {' and '.join(reasons)}: count exactly with --exact, or allow as many"
-            )
+            raise BudgetExhausted(f"at most {cost}, but {' and '.join(reasons)}: make an exact plan, or allow as many")
 
 
-def bound_plan(
+def estimate_plan(
     files: Mapping[Path, Sequence[str]],
     views_per_file: int,
     text_queries: Sequence[TextQuery],
@@ -93,7 +91,7 @@ def bound_plan(
     cache: EmbeddingCache,
     *,
     progress: Progress = silent,
-) -> QueryBound:
+) -> PlanEstimate:
     """The bound for files of which each has as many views; sends nothing, renders nothing.
 
     Args:
@@ -114,4 +112,4 @@ def bound_plan(
     rate = cache.vendors.images_per_second(teacher.ledger_id)
     units = len(different) * views_per_file + texts.units
     count = sum(map(len, files.values()))
-    return QueryBound(texts, count, len(different), views_per_file, None if rate is None else units / rate)
+    return PlanEstimate(texts, count, len(different), views_per_file, None if rate is None else units / rate)

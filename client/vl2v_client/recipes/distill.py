@@ -56,9 +56,7 @@ def distill(
             return report
 
 
-def _train_along(
-    settings: RunSettings, source: Source, out: Path, ranks: Ranks, renders: Path | None
-) -> RunReport:
+def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks, renders: Path | None) -> RunReport:
     """Do the part of every process but the first: train on what that one has bought and rendered."""
     ranks.meet()
     folder = replace(open_run_folder(out), shared_renders=renders)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.buying.context import PurchaseContext, buy_planned, meet
 from vl2v_client.core.errors import DataError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample
@@ -22,11 +23,10 @@ from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.hashing import hash_in_threads
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.buying.context import PurchaseContext, buy_planned, meet
+from vl2v_client.runs.method_training import render_canonical
 from vl2v_client.runs.run_folder import RunFolder, claim_finished_run
 from vl2v_client.runs.run_images import RunImages, read_images
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
-from vl2v_client.runs.method_training import render_canonical
 from vl2v_client.student.bundle import StudentCard
 from vl2v_client.teacher.classifier import zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
@@ -112,7 +112,7 @@ def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | Non
 
 def _check_bought(folder: RunFolder, images: _Images) -> None:
     if images.record is not None and folder.config["teacher"]["ledger_id"] == LOCAL_LEDGER:
-        raise UsageError("the report has the local teacher's row already: leave --teacher out, or name other --data")
+        raise UsageError("the report has the local teacher's row already: leave the teacher out, or name other data")
 
 
 def _choose_images(folder: RunFolder, card: StudentCard, data: Path | None) -> _Images:
@@ -134,7 +134,7 @@ def _own_images(dataset: DomainDataset, record: RunImages) -> _Images:
     if lost:
         raise DataError(
             f"{dataset.root} has lost or changed {len(lost):,} images that the run was judged by, such as {lost[0]}: "
-            "put them back, or score another folder with --data"
+            "put them back, or score another data set"
         )
     roles = tuple(UNSEEN if name in record.target else HOLD_OUT for name in wanted)
     return _Images(tuple(found[name] for name in wanted), roles, record)
@@ -152,14 +152,18 @@ def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
 
 
 def _ask_teacher(
-    samples: Sequence[Sample], folder: RunFolder, class_names: Sequence[str], context: PurchaseContext, progress: Progress
+    samples: Sequence[Sample],
+    folder: RunFolder,
+    class_names: Sequence[str],
+    context: PurchaseContext,
+    progress: Progress,
 ) -> NDArray[np.float32]:
     """The teacher's zero-shot logits `[N, C]` on the samples' canonical views; buys what the cache lacks."""
     teacher, of_run = meet(context), folder.config["teacher"]
     if (teacher.id, teacher.weights_sha) != (of_run["id"], of_run["weights_sha"]):
         raise VendorChanged(
             f"the student's teacher was {of_run['id']}, and the vendor serves {teacher.id} with other "
-            "weights; nothing was bought: name the teacher with --model, or use the vendor that has it"
+            "weights; nothing was bought: name the teacher with purchase.model, or use the vendor that has it"
         )
     prompts = PromptTemplateSet(tuple(folder.config["data"]["prompts"])).prompts(class_names)
     texts = [TextQuery(text) for of_class in prompts for text in of_class]

@@ -50,18 +50,20 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
         return report
 
 
-def _run_all(
-    settings: SweepSettings, source: Source, out: Path, progress: Progress
-) -> Iterator[tuple[Run, RunReport]]:
+def _run_all(settings: SweepSettings, source: Source, out: Path, progress: Progress) -> Iterator[tuple[Run, RunReport]]:
     """Yield every run's report; the rendered views of a target are shared by its runs, and removed after the last."""
     runs = settings.runs()
     for number, run in enumerate(runs, start=1):
         target, seed, method = run
         place, renders = out / target / f"seed{seed}" / method, out / target / "renders"
-        numbered = renamed(progress, lambda phase, number=number: f"{number}/{len(runs)} {phase}")
+        numbered = _numbered(progress, f"{number}/{len(runs)}")
         yield run, _finished(place) or distill(settings.of(*run), source, place, progress=numbered, renders=renders)
         if run[1:] == (settings.seeds[-1], settings.methods[-1]):
             shutil.rmtree(renders, ignore_errors=True)
+
+
+def _numbered(progress: Progress, number: str) -> Progress:
+    return renamed(progress, lambda phase: f"{number} {phase}")
 
 
 def _finished(place: Path) -> RunReport | None:
@@ -87,9 +89,7 @@ def _published_queries(settings: SweepSettings, shared: PlannedRun) -> int:
     return online_queries(settings.run.training, sources) * len(settings.targets)
 
 
-def _report(
-    settings: SweepSettings, source: Source, shared: PlannedRun, reports: dict[Run, RunReport]
-) -> SweepReport:
+def _report(settings: SweepSettings, source: Source, shared: PlannedRun, reports: dict[Run, RunReport]) -> SweepReport:
     run = settings.run
     bill = source.sweep_bill(run.training, settings.methods, shared)
     return SweepReport(

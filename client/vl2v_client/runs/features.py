@@ -13,12 +13,26 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.seeds import child_seed
 from vl2v_client.core.values import RGBImage, Sample
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.inputs import student_input
 from vl2v_client.student.model import build_student
 from vl2v_client.student.spec import StudentSpec
 from vl2v_client.student.training import resolve_device
 
 _BATCH_SIZE = 128
+
+
+def run_features(settings: RunSettings, planned: PlannedRun, progress: Progress) -> NDArray[np.float32]:
+    """Return the features `[N, F]` of a run's training images, in the order of the split; see `canonical_features`."""
+    return canonical_features(
+        settings.student,
+        planned.queries.split.train,
+        planned.plan.teacher.image_size,
+        seed=settings.choice.seed,
+        device=settings.training.device,
+        progress=progress,
+    )
 
 
 def canonical_features(

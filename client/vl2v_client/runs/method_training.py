@@ -86,7 +86,7 @@ def load_run_data(
     validation = render_canonical(folder, "validation", queries.split.validation, size, progress)
     if any(queries.views):
         train_views = render(folder, "train", train, queries.views, size, progress)
-    else:  # --views 0: every image trains on its text
+    else:  # no views: every image trains on its text
         train_views = render_canonical(folder, "train", train, size, progress)
     vectors = fetch(train_views)
     classifier = text_classifier(planned, vectors)

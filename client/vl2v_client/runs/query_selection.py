@@ -12,25 +12,26 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.selection import RANDOM, select
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_record import CHOICE_FORMAT, chosen_keys
-from vl2v_client.runs.settings import RunSettings
 
 Features = Callable[[], NDArray[np.float32]]
 """Makes the frozen student's features `[N, F]` of the training images' canonical views; called if they are needed."""
 
 
 def choose_queries(
-    settings: RunSettings, planned: PlannedRun, features: Features, folder: RunFolder | None = None
+    purchase: PurchaseConfig, seed: int, planned: PlannedRun, features: Features, folder: RunFolder | None = None
 ) -> PlannedRun:
     """Return the run with its plan cut to what it may spend; all of it if nothing is selected.
 
     Args:
-        settings: Settings of the run.
+        purchase: How many queries, and what chooses them.
+        seed: Seed of the selection.
         planned: The run with every query.
         features: Features of the images, in the order of the split.
         folder: Keeps the choice, so that a run that goes on uses the same; `None` keeps none.
@@ -39,13 +40,12 @@ def choose_queries(
         BudgetExhausted: The budget cannot hold the texts.
         RunError: The images have changed since the folder's choice.
     """
-    purchase = settings.config.purchase
     if purchase.select is None or purchase.max_queries is None:
         return planned
     chosen = None if folder is None else _read(folder, planned.plan)
     if chosen is None:
         budget = _image_budget(purchase.max_queries, planned.plan)
-        chosen = _choose(purchase.select, budget, planned, settings.choice.seed, features)
+        chosen = _choose(purchase.select, budget, planned, seed, features)
         if folder is not None:
             folder.keep(folder.choice, {"format": CHOICE_FORMAT, "keys": chosen})
     return planned.cut(chosen)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from vl2v_client.config.presets import published_student, resolve
-from vl2v_client.config.run import TINY, RunConfig, StudentConfig
+from vl2v_client.config.presets import published_student
+from vl2v_client.config.run import RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
-from vl2v_client.planning.choice import QueryChoice, query_choice
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_record import CONFIG_FORMAT
-from vl2v_client.student.methods import ERM, METHODS, WHITE_BOX, asks_about_images, check_effects, check_label_weight
+from vl2v_client.student.methods import ERM, METHODS, WHITE_BOX
 from vl2v_client.student.spec import StudentSpec, resolve_student
-from vl2v_client.teacher.imputation import NO_IMPUTATION
 
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """ERM's learning rates over the distill stage's; the choice climbs from the middle."""
@@ -62,8 +61,7 @@ class RunSettings:
     @cached_property
     def choice(self) -> QueryChoice:
         """What decides the run's queries; image queries only if one of its methods reads their answers."""
-        asks = any(asks_about_images(METHODS[name](self.training), self.training) for name in self.methods)
-        return replace(query_choice(self.config), ask_images=asks)
+        return run_choice(self.config)
 
     @property
     def erm_learning_rates(self) -> tuple[float, ...]:
@@ -113,20 +111,19 @@ def settle(config: RunConfig, tower: Callable[[], StudentSpec | None] = lambda: 
         UsageError: Options contradict each other, or one of them changes nothing in this run.
         DataError: The student's weights file cannot be read.
     """
-    resolved = resolve(config)
-    methods = (*resolved.training.baselines, resolved.training.method)
-    settings = RunSettings(
-        resolved,
-        choose_student(config.student, resolved.training.preset),
-        None if WHITE_BOX.isdisjoint(methods) else tower(),
-    )
-    _check_methods(settings)
-    _check_purchase(settings)
-    _check_student(config, settings.methods)
-    named = config.training.named()
-    check_label_weight(named.get("label_weight"), settings.methods)
-    check_effects(settings.methods, named)
-    return settings
+    resolved = resolve_run(config)
+    student = choose_student(config.student, resolved.training.preset)
+    settings = RunSettings(resolved, student)
+    white_box = sorted(WHITE_BOX.intersection(settings.methods))
+    if not white_box:
+        return settings
+    described = tower()
+    if described is None:
+        raise UsageError(
+            f"{white_box[0]} trains the teacher's own image tower: it needs the teacher's weights here; "
+            "give purchase.local_teacher"
+        )
+    return replace(settings, tower=described)
 
 
 def choose_student(student: StudentConfig, preset: str) -> StudentSpec:
@@ -142,65 +139,3 @@ def choose_student(student: StudentConfig, preset: str) -> StudentSpec:
     spec = resolve_student(name, weights=student.weights, size=student.size)
     keep = not paper if student.own_normalisation is None else student.own_normalisation
     return spec if keep else replace(spec, input=replace(spec.input, mean=IMAGENET_MEAN, std=IMAGENET_STD))
-
-
-def default_folder(config: RunConfig) -> Path:
-    """Return the run folder where nobody names one: by data set, target and seed."""
-    name = query_choice(resolve(config)).data.resolve().name
-    return Path("runs") / f"{name}-{config.data.target_domain or 'all'}-seed{config.training.seed}"
-
-
-def _check_methods(settings: RunSettings) -> None:
-    names = settings.methods
-    if len(set(names)) < len(names):
-        raise UsageError(f"a method is named twice in {', '.join(names)}: name each once")
-    for name in WHITE_BOX.intersection(names):
-        if settings.tower is None:
-            raise UsageError(
-                f"{name} trains the teacher's own image tower: it needs the teacher's weights here; "
-                "give purchase.local_teacher"
-            )
-
-
-def _check_purchase(settings: RunSettings) -> None:
-    purchase, local = settings.config.purchase, settings.config.purchase.local_teacher is not None
-    if purchase.online and not local:
-        raise UsageError(
-            "purchase.online asks about every view of every step: it needs purchase.local_teacher, not a vendor"
-        )
-    if purchase.online and settings.training.train_views != purchase.views:
-        raise UsageError("purchase.online trains on fresh views at every step: leave training.train_views out")
-    if not local and "local_weights" in purchase.model_fields_set:
-        raise UsageError("purchase.local_weights belongs to a local teacher: name purchase.local_teacher")
-    if not local and purchase.local_precision != "fp32":
-        raise UsageError("purchase.local_precision belongs to a local teacher: name purchase.local_teacher")
-    if (purchase.select is not None) and purchase.max_queries is None:
-        raise UsageError("purchase.select chooses among images within purchase.max_queries: give both")
-    if purchase.select is not None or purchase.impute != NO_IMPUTATION:
-        _check_selection(settings, local=local)
-
-
-def _check_selection(settings: RunSettings, *, local: bool) -> None:
-    """Refuse a choice among images where none is asked about."""
-    leave_out = "leave purchase.select and purchase.impute out"
-    if local:
-        raise UsageError(f"a local teacher answers for free: {leave_out}")
-    if not settings.config.purchase.views:
-        raise UsageError(f"purchase.views 0 asks about no image: {leave_out}")
-    if not settings.choice.ask_images:
-        raise UsageError(
-            f"no image embedding is read by {', '.join(settings.methods)} with an image weight of "
-            f"{settings.training.image_weight:g}: {leave_out}"
-        )
-
-
-def _check_student(config: RunConfig, methods: tuple[str, ...]) -> None:
-    """Refuse options of a student that no method trains; `paper` takes a student's row of the scripts."""
-    named = config.student.named()
-    if config.student.name == TINY or config.training.preset == "paper":
-        named.pop("name", None)
-    if named and WHITE_BOX.issuperset(methods):
-        options = ", ".join(f"student.{name}" for name in sorted(named))
-        raise UsageError(
-            f"{', '.join(methods)} trains the teacher's own tower, and no other student: leave {options} out"
-        )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vl2v_client.buying.context import PurchaseContext, buy_planned, check_hold_out, plan_run
 from vl2v_client.cache.store import EmbeddingCache
@@ -21,7 +20,7 @@ from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.billable_queries import image_keys_read, text_keys_read
-from vl2v_client.runs.features import canonical_features
+from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.purchase_record import (
     count_from_the_start,
@@ -85,7 +84,9 @@ class VendorSource:
             planned = self._go_on(settings, planned, used, folder, progress)
         else:
             check_hold_out(planned, self.context, progress=progress)
-            planned = choose_queries(settings, planned, partial(_features, settings, planned, progress), folder)
+            features = partial(run_features, settings, planned, progress)
+            purchase, seed = settings.config.purchase, settings.choice.seed
+            planned = choose_queries(purchase, seed, planned, features, folder)
             some_missing = self._buy(planned, folder, progress)
             planned = _cut_to(planned, keep_used(folder, planned.plan, self.cache))
         plan = planned.plan
@@ -228,17 +229,6 @@ class VendorSource:
                 cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress
             )
         return cut
-
-
-def _features(settings: RunSettings, planned: PlannedRun, progress: Progress) -> NDArray[np.float32]:
-    return canonical_features(
-        settings.student,
-        planned.queries.split.train,
-        planned.plan.teacher.image_size,
-        seed=settings.choice.seed,
-        device=settings.training.device,
-        progress=progress,
-    )
 
 
 def _cut_to(planned: PlannedRun, used: frozenset[str]) -> PlannedRun:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.batches import TrainingData
@@ -24,7 +25,7 @@ from vl2v_client.student.inputs import normalised, pixel_tensor, student_input
 from vl2v_client.student.methods import stage_asks_about_images
 from vl2v_client.student.mixup import Mix, draw_mix
 from vl2v_client.student.sampling import rows_by_domain, sample_batch
-from vl2v_client.student.stages import Stage, TrainingConfig
+from vl2v_client.student.stages import Stage
 
 Rows = NDArray[np.int64]
 

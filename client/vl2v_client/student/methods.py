@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from vl2v_client.core.errors import UsageError
 from vl2v_client.config.training import TrainingConfig
+from vl2v_client.core.errors import UsageError
 from vl2v_client.student.stages import Head, Method, Part, Stage
 
 VL2V_ADIP = "vl2v-adip"
@@ -177,8 +177,8 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
     useless = [name for name in names if name not in useful]
     if weight and useless:
         raise UsageError(
-            f"training.label_weight {weight:g} changes nothing in {', '.join(useless)}: leave it out, or train those in a "
-            f"run of their own; it is for {', '.join(useful)}"
+            f"training.label_weight {weight:g} changes nothing in {', '.join(useless)}: leave it out, or train those "
+            f"in a run of their own; it is for {', '.join(useful)}"
         )
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import Diverged
 from vl2v_client.student.averages import ExponentialMovingAverage
 from vl2v_client.student.model import Student
 from vl2v_client.student.objective import per_bought
 from vl2v_client.student.selection import SourceScore
-from vl2v_client.student.stages import Stage, TrainingConfig
+from vl2v_client.student.stages import Stage
 from vl2v_client.student.swad import LossValley, Weights
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl2v_client.student.stages import Segments
+from vl2v_client.config.training import Segments
 
 Weights = dict[str, Tensor]
 

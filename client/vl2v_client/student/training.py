@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.seeds import child_seed
@@ -29,7 +30,7 @@ from vl2v_client.student.metrics import MetricsFile
 from vl2v_client.student.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.selection import SourceScore, choose_interpolation, score
 from vl2v_client.student.stage_state import StageState, apply_weights, copy_weights
-from vl2v_client.student.stages import Method, Stage, TrainingConfig
+from vl2v_client.student.stages import Method, Stage
 from vl2v_client.student.swad import Weights
 
 
@@ -269,6 +270,10 @@ def _result(state: StageState) -> StageResult:
     )
 
 
+_NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views")
+"""Options of training that a stage's own fields and data stand for."""
+
+
 @contextmanager
 def _reproducible(device: torch.device) -> Iterator[None]:
     """Deterministic kernels on a CPU, and a random stream of the run's own; both end with the run."""
@@ -283,9 +288,11 @@ def _reproducible(device: torch.device) -> Iterator[None]:
 
 def _fingerprint(run: TrainingRun, stage: Stage) -> str:
     """Names everything that decides a stage's result: settings, data, targets and the weights it starts from."""
-    settings = run.config.result_options()
-    data = run.data
-    described = [asdict(stage), settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
+    settings = {name: value for name, value in run.config.result_options().items() if name not in _NOT_OF_A_STAGE}
+    data, of_stage = run.data, asdict(stage)
+    for names in (settings, of_stage):  # as version 0.1.0 named it, so that its checkpoints are read
+        names["carries"] = names.pop("final_weights")
+    described = [of_stage, settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
     described += [data.train.of, data.validation.of, *([] if data.fresh is None else [data.fresh.of])]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
