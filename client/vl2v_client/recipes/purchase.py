@@ -13,7 +13,7 @@ from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.buyer import PurchaseReport
 from vl2v_client.planning.contents import hash_views
-from vl2v_client.planning.plan import QueryPlan, make_plan, still_missing
+from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.purchase import DEFAULT_WORKERS, FORBIDDEN, Caps, buy
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.vendor import Meeting, meet_vendor, remembered_teacher
@@ -108,12 +108,11 @@ def check_hold_out(planned: PlannedRun, buying: Buying, *, progress: Progress = 
 
 
 def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent) -> PurchaseReport:
-    """Ask, then buy what the plan misses by now; if anything, what earlier purchases left open is settled first.
+    """Ask, then buy what the plan misses; if anything, what earlier purchases left open is settled first.
 
     Raises:
         BudgetExhausted: a cap or the budget cannot hold it; see `planning.purchase.buy` for the rest.
     """
-    plan = still_missing(plan, buying.cache)
     if plan.missing:
         buying.approve(plan)
     return buy(
