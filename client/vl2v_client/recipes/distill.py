@@ -70,7 +70,7 @@ def _distill(
     planned = plan_source(settings, source, progress)
     with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_renders=renders) as folder:
         planned, data = obtain_data(settings, planned, source, folder, progress)
-        ranks.meet()
+        ranks.barrier()
         teacher = planned.plan.teacher
         trained = [train_method(name, settings, data, teacher, folder, progress=progress) for name in settings.methods]
 
@@ -98,7 +98,7 @@ def _distill(
             report = _keep_bought_row(report, folder)
         write_report(folder.path, report)
         keep_images(folder, images)
-        ranks.meet()
+        ranks.barrier()
         return report
 
 

@@ -80,7 +80,7 @@ def train_along(
     Raises:
         ClientError: as the first process; or that one was lost.
     """
-    ranks.meet()
+    ranks.barrier()
     folder = replace(open_run_folder(out), shared_renders=renders)
     if isinstance(source, Buying):
         # what the first could not buy is missing here too, and nobody asks or tells twice
@@ -88,7 +88,7 @@ def train_along(
     planned, data = obtain_data(settings, plan_source(settings, source, silent), source, folder, silent)
     for name in settings.methods:
         train_method(name, settings, data, planned.plan.teacher, folder, progress=silent)
-    ranks.meet()
+    ranks.barrier()
     return read_report(out)
 
 

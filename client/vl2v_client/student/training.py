@@ -141,7 +141,7 @@ def _score_as_used(run: TrainingRun) -> SourceScore:
         logits = run.classifier.logits(validation.pixels[:, 0], batch_size=run.config.evaluation_batch_size)
         return score(torch.from_numpy(logits), torch.from_numpy(validation.labels), validation.domains)
 
-    return run.ranks.agree(compute)
+    return run.ranks.broadcast(compute)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -191,7 +191,7 @@ def _take_steps(
     while True:
         # once in a while: score on source validation, select, close SWAD's segment
         if _evaluates(state, config.evaluate_every):
-            row = state.add_evaluation(run.ranks.agree(lambda: _validate(run, feed)))
+            row = state.add_evaluation(run.ranks.broadcast(lambda: _validate(run, feed)))
             metrics.append(row)
             extras = _extras(row)
         # once in a while: keep everything
@@ -205,7 +205,7 @@ def _take_steps(
         loaded = next(ahead)
         terms = _loss_terms(OBJECTIVES[stage.objective], batches, loaded, feed.outputs(loaded))
         state.optimizer.zero_grad(set_to_none=True)
-        run.ranks.whole_loss(terms["loss"], loaded.share).backward()  # type: ignore[no-untyped-call]
+        run.ranks.scale_loss(terms["loss"], loaded.share).backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
         # ----------------------------------------------------------------------------------------------------------
         state.add_step(run.ranks.mean(terms, loaded.share))
@@ -230,7 +230,7 @@ def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageSt
     saved = checkpoint.load(run.classifier.device)
     if saved is not None:
         state.restore(saved)
-    run.ranks.agree(lambda: state.step)  # rank 0 writes no newer checkpoint before all have read this one
+    run.ranks.broadcast(lambda: state.step)  # rank 0 writes no newer checkpoint before all have read this one
     return state, checkpoint
 
 
