@@ -24,7 +24,7 @@ from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.vendor import meet_vendor
 from vl2v_client.recipes import bound as recipe
 from vl2v_client.recipes.bound import bound_run
-from vl2v_client.recipes.purchase import Buying, plan_run
+from vl2v_client.recipes.purchase import PurchaseContext, plan_run
 from vl2v_client.recipes.queries import QueryChoice
 
 
@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 
 def _bound(vendor: FakeVendor, cache: EmbeddingCache, choice: QueryChoice) -> QueryBound | None:
     with connect(vendor) as client:
-        buying = Buying(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
+        buying = PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
         return bound_run(choice, buying)
 
 
@@ -80,7 +80,9 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
     assert bound.amount_micro == 3 * bound.different_files * 100 + 2 * 10
     assert not [line for line in vendor.seen if "embeddings" in line]
     with connect(vendor) as client:
-        exact = plan_run(choice, Buying(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)).plan
+        exact = plan_run(
+            choice, PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
+        ).plan
     assert exact.units <= bound.units
     assert len(exact.image_keys) == bound.views
 

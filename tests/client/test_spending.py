@@ -19,7 +19,7 @@ from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.selection import SELECTORS
 from vl2v_client.planning.spending import Spending
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, plan_run
+from vl2v_client.recipes.purchase import PlannedRun, PurchaseContext, buy_planned, plan_run
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.run_folder import claim_run_folder
 from vl2v_client.recipes.spending import choose_queries
@@ -34,12 +34,12 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def buying(client: VendorClient, cache: EmbeddingCache) -> Buying:
-    return Buying(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
+def buying(client: VendorClient, cache: EmbeddingCache) -> PurchaseContext:
+    return PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
 
 
 @pytest.fixture
-def planned(data: Path, buying: Buying) -> PlannedRun:
+def planned(data: Path, buying: PurchaseContext) -> PlannedRun:
     return plan_run(QueryChoice(data, target_domain="sketch", views=VIEWS), buying)
 
 
@@ -64,7 +64,7 @@ def views_of(plan: QueryPlan) -> list[int]:
 @pytest.mark.parametrize("name", SELECTORS)
 @pytest.mark.parametrize("budget", [2, 3, 12, 40, 98, 500])
 def test_the_bill_is_the_budget(
-    vendor: FakeVendor, planned: PlannedRun, buying: Buying, name: str, budget: int
+    vendor: FakeVendor, planned: PlannedRun, buying: PurchaseContext, name: str, budget: int
 ) -> None:
     spending = Spending(name, budget)
     chosen = choose(spending, planned)
@@ -76,7 +76,7 @@ def test_the_bill_is_the_budget(
     assert again.cached == vendor.billed_units
 
 
-def test_texts_come_first_then_first_views_then_others(planned: PlannedRun, buying: Buying) -> None:
+def test_texts_come_first_then_first_views_then_others(planned: PlannedRun, buying: PurchaseContext) -> None:
     plan = choose(Spending("random", TEXTS + TRAIN + 5), planned)
     assert [item.modality for item in plan.missing[:TEXTS]] == ["text"] * TEXTS
     assert views_of(plan) == [0] * TRAIN + [1] * 5
@@ -88,7 +88,7 @@ def test_texts_come_first_then_first_views_then_others(planned: PlannedRun, buyi
 
 
 def test_a_random_choice_of_more_begins_with_that_of_fewer_and_looks_at_no_feature(
-    vendor: FakeVendor, planned: PlannedRun, buying: Buying
+    vendor: FakeVendor, planned: PlannedRun, buying: PurchaseContext
 ) -> None:
     few = choose_queries(Spending("random", 10), planned, seed=0, features=unused).plan
     buy_planned(few, buying)
@@ -106,14 +106,14 @@ def _images(plan: QueryPlan) -> list[ImageQuery]:
     return [item.query for item in plan.missing if isinstance(item.query, ImageQuery)]
 
 
-def test_what_the_cache_holds_beside_the_choice_is_not_used(planned: PlannedRun, buying: Buying) -> None:
+def test_what_the_cache_holds_beside_the_choice_is_not_used(planned: PlannedRun, buying: PurchaseContext) -> None:
     buy_planned(planned.plan, buying)
     fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
     plan = choose(Spending("random", 10), fresh)
     assert (plan.units, plan.cached, len(plan.used_image_keys)) == (0, 10, 8)
 
 
-def test_copies_of_an_image_cost_one_query(data: Path, buying: Buying, vendor: FakeVendor) -> None:
+def test_copies_of_an_image_cost_one_query(data: Path, buying: PurchaseContext, vendor: FakeVendor) -> None:
     for name in ("cat", "dog"):
         first = data / "art" / name / "0.png"
         for index in range(1, 10):
@@ -128,7 +128,7 @@ def test_copies_of_an_image_cost_one_query(data: Path, buying: Buying, vendor: F
 
 @pytest.mark.parametrize("budget", [0, 1])
 def test_a_budget_that_cannot_hold_the_texts_is_refused_unless_they_are_here(
-    planned: PlannedRun, buying: Buying, vendor: FakeVendor, budget: int
+    planned: PlannedRun, buying: PurchaseContext, vendor: FakeVendor, budget: int
 ) -> None:
     with pytest.raises(BudgetExhausted, match=r"cannot hold the 2 texts of the classes.*raise it to 2 for text alone"):
         choose(Spending("random", budget), planned)
@@ -139,7 +139,9 @@ def test_a_budget_that_cannot_hold_the_texts_is_refused_unless_they_are_here(
     assert (plan.units, plan.used_image_keys) == (0, ())
 
 
-def test_a_run_folder_keeps_its_choice(planned: PlannedRun, buying: Buying, data: Path, tmp_path: Path) -> None:
+def test_a_run_folder_keeps_its_choice(
+    planned: PlannedRun, buying: PurchaseContext, data: Path, tmp_path: Path
+) -> None:
     spending = Spending("k-center", TEXTS + 8)
 
     def choose_in(setting: int, seed: int, planned: PlannedRun) -> frozenset[str] | None:
@@ -161,7 +163,7 @@ def test_a_run_folder_keeps_its_choice(planned: PlannedRun, buying: Buying, data
 
 
 def test_a_purchase_that_was_cut_short_goes_on_with_the_same_choice(
-    vendor: FakeVendor, planned: PlannedRun, buying: Buying, tmp_path: Path
+    vendor: FakeVendor, planned: PlannedRun, buying: PurchaseContext, tmp_path: Path
 ) -> None:
     spending, calls = Spending("k-center", TEXTS + 20), 0
 
@@ -202,7 +204,7 @@ def test_choices_that_do_not_fit_are_refused(words: dict[str, object], complaint
         Spending(**words)  # type: ignore[arg-type]
 
 
-def test_a_choice_without_views_is_refused(data: Path, buying: Buying) -> None:
+def test_a_choice_without_views_is_refused(data: Path, buying: PurchaseContext) -> None:
     planned = plan_run(QueryChoice(data, "sketch", 0), buying)
     with pytest.raises(UsageError, match="--views 0 asks about no image"):
         choose(Spending("k-center", 9), planned)

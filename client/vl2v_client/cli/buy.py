@@ -11,7 +11,7 @@ from rich.console import Console
 
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain, ViewRecipeName, Views
-from vl2v_client.cli.purchase_options import buying_from
+from vl2v_client.cli.purchase_options import purchase_context
 from vl2v_client.cli.spending_options import (
     MaxQueries,
     Select,
@@ -78,7 +78,7 @@ def buy(
     )
     spending = spending_from(select, max_queries)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
-        buying = buying_from(
+        buying = purchase_context(
             vendor,
             opened,
             model=model,

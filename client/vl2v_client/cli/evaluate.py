@@ -14,7 +14,7 @@ from rich.table import Table
 
 from vl2v_client.cli.bars import bars, plain
 from vl2v_client.cli.distill import Yes
-from vl2v_client.cli.purchase_options import buying_from, notify
+from vl2v_client.cli.purchase_options import notify, purchase_context
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
     ApiKey,
@@ -54,7 +54,7 @@ def evaluate(
         progress = stack.enter_context(bars(quiet=as_json))
         buying = None
         if teacher:
-            buying = buying_from(
+            buying = purchase_context(
                 stack.enter_context(open_vendor(vendor_url, api_key)),
                 stack.enter_context(open_cache(cache)),
                 model=model,

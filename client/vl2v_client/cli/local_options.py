@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vl2v_client.cli.bars import Bars, bars
-from vl2v_client.cli.purchase_options import buying_from
+from vl2v_client.cli.purchase_options import purchase_context
 from vl2v_client.cli.vendor_options import open_cache, open_vendor
 from vl2v_client.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vl2v_client.local.teacher import LocalTeacher
     from vl2v_client.recipes.local import LocalSource
-    from vl2v_client.recipes.purchase import Buying
+    from vl2v_client.recipes.purchase import PurchaseContext
 
 _PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -105,7 +105,7 @@ def open_source(
     *,
     as_json: bool,
     **purchase: Any,
-) -> Iterator[tuple[Buying | LocalSource, Bars]]:
+) -> Iterator[tuple[PurchaseContext | LocalSource, Bars]]:
     """Where a run's embeddings come from, and the bars that show its progress.
 
     Args:
@@ -114,7 +114,7 @@ def open_source(
         vendor_url: of the vendor.
         api_key: for it.
         as_json: for a machine, so without bars.
-        purchase: the terms, as `buying_from` takes them.
+        purchase: the terms, as `purchase_context` takes them.
 
     Raises:
         UsageError: terms of a purchase, and a local teacher, who sells nothing.
@@ -129,7 +129,7 @@ def open_source(
             return
         vendor = stack.enter_context(open_vendor(vendor_url, api_key))
         progress = stack.enter_context(bars(quiet=as_json))
-        yield buying_from(vendor, opened, as_json=as_json, progress=progress, **purchase), progress
+        yield purchase_context(vendor, opened, as_json=as_json, progress=progress, **purchase), progress
 
 
 def _check_free(purchase: Mapping[str, Any]) -> None:

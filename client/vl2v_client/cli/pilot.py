@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vl2v_client.cli.bars import bars, plain
 from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain
-from vl2v_client.cli.purchase_options import buying_from
+from vl2v_client.cli.purchase_options import purchase_context
 from vl2v_client.cli.spending_options import Student, StudentSize, StudentWeights
 from vl2v_client.cli.vendor_options import (
     DEFAULT_VENDOR_URL,
@@ -59,7 +59,7 @@ def pilot(
     spec = resolve_student(student, weights=student_weights, size=student_size)
     choice = QueryChoice(data, target_domain=target_domain, seed=seed, prompts=prompt_templates(prompt))
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
-        buying = buying_from(
+        buying = purchase_context(
             vendor,
             opened,
             model=model,

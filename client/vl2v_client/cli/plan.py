@@ -40,7 +40,7 @@ from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.planning.plan import Limits, QueryPlan
 from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
 from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
+from vl2v_client.recipes.purchase import PurchaseContext, plan_run, remaining_units
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
 from vl2v_client.recipes.spending import choose_queries
 from vl2v_client.teacher.prompts import DEFAULT_TEMPLATE, prompt_templates
@@ -100,7 +100,7 @@ def plan(
     spending, max_cost_micro = spending_from(select, max_queries), to_micro(max_cost)
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:
         with bars(quiet=as_json) as progress:
-            buying = Buying(vendor, opened, approve=_show_nothing, notify=_notify, model=model)
+            buying = PurchaseContext(vendor, opened, approve=_show_nothing, notify=_notify, model=model)
             bound = None if exact or select else bound_run(choice, buying, progress=progress)
         left = remaining_units(vendor) if api_key else None
         if bound is not None:

@@ -14,10 +14,10 @@ from vl2v_client.cli.vendor_options import to_micro
 from vl2v_client.core.errors import UsageError
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.purchase import Caps
-from vl2v_client.recipes.purchase import Buying, remaining_units
+from vl2v_client.recipes.purchase import PurchaseContext, remaining_units
 
 
-def buying_from(
+def purchase_context(
     vendor: VendorClient,
     cache: EmbeddingCache,
     *,
@@ -29,7 +29,7 @@ def buying_from(
     yes: bool,
     as_json: bool,
     progress: Bars,
-) -> Buying:
+) -> PurchaseContext:
     """A purchase as the command line describes it: unless `yes`, a person sees the plan and approves it."""
 
     def approve(plan: QueryPlan) -> None:
@@ -42,7 +42,7 @@ def buying_from(
             if not yes:
                 typer.confirm("Buy this?", abort=True, err=True)
 
-    return Buying(
+    return PurchaseContext(
         vendor=vendor,
         cache=cache,
         approve=approve,

@@ -6,14 +6,14 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.folder import list_files
 from vl2v_client.data.splits import training_files
 from vl2v_client.planning.bound import QueryBound, bound_plan
-from vl2v_client.recipes.purchase import Buying, meet
+from vl2v_client.recipes.purchase import PurchaseContext, meet
 from vl2v_client.recipes.queries import QueryChoice, text_queries
 
 EXACT_VIEWS = 20_000
 """A plan renders this many views at most, unless it has to be exact."""
 
 
-def bound_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silent) -> QueryBound | None:
+def bound_run(choice: QueryChoice, buying: PurchaseContext, *, progress: Progress = silent) -> QueryBound | None:
     """The bound, without rendering a view; `None` if there are few enough views to plan exactly.
 
     Raises:

@@ -15,7 +15,7 @@ from vl2v_client.export.cost import LocalAnswers, Purchase
 from vl2v_client.export.report import ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.recipes.local import LocalSource, local_answers, local_teacher_row
-from vl2v_client.recipes.purchase import Buying, PlannedRun
+from vl2v_client.recipes.purchase import PlannedRun, PurchaseContext
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import RunFolder, claim_run_folder
@@ -34,7 +34,12 @@ from vl2v_client.teacher.imputation import NO_IMPUTATION
 
 
 def distill(
-    settings: RunSettings, source: Buying | LocalSource, out: Path, *, progress: Progress, renders: Path | None = None
+    settings: RunSettings,
+    source: PurchaseContext | LocalSource,
+    out: Path,
+    *,
+    progress: Progress,
+    renders: Path | None = None,
 ) -> RunReport:
     """Do the whole job, or go on where an earlier call with the same settings and folder stopped.
 
@@ -61,7 +66,7 @@ def distill(
 
 def _distill(
     settings: RunSettings,
-    source: Buying | LocalSource,
+    source: PurchaseContext | LocalSource,
     out: Path,
     ranks: Ranks,
     progress: Progress,

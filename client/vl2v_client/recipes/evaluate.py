@@ -22,7 +22,7 @@ from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.contents import hash_in_threads
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.recipes.purchase import Buying, buy_planned, meet
+from vl2v_client.recipes.purchase import PurchaseContext, buy_planned, meet
 from vl2v_client.recipes.run_folder import RunFolder, claim_finished_run
 from vl2v_client.recipes.run_images import RunImages, read_images
 from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
@@ -74,7 +74,7 @@ class _Images:
     record: RunImages | None
 
 
-def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progress: Progress) -> RunEvaluation:
+def evaluate_run(out: Path, *, data: Path | None, buying: PurchaseContext | None, progress: Progress) -> RunEvaluation:
     """Score the student in `out`, read back from its files.
 
     Args:
@@ -152,7 +152,11 @@ def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
 
 
 def _ask_teacher(
-    samples: Sequence[Sample], folder: RunFolder, class_names: Sequence[str], buying: Buying, progress: Progress
+    samples: Sequence[Sample],
+    folder: RunFolder,
+    class_names: Sequence[str],
+    buying: PurchaseContext,
+    progress: Progress,
 ) -> NDArray[np.float32]:
     """The teacher's zero-shot logits `[N, C]` on the samples' canonical views; buys what the cache lacks."""
     teacher, of_run = meet(buying), folder.config["teacher"]

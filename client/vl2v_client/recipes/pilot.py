@@ -34,7 +34,7 @@ from vl2v_client.recipes.pilot_findings import (
     probe_accuracies,
     suspects,
 )
-from vl2v_client.recipes.purchase import Buying, buy_planned, meet
+from vl2v_client.recipes.purchase import PurchaseContext, buy_planned, meet
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.student.spec import StudentSpec
 from vl2v_client.teacher.classifier import unit_rows, zero_shot_classifier
@@ -122,7 +122,12 @@ class _Asked:
 
 
 def pilot(
-    choice: QueryChoice, spec: StudentSpec, buying: Buying, *, queries: int = DEFAULT_QUERIES, progress: Progress
+    choice: QueryChoice,
+    spec: StudentSpec,
+    buying: PurchaseContext,
+    *,
+    queries: int = DEFAULT_QUERIES,
+    progress: Progress,
 ) -> PilotReport:
     """Ask about a stratified few of the training images, and say what that is worth. The target domain stays closed.
 
@@ -233,7 +238,7 @@ def _ask(
     texts: Sequence[TextQuery],
     dataset: DomainDataset,
     teacher: TeacherModel,
-    buying: Buying,
+    buying: PurchaseContext,
     progress: Progress,
 ) -> tuple[_Asked, PurchaseReport]:
     again = samples[: max(1, len(samples) // 3)]

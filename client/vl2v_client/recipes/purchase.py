@@ -35,7 +35,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Buying:
+class PurchaseContext:
     """How to buy: with whom, into which cache, and who is asked and told.
 
     Attributes:
@@ -55,7 +55,7 @@ class Buying:
     workers: int = DEFAULT_WORKERS
 
 
-def plan_run(choice: QueryChoice, buying: Buying, *, progress: Progress = silent) -> PlannedRun:
+def plan_run(choice: QueryChoice, buying: PurchaseContext, *, progress: Progress = silent) -> PlannedRun:
     """Meet the vendor, tell what has changed, and plan. Without a vendor: its model and prices as last seen.
 
     Raises:
@@ -76,7 +76,7 @@ def cut_planned(planned: PlannedRun, image_keys: Sequence[str]) -> PlannedRun:
     return replace(planned, plan=planned.plan.cut(image_keys, image_files=len(files)))
 
 
-def meet(buying: Buying) -> TeacherModel:
+def meet(buying: PurchaseContext) -> TeacherModel:
     """The vendor's model; the user is told what has changed. Without a vendor: the model as last seen.
 
     Raises:
@@ -94,7 +94,7 @@ def meet(buying: Buying) -> TeacherModel:
     return meeting.teacher
 
 
-def check_hold_out(planned: PlannedRun, buying: Buying, *, progress: Progress = silent) -> None:
+def check_hold_out(planned: PlannedRun, buying: PurchaseContext, *, progress: Progress = silent) -> None:
     """Before images are bought, decode those that will be selected on, but for what was decoded before.
 
     Without a broken one its domain is split anew, and a part of what was bought would train nobody.
@@ -107,7 +107,7 @@ def check_hold_out(planned: PlannedRun, buying: Buying, *, progress: Progress = 
         hash_views(looks, buying.cache, size=planned.plan.teacher.image_size, progress=progress)
 
 
-def buy_planned(plan: QueryPlan, buying: Buying, *, progress: Progress = silent) -> PurchaseReport:
+def buy_planned(plan: QueryPlan, buying: PurchaseContext, *, progress: Progress = silent) -> PurchaseReport:
     """Ask, then buy what the plan misses; if anything, what earlier purchases left open is settled first.
 
     Raises:

@@ -14,7 +14,7 @@ from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.features import canonical_features
 from vl2v_client.recipes.local import LocalSource, load_local_data, plan_local
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, check_hold_out, cut_planned, plan_run
+from vl2v_client.recipes.purchase import PlannedRun, PurchaseContext, buy_planned, check_hold_out, cut_planned, plan_run
 from vl2v_client.recipes.run_folder import RunFolder, open_run_folder
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.recipes.spending import choose_queries
@@ -25,7 +25,7 @@ from vl2v_client.student.distributed import Ranks
 from vl2v_client.student.samples import LabelledViews
 
 
-def plan_source(settings: RunSettings, source: Buying | LocalSource, progress: Progress) -> PlannedRun:
+def plan_source(settings: RunSettings, source: PurchaseContext | LocalSource, progress: Progress) -> PlannedRun:
     """The run's queries with their plan; image queries only if one of its methods reads their answers.
 
     Raises:
@@ -40,7 +40,7 @@ def plan_source(settings: RunSettings, source: Buying | LocalSource, progress: P
 def obtain_data(
     settings: RunSettings,
     planned: PlannedRun,
-    source: Buying | LocalSource,
+    source: PurchaseContext | LocalSource,
     folder: RunFolder,
     progress: Progress,
 ) -> tuple[PlannedRun, RunData]:
@@ -73,7 +73,7 @@ def obtain_data(
 
 
 def train_along(
-    settings: RunSettings, source: Buying | LocalSource, out: Path, ranks: Ranks, renders: Path | None
+    settings: RunSettings, source: PurchaseContext | LocalSource, out: Path, ranks: Ranks, renders: Path | None
 ) -> RunReport:
     """The part of every process but the first: to train on what that one has bought and rendered.
 
@@ -82,7 +82,7 @@ def train_along(
     """
     ranks.barrier()
     folder = replace(open_run_folder(out), shared_renders=renders)
-    if isinstance(source, Buying):
+    if isinstance(source, PurchaseContext):
         # what the first could not buy is missing here too, and nobody asks or tells twice
         source = replace(source, approve=_leave_to_the_first, notify=lambda _sentence: None, allow_partial=True)
     planned, data = obtain_data(settings, plan_source(settings, source, silent), source, folder, silent)
@@ -110,7 +110,7 @@ def _choose(settings: RunSettings, planned: PlannedRun, folder: RunFolder, progr
     return choose_queries(settings.spending, planned, seed=settings.choice.seed, features=features, folder=folder)
 
 
-def _buy(plan: QueryPlan, buying: Buying, progress: Progress) -> None:
+def _buy(plan: QueryPlan, buying: PurchaseContext, progress: Progress) -> None:
     try:
         buy_planned(plan, buying, progress=progress)
     except BudgetExhausted as error:
@@ -126,7 +126,7 @@ def _go_on(
     settings: RunSettings,
     planned: PlannedRun,
     used: frozenset[str],
-    buying: Buying,
+    buying: PurchaseContext,
     folder: RunFolder,
     progress: Progress,
 ) -> PlannedRun:

@@ -24,7 +24,7 @@ from vl2v_client.planning.contents import file_facts
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.distill import distill
 from vl2v_client.recipes.local import LocalSource, plan_local
-from vl2v_client.recipes.purchase import Buying, PlannedRun, buy_planned, check_hold_out, cut_planned, plan_run
+from vl2v_client.recipes.purchase import PlannedRun, PurchaseContext, buy_planned, check_hold_out, cut_planned, plan_run
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.readings import image_keys_read, text_keys_read
 from vl2v_client.recipes.run_folder import claim_run_folder
@@ -100,7 +100,9 @@ class SweepSettings:
         return {"sweep": True, **shared, "student": self.run.student.to_json(), "files_sha": files_sha}
 
 
-def sweep(settings: SweepSettings, source: Buying | LocalSource, out: Path, *, progress: Progress) -> SweepReport:
+def sweep(
+    settings: SweepSettings, source: PurchaseContext | LocalSource, out: Path, *, progress: Progress
+) -> SweepReport:
     """Buy once, then train and score every student; called again, it goes on where it stopped.
 
     Buying for several targets buys training images of every domain; a run reads those of its source domains alone,
@@ -165,7 +167,11 @@ def _targets(settings: SweepSettings) -> tuple[str, ...]:
 
 
 def _run_all(
-    settings: SweepSettings, targets: tuple[str, ...], source: Buying | LocalSource, out: Path, progress: Progress
+    settings: SweepSettings,
+    targets: tuple[str, ...],
+    source: PurchaseContext | LocalSource,
+    out: Path,
+    progress: Progress,
 ) -> Iterator[tuple[Run, RunReport]]:
     """Every run's report; the rendered views of a target are shared by its runs, and removed after the last."""
     runs = [(target, seed, method) for target in targets for seed in settings.seeds for method in settings.methods]
@@ -207,7 +213,7 @@ def _say_nothing(_sentence: str) -> None:
 def _report(
     settings: SweepSettings,
     targets: tuple[str, ...],
-    source: Buying | LocalSource,
+    source: PurchaseContext | LocalSource,
     shared: PlannedRun,
     reports: dict[Run, RunReport],
 ) -> SweepReport:
@@ -245,13 +251,13 @@ def _outcome(run: Run, report: RunReport) -> Outcome:
     return Outcome(row.name, target, seed, row.source_validation, row.target_in, row.target)
 
 
-def _paid(buying: Buying, plan: QueryPlan) -> SharedPurchase:
+def _paid(buying: PurchaseContext, plan: QueryPlan) -> SharedPurchase:
     paid = buying.cache.records.paid([*plan.used_image_keys, *plan.text_keys])
     amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
     return SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency)
 
 
-def _queries(settings: SweepSettings, buying: Buying, shared: PlannedRun) -> dict[str, int]:
+def _queries(settings: SweepSettings, buying: PurchaseContext, shared: PlannedRun) -> dict[str, int]:
     """What each method reads of the shared purchase, counted as a run's report does, by the method's name."""
     found, config = {}, settings.run.training
     for key in settings.methods:
@@ -262,7 +268,7 @@ def _queries(settings: SweepSettings, buying: Buying, shared: PlannedRun) -> dic
 
 
 def _teacher(
-    targets: tuple[str, ...], source: Buying | LocalSource, shared: PlannedRun, reports: dict[Run, RunReport]
+    targets: tuple[str, ...], source: PurchaseContext | LocalSource, shared: PlannedRun, reports: dict[Run, RunReport]
 ) -> dict[str, float]:
     """The zero-shot teacher on each target: a local one says so in every report.
 

@@ -15,7 +15,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.purchase import Caps
-from vl2v_client.recipes.purchase import Buying
+from vl2v_client.recipes.purchase import PurchaseContext
 from vl2v_client.recipes.run_folder import RunFolder
 
 
@@ -45,7 +45,7 @@ def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> froz
     return frozenset(used)
 
 
-def count_from_the_start(folder: RunFolder, buying: Buying) -> Buying:
+def count_from_the_start(folder: RunFolder, buying: PurchaseContext) -> PurchaseContext:
     """Caps that hold over this call and earlier ones which were killed while they bought.
 
     Raises:

@@ -72,7 +72,7 @@ class Ranks:
         return DistributedDataParallel(network, broadcast_buffers=False, static_graph=True)
 
     def scale_loss(self, loss: Tensor, share: float) -> Tensor:
-        """Scale the mean loss of a shard, so that the processes' averaged gradients are those of the mean over the batch."""
+        """Scale a shard's mean loss, so that gradients averaged over processes are those of the batch's mean."""
         return loss if self.count == 1 else loss * (share * self.count)
 
     def mean(self, terms: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
