@@ -12,18 +12,18 @@ import pytest
 from buying_bench import ask, connect, draw_pictures
 from fake_vendor import FakeVendor
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.cli.bound import bound_json, bound_table
+from vl2v_client.cli.bound import estimate_json, estimate_table
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.data.folder import list_files, open_dataset
 from vl2v_client.data.splits import split, training_files
 from vl2v_client.planning import contents
-from vl2v_client.planning.bound import QueryBound, bound_plan
+from vl2v_client.planning.bound import PlanEstimate, estimate_plan
 from vl2v_client.planning.contents import hash_files, read_files
 from vl2v_client.planning.plan import Limits, make_plan
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.vendor import meet_vendor
 from vl2v_client.recipes import bound as recipe
-from vl2v_client.recipes.bound import bound_run
+from vl2v_client.recipes.bound import estimate_run
 from vl2v_client.recipes.purchase import PurchaseContext, plan_run
 from vl2v_client.recipes.queries import QueryChoice
 
@@ -38,10 +38,10 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def _bound(vendor: FakeVendor, cache: EmbeddingCache, choice: QueryChoice) -> QueryBound | None:
+def _bound(vendor: FakeVendor, cache: EmbeddingCache, choice: QueryChoice) -> PlanEstimate | None:
     with connect(vendor) as client:
         buying = PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
-        return bound_run(choice, buying)
+        return estimate_run(choice, buying)
 
 
 @pytest.mark.parametrize("target", [None, "photo"])
@@ -71,20 +71,20 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
     with monkeypatch.context() as patched:
         for name in ("load_rgb", "image_size", "render_view"):
             patched.setattr(contents, name, lambda *_: pytest.fail("a picture was opened"))
-        bound = _bound(vendor, cache, choice)
-    assert bound is not None
-    assert bound.image_files == 16
-    assert bound.views == 48
-    assert bound.different_files <= 10 < bound.image_files
-    assert bound.units == 3 * bound.different_files + 2
-    assert bound.amount_micro == 3 * bound.different_files * 100 + 2 * 10
+        estimate = _bound(vendor, cache, choice)
+    assert estimate is not None
+    assert estimate.image_files == 16
+    assert estimate.views == 48
+    assert estimate.different_files <= 10 < estimate.image_files
+    assert estimate.units == 3 * estimate.different_files + 2
+    assert estimate.amount_micro == 3 * estimate.different_files * 100 + 2 * 10
     assert not [line for line in vendor.seen if "embeddings" in line]
     with connect(vendor) as client:
         exact = plan_run(
             choice, PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
         ).plan
-    assert exact.units <= bound.units
-    assert len(exact.image_keys) == bound.views
+    assert exact.units <= estimate.units
+    assert len(exact.image_keys) == estimate.views
 
 
 def test_a_second_bound_reads_no_file_and_a_changed_one_is_read_again(
@@ -126,13 +126,13 @@ def test_a_missing_file_is_named(cache: EmbeddingCache, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_bound(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> QueryBound:
+def small_bound(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> PlanEstimate:
     """Two texts and eight views of four files: 10 queries for 820 micro-EUR."""
     samples = draw_pictures(tmp_path / "data", 4)
     with connect(vendor) as client:
         teacher = meet_vendor(client, cache).teacher
     texts = [TextQuery("a cat"), TextQuery("a dog")]
-    return bound_plan({tmp_path: [str(one.path) for one in samples]}, 2, texts, teacher, cache)
+    return estimate_plan({tmp_path: [str(one.path) for one in samples]}, 2, texts, teacher, cache)
 
 
 @pytest.mark.parametrize(
@@ -143,23 +143,23 @@ def small_bound(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> Qu
         ({"remaining_units": 3}, "but the account has 3 left"),
     ],
 )
-def test_a_cap_that_may_not_hold_is_told(small_bound: QueryBound, caps: dict[str, int], says: str) -> None:
+def test_a_cap_that_may_not_hold_is_told(small_bound: PlanEstimate, caps: dict[str, int], says: str) -> None:
     small_bound.check_caps(Limits(max_queries=10, max_cost_micro=820, remaining_units=10))
     with pytest.raises(BudgetExhausted, match=says):
         small_bound.check_caps(Limits(**caps))
 
 
-def test_nobody_takes_a_bound_for_a_count(small_bound: QueryBound) -> None:
-    shown = bound_json(small_bound, 7)
+def test_nobody_takes_a_bound_for_a_count(small_bound: PlanEstimate) -> None:
+    shown = estimate_json(small_bound, 7)
     assert (shown["exact"], shown["new_queries"], shown["remaining_units"]) == (False, 10, 7)
     json.dumps(shown)
-    cells = [cell for column in bound_table(small_bound, 7).columns for cell in column.cells]
+    cells = [cell for column in estimate_table(small_bound, 7).columns for cell in column.cells]
     assert "at most 10" in cells
     assert any("--exact" in str(cell) for cell in cells)
 
 
 def test_the_bound_of_different_pictures_is_the_plan(
-    vendor: FakeVendor, cache: EmbeddingCache, small_bound: QueryBound, tmp_path: Path
+    vendor: FakeVendor, cache: EmbeddingCache, small_bound: PlanEstimate, tmp_path: Path
 ) -> None:
     samples = draw_pictures(tmp_path / "data", 4)
     exact = make_plan(ask(samples, views=2), [TextQuery("a cat"), TextQuery("a dog")], small_bound.teacher, cache)

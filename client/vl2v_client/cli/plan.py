@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vl2v_client.cli.bars import STDERR, bars, plain
-from vl2v_client.cli.bound import bound_json, bound_table
+from vl2v_client.cli.bound import estimate_json, estimate_table
 from vl2v_client.cli.spending_options import (
     MaxQueries,
     Select,
@@ -38,7 +38,7 @@ from vl2v_client.cli.vendor_options import (
 from vl2v_client.core.values import format_micro
 from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.planning.plan import Limits, QueryPlan
-from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
+from vl2v_client.recipes.bound import EXACT_VIEWS, estimate_run
 from vl2v_client.recipes.preset_views import choose_views
 from vl2v_client.recipes.purchase import PurchaseContext, plan_run, remaining_units
 from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
@@ -101,11 +101,11 @@ def plan(
     with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:
         with bars(quiet=as_json) as progress:
             buying = PurchaseContext(vendor, opened, approve=_show_nothing, notify=_notify, model=model)
-            bound = None if exact or select else bound_run(choice, buying, progress=progress)
+            estimate = None if exact or select else estimate_run(choice, buying, progress=progress)
         left = remaining_units(vendor) if api_key else None
-        if bound is not None:
-            _say(bound_json(bound, left) if as_json else bound_table(bound, left))
-            bound.check_caps(Limits(max_queries, max_cost_micro, left))
+        if estimate is not None:
+            _say(estimate_json(estimate, left) if as_json else estimate_table(estimate, left))
+            estimate.check_caps(Limits(max_queries, max_cost_micro, left))
             return
         with bars(quiet=as_json) as progress:
             planned = plan_run(choice, buying, progress=progress)

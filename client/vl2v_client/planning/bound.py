@@ -16,7 +16,7 @@ from vl2v_client.planning.queries import TextQuery
 
 
 @dataclass(frozen=True, slots=True)
-class QueryBound:
+class PlanEstimate:
     """At most what a run needs and the cache lacks.
 
     Files with equal bytes are counted once. Views that look alike though their files differ, and views that were
@@ -85,7 +85,7 @@ class QueryBound:
             )
 
 
-def bound_plan(
+def estimate_plan(
     files: Mapping[Path, Sequence[str]],
     views_per_file: int,
     text_queries: Sequence[TextQuery],
@@ -93,7 +93,7 @@ def bound_plan(
     cache: EmbeddingCache,
     *,
     progress: Progress = silent,
-) -> QueryBound:
+) -> PlanEstimate:
     """The bound for files of which each has as many views; sends nothing, renders nothing.
 
     Args:
@@ -114,4 +114,4 @@ def bound_plan(
     rate = cache.vendors.images_per_second(teacher.ledger_id)
     units = len(different) * views_per_file + texts.units
     count = sum(map(len, files.values()))
-    return QueryBound(texts, count, len(different), views_per_file, None if rate is None else units / rate)
+    return PlanEstimate(texts, count, len(different), views_per_file, None if rate is None else units / rate)

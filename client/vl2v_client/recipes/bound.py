@@ -5,7 +5,7 @@ from __future__ import annotations
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.folder import list_files
 from vl2v_client.data.splits import training_files
-from vl2v_client.planning.bound import QueryBound, bound_plan
+from vl2v_client.planning.bound import PlanEstimate, estimate_plan
 from vl2v_client.recipes.purchase import PurchaseContext, meet
 from vl2v_client.recipes.queries import QueryChoice, text_queries
 
@@ -13,8 +13,8 @@ EXACT_VIEWS = 20_000
 """A plan renders this many views at most, unless it has to be exact."""
 
 
-def bound_run(choice: QueryChoice, buying: PurchaseContext, *, progress: Progress = silent) -> QueryBound | None:
-    """The bound, without rendering a view; `None` if there are few enough views to plan exactly.
+def estimate_run(choice: QueryChoice, buying: PurchaseContext, *, progress: Progress = silent) -> PlanEstimate | None:
+    """The estimate, without rendering a view; `None` if there are few enough views to plan exactly.
 
     Raises:
         DataError: the data set cannot be used, or a file cannot be read.
@@ -28,4 +28,4 @@ def bound_run(choice: QueryChoice, buying: PurchaseContext, *, progress: Progres
         return None
     by_folder = {root / domain if files.has_domains else root: paths for domain, paths in training.items()}
     texts = text_queries(choice, files.class_names)
-    return bound_plan(by_folder, views_per_file, texts, meet(buying), buying.cache, progress=progress)
+    return estimate_plan(by_folder, views_per_file, texts, meet(buying), buying.cache, progress=progress)
