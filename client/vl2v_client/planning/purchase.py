@@ -78,7 +78,7 @@ def buy(
     if not plan.missing:
         return report
     caps = caps or Caps()
-    with cache.turn(lambda: _tell_wait(cache, notify)):
+    with cache.purchase_lock(lambda: _tell_wait(cache, notify)):
         asked = still_missing(plan, cache)
         if not asked.missing:
             return report

@@ -17,7 +17,7 @@ from vl2v_client.export.weights import export_bundle
 from vl2v_client.recipes.local import LocalSource, local_answers, local_teacher_row
 from vl2v_client.recipes.purchase import PlannedRun, PurchaseContext
 from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.recipes.readings import image_keys_read, text_keys_read
+from vl2v_client.recipes.readings import billable_image_keys, billable_text_keys
 from vl2v_client.recipes.run_folder import RunFolder, claim_run_folder
 from vl2v_client.recipes.run_images import find_images, keep_images, name_images
 from vl2v_client.recipes.scoring import ZERO_SHOT, Score, score_classifier
@@ -193,7 +193,7 @@ def _report(
 def _purchase(planned: PlannedRun, cache: EmbeddingCache, settings: RunSettings, method: Method) -> Purchase:
     """The queries that the exported method reads, and what was paid for them, whenever that was; the others apart."""
     plan, config, sources = planned.plan, settings.training, len(planned.queries.split.source_domains)
-    images, texts = image_keys_read(method, config, planned), text_keys_read(method, planned)
+    images, texts = billable_image_keys(method, config, planned), billable_text_keys(method, planned)
     paid, whole = cache.records.paid([*images, *texts]), cache.records.paid([*plan.used_image_keys, *plan.text_keys])
     amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
     return Purchase(

@@ -27,7 +27,7 @@ from vl2v_client.planning.contents import read_files, view_keys
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.recipes.purchase import PlannedRun
 from vl2v_client.recipes.queries import QueryChoice, collect_queries
-from vl2v_client.recipes.readings import image_keys_read, text_keys_read
+from vl2v_client.recipes.readings import billable_image_keys, billable_text_keys
 from vl2v_client.recipes.run_folder import RunFolder
 from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.recipes.settings import RunSettings
@@ -131,9 +131,9 @@ def local_teacher_row(source: LocalSource, data: RunData, target: LabelledViews 
 def local_answers(settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> LocalAnswers:
     """How much the exported student asked; online, each view of each step counts."""
     method, config = exported.method, settings.training
-    texts = len(set(text_keys_read(method, planned)))
+    texts = len(set(billable_text_keys(method, planned)))
     if not settings.online:
-        return LocalAnswers(len(image_keys_read(method, config, planned)), texts, online=False)
+        return LocalAnswers(len(billable_image_keys(method, config, planned)), texts, online=False)
     taken = zip(method.stages, exported.stages, strict=True)
     steps = sum(result.steps for stage, result in taken if stage_asks_about_images(stage, config))
     return LocalAnswers(steps * config.batch_size * len(planned.queries.split.source_domains), texts, online=True)

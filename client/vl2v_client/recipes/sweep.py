@@ -26,7 +26,7 @@ from vl2v_client.recipes.distill import distill
 from vl2v_client.recipes.local import LocalSource, plan_local
 from vl2v_client.recipes.purchase import PlannedRun, PurchaseContext, buy_planned, check_hold_out, cut_planned, plan_run
 from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.recipes.readings import image_keys_read, text_keys_read
+from vl2v_client.recipes.readings import billable_image_keys, billable_text_keys
 from vl2v_client.recipes.run_folder import claim_run_folder
 from vl2v_client.recipes.scoring import ZERO_SHOT
 from vl2v_client.recipes.settings import RunSettings
@@ -262,7 +262,7 @@ def _queries(settings: SweepSettings, buying: PurchaseContext, shared: PlannedRu
     found, config = {}, settings.run.training
     for key in settings.methods:
         method = METHODS[key](config)
-        keys = (*image_keys_read(method, config, shared), *text_keys_read(method, shared))
+        keys = (*billable_image_keys(method, config, shared), *billable_text_keys(method, shared))
         found[method.name] = sum(of_kind.units for of_kind in buying.cache.records.paid(keys).values())
     return found
 
