@@ -24,7 +24,7 @@ from vl2v_client.recipes.presets import (
 from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.settings import RunSettings
 from vl2v_client.student.methods import vl2v_adip
-from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig, online_queries
+from vl2v_client.student.stages import EXECUTION_FIELDS, TrainingConfig, online_queries
 
 PACS = Path("data/PACS")
 
@@ -108,7 +108,7 @@ def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cach
     record = settings.to_json(meet_vendor(client, cache).teacher)
     assert (record["preset"], record["method"], record["baselines"]) == ("paper", "kd", ["erm"])
     assert record["training"].items() <= asdict(config).items()
-    assert set(asdict(config)) - set(record["training"]) == set(WITHOUT_EFFECT)
+    assert set(asdict(config)) - set(record["training"]) == set(EXECUTION_FIELDS)
     (stage,) = record["stages"]
     assert (stage["image_weight"], stage["best_from"], stage["segments"]) == (0.9, 1000, "cumulative")
     assert record["erm_learning_rates"] == pytest.approx([5e-6, 15e-6, 5e-5, 15e-5, 5e-4])

@@ -28,7 +28,7 @@ from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.distributed import Ranks, joined_ranks
 from vl2v_client.student.methods import METHODS, asks_about_images
 from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.stages import WITHOUT_EFFECT, Method, online_queries
+from vl2v_client.student.stages import EXECUTION_FIELDS, Method, online_queries
 from vl2v_client.student.training import TrainingResult
 from vl2v_client.teacher.imputation import NO_IMPUTATION
 
@@ -244,7 +244,7 @@ def _settings_table(settings: RunSettings, data: RunData) -> dict[str, str]:
             f"{stage.name}: {' and '.join(stage.trains)} on {stage.objective}, up to {stage.steps:,} steps at "
             f"{stage.learning_rate:g}, image weight {stage.share_of_image(training):g}, leaves {stage.carries}"
         )
-    values = {name: value for name, value in asdict(training).items() if name not in WITHOUT_EFFECT}
+    values = {name: value for name, value in asdict(training).items() if name not in EXECUTION_FIELDS}
     return table | {name.replace("_", " "): _plain(value) for name, value in values.items()}
 
 

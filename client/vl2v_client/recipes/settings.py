@@ -13,7 +13,7 @@ from vl2v_client.recipes.queries import QueryChoice
 from vl2v_client.recipes.run_record import CONFIG_FORMAT
 from vl2v_client.student.methods import ERM, METHODS, VL2V_ADIP, asks_about_images
 from vl2v_client.student.spec import StudentSpec
-from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig
+from vl2v_client.student.stages import EXECUTION_FIELDS, TrainingConfig
 from vl2v_client.teacher.imputation import NO_IMPUTATION, check_imputation
 
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -120,7 +120,7 @@ class RunSettings:
             "stages": [asdict(stage) for stage in METHODS[self.method](self.training).stages],
             "student": self.student_of(self.method).to_json(),
             "online": self.online,
-            "training": {name: value for name, value in asdict(self.training).items() if name not in WITHOUT_EFFECT},
+            "training": {name: value for name, value in asdict(self.training).items() if name not in EXECUTION_FIELDS},
             "baselines": list(self.baselines),
             "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.methods else [],
             "teacher": {

@@ -14,7 +14,7 @@ Selection = Literal["best", "swad", "ema", "last"]
 Segments = Literal["original", "cumulative"]
 BestOfEquals = Literal["lower_loss", "last"]
 
-WITHOUT_EFFECT = ("checkpoint_every", "device", "workers")
+EXECUTION_FIELDS = ("checkpoint_every", "device", "workers")
 """Settings of `TrainingConfig` that decide no result, so a resumed run may change them."""
 
 

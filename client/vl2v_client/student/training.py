@@ -29,7 +29,7 @@ from vl2v_client.student.metrics import MetricsFile
 from vl2v_client.student.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.selection import SourceScore, choose_interpolation, score
 from vl2v_client.student.stage_state import StageState, apply_weights, copy_weights
-from vl2v_client.student.stages import WITHOUT_EFFECT, Method, Stage, TrainingConfig
+from vl2v_client.student.stages import EXECUTION_FIELDS, Method, Stage, TrainingConfig
 from vl2v_client.student.swad import Weights
 
 
@@ -283,7 +283,7 @@ def _reproducible(device: torch.device) -> Iterator[None]:
 
 def _fingerprint(run: TrainingRun, stage: Stage) -> str:
     """Names everything that decides a stage's result: settings, data, targets and the weights it starts from."""
-    settings = {key: value for key, value in asdict(run.config).items() if key not in WITHOUT_EFFECT}
+    settings = {key: value for key, value in asdict(run.config).items() if key not in EXECUTION_FIELDS}
     data = run.data
     described = [asdict(stage), settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
     described += [data.train.of, data.validation.of, *([] if data.fresh is None else [data.fresh.of])]
