@@ -75,7 +75,7 @@ def _equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize(("name", "stage"), STAGES, ids=[f"{name}-{stage.name}" for name, stage in STAGES])
 def test_each_stage_of_each_method_moves_its_parts_and_no_bit_of_the_others(name: str, stage: Stage) -> None:
-    method = replace(METHODS[name](QUICK), stages=(replace(stage, carries="last"),))
+    method = replace(METHODS[name](QUICK), stages=(replace(stage, final_weights="last"),))
     before = fresh_classifier(text=method.head == "text").student.state_dict()
     after = _weights(_run(method, QUICK))
     moved = {key for key in before if not torch.equal(before[key], after[key])}
@@ -143,7 +143,7 @@ class _Killed(Exception):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"carries": "ema"}, {"distill_segments": "cumulative"}, {"interpolate": True}],
+    [{"final_weights": "ema"}, {"distill_segments": "cumulative"}, {"interpolate": True}],
     ids=lambda settings: next(iter(settings)),
 )
 def test_a_killed_run_ends_with_the_same_bits_whatever_it_averages(tmp_path: Path, settings: dict[str, object]) -> None:
@@ -162,24 +162,23 @@ def test_a_killed_run_ends_with_the_same_bits_whatever_it_averages(tmp_path: Pat
     assert resumed.interpolation == undisturbed.interpolation
 
 
-def test_what_a_stage_carries_decides_the_result() -> None:
+def test_the_final_weights_of_a_stage_decide_the_result() -> None:
     config = replace(QUICK, distill_steps=30, evaluate_every=5)
-    carried = [
-        _weights(_run(METHODS["kd"](replace(config, carries=carries)), config)) for carries in ("swad", "ema", "last")
-    ]
-    assert not any(_equal(one, other) for i, one in enumerate(carried) for other in carried[:i])
+    configs = [replace(config, final_weights=name) for name in ("swad", "ema", "last")]
+    found = [_weights(_run(METHODS["kd"](one), config)) for one in configs]
+    assert not any(_equal(one, other) for i, one in enumerate(found) for other in found[:i])
 
 
 def test_weights_that_are_not_carried_anywhere_are_refused() -> None:
-    with pytest.raises(UsageError, match="no weights 'first' to carry"):
-        TrainingConfig(carries="first")
+    with pytest.raises(UsageError, match="no final weights 'first'"):
+        TrainingConfig(final_weights="first")
 
 
 def test_other_averages_than_the_valley_s_do_not_stop_when_it_is_dead() -> None:
     config = replace(QUICK, align_steps=1, distill_steps=29, evaluate_every=1, tolerance=1, converge=1)
     config = replace(config, tolerance_ratio=-0.9)  # dead as soon as it opens
     assert _run(METHODS["kd"](config), config).stages[0].steps < 30
-    other = replace(config, carries="ema")
+    other = replace(config, final_weights="ema")
     assert _run(METHODS["kd"](other), other).stages[0].steps == 30
 
 
@@ -228,7 +227,7 @@ def test_the_cumulative_segments_reach_back_to_the_first_step() -> None:
 
 
 def test_wise_ft_takes_the_place_between_both_ends_that_source_validation_likes() -> None:
-    config = replace(QUICK, carries="last")
+    config = replace(QUICK, final_weights="last")
     first = fresh_classifier().student.state_dict()
     last = _weights(_run(METHODS["adip-joint"](config), config))
     result = _run(METHODS["adip-joint"](replace(config, interpolate=True)), config)

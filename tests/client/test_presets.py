@@ -43,8 +43,8 @@ def test_the_paper_s_protocol_to_the_letter(student: str) -> None:
     config = choose_training("paper", student, PACS)
     align, distill = vl2v_adip(config).stages
     assert (align.steps, distill.steps, align.learning_rate, distill.learning_rate) == (5001, 5001, 5e-5, 5e-5)
-    assert (align.carries, align.best_from, align.segments) == ("best", align_from, "cumulative")
-    assert (distill.carries, distill.best_from, distill.segments) == ("swad", distill_from, segments)
+    assert (align.final_weights, align.best_from, align.segments) == ("best", align_from, "cumulative")
+    assert (distill.final_weights, distill.best_from, distill.segments) == ("swad", distill_from, segments)
     assert align.best_of_equals == distill.best_of_equals == "last"
     assert (config.batch_size, config.weight_decay, config.image_weight, config.betas) == (32, 0, 0.5, (0.9, 0.999))
     assert (config.converge, config.tolerance, config.tolerance_ratio, config.evaluate_every) == (3, 6, 0.3, 200)
@@ -88,7 +88,7 @@ def test_options_go_before_the_preset() -> None:
 def test_the_default_is_as_it_was() -> None:
     tiny = choose_training("default", "tiny", PACS)
     assert (tiny.align_steps, tiny.distill_steps, tiny.batch_size, tiny.evaluate_every) == (100, 800, 11, 50)
-    assert (tiny.align_learning_rate, tiny.distill_learning_rate, tiny.carries) == (1e-2, 3e-4, "swad")
+    assert (tiny.align_learning_rate, tiny.distill_learning_rate, tiny.final_weights) == (1e-2, 3e-4, "swad")
     align, distill = vl2v_adip(tiny).stages
     assert (align.best_from, align.segments, distill.best_from, distill.segments) == (0, "original", 0, "original")
 

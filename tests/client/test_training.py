@@ -149,7 +149,7 @@ def test_unbought_views_train_on_text_alone() -> None:
 
 
 def test_the_best_evaluation_is_carried_if_the_stage_asks_for_it() -> None:
-    stage = replace(vl2v_adip(QUICK).stages[0], carries="best")
+    stage = replace(vl2v_adip(QUICK).stages[0], final_weights="best")
     result = train(Method("align only", "text", (stage,)), fresh_classifier(), training_data(), QUICK)
     best = max(result.history, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
     assert result.stages[0].best_step == best["step"]
@@ -158,7 +158,7 @@ def test_the_best_evaluation_is_carried_if_the_stage_asks_for_it() -> None:
 
 
 def test_a_loss_that_explodes_is_reported_with_a_remedy() -> None:
-    stage = Stage("wild", ("backbone", "projection"), "image_and_text", 9, float("inf"), carries="last")
+    stage = Stage("wild", ("backbone", "projection"), "image_and_text", 9, float("inf"), final_weights="last")
     with pytest.raises(RunError, match="'wild' is not finite at step 1: lower its learning rate"):
         train(Method("wild", "text", (stage,)), fresh_classifier(), training_data(), QUICK)
 

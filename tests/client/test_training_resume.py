@@ -118,9 +118,9 @@ def test_no_moment_is_a_bad_one_to_be_killed(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "changes",
     [
-        {"carries": "ema"},
-        {"carries": "best"},
-        {"carries": "last"},
+        {"final_weights": "ema"},
+        {"final_weights": "best"},
+        {"final_weights": "last"},
         {"interpolate": True},
         {"mixup": 0.3},
         {"bfloat16": True},

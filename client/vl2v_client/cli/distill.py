@@ -145,7 +145,7 @@ def distill(
         mixup=mixup,
         evaluate_every=evaluate_every,
         channels_last=channels_last,
-        carries=carry,
+        final_weights=carry,
         interpolate=interpolate,
         device=device,
         bfloat16=bfloat16,

@@ -136,7 +136,7 @@ def sweep(
         mixup=mixup,
         evaluate_every=evaluate_every,
         channels_last=channels_last,
-        carries=carry,
+        final_weights=carry,
         interpolate=interpolate,
         device=device,
         bfloat16=bfloat16,

@@ -242,7 +242,7 @@ def _settings_table(settings: RunSettings, data: RunData) -> dict[str, str]:
     for number, stage in enumerate(METHODS[settings.method](training).stages, start=1):
         table[f"stage {number}"] = (
             f"{stage.name}: {' and '.join(stage.trains)} on {stage.objective}, up to {stage.steps:,} steps at "
-            f"{stage.learning_rate:g}, image weight {stage.share_of_image(training):g}, leaves {stage.carries}"
+            f"{stage.learning_rate:g}, image weight {stage.share_of_image(training):g}, leaves {stage.final_weights}"
         )
     values = {name: value for name, value in asdict(training).items() if name not in EXECUTION_FIELDS}
     return table | {name.replace("_", " "): _plain(value) for name, value in values.items()}

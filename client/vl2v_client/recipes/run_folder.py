@@ -209,8 +209,8 @@ def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         )
     changed = _differences(before, config)
     if changed and others:
-        told = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
-        shown = "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+        named = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
+        shown = "; ".join(named[:_SHOWN]) + (f"; and {len(named) - _SHOWN} more" if len(named) > _SHOWN else "")
         raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another --out")
     return None if changed else written
 

@@ -31,7 +31,16 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
         del config["style_targets"]
     if config.get("spending", {}).get("rounds") == 1:
         config["spending"] = {name: value for name, value in config["spending"].items() if name != "rounds"}
+    if "training" in config:
+        config["training"] = _renamed(config["training"])
+    if "stages" in config:
+        config["stages"] = [_renamed(stage) for stage in config["stages"]]
     return config
+
+
+def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training or a stage, of which format 1 called `final_weights` `carries`."""
+    return {"final_weights" if name == "carries" else name: value for name, value in settings.items()}
 
 
 def removed_values(config: Mapping[str, Any]) -> list[str]:
@@ -42,7 +51,7 @@ def removed_values(config: Mapping[str, Any]) -> list[str]:
     for name, value, known in (
         ("select", spending.get("select"), (None, *SELECTORS)),
         ("impute", config.get("impute", IMPUTATIONS[0]), IMPUTATIONS),
-        ("carries", config.get("training", {}).get("carries", "swad"), get_args(Selection)),
+        ("final_weights", config.get("training", {}).get("final_weights", "swad"), get_args(Selection)),
     ):
         found += [f"{name} {value!r}"] if value not in known else []
     return found

@@ -135,7 +135,9 @@ def sweep(
             text_classifier(shared, source.cache.get_many(shared.plan.text_keys))  # it names a text that failed
             left_out = keep_left_out(folder, left_out.union(source.cache.missing(shared.plan.used_image_keys)))
             refuse = partial(_refuse, left_out)
-            source = replace(source, approve=refuse, notify=_say_nothing, caps=None, allow_partial=bool(left_out))
+            source = replace(
+                source, approve=refuse, notify=lambda _sentence: None, caps=None, allow_partial=bool(left_out)
+            )
         reports = dict(_run_all(settings, targets, source, folder.path, progress))
         report = _report(settings, targets, source, shared, reports)
         write_sweep_report(folder.path, report)
@@ -178,8 +180,8 @@ def _run_all(
     for number, run in enumerate(runs, start=1):
         target, seed, method = run
         place, renders = out / target / f"seed{seed}" / method, out / target / "renders"
-        told = _numbered(progress, f"{number}/{len(runs)}")
-        yield run, _finished(place) or distill(settings.of(*run), source, place, progress=told, renders=renders)
+        run_progress = _numbered(progress, f"{number}/{len(runs)}")
+        yield run, _finished(place) or distill(settings.of(*run), source, place, progress=run_progress, renders=renders)
         if run[1:] == (settings.seeds[-1], settings.methods[-1]):
             shutil.rmtree(renders, ignore_errors=True)
 
@@ -204,10 +206,6 @@ def _refuse(left_out: frozenset[str], plan: QueryPlan) -> None:
         f"a run wants {plan.units:,} queries beyond the sweep's one purchase: files or the vendor's model have changed "
         "since; choose another --out, and what is bought already costs nothing"
     )
-
-
-def _say_nothing(_sentence: str) -> None:
-    """What the vendor has changed was told when the purchase was planned."""
 
 
 def _report(

@@ -55,7 +55,7 @@ class StageState:
             tolerance_ratio=config.tolerance_ratio,
             segments=stage.segments,
         )
-        self.ema = ExponentialMovingAverage(config.ema_decay) if stage.carries == "ema" else None
+        self.ema = ExponentialMovingAverage(config.ema_decay) if stage.final_weights == "ema" else None
         self._student = student
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name.partition(".")[0] in stage.trains)
@@ -112,13 +112,13 @@ class StageState:
         self._sums, self._summed = {}, 0
         return row
 
-    def carried(self) -> Weights:
-        """The weights that leave the stage, as `stage.carries` says."""
-        if self.stage.carries == "best":
+    def final(self) -> Weights:
+        """The weights that leave the stage, as `stage.final_weights` says."""
+        if self.stage.final_weights == "best":
             return self.best.weights
         if self.ema is not None:
             return self.ema.weights
-        return copy_weights(self.weights) if self.stage.carries == "last" else self.swad.final().weights
+        return copy_weights(self.weights) if self.stage.final_weights == "last" else self.swad.final().weights
 
     def _counts_for_best(self, validation: SourceScore) -> bool:
         if self.step - 1 < self.stage.best_from:
@@ -136,8 +136,8 @@ class StageState:
         return ends_early or self.step == self.stage.steps
 
     def release(self) -> None:
-        """Puts the carried weights into the student and unfreezes all of it."""
-        apply_weights(self._student, self.carried())
+        """Put the final weights into the student and unfreezes all of it."""
+        apply_weights(self._student, self.final())
         for parameter in self._student.parameters():
             parameter.requires_grad_(True)
 

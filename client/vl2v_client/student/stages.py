@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vl2v_client.core.errors import UsageError
 
@@ -39,7 +40,7 @@ class TrainingConfig:
         converge: SWAD's `n_converge`.
         tolerance: SWAD's `n_tolerance`.
         tolerance_ratio: SWAD's.
-        carries: which weights the last stage leaves, as in `Stage`; the align stage leaves its best.
+        final_weights: which weights the last stage leaves, as in `Stage`; the align stage leaves its best.
         ema_decay: of the exponential moving average, once it is warm.
         interpolate: WiSE-FT, as in `Method`.
         align_best_from: as `Stage.best_from`, of the first stage.
@@ -71,7 +72,7 @@ class TrainingConfig:
     converge: int = 3
     tolerance: int = 6
     tolerance_ratio: float = 0.3
-    carries: Selection = "swad"
+    final_weights: Selection = "swad"
     ema_decay: float = 0.999
     interpolate: bool = False
     align_best_from: int = 0
@@ -97,8 +98,8 @@ class TrainingConfig:
             raise UsageError(f"mixup {self.mixup} is negative or not finite: 0 is off, 0.2 is usual")
         if not 0 <= self.ema_decay < 1:
             raise UsageError(f"ema_decay {self.ema_decay} is not at least 0 and below 1: 0.999 is usual")
-        if self.carries not in get_args(Selection):
-            raise UsageError(f"no weights {self.carries!r} to carry; there are: {', '.join(get_args(Selection))}")
+        if self.final_weights not in get_args(Selection):
+            raise UsageError(f"no final weights {self.final_weights!r}; there are: {', '.join(get_args(Selection))}")
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"workers is {self.workers}: it must be at least 0")
 
@@ -120,9 +121,9 @@ class Stage:
         name: of its rows, its checkpoint and its stream of samples.
         trains: the parts that move; all others stay as they are, to the bit.
         objective: a key of `objective.OBJECTIVES`.
-        steps: optimizer steps at most; a dead SWAD valley ends the stage early, unless it carries another average.
+        steps: optimizer steps at most; a dead SWAD valley ends the stage early, unless it leaves another average.
         learning_rate: of Adam, constant.
-        carries: which weights leave the stage: those of the best evaluation on source validation, SWAD's average,
+        final_weights: which weights leave the stage: those of the best evaluation on source validation, SWAD's average,
             the exponential moving average, or the last.
         image_weight: the share of the teacher's term; `None` is the config's.
         best_from: evaluations at earlier steps, counted from 0, are not candidates for the best.
@@ -137,7 +138,7 @@ class Stage:
     objective: str
     steps: int
     learning_rate: float
-    carries: Selection
+    final_weights: Selection
     image_weight: float | None = None
     best_from: int = 0
     best_of_equals: BestOfEquals = "lower_loss"
@@ -156,7 +157,7 @@ class Method:
         name: as in the literature.
         head: `text` classifies by cosine to the teacher's text embeddings, `linear` by a head of its own.
         stages: in order.
-        interpolate: WiSE-FT: the result lies between the last stage's first and carried weights, where source
+        interpolate: WiSE-FT: the result lies between the last stage's first and final weights, where source
             validation likes it best.
         white_box: the student is the teacher's own image tower, so the teacher must be local.
     """
@@ -171,3 +172,8 @@ class Method:
 def online_queries(config: TrainingConfig, source_domains: int) -> int:
     """Image queries that the published loop would ask in a run of these settings: every image of every step."""
     return (config.align_steps + config.distill_steps) * config.batch_size * source_domains
+
+
+def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a stage or a training under the names that version 0.1.0 hashed, so that its checkpoints go on."""
+    return {"carries" if name == "final_weights" else name: value for name, value in settings.items()}

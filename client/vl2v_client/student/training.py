@@ -29,7 +29,7 @@ from vl2v_client.student.metrics import MetricsFile
 from vl2v_client.student.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.selection import SourceScore, choose_interpolation, score
 from vl2v_client.student.stage_state import StageState, apply_weights, copy_weights
-from vl2v_client.student.stages import EXECUTION_FIELDS, Method, Stage, TrainingConfig
+from vl2v_client.student.stages import EXECUTION_FIELDS, Method, Stage, TrainingConfig, as_first_named
 from vl2v_client.student.swad import Weights
 
 
@@ -60,11 +60,11 @@ class TrainingResult:
 
     Attributes:
         method: what was run.
-        classifier: the student with the weights that its last stage carries, and its head.
+        classifier: the student with the final weights of its last stage, and its head.
         validation: exactly those weights on source validation.
         stages: in order.
         history: one row per evaluation, as in `metrics.jsonl`.
-        interpolation: WiSE-FT's share of the carried weights, chosen on source validation; `None` without it.
+        interpolation: WiSE-FT's share of the final weights, chosen on source validation; `None` without it.
     """
 
     method: Method
@@ -115,21 +115,21 @@ def train(
             state.release()
             history += state.history
             results.append(_result(state))
-        share = _interpolate(run, first, state.carried()) if method.interpolate else None
+        share = _interpolate(run, first, state.final()) if method.interpolate else None
         validation = _score_as_used(run)
     return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share)
 
 
-def _interpolate(run: TrainingRun, first: Weights, carried: Weights) -> float:
+def _interpolate(run: TrainingRun, first: Weights, final: Weights) -> float:
     """Puts the student where source validation likes it best between the last stage's ends, and says where."""
     student = run.classifier.student
 
     def score_at(share: float) -> SourceScore:
-        apply_weights(student, between(first, carried, share))
+        apply_weights(student, between(first, final, share))
         return _score_as_used(run)
 
     share = choose_interpolation(WISE_FT_GRID, score_at)
-    apply_weights(student, between(first, carried, share))
+    apply_weights(student, between(first, final, share))
     return share
 
 
@@ -285,7 +285,8 @@ def _fingerprint(run: TrainingRun, stage: Stage) -> str:
     """Names everything that decides a stage's result: settings, data, targets and the weights it starts from."""
     settings = {key: value for key, value in asdict(run.config).items() if key not in EXECUTION_FIELDS}
     data = run.data
-    described = [asdict(stage), settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
+    described: list[Any] = [as_first_named(asdict(stage)), as_first_named(settings), asdict(run.classifier.input)]
+    described += [data.train.pixels.shape, data.train.domains]
     described += [data.train.of, data.validation.of, *([] if data.fresh is None else [data.fresh.of])]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
