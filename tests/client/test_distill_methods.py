@@ -130,10 +130,10 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: ClientShell) -
     assert done.exit_code == 0, done.output
     assert "WiSE-FT with" in shell.read("report.json")["rows"][-1]["note"]
     page = (shell.run_folder / "report.md").read_text()
-    for line in ("| carries | ema |", "| interpolate | True |", "| ema decay | 0.999 |", "| preset | default |"):
+    for line in ("| final weights | ema |", "| interpolate | True |", "| ema decay | 0.999 |", "| preset | default |"):
         assert line in page
     other = shell.try_distill("--carry", "last", "--interpolate")
-    assert "training.carries was 'ema', is 'last'" in str(other.exception)
+    assert "training.final_weights was 'ema', is 'last'" in str(other.exception)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from buying_bench import draw_domains
 from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
+from vl2v_client.student.methods import vl2v_adip
+from vl2v_client.student.stages import TrainingConfig, as_first_named
 from vl2v_contract.canonical import sha256_hex
 
 SELECTED = ("--max-queries", "10", "--select", "k-center")
@@ -30,12 +33,32 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
 
 def make_old(folder: Path, **values: Any) -> None:
     """Rewrite a run folder as version 0.1.0 left it, with some of its values replaced."""
-    config = json.loads((folder / "config.json").read_text())
-    assert config["format"] == 2
-    config |= {"format": 1, "style_targets": values.pop("style_targets", "bought")}
-    config["spending"] = {**config["spending"], "rounds": values.pop("rounds", 1)}
-    config["training"] |= {name: values.pop(name) for name in ("carries",) if name in values}
-    config |= values
+    new = json.loads((folder / "config.json").read_text())
+    assert new["format"] == 2
+    data, purchase, training = new["data"], new["purchase"], new["training"]
+    spending = {"select": purchase["select"], "max_queries": purchase["max_queries"]}
+    training["carries"] = training.pop("final_weights")
+    flat = ("preset", "method", "baselines", "train_views")
+    config = {
+        "format": 1,
+        "data": data["root"],
+        "target_domain": data["target_domain"],
+        "views": purchase["views"],
+        "view_recipe": purchase["view_recipe"],
+        "style_targets": values.pop("style_targets", "bought"),
+        "seed": data["seed"],
+        "spending": spending | {"rounds": values.pop("rounds", 1)} | values.pop("spending", {}),
+        "impute": purchase["impute"],
+        "prompt_templates": data["prompts"],
+        "online": purchase["online"],
+        **{name: training.pop(name) for name in flat},
+        "training": training | {name: values.pop(name) for name in ("carries",) if name in values},
+        "stages": [
+            {"carries" if name == "final_weights" else name: value for name, value in stage.items()}
+            for stage in new["stages"]
+        ],
+        **{name: new[name] for name in ("student", "erm_learning_rates", "teacher")},
+    } | values
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     sha = sha256_hex(json.dumps(config, sort_keys=True).encode())
     for name in RECORDS:
@@ -103,7 +126,7 @@ def test_a_run_that_was_killed_while_it_bought_goes_on_under_its_caps(vendor: Fa
         ({"rounds": 2}, "rounds 2"),
         ({"spending": {"select": "typiclust", "max_queries": 10, "rounds": 1}}, "select 'typiclust'"),
         ({"impute": "knn"}, "impute 'knn'"),
-        ({"carries": "iidmax"}, "carries 'iidmax'"),
+        ({"carries": "iidmax"}, "final_weights 'iidmax'"),
     ],
     ids=str,
 )
@@ -149,3 +172,42 @@ def test_a_finished_sweep_goes_on_with_another_seed(vendor: FakeVendor, shell: C
     both = sweep("--seed", "0", "--seed", "1")
     assert both["outcomes"][: len(first["outcomes"])] == first["outcomes"]
     assert len(both["outcomes"]) == 2 * len(first["outcomes"])
+
+
+def test_checkpoints_are_named_by_the_settings_as_version_0_1_0_called_them() -> None:
+    stage = vl2v_adip(TrainingConfig()).stages[1]
+    assert as_first_named(asdict(stage)) == {
+        "name": "distill",
+        "trains": ("backbone",),
+        "objective": "image_and_text",
+        "steps": 5001,
+        "learning_rate": 5e-5,
+        "carries": "swad",
+        "image_weight": None,
+        "best_from": 0,
+        "best_of_equals": "lower_loss",
+        "segments": "original",
+    }
+    assert set(as_first_named(asdict(TrainingConfig()))) == {
+        *("align_steps", "distill_steps", "align_learning_rate", "distill_learning_rate", "batch_size", "betas"),
+        *("weight_decay", "image_weight", "label_weight", "mixup", "evaluate_every", "checkpoint_every", "converge"),
+        *(
+            "tolerance",
+            "tolerance_ratio",
+            "carries",
+            "ema_decay",
+            "interpolate",
+            "align_best_from",
+            "distill_best_from",
+        ),
+        *(
+            "best_of_equals",
+            "align_segments",
+            "distill_segments",
+            "evaluation_batch_size",
+            "seed",
+            "device",
+            "bfloat16",
+        ),
+        *("channels_last", "compile", "workers"),
+    }

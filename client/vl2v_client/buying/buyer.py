@@ -47,6 +47,11 @@ class PurchaseReport:
     failed: list[FailedQuery] = field(default_factory=list)
     receipts: list[SignedReceipt] = field(default_factory=list)
 
+    @property
+    def vectors(self) -> int:
+        """Queries that were answered."""
+        return self.billed_units + self.replayed_units
+
     def add(self, delivery: Delivery) -> None:
         """Count a delivery's items."""
         self.billed_units += delivery.billed_units

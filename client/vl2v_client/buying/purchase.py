@@ -18,7 +18,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
-from vl2v_client.planning.plan import Limits, QueryPlan, still_missing
+from vl2v_client.planning.plan import Limits, QueryPlan, still_missing, without_items
 
 DEFAULT_WORKERS = 4
 FORBIDDEN = "forbidden"
@@ -52,7 +52,7 @@ def buy(
     progress: Progress = silent,
     notify: Callable[[str], None] | None = None,
 ) -> PurchaseReport:
-    """Buy what a plan misses. Nothing is sent if nothing is missing.
+    """Buy what a plan misses. Nothing is sent if nothing is missing any more.
 
     Purchases on one cache take turns, whichever process or thread they run in.
 
@@ -75,18 +75,20 @@ def buy(
         CacheError: the cache cannot be written.
     """
     report = PurchaseReport(plan.currency)
-    if not still_missing(plan, cache).missing:
+    if not plan.missing:
         return report
     caps = caps or Caps()
-    with cache.turn(lambda: _tell_wait(cache, notify)):
+    with cache.purchase_lock(lambda: _tell_wait(cache, notify)):
         asked = still_missing(plan, cache)
+        if not asked.missing:
+            return report
         account = _account(client)
         if account is not None:
             _check_account(account.account_id, plan.teacher.ledger_id, cache)
-        settle_outstanding(asked, client, cache, report)
-        wanted = still_missing(asked, cache)
+        wanted = without_items(asked, settle_outstanding(asked, client, cache, report), cache)
         if not wanted.missing:
             return report
+        settled = report.vectors
         _check_approved(plan, wanted)
         _check_teacher(plan.teacher, client, cache)
         limits = _limits(caps, account, cache)
@@ -100,17 +102,23 @@ def buy(
             if affordable.units < wanted.units:
                 raise BudgetExhausted(str(wanted.excess(limits)))
         except BudgetExhausted as error:
-            raise _cut_short(asked, cache, report, str(error)) from error
+            got = len(asked.missing) - len(wanted.missing) + report.vectors - settled
+            raise _cut_short(got, len(asked.missing), report, str(error)) from error
     if report.failed and not skip_failed:
         raise _failures(report.failed)
     return report
 
 
-def settle_outstanding(plan: QueryPlan, client: VendorClient, cache: EmbeddingCache, report: PurchaseReport) -> None:
+def settle_outstanding(
+    plan: QueryPlan, client: VendorClient, cache: EmbeddingCache, report: PurchaseReport
+) -> frozenset[str]:
     """Fetch what earlier purchases sent and never received, free of charge.
 
     What was never charged is released, and what the vendor no longer keeps is noted as expired. Expired items that the
     plan wants are asked for too: a vendor that has lost its ledger meanwhile, or says so, would charge them.
+
+    Returns:
+        The item keys of what came.
 
     Raises:
         VendorChanged: something was paid at a price that was never agreed to.
@@ -120,13 +128,16 @@ def settle_outstanding(plan: QueryPlan, client: VendorClient, cache: EmbeddingCa
     expired = [item.item_key for item in plan.missing if item.is_expired]
     wanted = [*cache.purchases.outstanding(teacher.ledger_id), *([expired] if expired else [])]
     if not wanted:
-        return
+        return frozenset()
     trust_vendor(client, cache, ledger_id=teacher.ledger_id)
+    came: set[str] = set()
     for item_keys in wanted:
         for start in range(0, len(item_keys), teacher.max_items):
             delivery = client.replay(item_keys[start : start + teacher.max_items])
             keep(delivery, cache, teacher.ledger_id)
             report.add(delivery)
+            came.update(item.item_key for item in delivery.items)
+    return frozenset(came)
 
 
 def _open(plan: QueryPlan, account: Account | None, caps: Caps, cache: EmbeddingCache) -> int:
@@ -190,10 +201,8 @@ def _limits(caps: Caps, account: Account | None, cache: EmbeddingCache) -> Limit
     return Limits(caps.max_queries, caps.max_cost_micro, remaining_units, spent)
 
 
-def _cut_short(asked: QueryPlan, cache: EmbeddingCache, report: PurchaseReport, why: str) -> BudgetExhausted:
+def _cut_short(got: int, wanted: int, report: PurchaseReport, why: str) -> BudgetExhausted:
     """The end of a purchase that a budget or a cap stopped: what was got, and how to go on."""
-    wanted = len(asked.missing)
-    got = wanted - len(still_missing(asked, cache).missing)
     return BudgetExhausted(
         f"got {got:,} of {wanted:,} queries for {format_micro(report.amount_micro, report.currency)}, "
         f"then stopped: {why}. All of them are kept, and the same command goes on from there"

@@ -16,7 +16,7 @@ from vl2v_client.core.errors import CacheError
 
 
 @contextmanager
-def turn(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def purchase_lock(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the turn while the block runs; `waiting` is told if another purchase has it.
 
     The file stays behind: removing it would let two processes lock two files of one name.

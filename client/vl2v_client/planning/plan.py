@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from vl2v_client.cache.records import NOTHING, Paid
@@ -206,7 +206,12 @@ def make_plan(
 def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
     """The plan without what has come into the cache since it was made, and with what is known to be charged by now."""
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
-    missing = [item for item in plan.missing if item.cache_key in lacking]
+    return without_items(plan, {item.item_key for item in plan.missing if item.cache_key not in lacking}, cache)
+
+
+def without_items(plan: QueryPlan, item_keys: Set[str], cache: EmbeddingCache) -> QueryPlan:
+    """The plan without items that have come since it was made, and with what is known to be charged by now."""
+    missing = [item for item in plan.missing if item.item_key not in item_keys]
     come = len(plan.missing) - len(missing)
     marked = tuple(_marked(missing, cache, plan.teacher.ledger_id))
     return replace(plan, missing=marked, cached=plan.cached + come)

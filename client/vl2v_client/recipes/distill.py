@@ -46,25 +46,25 @@ def distill(
         planned = source.plan(settings.choice, progress=progress)
         with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_renders=renders) as folder:
             planned, data = source.obtain(settings, planned, folder, progress=progress)
-            ranks.meet()
+            ranks.barrier()
             trained = [
                 train_method(name, settings, data, planned.plan.teacher, folder, progress=progress)
                 for name in settings.methods
             ]
             report = _score(settings, source, planned, data, trained, folder, progress)
-            ranks.meet()
+            ranks.barrier()
             return report
 
 
 def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks, renders: Path | None) -> RunReport:
     """Do the part of every process but the first: train on what that one has bought and rendered."""
-    ranks.meet()
+    ranks.barrier()
     folder = replace(open_run_folder(out), shared_renders=renders)
     planned = source.plan(settings.choice, progress=silent)
     planned, data = source.obtain(settings, planned, folder, progress=silent)
     for name in settings.methods:
         train_method(name, settings, data, planned.plan.teacher, folder, progress=silent)
-    ranks.meet()
+    ranks.barrier()
     return read_report(out)
 
 

@@ -286,7 +286,7 @@ def _offers(
     if named:
         common["data"] = {"prompts": named}
     tenth = -(-images // 10)
-    wanted = [
+    wanted: list[tuple[str, dict[str, Any], int]] = [
         ("text alone", {"views": 0}, 0),
         ("a tenth of the images", {"views": 1, "select": RANDOM, "max_queries": texts + tenth}, tenth),
         ("every image once", {"views": 1}, images),

@@ -8,11 +8,11 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.student.stages import Method
 
 
-def image_keys_read(method: Method, config: TrainingConfig, planned: PlannedRun) -> tuple[str, ...]:
+def billable_image_keys(method: Method, config: TrainingConfig, planned: PlannedRun) -> tuple[str, ...]:
     """Cache keys of the image queries that a method reads, each once."""
     return planned.plan.used_image_keys if asks_about_images(method, config) else ()
 
 
-def text_keys_read(method: Method, planned: PlannedRun) -> tuple[str, ...]:
+def billable_text_keys(method: Method, planned: PlannedRun) -> tuple[str, ...]:
     """Cache keys of the text queries that a method reads, in the plan's order."""
     return planned.plan.text_keys if asks_about_texts(method) else ()

@@ -25,7 +25,7 @@ from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.hashing import read_files, view_keys
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.planned_run import PlannedRun
-from vl2v_client.runs.billable_queries import image_keys_read, text_keys_read
+from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.run_folder import RunFolder
@@ -149,7 +149,7 @@ class LocalSource:
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return how much the exported student asked; online, each view of each step counts."""
         method, config = exported.method, settings.training
-        images, texts = len(image_keys_read(method, config, planned)), len(set(text_keys_read(method, planned)))
+        images, texts = len(billable_image_keys(method, config, planned)), len(set(billable_text_keys(method, planned)))
         if settings.online:
             taken = zip(method.stages, exported.stages, strict=True)
             steps = sum(result.steps for stage, result in taken if stage_asks_about_images(stage, config))

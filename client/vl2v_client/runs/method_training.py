@@ -142,9 +142,9 @@ def _train_erm(
     """Source validation chooses the learning rate."""
 
     def run(rate: float) -> TrainingResult:
-        told = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
+        rate_progress = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
         method = erm(settings.training, learning_rate=rate)
-        return _train(method, settings, data, teacher, folder.method(f"{ERM}-lr-{rate:g}"), told)
+        return _train(method, settings, data, teacher, folder.method(f"{ERM}-lr-{rate:g}"), rate_progress)
 
     rate, result = choose_learning_rate(settings.erm_learning_rates, run)
     notes = [f"learning rate {rate:g}, chosen on source validation", _interpolation_note(result)]
@@ -186,8 +186,8 @@ def render(
     progress: Progress,
 ) -> LabelledViews:
     """The samples' views as labelled pixels `[N, K, size, size, 3]`, rendered once into the run folder."""
-    told = renamed(progress, lambda phase: f"{phase} {use}")
-    store = render_views(folder.renders(use), samples, views, size=size, progress=told)
+    progress = renamed(progress, lambda phase: f"{phase} {use}")
+    store = render_views(folder.renders(use), samples, views, size=size, progress=progress)
     return labelled_views(store, samples)
 
 

@@ -19,7 +19,7 @@ from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.planned_run import PlannedRun
-from vl2v_client.runs.billable_queries import image_keys_read, text_keys_read
+from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.purchase_record import (
@@ -114,7 +114,7 @@ class VendorSource:
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return the queries that the exported method reads and their price, whenever it was paid; others apart."""
         plan, config, method = planned.plan, settings.training, exported.method
-        images, texts = image_keys_read(method, config, planned), text_keys_read(method, planned)
+        images, texts = billable_image_keys(method, config, planned), billable_text_keys(method, planned)
         records = self.cache.records
         paid, whole = records.paid([*images, *texts]), records.paid([*plan.used_image_keys, *plan.text_keys])
         amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
@@ -167,7 +167,7 @@ class VendorSource:
         queries = {}
         for name in methods:
             method = METHODS[name](training)
-            keys = (*image_keys_read(method, training, planned), *text_keys_read(method, planned))
+            keys = (*billable_image_keys(method, training, planned), *billable_text_keys(method, planned))
             queries[method.name] = sum(of_kind.units for of_kind in records.paid(keys).values())
         return SweepBill(
             SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries

@@ -11,7 +11,7 @@ from torch import Tensor
 from vl2v_client.student.swad import Weights
 
 WISE_FT_GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""The shares of the carried weights that source validation chooses from."""
+"""The shares of the final weights that source validation chooses from."""
 
 
 class ExponentialMovingAverage:

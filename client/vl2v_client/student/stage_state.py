@@ -113,7 +113,7 @@ class StageState:
         self._sums, self._summed = {}, 0
         return row
 
-    def carried(self) -> Weights:
+    def final(self) -> Weights:
         """The weights that leave the stage, as `stage.final_weights` says."""
         if self.stage.final_weights == "best":
             return self.best.weights
@@ -137,8 +137,8 @@ class StageState:
         return ends_early or self.step == self.stage.steps
 
     def release(self) -> None:
-        """Puts the carried weights into the student and unfreezes all of it."""
-        apply_weights(self._student, self.carried())
+        """Put the final weights into the student and unfreezes all of it."""
+        apply_weights(self._student, self.final())
         for parameter in self._student.parameters():
             parameter.requires_grad_(True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from vl2v_client.config.training import BestOfEquals, FinalWeights, Segments, TrainingConfig
 
@@ -19,7 +20,7 @@ class Stage:
         name: of its rows, its checkpoint and its stream of samples.
         trains: the parts that move; all others stay as they are, to the bit.
         objective: a key of `objective.OBJECTIVES`.
-        steps: optimizer steps at most; a dead SWAD valley ends the stage early, unless it carries another average.
+        steps: optimizer steps at most; a dead SWAD valley ends the stage early, unless it leaves another average.
         learning_rate: of Adam, constant.
         final_weights: weights that leave the stage: those of the best evaluation on source validation, SWAD's average,
             the exponential moving average, or the last.
@@ -55,7 +56,7 @@ class Method:
         name: as in the literature.
         head: `text` classifies by cosine to the teacher's text embeddings, `linear` by a head of its own.
         stages: in order.
-        interpolate: WiSE-FT: the result lies between the last stage's first and carried weights, where source
+        interpolate: WiSE-FT: the result lies between the last stage's first and final weights, where source
             validation likes it best.
         white_box: the student is the teacher's own image tower, so the teacher must be local.
     """
@@ -70,3 +71,8 @@ class Method:
 def online_queries(config: TrainingConfig, source_domains: int) -> int:
     """Image queries that the published loop would ask in a run of these settings: every image of every step."""
     return (config.align_steps + config.distill_steps) * config.batch_size * source_domains
+
+
+def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by the names that version 0.1.0 hashed, so that its checkpoints are read."""
+    return {"carries" if name == "final_weights" else name: value for name, value in settings.items()}

@@ -111,10 +111,10 @@ def impute(
         return targets
     guesses = ridge(facts.at(bought), embeddings, facts.at(lacking))
     lengths = np.linalg.norm(guesses, axis=1)
-    told = lengths > _SHORTEST
+    guessed = lengths > _SHORTEST
     vectors, weights = flat.copy(), targets.weights.reshape(-1).copy()
-    vectors[lacking[told]] = guesses[told] / lengths[told, None]
-    weights[lacking[told]] = trust
+    vectors[lacking[guessed]] = guesses[guessed] / lengths[guessed, None]
+    weights[lacking[guessed]] = trust
     return replace(targets, vectors=vectors.reshape(targets.vectors.shape), weights=weights.reshape(samples, views))
 
 
@@ -136,8 +136,8 @@ def _measure_trust(bought: ViewFacts, embeddings: NDArray[np.float64], images: N
         held, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         guesses = ridge(bought.at(kept), embeddings[kept], bought.at(held))
         lengths = np.linalg.norm(guesses, axis=1)
-        told = lengths > _SHORTEST
-        cosines.append((guesses[told] * embeddings[held[told]]).sum(axis=1) / lengths[told])
+        guessed = lengths > _SHORTEST
+        cosines.append((guesses[guessed] * embeddings[held[guessed]]).sum(axis=1) / lengths[guessed])
     joined = np.concatenate(cosines)
     return float(np.clip(joined.mean(), 0, 1)) if len(joined) else 0.0
 
