@@ -15,6 +15,7 @@ from unittest.mock import patch
 from fake_vendor import API_KEY
 from vl2v_client.cli.app import invoke as invoke_words
 from vl2v_client.cli.app import show_error
+from vl2v_client.cli.options import with_flags
 from vl2v_client.core.errors import ClientError
 
 _ABOUT_DATA = frozenset({"plan", "pilot", "buy", "distill", "sweep"})
@@ -52,8 +53,9 @@ def invoke(words: list[str], environment: Mapping[str, str | None], answers: str
         try:
             code = invoke_words(words)
         except ClientError as raised:
-            error, code = raised, raised.exit_code
             show_error(raised)
+            error, code = raised, raised.exit_code
+            error.args = (with_flags(str(raised)),)
     return Result(code, out.getvalue(), err.getvalue(), error)
 
 

@@ -324,10 +324,10 @@ def test_a_newer_cache_asks_for_a_newer_program(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="--cache"):
+    with pytest.raises(CacheError, match=r"purchase\.cache"):
         EmbeddingCache(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match="--cache"):
+    with pytest.raises(CacheError, match=r"purchase\.cache"):
         EmbeddingCache(tmp_path / "file" / "client.db")
 
 
@@ -337,7 +337,7 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
         (sqlite3.SQLITE_BUSY, "another process holds it"),
         (sqlite3.SQLITE_READONLY, "may not be written"),
         (sqlite3.SQLITE_IOERR | (10 << 8), "disk failed"),
-        (sqlite3.SQLITE_CORRUPT, "audit --recover"),
+        (sqlite3.SQLITE_CORRUPT, "recover what was paid"),
     ],
 )
 def test_every_fault_names_the_file_and_the_remedy(code: int, says: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from student_factories import coloured_views, fresh_classifier, text_head, training_data
-from vl2v_client.core.errors import UsageError
 from vl2v_client.student.averages import WISE_FT_GRID, between
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.methods import METHODS, asks_about_images, asks_about_texts, erm, vl2v_adip
@@ -170,7 +170,7 @@ def test_the_final_weights_of_a_stage_decide_the_result() -> None:
 
 
 def test_weights_that_are_not_carried_anywhere_are_refused() -> None:
-    with pytest.raises(UsageError, match="no final weights 'first'"):
+    with pytest.raises(ValidationError, match="'swad', 'ema', 'best' or 'last'"):
         TrainingConfig(final_weights="first")
 
 

@@ -106,7 +106,10 @@ def test_reading_needs_no_turn_and_a_lock_that_cannot_be_made_is_named(cache: Em
     lock = Path(f"{cache.path}.lock")
     lock.unlink()
     lock.mkdir()
-    with pytest.raises(CacheError, match=r"client\.db\.lock cannot be made.*--cache"), cache.purchase_lock(pytest.fail):
+    with (
+        pytest.raises(CacheError, match=r"client\.db\.lock cannot be made.*purchase.cache"),
+        cache.purchase_lock(pytest.fail),
+    ):
         pass
 
 

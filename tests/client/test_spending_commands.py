@@ -42,8 +42,8 @@ def test_plan_shows_the_choice_that_buy_and_distill_make(shell: tuple[ClientShel
     assert report["settings"]["views bought"] == f"6 of {2 * TRAIN}"
     assert report["settings"]["selection"] == f"{select}, within 8 queries"
     config = json.loads((run.folder / "run" / "config.json").read_text())
-    assert config["spending"] == {"select": select, "max_queries": 8}
-    assert config["impute"] == "ridge"
+    assert (config["purchase"]["select"], config["purchase"]["max_queries"]) == (select, 8)
+    assert config["purchase"]["impute"] == "ridge"
     again = run.distill(*words, "--impute", "ridge")
     assert (again, vendor.billed_units) == (report, 8)
 
@@ -65,7 +65,7 @@ def test_imputed_targets_train_and_are_reported(shell: tuple[ClientShell, FakeVe
     shown = imputed["settings"]["imputation"]
     assert shown.startswith(f"ridge, {2 * TRAIN - 8} views, at 0.9")
     config = json.loads((run.folder / "run" / "config.json").read_text())
-    assert config["impute"] == "ridge"
+    assert config["purchase"]["impute"] == "ridge"
     assert vendor.billed_units == 10
 
 
@@ -73,7 +73,7 @@ def test_what_does_not_fit_together_costs_nothing(shell: tuple[ClientShell, Fake
     run, vendor = shell
     for words, kind, complaint in (
         (("--select", "random"), UsageError, "give both"),
-        (("--select", "best", "--max-queries", "9"), UsageError, "no selector 'best'"),
+        (("--select", "best", "--max-queries", "9"), UsageError, '"best" for --select'),
         (("--select", "random", "--max-queries", "1"), BudgetExhausted, "cannot hold the 2 texts"),
         (("--max-queries", "9"), BudgetExhausted, "--max-queries allows 9"),
     ):
@@ -81,5 +81,5 @@ def test_what_does_not_fit_together_costs_nothing(shell: tuple[ClientShell, Fake
         assert isinstance(refused.exception, kind), refused.output
         assert complaint in str(refused.exception)
     refused = run.run("distill", "--yes", "--impute", "best", "--out", str(run.folder / "other"), *QUICK)
-    assert "no imputation 'best'" in str(refused.exception)
+    assert '"best" for --impute' in str(refused.exception)
     assert vendor.billed_units == 0

@@ -18,7 +18,7 @@ from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.hashing import hash_views
-from vl2v_client.planning.plan import QueryPlan, make_plan, still_missing
+from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.planning.queries import ImageQuery
 
@@ -118,12 +118,11 @@ def check_hold_out(planned: PlannedRun, context: PurchaseContext, *, progress: P
 
 
 def buy_planned(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silent) -> PurchaseReport:
-    """Ask for approval, then buy what the plan misses by now.
+    """Ask for approval, then buy what the plan misses.
 
     Raises:
         BudgetExhausted: A cap or the budget cannot hold it; see `buying.purchase.buy` for the rest.
     """
-    plan = still_missing(plan, context.cache)
     if plan.missing:
         context.approve(plan)
     return buy(

@@ -29,7 +29,7 @@ app = App(
     help_flags=("--help", "-h"),
     version=lambda: metadata.version("vl2v"),
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), allow_repeating=True),
 )
 
 _COMMANDS = ("distill", "sweep", "plan", "pilot", "buy", "evaluate", "predict", "audit", "shapes")

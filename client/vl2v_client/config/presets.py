@@ -109,7 +109,7 @@ def resolve_purchase(purchase: PurchaseConfig, preset: str) -> PurchaseConfig:
         UsageError: A number of views is named where none is stored.
     """
     if purchase.online and purchase.views is not None:
-        raise UsageError("an online run asks about fresh views at every step: leave the number of views out")
+        raise UsageError("purchase.online asks about fresh views at every step: leave purchase.views out")
     views = DEFAULT_VIEWS if purchase.views is None else purchase.views
     recipe = purchase.view_recipe or ("published" if preset == "paper" else "styles")
     return purchase.replace(views=1 if purchase.online else views, view_recipe=recipe)

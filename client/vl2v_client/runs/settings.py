@@ -10,7 +10,6 @@ from typing import Any
 from vl2v_client.config.presets import published_student
 from vl2v_client.config.run import RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.runs.resolution import resolve_run, run_choice
@@ -114,16 +113,9 @@ def settle(config: RunConfig, tower: Callable[[], StudentSpec | None] = lambda: 
     resolved = resolve_run(config)
     student = choose_student(config.student, resolved.training.preset)
     settings = RunSettings(resolved, student)
-    white_box = sorted(WHITE_BOX.intersection(settings.methods))
-    if not white_box:
+    if WHITE_BOX.isdisjoint(settings.methods):
         return settings
-    described = tower()
-    if described is None:
-        raise UsageError(
-            f"{white_box[0]} trains the teacher's own image tower: it needs the teacher's weights here; "
-            "give purchase.local_teacher"
-        )
-    return replace(settings, tower=described)
+    return replace(settings, tower=tower())
 
 
 def choose_student(student: StudentConfig, preset: str) -> StudentSpec:
