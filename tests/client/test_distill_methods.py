@@ -145,7 +145,7 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: ClientShell) -
         (("--method", "vl2v-sd"), "teacher's weights"),
         (("--preset", "magic"), "no preset 'magic'; there are: default, paper"),
         (("--preset", "paper"), "the paper has no student 'tiny'"),
-        (("--carry", "magic"), "no weights 'magic' to carry"),
+        (("--carry", "magic"), "no final weights 'magic'"),
         *(
             (("--method", name, "--label-weight", "0.3"), f"--label-weight 0.3 changes nothing in {name}: leave it out")
             for name in WITHOUT_LABEL_WEIGHT
