@@ -191,7 +191,7 @@ def test_early_evaluations_may_be_no_candidates_for_the_best() -> None:
         return _run(METHODS["adip-align-only"](config), config).stages[0].best_step
 
     assert [best_step(best_from) for best_from in (0, 2, 3, 10**6)] == [1, 3, 5, 13]
-    still = replace(still, best_of_equals="last")
+    still = still.replace(best_of_equals="last")
     assert [best_step(best_from) for best_from in (0, 3, 10**6)] == [13, 13, 13]
 
 

@@ -19,6 +19,7 @@ from vl2v_client.core.errors import ClientError
 from vl2v_client.core.values import format_micro
 
 _EXAMPLES_SHOWN = 5
+_COMMANDS = {Difference.LOST_RESPONSE: " (vl2v-client audit --recover)"}
 
 
 @takes(PURCHASE_OPTIONS.only("vendor_url", "cache"))
@@ -72,7 +73,7 @@ def audit_table(report: AuditReport) -> Group:
         return Group(totals)
     differences = Table("difference", "count", "what to do", header_style="bold")
     for kind, count in report.findings.counts.items():
-        differences.add_row(str(kind), f"{count:,}", REMEDIES[kind])
+        differences.add_row(str(kind), f"{count:,}", REMEDIES[kind] + _COMMANDS.get(kind, ""))
     examples = Table("where", "what", header_style="bold")
     shown: Counter[Difference] = Counter()
     for one in report.findings.examples:
