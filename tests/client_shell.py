@@ -13,8 +13,8 @@ from typing import Any
 from unittest.mock import patch
 
 from fake_vendor import API_KEY
+from vl2v_client.cli.app import INTERRUPTED_EXIT_CODE, show_error
 from vl2v_client.cli.app import invoke as invoke_words
-from vl2v_client.cli.app import show_error
 from vl2v_client.cli.options import with_flags
 from vl2v_client.core.errors import ClientError
 
@@ -56,6 +56,8 @@ def invoke(words: list[str], environment: Mapping[str, str | None], answers: str
             show_error(raised)
             error, code = raised, raised.exit_code
             error.args = (with_flags(str(raised)),)
+        except KeyboardInterrupt:
+            code = INTERRUPTED_EXIT_CODE
     return Result(code, out.getvalue(), err.getvalue(), error)
 
 

@@ -187,7 +187,7 @@ def test_early_evaluations_may_be_no_candidates_for_the_best() -> None:
     still = QUICK.replace(align_steps=9, align_learning_rate=1e-30)
 
     def best_step(best_from: int) -> int:
-        config = replace(still, distill_best_from=best_from)
+        config = still.replace(distill_best_from=best_from)
         return _run(METHODS["adip-align-only"](config), config).stages[0].best_step
 
     assert [best_step(best_from) for best_from in (0, 2, 3, 10**6)] == [1, 3, 5, 13]

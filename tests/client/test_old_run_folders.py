@@ -123,7 +123,7 @@ def test_a_run_that_was_killed_while_it_bought_goes_on_under_its_caps(vendor: Fa
         ({"rounds": 2}, "rounds 2"),
         ({"spending": {"select": "typiclust", "max_queries": 10, "rounds": 1}}, "select 'typiclust'"),
         ({"impute": "knn"}, "impute 'knn'"),
-        ({"carries": "iidmax"}, "final_weights 'iidmax'"),
+        ({"carries": "iidmax"}, "carries 'iidmax'"),
     ],
     ids=str,
 )
@@ -185,5 +185,5 @@ def test_checkpoints_are_named_by_the_settings_as_version_0_1_0_called_them() ->
         "best_of_equals": "lower_loss",
         "segments": "original",
     }
-    training = asdict(TrainingConfig())
+    training = TrainingConfig().model_dump()
     assert as_first_named(training) == {"carries": training.pop("final_weights"), **training}
