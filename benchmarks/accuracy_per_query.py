@@ -6,13 +6,15 @@
     python benchmarks/accuracy_per_query.py plans --development --seeds 1
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
         --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
+    python benchmarks/accuracy_per_query.py table --recorded
 
 Without --data on shapes, drawn for each seed, with the packaged tiny models; with --development its unseen styles are
 those that exist for choosing settings, so that the benchmark's stay unseen until they are reported. With --data on
 images of your own, with a teacher of your own behind the vendor; the configuration is open_clip's, in the hub's form if
-mean and deviation are not CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves a line in
+mean and deviation are not CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves lines in
 `accuracy_NAME.runs.jsonl`, which table and curve share; killed, the benchmark goes on where it stopped, also on another
-machine.
+machine. With --recorded the table is made from these lines again, and nothing is trained or served; the other words are
+those of the runs, with a `--target` for each domain. `--note` says what data and teacher are.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, TENTH, Arm, curve_arms, method_arms, plan_arms, table_arms
 from accuracy_plot import draw
-from accuracy_runs import Bench, Cell, measure
-from accuracy_table import goals_of, rows_of
+from accuracy_runs import Bench, Cell, Outcome, measure, recorded
+from accuracy_table import goals_of, notes_of, rows_of
 from local_vendor import local_vendor, run
 from result import RESULTS, write_result
 
@@ -50,27 +53,40 @@ DEVELOPMENT = {
 def main() -> None:
     arguments, options = parse_arguments()
     arms = [arm for arm in ARMS[arguments.kind]() if not arguments.arm or arm.slug in arguments.arm]
+    outcomes = obtain_outcomes(arguments, arms, options)
+    names = [TEACHER, ERM, *(name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM))]
+    is_shared = arguments.data is not None  # shapes are drawn for each seed, with pictures of its own
+    rows = rows_of(outcomes, names, REFERENCES[arguments.kind], shared_pictures=is_shared)
+    name = f"accuracy_{arguments.kind}_{arguments.name}"
+    goals = goals_of(outcomes, shared_pictures=is_shared) if arguments.kind == "table" else []
+    notes = [*arguments.note, *notes_of(outcomes, shared_pictures=is_shared)]
+    path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
+    if arguments.kind == "curve" and not arguments.recorded:
+        draw(outcomes, path.with_suffix(".png"))
+
+
+def obtain_outcomes(arguments: argparse.Namespace, arms: list[Arm], options: list[str]) -> list[Outcome]:
+    """Run what the record lacks, behind a vendor of its own; with --recorded, read the record alone."""
     home = arguments.dir.resolve() / arguments.name
     student = [] if arguments.student is None else ["--student", arguments.student]
     student += [] if arguments.student_size is None else ["--student-size", str(arguments.student_size)]
     files = [] if arguments.student_weights is None else ["--student-weights", str(arguments.student_weights)]
     config, weights = teacher_files(arguments)
+    local = ("--local-teacher", str(config), "--local-weights", str(weights))
+    record = results_folder(arguments) / f"accuracy_{arguments.name}.runs.jsonl"
+    bench = Bench({}, home, record, [*student, *options], files, local, arguments.jobs)
+    if arguments.recorded:
+        return recorded(bench, cells(arguments, arms, {}, home))
     serve = ("--model-config", str(config), "--pretrained", str(weights))
-    results = RESULTS if arguments.out is None else arguments.out
-    record = results / f"accuracy_{arguments.name}.runs.jsonl"
     with local_vendor(home, account="accuracy", budget=10_000_000, options=serve) as environment:
         if arguments.jobs > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
-        local = ("--local-teacher", str(config), "--local-weights", str(weights))
-        bench = Bench(environment, home, record, [*student, *options], files, local, arguments.jobs)
-        outcomes = measure(bench, list(cells(arguments, arms, environment, home)))
-    names = [TEACHER, ERM, *(name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM))]
-    rows = rows_of(outcomes, names, REFERENCES[arguments.kind])
-    name = f"accuracy_{arguments.kind}_{arguments.name}"
-    goals = goals_of(outcomes) if arguments.kind == "table" else []
-    path = write_result(name, rows, goals, out=results / f"{name}.json")
-    if arguments.kind == "curve":
-        draw(outcomes, path.with_suffix(".png"))
+        return measure(replace(bench, environment=environment), list(cells(arguments, arms, environment, home)))
+
+
+def results_folder(arguments: argparse.Namespace) -> Path:
+    """Where the record and the result are."""
+    return RESULTS if arguments.out is None else arguments.out
 
 
 def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str, str], home: Path) -> Iterator[Cell]:
@@ -88,7 +104,7 @@ def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str,
 def unseen_domains(
     arguments: argparse.Namespace, seed: int, environment: dict[str, str], home: Path
 ) -> Iterator[tuple[str, Path]]:
-    """The targets of a seed, each with its data set; shapes are drawn if they are not there."""
+    """The targets of a seed, each with its data set; shapes are drawn if they are not there and are needed."""
     if arguments.data is not None:
         yield from ((target, arguments.data) for target in arguments.target or list_files(arguments.data).domains)
         return
@@ -97,7 +113,8 @@ def unseen_domains(
         styles = styles_of[target]
         data = home / f"shapes-{seed}" / "-".join(styles)
         chosen = [word for style in styles for word in ("--style", style)]
-        run(environment, "vl2v-client", "shapes", str(data), "--seed", str(seed), *chosen)
+        if not arguments.recorded:
+            run(environment, "vl2v-client", "shapes", str(data), "--seed", str(seed), *chosen)
         yield target, data
 
 
@@ -127,11 +144,15 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--dir", type=Path, default=Path("runs/accuracy-per-query"), help="purchases and runs")
     parser.add_argument("--name", default=None, help="of the data in the result's file names")
     parser.add_argument("--out", type=Path, default=None, help="folder of the result files")
+    parser.add_argument("--recorded", action="store_true", help="make the table of recorded runs again; run nothing")
+    parser.add_argument("--note", action="append", default=[], help="above the table and in its file; repeatable")
     arguments = parser.parse_args(words)
     if (arguments.model_config is None) != (arguments.pretrained is None):
         parser.error("--model-config and --pretrained belong together")
-    if arguments.data is not None and (arguments.model_config is None or arguments.name is None):
-        parser.error("--data needs a --name for the result, and a teacher: --model-config and --pretrained")
+    if arguments.data is not None and arguments.name is None:
+        parser.error("--data needs a --name for the result")
+    if arguments.data is not None and arguments.model_config is None and not arguments.recorded:
+        parser.error("--data needs a teacher: --model-config and --pretrained")
     if arguments.data is not None and arguments.development:
         parser.error("--development is of shapes, not of --data")
     arguments.name = arguments.name or ("development" if arguments.development else "shapes")

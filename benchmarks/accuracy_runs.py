@@ -1,10 +1,11 @@
-"""The runs of `accuracy_per_query.py`: each is one `distill`, and leaves one line in a file that is committed.
+"""The runs of `accuracy_per_query.py`: each is one `distill`, and leaves a line for each row in a committed file.
 
 A killed benchmark goes on where it stopped: a run in its folder, and the others after their last line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -17,6 +18,8 @@ from typing import Any
 from accuracy_arms import ERM, TEACHER, Arm
 from local_vendor import CONSOLE, run
 from result import commit
+
+from vl2v_client.export.predictions import ImagePrediction, read_predictions
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Outcome:
         amount_micro: their price.
         note: of the report, such as the learning rate that was chosen.
         commit: of the code that made it; nothing on lines from before it was kept.
+        test_images: how many pictures of the unseen domain `accuracy` is of.
+        pictures: names those pictures and their labels; nothing on lines from before it was kept, as with `right`.
+        right: a digit for each picture, in the order of their paths: 1 where the row was right.
     """
 
     row: str
@@ -48,6 +54,9 @@ class Outcome:
     amount_micro: int
     note: str
     commit: str = ""
+    test_images: int = 0
+    pictures: str = ""
+    right: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,20 @@ def measure(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
     return [outcome for outcome in known if _key(outcome) in rows]
 
 
+def recorded(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
+    """The outcomes of all these cells, of which each is in the record; nothing is run.
+
+    Raises:
+        SystemExit: names the runs that are missing.
+    """
+    known, wanted = read_outcomes(bench.record), set().union(*(_rows_of(bench, cell) for cell in cells))
+    missing = sorted(wanted - {_key(outcome) for outcome in known})
+    if missing:
+        words = "; ".join(f"{row} ({options}) on {target}, seed {seed}" for row, options, target, seed in missing[:5])
+        raise SystemExit(f"{bench.record} lacks {len(missing)} runs, such as {words}: run without --recorded")
+    return [outcome for outcome in known if _key(outcome) in wanted]
+
+
 def read_outcomes(record: Path) -> list[Outcome]:
     """What a file of outcomes holds; nothing if there is none."""
     lines = record.read_text().splitlines() if record.exists() else []
@@ -135,9 +158,9 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
     run(environment, "vl2v-client", "distill", *common, *words, "--yes", "--json")
     if cell.arm.asks_the_teacher:
         run(environment, "vl2v-client", "evaluate", str(folder), "--teacher", "--yes", "--json")
-    report = json.loads((folder / "report.json").read_text())
+    report, predictions = json.loads((folder / "report.json").read_text()), read_predictions(folder)
     shutil.rmtree(folder / "renders", ignore_errors=True)  # a gigabyte for each run, and made again if ever needed
-    return _outcomes(bench, cell, report)
+    return _outcomes(bench, cell, report, predictions)
 
 
 def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
@@ -151,7 +174,9 @@ def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
     return [*chosen, "--max-queries", str(cap)]
 
 
-def _outcomes(bench: Bench, cell: Cell, report: Mapping[str, Any]) -> list[Outcome]:
+def _outcomes(
+    bench: Bench, cell: Cell, report: Mapping[str, Any], predictions: Sequence[ImagePrediction]
+) -> list[Outcome]:
     bought, local = report["purchase"], report["local"]
     asked = bought or local
     names = {TEACHER: TEACHER, ERM: cell.arm.erm_row or "", report["rows"][-1]["name"]: cell.arm.row}
@@ -168,7 +193,17 @@ def _outcomes(bench: Bench, cell: Cell, report: Mapping[str, Any]) -> list[Outco
             amount_micro=bought["amount_micro"] if bought and row is report["rows"][-1] else 0,
             note=row["note"],
             commit=commit(),
+            test_images=report["counts"]["target"],
+            **_of_pictures([each for each in predictions if each.classifier == row["name"]]),
         )
         for row in report["rows"]
         if row["target"] is not None and (row["name"] != TEACHER or cell.arm.asks_the_teacher)
     ]
+
+
+def _of_pictures(predictions: Sequence[ImagePrediction]) -> dict[str, str]:
+    """What was right, picture by picture, and which pictures those are: the same for all rows that can be compared."""
+    ordered = sorted(predictions, key=lambda each: each.path)
+    names = "\n".join(f"{each.path}\t{each.label}" for each in ordered)
+    right = "".join(str(int(each.label == each.predicted)) for each in ordered)
+    return {"pictures": hashlib.sha256(names.encode()).hexdigest()[:16] if ordered else "", "right": right}

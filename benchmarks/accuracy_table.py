@@ -1,35 +1,58 @@
-"""The statistics of `accuracy_per_query.py`: means, standard errors, and differences paired by target and seed."""
+"""The statistics of `accuracy_per_query.py`: means over seeds, differences with intervals, and verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean
 
 from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ERM_OF_DEFAULT, ONLINE, QUARTER, TEACHER, TEXT_ONLY
 from accuracy_runs import Outcome
+from intervals import DRAWS, FEWEST_SEEDS, Difference, difference
 from result import Goal
 
 from vl2v_client.evaluation.spread import spread
 
-UNDECIDED = 2
-"""A goal this many standard errors away, or less, is undecided."""
+TOO_FEW_PAIRS = 3
+"""So many pairs of target and seed, or fewer, decide nothing."""
 
 
-def rows_of(outcomes: Sequence[Outcome], names: Sequence[str], reference: str = ONLINE) -> list[dict[str, object]]:
+def rows_of(
+    outcomes: Sequence[Outcome], names: Sequence[str], reference: str = ONLINE, *, shared_pictures: bool
+) -> list[dict[str, object]]:
     """A row per name with the accuracy on each unseen domain in percent, mean and standard error over seeds.
 
     Args:
         outcomes: of all rows.
         names: of the rows, in order.
         reference: the row that, besides ERM, all are compared with.
+        shared_pictures: all seeds of a target are tested on the same pictures.
     """
     targets = list(dict.fromkeys(outcome.target for outcome in outcomes))
-    return [
-        _row(name, outcomes, targets, reference) for name in names if any(outcome.row == name for outcome in outcomes)
+    shown = [name for name in names if any(outcome.row == name for outcome in outcomes)]
+    return [_row(name, outcomes, targets, reference, shared_pictures) for name in shown]
+
+
+def notes_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[str]:
+    """How the table's figures are to be read, for its heading and its file."""
+    lines = [
+        "Accuracy in percent on the whole unseen domain: mean ± standard error over seeds.",
+        f"Differences in points, with a 95 % interval from a bootstrap of {DRAWS:,} draws over the seeds within each "
+        "target, widened by the root of S / (S - 1) for S seeds; the targets are fixed and count alike. Three seeds "
+        f"make it rather too narrow, fewer than {FEWEST_SEEDS} make none.",
     ]
+    if not shared_pictures:
+        lines.append("Each seed draws its own pictures, so the spread over seeds has the error of the pictures in it.")
+    elif any(outcome.right for outcome in outcomes):
+        lines.append("Test pictures are drawn too, the same for both rows, where both have their predictions recorded.")
+    if shared_pictures and not all(outcome.right for outcome in outcomes):
+        lines.append(
+            "Without predictions in the record: test pictures by their binomial error, taken as independent between "
+            "rows, which overstates the error of a paired difference."
+        )
+    return [*lines, f"{TOO_FEW_PAIRS} pairs of target and seed, or fewer, decide nothing: such a goal is undecided."]
 
 
-def goals_of(outcomes: Sequence[Outcome]) -> list[Goal]:
+def goals_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[Goal]:
     """What the table has to show; goals whose rows are missing are left out."""
     wanted = [
         ("K=1 below online", ONLINE, ADIP_1, "<= 1.0", 1.0),
@@ -44,39 +67,38 @@ def goals_of(outcomes: Sequence[Outcome]) -> list[Goal]:
     ]
     found = []
     for name, high, low, words, bound in wanted:
-        differences = paired(outcomes, high, low)
-        if differences:
-            found.append(_goal(name, differences, words, bound, at_most=words.startswith("<")))
+        measured = difference(outcomes, high, low, shared_pictures=shared_pictures)
+        if measured is not None:
+            found.append(_goal(name, measured, words, bound, at_most=words.startswith("<")))
     return found
 
 
-def paired(outcomes: Sequence[Outcome], high: str, low: str) -> list[float]:
-    """`high` less `low` in points, for each target and seed that has both."""
-    by_row: dict[str, Mapping[tuple[str, int], float]] = {
-        row: {(outcome.target, outcome.seed): outcome.accuracy for outcome in outcomes if outcome.row == row}
-        for row in (high, low)
-    }
-    both = sorted(by_row[high].keys() & by_row[low].keys())
-    return [100 * (by_row[high][place] - by_row[low][place]) for place in both]
+def _goal(name: str, found: Difference, words: str, bound: float, *, at_most: bool) -> Goal:
+    verdict = _verdict(found, bound, at_most=at_most)
+    pairs = f"{found.pairs} pair{'s' if found.pairs > 1 else ''}"
+    return Goal(f"{name}, points", f"{_in_words(found, 2)}, {pairs}: {verdict}", words, verdict == "met")
 
 
-def _goal(name: str, differences: Sequence[float], words: str, bound: float, *, at_most: bool) -> Goal:
-    found = spread(differences)
-    if found.standard_error is None:
-        return Goal(f"{name}, points", f"{found.mean:+.2f}, of one pair: undecided", words, False)
-    distance = bound - found.mean if at_most else found.mean - bound
-    margin = UNDECIDED * found.standard_error
-    verdict = "met" if distance > margin else "missed" if distance < -margin else "undecided"
-    value = f"{found.mean:+.2f} ± {found.standard_error:.2f} over {len(differences)} pairs: {verdict}"
-    return Goal(f"{name}, points", value, words, verdict == "met")
+def _verdict(found: Difference, bound: float, *, at_most: bool) -> str:
+    """Decided only if the whole interval lies on one side of the bound, and enough pairs stand behind it."""
+    if found.pairs <= TOO_FEW_PAIRS or found.low is None or found.high is None:
+        return "undecided"
+    below, above = found.high < bound, found.low > bound
+    if not below and not above:
+        return "undecided"
+    return "met" if below == at_most else "missed"
 
 
-def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str], reference: str) -> dict[str, object]:
+def _row(
+    name: str, outcomes: Sequence[Outcome], targets: Sequence[str], reference: str, shared_pictures: bool
+) -> dict[str, object]:
+    def over(other: str) -> str:
+        found = None if other == name else difference(outcomes, name, other, shared_pictures=shared_pictures)
+        return "" if found is None else _in_words(found, 1)
+
     mine = [outcome for outcome in outcomes if outcome.row == name]
     in_domain = [outcome.in_domain for outcome in mine if outcome.in_domain is not None]
     errors = [outcome.calibration_error for outcome in mine if outcome.calibration_error is not None]
-    queries = mean(outcome.queries for outcome in mine)
-    gain, lead = paired(outcomes, name, ERM), paired(outcomes, name, reference)
     return {
         "": name,
         **{
@@ -86,11 +108,10 @@ def _row(name: str, outcomes: Sequence[Outcome], targets: Sequence[str], referen
         "all": _over_targets(mine, targets),
         "source validation": round(100 * mean(in_domain), 1) if in_domain else "",
         "calibration error": round(mean(errors), 3) if errors else "",
-        "queries": round(queries) if name != TEACHER else "1 a picture",
+        "queries": round(mean(outcome.queries for outcome in mine)) if name != TEACHER else "1 a picture",
         "price, micro": round(mean(outcome.amount_micro for outcome in mine)) if name != TEACHER else "",
-        "over ERM": _spread(gain) if name != ERM else "",
-        f"over {reference.rpartition(', ')[2]}": _spread(lead) if name != reference else "",
-        "over ERM per 1,000 queries": round(1000 * mean(gain) / queries, 2) if gain and queries else "",
+        "over ERM": over(ERM),
+        f"over {reference.rpartition(', ')[2]}": over(reference),
     }
 
 
@@ -111,3 +132,9 @@ def _spread(values: Sequence[float]) -> str:
     found = spread(values)
     error = found.standard_error
     return f"{found.mean:.1f}" if error is None else f"{found.mean:.1f} ± {error:.1f}"
+
+
+def _in_words(found: Difference, digits: int) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.mean:+.{digits}f}"
+    return f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"

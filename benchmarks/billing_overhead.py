@@ -37,13 +37,13 @@ from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.server import bind
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets
-from vl2v_vendor.domain.encoder import ModelInfo
+from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
-from vl2v_vendor.domain.ledger import Price, Vector
+from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.embed import EmbedService
-from vl2v_vendor.service.outcomes import Delivered, EmbedOutcome, ItemOutcome, Verdict
-from vl2v_vendor.service.sale import EmbedRequest
+from vl2v_vendor.service.preparation import Preparation
+from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
+from vl2v_vendor.service.selling import Seller
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
@@ -66,29 +66,33 @@ class NoAuthenticator(Authenticator):
         return self._key
 
 
-class FreeEmbedding(EmbedService):
+class FreeSeller(Seller):
     """Encodes, and asks nobody."""
 
-    def __init__(self, services: Services, price: Price) -> None:
+    def __init__(self, services: Services, preparation: Preparation, price: Price) -> None:
         self._services = services
+        self._preparation = preparation
         self._price = price
 
     def check_model(self, model: str | None) -> ModelInfo:
         return self._services.encoder.info
 
-    async def embed(self, caller: ApiKey, request: EmbedRequest) -> EmbedOutcome:
-        items = [item for item in request.items if not isinstance(item, ItemFailure)]
-        vectors = await self._services.lanes.encode(request.modality, [item.model_input for item in items])
-        outcomes = [
-            ItemOutcome(key, _verdict(vector)) for key, vector in zip(request.item_keys or [], vectors, strict=True)
-        ]
-        info = self._services.encoder.info
-        budgets = Budgets(Budget(2**40, 0), None)
-        return EmbedOutcome(info.id, info.embedding_dim, tuple(outcomes), None, self._price, budgets)
-
-
-def _verdict(vector: Vector | ItemFailure) -> Verdict:
-    return vector if isinstance(vector, ItemFailure) else Delivered("billed", vector, result_sha(vector), 0)
+    async def sell(self, caller: ApiKey, request: SaleRequest) -> Sale:
+        info, lanes = self._services.encoder.info, self._services.lanes
+        with lanes.reserve(request.modality, len(request.sources), key=caller.id):
+            prepared = await self._preparation.prepare(request.modality, request.sources)
+        inputs = [item.model_input for item in prepared if isinstance(item, PreparedItem)]
+        items = [SaleItem(key or "") for key in request.item_keys or []]
+        for item, vector in zip(items, await lanes.encode(request.modality, inputs), strict=True):
+            assert not isinstance(vector, ItemFailure)
+            item.deliver("billed", vector, result_sha(vector), 0)
+        return Sale(
+            model_id=info.id,
+            embedding_dim=info.embedding_dim,
+            items=items,
+            price=self._price,
+            budgets=Budgets(Budget(2**40, 0), None),
+        )
 
 
 def main() -> None:
@@ -112,7 +116,8 @@ async def measure(folder: Path, rounds: int, images: int) -> list[Row]:
     settings = Settings(data_dir=folder, model_config_file=config, pretrained=str(weights), log_level="warning")
     async with open_services(settings, lambda label, text: print(f"{label:>8}  {text}", file=sys.stderr)) as services:
         key, secret, price = await asyncio.to_thread(open_account, settings, services.encoder.info.id)
-        free = replace(services, authenticator=NoAuthenticator(key), embed=FreeEmbedding(services, price))
+        seller = FreeSeller(services, services.seller._preparation, price)
+        free = replace(services, authenticator=NoAuthenticator(key), seller=seller)
         async with serving(services) as billed_url, serving(free) as free_url:
             urls = dict(zip(ARMS, (billed_url, free_url), strict=True))
             task = {"urls": urls, "secret": secret, "rounds": rounds, "images": images}

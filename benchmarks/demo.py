@@ -39,7 +39,7 @@ def main() -> None:
         client("Ten classes in four styles, drawn on the spot.", "shapes", str(home / "shapes"))
         client("What it will cost, before a query is spent.", "plan", *data)
         client(
-            f"Buy, align, distil. '{arguments.target}' is seen by nobody. ERM, labels alone, is the row to beat.",
+            f"Buy, align, distil. '{arguments.target}' is not trained on. ERM, labels alone, is the row to beat.",
             *("distill", *data, "--baseline", "erm", *PUBLISHED_VIEWS, "--out", str(home / "run"), "--yes"),
         )
         client(
@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dir", type=Path, default=Path("demo"), help="where everything goes; an earlier demo is removed"
     )
-    parser.add_argument("--target", default="sketch", help="the style that nobody trains on")
+    parser.add_argument("--target", default="sketch", help="the style that the student is not trained on")
     parser.add_argument("--seed", type=int, default=0, help="of views, sampling and initialisation")
     return parser.parse_args()
 

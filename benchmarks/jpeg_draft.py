@@ -89,7 +89,7 @@ def decoder(policy: PixelPolicy, size: int) -> PillowImageDecoder:
 
 
 def pixels(each: PillowImageDecoder, files: list[bytes]) -> NDArray[np.uint8]:
-    return np.stack([each.decode(file).pixels for file in files])
+    return np.stack([each.decode(file).model_input for file in files])
 
 
 def seconds(each: PillowImageDecoder, file: bytes) -> float:

@@ -75,7 +75,7 @@ def load(model: RandomModel) -> Any:
     import open_clip
 
     loaded = build(model.config)
-    open_clip.load_checkpoint(loaded, str(model.checkpoint_file))
+    open_clip.load_checkpoint(loaded, str(model.checkpoint_file), weights_only=True)
     return loaded.eval().requires_grad_(False)
 
 

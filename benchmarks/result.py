@@ -30,8 +30,23 @@ class Goal:
     met: bool
 
 
-def write_result(name: str, rows: Sequence[Mapping[str, object]], goals: Sequence[Goal], *, out: Path | None) -> Path:
-    """Print `rows` and `goals` as tables and write them to `out` (default: `benchmarks/results/<name>.json`)."""
+def write_result(
+    name: str,
+    rows: Sequence[Mapping[str, object]],
+    goals: Sequence[Goal],
+    *,
+    out: Path | None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Print `rows` and `goals` as tables and write them to `out` (default: `benchmarks/results/<name>.json`).
+
+    Args:
+        name: Name of the result.
+        rows: Lines of the table, all with the same columns.
+        goals: Acceptance lines that the rows decide.
+        out: File to write.
+        notes: How the figures are to be read; printed above the table and written beside the rows.
+    """
     path = out or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {
@@ -40,11 +55,14 @@ def write_result(name: str, rows: Sequence[Mapping[str, object]], goals: Sequenc
         "commit": commit(),
         "machine": _machine(),
         "versions": {"python": platform.python_version(), **_versions()},
+        **({"notes": list(notes)} if notes else {}),
         "rows": list(rows),
         "goals": [asdict(goal) for goal in goals],
     }
     path.write_text(json.dumps(result, indent=2) + "\n")
     console = Console(width=max(120, Console().width))  # a log has room for every column
+    for note in notes:
+        console.print(note, markup=False)
     console.print(_table(name, rows))
     for goal in goals:
         console.print(f"{'met' if goal.met else 'NOT MET':>8}  {goal.name}: {goal.value} (goal {goal.goal})")

@@ -48,7 +48,7 @@ class Teacher:
 
     def texts(self, texts: list[str]) -> EmbeddingMatrix:
         """`[N, D]`."""
-        tokens = [self._tokenizer.tokenize(text, truncate=False).token_ids for text in texts]
+        tokens = [self._tokenizer.tokenize(text, truncate=False).model_input for text in texts]
         return np.concatenate([self._model.encode_tokens(np.asarray(ids)[None]) for ids in tokens])
 
 

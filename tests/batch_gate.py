@@ -13,8 +13,7 @@ from vl2v_vendor.service.micro_batcher import LaneLimits, MicroBatcher
 
 Batcher = MicroBatcher[int, int]
 
-LIMITS = LaneLimits(batch_items=4, queued_items=1000, queued_bytes=8000, wait_seconds=60)
-ITEM_BYTES = 8
+LIMITS = LaneLimits(batch_items=4, queued_items=1000, wait_seconds=60)
 
 
 @dataclass
@@ -62,13 +61,8 @@ def tell(story: Story, *, limits: LaneLimits = LIMITS) -> list[tuple[int, float]
 async def open_and(story: Story, limits: LaneLimits = LIMITS) -> list[tuple[int, float]]:
     seen: list[tuple[int, float]] = []
     gate, changed = Gate(), asyncio.Event()
-    lane = Batcher(
-        gate.run,
-        limits,
-        size_of=lambda _: ITEM_BYTES,
-        changed=changed,
-        observe=lambda items, seconds: seen.append((items, seconds)),
-    )
+    lane = Batcher(gate.run, limits, changed)
+    lane.observe = lambda items, seconds: seen.append((items, seconds))
     scheduler = BatchScheduler([lane], changed)
     scheduler.start()
     try:

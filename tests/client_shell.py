@@ -13,8 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 from fake_vendor import API_KEY
-from vl2v_client.cli.app import INTERRUPTED_EXIT_CODE, show_error
+from vl2v_client.cli.app import INTERRUPTED_EXIT_CODE
 from vl2v_client.cli.app import invoke as invoke_words
+from vl2v_client.cli.console import show_error
 from vl2v_client.cli.options import with_flags
 from vl2v_client.core.errors import ClientError
 
@@ -53,7 +54,7 @@ def invoke(words: list[str], environment: Mapping[str, str | None], answers: str
         try:
             code = invoke_words(words)
         except ClientError as raised:
-            show_error(raised)
+            show_error("error", with_flags(str(raised)))
             error, code = raised, raised.exit_code
             error.args = (with_flags(str(raised)),)
         except KeyboardInterrupt:

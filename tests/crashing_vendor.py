@@ -113,7 +113,8 @@ class _Watched:
 
     def is_charge(self, statement: str) -> bool:
         # The writer may have to open or to try its connection first, which is no part of a sale.
-        return threading.current_thread().name == WRITER_THREAD and not statement.startswith(("PRAGMA", ";"))
+        opening = ("PRAGMA", ";", "SELECT pg_backend_pid")
+        return threading.current_thread().name == WRITER_THREAD and not statement.startswith(opening)
 
 
 class _WatchedCursor(_Watched):

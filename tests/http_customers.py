@@ -115,6 +115,10 @@ class Customer:
         items = [{"text": name, "item_key": item_key(name)} for name in names]
         return await self._post(SALE_PATH, {"items": items, "allow_partial": allow_partial})
 
+    async def order_unnamed(self, names: Sequence[str]) -> Answer:
+        """Buy one text for each name, without item keys and without an `Idempotency-Key`."""
+        return await self._post(SALE_PATH, {"items": [{"text": name} for name in names]})
+
     async def replay(self, item_keys: Sequence[str]) -> Answer:
         """Fetch again what was paid."""
         return await self._post("/v1/embeddings/replay", {"item_keys": list(item_keys)})

@@ -35,10 +35,10 @@ def disk_full(pid: int) -> Iterator[None]:
 
 
 @contextmanager
-def rows_locked(engine: Engine) -> Iterator[None]:
-    """Another transaction sits on every budget."""
+def rows_locked(engine: Engine, account_id: str = "%") -> Iterator[None]:
+    """Another transaction holds the budgets of one account, or of all."""
     with engine.begin() as other:
-        other.execute(text("SELECT * FROM budgets FOR UPDATE"))
+        other.execute(text("SELECT * FROM budgets WHERE account_id LIKE :id FOR UPDATE"), {"id": account_id})
         yield
 
 

@@ -30,7 +30,7 @@ def rotate_and_die(url: str, path: Path, at: str) -> None:
     if at == POINTS[0]:
         os.replace = die  # type: ignore[assignment]
     elif at == POINTS[1]:
-        secrets._sync_folder = die  # type: ignore[assignment]
+        secrets.sync_folder = die  # type: ignore[assignment]
     else:
         key_rotation.publish_keys = publish_and_die  # type: ignore[attr-defined]
     key_rotation.rotate_and_publish(open_engine(url), path)

@@ -31,11 +31,10 @@ from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.embed import EmbedService
 from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
-from vl2v_vendor.service.replay import ReplayService
+from vl2v_vendor.service.selling import Seller
 from vl2v_vendor.service.services import ReadinessCheck, Services
 from vl2v_vendor.web.app import create_app
 
@@ -104,12 +103,7 @@ def tell(
         ledger, signer, clock = MemoryLedger(limit_units), FakeSigner(), FakeClock()
         ledger.set_price(info.id, "image", 100)
         ledger.set_price(info.id, "text", 10)
-        lanes = EncodingLanes(
-            model,
-            max_batch_items=4,
-            max_queued_items=16,
-            preparing=lambda modality: services.preparation.unfinished_items[modality],
-        )
+        lanes = EncodingLanes(model, max_batch_items=4, max_queued_items=16)
         decoder = PillowImageDecoder(
             preprocessing_of(info), max_item_bytes=LIMITS.max_item_bytes, max_pixels=LIMITS.max_pixels
         )
@@ -117,22 +111,23 @@ def tell(
         # The staff's books lie in a database that nobody reaches.
         accounts = SqlAccounts(open_engine("postgresql://127.0.0.1:1/none"), signer=fixed_signer(), clock=clock)
         with ThreadPoolExecutor(2) as executor:
+            preparation = Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor)
             services = Services(
                 ledger=ledger,
                 encoder=model,
                 lanes=lanes,
                 limits=LIMITS,
                 authenticator=Authenticator(ledger, clock),
-                preparation=Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor),
-                embed=EmbedService(
+                seller=Seller(
                     ledger=ledger,
                     signer=signer,
                     encoder=model,
                     lanes=lanes,
+                    preparation=preparation,
                     recomputes=RecomputeAllowance(clock, RECOMPUTES_PER_MINUTE),
+                    limits=LIMITS,
                     pepper=PEPPER,
                 ),
-                replay=ReplayService(ledger, signer, model),
                 audit=audit,
                 administration=Administration(accounts, audit, executor, currency="EUR"),
                 readiness=readiness or {"ledger": ledger.ping},

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FIGURE = re.compile(r"-?\d+\.\d+ ± \d+\.\d+")
+INTERVAL = re.compile(r"[+-]\d+\.\d+ \([+-]\d+\.\d+ to [+-]\d+\.\d+\)")
 PAGES = {
     ("README.md", "The method, and what it costs"): ("table_pacs", "table_shapes"),
     ("docs/accuracy.md", "Photographs: PACS"): ("table_pacs",),
@@ -31,23 +31,70 @@ def _lines(page: str, section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines() if line.startswith("|")]
 
 
-def _figures(value: object) -> set[str]:
-    return set(FIGURE.findall(str(value)))
+def _values(rows: list[dict[str, Any]]) -> set[str]:
+    return {f"{value:,}" if isinstance(value, int) else str(value) for row in rows for value in row.values()}
 
 
 @pytest.mark.parametrize(("page", "section"), PAGES)
-def test_each_accuracy_with_its_error_is_in_the_row_of_a_result(page: str, section: str) -> None:
+def test_each_cell_is_in_the_row_of_a_result(page: str, section: str) -> None:
     results = [_result(name) for name in PAGES[page, section]]
     rows = [row for result in results for row in result["rows"]]
-    goals = set().union(*(_figures(result["goals"]) for result in results))
     checked = 0
     for label, *cells in _lines(page, section):
         name = label.partition(":")[0]
         of_name = [row for row in rows if row[""] in (name, f"VL2V-ADiP, {name}")]
-        claimed = _figures(cells)
-        assert claimed <= (_figures(of_name) if of_name else goals), label
+        claimed = {cell for cell in cells[:-1] if cell} if of_name else set()  # the last column is of one target
+        assert claimed <= _values(of_name), label
         checked += len(claimed)
     assert checked > 10
+
+
+@pytest.mark.parametrize(("page", "section"), [place for place in PAGES if "development" not in place[1]])
+def test_each_verdict_is_the_result_s(page: str, section: str) -> None:
+    goals = {goal["value"] for name in PAGES[page, section] for goal in _result(name)["goals"]}
+    shown = [cells for cells in _lines(page, section) if cells[-1] in ("met", "missed", "undecided")]
+    for _, measured, verdict in shown:
+        assert f"{measured.replace(' below', '')}: {verdict}" in goals
+    assert len(shown) == (0 if page == "README.md" else len(goals))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/accuracy.md"])
+def test_each_interval_in_the_prose_is_a_result_s(page: str) -> None:
+    results = [_result(name) for name in ("table_pacs", "table_shapes")]
+    known = set(INTERVAL.findall(json.dumps(results)))
+    text = " ".join((ROOT / page).read_text().split())
+    found = INTERVAL.findall(text)
+    assert set(found) <= known
+    assert len(found) > 3
+
+
+@pytest.mark.parametrize(
+    ("page", "section"), [place for place, names in PAGES.items() if "table_pacs" in names] + [("README.md", None)]
+)
+def test_the_figures_of_pacs_name_their_teacher(page: str, section: str | None) -> None:
+    text = (ROOT / page).read_text()
+    body = text.split("\n## ", 1)[0] if section is None else text.split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
+    assert "stand-in for CLIP" in " ".join(body.split())
+    if section is not None:
+        assert "the unseen one included" in " ".join(body.split())
+        assert "EfficientNet-lite0" in body
+
+
+def test_the_result_of_pacs_names_its_teacher() -> None:
+    notes = " ".join(_result("table_pacs")["notes"])
+    assert "stand-in for CLIP" in notes
+    assert "the unseen one included" in notes
+
+
+@pytest.mark.parametrize("name", ["pacs", "shapes", "development"])
+def test_each_recorded_accuracy_is_a_count_of_its_pictures(name: str) -> None:
+    lines = (ROOT / "benchmarks" / "results" / f"accuracy_{name}.runs.jsonl").read_text().splitlines()
+    for outcome in map(json.loads, lines):
+        right = outcome["accuracy"] * outcome["test_images"]
+        assert right == pytest.approx(round(right), abs=1e-6)
+        if outcome.get("right"):
+            assert outcome["right"].count("1") == round(right)
+            assert len(outcome["right"]) == outcome["test_images"]
 
 
 def test_the_curve_s_table_is_the_result() -> None:

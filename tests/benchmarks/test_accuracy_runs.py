@@ -9,7 +9,9 @@ from typing import Any
 import accuracy_runs
 import pytest
 from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, Arm
-from accuracy_runs import Bench, Cell, measure
+from accuracy_runs import Bench, Cell, measure, recorded
+
+from vl2v_client.export.predictions import ImagePrediction, write_predictions
 
 ADIP = Arm(ADIP_4, ("--views", "4"), erm_row=ERM)
 
@@ -25,6 +27,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
             folder = Path(words[words.index("--out") + 1])
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "report.json").write_text(json.dumps(REPORT))
+            write_predictions(folder, PREDICTIONS)
         return "{}"
 
     monkeypatch.setattr(accuracy_runs, "run", run)
@@ -38,8 +41,17 @@ def _row(name: str, target: float | None) -> dict[str, Any]:
 REPORT = {
     "purchase": {"images": 40, "texts": 7, "amount_micro": 4070},
     "local": None,
+    "counts": {"train": 40, "validation": 8, "target": 3},
     "rows": [_row(TEACHER, 0.8), _row(ERM, 0.6), _row("student", 0.7)],
 }
+
+
+LABELS = {"art/b.png": "cat", "art/a.png": "cat", "art/c.png": "dog"}
+PREDICTIONS = [
+    ImagePrediction(name, path, label, predicted, 0.5)
+    for name, said in {ERM: ("cat", "dog", "dog"), "student": ("dog", "cat", "dog")}.items()
+    for (path, label), predicted in zip(LABELS.items(), said, strict=True)
+]
 
 
 def _bench(folder: Path, *options: str) -> Bench:
@@ -76,3 +88,20 @@ def test_a_teacher_that_was_not_asked_leaves_no_row(tmp_path: Path, commands: li
     online = Arm(ONLINE, ("--views", "1"), online=True)
     assert [outcome.row for outcome in measure(_bench(tmp_path), [_cell(tmp_path, online)])] == [ONLINE]
     assert [words[1] for words in commands] == ["distill"]
+
+
+def test_what_was_right_is_kept_picture_by_picture(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
+    outcomes = {outcome.row: outcome for outcome in measure(_bench(tmp_path), [_cell(tmp_path)])}
+    assert {row: outcome.right for row, outcome in outcomes.items()} == {TEACHER: "", ERM: "011", ADIP_4: "101"}
+    assert {outcome.test_images for outcome in outcomes.values()} == {3}
+    assert outcomes[ERM].pictures == outcomes[ADIP_4].pictures != ""
+
+
+def test_recorded_runs_are_read_and_missing_ones_are_named(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
+    bench, online = _bench(tmp_path), Arm(ONLINE, ("--views", "1"), online=True)
+    outcomes = measure(bench, [_cell(tmp_path)])
+    given = len(commands)
+    assert recorded(bench, [_cell(tmp_path)]) == outcomes
+    with pytest.raises(SystemExit, match=r"lacks 1 runs, such as VL2V-ADiP, online .* on art, seed 0"):
+        recorded(bench, [_cell(tmp_path), _cell(tmp_path, online)])
+    assert len(commands) == given

@@ -1,24 +1,23 @@
-"""The verdicts of the benchmark: paired by target and seed, and undecided inside two standard errors."""
+"""The verdicts of the benchmark: from intervals, and undecided where too few pairs stand behind them."""
 
 from __future__ import annotations
 
 import pytest
-from accuracy_arms import ADIP_4, DEFAULT_4, ERM, ONLINE, TEACHER, curve_arms, table_arms
+from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ONLINE, TEACHER, curve_arms, table_arms
 from accuracy_runs import Outcome
-from accuracy_table import goals_of, paired, rows_of
+from accuracy_table import goals_of, notes_of, rows_of
 
 
 def _outcome(row: str, target: str, seed: int, percent: float, queries: int = 0) -> Outcome:
-    return Outcome(row, "", target, seed, percent / 100, 0.9, 0.1, queries, 100 * queries, "")
+    return Outcome(row, "", target, seed, percent / 100, 0.9, 0.1, queries, 100 * queries, "", test_images=100)
 
 
-def _three(row: str, percents: tuple[float, float, float], queries: int = 0) -> list[Outcome]:
-    return [_outcome(row, "art", seed, percent, queries) for seed, percent in enumerate(percents)]
+def _three(row: str, percents: tuple[float, float, float], queries: int = 0, target: str = "art") -> list[Outcome]:
+    return [_outcome(row, target, seed, percent, queries) for seed, percent in enumerate(percents)]
 
 
-def test_differences_are_paired_and_what_stands_alone_is_left_out() -> None:
-    outcomes = [_outcome(ADIP_4, "art", 0, 70), _outcome(ERM, "art", 0, 60), _outcome(ADIP_4, "photo", 0, 90)]
-    assert paired(outcomes, ADIP_4, ERM) == [pytest.approx(10)]
+def _two_targets(row: str, percents: tuple[float, float, float]) -> list[Outcome]:
+    return [*_three(row, percents), *_three(row, percents, target="photo")]
 
 
 @pytest.mark.parametrize(
@@ -26,29 +25,67 @@ def test_differences_are_paired_and_what_stands_alone_is_left_out() -> None:
     [((75.0, 75.2, 74.8), "met"), ((61.0, 61.2, 60.8), "missed"), ((60.0, 63.5, 67.0), "undecided")],
 )
 def test_a_goal_is_met_missed_or_undecided(default: tuple[float, float, float], verdict: str) -> None:
-    (goal,) = goals_of([*_three(ERM, (60, 60, 60)), *_three(DEFAULT_4, default)])
+    outcomes = [*_two_targets(ERM, (60, 60, 60)), *_two_targets(DEFAULT_4, default)]
+    (goal,) = goals_of(outcomes, shared_pictures=False)
     assert goal.name == "default above ERM, points"
-    assert str(goal.value).endswith(verdict)
+    assert str(goal.value).endswith(f"6 pairs: {verdict}")
     assert goal.met == (verdict == "met")
+
+
+@pytest.mark.parametrize(("below", "verdict"), [(0.2, "met"), (3.0, "missed")])
+def test_a_goal_that_is_an_upper_bound(below: float, verdict: str) -> None:
+    outcomes = [*_two_targets(ONLINE, (60, 60, 60)), *_two_targets(ADIP_1, (60 - below,) * 3)]
+    (goal,) = goals_of(outcomes, shared_pictures=False)
+    assert (goal.name, str(goal.value).endswith(verdict)) == ("K=1 below online, points", True)
+
+
+def test_no_difference_at_all_is_not_above() -> None:
+    outcomes = [*_two_targets(ERM, (60, 60, 60)), *_two_targets(ADIP_4, (60, 60, 60))]
+    assert [goal.met for goal in goals_of(outcomes, shared_pictures=False)] == [False]
+
+
+@pytest.mark.parametrize("default", [(95.0, 95.0, 95.0), (10.0, 10.0, 10.0)])
+def test_three_pairs_decide_nothing(default: tuple[float, float, float]) -> None:
+    (goal,) = goals_of([*_three(ERM, (60, 60, 60)), *_three(DEFAULT_4, default)], shared_pictures=False)
+    assert str(goal.value).endswith("3 pairs: undecided")
+    assert not goal.met
+
+
+def test_one_seed_of_many_targets_decides_nothing() -> None:
+    outcomes = [_outcome(row, str(target), 0, percent) for target in range(6) for row, percent in PERCENTS.items()]
+    (goal,) = goals_of(outcomes, shared_pictures=False)
+    assert goal.value == "+30.00, 6 pairs: undecided"
+
+
+PERCENTS = {ERM: 60.0, DEFAULT_4: 90.0}
 
 
 def test_a_row_counts_what_it_cost_and_says_nothing_of_targets_it_left_out() -> None:
     outcomes = [*_three(ERM, (60, 62, 64)), *_three(ADIP_4, (66, 66, 66), queries=500), _outcome(ERM, "photo", 0, 90)]
-    erm, adip = rows_of(outcomes, [ERM, ADIP_4])
+    erm, adip = rows_of(outcomes, [ERM, ADIP_4], shared_pictures=False)
     assert (erm["art"], erm["photo"], adip["photo"], adip["all"]) == ("62.0 ± 1.2", "90.0", "", "")
     assert (adip["queries"], adip["price, micro"]) == (500, 50_000)
-    assert adip["over ERM"] == "4.0 ± 1.2"
-    assert adip["over ERM per 1,000 queries"] == 8
-    assert adip["over online"] == ""
+    assert adip["over ERM"] == "+4.0 (+1.6 to +6.4)"
+    assert (erm["over ERM"], adip["over online"]) == ("", "")
+    assert not any("per 1,000" in column for column in adip), "accuracy is not earned by the query"
 
 
 def test_a_row_is_compared_with_the_online_one_pair_by_pair() -> None:
-    online, adip = rows_of([*_three(ONLINE, (70, 60, 50)), *_three(ADIP_4, (71, 59, 50))], [ONLINE, ADIP_4])
-    assert (online["over online"], adip["over online"]) == ("", "0.0 ± 0.6")
+    outcomes = [*_three(ONLINE, (70, 60, 50)), *_three(ADIP_4, (71, 59, 50))]
+    online, adip = rows_of(outcomes, [ONLINE, ADIP_4], shared_pictures=False)
+    assert (online["over online"], adip["over online"]) == ("", "+0.0 (-1.2 to +1.2)")
+
+
+def test_the_heading_says_how_pictures_are_counted() -> None:
+    outcomes = _three(ERM, (60, 62, 64))
+    assert "own pictures" in " ".join(notes_of(outcomes, shared_pictures=False))
+    assert "binomial error, taken as independent between rows" in " ".join(notes_of(outcomes, shared_pictures=True))
+    known = [Outcome(**{**vars(outcome), "right": "1"}) for outcome in outcomes]
+    assert "binomial" not in " ".join(notes_of(known, shared_pictures=True))
 
 
 def test_the_teacher_is_asked_about_each_picture() -> None:
-    (teacher,) = rows_of(_three(TEACHER, (98, 99, 97)), [TEACHER])
+    (teacher,) = rows_of(_three(TEACHER, (98, 99, 97)), [TEACHER], shared_pictures=True)
     assert (teacher["queries"], teacher["price, micro"]) == ("1 a picture", "")
 
 

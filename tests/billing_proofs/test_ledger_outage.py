@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from http_customers import Answer, Customer, new_key, open_accounts, problems_of
 from ledger_shop import item_key
 from live_parties import Vendor, free_port
 from outages import disk_full, own_postgres, rows_locked, server_stopped, sqlite_locked
+from poolers import pgbouncer
 from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.adapters.sql.migrations import upgrade
 
@@ -95,13 +96,16 @@ class Scene:
         "sqlite, the disk takes no more writes",
         pytest.param("postgres, the rows are locked", marks=pytest.mark.postgres),
         pytest.param("postgres, the server is stopped", marks=pytest.mark.postgres),
+        pytest.param("postgres behind PgBouncer, the server is stopped", marks=pytest.mark.postgres),
     ],
 )
 def open_scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     kind: str = request.param
     if kind.endswith("stopped"):
-        with own_postgres() as server:
-            yield from _open_scene(kind, server.get_uri(), tmp_path, lambda _scene: server_stopped(server))
+        with own_postgres() as server, ExitStack() as stack:
+            url = server.get_uri()
+            pooled = stack.enter_context(pgbouncer(url, tmp_path, pool_size=10)) if "PgBouncer" in kind else None
+            yield from _open_scene(kind, url, tmp_path, lambda _scene: server_stopped(server), pooled=pooled)
     elif kind.startswith("postgres"):
         url = request.getfixturevalue("postgres_url")
         yield from _open_scene(kind, url, tmp_path, lambda scene: rows_locked(scene.engine))
@@ -116,11 +120,16 @@ def open_scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene
 
 
 def _open_scene(
-    kind: str, url: str, home: Path, take_away: Callable[[Scene], AbstractContextManager[None]]
+    kind: str,
+    url: str,
+    home: Path,
+    take_away: Callable[[Scene], AbstractContextManager[None]],
+    *,
+    pooled: str | None = None,
 ) -> Iterator[Scene]:
     engine = open_engine(url, lock_wait_seconds=30)
     upgrade(engine)
-    settings = {"VL2V_VENDOR_DATABASE_URL": url, "VL2V_VENDOR_LOG_LEVEL": "error"}
+    settings = {"VL2V_VENDOR_DATABASE_URL": pooled or url, "VL2V_VENDOR_LOG_LEVEL": "error"}
     scene = Scene(kind, Vendor(home, free_port(), settings), engine, lambda: take_away(scene))
     try:
         yield scene

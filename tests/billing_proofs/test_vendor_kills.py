@@ -204,7 +204,8 @@ def test_a_vendor_killed_at_any_moment_loses_and_doubles_nothing(
     prove(f"{database}: items billed otherwise than bought", tally.unexplained, goal="0", met=tally.unexplained == 0)
     prove(f"{database}: used units minus items bought", tally.drift, goal="0", met=tally.drift == 0)
     recovered = sum(buyer.recovered for buyer in buyers)
-    expected = 1 if wanted > len(hits) else 0  # a handful of kills may lose no answer
+    # A receipt is signed after the commit, so a death there loses an answer; a handful of other deaths may lose none.
+    expected = 1 if any(point.endswith("sign") for point in hits) else 0
     prove(f"{database}: lost answers recovered, items", recovered, goal=f">= {expected}", met=recovered >= expected)
 
 

@@ -23,6 +23,7 @@ from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.renders import RenderStore
 from vl2v_client.data.splits import split
 from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
+from vl2v_client.export.predictions import read_predictions
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.files import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
@@ -123,6 +124,9 @@ def test_vl2v_sd_trains_the_teacher_s_own_tower_and_asks_no_vendor(
     report, card = read(tmp_path / "run"), read(tmp_path / "run", "student/student.json")
     assert [row["name"] for row in report["rows"]] == ["zero-shot teacher", "VL2V-ADiP", "VL2V-SD"]
     assert None not in (report["rows"][0]["target"], report["rows"][0]["source_validation"])
+    said = [each for each in read_predictions(tmp_path / "run") if each.classifier == "zero-shot teacher"]
+    assert sum(each.label == each.predicted for each in said) == report["rows"][0]["target"] * len(said)
+    assert len(said) == len(CLASSES) * IMAGES
     assert (report["purchase"], card["queries"], card["teacher"]["ledger_id"]) == (None, {}, "local")
     assert report["local"] == {"images": TRAINED * 2, "texts": 2, "online": False}
     assert "The teacher is local: nothing was bought." in (tmp_path / "run" / "report.md").read_text()

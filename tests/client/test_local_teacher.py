@@ -119,6 +119,10 @@ def test_damaged_files_long_texts_and_towers_without_a_projection_are_refused(tm
     weights.write_bytes(b"damaged")
     with pytest.raises(DataError, match="holds no weights of"):
         LocalTeacher(LocalModel(str(tmp_path / "tiny-clip.json"), weights))
+    torch.save({"state_dict": Path}, tmp_path / "more.pt")  # whatever is no tensor, code among it
+    for model in (str(tmp_path / "tiny-clip.json"), "ViT-S-32-alt"):
+        with pytest.raises(DataError, match=r"more than weights.* save the model's state_dict as \.safetensors"):
+            LocalTeacher(LocalModel(model, tmp_path / "more.pt"))
     attention_pool = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "head_width": 16}
     cache = EmbeddingCache(tmp_path / "client.db")
     with cache, pytest.raises(UsageError, match="does not end in a linear projection"):

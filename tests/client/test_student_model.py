@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from student_factories import SIZE, TINY_VIT, WIDTH, fresh_classifier
 from vl2v_client.core.errors import DataError, UsageError
+from vl2v_client.student.card import StudentEntry, read_entry
 from vl2v_client.student.inputs import student_input
 from vl2v_client.student.model import Student, build_backbone, build_student
 from vl2v_client.student.sampling import rows_by_domain, sample_batch
@@ -102,7 +103,7 @@ def test_the_student_that_ships_is_loaded_at_its_size_or_another() -> None:
 
 
 def test_a_spec_survives_its_card() -> None:
-    again = StudentSpec.from_json(json.loads(json.dumps(TINY_VIT.to_json())))
+    again = StudentSpec.from_entry(read_entry(StudentEntry, json.loads(json.dumps(TINY_VIT.to_json()))))
     assert again == TINY_VIT
 
 

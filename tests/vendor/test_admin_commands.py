@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from typer.testing import CliRunner, Result
 from ledger_shop import Shop
 from vl2v_contract.wire.billing import SignedHead, StatementEntry
 from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.cli import accounts, keys, prices
+from vl2v_vendor.cli import accounts, keys, main, prices
+from vl2v_vendor.cli.books import say, show_table
 from vl2v_vendor.cli.log import log
 from vl2v_vendor.domain.errors import InvalidRequest, VendorError
 
@@ -171,3 +173,28 @@ def test_the_log_lists_acts_with_their_actor_newest_last(command: Command) -> No
     table = command("log").stdout
     assert table.index("create_account") < table.index("top_up")
     assert f"cli:{getpass.getuser()}" in table
+
+
+def test_words_of_others_do_not_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile, shown = "a\x1b[2J\r[red]b[/] :smile: \u202e\nc", r"a\x1b[2J\r[red]b[/] :smile: \u202e\nc"
+    say(hostile)
+    say(hostile, err=True)
+    show_table([hostile], [[hostile], [None]])
+    printed = capsys.readouterr()
+    assert printed.err == f"{shown}\n"
+    assert printed.out.count(shown) == 3
+    assert not {letter for letter in printed.out if not letter.isprintable()} - {"\n"}
+
+    for error in (VendorError(hostile), OSError(hostile), ValueError(hostile)):
+        monkeypatch.setattr("vl2v_vendor.cli.build_app", partial(_fail, error))
+        with pytest.raises(SystemExit):
+            main()
+        told = capsys.readouterr().err
+        assert shown in told
+        assert not {letter for letter in told if not letter.isprintable()} - {"\n"}
+
+
+def _fail(error: Exception) -> None:
+    raise error

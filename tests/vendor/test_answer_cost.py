@@ -15,8 +15,8 @@ from serving_shop import Vendor, item_key, tell
 from vl2v_contract.vectors import Dtype, encode_vectors, result_sha, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.framed import unpack_answer
-from vl2v_vendor.service.outcomes import Delivered, EmbedOutcome, ItemOutcome
-from vl2v_vendor.service.sale import EmbedRequest
+from vl2v_vendor.domain.encoder import PreparedItem
+from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 from vl2v_vendor.web.answers import AnswerForm, build_answer
 
 ITEMS, DIMENSION = 32, 512
@@ -36,20 +36,26 @@ def vectors() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def outcome(vectors: np.ndarray) -> EmbedOutcome:
+def outcome(vectors: np.ndarray) -> Sale:
     """A real sale, with more and wider vectors in it."""
 
-    async def story(vendor: Vendor) -> EmbedOutcome:
-        items = await vendor.services.preparation.prepare_texts(["a dog"], truncate=False)
+    async def story(vendor: Vendor) -> Sale:
         caller = await vendor.services.authenticator.authenticate(vendor.secret, "embed")
-        request = EmbedRequest(request_id="req_1", endpoint="/v1/embeddings/texts", modality="text", items=items)
-        return await vendor.services.embed.embed(caller, request)
+        request = SaleRequest(request_id="req_1", endpoint="/v1/embeddings/texts", modality="text", sources=["a dog"])
+        return await vendor.services.seller.sell(caller, request)
 
     sold = [
-        ItemOutcome(item_key(str(number)), Delivered("billed", vector, result_sha(vector), 1), tokens=4)
+        SaleItem(
+            item_key(str(number)),
+            PreparedItem(np.zeros(4, dtype=np.int64), "", tokens=4),
+            status="billed",
+            vector=vector,
+            result_sha=result_sha(vector),
+            seq=1,
+        )
         for number, vector in enumerate(vectors)
     ]
-    return replace(tell(story), embedding_dim=DIMENSION, items=tuple(sold))
+    return replace(tell(story), embedding_dim=DIMENSION, items=sold)
 
 
 def fastapis_way(vectors: np.ndarray) -> str:
@@ -69,7 +75,7 @@ def least_seconds(work: Callable[[], object], repeats: int) -> float:
 
 @pytest.mark.parametrize("form", [RAW, BASE64])
 def test_building_the_whole_answer_is_twenty_times_cheaper(
-    form: AnswerForm, outcome: EmbedOutcome, vectors: np.ndarray
+    form: AnswerForm, outcome: Sale, vectors: np.ndarray
 ) -> None:
     usual = least_seconds(lambda: fastapis_way(vectors), 5)
     ours = least_seconds(lambda: build_answer(outcome, "req_1", form), 50)
@@ -84,13 +90,13 @@ def test_vectors_take_a_quarter_as_base64_and_a_tenth_as_halves(dtype: Dtype, ve
     assert raw <= (WIRE_RAW_AT_MOST if dtype == "float16" else 2 * WIRE_RAW_AT_MOST) * usual
 
 
-def test_the_head_of_a_frame_is_small(outcome: EmbedOutcome, vectors: np.ndarray) -> None:
+def test_the_head_of_a_frame_is_small(outcome: Sale, vectors: np.ndarray) -> None:
     framed, half = build_answer(outcome, "req_1", RAW), encode_vectors(list(vectors), "float16")
     assert len(framed) - len(half) <= 300 * ITEMS + 3000
     assert len(framed) <= 0.5 * len(build_answer(outcome, "req_1", BASE64))
 
 
-def test_every_form_says_the_same(outcome: EmbedOutcome, vectors: np.ndarray) -> None:
+def test_every_form_says_the_same(outcome: Sale, vectors: np.ndarray) -> None:
     head, raw = unpack_answer(build_answer(outcome, "req_1", RAW))
     told = [EmbeddingsResponse.model_validate_json(build_answer(outcome, "req_1", form)) for form in (BASE64, FLOATS)]
     for answer in told:

@@ -11,7 +11,7 @@ import pytest
 from batch_gate import LIMITS, Batcher, Gate, settle, submit, tell
 from vl2v_vendor.domain.errors import EncodingFailed
 from vl2v_vendor.service.batch_scheduler import BatchScheduler
-from vl2v_vendor.service.stage_clock import start_clock
+from vl2v_vendor.service.request_trace import start_trace
 
 
 def test_an_idle_lane_answers_at_once_and_a_busy_one_fills_its_batches() -> None:
@@ -120,15 +120,15 @@ def test_the_time_of_a_request_is_told_apart_into_queue_and_forward() -> None:
         gate.seconds = 0.1
         ahead = submit(lane, range(4), "ahead")
         await gate.until(1)
-        clock, started = start_clock(), time.monotonic()
+        clock, started = start_trace(), time.monotonic()
         await lane.submit(range(8), "measured")
         total = time.monotonic() - started
         await ahead
         await settle()
         # Two batches went ahead of its last one, and the stages are the whole.
-        assert clock.seconds["queue"] > 0.19
-        assert clock.seconds["forward"] > 0.09
-        assert sum(clock.seconds.values()) == pytest.approx(total, abs=0.02)
+        assert clock.stages["queue"] > 0.19
+        assert clock.stages["forward"] > 0.09
+        assert sum(clock.stages.values()) == pytest.approx(total, abs=0.02)
 
     seen = tell(story)
     assert [items for items, _ in seen] == [4, 4, 4]
@@ -146,7 +146,7 @@ def test_lanes_take_turns_so_that_neither_starves() -> None:
                 await asyncio.sleep(0.001)
                 return list(items)
 
-            return Batcher(run, LIMITS, size_of=lambda _: 1, changed=changed, observe=lambda *_: None)
+            return Batcher(run, LIMITS, changed)
 
         images, texts = open_lane("images"), open_lane("texts")
         scheduler = BatchScheduler([images, texts], changed)

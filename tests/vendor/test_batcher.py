@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from batch_gate import ITEM_BYTES, LIMITS, Batcher, Gate, open_and, settle, submit, tell
+from batch_gate import LIMITS, Batcher, Gate, open_and, settle, submit, tell
 from vl2v_vendor.domain.errors import EncodingFailed, ModelUnavailable, Overloaded
-from vl2v_vendor.service.micro_batcher import LaneLimits
 
 
 def test_nothing_is_encoded_for_a_request_of_nothing() -> None:
@@ -46,23 +45,30 @@ def test_a_missing_output_is_a_failure_and_not_a_shift() -> None:
     tell(story)
 
 
-@pytest.mark.parametrize("limits", [replace(LIMITS, queued_items=10), replace(LIMITS, queued_bytes=10 * ITEM_BYTES)])
-def test_a_full_queue_refuses_at_once(limits: LaneLimits) -> None:
+def test_a_full_queue_refuses_at_once_and_counts_what_is_reserved() -> None:
     async def story(lane: Batcher, gate: Gate) -> None:
         running = submit(lane, range(8))
         await gate.until(2)
         waiting = submit(lane, range(10))
         await settle()
-        assert (lane.queued_items, lane.queued_bytes) == (10, 10 * ITEM_BYTES)
+        assert lane.queued_items == 10
         with pytest.raises(Overloaded):
-            lane.check_room(1, ITEM_BYTES)
-        with pytest.raises(Overloaded):
-            await lane.submit([2])
+            lane.check_room(1)
+        with pytest.raises(Overloaded), lane.reserve(1, "other"):
+            pass
         gate.open()
         await asyncio.gather(running, waiting)
-        lane.check_room(10, 10 * ITEM_BYTES)
+        lane.check_room(10)
+        with lane.reserve(4, "one"):
+            lane.check_room(6)
+            with pytest.raises(Overloaded):
+                lane.check_room(7)
+            with pytest.raises(Overloaded), lane.reserve(7, "other"):
+                pass
+        assert lane.reserved_items == 0
+        lane.check_room(10)
 
-    tell(story, limits=limits)
+    tell(story, limits=replace(LIMITS, queued_items=10))
 
 
 def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
@@ -75,7 +81,7 @@ def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
         waiting = submit(lane, range(200))
         await settle()
         with pytest.raises(Overloaded) as refusal:
-            await lane.submit(range(801))
+            lane.check_room(801)
         assert 5 <= refusal.value.retry_after_seconds <= 20
         running.cancel()
         waiting.cancel()
@@ -90,9 +96,9 @@ def test_what_would_wait_too_long_behind_its_own_key_is_refused_on_arrival() -> 
         await lane.submit(range(4))  # 0.025 seconds per item
         tasks = [submit(lane, range(48), "many")]
         await gate.until(3)
-        with pytest.raises(Overloaded, match="in time"):
-            await lane.submit([1], "many")
-        lane.check_room(1, ITEM_BYTES)
+        with pytest.raises(Overloaded, match="in time"), lane.reserve(1, "many"):
+            pass
+        lane.check_room(1)
         tasks.append(submit(lane, [1], "few"))
         await settle()
         assert not tasks[1].done()
@@ -124,13 +130,7 @@ def test_a_request_of_which_nothing_moves_is_refused_and_one_that_is_worked_on_i
 
 def test_a_batch_longer_than_the_longest_wait_does_not_cost_its_request_the_rest() -> None:
     async def told() -> None:
-        lane = Batcher(
-            Gate().run,
-            replace(LIMITS, wait_seconds=0.2),
-            size_of=lambda _: ITEM_BYTES,
-            changed=asyncio.Event(),
-            observe=lambda *_: None,
-        )
+        lane = Batcher(Gate().run, replace(LIMITS, wait_seconds=0.2), asyncio.Event())
         request = submit(lane, range(5))
         await settle()
         batch = lane.take()
@@ -154,7 +154,7 @@ def test_work_that_nobody_waits_for_leaves_the_queue_at_once() -> None:
         assert lane.queued_items == 3
         vanished.cancel()
         await asyncio.wait([vanished])
-        assert (lane.queued_items, lane.queued_bytes) == (1, ITEM_BYTES)
+        assert lane.queued_items == 1
         gate.open()
         assert await running == [2]
         assert await patient == [8]

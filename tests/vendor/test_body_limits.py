@@ -85,7 +85,7 @@ async def asked(vendor: Vendor, chunks: list[bytes], **how: Any) -> Exchange:
 def fill(monkeypatch: pytest.MonkeyPatch, *full: str) -> None:
     """Leave no room in these lanes."""
 
-    def check_room(_lanes: EncodingLanes, modality: str, items: int = 1, **_more: object) -> None:
+    def check_room(_lanes: EncodingLanes, modality: str) -> None:
         if modality in full:
             raise Overloaded(f"{modality} lane is full", 7)
 

@@ -15,7 +15,7 @@ import pytest
 from listening_vendor import listening
 from serving_shop import LIMITS, Vendor, images, png, tell
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.domain.encoder import DecodedImage
+from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.limits import MEBIBYTE
 from vl2v_vendor.web import middleware
 from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
@@ -103,7 +103,7 @@ def test_small_files_that_decode_to_more_than_has_room_are_refused_undecoded(mon
     most = 0
     decode = PillowImageDecoder.decode
 
-    def watched(self: PillowImageDecoder, data: bytes) -> DecodedImage:
+    def watched(self: PillowImageDecoder, data: bytes) -> PreparedItem:
         time.sleep(0.05)
         return decode(self, data)
 
@@ -114,7 +114,7 @@ def test_small_files_that_decode_to_more_than_has_room_are_refused_undecoded(mon
         async def watch() -> None:
             nonlocal most
             while True:
-                most = max(most, vendor.services.preparation.unfinished_items["image"])
+                most = max(most, vendor.services.lanes.reserved_items["image"])
                 await asyncio.sleep(0.001)
 
         watching = asyncio.create_task(watch())

@@ -16,7 +16,6 @@ from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
     InvalidRequest,
-    ItemFailure,
     LedgerUnavailable,
     ModelUnavailable,
     OutcomeUnknown,
@@ -25,7 +24,6 @@ from vl2v_vendor.domain.errors import (
     UnknownModel,
 )
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
-from vl2v_vendor.service.outcomes import Delivered
 
 
 def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:
@@ -35,8 +33,8 @@ def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:
         assert outcome.billed_units == vendor.ledger.used_units == 2
         assert outcome.receipt is not None
         assert outcome.receipt.signature == f"receipt:{vendor.ledger.posted[0].entry_hash}"
-        sold = outcome.items[0].verdict
-        assert isinstance(sold, Delivered)
+        sold = outcome.items[0]
+        assert sold.vector is not None
         assert sold.result_sha == result_sha(sold.vector)
         assert outcome.budgets.account.used_units == 2
 
@@ -236,12 +234,12 @@ def test_a_dead_model_and_a_full_queue_refuse_the_whole_request() -> None:
 def test_texts_are_counted_cut_and_refused() -> None:
     async def story(vendor: Vendor) -> None:
         texts = ["a photo of a dog", "", " \n", "word " * 100, "x" * 2000, "\ud800"]
-        kept = await vendor.services.preparation.prepare_texts(texts, truncate=False)
-        codes = [item.code for item in kept if isinstance(item, ItemFailure)]
-        assert codes == ["empty_item", "empty_item", "text_too_long", "text_too_long", "invalid_encoding"]
-        cut = await vendor.services.preparation.prepare_texts(texts[3:4], truncate=True)
-        assert not isinstance(cut[0], ItemFailure)
-        assert (cut[0].tokens, cut[0].truncated) == (102, True)
+        kept = await buy(vendor, *texts, modality="text")
+        codes = ["empty_item", "empty_item", "text_too_long", "text_too_long", "invalid_encoding"]
+        assert states(kept) == ["billed", *codes]
+        [cut] = (await buy(vendor, texts[3], modality="text", truncate=True)).items
+        assert cut.prepared is not None
+        assert (cut.prepared.tokens, cut.prepared.truncated) == (102, True)
 
     tell(story)
 

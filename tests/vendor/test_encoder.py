@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def tokenizer(spec: ModelSpec) -> OpenClipTokenizer:
 
 
 def rows(tokenizer: OpenClipTokenizer, texts: list[str], length: int = 0) -> np.ndarray:
-    found = [tokenizer.tokenize(text, truncate=False).token_ids for text in texts]
+    found = [tokenizer.tokenize(text, truncate=False).model_input for text in texts]
     batch = np.zeros((len(texts), max(length, *(len(row) for row in found))), dtype=np.int64)
     for row, token_ids in zip(batch, found, strict=True):
         row[: len(token_ids)] = token_ids
@@ -156,13 +158,13 @@ def test_an_unknown_device_is_refused(spec: ModelSpec) -> None:
 
 
 def test_tokens_are_counted_before_the_cut(tokenizer: OpenClipTokenizer) -> None:
-    assert tokenizer.tokenize("a photo of a dog", truncate=False).count == 7
+    assert tokenizer.tokenize("a photo of a dog", truncate=False).tokens == 7
     with pytest.raises(ItemFailure, match="52 tokens and the model reads 24") as caught:
         tokenizer.tokenize("dog " * 50, truncate=False)
     assert caught.value.code == "text_too_long"
     cut = tokenizer.tokenize("dog " * 50, truncate=True)
-    assert (cut.count, cut.truncated, len(cut.token_ids)) == (52, True, 24)
-    assert cut.token_ids[-1] == tokenizer.tokenize("dog", truncate=False).token_ids[-1]
+    assert (cut.tokens, cut.truncated, len(cut.model_input)) == (52, True, 24)
+    assert cut.model_input[-1] == tokenizer.tokenize("dog", truncate=False).model_input[-1]
 
 
 def test_the_tokenizer_gives_open_clips_ids(tokenizer: OpenClipTokenizer) -> None:
@@ -178,10 +180,10 @@ def as_fields(spec: ModelSpec) -> dict[str, Any]:
 
 def test_the_word_tokenizer_counts_too() -> None:
     tokenizer = WordTokenizer(context_length=5)
-    assert tokenizer.tokenize("three more words", truncate=False).count == 5
+    assert tokenizer.tokenize("three more words", truncate=False).tokens == 5
     with pytest.raises(ItemFailure, match="6 tokens"):
         tokenizer.tokenize("one two three four", truncate=False)
-    assert len(tokenizer.tokenize("one two three four", truncate=True).token_ids) == 5
+    assert len(tokenizer.tokenize("one two three four", truncate=True).model_input) == 5
 
 
 def test_the_hash_encoder_is_deterministic_and_ignores_padding() -> None:
@@ -197,3 +199,37 @@ def test_the_hash_encoder_is_deterministic_and_ignores_padding() -> None:
     np.testing.assert_array_equal(
         asyncio.run(encoder.encode_tokens(tokens)), asyncio.run(encoder.encode_tokens(tokens[:, :3]))
     )
+
+
+class Bomb:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file")
+@pytest.mark.parametrize("by", ["configuration", "name"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "torchscript"])
+def test_a_checkpoint_with_more_than_weights_is_not_opened(tmp_path: Path, spec: ModelSpec, by: str, form: str) -> None:
+    file = tmp_path / "bomb.pt"
+    if form == "pickle":
+        file.write_bytes(pickle.dumps(protocol=2, obj={"state_dict": Bomb(tmp_path / "executed")}))
+    elif form == "torchscript":
+        with pytest.warns(DeprecationWarning, match="torch.jit"):
+            torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    else:
+        torch.save({"state_dict": Bomb(tmp_path / "executed")}, file, _use_new_zipfile_serialization=form == "zip")
+    wanted = (
+        ModelSpec(model_id="bomb", name="ViT-S-32-alt", pretrained=str(file), device="cpu")
+        if by == "name"
+        else ModelSpec(**{**as_fields(spec), "checkpoint_file": file})
+    )
+    with pytest.raises(
+        ModelLoadFailed, match=r"bomb\.pt is damaged or holds more than weights, .* state_dict as \.safetensors"
+    ):
+        build_model(wanted)
+    assert not (tmp_path / "executed").exists()

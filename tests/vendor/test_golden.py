@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tiny_clip import CONFIG, write_tiny_clip
-from vl2v_vendor.adapters import golden
+from vl2v_vendor.adapters import durable_files
 from vl2v_vendor.adapters.golden import golden_path
 from vl2v_vendor.adapters.model_loading import load_model
 from vl2v_vendor.adapters.open_clip_files import ModelSpec, build_model
@@ -127,7 +127,7 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytes
     def fail(temporary: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(golden, "replace_durably", fail)
+    monkeypatch.setattr(durable_files, "replace_durably", fail)
     with pytest.raises(ModelLoadFailed, match=r"cannot write .*: No space left on device; .* `golden_file`"):
         load_model(spec, golden_folder=tmp_path / "golden")
 

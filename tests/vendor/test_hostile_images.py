@@ -143,7 +143,7 @@ def test_large_but_honest_files_pass() -> None:
         "restarts": save(noise(400, 400), "JPEG", restart_marker_blocks=1),
     }
     for name, data in honest.items():
-        assert decoder().decode(data).pixels.shape == (32, 32, 3), name
+        assert decoder().decode(data).model_input.shape == (32, 32, 3), name
 
 
 def gif_with_comments(length: int) -> bytes:
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_an_image_or_its_own_failure(data: st.DataObject) -> N
 
 def outcome(data: bytes, policy: str) -> str:
     try:
-        assert decoder(policy).decode(data).pixels.shape == (32, 32, 3)
+        assert decoder(policy).decode(data).model_input.shape == (32, 32, 3)
     except ItemFailure as failure:
         return failure.code
     return "an image"

@@ -28,7 +28,7 @@ def decoder(size: int = SIZE, **parameters: object) -> PillowImageDecoder:
 
 
 def pixels_of(data: bytes) -> np.ndarray:
-    return decoder().decode(data).pixels
+    return decoder().decode(data).model_input
 
 
 def failure_of(data: bytes) -> ItemFailure:
@@ -52,8 +52,8 @@ def test_rgb_pixels_equal_open_clips_bit_for_bit(
     transform.transforms = transform.transforms[:-2]  # up to, not including, ToTensor and Normalize
     image = noise(*shape)
     found = decoder(size, resize_mode=resize_mode, interpolation=interpolation).decode(save(image, "PNG"))
-    assert found.pixels.dtype == np.uint8
-    np.testing.assert_array_equal(found.pixels, np.asarray(transform(image)))
+    assert found.model_input.dtype == np.uint8
+    np.testing.assert_array_equal(found.model_input, np.asarray(transform(image)))
 
 
 def test_an_image_at_the_input_size_is_left_alone_and_named_by_its_pixels() -> None:
@@ -61,7 +61,7 @@ def test_an_image_at_the_input_size_is_left_alone_and_named_by_its_pixels() -> N
     exact = rgb8_sha(image.tobytes(), width=SIZE, height=SIZE)
     for level in (0, 9):
         decoded = decoder().decode(save(image, "PNG", compress_level=level))
-        np.testing.assert_array_equal(decoded.pixels, np.asarray(image))
+        np.testing.assert_array_equal(decoded.model_input, np.asarray(image))
         assert decoded.content_sha == exact
 
 

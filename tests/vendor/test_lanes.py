@@ -75,7 +75,7 @@ def test_each_input_gets_its_own_vector_and_the_batches_are_observed() -> None:
     async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
         encoder.gate.set()
         seen: list[tuple[str, int, bool]] = []
-        lanes.on_batch = lambda lane, items, seconds: seen.append((lane, items, seconds >= 0))
+        lanes.observe_batches(lambda lane, items, seconds: seen.append((lane, items, seconds >= 0)))
         inputs = [pixels(level) for level in range(9)]
         vectors = await lanes.encode("image", inputs)
         texts = await lanes.encode("text", [TOKENS, TOKENS[1:]])
@@ -125,34 +125,31 @@ def test_what_200_vanished_clients_queued_never_reaches_the_model() -> None:
     tell(story)
 
 
-def test_room_is_checked_before_a_body_is_read() -> None:
-    decoding = {"image": 0, "text": 0}
+def test_room_is_checked_before_a_body_is_read_and_kept_while_items_are_prepared() -> None:
     image_bytes = largest_input_bytes(HashEncoder().info)["image"]
 
     async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
-        lanes.check_room("image", 20)
-        decoding["text"] = 100
-        decoding["image"] = 15
-        lanes.check_room("image", 5)
-        with pytest.raises(Overloaded) as refusal:
-            lanes.check_room("image", 6)
-        assert refusal.value.retry_after_seconds >= 1
-        decoding["image"] = decoding["text"] = 0
+        with lanes.reserve("text", 20, key=""), lanes.reserve("image", 15, key=""):
+            lanes.check_room("image")
+            with lanes.reserve("image", 5, key=""):
+                assert lanes.reserved_items == {"image": 20, "text": 20}
+                with pytest.raises(Overloaded) as refusal:
+                    lanes.check_room("image")
+                assert refusal.value.retry_after_seconds >= 1
         in_model = asyncio.create_task(lanes.encode("image", [PIXELS] * 16))
         await until(lambda: len(encoder.waiting) == 2)
         waiting = asyncio.create_task(lanes.encode("image", [PIXELS] * 12))
         await until(lambda: lanes.queued_items["image"] == 12)
         assert lanes.queued_bytes["image"] == 12 * image_bytes
         lanes.check_room("image")
-        lanes.check_room("text", 20)
-        with pytest.raises(Overloaded):
-            lanes.check_room("image", 9)
-        with pytest.raises(Overloaded):
-            await lanes.encode("image", [PIXELS] * 9)
+        with lanes.reserve("text", 20, key=""), lanes.reserve("image", 8, key=""), pytest.raises(Overloaded):
+            lanes.check_room("image")
+        with pytest.raises(Overloaded), lanes.reserve("image", 9, key=""):
+            pass
         in_model.cancel()
         waiting.cancel()
 
-    tell(story, max_queued_items=30, max_queued_bytes=20 * image_bytes, preparing=decoding.__getitem__)
+    tell(story, max_queued_items=30, max_queued_bytes=20 * image_bytes)
 
 
 def test_only_finite_unit_vectors_of_the_right_width_are_sold() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from ledger_shop import Shop, fixed_signer, open_shop, rotated_signer
 from vl2v_vendor.adapters.durable_files import replace_durably
-from vl2v_vendor.adapters.lock_file import DatabaseReplaced, ServerAlreadyRunning, ServerLock, in_use
+from vl2v_vendor.adapters.lock_file import DatabaseReplaced, ServerAlreadyRunning, in_use, server_lock
 from vl2v_vendor.adapters.published_heads import PublishedHead
 from vl2v_vendor.adapters.sql import sqlite_backup
 from vl2v_vendor.adapters.sql.append_only import LedgerUnprotected
@@ -169,7 +169,7 @@ def test_a_restore_into_an_empty_place_and_over_a_damaged_database(
 
 
 def test_a_restore_waits_for_nobody(shop: Shop, backed_up: LedgerCopy, database: Path, copy: Path) -> None:
-    with ServerLock(Path(f"{database}.lock")), pytest.raises(ServerAlreadyRunning):
+    with server_lock(Path(f"{database}.lock")), pytest.raises(ServerAlreadyRunning):
         restore(copy, database, shop.signer)
     with writing(shop.engine).begin() as connection:
         connection.execute(text("UPDATE budgets SET used_units = used_units"))

@@ -12,7 +12,6 @@ from sales_desk import RED, buy, caller, keys, states
 from serving_shop import RECOMPUTES_PER_MINUTE, Vendor, item_key, png, tell
 from vl2v_vendor.domain.errors import LedgerUnavailable, ModelUnavailable, OutcomeUnknown, RateLimited
 from vl2v_vendor.domain.ledger import Offer, PostedEntry
-from vl2v_vendor.service.outcomes import Delivered
 
 
 def test_an_expired_result_is_computed_again_free_and_signed() -> None:
@@ -22,9 +21,7 @@ def test_an_expired_result_is_computed_again_free_and_signed() -> None:
         again = await buy(vendor, RED, item_keys=keys("a"))
         assert states(again) == ["recomputed"]
         assert vendor.ledger.used_units == 1
-        verdict, paid = again.items[0].verdict, first.items[0].verdict
-        assert isinstance(verdict, Delivered)
-        assert isinstance(paid, Delivered)
+        [verdict], [paid] = again.items, first.items
         assert verdict.recompute is not None
         assert verdict.recompute.signature == "recompute"
         assert verdict.recompute.note["recompute_of"] == paid.result_sha == verdict.result_sha
@@ -64,10 +61,10 @@ def test_free_recomputation_is_rate_limited_and_paid_work_is_not() -> None:
 def test_replay_needs_only_the_keys() -> None:
     async def story(vendor: Vendor) -> None:
         await buy(vendor, RED, item_keys=keys("a"))
-        outcome = await vendor.services.replay.replay(caller(vendor), [item_key("a"), item_key("b"), "no key"])
+        outcome = await vendor.services.seller.replay(caller(vendor), [item_key("a"), item_key("b"), "no key"])
         assert states(outcome) == ["replayed", "unknown_item", "invalid_item_key"]
         vendor.ledger.forget_vectors()
-        assert states(await vendor.services.replay.replay(caller(vendor), [item_key("a")])) == ["result_expired"]
+        assert states(await vendor.services.seller.replay(caller(vendor), [item_key("a")])) == ["result_expired"]
 
     tell(story)
 
@@ -79,7 +76,7 @@ def test_a_free_item_brings_the_receipt_that_paid_for_it_each_once_and_as_first_
         third = await buy(vendor, RED, png("blue"), png("green"), png("grey"), item_keys=keys("a", "b", "c", "d"))
         assert [paid.receipt for paid in third.paid_by] == [first.receipt, second.receipt]
         assert [item.item_key for item in third.paid_by[0].items] == keys("a", "b")
-        replayed = await vendor.services.replay.replay(caller(vendor), [item_key("d"), item_key("a")])
+        replayed = await vendor.services.seller.replay(caller(vendor), [item_key("d"), item_key("a")])
         assert [paid.receipt for paid in replayed.paid_by] == [first.receipt, third.receipt]
 
     tell(story)

@@ -22,7 +22,7 @@ def test_our_limit_of_pixels_decides_and_not_pillows(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
     reader = PillowImageDecoder(Preprocessing(SIZE, policy=policy), max_item_bytes=1_000_000, max_pixels=12_001)
-    assert reader.decode(save(picture(120, 100), file_format)).pixels.shape == (SIZE, SIZE, 3)
+    assert reader.decode(save(picture(120, 100), file_format)).model_input.shape == (SIZE, SIZE, 3)
     with pytest.raises(ItemFailure, match="at most 12,001 are decoded") as caught:
         reader.decode(save(picture(120, 101), file_format))
     assert caught.value.code == "image_too_large"

@@ -56,7 +56,7 @@ def test_there_are_forty_kinds_of_files() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_the_reference_is_open_clips_transform_bit_for_bit(name: str, interpolation: str, resize_mode: str) -> None:
     how = {"interpolation": interpolation, "resize_mode": resize_mode}
-    found = decoder(REFERENCE, **how).decode(FILES[name]).pixels
+    found = decoder(REFERENCE, **how).decode(FILES[name]).model_input
     np.testing.assert_array_equal(found, open_clips_pixels(FILES[name], **how))
 
 
@@ -67,7 +67,7 @@ def test_reference_vectors_are_open_clips_alone_and_in_a_batch(tmp_path: Path) -
     model, reference = OpenClipModel(spec), build_model(spec).eval()
     transform = image_transform_v2(PreprocessCfg(**reference.visual.preprocess_cfg), is_train=False)
     decode = decoder(REFERENCE).decode
-    pixels = np.stack([decode(data).pixels for data in list(FILES.values())])
+    pixels = np.stack([decode(data).model_input for data in list(FILES.values())])
     with torch.inference_mode():
         batch = torch.stack([transform(Image.open(io.BytesIO(data))) for data in FILES.values()])
         expected = reference.encode_image(batch, normalize=True).numpy()
@@ -86,7 +86,7 @@ def test_reference_vectors_are_open_clips_alone_and_in_a_batch(tmp_path: Path) -
     ],
 )
 def test_the_policies_differ_where_they_say_so(name: str) -> None:
-    safe, reference = (decoder(policy).decode(FILES[name]).pixels.astype(int) for policy in (SAFE, REFERENCE))
+    safe, reference = (decoder(policy).decode(FILES[name]).model_input.astype(int) for policy in (SAFE, REFERENCE))
     assert np.abs(safe - reference).mean() > 0.5
 
 
@@ -95,7 +95,7 @@ def test_the_policies_differ_where_they_say_so(name: str) -> None:
 )
 def test_the_policies_agree_on_plain_images(name: str) -> None:
     safe, reference = (decoder(policy).decode(FILES[name]) for policy in (SAFE, REFERENCE))
-    np.testing.assert_array_equal(safe.pixels, reference.pixels)
+    np.testing.assert_array_equal(safe.model_input, reference.model_input)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +106,16 @@ def test_the_policies_agree_on_plain_images(name: str) -> None:
     ],
 )
 def test_flattening_in_bands_leaves_no_seam(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    whole = decoder(SAFE).decode(FILES[name]).pixels
+    whole = decoder(SAFE).decode(FILES[name]).model_input
     monkeypatch.setattr(image_decoding, "_BAND_PIXELS", 200)
-    np.testing.assert_array_equal(decoder(SAFE).decode(FILES[name]).pixels, whole)
+    np.testing.assert_array_equal(decoder(SAFE).decode(FILES[name]).model_input, whole)
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_names_do_not_depend_on_the_policy(policy: PixelPolicy) -> None:
     exact = FILES["PNG input"]
     decoded = decoder(policy).decode(exact)
-    assert decoded.content_sha == rgb8_sha(decoded.pixels.tobytes(), width=SIZE, height=SIZE)
+    assert decoded.content_sha == rgb8_sha(decoded.model_input.tobytes(), width=SIZE, height=SIZE)
     rotated = save(picture(SIZE, SIZE), "PNG", exif=exif_block(6))
     assert decoder(policy).decode(rotated).content_sha == bytes_sha(rotated)
 
@@ -145,13 +145,13 @@ def test_the_settings_name_a_policy() -> None:
 @pytest.mark.parametrize("size", [(127, 400), (400, 127), (96, 96)])
 def test_drafts_leave_small_photographs_exact(size: tuple[int, int]) -> None:
     data = save(picture(*size), "JPEG", quality=90)
-    np.testing.assert_array_equal(decoder(SAFE_DRAFT).decode(data).pixels, decoder(SAFE).decode(data).pixels)
+    np.testing.assert_array_equal(decoder(SAFE_DRAFT).decode(data).model_input, decoder(SAFE).decode(data).model_input)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_drafts_of_large_photographs_are_close(orientation: int) -> None:
     data = save(picture(640, 480), "JPEG", quality=90, exif=exif_block(orientation))
-    draft, exact = (decoder(policy).decode(data).pixels.astype(int) for policy in (SAFE_DRAFT, SAFE))
+    draft, exact = (decoder(policy).decode(data).model_input.astype(int) for policy in (SAFE_DRAFT, SAFE))
     error = np.abs(draft - exact)
     assert 0 < error.mean() <= 0.5
     assert error.max() <= 8
@@ -160,5 +160,5 @@ def test_drafts_of_large_photographs_are_close(orientation: int) -> None:
 def test_drafts_change_nothing_but_jpeg() -> None:
     for name in ("PNG large", "WEBP large", "BMP large"):
         np.testing.assert_array_equal(
-            decoder(SAFE_DRAFT).decode(FILES[name]).pixels, decoder(SAFE).decode(FILES[name]).pixels
+            decoder(SAFE_DRAFT).decode(FILES[name]).model_input, decoder(SAFE).decode(FILES[name]).model_input
         )

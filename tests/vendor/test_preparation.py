@@ -15,10 +15,10 @@ from serving_shop import LIMITS, noise, save
 from vl2v_vendor.adapters.hash_encoder import WordTokenizer
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
 from vl2v_vendor.adapters.preprocessing import Preprocessing
-from vl2v_vendor.domain.encoder import DecodedImage
+from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
-from vl2v_vendor.service.preparation import ImageSource, Preparation, Prepared, PreparedItem, RawPixels
-from vl2v_vendor.service.stage_clock import start_clock
+from vl2v_vendor.service.preparation import ItemSource, Preparation, RawPixels
+from vl2v_vendor.service.request_trace import start_trace
 
 SIZE = 32
 
@@ -30,8 +30,8 @@ def preparation() -> Iterator[Preparation]:
         yield Preparation(decoder, WordTokenizer(), LIMITS, executor)
 
 
-def prepare(preparation: Preparation, *sources: ImageSource) -> list[Prepared]:
-    return asyncio.run(preparation.prepare_images(sources))
+def prepare(preparation: Preparation, *sources: ItemSource) -> list[PreparedItem | ItemFailure]:
+    return asyncio.run(preparation.prepare("image", sources))
 
 
 def test_raw_pixels_are_the_same_item_as_their_png(preparation: Preparation) -> None:
@@ -57,10 +57,10 @@ def test_raw_pixels_of_another_size_fail_alone(preparation: Preparation, length:
 
 def test_decoding_is_a_stage_of_the_request(preparation: Preparation) -> None:
     async def story() -> list[str]:
-        clock = start_clock()
-        await preparation.prepare_images([save(noise(40, 40), "PNG"), b"broken"])
-        await preparation.prepare_texts(["a", ""], truncate=False)
-        return list(clock.seconds)
+        clock = start_trace()
+        await preparation.prepare("image", [save(noise(40, 40), "PNG"), b"broken"])
+        await preparation.prepare("text", ["a", ""])
+        return list(clock.stages)
 
     assert asyncio.run(story()) == ["decode"]
 
@@ -75,14 +75,14 @@ class GatedDecoder:
     def release(self, count: int) -> None:
         self._gate.release(count)
 
-    def decode(self, data: bytes) -> DecodedImage:
+    def decode(self, data: bytes) -> PreparedItem:
         self._gate.acquire()
         self.order.append(data)
         if data == b"fault":
             raise RuntimeError("injected")
-        return DecodedImage(np.zeros((1, 1, 3), dtype=np.uint8), data.decode())
+        return PreparedItem(np.zeros((1, 1, 3), dtype=np.uint8), data.decode())
 
-    def from_rgb8(self, data: bytes | memoryview) -> DecodedImage:
+    def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
         raise NotImplementedError
 
 
@@ -98,9 +98,9 @@ def test_a_small_request_does_not_wait_for_a_large_one(gated: tuple[GatedDecoder
     decoder, preparation = gated
 
     async def story() -> int:
-        large = asyncio.create_task(preparation.prepare_images([b"large %d" % number for number in range(8)]))
+        large = asyncio.create_task(preparation.prepare("image", [b"large %d" % number for number in range(8)]))
         await asyncio.sleep(0)
-        small = asyncio.create_task(preparation.prepare_images([b"small"]))
+        small = asyncio.create_task(preparation.prepare("image", [b"small"]))
         await asyncio.sleep(0)
         decoder.release(9)
         await asyncio.gather(large, small)
@@ -116,13 +116,13 @@ def test_what_a_vanished_client_sent_is_not_decoded(gated: tuple[GatedDecoder, P
     decoder, preparation = gated
 
     async def story() -> None:
-        request = asyncio.create_task(preparation.prepare_images([b"gone %d" % number for number in range(8)]))
+        request = asyncio.create_task(preparation.prepare("image", [b"gone %d" % number for number in range(8)]))
         await asyncio.sleep(0.01)
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
         decoder.release(2)
-        await preparation.prepare_images([b"next"])
+        await preparation.prepare("image", [b"next"])
 
     asyncio.run(story())
     assert decoder.order[-1] == b"next"

@@ -16,8 +16,8 @@ from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.framed import pack_upload, unpack_answer
 from vl2v_contract.wire.frames import pack_frame
 from vl2v_contract.wire.headers import MULTIPART, OCTET_STREAM, RGB8_TENSOR
-from vl2v_vendor.web import answers, bodies, openai_answers
-from vl2v_vendor.web.accept import preference
+from vl2v_vendor.web import answers, bodies, openai_messages
+from vl2v_vendor.web.answers import accepted
 
 IMAGES, TEXTS, REPLAY = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings/replay"
 SIZE = 32
@@ -151,7 +151,7 @@ def test_no_body_is_parsed_on_the_event_loop(form: str, monkeypatch: pytest.Monk
 
         return note
 
-    for name in ("unpack_upload", "parse_form", "_validate"):
+    for name in ("unpack_upload", "_form_parts", "_validate"):
         monkeypatch.setattr(bodies, name, seen(getattr(bodies, name)))
     content: dict[str, Any] = {
         "json": {"json": images(png())},
@@ -200,7 +200,7 @@ def test_a_large_answer_is_not_built_on_the_event_loop(
         threads.append(threading.current_thread())
         return to_base64(*arguments)
 
-    for module in (answers, openai_answers):
+    for module in (answers, openai_messages):
         monkeypatch.setattr(module, "to_base64", note)
     monkeypatch.setattr(answers, "_MAX_NUMBERS_ON_THE_LOOP", most)
 
@@ -276,7 +276,7 @@ def test_the_parameter_decides_before_the_header(encoding: str | None, accept: s
     ],
 )
 def test_the_weight_of_a_media_type(accept: str | None, weight: float) -> None:
-    assert preference(accept, "application/json") == weight
+    assert accepted(accept).get("application/json", 0.0) == weight
 
 
 def test_answers_say_how_long_parsing_and_encoding_took() -> None:

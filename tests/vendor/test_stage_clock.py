@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from vl2v_vendor.service.stage_clock import StageClock, record, start_clock, timed
+from vl2v_vendor.service.request_trace import RequestTrace, record, start_trace, timed
 
 T = TypeVar("T")
 
@@ -22,11 +22,15 @@ def apart(story: Callable[[], T]) -> T:
 
 
 def test_a_stage_has_the_sum_of_its_stretches_in_the_order_of_the_road() -> None:
-    clock = StageClock()
-    clock.add("commit", 0.25)
-    clock.add("parse", 0.5)
-    clock.add("commit", 1.0)
-    assert list(clock.seconds.items()) == [("parse", 0.5), ("commit", 1.25)]
+    def story() -> RequestTrace:
+        clock = start_trace()
+        record("commit", 0.25)
+        record("parse", 0.5)
+        record("commit", 1.0)
+        return clock
+
+    clock = apart(story)
+    assert list(clock.stages.items()) == [("parse", 0.5), ("commit", 1.25)]
 
 
 def test_a_block_is_timed_where_it_stands_also_if_it_raises() -> None:
@@ -35,8 +39,8 @@ def test_a_block_is_timed_where_it_stands_also_if_it_raises() -> None:
             time.sleep(0.03)
             raise ValueError("injected")
 
-    def story() -> StageClock:
-        clock = start_clock()
+    def story() -> RequestTrace:
+        clock = start_trace()
         time.sleep(0.02)
         with pytest.raises(ValueError, match="injected"):
             fail_slowly()
@@ -49,8 +53,8 @@ def test_a_block_is_timed_where_it_stands_also_if_it_raises() -> None:
 
 
 def test_stages_that_are_counted_at_once_follow_upon_each_other() -> None:
-    def story() -> tuple[StageClock, float]:
-        clock = start_clock()
+    def story() -> tuple[RequestTrace, float]:
+        clock = start_trace()
         with timed("commit"):
             time.sleep(0.01)
         time.sleep(0.05)
@@ -67,19 +71,19 @@ def test_stages_that_are_counted_at_once_follow_upon_each_other() -> None:
 
 
 def test_each_request_has_a_clock_of_its_own_also_in_its_threads() -> None:
-    async def request(name: str, seconds: float) -> StageClock:
-        clock = start_clock()
+    async def request(name: str, seconds: float) -> RequestTrace:
+        clock = start_trace()
         await asyncio.to_thread(record, "decode", seconds)
         await asyncio.sleep(0)
         record("encode", seconds)
         return clock
 
-    async def story() -> tuple[StageClock, StageClock]:
+    async def story() -> tuple[RequestTrace, RequestTrace]:
         return await asyncio.gather(request("first", 1.0), request("second", 2.0))
 
     first, second = asyncio.run(story())
-    assert first.seconds == {"decode": 1.0, "encode": 1.0}
-    assert second.seconds == {"decode": 2.0, "encode": 2.0}
+    assert first.stages == {"decode": 1.0, "encode": 1.0}
+    assert second.stages == {"decode": 2.0, "encode": 2.0}
 
 
 def test_outside_of_a_request_nothing_is_counted() -> None:
@@ -89,5 +93,5 @@ def test_outside_of_a_request_nothing_is_counted() -> None:
             pass
 
     apart(story)
-    clock = apart(start_clock)
-    assert clock.seconds == {}
+    clock = apart(start_trace)
+    assert clock.stages == {}

@@ -90,9 +90,9 @@ def test_threads_keep_their_cut_and_padding_apart(monkeypatch: pytest.MonkeyPatc
     lengths = [3, 20] * 40
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda length: tokenizer.tokenize("dog " * length, truncate=True), lengths))
-    assert [(row.count, row.truncated) for row in found] == [(length, length > 8) for length in lengths]
+    assert [(row.tokens, row.truncated) for row in found] == [(length, length > 8) for length in lengths]
     expected = [[1] * min(length, 8) + [0] * max(8 - length, 0) for length in lengths]
-    assert [row.token_ids.tolist() for row in found] == expected
+    assert [row.model_input.tolist() for row in found] == expected
 
 
 def test_any_text_has_open_clips_ids() -> None:
@@ -103,14 +103,14 @@ def test_any_text_has_open_clips_ids() -> None:
     ]
     for text in [*texts, "A photo of a Dog's <start_of_text> caf&eacute; 🇺🇸🇺🇸 #1!!", "&nbsp;"]:
         expected = [reference.sot_token_id, *reference.encode(text), reference.eot_token_id]
-        assert tokenizer.tokenize(text, truncate=False).token_ids.tolist() == expected, text
+        assert tokenizer.tokenize(text, truncate=False).model_input.tolist() == expected, text
 
 
 def test_a_long_words_work_grows_with_its_length(counted: OpenClipTokenizer, ranks: CountingRanks) -> None:
     word = random_text(4096, seed=0)
     cut = counted.tokenize(word, truncate=True)
     assert cut.truncated
-    assert len(cut.token_ids) == 77
+    assert len(cut.model_input) == 77
     assert 0 < ranks.asked <= 3 * len(word)
 
 
@@ -129,7 +129,7 @@ def test_a_text_that_cannot_fit_is_refused_before_its_pairs_are_looked_at(
 def test_a_text_of_the_longest_tokens_still_fits() -> None:
     tokenizer = OpenClipTokenizer(SPEC, context_length=77)
     fits = "😂" * 8 * 74 + "😂" * 7  # 32 bytes are one token, 28 at a word's end
-    assert tokenizer.tokenize(fits, truncate=False).count == 77
+    assert tokenizer.tokenize(fits, truncate=False).tokens == 77
     with pytest.raises(ItemFailure, match="has 78 tokens and the model reads 77"):
         tokenizer.tokenize(f"{fits} a", truncate=False)
 
@@ -147,5 +147,5 @@ def test_forgetting_words_changes_no_ids(monkeypatch: pytest.MonkeyPatch) -> Non
     tokenizer = with_inner(monkeypatch, SimpleTokenizer(additional_special_tokens=["<mask>"]), context_length=24)
     text = "one two three four five <mask> <end_of_text>"
     first = tokenizer.tokenize(text, truncate=False)
-    assert first.count == 9
-    assert tokenizer.tokenize(text, truncate=False).token_ids.tolist() == first.token_ids.tolist()
+    assert first.tokens == 9
+    assert tokenizer.tokenize(text, truncate=False).model_input.tolist() == first.model_input.tolist()

@@ -12,7 +12,7 @@ class Process:
         self.watchdog = Watchdog(2.0, largest_batch_seconds)
         self.cpu_share = 0.0
         self._cpu_seconds = 5.0
-        self.watchdog.hear(self._cpu_seconds)
+        self.watchdog.on_heartbeat(self._cpu_seconds)
 
     def lasts(self, at_most: float, *, beats: bool = True) -> tuple[float, str | None]:
         """How long it is let alone, and why no longer."""
@@ -21,8 +21,8 @@ class Process:
             passed += PERIOD_SECONDS
             if beats:
                 self._cpu_seconds += self.cpu_share * PERIOD_SECONDS
-                self.watchdog.hear(self._cpu_seconds)
-            if (reason := self.watchdog.look(PERIOD_SECONDS)) is not None:
+                self.watchdog.on_heartbeat(self._cpu_seconds)
+            if (reason := self.watchdog.check(PERIOD_SECONDS)) is not None:
                 return passed, reason
         return passed, None
 
@@ -65,7 +65,7 @@ def test_an_answer_starts_the_next_batch_afresh() -> None:
     for _ in range(20):
         process.watchdog.begin_batch(0.1)
         assert process.lasts(1.5) == (1.5, None)
-        process.watchdog.hear()
+        process.watchdog.on_heartbeat()
     process.watchdog.begin_batch(None)
     assert process.lasts(100) == (100, None)
 
@@ -73,6 +73,6 @@ def test_an_answer_starts_the_next_batch_afresh() -> None:
 def test_time_in_which_the_watcher_stood_still_does_not_count() -> None:
     process = Process()
     process.watchdog.begin_batch(0.1)
-    assert process.watchdog.look(3600.0) is None
-    process.watchdog.hear(5.0)
+    assert process.watchdog.check(3600.0) is None
+    process.watchdog.on_heartbeat(5.0)
     assert process.lasts(1.0) == (1.0, None)

@@ -19,9 +19,10 @@ from vl2v_vendor.adapters.golden import golden_path
 from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
 from vl2v_vendor.adapters.key_rotation import SigningKeyWatch
-from vl2v_vendor.adapters.lock_file import ServerLock
+from vl2v_vendor.adapters.lock_file import server_lock
 from vl2v_vendor.adapters.model_loading import load_model, read_parity
 from vl2v_vendor.adapters.model_process import ProcessEncoder
+from vl2v_vendor.adapters.normalisation import normalisation_lines
 from vl2v_vendor.adapters.open_clip_files import ModelSpec
 from vl2v_vendor.adapters.pixel_policies import choose_policy
 from vl2v_vendor.adapters.preprocessing import preprocessing_of
@@ -41,11 +42,10 @@ from vl2v_vendor.service.accounts import usual_currency
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.embed import EmbedService
 from vl2v_vendor.service.lanes import EncodingLanes, largest_input_bytes
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
-from vl2v_vendor.service.replay import ReplayService
+from vl2v_vendor.service.selling import Seller
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings, SettingsError
 
@@ -85,7 +85,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         engine = open_engine(settings.database)
         stack.callback(engine.dispose)
         if engine.dialect.name == "sqlite":
-            stack.enter_context(ServerLock(Path(f"{engine.url.database}.lock")))
+            stack.enter_context(server_lock(Path(f"{engine.url.database}.lock")))
         secrets = load_or_create_secrets(settings.secrets_path)
         signer = secrets.signer()
         await asyncio.to_thread(upgrade, engine)
@@ -119,7 +119,7 @@ async def _running(watch: SigningKeyWatch) -> AsyncIterator[None]:
 
 
 def model_spec(settings: Settings) -> ModelSpec:
-    """The open_clip model that the settings name; the packaged tiny teacher if they name none.
+    """Return the open_clip model that the settings name; the packaged tiny teacher if they name none.
 
     Raises:
         ModelLoadFailed: the settings contradict each other, or the packaged model is missing.
@@ -164,6 +164,8 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
     stack.push_async_callback(encoder.close)
     await encoder.start()
     info, largest = encoder.info, encoder.batch_items
+    for label, text in normalisation_lines(spec, info, own=not _is_packaged(spec)).items():
+        report(label, text)
     report(
         "batches",
         f"up to {largest['image']} images or {largest['text']} texts, "
@@ -177,10 +179,13 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
 
 
 def packaged_golden(spec: ModelSpec) -> Path | None:
-    """The golden vectors that come with the tiny teacher; they hold for its own normalisation only."""
-    file = _ASSETS / f"{TINY_TEACHER}.golden.json"
-    is_packaged = spec.config_file == _ASSETS / f"{TINY_TEACHER}.json"
-    return file if is_packaged and spec.image_mean is None and spec.image_std is None else None
+    """Return the golden vectors that come with the tiny teacher; they hold for its own normalisation only."""
+    is_its_own = _is_packaged(spec) and spec.image_mean is None and spec.image_std is None
+    return _ASSETS / f"{TINY_TEACHER}.golden.json" if is_its_own else None
+
+
+def _is_packaged(spec: ModelSpec) -> bool:
+    return spec.config_file == _ASSETS / f"{TINY_TEACHER}.json"
 
 
 async def _open_published_heads(file: HeadsFile, engine: Engine) -> HeadsRecorder:
@@ -214,7 +219,7 @@ def _ensure_prices(accounts: SqlAccounts, model_id: str, settings: Settings) -> 
 
 
 def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Services:
-    """The use cases over opened ports, with the pool and the lanes that they run on."""
+    """Build the use cases over opened ports, with the pool and the lanes that they run on."""
     ledger, signer, encoder, limits = ports.ledger, ports.signer, ports.encoder, settings.limits
     executor = stack.enter_context(ThreadPoolExecutor(_count_cores(), thread_name_prefix="decode"))
     staff = stack.enter_context(ThreadPoolExecutor(_STAFF_THREADS, thread_name_prefix="staff"))
@@ -222,7 +227,7 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         preprocessing_of(encoder.info), max_item_bytes=limits.max_item_bytes, max_pixels=limits.max_pixels
     )
     preparation = Preparation(decoder, ports.tokenizer, limits, executor, in_flight=2 * _count_cores())
-    lanes = _open_lanes(settings, encoder, preparation)
+    lanes = _open_lanes(settings, encoder)
     lanes.start()
     stack.push_async_callback(lanes.close)
     audit = Audit(ledger, signer, ports.clock)
@@ -237,24 +242,24 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         lanes=lanes,
         limits=limits,
         authenticator=Authenticator(ledger, ports.clock),
-        preparation=preparation,
-        embed=EmbedService(
+        seller=Seller(
             ledger=ledger,
             signer=signer,
             encoder=encoder,
             lanes=lanes,
+            preparation=preparation,
             recomputes=RecomputeAllowance(ports.clock, settings.recompute_items_per_minute),
+            limits=limits,
             pepper=ports.pepper,
         ),
-        replay=ReplayService(ledger, signer, encoder),
         audit=audit,
         administration=Administration(ports.accounts, audit, staff, currency=settings.currency),
         readiness={"model": check_model, "ledger": ledger.ping},
     )
 
 
-def _open_lanes(settings: Settings, encoder: Encoder, preparation: Preparation) -> EncodingLanes:
-    """The lanes to the model, bounded; refuses bounds that no full request of images could ever pass."""
+def _open_lanes(settings: Settings, encoder: Encoder) -> EncodingLanes:
+    """Open the lanes to the model, bounded; refuses bounds that no full request of images could ever pass."""
     needed_bytes = settings.max_items * largest_input_bytes(encoder.info)["image"]
     if settings.max_queued_bytes < needed_bytes:
         raise SettingsError(
@@ -267,7 +272,6 @@ def _open_lanes(settings: Settings, encoder: Encoder, preparation: Preparation) 
         max_queued_items=settings.max_queued_items,
         max_queued_bytes=settings.max_queued_bytes,
         max_wait_seconds=settings.max_wait_seconds,
-        preparing=preparation.unfinished_items.__getitem__,
     )
 
 

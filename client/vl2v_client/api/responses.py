@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from vl2v_client.api.problems import not_a_vendor
 from vl2v_client.core.deliveries import PublishedKey, SignedReceipt
 from vl2v_client.core.errors import VendorError
-from vl2v_client.core.values import PriceTag, TeacherModel
+from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE, MAX_WIDTH, PriceTag, TeacherModel
 from vl2v_contract.canonical import MAX_INTEGER, JSONValue
 from vl2v_contract.chain import ChargedItem, LedgerEntry
 from vl2v_contract.identity import Modality
@@ -130,7 +129,9 @@ def teacher_of(card: ModelCard) -> TeacherModel:
         VendorError: a price is missing.
     """
     sizes = (card.embedding_dim, card.image_size, card.limits.max_items, card.limits.max_request_bytes)
-    if not all(1 <= size <= MAX_INTEGER for size in sizes) or not math.isfinite(card.logit_scale):
+    possible = card.image_size <= MAX_IMAGE_SIZE and card.embedding_dim <= MAX_WIDTH
+    possible = possible and 0 < card.logit_scale <= MAX_LOGIT_SCALE and abs(card.logit_bias) <= MAX_LOGIT_SCALE
+    if not (possible and all(1 <= size <= MAX_INTEGER for size in sizes)):
         raise VendorError(f"the vendor's model {card.id} has a size or limit that cannot be; ask the vendor")
     return TeacherModel(
         id=card.id,

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vl2v_client.cli.bars import STDERR, plain
+from vl2v_client.cli.console import STDERR, show_error
 from vl2v_client.cli.options import flag_name, with_flags
 from vl2v_client.cli.removed import refuse_removed
 from vl2v_client.core.errors import ClientError, UsageError
@@ -54,17 +54,11 @@ def run(words: Sequence[str]) -> int:
     try:
         return invoke(words)
     except ClientError as error:
-        show_error(error)
+        show_error("error", with_flags(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
         STDERR.print("interrupted; nothing bought is lost, and the same command goes on from here")
         return INTERRUPTED_EXIT_CODE
-
-
-def show_error(error: ClientError) -> None:
-    """Print what went wrong, and what to do."""
-    message = "\n".join(plain(line) for line in with_flags(str(error)).splitlines())
-    STDERR.print(f"[bold red]error:[/] {message}", soft_wrap=True)
 
 
 def invoke(words: Sequence[str]) -> int:

@@ -6,12 +6,14 @@ from collections import Counter
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import EXIT_UNVERIFIED, REMEDIES, AuditReport, Difference
-from vl2v_client.cli.bars import STDERR, bars, plain
+from vl2v_client.cli.bars import bars
+from vl2v_client.cli.console import PlainConsole, show_error
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_cache, open_vendor
@@ -44,24 +46,24 @@ def audit(
     except ClientError as error:
         if as_json:
             write_json({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": str(error)})
-        STDERR.print(f"[bold red]could not verify:[/] {plain(str(error))}", soft_wrap=True)
+        show_error("could not verify", str(error))
         return EXIT_UNVERIFIED
     if as_json:
         write_json(report.to_json())
     else:
-        Console().print(audit_table(report))
+        PlainConsole().print(audit_table(report))
     return report.exit_code
 
 
 def audit_table(report: AuditReport) -> Group:
     """The audit for people: totals, then each difference with its remedy and first examples."""
-    totals = Table("audit", f"account {plain(report.account_id)}", box=None, header_style="bold")
+    totals = Table("audit", f"account {report.account_id}", box=None, header_style="bold")
     totals.add_row("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}")
     totals.add_row("billed", f"{report.units:,} queries, {format_micro(report.amount_micro, report.currency or '')}")
     totals.add_row("matched items", f"{report.matched_items:,}")
     for key, other in sorted(report.other_keys.items()):
         money = format_micro(other.amount_micro, report.currency)
-        totals.add_row("other key", f"{plain(key)}: {other.units:,} queries, {money}")
+        totals.add_row("other key", f"{key}: {other.units:,} queries, {money}")
     if report.lost_by_restore.units:
         lost = report.lost_by_restore
         money = format_micro(lost.amount_micro, report.currency)
@@ -69,7 +71,7 @@ def audit_table(report: AuditReport) -> Group:
     if report.recovered_items:
         totals.add_row("recovered", f"{report.recovered_items:,} paid answers fetched, free")
     if report.is_clean:
-        totals.add_row("result", "[green]clean[/]: both books agree")
+        totals.add_row("result", Text.assemble(("clean", "green"), ": both books agree"))
         return Group(totals)
     differences = Table("difference", "count", "what to do", header_style="bold")
     for kind, count in report.findings.counts.items():
@@ -82,5 +84,5 @@ def audit_table(report: AuditReport) -> Group:
             continue
         place = "statement" if one.seq is None else f"entry {one.seq}"
         item = "" if one.item_key is None else f" item {one.item_key[:12]}"
-        examples.add_row(place + item, plain(f"{one.difference}: {one.detail}"))
+        examples.add_row(place + item, f"{one.difference}: {one.detail}")
     return Group(totals, differences, examples)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,15 +18,11 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-STDERR = Console(stderr=True, highlight=False)
+from vl2v_client.cli.console import STDERR
+from vl2v_contract.texts import printable
 
 _ROOM_FOR_BARS = 100
 """Columns of a terminal; a narrower one shows counts, times and facts alone."""
-
-
-def plain(text: str) -> str:
-    """Words that may be a vendor's, for a terminal: neither markup nor control characters."""
-    return escape("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 class _Rate(ProgressColumn):
@@ -43,7 +37,7 @@ class _Facts(ProgressColumn):
     """What a phase reports; the first to give way where the terminal is narrow."""
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields["facts"], style="dim", no_wrap=True, overflow="ellipsis")
+        return Text(printable(task.fields["facts"]), style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class Bars:
@@ -89,7 +83,7 @@ def bars(*, quiet: bool) -> Iterator[Bars]:
         yield Bars(None)
         return
     columns = (
-        TextColumn("{task.description:<18}"),
+        TextColumn("{task.description:<18}", markup=False),
         *([BarColumn(bar_width=12, table_column=_whole())] if STDERR.width >= _ROOM_FOR_BARS else []),
         MofNCompleteColumn(table_column=_whole()),
         _Rate(table_column=_whole()),

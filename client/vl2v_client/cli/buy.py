@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-
 from vl2v_client.buying.buyer import PurchaseReport
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_purchase
@@ -26,7 +25,7 @@ def buy(
     if as_json:
         write_json(purchase_json(report))
     else:
-        Console().print(purchase_line(report), markup=False, highlight=False)
+        PlainConsole().print(purchase_line(report))
 
 
 def purchase_json(report: PurchaseReport) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from cyclopts import App
-from rich.console import Console
 from rich.table import Column, Table
 
 from vl2v_client.audit.holdings import HoldingsReport, verify_holdings
 from vl2v_client.cache.store import CacheStats
 from vl2v_client.cli.bars import bars
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import PURCHASE_OPTIONS, AsJson, Named, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_cache
@@ -31,7 +31,7 @@ def stats(*, named: Named, as_json: AsJson = False) -> None:
     if as_json:
         write_json({**asdict(found), "path": str(found.path)})
     else:
-        Console().print(stats_table(found))
+        PlainConsole().print(stats_table(found))
 
 
 @cache_app.command
@@ -45,7 +45,7 @@ def verify(*, named: Named, as_json: AsJson = False) -> None:
     if not report.is_clean:
         raise CacheError(holdings_line(report))
     if not as_json:
-        Console().print(holdings_line(report), highlight=False)
+        PlainConsole().print(holdings_line(report))
 
 
 def stats_table(found: CacheStats) -> Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markdown import Markdown
 
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import RUN_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import notify, open_source
@@ -29,5 +29,5 @@ def distill(
     if as_json:
         write_json(report.to_json())
     else:
-        Console().print(Markdown(report.summary()))
+        PlainConsole().print(Markdown(report.summary()))
         notify(f"The student is in {folder / 'student'}, the whole report in {folder / 'report.md'}.")

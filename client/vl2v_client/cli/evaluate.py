@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
-from vl2v_client.cli.bars import bars, plain
+from vl2v_client.cli.bars import bars
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import COMMON, PURCHASE_OPTIONS, ApiKey, AsJson, Named, Yes, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import notify, open_purchase
@@ -46,7 +46,7 @@ def evaluate(
     if as_json:
         write_json([asdict(score) for score in found.scores])
         return
-    Console().print(_table(found))
+    PlainConsole().print(_table(found))
     if found.report_updated:
         notify(f"The teacher's row is now in {run / 'report.md'}.")
 
@@ -57,5 +57,5 @@ def _table(found: RunEvaluation) -> Table:
         table.add_column(column, justify="right")
     for score in found.scores:
         teacher = "-" if score.teacher is None else f"{score.teacher:.1%}"
-        table.add_row(plain(score.domain), score.role, f"{score.images:,}", f"{score.student:.1%}", teacher)
+        table.add_row(score.domain, score.role, f"{score.images:,}", f"{score.student:.1%}", teacher)
     return table

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 from rich.table import Table
 
-from vl2v_client.cli.bars import plain
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import (
     COMMON,
     DATA_OPTIONS,
@@ -67,45 +66,43 @@ def pilot(
         values["offers"] = [offer | {"options": as_flags(offer["options"])} for offer in values["offers"]]
         write_json(values)
     else:
-        _show(report, Console())
+        _show(report, PlainConsole())
 
 
-def _show(report: PilotReport, console: Console) -> None:
+def _show(report: PilotReport, console: PlainConsole) -> None:
     from vl2v_client.recipes import pilot_findings as rules
 
-    def line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def show(*lines: str) -> None:
+        for line in lines:
+            console.print(line, soft_wrap=True)
 
     console.print(_domain_table(report))
-    line(f"\ncos(image, its mirror image) {report.flip_cosine:.3f}, cos(image, its middle) {report.crop_cosine:.3f}")
-    line("cos(image, text of its label):")
+    show("", f"cos(image, its mirror image) {report.flip_cosine:.3f}, cos(image, its middle) {report.crop_cosine:.3f}")
+    show("cos(image, text of its label):")
     most = max(count for _, count in report.cosines)
     for low, count in report.cosines:
-        line(f"  {low:6.2f}  {'#' * round(_BAR_WIDTH * count / most)} {count}")
+        show(f"  {low:6.2f}  {'#' * round(_BAR_WIDTH * count / most)} {count}")
     if report.suspects:
-        line(f"\n{len(report.suspects)} labels are likely wrong ({rules.SUSPECT_RULE}):")
+        show("", f"{len(report.suspects)} labels are likely wrong ({rules.SUSPECT_RULE}):")
         for suspect in report.suspects[:_SUSPECTS_SHOWN]:
             said = f"labelled {suspect.label}, the teacher says {suspect.teacher_says}"
-            line(f"  {suspect.path}: {said}, cosine {suspect.cosine:.3f}")
+            show(f"  {suspect.path}: {said}, cosine {suspect.cosine:.3f}")
     advice = report.advice
     error = f"{100 * advice.difference:+.1f} points over the probe, standard error {100 * advice.standard_error:.1f}"
-    line(f"\nworth buying: {advice.worth_buying} ({error})\n  {rules.VERDICT_RULE}")
-    line(f"image weight: {advice.image_weight:g}\n  {rules.IMAGE_WEIGHT_RULE}")
-    line(f"views: {advice.views}\n  {rules.VIEWS_RULE}\n")
+    show("", f"worth buying: {advice.worth_buying} ({error})", f"  {rules.VERDICT_RULE}")
+    show(f"image weight: {advice.image_weight:g}", f"  {rules.IMAGE_WEIGHT_RULE}")
+    show(f"views: {advice.views}", f"  {rules.VIEWS_RULE}", "")
     console.print(_offer_table(report))
     spent = format_micro(report.purchase.amount_micro, report.purchase.currency)
-    line(
-        f"\nThe pilot bought {report.purchase.billed_units:,} queries for {spent}; the cache keeps them for later runs."
-    )
+    bought = f"The pilot bought {report.purchase.billed_units:,} queries for {spent}"
+    show("", f"{bought}; the cache keeps them for later runs.")
 
 
 def _domain_table(report: PilotReport) -> Table:
     table = Table("domain", "images", "teacher", "probe", "majority", box=None, header_style="bold")
     for domain in report.domains:
         teacher = f"{domain.teacher:.1%} ± {100 * domain.standard_error:.1f}"
-        table.add_row(
-            plain(domain.domain), f"{domain.images}", teacher, f"{domain.probe:.1%}", f"{domain.majority:.1%}"
-        )
+        table.add_row(domain.domain, f"{domain.images}", teacher, f"{domain.probe:.1%}", f"{domain.majority:.1%}")
     return table
 
 
@@ -113,5 +110,5 @@ def _offer_table(report: PilotReport) -> Table:
     table = Table("next", "queries", "new", "price at most", "options", box=None, header_style="bold")
     for offer in report.offers:
         price = format_micro(offer.amount_micro, report.purchase.currency)
-        table.add_row(offer.name, f"{offer.queries:,}", f"{offer.new:,}", price, plain(as_flags(offer.options)))
+        table.add_row(offer.name, f"{offer.queries:,}", f"{offer.new:,}", price, as_flags(offer.options))
     return table

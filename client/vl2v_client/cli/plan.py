@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import COMMON, PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.tables import estimate_json, estimate_table, plan_json, plan_table
@@ -41,5 +41,5 @@ def plan(
     if as_json:
         write_json(shown)
     else:
-        Console().print(shown)
+        PlainConsole().print(shown)
     made.check_caps(Limits(run.purchase.max_queries, run.purchase.max_cost_micro, left))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from vl2v_client.cli.console import csv_writer
 from vl2v_client.cli.options import AsJson
 from vl2v_client.cli.output import write_json
 from vl2v_client.core.errors import DataError
@@ -27,15 +26,15 @@ def predict(
 
     student = run / "student" if (run / "student").is_dir() else run
     bundle = load_bundle(student)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    write = csv_writer()
     if not as_json:
-        writer.writerow(["path", "class", "probability"])
+        write(["path", "class", "probability"])
     for one in predict_images(bundle, _files(images)):
         if as_json:
             row = {"path": str(one.path), "class": one.class_name, "probability": round(one.probability, 6)}
             write_json(row)
         else:
-            writer.writerow([one.path, one.class_name, f"{one.probability:.4f}"])
+            write([one.path, one.class_name, f"{one.probability:.4f}"])
 
 
 def _files(given: list[Path]) -> list[Path]:

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from vl2v_client.cli.bars import STDERR, bars
+from vl2v_client.cli.bars import bars
+from vl2v_client.cli.console import STDERR
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.data.shapes import DEVELOPMENT_STYLES, STYLES, write_shapes
 
@@ -42,4 +43,4 @@ def shapes(
             )
         except (ValueError, OSError) as error:
             raise DataError(f"{error}") from error
-    STDERR.print(f"{root}: {', '.join(styles)}", highlight=False, markup=False)
+    STDERR.print(f"{root}: {', '.join(styles)}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.markdown import Markdown
 
+from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import (
     COMMON,
     DATA_OPTIONS,
@@ -64,5 +64,5 @@ def sweep(
     if as_json:
         write_json(report.to_json())
     else:
-        Console().print(Markdown(report.to_markdown()))
+        PlainConsole().print(Markdown(report.to_markdown()))
         notify(f"Each student is in its run folder under {folder}, the report in {folder / 'report.md'}.")

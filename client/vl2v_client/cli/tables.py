@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.table import Table
 
-from vl2v_client.cli.bars import plain
 from vl2v_client.core.values import format_micro
 from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.plan_estimate import PlanEstimate
@@ -92,7 +91,7 @@ def estimate_table(estimate: PlanEstimate, left_units: int | None) -> Table:
 
 
 def _table(what: str, model: str, rows: dict[str, str]) -> Table:
-    table = Table(what, plain(model), title=None, box=None, header_style="bold")
+    table = Table(what, model, title=None, box=None, header_style="bold")
     for name, value in rows.items():
         table.add_row(name, value)
     return table

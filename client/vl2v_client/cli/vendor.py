@@ -12,7 +12,8 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.api.uploads import UPLOADS, Upload
 from vl2v_client.buying.context import PurchaseContext, purchase_context, remaining_units
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
-from vl2v_client.cli.bars import STDERR, Bars, bars
+from vl2v_client.cli.bars import Bars, bars
+from vl2v_client.cli.console import STDERR
 from vl2v_client.cli.options import with_flags
 from vl2v_client.cli.tables import plan_table
 from vl2v_client.config.run import PurchaseConfig, RunConfig
@@ -86,7 +87,7 @@ def open_source(config: RunConfig, api_key: str | None, *, as_json: bool, yes: b
 
 def notify(sentence: str) -> None:
     """Show a sentence on standard error."""
-    STDERR.print(with_flags(sentence), markup=False, soft_wrap=True)
+    STDERR.print(with_flags(sentence), soft_wrap=True)
 
 
 def _confirm(question: str) -> None:

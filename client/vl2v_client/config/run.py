@@ -63,7 +63,7 @@ class PurchaseConfig(Options):
     )
     local_weights: Path | None = option(None, "Checkpoint of the local teacher", result=False)
     local_precision: Precision = option("fp32", "Precision of the local teacher", result=False)
-    online: bool = option(False, "Ask the local teacher about fresh views at every step: the published loop")
+    online: bool = option(False, "Ask the local teacher about fresh views at every step, as in the published loop")
 
     @property
     def max_cost_micro(self) -> int | None:

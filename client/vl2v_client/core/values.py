@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 RGBImage = NDArray[np.uint8]
 """`[H, W, 3]` RGB8."""
 
+MAX_IMAGE_SIZE = 1024
+"""Pixels of a model's input, a teacher's or a student's: no pretrained model of timm or open_clip reads larger ones."""
+
+MAX_WIDTH = 65_536
+"""Of embeddings and features."""
+
+MAX_LOGIT_SCALE = 1e6
+"""Of a text classifier, and of its bias: CLIP's scale is 100."""
+
 EmbeddingMatrix = NDArray[np.float32]
 """`[N, D]` unit-norm float32."""
 

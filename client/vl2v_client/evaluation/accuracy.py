@@ -71,6 +71,24 @@ def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], domains: Se
     return Evaluation(Count(int(right.sum()), len(labels)), counts, negative_log_likelihood(logits, labels), confusion)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The likeliest class of each image.
+
+    Attributes:
+        classes: `[N]` int64.
+        probabilities: `[N]` float64, of those classes, 0 to 1.
+    """
+
+    classes: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+
+def choose(logits: NDArray[np.float32], temperature: float = 1.0) -> Choices:
+    """Take the likeliest class of each row of `[N, C]` logits, with its probability at `temperature`."""
+    return Choices(logits.argmax(axis=1), np.exp(log_probabilities(logits, temperature)).max(axis=1))
+
+
 def negative_log_likelihood(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0) -> float:
     """Mean over `[N]` of `-log softmax(logits / temperature)[label]`, in nats."""
     chosen = log_probabilities(logits, temperature)[np.arange(len(labels)), labels]

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vl2v_client.core.errors import DataError
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
 from vl2v_client.evaluation.accuracy import log_probabilities
 from vl2v_client.student.bundle import StudentBundle
+
+_PIXELS_IN_MEMORY = 128 * 224**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,14 @@ def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 
     Args:
         bundle: from `export.weights.load_bundle`.
         images: files of any kind that `load_rgb` reads.
-        batch_size: images in memory at a time.
+        batch_size: images in memory at a time; fewer if they are larger than 224 pixels.
 
     Raises:
-        DataError: an image cannot be read; those before its batch have been predicted.
+        DataError: an image cannot be read, or the student's answer is not finite; the images before its batch have
+            been predicted.
     """
-    paths = iter(images)
+    paths, size = iter(images), max(bundle.card.view_size, bundle.card.student.input.size)
+    batch_size = max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
     while batch := list(islice(paths, batch_size)):
         yield from _predict_batch(bundle, batch)
 
@@ -50,7 +55,11 @@ def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 
 def _predict_batch(bundle: StudentBundle, paths: Sequence[Path]) -> Iterator[Prediction]:
     card = bundle.card
     pixels = np.stack([render_view(load_rgb(path), canonical_view(), card.view_size) for path in paths])
-    probabilities = np.exp(log_probabilities(bundle.classifier.logits(pixels), card.temperature))
+    logits = bundle.classifier.logits(pixels)
+    if not np.isfinite(logits).all():
+        first = paths[int(np.argmin(np.isfinite(logits).all(axis=1)))]
+        raise DataError(f"the student's answer to {first} is not finite: its weights are of no use; export it again")
+    probabilities = np.exp(log_probabilities(logits, card.temperature))
     for path, row in zip(paths, probabilities, strict=True):
         index = int(row.argmax())
         yield Prediction(path, card.class_names[index], index, float(row[index]))

@@ -1,4 +1,4 @@
-"""What a student's embeddings cost, for reports: queries, money, and accuracy for them."""
+"""What a student's embeddings cost, for reports: queries and money."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ class SweepBill:
     queries: Mapping[str, int]
 
 
-def cost_text(purchase: Purchase | None, local: LocalAnswers | None, target: float | None) -> str:
-    """The cost in sentences; `target` is the exported student's accuracy on the unseen domain, if there is one."""
+def cost_text(purchase: Purchase | None, local: LocalAnswers | None) -> str:
+    """Write the cost in sentences."""
     if local is not None:
         return _local_text(local)
     if purchase is None:
@@ -107,9 +107,6 @@ def cost_text(purchase: Purchase | None, local: LocalAnswers | None, target: flo
         if queries
         else "The student was trained without any query."
     ]
-    per_thousand = accuracy_per_thousand(target, queries)
-    if per_thousand is not None:
-        lines.append(f"That is {per_thousand:.2f} points of accuracy on the unseen domain per 1,000 queries.")
     if purchase.published_queries:
         lines.append(
             "The published loop asks the teacher about every image of every step: "
@@ -127,11 +124,6 @@ def cost_text(purchase: Purchase | None, local: LocalAnswers | None, target: flo
             "no student was trained or selected on them."
         )
     return " ".join(lines)
-
-
-def accuracy_per_thousand(accuracy: float | None, queries: int) -> float | None:
-    """Points of accuracy per 1,000 queries; `None` without accuracy or queries."""
-    return None if accuracy is None or queries == 0 else 100 * accuracy * 1000 / queries
 
 
 def _local_text(local: LocalAnswers) -> str:

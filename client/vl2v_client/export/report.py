@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.files import read_json
 from vl2v_client.export.cost import LocalAnswers, Purchase, cost_text
-from vl2v_client.export.tables import percent, table
+from vl2v_client.export.tables import percent, quoted, table
+from vl2v_contract.texts import printable
 
 _FORMAT = 1
+_MAX_BYTES = 64 * 2**20
+"""A confusion of 2,000 classes takes 40 MB."""
 _LARGEST_CONFUSION = 12
 
 
@@ -111,24 +117,43 @@ class RunReport:
         if values.pop("format", None) != _FORMAT:
             raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
         try:
-            del values["generalisation_measured"]
-            values["rows"] = tuple(ReportRow(**row) for row in values["rows"])
-            values["purchase"] = None if values["purchase"] is None else Purchase(**values["purchase"])
-            values["by_domain"] = tuple(DomainRow(**row) for row in values.get("by_domain", ()))
-            values["local"] = LocalAnswers(**values["local"]) if values.get("local") else None
-            for name in ("class_names", "source_domains"):
-                values[name] = tuple(values[name])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise RunError(f"the report is incomplete ({error}): run the distillation again") from error
+            return _REPORT.validate_python(values)
+        except ValidationError as error:
+            entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+            raise RunError(
+                f"the report is incomplete (its {entry!r} is not right): run the distillation again"
+            ) from error
 
     def summary(self) -> str:
         """The beginning of the page, for a terminal: accuracies and cost."""
+        return self._quoted()._summary()
+
+    def to_markdown(self) -> str:
+        """The report as a page; no name in it is taken for markup."""
+        return self._quoted()._page()
+
+    def _quoted(self) -> RunReport:
+        """The same with every name from outside as Markdown shows it: of data set, vendor, or another's run folder."""
+        return replace(
+            self,
+            dataset=quoted(self.dataset),
+            class_names=tuple(map(quoted, self.class_names)),
+            source_domains=tuple(map(quoted, self.source_domains)),
+            target_domain=None if self.target_domain is None else quoted(self.target_domain),
+            rows=tuple(replace(row, name=quoted(row.name), note=quoted(row.note)) for row in self.rows),
+            purchase=self.purchase and replace(self.purchase, currency=quoted(self.purchase.currency)),
+            teacher=quoted(self.teacher),
+            student=quoted(self.student),
+            settings={quoted(name): quoted(value) for name, value in self.settings.items()},
+            student_folder=printable(self.student_folder).replace("`", "'"),
+            by_domain=tuple(replace(row, domain=quoted(row.domain)) for row in self.by_domain),
+        )
+
+    def _summary(self) -> str:
         accuracies = _brief_table(self.rows, self.target_domain)
         return "\n\n".join([f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()])
 
-    def to_markdown(self) -> str:
-        """The report as a page."""
+    def _page(self) -> str:
         accuracies = _accuracy_table(self.rows, measured=self.target_domain is not None)
         parts = [f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()]
         if self.by_domain:
@@ -146,7 +171,7 @@ class RunReport:
         return f"{self.dataset}: a student of {self.teacher}, tested on unseen {self.target_domain}"
 
     def _cost(self) -> str:
-        return cost_text(self.purchase, self.local, self.rows[-1].target)
+        return cost_text(self.purchase, self.local)
 
     def _headline(self) -> str:
         if self.target_domain is None:
@@ -181,6 +206,9 @@ class RunReport:
         return "\n".join(lines)
 
 
+_REPORT = TypeAdapter(RunReport)
+
+
 def write_report(folder: Path, report: RunReport) -> None:
     """Writes `report.md` and `report.json`.
 
@@ -203,7 +231,7 @@ def read_report(folder: Path) -> RunReport:
     """
     path = folder / "report.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, _MAX_BYTES)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): finish the run first") from error
     return RunReport.from_json(record)

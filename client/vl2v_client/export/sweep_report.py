@@ -12,8 +12,8 @@ from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import format_micro
 from vl2v_client.evaluation.leave_one_out import MethodRow, Outcome, method_rows
 from vl2v_client.evaluation.spread import Spread
-from vl2v_client.export.cost import SharedPurchase, accuracy_per_thousand
-from vl2v_client.export.tables import percent, table
+from vl2v_client.export.cost import SharedPurchase
+from vl2v_client.export.tables import percent, quoted, table
 
 _FORMAT = 1
 
@@ -60,7 +60,7 @@ class SweepReport:
     def to_markdown(self) -> str:
         """The report as a page."""
         parts = [
-            f"# {self.dataset}: leave one domain out",
+            f"# {quoted(self.dataset)}: leave one domain out",
             self._protocol(),
             "## Accuracy on the target's 80 % that DomainBed's tables use",
             self.accuracy_table(whole_target=False),
@@ -73,14 +73,14 @@ class SweepReport:
 
     def accuracy_table(self, *, whole_target: bool) -> str:
         """The methods' rows, and the teacher's where it was asked."""
-        header = ["", *self.targets, "mean", "worst domain", "in-domain", "queries", "points per 1,000 queries"]
+        header = ["", *map(quoted, self.targets), "mean", "worst domain", "in-domain", "queries"]
         lines = []
         known = self.teacher_target_in
         if not whole_target and set(known) == set(self.targets):
             worst = min(known, key=lambda target: known[target])
             mean = sum(known.values()) / len(known)
             cells = [*(percent(known[target]) for target in self.targets), percent(mean)]
-            lines.append(["zero-shot teacher", *cells, _worst(worst, known[worst]), "-", "-", "-"])
+            lines.append(["zero-shot teacher", *cells, _worst(worst, known[worst]), "-", "-"])
         lines += [self._line(row) for row in self.rows(whole_target)]
         return table(header, lines)
 
@@ -94,16 +94,16 @@ class SweepReport:
         if self.purchase is None:
             return f"The teacher is local: nothing was bought. {published}."
         bought = self.purchase
+        money = format_micro(bought.amount_micro, quoted(bought.currency))
         queries = bought.images + bought.texts
         return (
             f"All runs shared one purchase of {queries:,} queries ({bought.images:,} images, {bought.texts:,} texts), "
-            f"{format_micro(bought.amount_micro, bought.currency)} in all; a run reads those of its source domains "
+            f"{money} in all; a run reads those of its source domains "
             f"alone. {published}: {runs / max(1, queries):,.0f} times as many."
         )
 
     def _line(self, row: MethodRow) -> list[str]:
         queries = self.queries.get(row.method, 0)
-        per_thousand = accuracy_per_thousand(row.mean.mean, queries)
         return [
             row.method,
             *(_with_error(row.by_target[target]) for target in self.targets),
@@ -111,14 +111,14 @@ class SweepReport:
             _worst(row.worst, row.by_target[row.worst].mean),
             _with_error(row.in_domain),
             f"{queries:,}" if queries else "-",
-            "-" if per_thousand is None else f"{per_thousand:.2f}",
         ]
 
     def _protocol(self) -> str:
         count = len(self.seeds)
         error = "± is the standard error over seeds" if count > 1 else "one seed says nothing of spread"
         return (
-            f"Student: {self.student}. Teacher: {self.teacher}. Views of each training image: {self.views}. "
+            f"Student: {quoted(self.student)}. Teacher: {quoted(self.teacher)}. "
+            f"Views of each training image: {self.views}. "
             f"{count} seed{'s' if count > 1 else ''} ({', '.join(map(str, self.seeds))}) on one split; {error}. "
             "Each column is a domain that its runs never saw: training, selection and calibration read others alone."
         )
@@ -170,4 +170,4 @@ def _with_error(value: Spread) -> str:
 
 
 def _worst(target: str, accuracy: float) -> str:
-    return f"{target}, {percent(accuracy)}"
+    return f"{quoted(target)}, {percent(accuracy)}"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from vl2v_contract.texts import printable
+
+_MARKUP = re.compile(r"[\\`*\[\]<>&~]|(?<![^\W_])_|_(?![^\W_])")
+"""What makes links, images, HTML, code and emphasis; an underscore within a word makes nothing."""
 
 _BAR = r"\|"
 """A bar that ends no cell."""
@@ -14,6 +20,11 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |" for cells in [header, marks, *lines]
     )
+
+
+def quoted(text: str) -> str:
+    """A text from outside, such as the name of a class, as Markdown shows it letter by letter."""
+    return _MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def percent(share: float | None) -> str:

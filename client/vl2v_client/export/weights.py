@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,19 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vl2v_client.core.errors import CacheError, DataError, RunError
+from vl2v_client.core.files import open_regular
+from vl2v_client.export.header import CLASSIFIER_KEY, check_header
 from vl2v_client.student.bundle import StudentBundle, StudentCard
+from vl2v_client.student.card import MAX_CARD_BYTES
 from vl2v_client.student.classifier import StudentClassifier, TextHead
 from vl2v_client.student.model import empty_student
 from vl2v_contract.canonical import sha256_hex
 
 WEIGHTS_FILE = "student.safetensors"
 CARD_FILE = "student.json"
-_CLASSIFIER_KEY = "classifier"
+MAX_WEIGHTS_BYTES = 8 * 2**30
+"""In fp32, weights of a ViT-L take 1.2 GB, and of the largest usual CLIP tower, ViT-bigG/14, 7.4 GB. The header is
+compared with the card before memory is taken, so a file of any size takes about as much memory as it has bytes.
+"""
 
 
 def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[np.uint8]) -> StudentBundle:
@@ -63,33 +69,34 @@ def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[
 
 
 def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentBundle:
-    """Reads an exported student.
+    """Read an exported student.
+
+    It may be a stranger's: nothing is executed or fetched, and no memory is taken for weights before the header of
+    their file is known to be that of the card's model.
 
     Raises:
-        DataError: a file is missing, damaged, or does not fit the card.
+        DataError: a file is missing, damaged, too large, has what no exported student has, or does not fit the other.
         UsageError: the student is an open_clip image tower, and open_clip is not installed.
     """
+    path = folder / WEIGHTS_FILE
     try:
-        record = json.loads((folder / CARD_FILE).read_text())
-        data = (folder / WEIGHTS_FILE).read_bytes()
-    except (OSError, ValueError) as error:
+        with open_regular(folder / CARD_FILE, MAX_CARD_BYTES) as file:
+            card = StudentCard.from_json(file.read())
+        with open_regular(path, MAX_WEIGHTS_BYTES) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:  # ValueError: of a path that no file can have
+        reason = f"{Path(error.filename).name}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise DataError(
-            f"{folder} holds no exported student: give the folder of a finished run, or of a sweep TARGET/seedN/METHOD"
+            f"{folder} holds no exported student ({reason}): "
+            "give the folder of a finished run, or of a sweep TARGET/seedN/METHOD"
         ) from error
-    card = StudentCard.from_json(record)
-    if sha256_hex(data) != card.weights_sha256:
-        raise DataError(f"{folder / WEIGHTS_FILE} is damaged: its SHA-256 is not the one on its card; copy it again")
-    try:
-        tensors = load(data)
-        matrix = tensors.pop(_CLASSIFIER_KEY, None)
-        outputs = len(card.class_names) if matrix is None else matrix.shape[1]
-        student = empty_student(card.student, outputs=outputs)
-        student.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise DataError(
-            f"{folder / WEIGHTS_FILE} does not fit its card ({reason}): export the student again"
-        ) from error
+    if found != card.weights_sha256:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the one on its card; copy it again")
+    outputs = check_header(path, card)
+    tensors = load_file(path)
+    matrix = tensors.pop(CLASSIFIER_KEY, None)
+    student = empty_student(card.student, outputs=outputs)
+    student.load_state_dict(tensors)
     head = None if matrix is None else TextHead(matrix.numpy(), card.logit_scale or 1.0, card.logit_bias)
     return StudentBundle(StudentClassifier(student.to(device).eval(), card.student.input, head), card)
 
@@ -97,7 +104,7 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
 def _tensors(classifier: StudentClassifier) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = dict(classifier.student.state_dict())
     if classifier.head is not None:
-        tensors[_CLASSIFIER_KEY] = torch.from_numpy(classifier.head.matrix)
+        tensors[CLASSIFIER_KEY] = torch.from_numpy(classifier.head.matrix)
     return tensors
 
 

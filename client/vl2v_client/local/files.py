@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import pickle
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 
 _CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 _LONGEST_SUMMARY = 200
+_UNSAFE = "it holds more than weights, or is damaged: save the model's state_dict as .safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def _load_files(config_file: Path, weights: Path | None) -> LoadedModel:
     except Exception as error:  # whatever a wrong value makes the towers raise
         raise DataError(f"{config_file} describes no model ({_summary(error)}): correct it") from error
     try:
-        library.load_checkpoint(network, str(weights))
+        library.load_checkpoint(network, str(weights), weights_only=True)
     except Exception as error:  # unpickling and safetensors have errors of their own for a damaged file
         raise DataError(f"{weights} holds no weights of {config_file} ({_summary(error)}): give its own") from error
     return LoadedModel(network, config["model_cfg"], _tokenizer_of(config["model_cfg"], config_file))
@@ -177,6 +179,8 @@ def _without_warnings() -> Iterator[None]:
 
 def _summary(error: Exception) -> str:
     """The first lines of a library's message, which may run to pages."""
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        return _UNSAFE  # where torch's own message says how to load it all the same
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2]) or type(error).__name__
     return text if len(text) <= _LONGEST_SUMMARY else f"{text[:_LONGEST_SUMMARY]}..."

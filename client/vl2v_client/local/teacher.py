@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import EmbeddingMatrix, PriceTag, TeacherModel
+from vl2v_client.core.values import MAX_IMAGE_SIZE, EmbeddingMatrix, PriceTag, TeacherModel
 from vl2v_client.local.files import LocalModel, load_model
 from vl2v_client.local.tower import ImageTower, copy_tower, tower_config
 
@@ -159,6 +159,8 @@ def _preprocessing(network: nn.Module, name: str) -> tuple[int, Triple, Triple]:
     height, width = size if isinstance(size, tuple | list) else (size, size)
     if height != width:
         raise UsageError(f"{name} wants {height} x {width} pixels; a teacher here needs a square input")
+    if height > MAX_IMAGE_SIZE:
+        raise UsageError(f"{name} wants {height} x {width} pixels; a teacher here reads {MAX_IMAGE_SIZE} at most")
     return int(height), _triple(config["mean"], name), _triple(config["std"], name)
 
 

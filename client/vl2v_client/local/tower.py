@@ -52,14 +52,17 @@ def build_tower(config: Mapping[str, Any]) -> ImageTower:
 
     Raises:
         UsageError: open_clip is not installed.
-        DataError: this version of it cannot build such a tower.
+        DataError: this version of it cannot build such a tower, or the tower does not end in a linear projection.
     """
     library = open_clip()
     try:
         model = library.CLIP(text_cfg=dict(_SMALLEST_TEXT_TOWER), **{**config, "vision_cfg": {**config["vision_cfg"]}})
     except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
         raise DataError(f"open_clip cannot build the student's image tower ({error}): update vl2v[local]") from error
-    return _split(model.visual, "this student")
+    try:
+        return _split(model.visual, "this student")
+    except UsageError as error:
+        raise DataError(str(error)) from error
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from vl2v_client.config.run import DEFAULT_VIEWS, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
+from vl2v_client.data.class_names import check_class_names
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import Split, split
 from vl2v_client.data.views import STANDARD, View, styled_views, view_recipe, views_for
@@ -129,7 +130,12 @@ def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Pro
 
 
 def text_queries(choice: QueryChoice, class_names: Sequence[str]) -> tuple[TextQuery, ...]:
-    """The text queries of a run's classes; see `RunQueries.texts`."""
+    """Return the text queries of a run's classes; see `RunQueries.texts`.
+
+    Raises:
+        DataError: The classes have names that no student's card can hold.
+    """
+    check_class_names(class_names)
     return tuple(TextQuery(text) for texts in choice.prompts.prompts(class_names) for text in texts)
 
 

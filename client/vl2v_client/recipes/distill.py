@@ -10,6 +10,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.method_training import RunData, TrainedMethod, render_canonical, train_method
+from vl2v_client.runs.predictions import keep_predictions
 from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
@@ -86,14 +87,18 @@ def _score(
         for one in trained
     ]
     score, exported = scores[-1], trained[-1].result
-    teacher_row = source.teacher_row(planned, data, target)
+    teacher_row, of_teacher = source.teacher_row(planned, data, target)
     bill = source.bill(settings, planned, exported)
     export_student(settings, planned, exported, score, bill, folder, validation.pixels[:, 0])
     rows = [teacher_row, *(one.row for one in scores)]
     report = make_report(settings, planned, rows, score, bill, data.targets, folder)
     before = find_images(folder)
-    if before is not None and before.is_judged_like(images):
+    is_again = before is not None and before.is_judged_like(images)
+    if is_again:
         report = keep_bought_row(report, folder)
+    dataset = planned.queries.dataset
+    choices = {teacher_row.name: of_teacher, **{one.row.name: one.on_target for one in scores}}
+    keep_predictions(folder, dataset.root, split.target, dataset.class_names, choices, keep_others=is_again)
     write_report(folder.path, report)
     keep_images(folder, images)
     return report

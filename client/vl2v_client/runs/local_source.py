@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.core.errors import CacheError, UsageError
+from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
-from vl2v_client.evaluation.accuracy import evaluate
+from vl2v_client.student.card import StudentEntry, read_entry
+from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, LocalAnswers, SweepBill
 from vl2v_client.export.report import ReportRow
@@ -79,16 +80,21 @@ class LocalSource:
         """Describe the teacher's image tower as a student, the one of VL2V-SD.
 
         Raises:
-            UsageError: The tower does not end in a linear projection.
+            UsageError: The tower does not end in a linear projection, or no card can describe it.
         """
         facts = self.teacher.facts
-        return StudentSpec(
+        spec = StudentSpec(
             architecture=f"image tower of {facts.id}",
             input=InputFormat(facts.image_size, self.teacher.mean, self.teacher.std),
             features=self.teacher.image_tower().projection.in_features,
             weights_sha256=facts.weights_sha,
             tower=self.teacher.tower_config,
         )
+        try:
+            read_entry(StudentEntry, json.loads(json.dumps(spec.to_json())))
+        except DataError as error:
+            raise UsageError(f"the image tower of {facts.id} cannot be a student: {error}") from error
+        return spec
 
     def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
         """Name what the teacher will be asked, as a plan without a price.
@@ -131,7 +137,9 @@ class LocalSource:
         data = replace(data, training=replace(data.training, fresh=fresh), tower=self.teacher.image_tower)
         return planned, data
 
-    def teacher_row(self, planned: PlannedRun, data: RunData, target: LabelledViews | None) -> ReportRow:
+    def teacher_row(
+        self, planned: PlannedRun, data: RunData, target: LabelledViews | None
+    ) -> tuple[ReportRow, Choices | None]:
         """Score the teacher on the hold-out and, once all is trained, on the target: asking costs nothing."""
         validation, facts = data.training.validation, self.teacher.facts
 
@@ -140,11 +148,12 @@ class LocalSource:
             scale, bias = facts.logit_scale, facts.logit_bias
             return zero_shot_logits(vectors, data.text_classifier, logit_scale=scale, logit_bias=bias)
 
-        row = ReportRow(ZERO_SHOT, None)
+        row, on_target = ReportRow(ZERO_SHOT, None), None
         if target is not None:
-            row = zero_shot_row(logits(target), target.labels, target_in=len(planned.queries.split.target_in))
+            of_target, target_in = logits(target), len(planned.queries.split.target_in)
+            row, on_target = zero_shot_row(of_target, target.labels, target_in=target_in), choose(of_target)
         seen = evaluate(logits(validation), validation.labels, validation.domains)
-        return replace(row, source_validation=seen.domain_mean, note="local")
+        return replace(row, source_validation=seen.domain_mean, note="local"), on_target
 
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return how much the exported student asked; online, each view of each step counts."""

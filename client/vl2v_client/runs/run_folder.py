@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.files import read_json
 from vl2v_client.runs.run_record import current_config, removed_values
 from vl2v_contract.canonical import sha256_hex
 
@@ -26,6 +27,9 @@ _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5
 _REMOVED_IN = "0.2.0"
+_MAX_CONFIG_BYTES = 16 * 2**20
+_MAX_RECORD_BYTES = 2**30
+"""Of the files that name each image or embedding of a run: a million take 200 MB."""
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
@@ -97,9 +101,9 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            record: dict[str, Any] = json.loads(path.read_text())
+            record: dict[str, Any] = read_json(path, _MAX_RECORD_BYTES)
             return record if record["of"] == self.settings_sha else None
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise RunError(f"{path} is damaged: put back a copy of it, or choose another report.out") from error
 
     def keep(self, path: Path, record: Mapping[str, Any]) -> None:
@@ -162,7 +166,7 @@ def open_run_folder(path: Path) -> RunFolder:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with _writing(path):
-        lock = (path / ".lock").open("w")
+        lock = (path / ".lock").open("a")  # "w" would empty the file that a link leads to
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,7 +185,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        written: dict[str, Any] = json.loads((path / CONFIG_FILE).read_text())
+        written: dict[str, Any] = read_json(path / CONFIG_FILE, _MAX_CONFIG_BYTES)
         return dict(written)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} is not a run folder: give the folder of a `vl2v-client distill`") from error

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.values import Sample
@@ -36,6 +38,9 @@ class RunImages:
     def is_judged_like(self, other: RunImages) -> bool:
         """Whether two runs were tested on the same images."""
         return (self.target, self.target_in) == (other.target, other.target_in)
+
+
+_IMAGES = TypeAdapter(RunImages)
 
 
 def name_images(root: Path, split: Split, cache: EmbeddingCache) -> RunImages:
@@ -79,9 +84,17 @@ def read_images(folder: RunFolder) -> RunImages:
 
 
 def find_images(folder: RunFolder) -> RunImages | None:
-    """What `keep_images` wrote; None if nothing yet."""
+    """What `keep_images` wrote; None if nothing yet.
+
+    Raises:
+        RunError: it is damaged.
+    """
     record = folder.recall(folder.images)
     if record is None:
         return None
-    names = ("train", "validation", "target", "target_in")
-    return RunImages(**{name: record[name] for name in names})
+    try:
+        return _IMAGES.validate_python(record)
+    except ValidationError as error:
+        raise RunError(
+            f"{folder.images} is damaged: put back a copy of it, or run `vl2v-client distill` again"
+        ) from error

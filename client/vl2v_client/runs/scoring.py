@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.data.splits import Split
-from vl2v_client.evaluation.accuracy import Evaluation, evaluate, negative_log_likelihood
+from vl2v_client.evaluation.accuracy import Choices, Evaluation, choose, evaluate, negative_log_likelihood
 from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
 from vl2v_client.export.report import DomainRow, ReportRow
 from vl2v_client.student.classifier import StudentClassifier
@@ -25,12 +25,14 @@ class Score:
         temperature: fitted on source validation.
         shown: the evaluation that the report shows in full: the target's, else source validation's.
         by_domain: in-domain on the hold-out, then the target.
+        on_target: predictions for the target's images, in the split's order; None without a target.
     """
 
     row: ReportRow
     temperature: float
     shown: Evaluation
     by_domain: tuple[DomainRow, ...]
+    on_target: Choices | None = None
 
 
 def score_classifier(
@@ -71,7 +73,8 @@ def score_classifier(
         note=note,
     )
     by_domain = _domain_rows(source, seen=True) + (() if target is None else _domain_rows(shown, seen=False))
-    return Score(row, temperature, shown, by_domain)
+    on_target = None if target is None else choose(logits, temperature)
+    return Score(row, temperature, shown, by_domain, on_target)
 
 
 def _domain_rows(scored: Evaluation, *, seen: bool) -> tuple[DomainRow, ...]:

@@ -13,6 +13,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.core.progress import Progress
+from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
@@ -96,11 +97,13 @@ class VendorSource:
 
         return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)
 
-    def teacher_row(self, planned: PlannedRun, data: RunData, target: LabelledViews | None) -> ReportRow:
+    def teacher_row(
+        self, planned: PlannedRun, data: RunData, target: LabelledViews | None
+    ) -> tuple[ReportRow, Choices | None]:
         """Score the teacher on the training images' first views, which are bought anyway; the target costs extra."""
         bought, teacher = data.targets.bought, planned.plan.teacher
         if not bought.size or not bought[:, 0].any():
-            return ReportRow(ZERO_SHOT, None, note="no image was bought")
+            return ReportRow(ZERO_SHOT, None, note="no image was bought"), None
         rows = bought[:, 0]
         logits = zero_shot_logits(
             data.targets.vectors[rows, 0],
@@ -109,7 +112,7 @@ class VendorSource:
             logit_bias=teacher.logit_bias,
         )
         accuracy = float((logits.argmax(axis=1) == data.training.train.labels[rows]).mean())
-        return ReportRow(ZERO_SHOT, None, note=f"{accuracy:.1%} on the training images")
+        return ReportRow(ZERO_SHOT, None, note=f"{accuracy:.1%} on the training images"), None
 
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return the queries that the exported method reads and their price, whenever it was paid; others apart."""

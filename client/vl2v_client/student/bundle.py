@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vl2v_client.core.errors import DataError
+from vl2v_client.student.card import CARD_FORMAT, read_card
 from vl2v_client.student.classifier import StudentClassifier
 from vl2v_client.student.spec import StudentSpec
-
-CARD_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -55,22 +53,18 @@ class StudentCard:
         return {"format": CARD_FORMAT, **{name: _plain(value) for name, value in values.items()}}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> StudentCard:
-        """The card of which `to_json` made `record`.
+    def from_json(cls, data: bytes) -> StudentCard:
+        """The card of which `to_json` made the JSON values in `data`.
 
         Raises:
-            DataError: it is no card, or one of another version.
+            DataError: it is no card, one of another version, or has an entry that no card has; the entry is named.
         """
-        values = dict(record) if isinstance(record, dict) else {}
-        if values.pop("format", None) != CARD_FORMAT:
-            raise DataError(f"the student's card is not of format {CARD_FORMAT}: use the version of vl2v that made it")
-        try:
-            values["student"] = StudentSpec.from_json(values["student"])
-            values["class_names"] = tuple(values["class_names"])
-            values["prompt_templates"] = tuple(values["prompt_templates"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"the student's card is incomplete ({error}): export the student again") from error
+        values = dict(read_card(data))
+        del values["format"]
+        values["student"] = StudentSpec.from_entry(values["student"])
+        values["class_names"] = tuple(values["class_names"])
+        values["prompt_templates"] = tuple(values["prompt_templates"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)

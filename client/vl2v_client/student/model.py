@@ -13,7 +13,7 @@ from vl2v_client.core.errors import DataError
 from vl2v_client.local.tower import ImageTower, build_tower
 from vl2v_client.student.spec import StudentSpec
 
-_NOT_WEIGHTS = "num_batches_tracked"
+NOT_WEIGHTS = "num_batches_tracked"
 """BatchNorm's step counter: some files leave it out, and nothing here reads it."""
 
 
@@ -125,7 +125,7 @@ def _load_local(spec: StudentSpec) -> nn.Module:
             f"{spec.weights} does not hold the weights of timm's {spec.architecture!r} ({reason}): "
             "give a safetensors file saved from that model"
         ) from error
-    wanted = {name for name in backbone.state_dict() if not name.endswith(_NOT_WEIGHTS)}
+    wanted = {name for name in backbone.state_dict() if not name.endswith(NOT_WEIGHTS)}
     missing = sorted(wanted - stored)
     if missing:
         raise DataError(

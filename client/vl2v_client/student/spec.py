@@ -14,6 +14,9 @@ import timm
 import torch
 
 from vl2v_client.core.errors import DataError, UsageError
+from vl2v_client.core.values import MAX_IMAGE_SIZE
+from vl2v_client.student.card import StudentEntry
+from vl2v_client.student.trial import try_backbone
 from vl2v_contract.canonical import sha256_hex
 
 TINY = "tiny"
@@ -66,15 +69,15 @@ class StudentSpec:
         return entries if self.tower is None else {**entries, "open_clip": dict(self.tower), "needs": "vl2v[local]"}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> StudentSpec:
+    def from_entry(cls, entry: StudentEntry) -> StudentSpec:
         """The architecture and input of a card; its weights are in the bundle beside it."""
-        seen = record["input"]
+        seen, tower = entry.input, entry.open_clip
         return cls(
-            architecture=record["architecture"],
-            arguments=record["arguments"],
-            features=record["features"],
-            input=InputFormat(seen["size"], _triple(seen["mean"]), _triple(seen["std"]), seen["interpolation"]),
-            tower=record.get("open_clip"),
+            architecture=entry.architecture,
+            arguments=entry.arguments.model_dump(exclude_unset=True),
+            features=entry.features,
+            input=InputFormat(seen.size, _triple(seen.mean), _triple(seen.std), seen.interpolation),
+            tower=None if tower is None else tower.model_dump(exclude_unset=True),
         )
 
 
@@ -90,6 +93,8 @@ def resolve_student(name: str, *, weights: Path | None = None, size: int | None 
         UsageError: no such architecture, no pretrained weights for it, or a size that it cannot take.
         DataError: the weights file cannot be read.
     """
+    if size is not None and not 1 <= size <= MAX_IMAGE_SIZE:
+        raise UsageError(f"no student takes images of {size} pixels: choose a size from 1 to {MAX_IMAGE_SIZE}")
     if name == TINY:
         if weights is not None:
             raise UsageError(f"the student {TINY!r} brings its own weights: leave the weights file out")
@@ -139,9 +144,9 @@ def _packaged_student(size: int | None) -> StudentSpec:
 def _feature_width(architecture: str, arguments: Mapping[str, Any], size: int) -> int:
     """How many features a picture gets, `F`; one is tried, without memory or weights, before anything is bought."""
     try:
-        with torch.device("meta"), torch.no_grad():
-            backbone = timm.create_model(architecture, num_classes=0, **arguments).eval()
-            shape = tuple(backbone(torch.empty(1, 3, size, size)).shape)
+        with torch.device("meta"):
+            backbone = timm.create_model(architecture, num_classes=0, **arguments)
+        shape = try_backbone(backbone, size)
     except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
         told = f" with {dict(arguments)}" if arguments else ""
         raise UsageError(f"timm cannot run {architecture!r}{told} at {size} pixels: {error}") from error

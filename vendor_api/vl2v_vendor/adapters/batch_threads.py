@@ -1,8 +1,7 @@
 """Processor threads for batches: a large batch runs as one part on each, a small one as operations shared by all.
 
 Threads that share an operation wait for each other after every one of some hundreds in a forward pass, and if one of
-them loses its core for a moment, all do. Parts wait once. On two cores a batch of 32 images was a tenth faster in
-parts; a batch of four was not, but a fifth faster beside another process.
+them loses its core for a moment, all do. Parts wait once.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class BatchThreads:
     """As many threads as torch has, each of which computes alone.
 
     Args:
-        threads: of torch in the calling thread; with one, nothing is ever split.
+        threads: Number of torch's threads in the calling thread; with one, nothing is ever split.
     """
 
     def __init__(self, threads: int) -> None:

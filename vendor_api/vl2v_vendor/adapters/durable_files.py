@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,16 @@ def keep_owner(temporary: Path, target: Path) -> None:
         os.chmod(temporary, stat.S_IMODE(known.st_mode))
 
 
+def write_durably(target: Path, text: str) -> None:
+    """Write a file that is whole before it gets its name; see `replace_durably`."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        replace_durably(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def replace_durably(temporary: Path, target: Path) -> None:
     """Give a written file its final name; when this returns, name and content are on disk.
 
@@ -29,7 +40,12 @@ def replace_durably(temporary: Path, target: Path) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, target)
-    descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,7 +7,6 @@ texts tell.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -16,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vl2v_contract.vectors import from_base64, to_base64
-from vl2v_vendor.adapters.durable_files import replace_durably
+from vl2v_vendor.adapters.durable_files import write_durably
 from vl2v_vendor.adapters.model_warm_up import LocalModel
 from vl2v_vendor.adapters.probe_inputs import PROBE_TEXTS, probe_images
 from vl2v_vendor.domain.encoder import ModelInfo, Tokenizer, VectorBatch
@@ -43,7 +42,7 @@ class GoldenVectors(BaseModel):
 
 
 def golden_path(folder: Path, info: ModelInfo) -> Path:
-    """Where a model's golden vectors are kept, by name and precision."""
+    """Return where a model's golden vectors are kept, by name and precision."""
     return folder / f"{quote(info.id, safe='')}-{info.precision}.json"
 
 
@@ -79,11 +78,11 @@ def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path, *, is_name
 
 
 def _encode_inputs(model: LocalModel, tokenizer: Tokenizer) -> dict[str, VectorBatch]:
-    """The `[D]` vector of each golden input, by the input's name."""
+    """Return the `[D]` vector of each golden input, by the input's name."""
     pixels = probe_images(_INPUTS, model.info.image_size)
     found = {f"image {number}": vector for number, vector in enumerate(model.encode_images(pixels))}
     for text in PROBE_TEXTS[:_INPUTS]:
-        tokens = tokenizer.tokenize(text, truncate=True).token_ids
+        tokens = np.asarray(tokenizer.tokenize(text, truncate=True).model_input, dtype=np.int64)
         found[text] = model.encode_tokens(tokens[None])[0]
     return found
 
@@ -130,11 +129,9 @@ def _write(path: Path, info: ModelInfo, vectors: dict[str, VectorBatch]) -> None
         embedding_dim=info.embedding_dim,
         vectors={name: to_base64(vector, "float16") for name, vector in vectors.items()},
     )
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(golden.model_dump_json(indent=2) + "\n")
-        replace_durably(temporary, path)
+        write_durably(path, golden.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise ModelLoadFailed(
             f"cannot write golden vectors to {path}: {error.strerror}; name another place as `golden_file`"

@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_contract.identity import text_sha
 from vl2v_vendor.adapters.pixel_policies import SAFE
 from vl2v_vendor.adapters.preprocessing import Preprocessing
-from vl2v_vendor.domain.encoder import ModelInfo, TokenizedText, VectorBatch
+from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem, VectorBatch
 from vl2v_vendor.domain.errors import ItemFailure
 
 _FIRST_WORD_ID = 2
@@ -33,21 +35,7 @@ class HashEncoder:
     @property
     def info(self) -> ModelInfo:
         """A made-up model that says what it is."""
-        preprocessing = Preprocessing(self.image_size, policy=self.policy)
-        return ModelInfo(
-            id=f"hash-{self.embedding_dim}",
-            embedding_dim=self.embedding_dim,
-            image_size=self.image_size,
-            image_mean=preprocessing.mean,
-            image_std=preprocessing.std,
-            preprocessing_id=preprocessing.id,
-            context_length=self.context_length,
-            logit_scale=100.0,
-            logit_bias=0.0,
-            weights_sha=hashlib.sha256(b"vl2v-hash-encoder-v1").hexdigest(),
-            precision="fp32",
-            device="none",
-        )
+        return _describe(self.embedding_dim, self.image_size, self.context_length, self.policy)
 
     @property
     def ready(self) -> bool:
@@ -60,11 +48,11 @@ class HashEncoder:
         return 0
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
-        """N images `[S, S, 3]` to `[N, D]` float32, unit norm."""
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
         return np.stack([self._hash(image.tobytes()) for image in images])
 
     async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
-        """N texts of `[L]` token ids to `[N, D]` float32, unit norm; padding changes nothing."""
+        """Encode N texts of `[L]` token ids to `[N, D]` float32, unit norm; padding changes nothing."""
         return np.stack([self._hash(np.trim_zeros(text, "b").astype("<i8").tobytes()) for text in texts])
 
     def _hash(self, data: bytes) -> VectorBatch:
@@ -73,17 +61,36 @@ class HashEncoder:
         return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
 
+@cache
+def _describe(embedding_dim: int, image_size: int, context_length: int, policy: str) -> ModelInfo:
+    preprocessing = Preprocessing(image_size, policy=policy)
+    return ModelInfo(
+        id=f"hash-{embedding_dim}",
+        embedding_dim=embedding_dim,
+        image_size=image_size,
+        image_mean=preprocessing.mean,
+        image_std=preprocessing.std,
+        preprocessing_id=preprocessing.id,
+        context_length=context_length,
+        logit_scale=100.0,
+        logit_bias=0.0,
+        weights_sha=hashlib.sha256(b"vl2v-hash-encoder-v1").hexdigest(),
+        precision="fp32",
+        device="none",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class WordTokenizer:
     """One token per word: the tokenizer that goes with `HashEncoder`."""
 
     context_length: int = 77
 
-    def tokenize(self, text: str, *, truncate: bool) -> TokenizedText:
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
         """Tokenize one text.
 
         Raises:
-            ItemFailure: text_too_long, naming count and limit.
+            ItemFailure: `text_too_long`, naming count and limit.
         """
         words = [_FIRST_WORD_ID + int(hashlib.sha256(word.encode()).hexdigest()[:4], 16) for word in text.split()]
         count = len(words) + 2
@@ -94,4 +101,4 @@ class WordTokenizer:
                 "shorten it or send `truncate: true`",
             )
         token_ids = np.array([_START, *words[: self.context_length - 2], _END], dtype=np.int64)
-        return TokenizedText(token_ids, count, truncated=count > self.context_length)
+        return PreparedItem(token_ids, text_sha(text), count, truncated=count > self.context_length)

@@ -26,15 +26,12 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from vl2v_contract.identity import bytes_sha, rgb8_sha
-from vl2v_vendor.adapters.image_structure import check_structure
+from vl2v_vendor.adapters.image_structure import FORMATS, check_structure
 from vl2v_vendor.adapters.pixel_policies import POLICIES
 from vl2v_vendor.adapters.preprocessing import Interpolation, Preprocessing
-from vl2v_vendor.domain.encoder import DecodedImage
+from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-
-_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
 _FILTERS: Final[dict[Interpolation, Image.Resampling]] = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -65,13 +62,19 @@ class PillowImageDecoder:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         _raise_pillows_limit(max_pixels)
 
-    def decode(self, data: bytes) -> DecodedImage:
+    def decode(self, data: bytes) -> PreparedItem:
         """Decode one image file to `[S, S, 3]` RGB8.
 
         Raises:
             ItemFailure: empty_item, unsupported_image_format, image_too_large or undecodable_image.
         """
-        self._check_bytes(data)
+        if not data:
+            raise ItemFailure("empty_item", "the image has 0 bytes; send the file's content")
+        if len(data) > self._max_item_bytes:
+            raise ItemFailure(
+                "image_too_large",
+                f"the file has {len(data):,} bytes and at most {self._max_item_bytes:,} are read; scale it down",
+            )
         announced = check_structure(data)
         if announced is not None and all(announced):
             self._check_pixels(announced)
@@ -94,11 +97,11 @@ class PillowImageDecoder:
                 f"the file is truncated or broken ({type(error).__name__}); send the whole file again",
             ) from error
 
-    def from_rgb8(self, data: bytes | memoryview) -> DecodedImage:
+    def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
         """Take `S * S * 3` bytes of RGB8 as the model's input, bit for bit; the pixels are a view of `data`.
 
         Raises:
-            ItemFailure: undecodable_image, naming both lengths.
+            ItemFailure: `undecodable_image`, naming both lengths.
         """
         size = self._preprocessing.size
         if len(data) != size * size * 3:
@@ -108,20 +111,7 @@ class PillowImageDecoder:
                 f"{size * size * 3:,}; scale it to that size, or send an image file",
             )
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, size, 3)
-        return DecodedImage(pixels, rgb8_sha(data, width=size, height=size))
-
-    def _check_bytes(self, data: bytes) -> None:
-        if not data:
-            raise ItemFailure("empty_item", "the image has 0 bytes; send the file's content")
-        if len(data) > self._max_item_bytes:
-            raise ItemFailure(
-                "image_too_large",
-                f"the file has {len(data):,} bytes and at most {self._max_item_bytes:,} are read; scale it down",
-            )
-        is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-        if not (is_webp or data.startswith(_SIGNATURES)):
-            names = ", ".join(FORMATS)
-            raise ItemFailure("unsupported_image_format", f"the content is none of {names}; convert it to PNG")
+        return PreparedItem(pixels, rgb8_sha(data, width=size, height=size))
 
     def _check_pixels(self, size: tuple[int, int]) -> None:
         width, height = size
@@ -135,7 +125,7 @@ class PillowImageDecoder:
         detail = f"the image has {found} pixels and at most {self._max_pixels:,} are decoded; scale it down"
         return ItemFailure("image_too_large", detail)
 
-    def _render(self, image: Image.Image, data: bytes) -> DecodedImage:
+    def _render(self, image: Image.Image, data: bytes) -> PreparedItem:
         size, policy = self._preprocessing.size, self._policy
         if policy.drafts_jpeg and isinstance(image, JpegImageFile):
             image.draft(None, (2 * size, 2 * size))
@@ -143,15 +133,14 @@ class PillowImageDecoder:
         is_input = image.size == (size, size) and _is_plain_rgb8_png(image, data) and _orientation_of(image) == 1
         if policy.converts_before_scaling:
             orientation = _orientation_of(image) if policy.applies_orientation else 1
-            _scale_transparent_colour(image, data)
-            rgb = _to_rgb(image)
+            rgb = _to_rgb(image, data)
             upright = rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])
             pixels = np.asarray(self._fit(upright))
         else:
             pixels = np.asarray(self._fit(image).convert("RGB"))
         if is_input:
-            return DecodedImage(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
-        return DecodedImage(pixels, bytes_sha(data))
+            return PreparedItem(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
+        return PreparedItem(pixels, bytes_sha(data))
 
     def _fit(self, image: Image.Image) -> Image.Image:
         """Scale to `_scaled_size`, then crop the centre `S x S`."""
@@ -184,7 +173,7 @@ def _raise_pillows_limit(max_pixels: int) -> None:
 
 
 def _orientation_of(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1, upright, when there is none or it cannot be read."""
+    """Return EXIF orientation 1 to 8; 1, upright, when there is none or it cannot be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
@@ -194,26 +183,22 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
-    """Whether the decoded pixels are the file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS."""
+    """Return whether pixels are a file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS."""
     is_rgb8 = image.format == "PNG" and data[24:26] == b"\x08\x02"
     return is_rgb8 and "transparency" not in image.info and not getattr(image, "is_animated", False)
 
 
-def _scale_transparent_colour(image: Image.Image, data: bytes) -> None:
-    """Bring a PNG's transparent colour to the depth of its pixels: Pillow scales the pixels, and leaves the colour."""
-    if image.format != "PNG" or "transparency" not in image.info:
-        return
-    colour, depth = image.info["transparency"], data[24]
-    if image.mode == "RGB" and depth == 16:
-        image.info["transparency"] = tuple(level >> 8 for level in colour)
-    elif image.mode == "L" and depth in (2, 4):
-        image.info["transparency"] = colour * 255 // (2**depth - 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame as RGB, by policy `safe`; in bands, so that no more than two whole copies are in memory."""
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
+    """Convert the first frame to RGB, by policy `safe`; in bands, so that at most two whole copies are in memory."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.format == "PNG" and "transparency" in image.info:
+        # Pillow scales a PNG's pixels to 8 bits, and leaves its transparent colour.
+        colour, depth = image.info["transparency"], data[24]
+        if image.mode == "RGB" and depth == 16:
+            image.info["transparency"] = tuple(level >> 8 for level in colour)
+        elif image.mode == "L" and depth in (2, 4):
+            image.info["transparency"] = colour * 255 // (2**depth - 1)
     width, height = image.size
     rgb = Image.new("RGB", image.size)
     rows = max(1, _BAND_PIXELS // width)
@@ -232,7 +217,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _scale_sixteen_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit grey, with alpha if one of its levels is the transparent one."""
+    """Scale 16-bit grey to 8-bit grey, with alpha if one of its levels is the transparent one."""
     levels = np.asarray(image)
     grey = Image.fromarray(_to_eight_bits(levels))
     if "transparency" not in image.info:
@@ -242,6 +227,6 @@ def _scale_sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """`[H, W]` grey in 0..65535 to 0..255, rounded to nearest."""
+    """Scale `[H, W]` grey in 0..65535 to 0..255, rounded to nearest."""
     scaled = (np.clip(grey, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
     return cast("NDArray[np.uint8]", scaled.astype(np.uint8))

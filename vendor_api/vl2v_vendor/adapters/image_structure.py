@@ -16,17 +16,19 @@ from typing import Final
 
 from vl2v_vendor.domain.errors import ItemFailure
 
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
 MAX_FRAMES: Final = 1_000
 MAX_SCANS: Final = 100
-"""Of a JPEG; encoders write about ten."""
+"""Scans of a JPEG; encoders write about ten."""
 MAX_MARKERS: Final = 2_000
 """Segments of a JPEG: a profile or depth map of 16 MB has 256."""
 MAX_CHUNKS: Final = 10_000
-"""Of a PNG or WebP; 80 MB in libpng's chunks of 8 kB."""
+"""Chunks of a PNG or WebP: 80 MB in libpng's chunks of 8 kB."""
 MAX_COMPRESSED_TEXTS: Final = 16
-"""Of a PNG; Pillow expands each to up to 1 MiB."""
+"""Compressed texts of a PNG; Pillow expands each to up to 1 MiB."""
 MAX_SUB_BLOCKS: Final = 20_000
-"""Of a GIF, 255 bytes each, up to its first frame."""
+"""Sub-blocks of a GIF, 255 bytes each, up to its first frame."""
 
 _MAX_JPEG_JUNK_BYTES: Final = 65_536
 # A marker, whatever fill bytes come before it; not a stuffed zero and not a restart, of which a scan may have many.
@@ -35,6 +37,7 @@ _JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _JPEG_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
+_RIFF: Final = b"RIFF"
 _BMP_RUN_LENGTH_ENCODED: Final = (1, 2)
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 
@@ -46,13 +49,13 @@ def check_structure(data: bytes) -> tuple[int, int] | None:
         Width and height that a GIF or WebP announces: Pillow allocates as much on opening, before it tells the size.
 
     Raises:
-        ItemFailure: image_too_large or unsupported_image_format, naming what there is too much of; or
-            undecodable_image.
+        ItemFailure: `image_too_large`, naming what there is too much of; `unsupported_image_format`; or
+            `undecodable_image`.
     """
     for signature, check in _CHECKS.items():
-        if data.startswith(signature):
+        if data.startswith(signature) and (signature != _RIFF or data[8:12] == b"WEBP"):
             return check(data)
-    return None
+    raise ItemFailure("unsupported_image_format", f"the content is none of {', '.join(FORMATS)}; convert it to PNG")
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -100,7 +103,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _has_sound_checksum(data: bytes, position: int, length: int) -> bool:
-    """Whether a PNG chunk's CRC is right; a chunk that is cut off is left to Pillow."""
+    """Return whether a PNG chunk's CRC is right; a chunk that is cut off is left to Pillow."""
     end = position + 8 + length
     if end + 4 > len(data):
         return True
@@ -121,7 +124,7 @@ def _check_webp(data: bytes) -> tuple[int, int] | None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Of the canvas, by the first chunk: extended, lossless or lossy; nothing if the file ends before."""
+    """Return the size of the canvas, by the first chunk: extended, lossless or lossy; None if the file ends before."""
     kind, head = data[12:16], data[20:30]
     if len(head) < 10:
         return None
@@ -164,7 +167,7 @@ def _check_gif(data: bytes) -> tuple[int, int] | None:
 
 
 def _gif_palette_bytes(flags: bytes) -> int:
-    """Bytes of the palette that the flags byte announces."""
+    """Return the size in bytes of the palette that the flags byte announces."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
@@ -186,7 +189,8 @@ def _too_many_frames() -> ItemFailure:
 _CHECKS: Final[dict[bytes, Callable[[bytes], tuple[int, int] | None]]] = {
     b"\xff\xd8\xff": _check_jpeg,
     b"\x89PNG\r\n\x1a\n": _check_png,
-    b"RIFF": _check_webp,
-    b"GIF8": _check_gif,
+    _RIFF: _check_webp,
+    b"GIF87a": _check_gif,
+    b"GIF89a": _check_gif,
     b"BM": _check_bmp,
 }

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vl2v_vendor.adapters.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
 from vl2v_vendor.adapters.sql.engine import writing
 from vl2v_vendor.adapters.sql.publication import ensure_published, publish_keys
-from vl2v_vendor.adapters.sql.reading import read_published_keys
+from vl2v_vendor.adapters.sql.reading import read_published_keys, snapshot
 from vl2v_vendor.adapters.sql.tables import budgets
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ports import PublishedKey
@@ -51,16 +51,13 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublishedKey:
 
 
 def read_published(engine: Engine) -> list[PublishedKey]:
-    """The keys that clients are shown, oldest first.
+    """Return the keys that clients are shown, oldest first.
 
     Raises:
         LedgerUnavailable: the database cannot be read.
     """
-    try:
-        with engine.connect() as connection:
-            return read_published_keys(connection)
-    except SQLAlchemyError as error:
-        raise LedgerUnavailable(f"the ledger database cannot be read ({type(error).__name__}); try again") from error
+    with snapshot(engine) as connection:
+        return read_published_keys(connection)
 
 
 class SigningKeyWatch:

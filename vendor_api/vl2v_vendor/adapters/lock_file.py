@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from vl2v_vendor.domain.errors import VendorError
 
@@ -52,39 +51,28 @@ def in_use(database: Path, *, alone: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-class ServerLock:
-    """Context manager that holds `path` locked while the server runs.
+@contextmanager
+def server_lock(path: Path) -> Iterator[None]:
+    """Hold `path` locked while the server runs.
 
     The file stays behind when the lock is released: removing it would let two processes lock two files of one name.
 
     Raises:
-        ServerAlreadyRunning: on entry, when another process holds it; names its process id and the remedy.
+        ServerAlreadyRunning: Another process holds it; names its process id and the remedy.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> ServerLock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(descriptor)
             raise ServerAlreadyRunning(
-                f"another server (process {holder}) already serves this database: {self._path} is locked. "
+                f"another server (process {holder}) already serves this database: {path} is locked. "
                 "Stop it first, or use PostgreSQL to run several servers on one ledger"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-        self._descriptor = descriptor
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The parent's side of one model process: batches out, vectors back, and news of its death.
+"""The parent's side of one model process: batches out, vectors back, and its exit.
 
 Two threads copy batches and move messages, so that the event loop waits for neither; everything else happens in it.
 """
@@ -17,10 +17,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Final
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.adapters.batch_desk import BatchDesk, Inputs
-from vl2v_vendor.adapters.model_messages import Answer, Beat, Loaded, NotLoaded, Work
+from vl2v_vendor.adapters.model_messages import Answer, Heartbeat, Loaded, NotLoaded, Work
 from vl2v_vendor.adapters.model_worker import LoadModel, serve_model
 from vl2v_vendor.adapters.shared_slots import SharedFile, Slots
+from vl2v_vendor.adapters.slot_dispatcher import Inputs, SlotDispatcher
 from vl2v_vendor.adapters.watchdog import PERIOD_SECONDS, Watchdog
 from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
@@ -32,14 +32,14 @@ class ModelChild:
     """One model process as its parent sees it, from its start to its end; made inside a running event loop.
 
     Args:
-        load: loads the model in the child; picklable.
-        batch_items: batch sizes that are decided already, by lane; None measures them.
-        floor_seconds: the shortest time after which a silent child counts as stuck.
+        load: Function that loads the model in the child; picklable.
+        batch_items: Batch sizes that are decided already, by lane; None measures them.
+        floor_seconds: Shortest time after which a silent child counts as stuck.
 
     Attributes:
-        process_id: of the process.
-        end: why it is of no more use; None while it is.
-        desk: where batches are handed in; None until the model is loaded.
+        process_id: Id of the process.
+        end: Reason why the process cannot be used any more; None while it can.
+        dispatcher: Dispatcher of batches to the process; None until the model is loaded.
     """
 
     def __init__(self, load: LoadModel, batch_items: Mapping[Modality, int] | None, *, floor_seconds: float) -> None:
@@ -50,7 +50,7 @@ class ModelChild:
             target=serve_model, args=(load, batch_items, child_connection, self._memory), daemon=True, name="vl2v-model"
         )
         self.end: str | None = None
-        self.desk: BatchDesk | None = None
+        self.dispatcher: SlotDispatcher | None = None
         self._floor_seconds = floor_seconds
         self._loop = asyncio.get_running_loop()
         self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
@@ -66,7 +66,11 @@ class ModelChild:
         threading.Thread(target=self._receive, daemon=True, name="model-receive").start()
 
     async def loaded(self) -> Loaded:
-        """Wait for the warm model; raises ModelLoadFailed."""
+        """Wait for the warm model.
+
+        Raises:
+            ModelLoadFailed: The model cannot be loaded.
+        """
         return await asyncio.shield(self._loaded)
 
     async def ended(self) -> None:
@@ -74,10 +78,14 @@ class ModelChild:
         await self._ended.wait()
 
     async def encode(self, lane: Modality, inputs: Inputs, shape: tuple[int, ...]) -> VectorBatch:
-        """Have a batch encoded, as `BatchDesk.encode`."""
-        if self.desk is None:
+        """Encode a batch; see `SlotDispatcher.encode`.
+
+        Raises:
+            ModelUnavailable: The process is not running.
+        """
+        if self.dispatcher is None:
             raise ModelUnavailable("the model process is not running; nothing was billed", retry_after_seconds=5)
-        return await self.desk.encode(lane, inputs, shape)
+        return await self.dispatcher.encode(lane, inputs, shape)
 
     async def stop(self) -> None:
         """End the process and its threads. It has nothing to save, and ignores SIGTERM.
@@ -90,17 +98,17 @@ class ModelChild:
             self._process.kill()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gone.wait(), _STOP_SECONDS)
-        self.desk = None
+        self.dispatcher = None
 
     def _send(self) -> None:
-        """Thread: copy each batch into its slot and tell the child."""
-        # Child or loop may be gone; then the receiving thread tells those who wait.
+        """Thread: copy each batch into its slot and send the child a message."""
+        # Child or loop may be gone; then the receiving thread ends those who wait.
         with contextlib.suppress(OSError, RuntimeError):
             while (parcel := self._outbox.get()) is not None:
                 work, inputs = parcel
                 try:
-                    assert self.desk is not None
-                    self.desk.fill(work, inputs)
+                    assert self.dispatcher is not None
+                    self.dispatcher.fill(work, inputs)
                 except ValueError as error:
                     self._loop.call_soon_threadsafe(self._handle, Answer(work.id, None, str(error)))
                 else:
@@ -108,42 +116,42 @@ class ModelChild:
 
     def _receive(self) -> None:
         """Thread: hand every message to the event loop, and the end of the process last."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             with contextlib.suppress(EOFError, OSError):  # the child is gone
                 while True:
                     self._loop.call_soon_threadsafe(self._handle, self._connection.recv())
             wait_for_any([self._process.sentinel])
-            self._loop.call_soon_threadsafe(self._bury)
+            self._loop.call_soon_threadsafe(self._on_exit)
 
-    def _handle(self, message: Answer | Beat | Loaded | NotLoaded) -> None:
-        if self.desk is not None:
-            self.desk.watchdog.hear(message.cpu_seconds if isinstance(message, Beat) else None)
-        if isinstance(message, Answer) and self.desk is not None:
-            self.desk.settle(message)
+    def _handle(self, message: Answer | Heartbeat | Loaded | NotLoaded) -> None:
+        if self.dispatcher is not None:
+            self.dispatcher.watchdog.on_heartbeat(message.cpu_seconds if isinstance(message, Heartbeat) else None)
+        if isinstance(message, Answer) and self.dispatcher is not None:
+            self.dispatcher.settle(message)
         elif isinstance(message, Loaded) and not self._loaded.done():
-            self._open_desk(message)
+            self._open_dispatcher(message)
             self._loaded.set_result(message)
         elif isinstance(message, NotLoaded) and not self._loaded.done():
             self._loaded.set_exception(ModelLoadFailed(message.error))
 
-    def _open_desk(self, loaded: Loaded) -> None:
+    def _open_dispatcher(self, loaded: Loaded) -> None:
         slots = Slots(self._memory.map(loaded.layout.size_bytes), loaded.layout)
-        self.desk = BatchDesk(
+        self.dispatcher = SlotDispatcher(
             loaded, slots, lambda work, inputs: self._outbox.put((work, inputs)), floor_seconds=self._floor_seconds
         )
-        self._watch = self._loop.create_task(self._keep_watch(self.desk.watchdog), name="model-watchdog")
+        self._watch = self._loop.create_task(self._keep_watch(self.dispatcher.watchdog), name="model-watchdog")
 
     async def _keep_watch(self, watchdog: Watchdog) -> None:
         while True:
-            looked = self._loop.time()
+            checked = self._loop.time()
             await asyncio.sleep(PERIOD_SECONDS)
-            if (reason := watchdog.look(self._loop.time() - looked)) is not None:
+            if (reason := watchdog.check(self._loop.time() - checked)) is not None:
                 self._process.kill()
                 self._finish(f"killed because {reason}")
                 return
 
-    def _bury(self) -> None:
-        """The process is gone."""
+    def _on_exit(self) -> None:
+        """Clean up after the process has exited."""
         self._process.join()
         code = self._process.exitcode
         if not self._loaded.done():
@@ -165,6 +173,6 @@ class ModelChild:
         self._outbox.put(None)
         if self._watch is not None:
             self._watch.cancel()
-        if self.desk is not None:
-            self.desk.close()
+        if self.dispatcher is not None:
+            self.dispatcher.close()
         self._ended.set()

@@ -42,7 +42,7 @@ def load_model(spec: ModelSpec, *, golden_folder: Path, golden_file: Path | None
 
 
 def load_pair(spec: ModelSpec) -> tuple[LocalModel, LocalModel]:
-    """The model in fp32 on the CPU, and as specified.
+    """Return the model in fp32 on the CPU, and as specified.
 
     Raises:
         ModelLoadFailed: either cannot be loaded.
@@ -65,7 +65,7 @@ def _exact(spec: ModelSpec) -> ModelSpec:
 
 
 def read_parity(folder: Path, info: ModelInfo) -> str:
-    """The parity report that was kept when an int8 model was loaded, in one line for the operator."""
+    """Return the parity report that was kept when an int8 model was loaded, in one line for the operator."""
     path = _parity_path(folder, info)
     report = json.loads(path.read_text())
     return f"cosine to fp32 at least {report['lowest']:.4f} on built-in images and texts, {path}"

@@ -1,4 +1,4 @@
-"""What the server and its model process say to each other. Small: batches and vectors lie in shared memory."""
+"""Messages between the server and its model process. Small: batches and vectors lie in shared memory."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """From the child, again and again: alive, and so much processor time used."""
+class Heartbeat:
+    """From the child, four times a second: it is alive, and has used so much processor time."""
 
     cpu_seconds: float
 

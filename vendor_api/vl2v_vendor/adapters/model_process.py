@@ -1,8 +1,8 @@
 """The model in a process of its own, as an encoder for the server's event loop.
 
 A model that crashes, hangs, runs out of memory or holds the interpreter lock cannot take the server with it. The child
-gets batches through shared memory (`shared_slots`, `batch_desk`) and is watched (`watchdog`). When it dies, or is stuck
-and therefore killed, its waiters are told at once, and another child is started, at first after one second, then ever
+gets batches through shared memory (`shared_slots`, `slot_dispatcher`) and is watched (`watchdog`). When it dies, or is
+stuck and therefore killed, its waiters fail at once, and another child is started, at first after one second, then ever
 more slowly.
 """
 
@@ -39,14 +39,14 @@ class ProcessEncoder:
     """The encoder port over a supervised child process.
 
     Args:
-        load: loads the model in the child; picklable.
-        max_batch_items: items in one batch; None measures what pays, for each lane.
-        load_seconds: how long the first load may take. Later ones may take three times what the first took.
-        first_delay_seconds: wait before the first restart; doubles with every failure in a row.
-        stuck_seconds: the shortest time after which a child that gives no sign of life is killed.
+        load: Function that loads the model in the child; picklable.
+        max_batch_items: Number of items in one batch; None measures the best, for each lane.
+        load_seconds: Time that the first load may take. Later ones may take three times what the first took.
+        first_delay_seconds: Wait before the first restart; doubles with every failure in a row.
+        stuck_seconds: Shortest time after which a child that gives no sign of life is killed.
 
     Attributes:
-        restarts: how often the child was replaced.
+        restarts: Number of times that the child was replaced.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ProcessEncoder:
         """The loaded model; kept while a dead child is being replaced.
 
         Raises:
-            ModelUnavailable: it has not been loaded yet.
+            ModelUnavailable: It has not been loaded yet.
         """
         if self._info is None:
             raise ModelUnavailable("the model is being loaded")
@@ -93,7 +93,11 @@ class ProcessEncoder:
 
     @property
     def batch_items(self) -> Mapping[Modality, int]:
-        """The largest batch of each lane: as configured, or as measured when the model was first loaded."""
+        """The largest batch of each lane: as configured, or as measured when the model was first loaded.
+
+        Raises:
+            ModelUnavailable: The model has not been loaded yet.
+        """
         if self._batch_items is None:
             raise ModelUnavailable("the model is being loaded")
         return self._batch_items
@@ -101,14 +105,14 @@ class ProcessEncoder:
     @property
     def stuck_seconds(self) -> float:
         """How long the child may give no sign of life before it is killed."""
-        desk = self._child.desk if self._child else None
-        return desk.watchdog.silence_limit if desk else self._stuck_seconds
+        dispatcher = self._child.dispatcher if self._child else None
+        return dispatcher.watchdog.silence_limit if dispatcher else self._stuck_seconds
 
     async def start(self) -> None:
         """Start the child and wait until its model is loaded and warm.
 
         Raises:
-            ModelLoadFailed: with the child's own words, or because it took too long.
+            ModelLoadFailed: The child says why, or it took too long.
         """
         started = time.monotonic()
         child, loaded = await self._start_child()
@@ -128,14 +132,19 @@ class ProcessEncoder:
         self._child = None
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
-        """N images `[S, S, 3]` to `[N, D]` float32, unit norm; raises as the port says."""
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm.
+
+        Raises:
+            EncodingFailed: An image has another size, or the model could not encode the batch.
+            ModelUnavailable: The model process is gone.
+        """
         child, size = self._living_child(), self.info.image_size
         if any(image.shape != (size, size, 3) for image in images):
             raise EncodingFailed(f"the model takes images of {size} x {size} pixels")
         return await child.encode("image", images, (len(images), size, size, 3))
 
     async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
-        """N texts of `[L]` token ids to `[N, D]` float32, unit norm; raises as the port says."""
+        """Encode N texts of `[L]` token ids to `[N, D]` float32, unit norm; raises as the port says."""
         child = self._living_child()
         return await child.encode("text", texts, (len(texts), max(len(text) for text in texts)))
 

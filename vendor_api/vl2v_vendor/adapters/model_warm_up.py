@@ -42,7 +42,7 @@ class LocalModel(Protocol):
     info: ModelInfo
 
     def encode_images(self, pixels: PixelBatch) -> VectorBatch:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm."""
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
 
     def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
         """`[N, L]` token ids to `[N, D]` float32, unit norm."""
@@ -67,7 +67,7 @@ class LanePace:
     """What was measured of one lane.
 
     Attributes:
-        batch_items: the batch size that pays.
+        batch_items: Size of the batch with the best rate.
         slowest_seconds: (items, seconds) of the slowest call of each size up to that, sizes ascending.
     """
 
@@ -75,7 +75,7 @@ class LanePace:
     slowest_seconds: tuple[tuple[int, float], ...]
 
     def seconds(self, items: int) -> float:
-        """The slowest call of a batch of this size or the next larger one that was measured."""
+        """Return the slowest call of a batch of this size or the next larger one that was measured."""
         fitting = [seconds for size, seconds in self.slowest_seconds if size >= items]
         return min(fitting) if fitting else max(seconds for _, seconds in self.slowest_seconds)
 
@@ -84,11 +84,11 @@ def warm_up(model: LocalModel, batch_items: Mapping[Modality, int] | None) -> di
     """Run both towers until nothing about them is new, and measure them.
 
     Args:
-        model: just loaded.
-        batch_items: sizes that are decided already, by lane; None measures which pay.
+        model: Model that was just loaded.
+        batch_items: Sizes that are decided already, by lane; None measures them.
 
     Raises:
-        ModelLoadFailed: a decided size does not fit into memory.
+        ModelLoadFailed: A decided size does not fit into memory.
     """
     size, length = model.info.image_size, model.info.context_length
 
@@ -115,8 +115,8 @@ def measure_pace(run: Callable[[int], object], clock: Callable[[], float] = time
     """Try growing batches until that no longer pays, the time is up or memory is short.
 
     Args:
-        run: encodes a batch of so many items.
-        clock: in seconds.
+        run: Function that encodes a batch of so many items.
+        clock: Clock in seconds.
     """
     run(1)  # the first call of all initialises lazily; its time says nothing
     samples = [_sample(run, 1, clock)]
@@ -136,7 +136,7 @@ def measure_pace(run: Callable[[int], object], clock: Callable[[], float] = time
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may pass where this one failed."""
+    """Return whether a smaller batch may pass where this one failed."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _MEMORY_PHRASES)
@@ -150,7 +150,7 @@ def release_memory() -> None:
 
 
 def _may_pay(samples: Sequence[Sample]) -> bool:
-    """Whether a larger batch is worth trying: not after two doublings in a row that gained nothing."""
+    """Return whether a larger batch is worth trying: not after two doublings in a row that gained nothing."""
     if samples[-1].items >= _LARGEST_BATCH:
         return False
     if len(samples) < _FEWEST_SIZES:
@@ -171,7 +171,7 @@ def _time_decided(run: Callable[[int], object], items: int) -> LanePace:
 
 
 def _time_largest(run: Callable[[int], object], items: int) -> LanePace:
-    """The pace at the largest size up to `items` that fits into memory."""
+    """Return the pace at the largest size up to `items` that fits into memory."""
     while True:
         try:
             return LanePace(items, _slowest(_sample(run, size, time.perf_counter) for size in sorted({1, items})))

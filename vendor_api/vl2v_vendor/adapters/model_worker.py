@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.adapters.model_messages import INPUT_TYPES, Answer, Beat, Loaded, NotLoaded, Work
+from vl2v_vendor.adapters.model_messages import INPUT_TYPES, Answer, Heartbeat, Loaded, NotLoaded, Work
 from vl2v_vendor.adapters.model_warm_up import LanePace, LocalModel, is_out_of_memory, release_memory, warm_up
 from vl2v_vendor.adapters.shared_slots import SharedFile, SlotLayout, Slots
 from vl2v_vendor.adapters.text_buckets import encode_in_buckets
@@ -29,10 +29,10 @@ from vl2v_vendor.domain.errors import VendorError
 LoadModel: TypeAlias = Callable[[], LocalModel]
 """Loads the model in the child. Must be picklable: a module's function, a class, or a `functools.partial` of one."""
 
-__all__ = ["Examiner", "LoadModel", "LocalModel", "answer", "has_lost_device", "serve_model"]
+__all__ = ["LoadModel", "LocalModel", "ModelProbe", "answer", "has_lost_device", "serve_model"]
 
 _LONGEST_ERROR: Final = 300
-_FAILURES_TO_EXAMINE: Final = 8
+_FAILURES_BEFORE_PROBE: Final = 8
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +46,10 @@ def serve_model(
     The parent alone decides when the child ends: it has requests to finish, which need the model.
 
     Args:
-        load: loads the model.
-        batch_items: batch sizes that are decided already; None measures them.
-        connection: to the parent.
-        memory: sized here, once the model is known.
+        load: Function that loads the model.
+        batch_items: Batch sizes that are decided already; None measures them.
+        connection: Connection to the parent.
+        memory: Shared memory, sized here once the model is known.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -60,21 +60,21 @@ def serve_model(
     # as long. About 0.1 ms bridges the gaps within a forward pass; none at all cost an eighth of an image's time.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    voice = _Voice(connection)
+    sender = _Sender(connection)
     inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True, name="model-inbox").start()
     try:
         model = load()
         pace = warm_up(model, batch_items)
-        layout = _cut(model.info, pace)
+        layout = _choose_layout(model.info, pace)
         slots = Slots(memory.map(layout.size_bytes), layout)
     except Exception as error:
         # Everything that can go wrong here is for the operator, who sees it in the parent.
-        voice.say(NotLoaded(str(error) if isinstance(error, VendorError) else f"{type(error).__name__}: {error}"))
+        sender.send(NotLoaded(str(error) if isinstance(error, VendorError) else f"{type(error).__name__}: {error}"))
         return
-    voice.say(Loaded(model.info, pace, layout))
-    threading.Thread(target=_beat, args=(voice,), daemon=True, name="model-beat").start()
-    _answer_all(model, slots, inbox, voice)
+    sender.send(Loaded(model.info, pace, layout))
+    threading.Thread(target=_send_heartbeats, args=(sender,), daemon=True, name="model-heartbeat").start()
+    _answer_all(model, slots, inbox, sender)
 
 
 def answer(model: LocalModel, slots: Slots, work: Work) -> Answer:
@@ -98,7 +98,7 @@ def answer(model: LocalModel, slots: Slots, work: Work) -> Answer:
 
 
 def has_lost_device(error: BaseException) -> bool:
-    """Whether the device fails every batch from now on, until the process ends.
+    """Return whether the device fails every batch from now on, until the process ends.
 
     So it is after an illegal access, a failed assertion in a kernel or a memory fault of the GPU. It is not so when
     memory is short, which cuBLAS says in words of its own.
@@ -110,14 +110,14 @@ def has_lost_device(error: BaseException) -> bool:
     return isinstance(error, accelerator_error) or (isinstance(error, RuntimeError) and "CUDA error" in text)
 
 
-class Examiner:
-    """Tells a model that is broken from items that it cannot encode.
+class ModelProbe:
+    """Tells a broken model from items that it cannot encode.
 
     When single items fail in a row, the model is given what it encoded at warm-up. It is broken if that fails too.
     So whatever a customer sends, and however often, no item ends the process by failing.
 
     Args:
-        model: has been warmed up.
+        model: Model that has been warmed up.
     """
 
     def __init__(self, model: LocalModel) -> None:
@@ -125,16 +125,16 @@ class Examiner:
         self._failures: Counter[Modality] = Counter()
 
     def note(self, work: Work, reply: Answer) -> None:
-        """Note what became of a batch; if the model is broken, its error is raised."""
+        """Count the outcome of a batch; if the model is broken, its error is raised."""
         if reply.error is None:
             self._failures[work.lane] = 0
         elif work.shape[0] == 1:
             self._failures[work.lane] += 1
-        if self._failures[work.lane] >= _FAILURES_TO_EXAMINE:
+        if self._failures[work.lane] >= _FAILURES_BEFORE_PROBE:
             self._failures[work.lane] = 0
-            self._examine(work.lane)
+            self._probe(work.lane)
 
-    def _examine(self, lane: Modality) -> None:
+    def _probe(self, lane: Modality) -> None:
         size, length = self._model.info.image_size, self._model.info.context_length
         try:
             if lane == "text":
@@ -148,19 +148,19 @@ class Examiner:
                 raise
 
 
-def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], voice: _Voice) -> None:
+def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], sender: _Sender) -> None:
     """Answer batches until the model is broken; then end at once, so that the parent starts another process."""
-    examiner = Examiner(model)
+    probe = ModelProbe(model)
     while True:
         work = inbox.get()
         try:
             reply = answer(model, slots, work)
-            examiner.note(work, reply)
+            probe.note(work, reply)
         except Exception as error:
             # Whatever it is: only another process can help, and those who wait are told once this one is gone.
             _log.critical("the model process ends, since its model is broken: %s", _first_line(error))
             os._exit(1)
-        voice.say(reply)
+        sender.send(reply)
 
 
 def _encode(model: LocalModel, lane: Modality, batch: NDArray[Any]) -> VectorBatch:
@@ -171,14 +171,14 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_ERROR]
 
 
-class _Voice:
-    """The child's end of the connection, for two threads."""
+class _Sender:
+    """Sends messages to the parent, for two threads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
 
-    def say(self, message: Answer | Beat | Loaded | NotLoaded) -> None:
+    def send(self, message: Answer | Heartbeat | Loaded | NotLoaded) -> None:
         with self._lock:
             self._connection.send(message)
 
@@ -192,17 +192,17 @@ def _receive(connection: Connection, inbox: queue.SimpleQueue[Work]) -> None:
             os._exit(0)
 
 
-def _beat(voice: _Voice) -> None:
-    """Tell the parent that this process is alive, whatever the model does."""
+def _send_heartbeats(sender: _Sender) -> None:
+    """Show the parent that this process is alive, whatever the model does."""
     while True:
         try:
-            voice.say(Beat(time.process_time()))
+            sender.send(Heartbeat(time.process_time()))
         except OSError:
             os._exit(0)
         time.sleep(PERIOD_SECONDS)
 
 
-def _cut(info: ModelInfo, pace: Mapping[Modality, LanePace]) -> SlotLayout:
+def _choose_layout(info: ModelInfo, pace: Mapping[Modality, LanePace]) -> SlotLayout:
     """Slots that hold the largest batch of either lane."""
     images, texts = pace["image"].batch_items, pace["text"].batch_items
     image_bytes = 3 * info.image_size**2

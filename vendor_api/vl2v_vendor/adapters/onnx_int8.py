@@ -45,7 +45,7 @@ class OnnxInt8Model:
         self._exact_tokens = None if self._texts else exact.encode_tokens
 
     def encode_images(self, pixels: PixelBatch) -> VectorBatch:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm; one at a time."""
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
         return np.concatenate([_run(self._images, image[None]) for image in pixels])
 
     def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
@@ -87,7 +87,7 @@ def require_packages() -> None:
 
 
 def _quantise(tower: Any, example: PixelBatch | TokenBatch, spec: ModelSpec) -> Any:
-    """The tower as a session of ONNX Runtime that takes one item."""
+    """Quantise a tower to a session of ONNX Runtime that takes one item."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory(prefix="vl2v-int8-") as folder, warnings.catch_warnings(action="ignore"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import pickle
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class ModelSpec:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: None is fp32 on CPU, fp16 on CUDA.
         image_mean: overrides the model's own, as do `image_std` and `interpolation`.
-        policy: the id of the pixel policy.
-        threads: of torch in the model's process; None leaves torch's choice.
+        policy: Id of the pixel policy.
+        threads: Number of torch's threads in the model's process; None leaves torch's choice.
         compile: let torch.compile fuse the image tower.
         int8_min_cosine: the least cosine of an int8 vector to its fp32 vector.
     """
@@ -60,7 +61,7 @@ class ModelSpec:
 
 
 def read_model_config(config_file: Path) -> dict[str, Any]:
-    """The configuration in the hub's form: `model_cfg` and `preprocess_cfg`.
+    """Return the configuration in the hub's form: `model_cfg` and `preprocess_cfg`.
 
     Raises:
         ModelLoadFailed: no such file, not JSON, or not a model configuration.
@@ -79,7 +80,7 @@ def read_model_config(config_file: Path) -> dict[str, Any]:
 
 
 def build_model(spec: ModelSpec) -> Any:
-    """The open_clip model in fp32 on the CPU, weights loaded.
+    """Return the open_clip model in fp32 on the CPU, weights loaded.
 
     Raises:
         ModelLoadFailed: the message names the file or the name, and the remedy.
@@ -128,6 +129,8 @@ def _build_by_name(name: str, pretrained: str | None) -> Any:
     except UserWarning as error:
         raise ModelLoadFailed(f"{error} Use the architecture `{name}-quickgelu`, or the other way round.") from error
     except Exception as error:
+        if _holds_more_than_weights(error):
+            raise _unsafe(pretrained) from error
         # Hub clients raise many kinds of errors for a missing network; the operator needs one sentence.
         raise ModelLoadFailed(
             f"cannot load `{name}` with weights `{pretrained}`; without a network give a checkpoint file as "
@@ -155,15 +158,31 @@ def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
     except Exception as error:
         raise ModelLoadFailed(f"{config_file} describes no model: {_summary(error)}") from error
     try:
-        open_clip.load_checkpoint(model, str(checkpoint_file))
+        open_clip.load_checkpoint(model, str(checkpoint_file), weights_only=True)
     except RuntimeError as error:
+        if _holds_more_than_weights(error):
+            raise _unsafe(checkpoint_file) from error
         raise ModelLoadFailed(f"checkpoint {checkpoint_file} does not fit {config_file}: {_summary(error)}") from error
     except Exception as error:
-        # Unpickling and safetensors have errors of their own for a file that is damaged or something else.
+        if _holds_more_than_weights(error):
+            raise _unsafe(checkpoint_file) from error
+        # Safetensors has errors of its own for a file that is damaged or something else.
         kind = type(error).__name__
         raise ModelLoadFailed(f"{checkpoint_file} is no readable .safetensors or .pt checkpoint ({kind})") from error
     _check_activation(model, checkpoint_file)
     return model
+
+
+def _holds_more_than_weights(error: Exception) -> bool:
+    """Whether torch, which open_clip asks for weights alone, refused a pickle or a TorchScript archive."""
+    return isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
+
+
+def _unsafe(checkpoint_file: Path | str | None) -> ModelLoadFailed:
+    return ModelLoadFailed(
+        f"checkpoint {checkpoint_file} is damaged or holds more than weights, which could run code when it is opened; "
+        "save the model's state_dict as .safetensors"
+    )
 
 
 def _check_activation(model: Any, checkpoint_file: Path) -> None:
@@ -185,7 +204,7 @@ def _check_activation(model: Any, checkpoint_file: Path) -> None:
 
 
 def _summary(error: Exception) -> str:
-    """The first lines of a library's message, which may run to pages."""
+    """Return the first lines of a library's message, which may run to pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2]) or type(error).__name__
     return text if len(text) <= _MAX_SUMMARY_LENGTH else f"{text[:_MAX_SUMMARY_LENGTH]}..."

@@ -69,7 +69,7 @@ class OpenClipModel:
         return self._images, self._texts
 
     def encode_images(self, pixels: PixelBatch) -> VectorBatch:
-        """`[N, S, S, 3]` uint8 to `[N, D]` float32, unit norm; a vector without direction becomes NaN."""
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
         return self._encode(self._images, pixels)
 
     def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
@@ -117,7 +117,7 @@ class OpenClipModel:
         )
 
     def _probe(self, model_id: str, size: int) -> int:
-        """The width of the vectors, found by encoding one black image: no two towers name it alike."""
+        """Return the width of the vectors, found by encoding one black image: no two towers name it alike."""
         try:
             return int(self.encode_images(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1])
         except Exception as error:
@@ -128,7 +128,7 @@ class OpenClipModel:
             ) from error
 
     def _probe_both(self) -> VectorBatch:
-        """What both towers say of noise, `[2, D]`."""
+        """Encode noise with both towers, `[2, D]`."""
         size, length = self.info.image_size, self.info.context_length
         noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
         return np.concatenate([self.encode_images(noise), self.encode_tokens(np.ones((1, length), dtype=np.int64))])
@@ -164,7 +164,7 @@ def _choose_device(name: str) -> torch.device:
 
 
 def _preprocessing_of(model: Any, spec: ModelSpec) -> Preprocessing:
-    """The model's own preprocessing, overridden by what the operator configured."""
+    """Return the model's own preprocessing, overridden by what the operator configured."""
     config: dict[str, Any] = dict(getattr(model.visual, "preprocess_cfg", {}))
     size = config.get("size", getattr(model.visual, "image_size", 224))
     height, width = size if isinstance(size, tuple | list) else (size, size)

@@ -1,5 +1,8 @@
 """An open_clip model's two towers as modules: from what the wire carries to unit vectors, in one call each.
 
+CLIP's text attention is causal and the vector is read at the end-of-text token, so nothing after that token can change
+it. open_clip's `encode_text` nevertheless computes all 77 positions; the text tower computes only those in use.
+
 torch is imported with this module; import it only where a model is loaded.
 """
 
@@ -9,7 +12,6 @@ from typing import Any, cast
 
 import torch
 
-from vl2v_vendor.adapters.open_clip_text import encode_short_text, takes_short_text
 from vl2v_vendor.adapters.preprocessing import Preprocessing
 
 
@@ -55,3 +57,29 @@ def _to_unit_vectors(features: torch.Tensor) -> torch.Tensor:
     """`[N, D]` of any precision to unit-norm float32; normalised after the cast. 0 / 0 is NaN, which is never sold."""
     features = features.float()
     return cast("torch.Tensor", features / features.norm(dim=-1, keepdim=True))
+
+
+def takes_short_text(model: Any) -> bool:
+    """Return whether `encode_short_text` is exact for `model`: open_clip's causal tower, read at the text's end."""
+    from open_clip import CLIP
+
+    is_causal = getattr(model, "attn_mask", None) is not None
+    return type(model) is CLIP and is_causal and model.text_pool_type in ("argmax", "eos")
+
+
+def encode_short_text(model: Any, token_ids: torch.Tensor) -> torch.Tensor:
+    """`[N, L]` token ids to `[N, D]` features, not normalised; open_clip's `encode_text` with L for the context."""
+    from open_clip.transformer import text_global_pool
+
+    length = token_ids.shape[1]
+    cast_dtype = model.transformer.get_cast_dtype()
+    hidden = model.token_embedding(token_ids).to(cast_dtype)  # [N, L, W]
+    hidden = hidden + model.positional_embedding[:length].to(cast_dtype)
+    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    hidden = model.ln_final(hidden)
+    end_of_text = getattr(model, "text_eos_id", None)
+    pooled = text_global_pool(hidden, token_ids, model.text_pool_type, eos_token_id=end_of_text)  # [N, W]
+    projection = model.text_projection
+    if projection is None:
+        return cast("torch.Tensor", pooled)
+    return cast("torch.Tensor", projection(pooled) if callable(projection) else pooled @ projection)

@@ -1,8 +1,7 @@
 """A model's matrix products on a processor, by oneDNN on weights that are laid out once.
 
-By itself torch multiplies fp32 matrices with MKL, on weights as they lie. On two cores of an AMD EPYC a ViT-B/32 with
-packed weights encoded 1.25 times as many images in batches of 32 and 1.7 times as many one by one, and each number of
-a unit vector moved by less than 1e-6. Why operators of torch's compiler are used: docs/adr/0009.
+By itself torch multiplies fp32 matrices with MKL, on weights as they lie. How much faster oneDNN is depends on the
+processor. That, and why operators of torch's compiler are used: docs/adr/0009.
 
 torch is imported with this module; import it only where a model is loaded.
 """
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from vl2v_vendor.domain.encoder import VectorBatch
 
 _TOLERANCE: Final = 1e-5
-"""Of each number of a unit vector."""
+"""Largest difference of each number of a unit vector."""
 
 
 def pack_weights(model: nn.Module, probe: Callable[[], VectorBatch]) -> None:
@@ -65,7 +64,7 @@ class PackedLinear(nn.Module):
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The product, with the bias added in the same pass."""
+        """Compute the product, with the bias added in the same pass."""
         return cast("Tensor", torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], ""))
 
 
@@ -81,7 +80,11 @@ class PackedSelfAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """`[N, L, W]` and, as in `nn.MultiheadAttention`, no weights; a float mask `[L, L]` is added to the scores."""
+        """Return `[N, L, W]` and, as `nn.MultiheadAttention`, no weights; a float mask `[L, L]` is added to the scores.
+
+        Raises:
+            NotImplementedError: Another attention is asked for.
+        """
         if need_weights or key is not query or value is not query:
             raise NotImplementedError("packed attention is of a tensor to itself, and keeps no weights")
         count, length, width = query.shape
@@ -92,7 +95,7 @@ class PackedSelfAttention(nn.Module):
 
 
 def _packed(block: nn.Module, layer: nn.Module) -> nn.Module | None:
-    """What stands for a layer of a block; None if it stays."""
+    """Return what stands for a layer of a block; None if it stays."""
     if type(layer) is nn.Linear:
         return PackedLinear(layer.weight, layer.bias)
     if _is_self_attention(block, layer):
@@ -101,7 +104,7 @@ def _packed(block: nn.Module, layer: nn.Module) -> nn.Module | None:
 
 
 def _is_self_attention(block: nn.Module, layer: nn.Module) -> bool:
-    """Whether it is the plain attention of an open_clip block to itself; timm's towers have linear layers instead."""
+    """Return whether it is the plain self-attention of an open_clip block; timm's towers have linear layers instead."""
     from open_clip.transformer import ResidualAttentionBlock
 
     return (

@@ -70,7 +70,7 @@ def measure_parity(
 
 def _encode_texts(model: LocalModel, tokenizer: Tokenizer, texts: Sequence[str] = PROBE_TEXTS) -> VectorBatch:
     """`[N, D]`, each text at its own length."""
-    rows = [tokenizer.tokenize(text, truncate=True).token_ids for text in texts]
+    rows = [np.asarray(tokenizer.tokenize(text, truncate=True).model_input, dtype=np.int64) for text in texts]
     return np.concatenate([model.encode_tokens(row[None]) for row in rows])
 
 

@@ -35,10 +35,10 @@ class PixelPolicy:
     """One way to treat pixels.
 
     Attributes:
-        id: its name with a version, the first part of the preprocessing id.
-        applies_orientation: turn the image upright by its EXIF block.
-        converts_before_scaling: flatten to RGB, then scale; else scale first and let Pillow convert.
-        drafts_jpeg: let libjpeg decode large photographs at a fraction of their size.
+        id: Name with a version, the first part of the preprocessing id.
+        applies_orientation: Whether to turn the image upright by its EXIF block.
+        converts_before_scaling: Whether to flatten to RGB, then scale; else scale first and let Pillow convert.
+        drafts_jpeg: Whether libjpeg may decode large photographs at a fraction of their size.
     """
 
     id: str
@@ -57,10 +57,10 @@ POLICIES: Final = {policy.id: policy for policy in (SAFE, SAFE_DRAFT, REFERENCE)
 
 
 def choose_policy(name: PolicyName, *, jpeg_draft: bool) -> PixelPolicy:
-    """The policy that the settings name.
+    """Choose the policy that the settings name.
 
     Raises:
-        ModelLoadFailed: drafts under `reference`, which would not be the reference any more.
+        ModelLoadFailed: Drafts are asked for under `reference`, which would not be the reference any more.
     """
     if name == "safe":
         return SAFE_DRAFT if jpeg_draft else SAFE

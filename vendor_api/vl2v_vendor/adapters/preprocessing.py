@@ -26,12 +26,12 @@ class Preprocessing:
     """From an RGB image of any size to the model's normalised input.
 
     Attributes:
-        size: input height and width in pixels.
-        mean: subtracted from each channel in [0, 1].
-        std: divides each channel afterwards.
-        interpolation: PIL's antialiased filter.
+        size: Height and width of the input in pixels.
+        mean: Mean that is subtracted from each channel in [0, 1].
+        std: Standard deviation that divides each channel afterwards.
+        interpolation: Name of PIL's antialiased filter.
         resize_mode: `shortest` scales the shorter side to `size` and crops the centre; `squash` scales both sides.
-        policy: the id of the pixel policy: the treatment of everything that is not plain RGB.
+        policy: Id of the pixel policy: the treatment of everything that is not plain RGB.
     """
 
     size: int
@@ -51,7 +51,7 @@ class Preprocessing:
 
 
 def preprocessing_of(info: ModelInfo) -> Preprocessing:
-    """The preprocessing that a loaded model reports."""
+    """Return the preprocessing that a loaded model reports."""
     return Preprocessing(
         size=info.image_size,
         mean=info.image_mean,

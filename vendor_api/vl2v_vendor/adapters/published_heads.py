@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 
 from vl2v_contract.chain import LedgerEntry
-from vl2v_vendor.adapters.durable_files import replace_durably
+from vl2v_vendor.adapters.durable_files import write_durably
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import PublishedKey, Signer
 
@@ -54,7 +53,7 @@ class HeadsFile:
         self._ledger_id = ledger_id
 
     def read(self) -> Heads:
-        """The heads; none if there is no file yet.
+        """Return the heads; none if there is no file yet.
 
         Raises:
             HeadsFileError: it is not such a file, or cannot be read.
@@ -132,13 +131,7 @@ class HeadsFile:
                 for ledger_id, heads in ledgers.items()
             },
         }
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
-        try:
-            with temporary.open("x", encoding="utf-8") as file:
-                json.dump(document, file)
-            replace_durably(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_durably(self.path, json.dumps(document))
 
 
 class HeadsRecorder:
@@ -213,17 +206,17 @@ class RecordingSigner:
         return self._signer.published_keys
 
     def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
-        """Base64 signature by the key that the entry names."""
+        """Sign an entry by the key that it names; returns the signature in base64."""
         signature = self._signer.sign_receipt(entry, entry_hash)
         self._recorder.note(entry.account_id, entry.seq, entry_hash)
         return signature
 
     def sign_head(self, head: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical head by the key in use."""
+        """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
         signature = self._signer.sign_head(head)
         self._recorder.note(str(head["account_id"]), int(head["seq"]), str(head["entry_hash"]))
         return signature
 
     def sign_recompute(self, note: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical note by the key in use."""
+        """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
         return self._signer.sign_recompute(note)

@@ -24,7 +24,7 @@ from typing import Any
 
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, recompute_message, successor_message
-from vl2v_vendor.adapters.durable_files import keep_owner
+from vl2v_vendor.adapters.durable_files import keep_owner, sync_folder
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ports import PublishedKey
 
@@ -57,11 +57,11 @@ class VendorSecrets:
     keys: tuple[StoredKey, ...]
 
     def signer(self) -> SecretSigner:
-        """A signer with every key, the last in use."""
+        """Return a signer with every key, the last in use."""
         return SecretSigner(self.keys)
 
     def with_new_key(self, *, now: int) -> VendorSecrets:
-        """These secrets with a new signing key, signed by the one that it replaces; made at `now`, or just after it."""
+        """Add a new signing key, signed by the one that it replaces; made at `now`, or just after it."""
         successor, newest = SigningKey.generate(), self.keys[-1]
         signature = newest.key.sign(successor_message(successor.public_key))
         # Keys are published in the order of their times, which a clock that was put back must not disturb.
@@ -110,7 +110,7 @@ class SecretSigner:
         self._keys = renewed
 
     def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
-        """Base64 signature by the key that the entry names.
+        """Sign an entry by the key that it names; returns the signature in base64.
 
         Raises:
             SigningKeyMissing: the entry names a key that these secrets do not hold.
@@ -124,15 +124,15 @@ class SecretSigner:
         return key.sign(receipt_message(entry_hash))
 
     def sign_head(self, head: Mapping[str, int | str]) -> str:
-        """Base64 signature over the canonical head by the key that it names as its `key_id`."""
+        """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
         return self._named(head).sign(head_message(head))
 
     def sign_recompute(self, note: Mapping[str, int | str]) -> str:
-        """Base64 signature over the canonical note by the key that it names as its `key_id`."""
+        """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
         return self._named(note).sign(recompute_message(note))
 
     def _named(self, message: Mapping[str, int | str]) -> SigningKey:
-        """The key in use may be another one by now than when the message was composed."""
+        """Return the key that a message names: another one may be in use by now."""
         return self._keys.by_id[str(message["key_id"])]
 
 
@@ -186,7 +186,7 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
         temporary = _write_temporary(path, renewed)
         keep_owner(temporary, path)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return renewed
 
 
@@ -219,7 +219,7 @@ def _create(path: Path, content: VendorSecrets) -> None:
         pass
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_temporary(path: Path, content: VendorSecrets) -> Path:
@@ -251,13 +251,5 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

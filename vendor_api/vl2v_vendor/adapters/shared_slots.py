@@ -36,7 +36,11 @@ class SharedFile:
         return _inherit, (DupFd(self._descriptor),)
 
     def map(self, size_bytes: int) -> mmap.mmap:
-        """Map the file at a size that both sides agree on, and close it: the map keeps it alive."""
+        """Map the file at a size that both sides agree on, and close it: the map keeps it alive.
+
+        Raises:
+            ValueError: The file is closed.
+        """
         if self._descriptor is None:
             raise ValueError("the shared memory is closed")
         os.ftruncate(self._descriptor, size_bytes)
@@ -57,9 +61,9 @@ class SlotLayout:
     """Sizes of the slots.
 
     Attributes:
-        input_bytes: of the largest batch.
-        output_bytes: of its vectors.
-        count: slots.
+        input_bytes: Size of the largest batch.
+        output_bytes: Size of its vectors.
+        count: Number of slots.
     """
 
     input_bytes: int
@@ -68,7 +72,7 @@ class SlotLayout:
 
     @property
     def size_bytes(self) -> int:
-        """Of the whole memory."""
+        """Size of the whole memory in bytes."""
         return _HEADER_BYTES + self.count * (_aligned(self.input_bytes) + _aligned(self.output_bytes))
 
 
@@ -77,7 +81,7 @@ class Slots:
 
     Args:
         memory: `layout.size_bytes` of it.
-        layout: how it is cut.
+        layout: Layout of its slots.
     """
 
     def __init__(self, memory: mmap.mmap, layout: SlotLayout) -> None:
@@ -86,11 +90,11 @@ class Slots:
         self._abandoned = np.ndarray((layout.count,), np.uint8, memory)
 
     def input(self, slot: int, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """The batch in a slot, in place; raises ValueError if it is larger than a slot."""
+        """Return the batch in a slot, in place; raises ValueError if it is larger than a slot."""
         return self._view(slot, shape, dtype, 0, self._layout.input_bytes)
 
     def output(self, slot: int, shape: Sequence[int]) -> NDArray[np.float32]:
-        """The vectors in a slot, in place; raises ValueError if they are larger than a slot."""
+        """Return the vectors in a slot, in place; raises ValueError if they are larger than a slot."""
         return self._view(slot, shape, np.float32, _aligned(self._layout.input_bytes), self._layout.output_bytes)
 
     def set_abandoned(self, slot: int, is_abandoned: bool) -> None:
@@ -98,7 +102,7 @@ class Slots:
         self._abandoned[slot] = is_abandoned
 
     def is_abandoned(self, slot: int) -> bool:
-        """Whether nobody waits for the batch in a slot any more."""
+        """Return whether nobody waits for the batch in a slot any more."""
         return bool(self._abandoned[slot])
 
     def _view(self, slot: int, shape: Sequence[int], dtype: DTypeLike, start: int, limit_bytes: int) -> NDArray[Any]:

@@ -42,7 +42,7 @@ def _lengths(tokens: TokenBatch) -> NDArray[np.int64]:
 
 
 def _buckets(lengths: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """The rows of each bucket and its longest length, from the longest bucket to the shortest."""
+    """Return the rows of each bucket and its longest length, from the longest bucket to the shortest."""
     rows = np.arange(len(lengths))
     while len(rows):
         longest = int(lengths[rows].max())

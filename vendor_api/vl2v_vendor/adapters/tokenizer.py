@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from vl2v_contract.identity import text_sha
 from vl2v_vendor.adapters.open_clip_files import ModelSpec, read_model_config
-from vl2v_vendor.domain.encoder import TokenizedText
+from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 
 _MAX_CACHED_WORDS: Final = 100_000
@@ -25,12 +26,12 @@ _END_OF_WORD: Final = "</w>"
 class OpenClipTokenizer:
     """The tokenizer that belongs to a model. Many threads may call it.
 
-    CLIP's own tokenizer gives rows of their own length, which a batch may pad with 0. Any other tokenizer has a padding
-    of its own, so its rows are always as long as the context.
+    CLIP's own tokenizer gives rows of their own length, which a batch may pad with 0. Any other tokenizer has its own
+    padding, so its rows are always as long as the context.
 
     Args:
-        spec: the model.
-        context_length: its longest text, start and end tokens included.
+        spec: Specification of the model.
+        context_length: Length of its longest text, start and end tokens included.
     """
 
     def __init__(self, spec: ModelSpec, *, context_length: int) -> None:
@@ -41,17 +42,17 @@ class OpenClipTokenizer:
         self._lock = threading.Lock()
         self._words = _ClipWords(self._tokenizer) if isinstance(self._tokenizer, SimpleTokenizer) else None
 
-    def tokenize(self, text: str, *, truncate: bool) -> TokenizedText:
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
         """Tokenize one text, counting its tokens before any cut.
 
         Raises:
-            ItemFailure: text_too_long, naming count and limit.
+            ItemFailure: `text_too_long`, naming count and limit.
         """
         token_ids, count = self._general(text) if self._words is None else self._simple(self._words, text, truncate)
         limit = self._context_length
         if count > limit and not truncate:
             raise self._too_long(str(count))
-        return TokenizedText(np.asarray(token_ids, dtype=np.int64), count, truncated=count > limit)
+        return PreparedItem(np.asarray(token_ids, dtype=np.int64), text_sha(text), count, truncated=count > limit)
 
     def _simple(self, words: _ClipWords, text: str, truncate: bool) -> tuple[list[int], int]:
         tokenizer = self._tokenizer
@@ -87,7 +88,7 @@ class _ClipWords:
     open_clip's needs a time quadratic in a word's length, and keeps every word that it ever saw.
 
     Args:
-        tokenizer: open_clip's SimpleTokenizer.
+        tokenizer: Tokenizer of open_clip, SimpleTokenizer.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -97,17 +98,17 @@ class _ClipWords:
         self._longest = max(len(entry.removesuffix(_END_OF_WORD)) for entry in tokenizer.encoder)
 
     def split(self, text: str) -> list[str]:
-        """The words of the cleaned text, each as one letter per byte."""
+        """Split the cleaned text into words, each as one letter per byte."""
         letters = self._tokenizer.byte_encoder
         pieces = self._tokenizer.pat.findall(self._tokenizer.clean_fn(text))
         return ["".join([letters[byte] for byte in piece.encode("utf-8")]) for piece in pieces]
 
     def fewest_tokens(self, words: list[str]) -> int:
-        """A number of tokens that the words have at least, as no entry of the vocabulary is longer than the longest."""
+        """Return a lower bound of the words' tokens, as no entry of the vocabulary is longer than the longest."""
         return -(-sum(map(len, words)) // self._longest)
 
     def encode(self, words: list[str]) -> list[int]:
-        """The words' token ids."""
+        """Return the words' token ids."""
         return [token_id for word in words for token_id in self._encode_word(word)]
 
     def _encode_word(self, word: str) -> list[int]:
@@ -182,7 +183,7 @@ def _build_tokenizer(spec: ModelSpec, context_length: int) -> Any:
 
 
 def _build_hf_tokenizer(text_config: dict[str, Any], config_file: Path, context_length: int) -> Any:
-    """The tokenizer from the files beside the configuration if they are there, else by its name."""
+    """Build the tokenizer from the files beside the configuration if they are there, else by its name."""
     from open_clip.tokenizer import HFTokenizer
 
     beside = config_file.parent

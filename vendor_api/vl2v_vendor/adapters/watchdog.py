@@ -1,14 +1,14 @@
 """When a model process counts as stuck.
 
-It sends a beat four times a second, also while it is idle and while it computes. It is stuck when
+It sends a heartbeat four times a second, also while it is idle and while it computes. It is stuck when
 
-- nothing was heard of it, neither beat nor answer, for the limit of the largest batch;
+- nothing came from it, neither heartbeat nor answer, for the limit of the largest batch;
 - it has had a batch, without computing, for that batch's limit; or
 - it has had a batch for five times that batch's limit.
 
 A batch's limit is the longer of two seconds and three times what its size took at warm-up, in the slowest call. The
-factor five is for a process that computes and is merely slow: beats carry its processor time, so that a busy machine is
-told from a deadlock. Time in which the watching side itself stood still is not counted.
+factor five is for a process that computes and is merely slow: heartbeats carry its processor time, which tells a busy
+machine from a deadlock. Time in which the watching side itself stood still is not counted.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from __future__ import annotations
 from typing import Final
 
 PERIOD_SECONDS: Final = 0.25
-"""Between two beats, and between two looks."""
+"""Time between two heartbeats, and between two checks."""
 _WARM_UP_FACTOR: Final = 3.0
 _COMPUTING_FACTOR: Final = 5.0
 _COMPUTING_SHARE: Final = 0.1
-"""Of one processor: more than a waiting process uses, less than a computing one gets on a crowded machine."""
+"""Share of one processor: more than a waiting process uses, less than a computing one gets on a crowded machine."""
 
 
 class Watchdog:
     """Watches one process; pure, so the caller brings the time.
 
     Args:
-        floor_seconds: the shortest limit.
-        largest_batch_seconds: what the largest batch took at warm-up.
+        floor_seconds: Shortest limit.
+        largest_batch_seconds: Time that the largest batch took at warm-up.
     """
 
     def __init__(self, floor_seconds: float, largest_batch_seconds: float) -> None:
@@ -38,33 +38,33 @@ class Watchdog:
         self._batch_limit: float | None = None
         self._batch_seconds = 0.0
         self._idle_seconds = 0.0
-        self._since_beat_seconds = 0.0
+        self._since_heartbeat_seconds = 0.0
         self._cpu_seconds = 0.0
 
-    def hear(self, cpu_seconds: float | None = None) -> None:
-        """Note a sign of life; a beat carries the processor time that the process has used so far."""
+    def on_heartbeat(self, cpu_seconds: float | None = None) -> None:
+        """Note a sign of life; a heartbeat carries the processor time that the process has used so far."""
         self._silent_seconds = 0.0
         if cpu_seconds is None:
             return
-        if cpu_seconds - self._cpu_seconds < _COMPUTING_SHARE * self._since_beat_seconds:
-            self._idle_seconds += self._since_beat_seconds
+        if cpu_seconds - self._cpu_seconds < _COMPUTING_SHARE * self._since_heartbeat_seconds:
+            self._idle_seconds += self._since_heartbeat_seconds
         self._cpu_seconds = cpu_seconds
-        self._since_beat_seconds = 0.0
+        self._since_heartbeat_seconds = 0.0
 
     def begin_batch(self, warm_up_seconds: float | None) -> None:
         """Note that the process has a batch now that took so long at warm-up; None if it has none."""
         self._batch_limit = None if warm_up_seconds is None else self._limit(warm_up_seconds)
         self._batch_seconds = self._idle_seconds = 0.0
 
-    def look(self, elapsed_seconds: float) -> str | None:
-        """Say why the process is stuck, if it is.
+    def check(self, elapsed_seconds: float) -> str | None:
+        """Return why the process is stuck; None if it is not.
 
         Args:
-            elapsed_seconds: since the last look.
+            elapsed_seconds: Time since the last check.
         """
         counted = min(elapsed_seconds, 2 * PERIOD_SECONDS)
         self._silent_seconds += counted
-        self._since_beat_seconds += counted
+        self._since_heartbeat_seconds += counted
         self._batch_seconds += counted
         if self._silent_seconds > self.silence_limit:
             return f"it gave no sign of life for {self._silent_seconds:.1f} seconds"

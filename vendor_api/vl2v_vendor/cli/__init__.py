@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vl2v_contract.texts import printable
 from vl2v_vendor.cli.version import installed_version
 from vl2v_vendor.domain.errors import VendorError
 
@@ -20,19 +21,21 @@ def main() -> None:
     try:
         build_app()()
     except VendorError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _complain(f"error: {error}")
         sys.exit(1)
     except OSError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _complain(f"error: {error}")
         sys.exit(1)
     except Exception as error:
         if os.environ.get(_TRACEBACK_VARIABLE):
             raise
-        sys.stderr.write(
-            f"error: unexpected {type(error).__name__}: {error}\n"
-            f"This is a fault of the program; please report it with the output under {_TRACEBACK_VARIABLE}=1.\n"
-        )
+        _complain(f"error: unexpected {type(error).__name__}: {error}")
+        _complain(f"This is a fault of the program; please report it with the output under {_TRACEBACK_VARIABLE}=1.")
         sys.exit(_UNEXPECTED_EXIT_CODE)
+
+
+def _complain(sentence: str) -> None:
+    sys.stderr.write(f"{printable(sentence)}\n")
 
 
 def build_app() -> typer.Typer:

@@ -17,6 +17,7 @@ from vl2v_vendor.cli.books import (
     JsonOption,
     RequestIdOption,
     open_books,
+    say,
     show_json,
     show_table,
     show_time,
@@ -72,9 +73,9 @@ def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOpti
         show_json({"account": asdict(account), "keys": keys_shown, "totals": asdict(totals)})
         return
     _show([account], as_json=False)
-    typer.echo()
+    say()
     show_keys(keys, budgets, now)
-    typer.echo()
+    say()
     _show_totals(totals)
 
 

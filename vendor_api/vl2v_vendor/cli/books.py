@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
+from vl2v_contract.texts import printable
 from vl2v_vendor.adapters.lock_file import in_use
 from vl2v_vendor.adapters.published_heads import HeadsFile, PublishedHead
 from vl2v_vendor.adapters.secrets import load_or_create_secrets
@@ -119,19 +120,25 @@ def _published_heads(engine: Engine, settings: Settings) -> Mapping[str, Publish
         return HeadsFile(settings.published_heads_path, read_ledger_id(connection)).read()
 
 
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print a line for people, on standard output or standard error; what does not print in it is written out."""
+    typer.echo(printable(text), err=err)
+
+
 def show_json(value: Any) -> None:
-    """Print for a machine."""
+    """Print for a machine; JSON writes out by itself what does not print."""
     typer.echo(json.dumps(value, indent=2, default=_jsonable))
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print for people; whole cells even where the terminal is narrow or absent."""
+    """Print for people; whole cells even where the terminal is narrow or absent, letter by letter as they are."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(printable(column), overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDE_COLUMNS).print(table)
+        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
+    width = None if sys.stdout.isatty() else _WIDE_COLUMNS
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def show_time(microseconds: int | None) -> str | None:
@@ -142,7 +149,7 @@ def show_time(microseconds: int | None) -> str | None:
 
 
 def _user_name() -> str:
-    """The operating system's user; its number where a container gives it no name."""
+    """Return the operating system's user; its number where a container gives it no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -13,6 +13,7 @@ from vl2v_vendor.cli.books import (
     JsonOption,
     RequestIdOption,
     open_books,
+    say,
     show_json,
     show_table,
     show_time,
@@ -86,7 +87,7 @@ def revoke(
     if as_json:
         show_json(asdict(revoked))
     else:
-        typer.echo(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
+        say(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
 
 
 def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
@@ -120,13 +121,13 @@ def _left(budget: Budget | None) -> str | None:
 
 
 def _parse_scopes(text: str) -> frozenset[Scope]:
-    """The named scopes; `create_key` refuses unknown ones."""
+    """Return the named scopes; `create_key` refuses unknown ones."""
     return cast("frozenset[Scope]", frozenset(scope.strip() for scope in text.split(",") if scope.strip()))
 
 
 def _show_issued(issued: IssuedKey) -> None:
     if issued.secret is None:
-        typer.echo(
+        say(
             f"API key {issued.key.id} was made before under this request id, and its secret was shown then. "
             f"If it is lost: `vl2v-vendor keys revoke {issued.key.id}`, and make another.",
             err=True,
@@ -134,13 +135,13 @@ def _show_issued(issued: IssuedKey) -> None:
         return
     budget = issued.account.budget
     made = "new account" if issued.account_is_new else "account"
-    typer.echo(
+    say(
         f"API key {issued.key.id} of {made} {issued.account.name}, "
         f"{budget.remaining_units} of {budget.limit_units} queries left.",
         err=True,
     )
-    typer.echo("Keep it now, it is not shown again:", err=True)
-    typer.echo(issued.secret)
+    say("Keep it now, it is not shown again:", err=True)
+    say(issued.secret)
 
 
 def _state(key: ApiKey, now: int) -> str:

@@ -10,7 +10,7 @@ from vl2v_vendor.adapters.published_heads import HeadsFile
 from vl2v_vendor.adapters.sql.restoration import find_lost
 from vl2v_vendor.adapters.sql.retention import prune_results
 from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table
+from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table
 from vl2v_vendor.cli.ledger_export import export
 from vl2v_vendor.cli.ledger_files import acknowledge_restore, backup, restore
 from vl2v_vendor.service.verification import MAX_PROBLEMS, VerificationReport, verify_ledger
@@ -50,19 +50,19 @@ def prune(as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     if as_json:
         show_json({"pruned": pruned})
     else:
-        typer.echo(f"{pruned} vectors pruned")
+        say(f"{pruned} vectors pruned")
 
 
 def _show(report: VerificationReport) -> None:
     checked = f"accounts {report.accounts}, entries {report.entries}, items {report.items}"
     if report.clean:
-        typer.echo(f"clean; checked: {checked}")
+        say(f"clean; checked: {checked}")
         return
-    typer.echo(f"problems: {report.problem_count}; checked: {checked}")
+    say(f"problems: {report.problem_count}; checked: {checked}")
     shown = report.problems[:_SHOWN_PROBLEMS]
     show_table(
         ["ACCOUNT", "ENTRY", "PROBLEM", "DETAIL"],
         [[problem.account_id, problem.seq, problem.code, problem.detail] for problem in shown],
     )
     if report.problem_count > len(shown):
-        typer.echo(f"... and {report.problem_count - len(shown)} more; `--json` lists up to {MAX_PROBLEMS}")
+        say(f"... and {report.problem_count - len(shown)} more; `--json` lists up to {MAX_PROBLEMS}")

@@ -15,6 +15,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from vl2v_contract.texts import printable
 from vl2v_vendor.adapters.durable_files import replace_durably
 from vl2v_vendor.adapters.sql.invoicing import AccountInvoice, InvoiceLine, Month, MonthScan, open_month
 from vl2v_vendor.cli.books import DatabaseOption, open_books
@@ -89,7 +90,8 @@ def _write_csv(file: TextIO, month: Month, scan: MonthScan, account_id: str | No
 
 
 def _as_text(name: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
+    """Return a name that no spreadsheet takes for a formula, on one line."""
+    name = printable(name)
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 

@@ -15,7 +15,7 @@ from vl2v_vendor.adapters.sql.publication import read_ledger_id
 from vl2v_vendor.adapters.sql.restoration import Acknowledgement, Acknowledger, acknowledge
 from vl2v_vendor.adapters.sql.sqlite_backup import LedgerCopy, back_up, require_sqlite
 from vl2v_vendor.adapters.sql.sqlite_backup import restore as put_back
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table
+from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table
 from vl2v_vendor.settings import load_settings
 
 
@@ -30,7 +30,7 @@ def backup(
     if as_json:
         show_json(_copy_document(copy))
         return
-    typer.echo(f"{file}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
+    say(f"{file}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
     _show_heads(copy.heads)
 
 
@@ -52,14 +52,12 @@ def restore(
     if as_json:
         show_json({**_copy_document(copy), "behind_account_ids": behind})
         return
-    typer.echo(f"{path}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
+    say(f"{path}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
     if copy.replaced is not None:
-        typer.echo(f"the replaced database is {copy.replaced}")
+        say(f"the replaced database is {copy.replaced}")
     _show_heads(copy.heads)
     if behind:
-        typer.echo(
-            f"behind what was signed: {', '.join(behind)}; run `vl2v-vendor ledger acknowledge-restore` before `serve`"
-        )
+        say(f"behind what was signed: {', '.join(behind)}; run `vl2v-vendor ledger acknowledge-restore` before `serve`")
 
 
 def acknowledge_restore(
@@ -75,7 +73,7 @@ def acknowledge_restore(
     if as_json:
         show_json([asdict(act) for act in acts])
     elif not acts:
-        typer.echo("nothing to acknowledge: the ledger holds all that was signed")
+        say("nothing to acknowledge: the ledger holds all that was signed")
     else:
         _show_acts(acts)
 

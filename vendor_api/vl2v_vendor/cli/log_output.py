@@ -12,7 +12,8 @@ import threading
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from vl2v_vendor.service.request_facts import known_facts
+from vl2v_contract.texts import printable
+from vl2v_vendor.service.request_trace import known_facts
 
 LogFormat = Literal["plain", "json"]
 
@@ -48,9 +49,7 @@ class PlainFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The record's first line; what does not print, a line's end among it, is escaped: a path is a stranger's."""
-        line = super().formatMessage(record)
-        if not line.isprintable():
-            line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+        line = printable(super().formatMessage(record))
         request_id = _fields(record).get("request_id")
         return line if request_id is None or request_id in line else f"{line} {request_id}"
 

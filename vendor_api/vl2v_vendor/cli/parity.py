@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v_vendor.cli.books import JsonOption, show_json, show_table
+from vl2v_vendor.cli.books import JsonOption, say, show_json, show_table
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 from vl2v_vendor.settings import Settings, load_settings
 
@@ -71,7 +71,7 @@ def _read_images(folder: Path, info: ModelInfo, settings: Settings) -> PixelBatc
     pixels = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            pixels.append(decoder.decode(file.read_bytes()).pixels)
+            pixels.append(decoder.decode(file.read_bytes()).model_input)
         except ItemFailure:
             continue
         if len(pixels) == _MAX_IMAGES:
@@ -83,11 +83,9 @@ def _read_images(folder: Path, info: ModelInfo, settings: Settings) -> PixelBatc
 
 def _show(report: ParityReport) -> None:
     rows = [_summary("images", report.image_cosines), _summary("texts", report.text_cosines)]
-    typer.echo(f"{report.model_id}: {report.precision} against fp32, cosines")
+    say(f"{report.model_id}: {report.precision} against fp32, cosines")
     show_table(["", "count", "lowest", "median", "highest"], rows)
-    typer.echo(
-        f"The same of {len(report.text_cosines)} texts is nearest for {report.same_nearest_text:.1%} of the images."
-    )
+    say(f"The same of {len(report.text_cosines)} texts is nearest for {report.same_nearest_text:.1%} of the images.")
 
 
 def _summary(name: str, cosines: Sequence[float]) -> list[object]:

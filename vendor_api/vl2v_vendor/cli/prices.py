@@ -13,6 +13,7 @@ from vl2v_vendor.cli.books import (
     JsonOption,
     RequestIdOption,
     open_books,
+    say,
     show_json,
     show_table,
     show_time,
@@ -39,7 +40,7 @@ def set_price(
     if as_json:
         show_json(asdict(price))
     else:
-        typer.echo(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
+        say(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
 
 
 @app.command("list")

@@ -17,6 +17,7 @@ import uvicorn
 from rich.console import Console
 from sqlalchemy import make_url
 
+from vl2v_contract.texts import printable
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.log_output import set_up_logging
 from vl2v_vendor.cli.version import installed_version
@@ -159,7 +160,8 @@ class _Foreground:
     def _report(self, label: str, text: str) -> None:
         """Tell a step of the start: aligned for people, or as one more line of a JSON log."""
         if self._settings.log_format == "json":
-            _log.info("%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
+            level = logging.WARNING if label == "warning" else logging.INFO
+            _log.log(level, "%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
             return
         self._console.print(f"{label:>8}", style="bold", end="  ")
-        self._console.print(text, markup=False)
+        self._console.print(printable(text), markup=False, emoji=False)

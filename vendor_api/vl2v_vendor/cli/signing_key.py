@@ -8,7 +8,7 @@ import typer
 
 from vl2v_vendor.adapters.key_rotation import read_published, rotate_and_publish
 from vl2v_vendor.adapters.secrets import load_secrets
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
+from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table, show_time
 from vl2v_vendor.domain.ports import PublishedKey
 
 app = typer.Typer(help="The keys that sign receipts and statements.", no_args_is_help=True)
@@ -55,8 +55,8 @@ def rotate(as_json: JsonOption = False, database: DatabaseOption = None) -> None
     if as_json:
         show_json(asdict(key))
         return
-    typer.echo(f"signing key {key.key_id} replaces {key.predecessor_id}")
-    typer.echo(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
+    say(f"signing key {key.key_id} replaces {key.predecessor_id}")
+    say(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
 
 
 def _state(key: PublishedKey, *, is_published: bool) -> str:

@@ -31,22 +31,22 @@ _SECRET = re.compile(rf"({SECRET_PREFIX}[\w-]{{8}})[\w-]+")
 
 
 def generate_secret() -> str:
-    """A new API key secret: `vl2v_` and 256 random bits, 43 URL-safe characters."""
+    """Generate the secret of an API key: `vl2v_` and 256 random bits, 43 URL-safe characters."""
     return SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
 
 
 def secret_sha256(secret: str) -> str:
-    """What is stored of a secret, and looked up; a plain hash suffices for 256 random bits."""
+    """Hash a secret as it is stored and looked up; a plain hash suffices for 256 random bits."""
     return hashlib.sha256(secret.encode("utf-8")).hexdigest()
 
 
 def secret_prefix(secret: str) -> str:
-    """The part of a secret that may be shown and logged, 48 of its 256 bits."""
+    """Return the part of a secret that may be shown and logged, 48 of its 256 bits."""
     return secret[:_PREFIX_LENGTH]
 
 
 def hide_secrets(text: str) -> str:
-    """The text with each secret in it cut to its prefix, so that it may be logged."""
+    """Cut each secret in a text to its prefix, so that the text may be logged."""
     return _SECRET.sub(r"\1...", text)
 
 
@@ -54,7 +54,7 @@ def check_account_name(name: str) -> None:
     """Refuse a name that a command line or a table could not show as it is.
 
     Raises:
-        InvalidRequest: empty, too long, with spaces around it or characters that do not print.
+        InvalidRequest: The name is empty, too long, or has spaces around it or characters that do not print.
     """
     if not name or len(name) > _MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
         raise InvalidRequest(f"{name!r} is no account name; use 1 to {_MAX_NAME_LENGTH} printable characters")
@@ -64,7 +64,7 @@ def check_text(what: str, value: str, max_length: int) -> None:
     """Refuse a text that not every database could store, or no table show, as it is; an empty one is fine.
 
     Raises:
-        InvalidRequest: too long, or with characters that do not print; names `what` it is.
+        InvalidRequest: The text is too long, or has characters that do not print; names `what` it is.
     """
     if len(value) > max_length or not value.isprintable():
         raise InvalidRequest(f"{what} has at most {max_length} characters, all of them printable")
@@ -74,7 +74,7 @@ def check_scopes(scopes: frozenset[Scope]) -> None:
     """Refuse an unknown scope and a key without any.
 
     Raises:
-        InvalidRequest: names the unknown ones and those there are.
+        InvalidRequest: Names the unknown scopes and all valid ones.
     """
     unknown = scopes - ALL_SCOPES
     if unknown or not scopes:
@@ -124,9 +124,9 @@ class ApiKey:
         """Let the bearer act under `scope` at `now` (microseconds), or refuse.
 
         Raises:
-            KeyRevoked: the key was revoked.
-            KeyExpired: the key has expired.
-            Forbidden: the key is good but lacks the scope.
+            KeyRevoked: The key was revoked.
+            KeyExpired: The key has expired.
+            Forbidden: The key is good but lacks the scope.
         """
         if self.revoked_at is not None:
             raise KeyRevoked(prefix=self.prefix)
@@ -141,11 +141,11 @@ class AdminAct:
     """One act of the staff, as it is logged.
 
     Attributes:
-        request_id: names the act; tried again under it, it is not done again.
-        actor: an API key's id, `cli:` and the name of the operating system's user, or `server`; None for acts of
+        request_id: Name of the act; tried again under it, it is not done again.
+        actor: An API key's id, `cli:` and the name of the operating system's user, or `server`; None for acts of
             before this was recorded.
-        parameters: what was asked for.
-        outcome: what came of it.
+        parameters: Parameters of the act.
+        outcome: Outcome of the act.
     """
 
     id: int

@@ -1,44 +1,34 @@
-"""Which items of an order are charged: those not paid yet, as far as both budgets reach."""
+"""Whether a request may be worked on and charged: the price that it agreed to, and the budgets that must hold it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-
 from vl2v_vendor.domain.accounts import Budgets
-from vl2v_vendor.domain.errors import BudgetExhausted
-from vl2v_vendor.domain.ledger import NewItem
+from vl2v_vendor.domain.errors import BudgetExhausted, PriceChanged
+from vl2v_vendor.domain.ledger import Price
 
 
-def unpaid_items(items: Iterable[NewItem], paid_keys: Collection[str]) -> tuple[NewItem, ...]:
-    """The items that are still to be charged, each key once, in order."""
-    unpaid: dict[str, NewItem] = {}
-    for item in items:
-        if item.item_key not in paid_keys:
-            unpaid.setdefault(item.item_key, item)
-    return tuple(unpaid.values())
+def admit(wanted_units: int, budgets: Budgets, *, allow_partial: bool, delivers_free: bool = False) -> int:
+    """Return how many of the wanted units both budgets admit.
 
+    Before the work this is a hint that refuses early; inside the charge's transaction it decides.
 
-def admit(wanted: tuple[NewItem, ...], budgets: Budgets, *, allow_partial: bool, any_paid: bool) -> tuple[NewItem, ...]:
-    """The items that both budgets admit: all of them, or with `allow_partial` the longest prefix.
-
-    With `allow_partial` and `any_paid` the prefix may be empty, since the answer still delivers what was paid before.
+    Args:
+        wanted_units: Units of the new items.
+        budgets: Budgets of the account and the key.
+        allow_partial: Admit the longest prefix that fits, instead of all or nothing.
+        delivers_free: Whether the answer also delivers items that are already paid, so that the prefix may be empty.
 
     Raises:
-        BudgetExhausted: names the budget that holds less.
+        BudgetExhausted: The units do not fit; names the budget that holds less.
     """
-    remaining_units = budgets.remaining_units
-    total_units = 0
-    for count, item in enumerate(wanted):
-        total_units += item.units
-        if total_units > remaining_units:
-            if allow_partial and (count or any_paid):
-                return wanted[:count]
-            raise exhaustion(sum(item.units for item in wanted), budgets)
-    return wanted
+    fitting = min(wanted_units, max(0, budgets.remaining_units))
+    if fitting == wanted_units or (allow_partial and (fitting or delivers_free)):
+        return fitting
+    raise exhaustion(wanted_units, budgets)
 
 
 def exhaustion(wanted_units: int, budgets: Budgets) -> BudgetExhausted:
-    """The refusal, which names the tighter budget."""
+    """Build the refusal that names the tighter budget."""
     name, budget = "account", budgets.account
     if budgets.key is not None and budgets.key.remaining_units < budget.remaining_units:
         name, budget = "key", budgets.key
@@ -48,3 +38,19 @@ def exhaustion(wanted_units: int, budgets: Budgets) -> BudgetExhausted:
         remaining_units=budget.remaining_units,
         wanted_units=wanted_units,
     )
+
+
+def check_price(price: Price, units: int, *, price_id: int | None, max_charge_micro: int | None) -> None:
+    """Compare the price in force with what the client pinned.
+
+    Raises:
+        PriceChanged: Another price id is in force, or `units` would cost more than the client's maximum.
+    """
+    if price_id is not None and price_id != price.id:
+        raise PriceChanged(f"price {price_id} is no longer in force; price {price.id} is. Read /v1/models and decide")
+    charge_micro = units * price.unit_price_micro
+    if max_charge_micro is not None and charge_micro > max_charge_micro:
+        raise PriceChanged(
+            f"{units} new items cost {charge_micro} micro-{price.currency}, more than `max_charge_micro` "
+            f"{max_charge_micro}; raise it or send fewer items"
+        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
-from vl2v_vendor.domain.admission import admit, unpaid_items
+from vl2v_vendor.domain.admission import admit
 from vl2v_vendor.domain.errors import InvalidRequest, PriceChanged, UnknownKey
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, PostedEntry, Price
 
@@ -41,17 +41,17 @@ class AccountCharges:
     """Decides one order after the other, each upon what the one before left.
 
     Attributes:
-        account: as the decisions so far leave it.
-        postings: what is to be written, in the order of the chain.
+        account: State that the decisions so far leave.
+        postings: Decided charges to be written, in the order of the chain.
 
     Args:
-        account: under its lock.
-        keys: the orders' API keys, as they are now, by id.
-        prices: in force now, by model id and modality.
-        paid: those of the orders' items that the account has paid for, by item key.
-        ledger_id: goes into every entry.
-        signing_key_id: the key that will sign the receipts.
-        now: the database's clock, microseconds.
+        account: Account under its lock.
+        keys: API keys of the orders, as they are now, by id.
+        prices: Prices in force now, by model id and modality.
+        paid: Those of the orders' items that the account has paid for, by item key.
+        ledger_id: Ledger that every entry names.
+        signing_key_id: Key that will sign the receipts.
+        now: Time of the database's clock, microseconds.
     """
 
     def __init__(
@@ -79,18 +79,24 @@ class AccountCharges:
         """Charge the order's unpaid items, or refuse.
 
         Raises:
-            BudgetExhausted: nothing fits (or not everything, without `allow_partial`).
-            PriceChanged: the price moved since admission.
-            AuthenticationError, Forbidden: the key was revoked, or expired, since admission.
+            BudgetExhausted: Nothing fits (or not everything, without `allow_partial`).
+            PriceChanged: The price moved since admission.
+            AuthenticationError, Forbidden: The key was revoked, or expired, since admission.
         """
-        self._check_key(order)
+        if order.api_key_id not in self._keys:
+            raise UnknownKey
+        self._keys[order.api_key_id].require("embed", now=self._now)
         price = self._confirm_price(order)
         known = {item.item_key: found for item in order.items if (found := self._find(item.item_key)) is not None}
         paid = tuple(known.values())
         budgets = Budgets(self.account.budget, self.account.key_budgets.get(order.api_key_id))
-        wanted = unpaid_items(order.items, known)
-        admitted = admit(wanted, budgets, allow_partial=order.allow_partial, any_paid=bool(paid))
-        refused = tuple(item.item_key for item in wanted[len(admitted) :])
+        unpaid: dict[str, NewItem] = {}
+        for item in order.items:
+            if item.item_key not in known:
+                unpaid.setdefault(item.item_key, item)
+        wanted = tuple(unpaid.values())
+        units = admit(len(wanted), budgets, allow_partial=order.allow_partial, delivers_free=bool(paid))
+        admitted, refused = wanted[:units], tuple(item.item_key for item in wanted[units:])
         if not admitted:
             return Charge(None, paid, refused, budgets)
         posted = self._compose_entry(order, price, admitted)
@@ -98,18 +104,12 @@ class AccountCharges:
         return Charge(posted, paid, refused, self._advance(order, posted, admitted))
 
     def _find(self, item_key: str) -> PaidItem | None:
-        """The item, if it was paid for before, or by an order before this one."""
+        """Return the item, if it was paid for before, or by an order before this one."""
         sold = self._sold.get(item_key)
         return self._paid.get(item_key) if sold is None else _as_paid(*sold)
 
-    def _check_key(self, order: ChargeOrder) -> None:
-        key = self._keys.get(order.api_key_id)
-        if key is None:
-            raise UnknownKey
-        key.require("embed", now=self._now)
-
     def _confirm_price(self, order: ChargeOrder) -> Price:
-        """The price in force, if it is still the one that the order was admitted at."""
+        """Return the price in force, if it is still the one that the order was admitted at."""
         price = self._prices.get((order.model_id, order.modality))
         if price is None or price.id != order.price_id:
             raise PriceChanged(
@@ -123,7 +123,7 @@ class AccountCharges:
         return price
 
     def _compose_entry(self, order: ChargeOrder, price: Price, admitted: tuple[NewItem, ...]) -> PostedEntry:
-        """The entry that extends the account's chain, with its hash."""
+        """Compose the entry that extends the account's chain, with its hash."""
         account = self.account
         charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
         units = sum(item.units for item in admitted)

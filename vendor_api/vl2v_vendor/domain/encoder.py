@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ PixelBatch = NDArray[np.uint8]
 
 TokenBatch = NDArray[np.int64]
 """`[N, L]` token ids, padded with 0."""
+
+ModelInput: TypeAlias = NDArray[np.uint8] | NDArray[np.int64]
+"""One item of a `PixelBatch` or a `TokenBatch`."""
 
 VectorBatch = NDArray[np.float32]
 """`[N, D]` unit-norm float32 embeddings."""
@@ -40,59 +43,48 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """An image as the model sees it.
+class PreparedItem:
+    """An image or a text as the model takes it.
 
     Attributes:
-        pixels: `[S, S, 3]` RGB8 at the model's input size.
-        content_sha: the contract's name of the content.
+        model_input: `[S, S, 3]` RGB8 pixels, or `[L]` token ids with start and end, which a batch may pad with 0.
+        content_sha: Name of the content; see the contract's `identity`.
+        tokens: Number of tokens of a whole text, before any cut; None for an image.
+        truncated: Whether the text was cut to the context length.
     """
 
-    pixels: NDArray[np.uint8]
+    model_input: ModelInput
     content_sha: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedText:
-    """A text as the model sees it.
-
-    Attributes:
-        token_ids: `[L]`, start and end included; a batch may be padded further with 0.
-        count: tokens of the whole text, before any cut.
-        truncated: whether the text was cut to the context length.
-    """
-
-    token_ids: NDArray[np.int64]
-    count: int
-    truncated: bool
+    tokens: int | None = None
+    truncated: bool = False
 
 
 class ImageDecoder(Protocol):
     """Bytes of a file to pixels. Blocking and safe to call from several threads."""
 
-    def decode(self, data: bytes) -> DecodedImage:
+    def decode(self, data: bytes) -> PreparedItem:
         """Decode one image.
 
         Raises:
-            ItemFailure: this image cannot be sold; the message says why and what to do.
+            ItemFailure: This image cannot be sold; the message says why and what to do.
         """
 
-    def from_rgb8(self, data: bytes | memoryview) -> DecodedImage:
+    def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
         """Take the model's input as it was sent: `S * S * 3` bytes, rows from the top, RGB interleaved; not copied.
 
         Raises:
-            ItemFailure: another number of bytes.
+            ItemFailure: There is another number of bytes.
         """
 
 
 class Tokenizer(Protocol):
     """A text to token ids. Blocking and safe to call from several threads."""
 
-    def tokenize(self, text: str, *, truncate: bool) -> TokenizedText:
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
         """Tokenize one text.
 
         Raises:
-            ItemFailure: the text is longer than the context and may not be cut.
+            ItemFailure: The text is longer than the context and may not be cut.
         """
 
 
@@ -104,7 +96,7 @@ class Encoder(Protocol):
         """The loaded model.
 
         Raises:
-            ModelUnavailable: it has not been loaded yet.
+            ModelUnavailable: It has not been loaded yet.
         """
 
     @property
@@ -116,12 +108,12 @@ class Encoder(Protocol):
         """How often its process was replaced."""
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
-        """N images `[S, S, 3]` of RGB8 at the model's input size to `[N, D]` float32, unit norm.
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm.
 
         Raises:
-            ModelUnavailable: the model process died or is stuck; nothing was sold.
-            EncodingFailed: the model could not encode this batch, and is ready for the next.
+            ModelUnavailable: The model process died or is stuck; nothing was sold.
+            EncodingFailed: The model could not encode this batch, and is ready for the next.
         """
 
     async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
-        """N texts of `[L]` token ids, each L its own, to `[N, D]` float32, unit norm; raises as `encode_images`."""
+        """Encode N texts of `[L]` token ids to `[N, D]` float32, unit norm; raises as `encode_images`."""

@@ -173,8 +173,8 @@ class ItemsFailed(VendorError):
     """Items failed of a request that is sold whole or not at all.
 
     Args:
-        failures: by position in the request.
-        charged_seq: the ledger entry that nevertheless charged the others, because what failed showed itself only when
+        failures: Failures by position in the request.
+        charged_seq: Ledger entry that nevertheless charged the others, because what failed showed itself only when
             another request under the same name was charged at the same moment.
     """
 

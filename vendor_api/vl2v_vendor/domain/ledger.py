@@ -7,6 +7,7 @@ the work, and the charge is one transaction after it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +56,8 @@ class Offer:
     """What a request is admitted by, as of one moment: the price in force, what is paid, and what may be spent.
 
     Attributes:
-        paid: those of the request's items that the account has paid for, by item key.
-        budgets: a hint; only the charge itself decides.
+        paid: Those of the request's items that the account has paid for, by item key.
+        budgets: Hint; only the charge itself decides.
     """
 
     price: Price
@@ -66,13 +67,18 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged."""
+    """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged.
+
+    Attributes:
+        units: One image or one text is one unit.
+    """
+
+    units: ClassVar[int] = 1
 
     item_key: str
     fingerprint: str
     result_sha: str
     vector: Vector
-    units: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +113,10 @@ class Charge:
     """What became of a charge order.
 
     Attributes:
-        posted: the entry, or None when every item turned out to be paid by somebody else meanwhile.
-        already_paid: items that a concurrent request paid first; they are replayed, not charged.
-        refused: keys of the items beyond the longest prefix that the budgets admit (`allow_partial` only).
-        budgets: after the charge.
+        posted: Entry; None when every item was paid by another request meanwhile.
+        already_paid: Items that a concurrent request paid first; they are replayed, not charged.
+        refused: Keys of the items beyond the longest prefix that the budgets admit (`allow_partial` only).
+        budgets: Budgets after the charge.
     """
 
     posted: PostedEntry | None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vl2v_vendor.domain.errors import TooManyItems
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -12,11 +14,11 @@ class Limits:
     """Sizes that are checked before any work is done.
 
     Attributes:
-        max_items: items in one request.
-        max_item_bytes: bytes of one image file.
-        max_request_bytes: bytes of one request body.
-        max_pixels: pixels of one image, from its header, before it is decoded.
-        max_text_bytes: UTF-8 bytes of one text, before it is tokenized.
+        max_items: Number of items in one request.
+        max_item_bytes: Size of one image file in bytes.
+        max_request_bytes: Size of one request body in bytes.
+        max_pixels: Pixels of one image, read from its header before it is decoded.
+        max_text_bytes: Size of one text in UTF-8 bytes, before it is tokenized.
     """
 
     max_items: int = 256
@@ -24,3 +26,12 @@ class Limits:
     max_request_bytes: int = 64 * MEBIBYTE
     max_pixels: int = 50_000_000
     max_text_bytes: int = 4096
+
+    def check_items(self, count: int) -> None:
+        """Check how many items a request has.
+
+        Raises:
+            TooManyItems: It has more than `max_items`.
+        """
+        if count > self.max_items:
+            raise TooManyItems(count, self.max_items)

@@ -65,56 +65,56 @@ class Ledger(Protocol):
         """The vendor's name for ever, whatever its URL."""
 
     async def find_key(self, secret_sha256: str) -> ApiKey | None:
-        """The API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
+        """Return the API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
-        """What a request for these items is admitted by, in one snapshot.
+        """Read what a request for these items is admitted by, in one snapshot.
 
         Raises:
-            UnknownModel: the model has no price for this modality.
+            UnknownModel: The model has no price for this modality.
         """
 
     async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
-        """Those of the keys that were charged before, by key."""
+        """Return those of the keys that were charged before, by key."""
 
     async def budgets(self, account_id: str, api_key_id: str) -> Budgets:
-        """The account's and the key's budgets now; an admission hint, not a promise."""
+        """Return the account's and the key's budgets now; an admission hint, not a promise."""
 
     async def price(self, model_id: str, modality: Modality) -> Price:
-        """The price in force now.
+        """Return the price in force now.
 
         Raises:
-            UnknownModel: the model has no price for this modality.
+            UnknownModel: The model has no price for this modality.
         """
 
     async def charge(self, order: ChargeOrder) -> Charge:
         """Claim, debit, entry and results in ONE transaction; returns after the commit.
 
         Raises:
-            BudgetExhausted: nothing fits (or not everything, without `allow_partial`); nothing was written.
-            PriceChanged: the price moved since admission; nothing was written.
+            BudgetExhausted: Nothing fits (or not everything, without `allow_partial`); nothing was written.
+            PriceChanged: The price moved since admission; nothing was written.
         """
 
     async def head(self, account_id: str) -> LedgerHead:
-        """The end of the account's chain."""
+        """Return the end of the account's chain."""
 
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
-        """Entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
+        """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
 
     async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
-        """The entries of these numbers in order, with their items."""
+        """Return the entries of these numbers in order, with their items."""
 
     async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
-        """The entry that a request made."""
+        """Return the entry that a request made."""
 
     async def totals(self, account_id: str) -> AccountTotals:
-        """Totals over the account's ledger rows."""
+        """Return totals over the account's ledger rows."""
 
     async def drift_units(self) -> int:
         """Units used in all accounts' budgets, less those of charged items that were not refunded: always 0."""
 
     async def published_keys(self) -> list[PublishedKey]:
-        """Public signing keys, oldest first."""
+        """Return public signing keys, oldest first."""
 
     async def ping(self) -> None:
         """Check that the ledger can be written; for readiness."""
@@ -128,31 +128,31 @@ class Accounts(Protocol):
     """
 
     def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ...) -> Accounts:
-        """The same, for one member of the staff.
+        """Return the same accounts, for one member of the staff.
 
         Args:
-            actor: who the log says it was.
-            on_replay: called by an act whose request id was done before.
+            actor: Name of the actor in the log.
+            on_replay: Function that is called by an act whose request id was done before.
         """
 
     def create_account(
         self, name: str, *, budget_units: int, currency: str = "EUR", request_id: str | None = None
     ) -> Account:
-        """A new account; a budget above 0 is its first top-up entry.
+        """Open an account; a budget above 0 is its first top-up entry.
 
         Raises:
-            InvalidRequest: the name is taken or malformed, or the budget is out of range.
+            InvalidRequest: The name is taken or malformed, or the budget is out of range.
         """
 
     def find_account(self, name: str) -> Account:
-        """The account of this id or, if no account has it, of this name.
+        """Return the account of this id or, if no account has it, of this name.
 
         Raises:
-            NotFound: there is none.
+            NotFound: There is none.
         """
 
     def accounts(self) -> list[Account]:
-        """All accounts by name."""
+        """Return all accounts by name."""
 
     def create_key(
         self,
@@ -165,32 +165,32 @@ class Accounts(Protocol):
         name: str = "",
         request_id: str | None = None,
     ) -> tuple[ApiKey, str | None]:
-        """A new API key and its secret, which is stored as a hash only; None when the key was made before.
+        """Make an API key and its secret, which is stored as a hash only; None when the key was made before.
 
         Args:
-            account: who pays.
-            scopes: what the key may be used for.
-            limit_units: a budget of the key's own, beside the account's.
-            expires_at: when it expires, in microseconds.
-            lifetime_seconds: or how long after the act, which is the same when the act is tried again.
-            name: what the key is for.
-            request_id: names the act.
+            account: Account that pays.
+            scopes: What the key may be used for.
+            limit_units: Budget of the key alone, beside the account's.
+            expires_at: Time of its expiry in microseconds.
+            lifetime_seconds: Or its lifetime, which is the same when the act is tried again.
+            name: Purpose of the key.
+            request_id: Name of the act.
 
         Raises:
-            InvalidRequest: something is unknown or out of range.
+            InvalidRequest: Something is unknown or out of range.
         """
 
     def keys(self, account: Account | None = None) -> list[ApiKey]:
-        """The account's API keys, or everybody's, oldest first."""
+        """Return the account's API keys, or everybody's, oldest first."""
 
     def key_budgets(self, account: Account | None = None) -> Mapping[str, Budget]:
-        """The keys' own budgets by key id; a key without one is not there."""
+        """Return the keys' own budgets by key id; a key without one is not there."""
 
     def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:
         """End a key, named by its id or its prefix, at once; revoking it again changes nothing.
 
         Raises:
-            NotFound: there is no such key.
+            NotFound: There is no such key.
         """
 
     def top_up(
@@ -202,8 +202,8 @@ class Accounts(Protocol):
         """Give `units` of the charge entry `seq` back, as a ledger entry.
 
         Raises:
-            NotFound: no charge has this seq.
-            InvalidRequest: more than the charge, less earlier refunds.
+            NotFound: No charge has this seq.
+            InvalidRequest: There are more units than the charge, less earlier refunds.
         """
 
     def set_price(
@@ -215,16 +215,16 @@ class Accounts(Protocol):
         *,
         request_id: str | None = None,
     ) -> Price:
-        """A new version of the price, in force at once."""
+        """Make a new version of the price, in force at once."""
 
     def ensure_prices(self, model_id: str, wanted: Mapping[Modality, int], currency: str) -> None:
         """Insert a version of each wanted price, by modality, that differs from the one in force."""
 
     def prices(self, model_id: str | None = None) -> list[Price]:
-        """All versions of the prices of one model, or of all, oldest first."""
+        """Return all versions of the prices of one model, or of all, oldest first."""
 
     def acts(self, *, after_id: int = 0, limit: int, account: Account | None = None) -> list[AdminAct]:
-        """Logged acts `after_id + 1 ...` in order, at most `limit`; only those that concern the account, if given."""
+        """Return logged acts `after_id + 1 ...` in order, at most `limit`; of one account, if given."""
 
 
 class Signer(Protocol):
@@ -239,13 +239,13 @@ class Signer(Protocol):
         """The public halves of all keys with the chain of successors, oldest first."""
 
     def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
-        """Base64 signature by the key that the entry names."""
+        """Sign an entry by the key that it names; returns the signature in base64."""
 
     def sign_head(self, head: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical head by the key that it names as its `key_id`."""
+        """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
 
     def sign_recompute(self, note: dict[str, int | str]) -> str:
-        """Base64 signature over the canonical note by the key that it names as its `key_id`."""
+        """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
 
 
 class Clock(Protocol):

@@ -171,7 +171,7 @@ class _ItemStream:
         self._next = next(self._items, None)
 
     def take(self, seq: int) -> tuple[list[StoredItem], list[StoredItem]]:
-        """The items before `seq` that no entry took, and those of `seq`."""
+        """Return the items before `seq` that no entry took, and those of `seq`."""
         skipped: list[StoredItem] = []
         taken: list[StoredItem] = []
         while self._next is not None and self._next.seq <= seq:
@@ -180,14 +180,14 @@ class _ItemStream:
         return skipped, taken
 
     def rest(self) -> Iterator[StoredItem]:
-        """The items after the last entry."""
+        """Yield the items after the last entry."""
         while self._next is not None:
             yield self._next
             self._next = next(self._items, None)
 
 
 def _product(entry: LedgerEntry) -> tuple[object, ...]:
-    """What a refund repeats of its charge."""
+    """Return what a refund repeats of its charge."""
     return (
         entry.api_key_id,
         entry.endpoint,
@@ -203,7 +203,7 @@ def _product(entry: LedgerEntry) -> tuple[object, ...]:
 
 
 def _hash_of(entry: LedgerEntry) -> str | None:
-    """The entry's hash; None if a field holds what no entry can hold."""
+    """Return the entry's hash; None if a field holds what no entry can hold."""
     try:
         return entry.hash()
     except ValueError:

@@ -16,11 +16,11 @@ class KeyRequest:
     """What is asked for.
 
     Attributes:
-        account_name: made with `budget_units` and `currency` if there is no such account.
-        budget_units: the new account's budget; must be None for an account that exists.
-        key_budget_units: a budget of the key's own, beside the account's.
-        expires_days: None for a key that does not expire.
-        request_id: names the request; the same one tried again makes nothing new.
+        account_name: Account of the key, made with `budget_units` and `currency` if there is no such account.
+        budget_units: Budget of a new account; must be None for an account that exists.
+        key_budget_units: Budget of the key alone, beside the account's.
+        expires_days: Lifetime in days; None for a key that does not expire.
+        request_id: Name of the request; tried again under it, nothing new is made.
     """
 
     account_name: str
@@ -44,7 +44,7 @@ class IssuedKey:
 
 
 def usual_currency(accounts: Accounts, otherwise: str) -> str:
-    """That of the newest price: an account in another one could buy nothing. Without a price, `otherwise`."""
+    """Return the currency of the newest price, in which alone an account can buy; without a price, `otherwise`."""
     prices = accounts.prices()
     return prices[-1].currency if prices else otherwise
 
@@ -71,7 +71,11 @@ def issue_key(accounts: Accounts, request: KeyRequest) -> IssuedKey:
 
 
 def lifetime_of(expires_days: float | None) -> int | None:
-    """Days as whole seconds, at least one; raises InvalidRequest for a number of days that is not above 0."""
+    """Convert days to whole seconds, at least one.
+
+    Raises:
+        InvalidRequest: The number of days is not above 0.
+    """
     if expires_days is None:
         return None
     if not expires_days > 0 or expires_days == float("inf"):

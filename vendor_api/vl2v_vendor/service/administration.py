@@ -29,39 +29,31 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Mandate:
-    """Who acts, and the name that the act was given, if any: `Idempotency-Key`."""
+class AdminContext:
+    """Who acts, and the name of the act, if the request gives one: `Idempotency-Key`."""
 
     caller: ApiKey
     idempotency_key: str | None = None
 
     def request_id(self) -> str:
-        """The act's id: of the key and the name, so that two administrators' names never clash; else a random one.
+        """Derive the act's id from key and name, so that two administrators' names never clash; else a random one.
 
         Raises:
-            InvalidRequest: the name is empty or too long.
+            InvalidRequest: The name is empty or too long.
         """
-        check_idempotency_key(self.idempotency_key)
         if self.idempotency_key is None:
             return f"adm_{secrets.token_hex(12)}"
+        check_idempotency_key(self.idempotency_key)
         named = f"vl2v-admin-v1\n{self.caller.id}\n{self.idempotency_key}"
         return f"adm_{hashlib.sha256(named.encode()).hexdigest()[:48]}"
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Generic[_T]):
-    """What came of an act, and whether it had been done before."""
+class ActResult(Generic[_T]):
+    """The result of an act, and whether it had been done before."""
 
     result: _T
     replayed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key and its secret, which can be shown only now: None if the key was made before."""
-
-    key: ApiKey
-    secret: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +78,10 @@ class Administration:
     Every method may raise `LedgerUnavailable`; an act without a name raises `OutcomeUnknown` instead.
 
     Args:
-        accounts: the books.
-        audit: makes the receipts of top-ups and refunds.
-        executor: where the database is waited for.
-        currency: of accounts that are opened without one before there is a price.
+        accounts: Accounts, keys and prices.
+        audit: Source of the receipts of top-ups and refunds.
+        executor: Threads that wait for the database.
+        currency: Currency of accounts that are opened without one before there is a price.
     """
 
     def __init__(self, accounts: Accounts, audit: Audit, executor: Executor, *, currency: str) -> None:
@@ -99,86 +91,98 @@ class Administration:
         self._currency = currency
 
     async def create_account(
-        self, mandate: Mandate, name: str, budget_units: int, currency: str | None
-    ) -> Done[Account]:
-        """A new account; raises InvalidRequest if the name is taken or something is out of range."""
+        self, context: AdminContext, name: str, budget_units: int, currency: str | None
+    ) -> ActResult[Account]:
+        """Open an account; raises InvalidRequest if the name is taken or something is out of range."""
+        return await self._act(
+            context,
+            context.request_id(),
+            lambda accounts, request_id: accounts.create_account(
+                name,
+                budget_units=budget_units,
+                currency=currency or usual_currency(accounts, self._currency),
+                request_id=request_id,
+            ),
+        )
 
-        def act(accounts: Accounts, request_id: str) -> Account:
-            chosen = currency or usual_currency(accounts, self._currency)
-            return accounts.create_account(name, budget_units=budget_units, currency=chosen, request_id=request_id)
-
-        return await self._act(mandate, mandate.request_id(), act)
-
-    async def top_up(self, mandate: Mandate, account: str, units: int, note: str | None) -> Done[SignedReceipt]:
+    async def top_up(
+        self, context: AdminContext, account: str, units: int, note: str | None
+    ) -> ActResult[SignedReceipt]:
         """Raise an account's limit; raises NotFound or InvalidRequest."""
+        return await self._post(
+            context,
+            lambda accounts, request_id: accounts.top_up(
+                accounts.find_account(account), units, note=note, request_id=request_id
+            ),
+        )
 
-        def act(accounts: Accounts, request_id: str) -> Account:
-            return accounts.top_up(accounts.find_account(account), units, note=note, request_id=request_id)
-
-        return await self._post(mandate, act)
-
-    async def refund(self, mandate: Mandate, account: str, seq: int, units: int, note: str) -> Done[SignedReceipt]:
+    async def refund(
+        self, context: AdminContext, account: str, seq: int, units: int, note: str
+    ) -> ActResult[SignedReceipt]:
         """Give units of a charge back; raises NotFound or InvalidRequest."""
-
-        def act(accounts: Accounts, request_id: str) -> Account:
-            return accounts.refund(accounts.find_account(account), seq, units, note, request_id=request_id)
-
-        return await self._post(mandate, act)
+        return await self._post(
+            context,
+            lambda accounts, request_id: accounts.refund(
+                accounts.find_account(account), seq, units, note, request_id=request_id
+            ),
+        )
 
     async def create_key(
         self,
-        mandate: Mandate,
+        context: AdminContext,
         account: str,
         *,
         scopes: frozenset[Scope],
         limit_units: int | None,
         expires_days: float | None,
         name: str,
-    ) -> Done[NewKey]:
-        """A new API key of an account that exists; raises NotFound or InvalidRequest."""
-        lifetime_seconds = lifetime_of(expires_days)
+    ) -> ActResult[tuple[ApiKey, str | None]]:
+        """Make an API key of an account that exists; raises NotFound or InvalidRequest.
 
-        def act(accounts: Accounts, request_id: str) -> NewKey:
-            key, secret = accounts.create_key(
+        Its secret is shown only now: it is None if the key was made before.
+        """
+        lifetime_seconds = lifetime_of(expires_days)
+        return await self._act(
+            context,
+            context.request_id(),
+            lambda accounts, request_id: accounts.create_key(
                 accounts.find_account(account),
                 scopes=scopes,
                 limit_units=limit_units,
                 lifetime_seconds=lifetime_seconds,
                 name=name,
                 request_id=request_id,
-            )
-            return NewKey(key, secret)
+            ),
+        )
 
-        return await self._act(mandate, mandate.request_id(), act)
-
-    async def revoke_key(self, mandate: Mandate, key: str) -> Done[ApiKey]:
+    async def revoke_key(self, context: AdminContext, key: str) -> ActResult[ApiKey]:
         """End a key at once; revoking it again changes nothing. Raises NotFound or InvalidRequest."""
-
-        def act(accounts: Accounts, request_id: str) -> ApiKey:
-            return accounts.revoke_key(key, request_id=request_id)
-
-        return await self._act(mandate, mandate.request_id(), act)
+        return await self._act(
+            context, context.request_id(), lambda accounts, request_id: accounts.revoke_key(key, request_id=request_id)
+        )
 
     async def set_price(
-        self, mandate: Mandate, model_id: str, modality: Modality, unit_price_micro: int, currency: str
-    ) -> Done[Price]:
-        """A new version of a price, in force at once; raises InvalidRequest if out of range."""
-
-        def act(accounts: Accounts, request_id: str) -> Price:
-            return accounts.set_price(model_id, modality, unit_price_micro, currency, request_id=request_id)
-
-        return await self._act(mandate, mandate.request_id(), act)
+        self, context: AdminContext, model_id: str, modality: Modality, unit_price_micro: int, currency: str
+    ) -> ActResult[Price]:
+        """Make a new version of a price, in force at once; raises InvalidRequest if out of range."""
+        return await self._act(
+            context,
+            context.request_id(),
+            lambda accounts, request_id: accounts.set_price(
+                model_id, modality, unit_price_micro, currency, request_id=request_id
+            ),
+        )
 
     async def accounts(self) -> list[Account]:
-        """All accounts by name."""
+        """Return all accounts by name."""
         return await self._wait(self._accounts.accounts)
 
     async def account(self, account: str) -> Account:
-        """The account of this id or name; raises NotFound."""
+        """Return the account of this id or name; raises NotFound."""
         return await self._wait(lambda: self._accounts.find_account(account))
 
     async def keys(self, account: str) -> KeyList:
-        """An account's keys with their budgets; raises NotFound."""
+        """Return an account's keys with their budgets; raises NotFound."""
 
         def read() -> KeyList:
             found = self._accounts.find_account(account)
@@ -187,11 +191,11 @@ class Administration:
         return await self._wait(read)
 
     async def prices(self) -> list[Price]:
-        """All versions of all prices, oldest first."""
+        """Return all versions of all prices, oldest first."""
         return await self._wait(self._accounts.prices)
 
     async def log(self, after_id: int, limit: int) -> ActPage:
-        """A page of at most `limit` acts after `after_id`, oldest first.
+        """Return a page of at most `limit` acts after `after_id`, oldest first.
 
         Raises:
             InvalidRequest: `after_id` below 0, or `limit` not in 1 to 1000.
@@ -202,20 +206,20 @@ class Administration:
         page = tuple(acts[:limit])
         return ActPage(page, page[-1].id if len(acts) > limit else None)
 
-    async def _post(self, mandate: Mandate, act: Callable[[Accounts, str], Account]) -> Done[SignedReceipt]:
+    async def _post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> ActResult[SignedReceipt]:
         """Do an act that makes a ledger entry; the answer is the entry's receipt, the same one for ever."""
-        request_id = mandate.request_id()
-        done = await self._act(mandate, request_id, act)
-        with _confirmed(mandate):
+        request_id = context.request_id()
+        done = await self._act(context, request_id, act)
+        with _confirmed(context):
             record = await self._audit.request(done.result.id, request_id)
-        return Done(record.receipt, done.replayed)
+        return ActResult(record.receipt, done.replayed)
 
-    async def _act(self, mandate: Mandate, request_id: str, act: Callable[[Accounts, str], _T]) -> Done[_T]:
+    async def _act(self, context: AdminContext, request_id: str, act: Callable[[Accounts, str], _T]) -> ActResult[_T]:
         replays: list[bool] = []
-        accounts = self._accounts.acting_as(mandate.caller.id, on_replay=lambda: replays.append(True))
-        with _confirmed(mandate):
+        accounts = self._accounts.acting_as(context.caller.id, on_replay=lambda: replays.append(True))
+        with _confirmed(context):
             result = await self._wait(lambda: act(accounts, request_id))
-        return Done(result, bool(replays))
+        return ActResult(result, bool(replays))
 
     async def _wait(self, work: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
@@ -227,12 +231,12 @@ class Administration:
 
 
 @contextmanager
-def _confirmed(mandate: Mandate) -> Iterator[None]:
-    """Where the ledger fails, an act without a name may or may not have been done."""
+def _confirmed(context: AdminContext) -> Iterator[None]:
+    """Raise OutcomeUnknown where the ledger fails an act without a name: it may have been done."""
     try:
         yield
     except LedgerUnavailable as error:
-        if mandate.idempotency_key is not None:
+        if context.idempotency_key is not None:
             raise
         raise OutcomeUnknown(
             "the ledger did not confirm this act; before you send it again look into /v1/admin/log. "

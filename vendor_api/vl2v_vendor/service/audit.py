@@ -86,7 +86,7 @@ class PublicKeys:
 
 
 def sign_receipt(signer: Signer, posted: PostedEntry) -> SignedReceipt:
-    """The receipt of a committed entry; signing is deterministic, so a replay makes the same bytes."""
+    """Sign the receipt of a committed entry; signing is deterministic, so a replay makes the same bytes."""
     signature = signer.sign_receipt(posted.entry, posted.entry_hash)
     return SignedReceipt(posted.entry, posted.entry_hash, posted.entry.signing_key_id, signature)
 
@@ -100,7 +100,7 @@ class Audit:
         self._clock = clock
 
     async def statement(self, account_id: str, after_seq: int = 0, limit: int = MAX_PAGE_ENTRIES) -> Statement:
-        """A page of at most `limit` entries after `after_seq`, with the head of the whole chain.
+        """Return a page of at most `limit` entries after `after_seq`, with the head of the whole chain.
 
         The head is read first and nothing beyond it is shown, so page and head never contradict each other.
 
@@ -116,14 +116,14 @@ class Audit:
         return Statement(page, self._sign_head(account_id, head), last_seq if last_seq < head.seq else None)
 
     async def summary(self, account_id: str) -> Summary:
-        """Totals by day, model, endpoint and key, refunds taken off."""
+        """Return totals by day, model, endpoint and key, refunds taken off."""
         return Summary(self._ledger.ledger_id, account_id, await self._ledger.totals(account_id))
 
     async def request(self, account_id: str, request_id: str) -> RequestRecord:
-        """The receipt and items of one billed request; the receipt is byte for byte the one first given.
+        """Return the receipt and items of one billed request; the receipt is byte for byte the one first given.
 
         Raises:
-            NotFound: the account was billed for no such request.
+            NotFound: The account was billed for no such request.
         """
         # No database is asked for what it could not even store.
         posted = await self._ledger.find_request(account_id, request_id) if request_id.isprintable() else None
@@ -132,7 +132,7 @@ class Audit:
         return RequestRecord(sign_receipt(self._signer, posted), posted.items)
 
     async def public_keys(self) -> PublicKeys:
-        """The keys that sign receipts and heads, with the chain of successors."""
+        """Return the keys that sign receipts and heads, with the chain of successors."""
         return PublicKeys(self._ledger.ledger_id, tuple(await self._ledger.published_keys()))
 
     def _sign_head(self, account_id: str, head: LedgerHead) -> SignedHead:

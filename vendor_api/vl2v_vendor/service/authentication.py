@@ -7,8 +7,7 @@ import hashlib
 from vl2v_vendor.domain.accounts import ApiKey, Scope
 from vl2v_vendor.domain.errors import UnknownKey
 from vl2v_vendor.domain.ports import Clock, Ledger
-from vl2v_vendor.service.request_facts import note
-from vl2v_vendor.service.stage_clock import timed
+from vl2v_vendor.service.request_trace import note, timed
 
 
 class Authenticator:
@@ -19,13 +18,13 @@ class Authenticator:
         self._clock = clock
 
     async def authenticate(self, secret: str | None, scope: Scope) -> ApiKey:
-        """The bearer of `secret`, who may act under `scope`.
+        """Return the API key whose secret this is, if it may act under `scope`.
 
         Raises:
-            UnknownKey: no key, or one that was never issued.
-            KeyRevoked: the key was revoked.
-            KeyExpired: the key has expired.
-            Forbidden: the key lacks the scope.
+            UnknownKey: There is no key, or it was never issued.
+            KeyRevoked: The key was revoked.
+            KeyExpired: The key has expired.
+            Forbidden: The key lacks the scope.
         """
         if not secret:
             raise UnknownKey

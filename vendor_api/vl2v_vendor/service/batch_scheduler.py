@@ -33,8 +33,8 @@ class BatchScheduler:
     """Runs the batches of several lanes on one model.
 
     Args:
-        lanes: which take turns.
-        changed: set by the lanes when there is something to decide.
+        lanes: Lanes that take turns.
+        changed: Event that the lanes set when there is something to decide.
     """
 
     def __init__(self, lanes: Sequence[MicroBatcher[Any, Any]], changed: asyncio.Event) -> None:
@@ -63,12 +63,15 @@ class BatchScheduler:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._drop_abandoned()
+            for running in self._running:
+                # Take back a batch that has not begun and that nobody waits for any more.
+                if running.began is None and all(entry.request.is_over for entry in running.batch):
+                    running.task.cancel()
             while (lane := self._lane_in_turn()) is not None:
                 self._send(lane)
 
     def _lane_in_turn(self) -> MicroBatcher[Any, Any] | None:
-        """The lane that may send a batch now, moved to the end of the line; None while there is none."""
+        """Return the lane that may send a batch now, moved to the end of the line; None while there is none."""
         waiting = [lane for lane in self._lanes if lane.has_work]
         if not waiting or len(self._running) >= _MAX_BATCHES:
             return None
@@ -89,7 +92,7 @@ class BatchScheduler:
         self._begin_first()
 
     def _end(self, running: _Running, task: asyncio.Task[bool]) -> None:
-        """A batch is over or was taken back. A callback: a task that is cancelled early runs none of its own code."""
+        """End a batch that is over or taken back; a callback: a task cancelled early runs none of its own code."""
         if running not in self._running:
             return  # closed
         self._running.remove(running)
@@ -100,14 +103,8 @@ class BatchScheduler:
         running.lane.end(running.batch, seconds)
 
     def _begin_first(self) -> None:
-        """The model runs batches in order: a batch begins when there is none before it."""
+        """Let the first batch begin: the model runs batches in order."""
         if self._running and self._running[0].began is None:
             first = self._running[0]
             first.began = time.monotonic()
             first.lane.begin(first.batch)
-
-    def _drop_abandoned(self) -> None:
-        """Take back a batch that has not begun and that nobody waits for any more."""
-        for running in self._running:
-            if running.began is None and all(entry.request.is_over for entry in running.batch):
-                running.task.cancel()

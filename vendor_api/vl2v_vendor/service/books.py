@@ -38,9 +38,9 @@ class AccountBooks:
     """What is kept about an account beside its entries.
 
     Attributes:
-        key_budgets: of those API keys that have one, by the key's id.
-        acts: the staff's acts that made its entries, by request id.
-        refunded_seqs: the charges that its refunds name.
+        key_budgets: Budgets of the API keys that have one, by key id.
+        acts: Acts of the staff that made its entries, by request id.
+        refunded_seqs: Charges that its refunds name.
     """
 
     account_id: str
@@ -66,22 +66,22 @@ class LedgerScan(Protocol):
     """The whole ledger, read once, in one snapshot."""
 
     def ledger_id(self) -> str:
-        """The vendor's name for ever."""
+        """Return the vendor's name for ever."""
 
     def published_keys(self) -> Sequence[PublishedKey]:
-        """The signing keys, oldest first."""
+        """Return the signing keys, oldest first."""
 
     def accounts(self) -> Iterable[AccountBooks]:
-        """Every account."""
+        """Return every account."""
 
     def prices(self) -> Mapping[int, Price]:
-        """Every version of every price, by id."""
+        """Return every version of every price, by id."""
 
     def entries(self, account_id: str) -> Iterable[tuple[LedgerEntry, str]]:
-        """The account's entries with their stored hashes, by seq."""
+        """Return the account's entries with their stored hashes, by seq."""
 
     def items(self, account_id: str) -> Iterable[StoredItem]:
-        """The account's items by seq and index."""
+        """Return the account's items by seq and index."""
 
 
 @dataclass(slots=True)

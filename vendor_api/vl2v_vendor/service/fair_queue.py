@@ -10,35 +10,37 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 class QueuedRequest(Generic[Out]):
-    """The items of one request, and what became of each.
+    """The items of one request, and the outcome of each.
 
     Args:
-        key: whose request it is.
-        count: how many items it has.
-        now: the time of its arrival, in seconds.
+        key: API key whose request it is.
+        count: Number of items.
+        now: Time of its arrival, in seconds.
 
     Attributes:
-        done: resolved when every item has its outcome; failed or cancelled when the request is lost as a whole.
-        submitted: when it arrived.
-        last_began: when the model began the last of its batches so far; None before the first.
-        waits_since: since when nothing of it has moved.
-        items_in_model: how many of its items lie in batches that were sent to the model.
+        done: Resolved when every item has its outcome; failed or cancelled when the request is lost as a whole.
+        outcomes: An output or an error per item, in order; None while an item has neither.
+        submitted: Time of its arrival.
+        last_began: Time when the model began the last of its batches so far; None before the first.
+        items_in_model: Number of its items in batches that were sent to the model.
+        idle_limit: Timeout of the request; runs while none of its items is with the model.
     """
 
     def __init__(self, key: str, count: int, now: float) -> None:
         self.key = key
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.submitted = self.waits_since = now
+        self.outcomes: list[Out | Exception | None] = [None] * count
+        self.submitted = now
         self.last_began: float | None = None
         self.items_in_model = 0
-        self._outcomes: list[Out | Exception | None] = [None] * count
+        self.idle_limit = asyncio.timeout(None)
         self._missing = count
 
     @property
@@ -46,14 +48,9 @@ class QueuedRequest(Generic[Out]):
         """Whether nobody waits for it any more."""
         return self.done.done()
 
-    @property
-    def outcomes(self) -> list[Out | Exception]:
-        """An output or an error per item, in order; of a request that is `done`."""
-        return cast("list[Out | Exception]", self._outcomes)
-
     def settle(self, index: int, outcome: Out | Exception) -> None:
         """Give one item its outcome, once."""
-        self._outcomes[index] = outcome
+        self.outcomes[index] = outcome
         self._missing -= 1
         if self._missing == 0 and not self.is_over:
             self.done.set_result(None)
@@ -63,30 +60,39 @@ class QueuedRequest(Generic[Out]):
         if not self.is_over:
             self.done.set_exception(error)
 
+    def move(self, items: int, idle_seconds: float) -> None:
+        """Count items into the model, or out of it if negative; without any there, the request may wait so long."""
+        self.items_in_model += items
+        if not self.is_over:
+            now = asyncio.get_running_loop().time()
+            self.idle_limit.reschedule(None if self.items_in_model else now + idle_seconds)
+
 
 @dataclass(eq=False, frozen=True, slots=True)
 class Entry(Generic[In, Out]):
     """One item of a request."""
 
     item: In
-    size_bytes: int
     request: QueuedRequest[Out]
     index: int
 
 
 class FairQueue(Generic[In, Out]):
-    """The lines of all keys. It does not bound itself: who pushes has checked that there is room."""
+    """The lines of all keys. It does not bound itself: who pushes has checked that there is room.
+
+    Attributes:
+        items: Number of items that wait.
+    """
 
     def __init__(self) -> None:
         self._lines: OrderedDict[str, OrderedDict[Entry[In, Out], None]] = OrderedDict()
         self.items = 0
-        self.size_bytes = 0
 
     def push(self, entries: Sequence[Entry[In, Out]]) -> None:
-        """Queue items of one key behind those that it has there."""
+        """Queue items of one key behind those that it has already."""
         for entry in entries:
             self._lines.setdefault(entry.request.key, OrderedDict())[entry] = None
-            self._count(entry, 1)
+        self.items += len(entries)
 
     def take(self, count: int) -> list[Entry[In, Out]]:
         """Take up to `count` items, one per key and turn."""
@@ -98,8 +104,8 @@ class FairQueue(Generic[In, Out]):
                 self._lines.move_to_end(key)
             else:
                 del self._lines[key]
-            self._count(entry, -1)
             taken.append(entry)
+        self.items -= len(taken)
         return taken
 
     def discard(self, entries: Sequence[Entry[In, Out]]) -> None:
@@ -108,15 +114,11 @@ class FairQueue(Generic[In, Out]):
             line = self._lines.get(entry.request.key)
             if line is not None and entry in line:
                 del line[entry]
-                self._count(entry, -1)
+                self.items -= 1
                 if not line:
                     del self._lines[entry.request.key]
 
     def items_ahead(self, key: str) -> int:
-        """About how many items are taken before the next one that `key` queues."""
+        """Estimate how many items are taken before the next one that `key` queues."""
         own, others = len(self._lines.get(key, ())), len(self._lines.keys() - {key})
         return min(self.items, own + others * (own + 1))
-
-    def _count(self, entry: Entry[In, Out], sign: int) -> None:
-        self.items += sign
-        self.size_bytes += sign * entry.size_bytes

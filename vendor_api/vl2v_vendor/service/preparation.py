@@ -1,4 +1,4 @@
-"""From what a client sent to what the model takes: every item is checked, decoded and named before anything is sold.
+"""From what a client sent to what the model takes: every item is checked, decoded and hashed before it is sold.
 
 Decoding runs in a thread pool, beside the model and off the event loop. A bad item costs nothing but its own error.
 """
@@ -9,19 +9,16 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
-from vl2v_contract.identity import Modality, text_sha
-from vl2v_vendor.domain.encoder import DecodedImage, ImageDecoder, Tokenizer
-from vl2v_vendor.domain.errors import ItemFailure, TooManyItems
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.encoder import ImageDecoder, PreparedItem, Tokenizer
+from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.limits import Limits
-from vl2v_vendor.service.lanes import ModelInput
-from vl2v_vendor.service.stage_clock import timed
-
-Source = TypeVar("Source")
+from vl2v_vendor.service.request_trace import timed
 
 _log = logging.getLogger(__name__)
 
@@ -37,42 +34,19 @@ class RawPixels:
     data: bytes | memoryview
 
 
-ImageSource: TypeAlias = bytes | str | RawPixels
-"""A file's bytes, their base64, or raw pixels."""
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedItem:
-    """An item that the model can take.
-
-    Attributes:
-        model_input: pixels `[S, S, 3]` or token ids `[L]`.
-        content_sha: the contract's name of the content.
-        tokens: of a text, before any cut.
-        truncated: whether the text was cut.
-    """
-
-    model_input: ModelInput
-    content_sha: str
-    tokens: int | None = None
-    truncated: bool = False
-
-
-Prepared: TypeAlias = PreparedItem | ItemFailure
+ItemSource: TypeAlias = bytes | str | RawPixels
+"""An image as a file's bytes, their base64, or raw pixels; or a text."""
 
 
 class Preparation:
     """Checks and decodes items in a thread pool.
 
     Args:
-        decoder: of images.
-        tokenizer: of texts.
-        limits: sizes refused before any work.
-        executor: where decoding runs.
-        in_flight: items that one request may have in the executor; twice its threads keep it busy.
-
-    Attributes:
-        unfinished_items: of all requests that are being prepared, by modality.
+        decoder: Decoder of images.
+        tokenizer: Tokenizer of texts.
+        limits: Sizes that are refused before any work.
+        executor: Thread pool in which items are decoded.
+        in_flight: Number of items that one request may have in the pool; twice its threads keep it busy.
     """
 
     def __init__(
@@ -83,48 +57,24 @@ class Preparation:
         self._limits = limits
         self._executor = executor
         self._in_flight = in_flight
-        self.unfinished_items: dict[Modality, int] = {"image": 0, "text": 0}
 
-    def check_count(self, count: int) -> None:
-        """Check how many items a request has.
+    async def prepare(
+        self, modality: Modality, sources: Sequence[ItemSource], *, truncate: bool = False
+    ) -> list[PreparedItem | ItemFailure]:
+        """Prepare the items of one request, each to an item or its own failure, in order.
 
-        Raises:
-            TooManyItems: more than the limit.
+        Requests take turns in the pool: each has at most `in_flight` items there.
         """
-        if count > self._limits.max_items:
-            raise TooManyItems(count, self._limits.max_items)
-
-    async def prepare_images(self, sources: Sequence[ImageSource]) -> list[Prepared]:
-        """Decode images, each to a prepared item or its own failure, in order.
-
-        Raises:
-            TooManyItems: more than the limit.
-        """
-        with timed("decode"):
-            return await self._prepare("image", self._prepare_image, sources)
-
-    async def prepare_texts(self, texts: Sequence[str], *, truncate: bool) -> list[Prepared]:
-        """Tokenize texts, each to a prepared item or its own failure, in order.
-
-        Raises:
-            TooManyItems: more than the limit.
-        """
-        with timed("decode"):
-            return await self._prepare("text", lambda text: self._prepare_text(text, truncate=truncate), texts)
-
-    async def _prepare(
-        self, modality: Modality, prepare: Callable[[Source], PreparedItem], sources: Sequence[Source]
-    ) -> list[Prepared]:
-        """Prepare items in the pool, at most `in_flight` at once, so that requests take turns in it."""
-        self.check_count(len(sources))
         loop = asyncio.get_running_loop()
-        outcomes: list[Prepared | None] = [None] * len(sources)
+        outcomes: list[PreparedItem | ItemFailure | None] = [None] * len(sources)
         waiting = iter(enumerate(sources))
 
-        async def take_turns() -> None:
+        async def work() -> None:
             for index, source in waiting:
                 try:
-                    outcomes[index] = await loop.run_in_executor(self._executor, prepare, source)
+                    outcomes[index] = await loop.run_in_executor(
+                        self._executor, self._prepare, modality, source, truncate
+                    )
                 except ItemFailure as failure:
                     outcomes[index] = failure
                 except Exception:
@@ -132,23 +82,21 @@ class Preparation:
                     _log.exception("item %d of a request could not be prepared", index)
                     outcomes[index] = ItemFailure("encoding_failed", "the item could not be read; nothing was billed")
 
-        self.unfinished_items[modality] += len(sources)
-        try:
+        with timed("decode"):
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._in_flight, len(sources))):
-                    group.create_task(take_turns())
-        finally:
-            self.unfinished_items[modality] -= len(sources)
+                    group.create_task(work())
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _prepare_image(self, source: ImageSource) -> PreparedItem:
-        image = self._decode(source)
-        return PreparedItem(image.pixels, image.content_sha)
-
-    def _decode(self, source: ImageSource) -> DecodedImage:
+    def _prepare(self, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem:
         if isinstance(source, RawPixels):
             return self._decoder.from_rgb8(source.data)
-        return self._decoder.decode(source if isinstance(source, bytes) else self._from_base64(source))
+        if isinstance(source, bytes):
+            return self._decoder.decode(source)
+        if modality == "image":
+            return self._decoder.decode(self._from_base64(source))
+        self._check_text(source)
+        return self._tokenizer.tokenize(source, truncate=truncate)
 
     def _from_base64(self, text: str) -> bytes:
         if len(text) // 4 * 3 > self._limits.max_item_bytes + 2:
@@ -161,7 +109,7 @@ class Preparation:
                 "invalid_encoding", "`image` is not valid base64; encode the file's bytes, without a data URI prefix"
             ) from None
 
-    def _prepare_text(self, text: str, *, truncate: bool) -> PreparedItem:
+    def _check_text(self, text: str) -> None:
         if not text.strip():
             raise ItemFailure("empty_item", "the text is empty; leave the item out")
         try:
@@ -173,5 +121,3 @@ class Preparation:
                 "text_too_long",
                 f"the text has {size_bytes:,} bytes and at most {self._limits.max_text_bytes:,} are read; shorten it",
             )
-        tokenized = self._tokenizer.tokenize(text, truncate=truncate)
-        return PreparedItem(tokenized.token_ids, text_sha(text), tokenized.count, tokenized.truncated)

@@ -23,8 +23,8 @@ class RecomputeAllowance:
     """Hands out free recomputations.
 
     Args:
-        clock: the time.
-        items_per_minute: how fast an account's bucket fills; it holds one minute's worth.
+        clock: Source of the time.
+        items_per_minute: Rate at which an account's bucket fills; it holds one minute's worth.
     """
 
     def __init__(self, clock: Clock, items_per_minute: int) -> None:
@@ -36,10 +36,8 @@ class RecomputeAllowance:
         """Take `items` out of the account's bucket.
 
         Raises:
-            RateLimited: it does not hold them; says when it will. Nothing is taken.
+            RateLimited: The bucket does not hold them; says when it will. Nothing is taken.
         """
-        if not items:
-            return
         now = self._clock.now()
         bucket = self._buckets.setdefault(account_id, _Bucket(self._items_per_minute, now))
         elapsed = max(0, now - bucket.filled_at)

@@ -1,46 +1,48 @@
-"""One request on its way from items to verdicts, as bookkeeping without I/O.
+"""One request on its way from items to outcomes, as bookkeeping without I/O.
 
-An item key may occur more than once in a request; it is bought once, and its other lines are replays.
+An item key may occur more than once in a request; it is bought once, and its other items are replays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Literal
 
 from vl2v_contract.identity import Modality
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
-from vl2v_vendor.domain.admission import exhaustion
-from vl2v_vendor.domain.encoder import ModelInfo
-from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, ItemsFailed
+from vl2v_vendor.domain.admission import admit, check_price, exhaustion
+from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
+from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector
-from vl2v_vendor.service.admission import admit, check_price
-from vl2v_vendor.service.audit import SignedReceipt
-from vl2v_vendor.service.naming import Line
-from vl2v_vendor.service.outcomes import Delivered, EmbedOutcome, ItemOutcome, SignedRecompute, Verdict
-from vl2v_vendor.service.preparation import Prepared
+from vl2v_vendor.service.audit import RequestRecord, SignedReceipt
+from vl2v_vendor.service.preparation import ItemSource
+
+DeliveredStatus = Literal["billed", "replayed", "recomputed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedRequest:
-    """What one caller wants, its items already prepared.
+class SaleRequest:
+    """What one caller wants to buy.
 
     Attributes:
-        endpoint: the path, as the ledger entry names it.
-        model: a model id; None is the one on sale.
-        item_keys: one per item, or None for keys of the vendor's making.
-        idempotency_key: the header, from which missing item keys are made.
-        price_id: refuse if this price is no longer in force.
-        max_charge_micro: refuse if it would cost more.
-        allow_partial: bill the longest prefix that the budgets admit, rather than all or nothing.
-        all_or_nothing: refuse the request, and bill nothing, if any item fails.
+        endpoint: Path of the request, as the ledger entry names it.
+        sources: Images or texts as they were sent.
+        model: Model id; None is the model on sale.
+        truncate: Whether long texts are cut instead of refused.
+        item_keys: One per item, or None for keys that the vendor makes.
+        idempotency_key: Header from which missing item keys are made.
+        price_id: Price that the client agreed to; any other is refused.
+        max_charge_micro: Largest amount that the client agreed to.
+        allow_partial: Whether the longest prefix that the budgets admit is billed, instead of all or nothing.
+        all_or_nothing: Whether one failed item refuses the whole request, which then bills nothing.
     """
 
     request_id: str
     endpoint: str
     modality: Modality
-    items: Sequence[Prepared]
+    sources: Sequence[ItemSource]
     model: str | None = None
     truncate: bool = False
     item_keys: Sequence[str | None] | None = None
@@ -56,188 +58,232 @@ class EmbedRequest:
         return self.idempotency_key is not None or (self.item_keys is not None and None not in self.item_keys)
 
 
-class Sale:
-    """The state of one request.
+@dataclass(frozen=True, slots=True)
+class SignedRecompute:
+    """A signed note that a paid result was computed again, free; see the contract's `RecomputeNote`."""
+
+    note: dict[str, int | str]
+    signature: str
+
+
+@dataclass(slots=True, eq=False)
+class SaleItem:
+    """One item of a request, from its name to its outcome: a delivered vector or a failure.
 
     Attributes:
-        admitted: new items that may be worked on.
-        expired: items paid earlier whose vectors are no longer kept, with the line to compute each from.
-        earlier_seqs: the entries that paid for what is delivered free, as far as it is known before the charge.
+        item_key: Key under which the item is charged once, for ever.
+        prepared: What the model takes; None if the item failed before.
+        fingerprint: Hash of the content, keyed with the vendor's pepper.
+        status: How the vector is delivered; None while it is not.
+        vector: `[D]`, known before it is delivered.
+        result_sha: Hash of the vector as billed.
+        seq: Ledger entry that paid for it.
+        recompute: Note about a vector that was computed again.
+        failure: Error of an item that is not delivered.
     """
 
-    def __init__(
-        self, caller: ApiKey, request: EmbedRequest, model: ModelInfo, lines: Sequence[Line | ItemOutcome], price: Price
-    ) -> None:
-        self.caller = caller
-        self.request = request
-        self.model = model
-        self.price = price
-        self.admitted: list[Line] = []
-        self.expired: list[tuple[Line, PaidItem]] = []
-        self.earlier_seqs: set[int] = set()
-        self._lines = lines
-        self._by_key: dict[str, list[Line]] = {}
-        for line in lines:
-            if isinstance(line, Line):
-                self._by_key.setdefault(line.item_key, []).append(line)
-        self._contents: dict[str, str] = {}  # what each item key stands for
-        self._verdicts: dict[str, Verdict] = {}
-        self._receipt: SignedReceipt | None = None
-        self._budgets: Budgets | None = None
+    item_key: str
+    prepared: PreparedItem | None = None
+    fingerprint: str = ""
+    status: DeliveredStatus | None = None
+    vector: Vector | None = None
+    result_sha: str = ""
+    seq: int = 0
+    recompute: SignedRecompute | None = None
+    failure: ItemFailure | None = None
 
-    def replay(self, paid: Mapping[str, PaidItem]) -> None:
-        """Settle what was paid before; the rest is wanted new, or computed again."""
-        for item_key, lines in self._by_key.items():
-            item = paid.get(item_key)
-            if item is None:
-                self._contents[item_key] = lines[0].fingerprint
-                self.admitted.append(lines[0])
-                continue
-            self._contents[item_key] = item.fingerprint
-            source = next((line for line in lines if line.fingerprint == item.fingerprint), None)
-            if item.vector is None and source is not None and self._can_recompute(item):
-                self.expired.append((source, item))
-                self.earlier_seqs.add(item.seq)
+    def deliver(self, status: DeliveredStatus, vector: Vector, result_sha: str, seq: int) -> None:
+        """Deliver a vector that the ledger entry `seq` paid for."""
+        self.status, self.vector, self.result_sha, self.seq, self.failure = status, vector, result_sha, seq, None
+
+    def replay(self, paid: PaidItem) -> None:
+        """Deliver a paid item from what is kept; fail if it is past its retention."""
+        if paid.vector is not None:
+            self.deliver("replayed", paid.vector, paid.result_sha, paid.seq)
+            return
+        self.fail(
+            "result_expired",
+            f"ledger entry {paid.seq} paid for it with model `{paid.model_id}`, and its vector is no longer kept; "
+            "while the same weights are served, sending the content with its item key computes it again free",
+        )
+
+    def fail(self, code: str, detail: str) -> None:
+        """Give the item its own error; it is not charged."""
+        self.status, self.vector, self.failure = None, None, ItemFailure(code, detail)
+
+
+@dataclass(slots=True, kw_only=True)
+class Sale:
+    """A request and what became of each of its items.
+
+    Attributes:
+        model_id: Model whose vectors these are.
+        embedding_dim: Width D of the vectors.
+        items: One per item of the request, in order.
+        price: Price in force of one new item.
+        budgets: Budgets as last read; after the charge, what is left.
+        receipt: Receipt of the charge; None when nothing was billed.
+        paid_by: Earlier purchases that paid for the free items.
+        new: Items that may be worked on and charged.
+        expired: Items paid earlier whose vectors are no longer kept, each with its purchase.
+    """
+
+    model_id: str
+    embedding_dim: int
+    items: Sequence[SaleItem]
+    price: Price
+    budgets: Budgets
+    receipt: SignedReceipt | None = None
+    paid_by: tuple[RequestRecord, ...] = ()
+    new: list[SaleItem] = field(default_factory=list)
+    expired: list[tuple[SaleItem, PaidItem]] = field(default_factory=list)
+    _by_key: dict[str, list[SaleItem]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for item in self.items:
+            if item.prepared is not None:
+                self._by_key.setdefault(item.item_key, []).append(item)
+
+    @property
+    def billed_units(self) -> int:
+        """Units that this request was charged."""
+        return self.receipt.entry.units if self.receipt is not None else 0
+
+    @property
+    def free_units(self) -> int:
+        """Number of items delivered without a charge: paid earlier, or twice in one request."""
+        return sum(item.status not in (None, "billed") for item in self.items)
+
+    @property
+    def earlier_seqs(self) -> list[int]:
+        """Entries before this request's own that paid for its free items, in order."""
+        own = 0 if self.receipt is None else self.receipt.entry.seq
+        return sorted({item.seq for item in self.items if item.status} - {own})
+
+    @property
+    def failures(self) -> dict[int, ItemFailure]:
+        """Failed items by position."""
+        return {position: item.failure for position, item in enumerate(self.items) if item.failure is not None}
+
+    def replay(self, paid: Mapping[str, PaidItem], model: ModelInfo) -> None:
+        """Deliver what was paid before; the rest is new, or is computed again."""
+        for item_key, same_key in self._by_key.items():
+            bought = paid.get(item_key)
+            if bought is None:
+                self._claim(item_key, same_key[0].fingerprint)
+                self.new.append(same_key[0])
+            elif (
+                bought.vector is None
+                and _is_product_of(model, bought)
+                and (same := self._claim(item_key, bought.fingerprint))
+            ):
+                self.expired.append((same[0], bought))
             else:
-                self._verdicts[item_key] = verdict = recall(item)
-                self.earlier_seqs.update([item.seq] if isinstance(verdict, Delivered) else [])
+                self._replay(bought)
 
-    def admit(self, budgets: Budgets) -> None:
+    def admit(self, request: SaleRequest) -> None:
         """Keep of the new items what the budgets admit, at the price that the client agreed to.
 
         Raises:
-            BudgetExhausted: not all fit; with `allow_partial`, none fits and nothing else can be delivered.
-            PriceChanged: the client pinned another price.
+            BudgetExhausted: Not all fit; with `allow_partial`, none fits and nothing else can be delivered.
+            PriceChanged: The client pinned another price.
         """
-        self._budgets = budgets
-        wanted = self.admitted
-        if not wanted:
-            return
-        request = self.request
-        units = admit(len(wanted), budgets, allow_partial=request.allow_partial)
-        if units == 0 and not self._delivers_anything():
-            raise exhaustion(len(wanted), budgets)
-        check_price(self.price, units, price_id=request.price_id, max_charge_micro=request.max_charge_micro)
-        self.admitted = wanted[:units]
-        self.refuse([line.item_key for line in wanted[units:]])
+        if self.new:
+            free = self.delivers_free
+            units = admit(len(self.new), self.budgets, allow_partial=request.allow_partial, delivers_free=free)
+            check_price(self.price, units, price_id=request.price_id, max_charge_micro=request.max_charge_micro)
+            if units < len(self.new):
+                self.refuse([item.item_key for item in self.new[units:]])
+                self.new = self.new[:units]
 
-    def check_whole(self) -> None:
+    @property
+    def delivers_free(self) -> bool:
+        """Whether anything that is already paid is, or may still be, delivered."""
+        return bool(self.expired) or any(item.status for item in self.items)
+
+    def check_whole(self, request: SaleRequest) -> None:
         """Refuse a request that is sold whole or not at all, if an item has failed so far.
 
         Raises:
-            ItemsFailed: names them.
+            ItemsFailed: Names the failed items.
         """
-        if not self.request.all_or_nothing:
-            return
-        verdicts = ((position, self._verdict(line)) for position, line in enumerate(self._lines))
-        failures = {position: verdict for position, verdict in verdicts if isinstance(verdict, ItemFailure)}
-        if failures:
-            raise ItemsFailed(failures, None if self._receipt is None else self._receipt.entry.seq)
-
-    def fail(self, item_key: str, failure: ItemFailure) -> None:
-        """Give a purchase its own error; it is not charged."""
-        self._verdicts[item_key] = failure
+        if request.all_or_nothing and (failures := self.failures):
+            raise ItemsFailed(failures, None if self.receipt is None else self.receipt.entry.seq)
 
     def refuse(self, item_keys: Sequence[str]) -> None:
-        """Mark purchases that the budgets do not admit."""
-        if item_keys and self._budgets is not None:
-            name = exhaustion(len(item_keys), self._budgets).budget
-            failure = ItemFailure("budget_exhausted", f"the {name}'s budget ends before this item; ask for a top-up")
-            for item_key in item_keys:
-                self.fail(item_key, failure)
+        """Fail new items that the budgets do not admit."""
+        name = exhaustion(len(item_keys), self.budgets).budget
+        for item_key in item_keys:
+            self.fail(item_key, "budget_exhausted", f"the {name}'s budget ends before this item; ask for a top-up")
 
-    def refuse_charge(self, refusal: BudgetExhausted, order: ChargeOrder) -> None:
-        """Turn the ledger's refusal into item errors if something else is delivered, else refuse the request."""
-        if not (order.allow_partial and self._delivers_anything()):
-            raise refusal
-        self.refuse([item.item_key for item in order.items])
+    def fail(self, item_key: str, code: str, detail: str) -> None:
+        """Fail every item of a key that has not failed yet."""
+        for item in self._by_key[item_key]:
+            if item.failure is None:
+                item.fail(code, detail)
 
-    def order(self, vectors: Mapping[str, Vector]) -> ChargeOrder | None:
-        """The charge of the admitted items that became vectors; None if there are none."""
+    def order(self, caller: ApiKey, request: SaleRequest, model: ModelInfo) -> ChargeOrder | None:
+        """Build the charge of the new items that became vectors; None if there are none."""
         items = tuple(
-            NewItem(line.item_key, line.fingerprint, result_sha(vectors[line.item_key]), vectors[line.item_key])
-            for line in self.admitted
-            if line.item_key in vectors
+            NewItem(item.item_key, item.fingerprint, result_sha(item.vector), item.vector)
+            for item in self.new
+            if item.vector is not None
         )
         if not items:
             return None
         return ChargeOrder(
-            account_id=self.caller.account_id,
-            api_key_id=self.caller.id,
-            request_id=self.request.request_id,
-            endpoint=self.request.endpoint,
-            modality=self.request.modality,
-            model_id=self.model.id,
-            weights_sha=self.model.weights_sha,
-            precision=self.model.precision,
-            preprocessing_id=self.model.preprocessing_id,
+            account_id=caller.account_id,
+            api_key_id=caller.id,
+            request_id=request.request_id,
+            endpoint=request.endpoint,
+            modality=request.modality,
+            model_id=model.id,
+            weights_sha=model.weights_sha,
+            precision=model.precision,
+            preprocessing_id=model.preprocessing_id,
             price_id=self.price.id,
             items=items,
-            allow_partial=self.request.allow_partial,
+            allow_partial=request.allow_partial,
         )
 
-    def post(self, charge: Charge, receipt: SignedReceipt | None, vectors: Mapping[str, Vector]) -> None:
+    def post(self, charge: Charge, receipt: SignedReceipt | None) -> None:
         """Take in what the ledger committed."""
-        self._budgets = charge.budgets
-        self._receipt = receipt
-        self.refuse(charge.refused)
-        for item in charge.already_paid:
-            self._contents[item.item_key] = item.fingerprint
-            self._verdicts[item.item_key] = recall(item)
+        self.budgets, self.receipt = charge.budgets, receipt
+        if charge.refused:
+            self.refuse(charge.refused)
+        for bought in charge.already_paid:
+            self._replay(bought)
         if charge.posted is not None:
-            seq = charge.posted.entry.seq
+            vectors = {item.item_key: item.vector for item in self.new if item.vector is not None}
             for sold in charge.posted.items:
-                self._verdicts[sold.item_key] = Delivered("billed", vectors[sold.item_key], sold.result_sha, seq)
+                status: DeliveredStatus = "billed"
+                for item in self._by_key[sold.item_key]:
+                    if item.failure is None:
+                        item.deliver(status, vectors[sold.item_key], sold.result_sha, charge.posted.entry.seq)
+                        status = "replayed"
 
-    def deliver_recomputed(self, item: PaidItem, vector: Vector, signed: SignedRecompute) -> None:
+    def deliver_recomputed(self, bought: PaidItem, vector: Vector, signed: SignedRecompute) -> None:
         """Deliver, free, what was paid earlier and computed again."""
-        self._verdicts[item.item_key] = Delivered("recomputed", vector, result_sha(vector), item.seq, signed)
+        for item in self._by_key[bought.item_key]:
+            if item.failure is None:
+                item.deliver("recomputed", vector, result_sha(vector), bought.seq)
+                item.recompute = signed
 
-    def outcome(self) -> EmbedOutcome:
-        """The answer, item by item."""
-        if self._budgets is None:
-            raise RuntimeError("a sale has no outcome before it is admitted")
-        return EmbedOutcome(
-            model_id=self.model.id,
-            embedding_dim=self.model.embedding_dim,
-            items=tuple(line if isinstance(line, ItemOutcome) else self._settle(line) for line in self._lines),
-            receipt=self._receipt,
-            price=self.price,
-            budgets=self._budgets,
-        )
+    def _replay(self, bought: PaidItem) -> None:
+        for item in self._claim(bought.item_key, bought.fingerprint):
+            item.replay(bought)
 
-    def _settle(self, line: Line) -> ItemOutcome:
-        verdict = self._verdict(line)
-        if verdict is None:
-            raise RuntimeError("a sale has no outcome before every item has its verdict")
-        is_repeated = line is not self._by_key[line.item_key][0]
-        if is_repeated and isinstance(verdict, Delivered) and verdict.status == "billed":
-            verdict = replace(verdict, status="replayed")
-        return ItemOutcome(line.item_key, verdict, line.prepared.tokens, line.prepared.truncated)
-
-    def _verdict(self, line: Line | ItemOutcome) -> Verdict | None:
-        """What has become of a line; None while it is open."""
-        if isinstance(line, ItemOutcome):
-            return line.verdict
-        if line.fingerprint != self._contents[line.item_key]:
-            return ItemFailure("item_key_mismatch", "this item key was used for another content; use a new key")
-        return self._verdicts.get(line.item_key)
-
-    def _delivers_anything(self) -> bool:
-        return bool(self.expired) or any(isinstance(self._verdict(line), Delivered) for line in self._lines)
-
-    def _can_recompute(self, item: PaidItem) -> bool:
-        paid_with = (item.model_id, item.weights_sha, item.precision, item.preprocessing_id)
-        model = self.model
-        return paid_with == (model.id, model.weights_sha, model.precision, model.preprocessing_id)
+    def _claim(self, item_key: str, fingerprint: str) -> list[SaleItem]:
+        """Fail the items of a key whose content is not the key's; return the others."""
+        same: list[SaleItem] = []
+        for item in self._by_key[item_key]:
+            if item.fingerprint == fingerprint:
+                same.append(item)
+            else:
+                item.fail("item_key_mismatch", "this item key was used for another content; use a new key")
+        return same
 
 
-def recall(item: PaidItem) -> Verdict:
-    """Deliver a paid item from what is kept."""
-    if item.vector is None:
-        return ItemFailure(
-            "result_expired",
-            f"ledger entry {item.seq} paid for it with model `{item.model_id}`, and its vector is no longer kept; "
-            "while the same weights are served, sending the content with its item key computes it again free",
-        )
-    return Delivered("replayed", item.vector, item.result_sha, item.seq)
+def _is_product_of(model: ModelInfo, bought: PaidItem) -> bool:
+    bought_from = (bought.model_id, bought.weights_sha, bought.precision, bought.preprocessing_id)
+    return bought_from == (model.id, model.weights_sha, model.precision, model.preprocessing_id)

@@ -11,10 +11,8 @@ from vl2v_vendor.domain.ports import Ledger
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.embed import EmbedService
 from vl2v_vendor.service.lanes import EncodingLanes
-from vl2v_vendor.service.preparation import Preparation
-from vl2v_vendor.service.replay import ReplayService
+from vl2v_vendor.service.selling import Seller
 
 ReadinessCheck = Callable[[], Awaitable[None]]
 """Returns when all is well; raises otherwise."""
@@ -25,7 +23,7 @@ class Services:
     """The use cases and the ports that routes read from.
 
     Attributes:
-        readiness: named checks, all of which must pass before traffic is sent here.
+        readiness: Named checks, all of which must pass before traffic is sent here.
     """
 
     ledger: Ledger
@@ -33,9 +31,7 @@ class Services:
     lanes: EncodingLanes
     limits: Limits
     authenticator: Authenticator
-    preparation: Preparation
-    embed: EmbedService
-    replay: ReplayService
+    seller: Seller
     audit: Audit
     administration: Administration
     readiness: Mapping[str, ReadinessCheck] = field(default_factory=dict)

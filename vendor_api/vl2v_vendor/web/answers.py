@@ -1,23 +1,28 @@
-"""From outcomes to what is sent: the contract's messages, in the form that the client asked for."""
+"""From a sale to its answer: the contract's messages, in the form that the client asked for."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from fastapi import Request
 from fastapi.responses import Response
+from python_multipart.multipart import parse_options_header
 
 from vl2v_contract.vectors import Dtype, to_base64
 from vl2v_contract.wire import billing, embeddings, headers
 from vl2v_contract.wire.errors import ErrorCode, ItemError
 from vl2v_contract.wire.framed import pack_answer
-from vl2v_vendor.domain.accounts import Budgets
 from vl2v_vendor.domain.ledger import Vector
-from vl2v_vendor.service.outcomes import Delivered, EmbedOutcome, ItemOutcome
-from vl2v_vendor.service.stage_clock import timed
-from vl2v_vendor.web.accept import preference
+from vl2v_vendor.service.request_trace import timed
+from vl2v_vendor.service.sale import Sale, SaleItem
 from vl2v_vendor.web.errors import AllItemsFailed
+
+_Options: TypeAlias = (
+    embeddings.ImagesRequest | embeddings.RequestOptions | embeddings.TextsRequest | embeddings.ReplayRequest
+)
 
 ANSWER_FORMS: Final = (headers.JSON, headers.OCTET_STREAM)
 """Media types in which vectors are delivered."""
@@ -38,119 +43,120 @@ class AnswerForm:
 
 
 def choose_form(encoding: embeddings.Encoding | None, dtype: Dtype, accept: str | None) -> AnswerForm:
-    """The form that a request asks for: by `encoding`, or by its `Accept` header if that is absent."""
+    """Choose the form that a request asks for: by `encoding`, or by its `Accept` header if that is absent."""
     if encoding is None:
-        raw, json = (preference(accept, media_type) for media_type in (headers.OCTET_STREAM, headers.JSON))
-        encoding = "raw" if raw > 0 and raw >= json else "base64"
+        weights = accepted(accept)
+        raw = weights.get(headers.OCTET_STREAM, 0.0)
+        encoding = "raw" if raw > 0 and raw >= weights.get(headers.JSON, 0.0) else "base64"
     return AnswerForm(encoding, dtype)
 
 
-async def answer_sale(outcome: EmbedOutcome, request_id: str, form: AnswerForm) -> Response:
-    """The answer to a request for embeddings.
+def accepted(accept: str | None) -> dict[str, float]:
+    """Return the weights, 0 to 1, that an `Accept` header gives to media types by their full names (RFC 9110, 12.5.1).
+
+    Ranges such as `*/*` name no media type of ours: who sends them takes whatever is usual.
+    """
+    weights: dict[str, float] = {}
+    for part in (accept or "").split(","):
+        name, parameters = parse_options_header(part)
+        try:
+            weight = min(max(float(parameters.get(b"q", b"1")), 0.0), 1.0)
+        except ValueError:
+            weight = 0.0
+        weights.setdefault(name.decode("latin-1"), weight)
+    return weights
+
+
+async def answer_sale(sale: Sale, request: Request, options: _Options) -> Response:
+    """Answer a request for embeddings in the form that its options and headers ask for.
 
     Raises:
-        AllItemsFailed: there is nothing to deliver.
+        AllItemsFailed: There is nothing to deliver.
     """
-    if len(outcome.failures) == len(outcome.items):
-        raise AllItemsFailed(outcome.failures)
-    with timed("encode"):
-        if is_large(outcome):
-            body = await asyncio.to_thread(build_answer, outcome, request_id, form)
-        else:
-            body = build_answer(outcome, request_id, form)
+    if len(failures := sale.failures) == len(sale.items):
+        raise AllItemsFailed(failures)
+    form = choose_form(options.encoding, options.dtype, request.headers.get("accept"))
     media_type = headers.OCTET_STREAM if form.encoding == "raw" else headers.JSON
-    return Response(body, headers=sale_headers(outcome), media_type=media_type)
+    return await respond(sale, lambda: build_answer(sale, request.state.request_id, form), media_type)
 
 
-def is_large(outcome: EmbedOutcome) -> bool:
-    """Whether an answer takes so long to put into words that a thread should do it."""
-    shown = sum(len(paid.items) for paid in outcome.paid_by)
-    return len(outcome.items) * outcome.embedding_dim + _NUMBERS_PER_RECORD * shown > _MAX_NUMBERS_ON_THE_LOOP
+async def respond(sale: Sale, build: Callable[[], bytes], media_type: str) -> Response:
+    """Build the body of a sale's answer, in a thread if it is so large that other requests would wait for it."""
+    shown = sum(len(paid.items) for paid in sale.paid_by)
+    numbers = len(sale.items) * sale.embedding_dim + _NUMBERS_PER_RECORD * shown
+    with timed("encode"):
+        body = await asyncio.to_thread(build) if numbers > _MAX_NUMBERS_ON_THE_LOOP else build()
+    return Response(body, headers=sale_headers(sale), media_type=media_type)
 
 
-def build_answer(outcome: EmbedOutcome, request_id: str, form: AnswerForm) -> bytes:
-    """The body: JSON, or a frame if the form is raw."""
-    message = _render(outcome, request_id, form)
-    if form.encoding != "raw":
-        return message.model_dump_json().encode()
-    vectors = [item.verdict.vector for item in outcome.items if isinstance(item.verdict, Delivered)]
-    return pack_answer(message, vectors)
-
-
-def sale_headers(outcome: EmbedOutcome) -> dict[str, str]:
-    """What an answer says outside its body: the tighter budget, what was billed, and whether it is a repetition."""
-    budgets = outcome.budgets
-    tighter = min(filter(None, (budgets.account, budgets.key)), key=lambda budget: budget.remaining_units)
-    sent = {
-        headers.BUDGET_LIMIT: str(tighter.limit_units),
-        headers.BUDGET_REMAINING: str(tighter.remaining_units),
-        headers.BILLED_UNITS: str(outcome.billed_units),
-    }
-    if outcome.receipt is not None:
-        sent[headers.RECEIPT_SEQ] = str(outcome.receipt.entry.seq)
-    if outcome.free_units and not outcome.billed_units:
-        sent[headers.IDEMPOTENT_REPLAYED] = "true"
-    return sent
-
-
-def _render(outcome: EmbedOutcome, request_id: str, form: AnswerForm) -> embeddings.EmbeddingsResponse:
-    price = outcome.price
-    billed_units = outcome.billed_units
-    return embeddings.EmbeddingsResponse(
+def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
+    """Build the body: JSON, or a frame if the form is raw."""
+    price, budgets, key = sale.price, sale.budgets, sale.budgets.key
+    billed_units = sale.billed_units
+    message = embeddings.EmbeddingsResponse(
         request_id=request_id,
-        model=outcome.model_id,
-        embedding_dim=outcome.embedding_dim,
+        model=sale.model_id,
+        embedding_dim=sale.embedding_dim,
         encoding=form.encoding,
         dtype=form.dtype,
-        data=[_render_item(index, item, form) for index, item in enumerate(outcome.items)],
+        data=[_render_item(index, item, form) for index, item in enumerate(sale.items)],
         usage=embeddings.Usage(
             billed_units=billed_units,
-            replayed_units=outcome.free_units,
-            failed_items=len(outcome.failures),
+            replayed_units=sale.free_units,
+            failed_items=len(sale.failures),
             unit_price_micro=price.unit_price_micro,
             amount_micro=billed_units * price.unit_price_micro,
             currency=price.currency,
             price_id=price.id if billed_units else None,
         ),
-        budget=_render_budget(outcome.budgets),
-        receipt=None
-        if outcome.receipt is None
-        else billing.Receipt.model_validate(outcome.receipt, from_attributes=True),
-        paid_by=[billing.RequestRecord.model_validate(paid, from_attributes=True) for paid in outcome.paid_by],
+        budget=embeddings.BudgetState(
+            limit_units=budgets.account.limit_units,
+            remaining_units=budgets.account.remaining_units,
+            key_limit_units=key.limit_units if key is not None else None,
+            key_remaining_units=key.remaining_units if key is not None else None,
+        ),
+        receipt=None if sale.receipt is None else billing.Receipt.model_validate(sale.receipt, from_attributes=True),
+        paid_by=[billing.RequestRecord.model_validate(paid, from_attributes=True) for paid in sale.paid_by],
     )
+    if form.encoding != "raw":
+        return message.model_dump_json().encode()
+    return pack_answer(message, [item.vector for item in sale.items if item.vector is not None])
 
 
-def _render_item(index: int, item: ItemOutcome, form: AnswerForm) -> embeddings.ItemResult:
+def sale_headers(sale: Sale) -> dict[str, str]:
+    """Return the headers: the tighter budget, what was billed, and whether the request is a repetition."""
+    budgets = sale.budgets
+    tighter = min(filter(None, (budgets.account, budgets.key)), key=lambda budget: budget.remaining_units)
+    sent = {
+        headers.BUDGET_LIMIT: str(tighter.limit_units),
+        headers.BUDGET_REMAINING: str(tighter.remaining_units),
+        headers.BILLED_UNITS: str(sale.billed_units),
+    }
+    if sale.receipt is not None:
+        sent[headers.RECEIPT_SEQ] = str(sale.receipt.entry.seq)
+    if sale.free_units and not sale.billed_units:
+        sent[headers.IDEMPOTENT_REPLAYED] = "true"
+    return sent
+
+
+def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.ItemResult:
     # What an item does not have is not set, so that the head of a frame leaves it out.
     known: dict[str, Any] = {"index": index, "item_key": item.item_key}
-    if item.tokens is not None:
-        known |= {"tokens": item.tokens, "truncated": item.truncated}
-    verdict = item.verdict
-    if not isinstance(verdict, Delivered):
-        error = ItemError(code=ErrorCode(verdict.code), detail=verdict.detail)
+    if item.prepared is not None and item.prepared.tokens is not None:
+        known |= {"tokens": item.prepared.tokens, "truncated": item.prepared.truncated}
+    if item.failure is not None:
+        error = ItemError(code=ErrorCode(item.failure.code), detail=item.failure.detail)
         return embeddings.ItemResult(**known, status="failed", error=error)
-    if form.encoding != "raw":
-        known["embedding"] = _render_vector(verdict.vector, form)
-    note = verdict.recompute
-    if note is not None:
+    if form.encoding != "raw" and item.vector is not None:
+        as_base64 = form.encoding == "base64"
+        known["embedding"] = to_base64(item.vector, form.dtype) if as_base64 else _numbers(item.vector, form.dtype)
+    if item.recompute is not None:
         known["recompute"] = embeddings.SignedRecomputeNote(
-            note=embeddings.RecomputeNote.model_validate(note.note), signature=note.signature
+            note=embeddings.RecomputeNote.model_validate(item.recompute.note), signature=item.recompute.signature
         )
-    return embeddings.ItemResult(**known, status=verdict.status, result_sha=verdict.result_sha, seq=verdict.seq)
+    return embeddings.ItemResult(**known, status=item.status, result_sha=item.result_sha, seq=item.seq)
 
 
-def _render_vector(vector: Vector, form: AnswerForm) -> str | list[float]:
-    if form.encoding == "base64":
-        return to_base64(vector, form.dtype)
-    numbers: list[float] = vector.astype(form.dtype).tolist()
+def _numbers(vector: Vector, dtype: Dtype) -> list[float]:
+    numbers: list[float] = vector.astype(dtype).tolist()
     return numbers
-
-
-def _render_budget(budgets: Budgets) -> embeddings.BudgetState:
-    key = budgets.key
-    return embeddings.BudgetState(
-        limit_units=budgets.account.limit_units,
-        remaining_units=budgets.account.remaining_units,
-        key_limit_units=key.limit_units if key is not None else None,
-        key_remaining_units=key.remaining_units if key is not None else None,
-    )

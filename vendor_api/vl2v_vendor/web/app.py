@@ -32,9 +32,9 @@ def create_app(services: Services, *, version: str = "0", tracing: Tracing | Non
     """Build the application. The caller starts and closes the services.
 
     Args:
-        services: the use cases, ready to serve.
-        version: shown in the OpenAPI document and the metrics.
-        tracing: where each request's trace goes, if anywhere.
+        services: Use cases, ready to serve.
+        version: Version that is shown in the OpenAPI document and the metrics.
+        tracing: Destination of each request's trace, if any.
     """
     app = FastAPI(
         title="VL2V vendor",

@@ -1,37 +1,39 @@
-"""Request bodies: read after the caller is known and admitted, parsed in a thread, off the event loop."""
+"""Request bodies: read after the caller is known, parsed in a thread, off the event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar, cast
 
+import python_multipart
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, parse_options_header
 
 from vl2v_contract.wire.embeddings import ImagesRequest, RequestOptions, has_too_many_values
 from vl2v_contract.wire.framed import unpack_upload
 from vl2v_contract.wire.frames import ContractError
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR
-from vl2v_vendor.domain.errors import InvalidRequest, UnsupportedMediaType
-from vl2v_vendor.service.preparation import ImageSource, RawPixels
-from vl2v_vendor.service.stage_clock import timed
+from vl2v_vendor.domain.errors import InvalidRequest, TooManyItems, UnsupportedMediaType
+from vl2v_vendor.service.preparation import ItemSource, RawPixels
+from vl2v_vendor.service.request_trace import timed
 from vl2v_vendor.web.errors import describe_faults
-from vl2v_vendor.web.multipart_form import parse_form
 
 Message = TypeVar("Message", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 
 _MAX_FORM_PARTS: Final = 10_000
+_IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": float("inf")}
 
 
-@dataclass(frozen=True, slots=True)
-class ImagesBody:
-    """An image request, whichever form it came in."""
+class ImagesBody(NamedTuple):
+    """An image request in any of its forms."""
 
     options: ImagesRequest | RequestOptions
-    sources: Sequence[ImageSource]
+    sources: Sequence[ItemSource]
     item_keys: Sequence[str | None] | None
 
 
@@ -39,8 +41,8 @@ async def read_json(request: Request, message: type[Message]) -> Message:
     """Read and validate a JSON body.
 
     Raises:
-        UnsupportedMediaType: the body is not JSON, or compressed.
-        InvalidRequest: it is not the message; names the fields, repeats no input.
+        UnsupportedMediaType: The body is not JSON, or compressed.
+        InvalidRequest: The body is not the message; names the fields, repeats no input.
     """
     require_json(request)
     return await read_body(request, lambda body: _validate(message, body))
@@ -50,19 +52,23 @@ async def read_images(request: Request) -> ImagesBody:
     """Read an image request in any of the forms of `UPLOAD_FORMS`.
 
     Raises:
-        UnsupportedMediaType: in no such form, or compressed.
-        InvalidRequest: fields are missing, unknown or malformed.
+        UnsupportedMediaType: The body is in no such form, or compressed.
+        InvalidRequest: Fields are missing, unknown or malformed.
     """
-    parse = _PARSERS.get(_media_type(request))
+    content_type = request.headers.get("content-type", "")
+    parse = _PARSERS.get(_media_type(content_type))
     if parse is None:
         raise UnsupportedMediaType(f"send images as one of {', '.join(UPLOAD_FORMS)}")
-    content_type = request.headers["content-type"]
     return await read_body(request, lambda body: parse(content_type, body))
 
 
 def require_json(request: Request) -> None:
-    """Refuse a request whose body is not JSON; raises UnsupportedMediaType."""
-    if _media_type(request) != JSON:
+    """Check that a request's body is JSON.
+
+    Raises:
+        UnsupportedMediaType: It is declared as something else.
+    """
+    if _media_type(request.headers.get("content-type", "")) != JSON:
         raise UnsupportedMediaType(f"send this request as {JSON}")
 
 
@@ -70,8 +76,9 @@ async def read_body(request: Request, parse: Callable[[bytes], Parsed]) -> Parse
     """Read the whole body, and parse it in a thread.
 
     Raises:
-        UnsupportedMediaType: it is compressed: nothing is inflated here, so nothing can explode.
-        PayloadTooLarge, Overloaded: as `BodyLimit`.
+        UnsupportedMediaType: The body is compressed: nothing is inflated here, so nothing can explode.
+        PayloadTooLarge: See `BodyLimit`.
+        Overloaded: See `BodyLimit`.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("compressed bodies are not read; send it without Content-Encoding")
@@ -80,43 +87,84 @@ async def read_body(request: Request, parse: Callable[[bytes], Parsed]) -> Parse
         return await asyncio.to_thread(lambda: parse(b"".join(chunks)))
 
 
+def check_values(body: bytes) -> None:
+    """Check that JSON does not take far more memory to parse than its own size; pydantic has no such limit.
+
+    Raises:
+        InvalidRequest: The body holds too many values.
+    """
+    if has_too_many_values(body):
+        raise InvalidRequest("the body holds more values than any request needs; send fewer items at a time")
+
+
 def _parse_json(_content_type: str, body: bytes) -> ImagesBody:
     options = _validate(ImagesRequest, body)
     return ImagesBody(options, [item.image for item in options.items], [item.item_key for item in options.items])
 
 
 def _parse_multipart(content_type: str, body: bytes) -> ImagesBody:
+    """Parse a form by python-multipart's own parser: Starlette's runs on the event loop, as the body comes in."""
     options: RequestOptions | None = None
-    sources = list[ImageSource]()
-    for part in parse_form(content_type, body, max_parts=_MAX_FORM_PARTS):
-        if part.name == "images" and part.is_file:
-            sources.append(part.data)
-        elif part.name == "options" and not part.is_file:
+    sources = list[ItemSource]()
+    for part in _form_parts(content_type, body):
+        name = (part.field_name or b"").decode("utf-8", errors="replace")
+        if name == "images" and isinstance(part, File):
+            sources.append(cast("io.BytesIO", part.file_object).getvalue())
+        elif name == "options" and isinstance(part, Field):
             if options is not None:
                 raise InvalidRequest("two form fields `options`; send one")
-            options = _validate(RequestOptions, part.data)
+            options = _validate(RequestOptions, part.value or b"")
         else:
-            raise InvalidRequest(f"unknown form field `{part.name[:40]}`; files are `images`, options `options`")
+            raise InvalidRequest(f"unknown form field `{name[:40]}`; files are `images`, options `options`")
     if not sources:
         raise InvalidRequest("no images; send at least one file field named `images`")
     options = options or RequestOptions()
     return ImagesBody(options, sources, options.item_keys)
 
 
+def _form_parts(content_type: str, body: bytes) -> list[Field | File]:
+    parts: list[Field | File] = []
+    ends: list[bool] = []
+
+    def take(part: Field | File) -> None:
+        if len(parts) == _MAX_FORM_PARTS:
+            raise TooManyItems(_MAX_FORM_PARTS + 1, _MAX_FORM_PARTS)
+        parts.append(part)
+
+    _, parameters = parse_options_header(content_type)
+    try:
+        parser = python_multipart.FormParser(
+            MULTIPART,
+            take,
+            take,
+            lambda: ends.append(True),
+            boundary=parameters.get(b"boundary"),
+            config=_IN_MEMORY,
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidRequest(f"the multipart body is malformed: {error}") from None
+    if not ends:
+        raise InvalidRequest("the multipart body is malformed: it ends before its closing boundary")
+    return parts
+
+
 def _parse_files(_content_type: str, body: bytes) -> ImagesBody:
-    return _parse_frame(body, bytes)
+    options, images = _parse_frame(body)
+    return ImagesBody(options, [bytes(image) for image in images], options.item_keys)
 
 
 def _parse_pixels(_content_type: str, body: bytes) -> ImagesBody:
-    return _parse_frame(body, RawPixels)
+    options, images = _parse_frame(body)
+    return ImagesBody(options, [RawPixels(image) for image in images], options.item_keys)
 
 
-def _parse_frame(body: bytes, source_of: Callable[[memoryview], ImageSource]) -> ImagesBody:
+def _parse_frame(body: bytes) -> tuple[RequestOptions, list[memoryview]]:
     try:
-        head, images = unpack_upload(body)
+        return unpack_upload(body)
     except ContractError as error:
         raise InvalidRequest(f"the body cannot be read: {error}") from None
-    return ImagesBody(head, [source_of(image) for image in images], head.item_keys)
 
 
 _PARSERS: Final[dict[str, Callable[[str, bytes], ImagesBody]]] = {
@@ -130,12 +178,6 @@ UPLOAD_FORMS: Final = tuple(_PARSERS)
 """Media types in which images are read."""
 
 
-def check_values(body: bytes) -> None:
-    """Refuse JSON that would take far more memory than its own size to parse; raises InvalidRequest."""
-    if has_too_many_values(body):
-        raise InvalidRequest("the body holds more values than any request needs; send fewer items at a time")
-
-
 def _validate(message: type[Message], body: bytes) -> Message:
     check_values(body)
     try:
@@ -145,5 +187,5 @@ def _validate(message: type[Message], body: bytes) -> Message:
         raise InvalidRequest(describe_faults([dict(fault) for fault in faults])) from None
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""What routes ask for: the services, the request's id, and a caller with the right scope.
+"""What routes ask for: the services, and a caller with the right scope.
 
 All are coroutines, however little they do: FastAPI sends plain functions to a thread, which costs each half a
 millisecond.
@@ -13,7 +13,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from vl2v_vendor.domain.accounts import ApiKey, Scope
 from vl2v_vendor.service.services import Services
-from vl2v_vendor.web.metrics import Metrics
 
 _bearer = HTTPBearer(auto_error=False, description="An API key of the vendor: `Bearer vl2v_...`.")
 
@@ -21,18 +20,8 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
 async def services_of(request: Request) -> Services:
-    """The services that the application was made with."""
+    """Return the services that the application was made with."""
     return cast("Services", request.app.state.services)
-
-
-async def metrics_of(request: Request) -> Metrics:
-    """The application's metrics."""
-    return cast("Metrics", request.app.state.metrics)
-
-
-async def request_id_of(request: Request) -> str:
-    """The id in this request's answer and log line."""
-    return cast("str", request.state.request_id)
 
 
 class Requires:
@@ -42,7 +31,7 @@ class Requires:
         self.scope: Scope = scope
 
     async def __call__(self, request: Request, credentials: Credentials) -> ApiKey:
-        """The caller, or a refusal."""
+        """Authenticate the caller."""
         secret = credentials.credentials if credentials is not None else None
         services = await services_of(request)
         key = await services.authenticator.authenticate(secret, self.scope)
@@ -51,12 +40,10 @@ class Requires:
 
 
 async def public() -> None:
-    """An access policy: everybody."""
+    """Let everybody in: the access policy of public routes."""
 
 
 ServicesOf = Annotated[Services, Depends(services_of)]
-MetricsOf = Annotated[Metrics, Depends(metrics_of)]
-RequestId = Annotated[str, Depends(request_id_of)]
 PUBLIC = Depends(public)
 EmbedCaller = Annotated[ApiKey, Depends(Requires("embed"))]
 BillingCaller = Annotated[ApiKey, Depends(Requires("billing"))]

@@ -20,7 +20,7 @@ class EngineState(Collector):
         self._encoder = encoder
 
     def collect(self) -> Iterator[Metric]:
-        """The series as of now."""
+        """Read the series as of now."""
         items = GaugeMetricFamily("vl2v_queue_depth", "Items that wait for the model.", labels=["lane"])
         for lane, waiting in self._lanes.queued_items.items():
             items.add_metric([lane], waiting)

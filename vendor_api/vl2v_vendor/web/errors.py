@@ -15,7 +15,7 @@ from vl2v_contract.wire import headers
 from vl2v_contract.wire.errors import RETRYABLE_CODES, ErrorCode, ItemProblem, Problem
 from vl2v_vendor.domain import errors
 from vl2v_vendor.domain.errors import BudgetExhausted, ItemFailure, OutcomeUnknown, Unavailable, VendorError
-from vl2v_vendor.service.request_facts import note
+from vl2v_vendor.service.request_trace import note
 
 _REFUSALS: Final[dict[type[VendorError], tuple[int, ErrorCode]]] = {
     errors.InvalidRequest: (422, ErrorCode.INVALID_REQUEST),
@@ -59,7 +59,7 @@ class AllItemsFailed(VendorError):
 
 
 def status_and_code(error: Exception) -> tuple[int, ErrorCode]:
-    """What a refusal becomes on the wire; anything that is not a refusal is an internal error."""
+    """Return the status and code of a refusal; anything that is not a refusal is an internal error."""
     if isinstance(error, AllItemsFailed):
         return _ALL_FAILED_STATUS, ErrorCode.ALL_ITEMS_FAILED
     for kind in type(error).__mro__:
@@ -69,7 +69,7 @@ def status_and_code(error: Exception) -> tuple[int, ErrorCode]:
 
 
 def make_problem(error: Exception, request_id: str) -> Problem:
-    """The problem document of any exception. An unknown exception's own text stays inside."""
+    """Build the problem document of any exception. An unknown exception's own text stays inside."""
     status, code = status_and_code(error)
     detail = str(error) if code is not ErrorCode.INTERNAL else _INTERNAL_DETAIL
     problem = _problem(status, code, detail, request_id)
@@ -94,7 +94,7 @@ def make_problem(error: Exception, request_id: str) -> Problem:
 
 
 def problem_response(problem: Problem, extra_headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that carries a problem."""
+    """Build the answer that carries a problem."""
     note(problem=problem.code.value)
     sent = {**refusal_headers(problem), **(extra_headers or {})}
     body = problem.model_dump_json(exclude_none=True)
@@ -102,7 +102,7 @@ def problem_response(problem: Problem, extra_headers: Mapping[str, str] | None =
 
 
 def refusal_headers(problem: Problem, error: Exception | None = None) -> dict[str, str]:
-    """What a refusal says outside its body: whether and when to try again, and how to prove who one is."""
+    """Return the headers of a refusal: whether and when to try again, and how to authenticate."""
     sent = {headers.SHOULD_RETRY: "true" if problem.retryable else "false"}
     if isinstance(error, Unavailable) and problem.retryable:
         sent[headers.RETRY_AFTER] = str(error.retry_after_seconds)
@@ -119,7 +119,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def describe_faults(faults: list[dict[str, object]]) -> str:
-    """Pydantic's findings as one sentence that repeats no input."""
+    """Join Pydantic's findings to one sentence that repeats no input."""
     named = [f"{_location(fault['loc'])}: {fault['msg']}" for fault in faults[:_MAX_REPORTED_FAULTS]]
     more = len(faults) - len(named)
     return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
@@ -139,7 +139,7 @@ async def _handle_invalid(request: Request, error: Exception) -> Response:
 
 
 async def _handle_http(request: Request, error: Exception) -> Response:
-    """Starlette's own answers: no such route, wrong method, unreadable multipart."""
+    """Answer Starlette's own refusals: no such route, wrong method."""
     status = error.status_code if isinstance(error, HTTPException) else _INTERNAL
     detail = str(error.detail) if isinstance(error, HTTPException) else ""
     code = _STATUS_CODES.get(status, ErrorCode.INVALID_REQUEST if status < _INTERNAL else ErrorCode.INTERNAL)

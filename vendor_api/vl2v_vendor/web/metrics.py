@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
@@ -14,9 +12,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ports import Ledger
+from vl2v_vendor.service.request_trace import RequestTrace
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.engine_state import EngineState
-from vl2v_vendor.web.request_report import RequestReport
 
 _DRIFT_REST_SECONDS: Final = 15.0
 _DRIFT_SHARE: Final = 0.02
@@ -33,8 +31,8 @@ class Metrics:
     """The series of one server, in a registry of their own.
 
     Args:
-        services: whose lanes and model are watched.
-        version: of this program.
+        services: Services whose lanes and model are watched.
+        version: Version of this program.
     """
 
     def __init__(self, services: Services, *, version: str) -> None:
@@ -45,7 +43,7 @@ class Metrics:
         registry.register(EngineState(services.lanes, services.encoder))
         ProcessCollector(registry=registry)
         _describe(services, version, registry)
-        services.lanes.on_batch = self.observe_batch
+        services.lanes.observe_batches(self.observe_batch)
         self._drift_units = Gauge(
             "ledger_drift_units",
             "Units used in the budgets, less the units of charged items that were not refunded: alert unless 0. "
@@ -57,7 +55,9 @@ class Metrics:
 
     def _make_request_series(self, registry: CollectorRegistry) -> None:
         self._requests = Counter("vl2v_requests", "Requests answered.", ("endpoint", "status"), registry=registry)
-        self._in_flight = Gauge("vl2v_requests_in_flight", "Requests that have no whole answer yet.", registry=registry)
+        self.requests_in_flight = Gauge(
+            "vl2v_requests_in_flight", "Requests that have no whole answer yet.", registry=registry
+        )
         self._refusals = Counter(
             "vl2v_refusals",
             "Requests refused, by the problem's code and status; `unnamed` is an answer without a problem document.",
@@ -100,27 +100,19 @@ class Metrics:
             registry=registry,
         )
 
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        """Count a request as in flight for as long as the block runs."""
-        with self._in_flight.track_inprogress():
-            yield
-
-    def observe_request(self, report: RequestReport) -> None:
-        """Count one request; status 499 is one whose client went away."""
-        endpoint, status = report.endpoint, str(report.status)
+    def observe_request(self, trace: RequestTrace) -> None:
+        """Count one request and, if it is a sale, its items; status 499 is one whose client went away."""
+        endpoint, status, facts = trace.endpoint, str(trace.status), trace.facts
         self._requests.labels(endpoint, status).inc()
-        self._request_seconds.labels(endpoint).observe(report.seconds)
-        for stage, seconds in report.stages.items():
+        self._request_seconds.labels(endpoint).observe(trace.seconds)
+        for stage, seconds in trace.stages.items():
             self._stage_seconds.labels(endpoint, stage).observe(seconds)
-        if report.status >= _FIRST_ERROR_STATUS and report.status != _CLIENT_GONE_STATUS:
-            self._refusals.labels(endpoint, report.facts.get("problem", "unnamed"), status).inc()
-
-    def observe_sale(self, modality: Modality, *, billed: int, free: int, failed: int) -> None:
-        """Count what became of a request's items."""
-        self._billed_units.labels(modality).inc(billed)
-        for outcome, count in (("billed", billed), ("free", free), ("failed", failed)):
-            self._items.labels(modality, outcome).inc(count)
+        if trace.status >= _FIRST_ERROR_STATUS and trace.status != _CLIENT_GONE_STATUS:
+            self._refusals.labels(endpoint, facts.get("problem", "unnamed"), status).inc()
+        if "modality" in facts:
+            self._billed_units.labels(facts["modality"]).inc(facts["billed_units"])
+            for outcome, name in (("billed", "billed_units"), ("free", "free_units"), ("failed", "failed_items")):
+                self._items.labels(facts["modality"], outcome).inc(facts[name])
 
     def observe_batch(self, lane: Modality, items: int, seconds: float) -> None:
         """Count one batch that the model has done."""
@@ -142,12 +134,12 @@ class Metrics:
             self._drift_due = finished + rest
 
     def render(self) -> bytes:
-        """The text format that Prometheus scrapes."""
+        """Render the text format that Prometheus scrapes."""
         return generate_latest(self._registry)
 
 
 def _describe(services: Services, version: str, registry: CollectorRegistry) -> None:
-    """Two series that are always 1: their labels say what runs here."""
+    """Add two series that are always 1: their labels say what runs here."""
     Info("vl2v_build", "This program.", registry=registry).info({"version": version})
     model = services.encoder.info
     Info("vl2v_model", "The model on sale.", registry=registry).info(

@@ -38,7 +38,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, max_request_bytes: int) -> None:
         self._app = app
         self._max_request_bytes = max_request_bytes
-        self._held_bytes = 0
+        self.held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
@@ -55,21 +55,17 @@ class BodyLimit:
         """Check a body that has, or will have, `body_bytes`, of which `more_bytes` are not held yet.
 
         Raises:
-            PayloadTooLarge: it is over the size.
-            Overloaded: others are held already.
+            PayloadTooLarge: It is over the size.
+            Overloaded: Too many bytes of others are held already.
         """
         if body_bytes > self._max_request_bytes:
             raise PayloadTooLarge(self._max_request_bytes)
-        if self._held_bytes + more_bytes > BODIES_AT_ONCE * self._max_request_bytes:
-            raise Overloaded(f"{self._held_bytes} bytes of requests are in work already; try again in a moment")
-
-    def hold(self, body_bytes: int) -> None:
-        """Count bytes that were received, until their request is answered."""
-        self._held_bytes += body_bytes
+        if self.held_bytes + more_bytes > BODIES_AT_ONCE * self._max_request_bytes:
+            raise Overloaded(f"{self.held_bytes} bytes of requests are in work already; try again in a moment")
 
     def release(self, body: _Body) -> None:
         """Forget the bytes of a body that is not needed any more; whether its answer is ever read does not matter."""
-        self._held_bytes -= body.held_bytes
+        self.held_bytes -= body.held_bytes
         body.held_bytes = 0
 
 
@@ -93,10 +89,24 @@ class _Body:
         if not self._has_begun:
             self._has_begun, self._began = True, time.monotonic()
             self._limit.admit(self._declared_bytes or 0, self._declared_bytes or 0)
-        message = await (self._next_piece() if self._is_awaited else self._receive())
+        if not self._is_awaited:
+            message = await self._receive()
+        else:
+            allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
+            left = self._began + allowed - time.monotonic()
+            try:
+                async with asyncio.timeout(min(_LONGEST_PAUSE_SECONDS, left)):
+                    message = await self._receive()
+            except TimeoutError:
+                self._has_stalled = True
+                raise BodyStalled from None
         if message["type"] == "http.request":
             self._is_awaited = message.get("more_body", False)
-            self._take(len(message.get("body", b"")))
+            more_bytes = len(message.get("body", b""))
+            self._limit.admit(self._received_bytes + more_bytes, more_bytes)
+            self._limit.held_bytes += more_bytes
+            self._received_bytes += more_bytes
+            self.held_bytes += more_bytes
         return message
 
     async def send(self, message: Message) -> None:
@@ -106,22 +116,6 @@ class _Body:
                 MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
-    async def _next_piece(self) -> Message:
-        allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
-        left = self._began + allowed - time.monotonic()
-        try:
-            async with asyncio.timeout(min(_LONGEST_PAUSE_SECONDS, left)):
-                return await self._receive()
-        except TimeoutError:
-            self._has_stalled = True
-            raise BodyStalled from None
-
     @property
     def _is_small(self) -> bool:
         return not self._has_stalled and self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
-
-    def _take(self, more_bytes: int) -> None:
-        self._limit.admit(self._received_bytes + more_bytes, more_bytes)
-        self._limit.hold(more_bytes)
-        self._received_bytes += more_bytes
-        self.held_bytes += more_bytes

@@ -52,13 +52,13 @@ FRAMED_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def json_body(message: type[BaseModel]) -> dict[str, Any]:
-    """A required JSON body that the handler reads itself, after the caller is known."""
+    """Describe a required JSON body that the handler reads itself, after the caller is known."""
     schema = {"$ref": _REF_TEMPLATE.format(model=message.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def images_body() -> dict[str, Any]:
-    """A required body of images in any of its forms."""
+    """Describe a required body of images in any of its forms."""
     form = {
         "type": "object",
         "required": ["images"],
@@ -81,12 +81,12 @@ def images_body() -> dict[str, Any]:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Problem answers by status, the internal error included."""
+    """Describe problem answers by status, the internal error included."""
     return _refusals(Problem, PROBLEM_JSON, statuses)
 
 
 def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same in OpenAI's shape."""
+    """Describe the same answers in OpenAI's shape."""
     return _refusals(OpenAIProblem, JSON, statuses)
 
 

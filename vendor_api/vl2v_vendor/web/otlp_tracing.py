@@ -20,8 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from vl2v_vendor.service.request_facts import note
-from vl2v_vendor.web.request_report import NO_ROUTE, RequestReport
+from vl2v_vendor.service.request_trace import NO_ROUTE, RequestTrace, note
 
 _SERVICE: Final = "vl2v-vendor"
 _UNNAMED: Final = "unknown_service"
@@ -77,35 +76,35 @@ class OtlpTrace:
         self._span = span
         self._started_ns = started_ns
 
-    def finish(self, report: RequestReport) -> None:
+    def finish(self, trace: RequestTrace) -> None:
         """Add the stages and what became of the request."""
         if self._span.is_recording():
-            self._add_stages(report)
-            self._describe(report)
-        self._span.end(end_time=self._after(report.seconds))
+            self._add_stages(trace)
+            self._describe(trace)
+        self._span.end(end_time=self._after(trace.seconds))
 
-    def _add_stages(self, report: RequestReport) -> None:
+    def _add_stages(self, trace: RequestTrace) -> None:
         parent = set_span_in_context(self._span, Context())
-        for interval in report.intervals:
+        for interval in trace.intervals:
             child = self._tracer.start_span(interval.stage, context=parent, start_time=self._after(interval.started))
             child.end(end_time=self._after(interval.started + interval.seconds))
 
-    def _describe(self, report: RequestReport) -> None:
+    def _describe(self, trace: RequestTrace) -> None:
         """Names after OpenTelemetry's conventions for HTTP servers; what is ours alone begins with `vl2v.`."""
         attributes: dict[str, Any] = {
-            "http.request.method": report.method,
-            "http.response.status_code": report.status,
-            "url.path": report.path,
+            "http.request.method": trace.method,
+            "http.response.status_code": trace.status,
+            "url.path": trace.path,
         }
-        attributes |= {f"vl2v.{name}": value for name, value in report.facts.items() if name != "trace_id"}
-        if report.endpoint != NO_ROUTE:
-            attributes["http.route"] = report.endpoint
-            self._span.update_name(f"{report.method} {report.endpoint}")
-        if report.status >= _INTERNAL_STATUS:
-            attributes["error.type"] = report.facts.get("problem", str(report.status))
+        attributes |= {f"vl2v.{name}": value for name, value in trace.facts.items() if name != "trace_id"}
+        if trace.endpoint != NO_ROUTE:
+            attributes["http.route"] = trace.endpoint
+            self._span.update_name(f"{trace.method} {trace.endpoint}")
+        if trace.status >= _INTERNAL_STATUS:
+            attributes["error.type"] = trace.facts.get("problem", str(trace.status))
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.set_attributes(attributes)
 
     def _after(self, seconds: float) -> int:
-        """The time of day, in nanoseconds, some seconds after the request arrived."""
+        """Return the time of day, in nanoseconds, some seconds after the request arrived."""
         return self._started_ns + int(seconds * _NANOSECONDS)

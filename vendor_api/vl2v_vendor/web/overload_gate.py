@@ -18,9 +18,9 @@ class OverloadGate:
     A flood must cost no more than its refusals. So who is refused here is not told whether the key is good.
 
     Args:
-        app: what follows.
-        lanes: to the model.
-        modality_of: the paths that sell, and what of.
+        app: Application behind the gate.
+        lanes: Lanes of the model.
+        modality_of: Modality that each path sells.
     """
 
     def __init__(self, app: ASGIApp, lanes: EncodingLanes, modality_of: Mapping[str, Modality]) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -17,11 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vl2v_contract.wire import headers
 from vl2v_vendor.domain.accounts import hide_secrets
-from vl2v_vendor.service.request_facts import note, request_facts
-from vl2v_vendor.service.stage_clock import Stage, StageClock, start_clock
+from vl2v_vendor.service.request_trace import NO_ROUTE, RequestTrace, start_trace
 from vl2v_vendor.web.errors import make_problem, problem_response
 from vl2v_vendor.web.metrics import Metrics
-from vl2v_vendor.web.request_report import NO_ROUTE, RequestReport
 from vl2v_vendor.web.tracing import Tracing
 
 SERVER_TIMING: Final = "Server-Timing"
@@ -31,15 +28,17 @@ _log = logging.getLogger(__name__)
 
 _REQUEST_ID_BYTES: Final = 12
 _FOREIGN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Endpoints that monitors ask every few seconds."""
 _CLIENT_GONE_STATUS: Final = 499
 _INTERNAL_STATUS: Final = 500
 
 
 class RequestContext:
-    """Names each request, and sees to it that each has an answer and is written down.
+    """Names each request, and makes sure that each has an answer and is recorded.
 
-    The request id is of our making always, since ledger entries are found by it. A caller's own `X-Request-Id` is
-    logged beside it.
+    The request id is always made here, since ledger entries are found by it. A caller's own `X-Request-Id` is logged
+    beside it, if it cannot disturb a log.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
@@ -54,91 +53,59 @@ class RequestContext:
             return
         request_id = f"req_{secrets.token_hex(_REQUEST_ID_BYTES)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        with request_facts(request_id=request_id) as facts, self._metrics.in_flight():
-            _note_foreign_id(scope)
-            clock = start_clock()
-            trace = None if self._tracing is None else self._tracing.begin(scope)
-            answer = _Answer(request_id, clock, send)
+        with self._metrics.requests_in_flight.track_inprogress():
+            trace = start_trace(scope["method"], hide_secrets(scope["path"]), request_id=request_id)
+            foreign = Headers(scope=scope).get(headers.REQUEST_ID)
+            if foreign is not None and _FOREIGN_ID.fullmatch(foreign):
+                trace.facts["client_request_id"] = hide_secrets(foreign)
+            span = None if self._tracing is None else self._tracing.begin(scope)
             try:
-                await self._serve(scope, receive, answer)
+                await self._serve(scope, receive, send, trace)
             finally:
-                report = _report(scope, answer.status, clock, facts)
-                self._metrics.observe_request(report)
-                _write_access_line(report)
-                if trace is not None:
-                    trace.finish(report)
+                trace.seconds = trace.elapsed
+                trace.endpoint = scope["state"].get("endpoint") or getattr(scope.get("route"), "path", NO_ROUTE)
+                self._metrics.observe_request(trace)
+                _write_access_line(trace)
+                if span is not None:
+                    span.finish(trace)
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, trace: RequestTrace) -> None:
+        request_id = scope["state"]["request_id"]
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                trace.status = message["status"]
+                sent = MutableHeaders(scope=message)
+                sent[headers.REQUEST_ID] = request_id
+                if stages := trace.stages:
+                    durations: list[tuple[str, float]] = [*stages.items(), ("total", trace.elapsed)]
+                    sent[SERVER_TIMING] = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in durations)
+            await send(message)
+
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, send_named)
         except ClientDisconnect:
-            answer.status = _CLIENT_GONE_STATUS
+            trace.status = _CLIENT_GONE_STATUS
         except Exception as error:
             # The last resort: the cause goes into the log under the request's id, and nothing of it into the answer.
-            _log.exception("request %s failed", answer.request_id)
-            if answer.status == 0:
-                await problem_response(make_problem(error, answer.request_id))(scope, receive, answer.send)
+            _log.exception("request %s failed", request_id)
+            if trace.status == 0:
+                await problem_response(make_problem(error, request_id))(scope, receive, send_named)
 
 
-class _Answer:
-    """The way out: what passes here gets the request's id and the time that it took so far."""
-
-    def __init__(self, request_id: str, clock: StageClock, send: Send) -> None:
-        self.request_id = request_id
-        self.status = 0
-        self._clock = clock
-        self._send = send
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            sent = MutableHeaders(scope=message)
-            sent[headers.REQUEST_ID] = self.request_id
-            stages = self._clock.seconds
-            if stages:
-                sent[SERVER_TIMING] = server_timing(stages, self._clock.elapsed)
-        await self._send(message)
-
-
-def server_timing(stages: Mapping[Stage, float], total_seconds: float) -> str:
-    """The value of `Server-Timing`: milliseconds by stage, and of the whole until the answer begins."""
-    durations: list[tuple[str, float]] = [*stages.items(), ("total", total_seconds)]
-    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in durations)
-
-
-def _note_foreign_id(scope: Scope) -> None:
-    """Note the caller's name for the request, if it is one that cannot disturb a log."""
-    foreign = Headers(scope=scope).get(headers.REQUEST_ID)
-    if foreign is not None and _FOREIGN_ID.fullmatch(foreign):
-        note(client_request_id=hide_secrets(foreign))
-
-
-def _report(scope: Scope, status: int, clock: StageClock, facts: Mapping[str, Any]) -> RequestReport:
-    return RequestReport(
-        method=scope["method"],
-        path=hide_secrets(scope["path"]),
-        endpoint=scope["state"].get("endpoint") or str(getattr(scope.get("route"), "path", NO_ROUTE)),
-        status=status,
-        seconds=clock.elapsed,
-        stages=clock.seconds,
-        intervals=tuple(clock.intervals),
-        facts=facts,
-    )
-
-
-def _write_access_line(report: RequestReport) -> None:
-    level = logging.WARNING if report.status >= _INTERNAL_STATUS else logging.INFO
-    if report.is_probe:
+def _write_access_line(trace: RequestTrace) -> None:
+    level = logging.WARNING if trace.status >= _INTERNAL_STATUS else logging.INFO
+    if trace.endpoint in _PROBES:
         level = logging.DEBUG
     if not _access_log.isEnabledFor(level):
         return
     fields = {
-        "method": report.method,
-        "path": report.path,
-        "status": report.status,
-        "milliseconds": round(1000 * report.seconds, 1),
-        "stage_milliseconds": {stage: round(1000 * seconds, 2) for stage, seconds in report.stages.items()},
-        **report.facts,
+        "method": trace.method,
+        "path": trace.path,
+        "status": trace.status,
+        "milliseconds": round(1000 * trace.seconds, 1),
+        "stage_milliseconds": {stage: round(1000 * seconds, 2) for stage, seconds in trace.stages.items()},
+        **trace.facts,
     }
     _access_log.log(
         level, "%(method)s %(path)s %(status)s %(milliseconds)s ms %(request_id)s", fields, extra={"fields": fields}

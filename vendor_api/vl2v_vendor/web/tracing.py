@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from starlette.types import Scope
 
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.web.request_report import RequestReport
+from vl2v_vendor.service.request_trace import RequestTrace
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -21,17 +21,17 @@ class TracingUnavailable(VendorError):
     """Traces are asked for and cannot be made."""
 
 
-class RequestTrace(Protocol):
-    """The trace of one request."""
+class RequestSpan(Protocol):
+    """The OpenTelemetry span of one request."""
 
-    def finish(self, report: RequestReport) -> None:
+    def finish(self, trace: RequestTrace) -> None:
         """Write down what became of the request."""
 
 
 class Tracing(Protocol):
     """Where traces go."""
 
-    def begin(self, scope: Scope) -> RequestTrace:
+    def begin(self, scope: Scope) -> RequestSpan:
         """Begin the trace of a request, or go on with the caller's (`traceparent`); notes its `trace_id`."""
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
     They are asked for by an OTLP endpoint, or by `OTEL_TRACES_EXPORTER=otlp` for the default endpoint.
 
     Raises:
-        TracingUnavailable: the packages are missing, or another exporter or protocol is asked for.
+        TracingUnavailable: The packages are missing, or another exporter or protocol is asked for.
     """
     if not _is_asked_for(environ):
         return None
@@ -73,5 +73,5 @@ def _is_asked_for(environ: Mapping[str, str]) -> bool:
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    """The first of some variables that is set to something."""
+    """Return the first of some variables that is set to something."""
     return next(filter(None, map(environ.get, names)), None)

@@ -16,7 +16,11 @@ _KEYS = select(*KEY_COLUMNS).join(accounts, accounts.c.id == api_keys.c.account_
 
 
 def read_account(connection: Connection, name: str) -> Account:
-    """The account of this id or, if no account has it, of this name; raises NotFound with the remedy."""
+    """Return the account of this id or, if no account has it, of this name.
+
+    Raises:
+        NotFound: There is none; names the remedy.
+    """
     _check_storable("account", name)
     query = _ACCOUNTS.where(or_(accounts.c.id == name, accounts.c.name == name))
     found = [to_account(row) for row in connection.execute(query.order_by(accounts.c.id != name).limit(1))]
@@ -29,12 +33,12 @@ def read_account(connection: Connection, name: str) -> Account:
 
 
 def read_accounts(connection: Connection) -> list[Account]:
-    """All accounts by name."""
+    """Return all accounts by name."""
     return [to_account(row) for row in connection.execute(_ACCOUNTS.order_by(accounts.c.name))]
 
 
 def read_keys(connection: Connection, account_id: str | None) -> list[ApiKey]:
-    """The account's API keys, or everybody's, oldest first."""
+    """Return the account's API keys, or everybody's, oldest first."""
     query = _KEYS.order_by(api_keys.c.created_at, api_keys.c.id)
     if account_id is not None:
         query = query.where(api_keys.c.account_id == account_id)
@@ -42,7 +46,7 @@ def read_keys(connection: Connection, account_id: str | None) -> list[ApiKey]:
 
 
 def read_key_budgets(connection: Connection, account_id: str | None) -> dict[str, Budget]:
-    """The keys' own budgets by key id."""
+    """Return the keys' own budgets by key id."""
     query = select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(
         budgets.c.api_key_id.is_not(None)
     )
@@ -52,7 +56,7 @@ def read_key_budgets(connection: Connection, account_id: str | None) -> dict[str
 
 
 def read_key(connection: Connection, name: str) -> ApiKey:
-    """The key of this id, prefix or whole secret.
+    """Return the key of this id, prefix or whole secret.
 
     Raises:
         NotFound: there is none.

@@ -36,7 +36,11 @@ class KeyTerms:
     name: str
 
     def check(self) -> None:
-        """Raises InvalidRequest for an unknown scope, no scope, or a name, budget or lifetime out of range."""
+        """Check the terms.
+
+        Raises:
+            InvalidRequest: There is an unknown scope, no scope, or a name, budget or lifetime out of range.
+        """
         check_scopes(self.scopes)
         check_text("a key's name", self.name, MAX_KEY_NAME_LENGTH)
         if self.limit_units is not None and not 0 <= self.limit_units <= MAX_INTEGER:
@@ -48,7 +52,7 @@ class KeyTerms:
 
 
 def insert_account(connection: Connection, name: str, currency: str, now: int) -> str:
-    """A new account with an empty budget; returns its id."""
+    """Insert a new account with an empty budget; returns its id."""
     account_id = f"acct_{secrets.token_hex(6)}"
     row = {"id": account_id, "name": name, "currency": currency, "created_at": now}
     connection.execute(insert(accounts).values(row))
@@ -57,7 +61,7 @@ def insert_account(connection: Connection, name: str, currency: str, now: int) -
 
 
 def insert_key(connection: Connection, account_id: str, terms: KeyTerms, now: int) -> tuple[str, str]:
-    """A new API key, with its own budget if the terms name one; returns its id and its secret."""
+    """Insert a new API key, with its own budget if the terms name one; returns its id and its secret."""
     key_id, secret = f"key_{secrets.token_hex(6)}", generate_secret()
     lifetime_seconds = terms.lifetime_seconds
     row = {

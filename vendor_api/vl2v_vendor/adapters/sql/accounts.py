@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.canonical import JSONValue
 from vl2v_contract.identity import Modality
@@ -22,6 +21,7 @@ from vl2v_vendor.adapters.sql.account_writing import KeyTerms, insert_account, i
 from vl2v_vendor.adapters.sql.admin_acts import Act, Outcome, Work, ignore_replay, perform, read_acts
 from vl2v_vendor.adapters.sql.entry_posting import Posting, post_refund, post_top_up
 from vl2v_vendor.adapters.sql.price_list import check_currency, current_price, insert_price, list_prices, lock_prices
+from vl2v_vendor.adapters.sql.reading import snapshot
 from vl2v_vendor.adapters.sql.tables import accounts, api_keys
 from vl2v_vendor.domain.accounts import (
     MAX_MODEL_ID_LENGTH,
@@ -34,7 +34,7 @@ from vl2v_vendor.domain.accounts import (
     check_account_name,
     check_text,
 )
-from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
+from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import Clock, Signer
 
@@ -68,13 +68,13 @@ class SqlAccounts:
         self._on_replay = on_replay
 
     def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ignore_replay) -> SqlAccounts:
-        """The same accounts, for one member of the staff."""
+        """Return the same accounts, for one member of the staff."""
         return SqlAccounts(self._engine, signer=self._signer, clock=self._clock, actor=actor, on_replay=on_replay)
 
     def create_account(
         self, name: str, *, budget_units: int, currency: str = "EUR", request_id: str | None = None
     ) -> Account:
-        """A new account; a budget above 0 is its first top-up entry.
+        """Open an account; a budget above 0 is its first top-up entry.
 
         Raises:
             InvalidRequest: the name is taken or malformed, or the budget is out of range.
@@ -100,11 +100,11 @@ class SqlAccounts:
         return replace(self.find_account(outcome["account_id"]), budget=Budget(budget_units, 0))
 
     def find_account(self, name: str) -> Account:
-        """The account of this id or, if no account has it, of this name; raises NotFound if there is none."""
+        """Return the account of this id or, if no account has it, of this name; raises NotFound if there is none."""
         return self._read(lambda connection: read_account(connection, name))
 
     def accounts(self) -> list[Account]:
-        """All accounts by name."""
+        """Return all accounts by name."""
         return self._read(read_accounts)
 
     def create_key(
@@ -118,7 +118,7 @@ class SqlAccounts:
         name: str = "",
         request_id: str | None = None,
     ) -> tuple[ApiKey, str | None]:
-        """A new API key and its secret, of which only a hash is stored; None when the key was made before.
+        """Make an API key and its secret, of which only a hash is stored; None when the key was made before.
 
         Raises:
             InvalidRequest: an unknown scope, no scope, or a name, budget or lifetime out of range.
@@ -137,11 +137,11 @@ class SqlAccounts:
         return self._read(lambda connection: read_key(connection, outcome["api_key_id"])), secret
 
     def keys(self, account: Account | None = None) -> list[ApiKey]:
-        """The account's API keys, or everybody's, oldest first."""
+        """Return the account's API keys, or everybody's, oldest first."""
         return self._read(lambda connection: read_keys(connection, _id_of(account)))
 
     def key_budgets(self, account: Account | None = None) -> Mapping[str, Budget]:
-        """The keys' own budgets by key id; a key without one is not there."""
+        """Return the keys' own budgets by key id; a key without one is not there."""
         return self._read(lambda connection: read_key_budgets(connection, _id_of(account)))
 
     def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:
@@ -201,7 +201,7 @@ class SqlAccounts:
         *,
         request_id: str | None = None,
     ) -> Price:
-        """A new version of the price, in force at once; raises InvalidRequest if out of range."""
+        """Make a new version of the price, in force at once; raises InvalidRequest if out of range."""
         check_text("a model's id", model_id, MAX_MODEL_ID_LENGTH)
 
         def work(connection: Connection, _act_id: str, now: int) -> Outcome:
@@ -235,11 +235,11 @@ class SqlAccounts:
         self._perform(Act("ensure_prices", parameters), work)
 
     def prices(self, model_id: str | None = None) -> list[Price]:
-        """All versions of the prices of one model, or of all, oldest first."""
+        """Return all versions of the prices of one model, or of all, oldest first."""
         return self._read(lambda connection: list_prices(connection, model_id))
 
     def acts(self, *, after_id: int = 0, limit: int, account: Account | None = None) -> list[AdminAct]:
-        """Logged acts after `after_id` in order, at most `limit`; only those that concern the account, if given."""
+        """Return logged acts after `after_id` in order, at most `limit`; of one account, if given."""
         return self._read(
             lambda connection: read_acts(connection, after_id=after_id, limit=limit, account_id=_id_of(account))
         )
@@ -248,13 +248,8 @@ class SqlAccounts:
         return perform(self._engine, self._clock, replace(act, actor=self._actor), work, on_replay=self._on_replay)
 
     def _read(self, query: Callable[[Connection], _T]) -> _T:
-        try:
-            with self._engine.connect() as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise LedgerUnavailable(
-                f"the ledger database cannot be read ({type(error).__name__}); try again"
-            ) from error
+        with snapshot(self._engine) as connection:
+            return query(connection)
 
 
 def _id_of(account: Account | None) -> str | None:

@@ -39,7 +39,7 @@ Work = Callable[[Connection, str, int], Outcome]
 
 
 def ignore_replay() -> None:
-    """What most callers do when an act was done before: nothing."""
+    """Do nothing, as most callers do when an act was done before."""
 
 
 def perform(
@@ -82,7 +82,7 @@ def log_act(connection: Connection, act: Act, outcome: Outcome, *, now: int) -> 
 
 
 def read_acts(connection: Connection, *, after_id: int, limit: int, account_id: str | None) -> list[AdminAct]:
-    """Logged acts after `after_id` in order, at most `limit`; those of one account, if it is given."""
+    """Return logged acts after `after_id` in order, at most `limit`; those of one account, if it is given."""
     query = select(
         admin_log.c.id,
         admin_log.c.request_id,

@@ -63,6 +63,16 @@ class Driver:
             return nullcontext()
         return cast("AbstractContextManager[Any]", cast("Any", self._connection.driver_connection).pipeline())
 
+    def stop_preparing(self) -> bool:
+        """Use no prepared statement on this connection any more; returns whether it must be replaced to use them again.
+
+        To be called after a statement failed. psycopg counts every statement of a failed `together` block as prepared,
+        also those that the server skipped, and would fail with "prepared statement does not exist" for ever.
+        """
+        if self._is_postgresql:
+            cast("Any", self._connection.driver_connection).prepare_threshold = None
+        return self._is_postgresql
+
 
 @dataclass(frozen=True, slots=True)
 class RowInsert:

@@ -5,7 +5,7 @@ Top-ups raise the limit, refunds give units back, and a `restored` entry says wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -75,8 +75,7 @@ def post_restored(connection: Connection, posting: Posting, lost_seq: int, note:
 def post_refund(connection: Connection, posting: Posting, seq: int, units: int, note: str) -> LedgerEntry:
     """Give `units` of the charge `seq` back, to the account's budget and to the key's if it has one.
 
-    The entry repeats what the charge says of key, endpoint, model and price, so that totals by any
-    of these subtract it.
+    The entry repeats key, endpoint, model and price of the charge, so that totals by each subtract it.
 
     Raises:
         NotFound: no charge has this seq.
@@ -89,24 +88,13 @@ def post_refund(connection: Connection, posting: Posting, seq: int, units: int, 
         raise InvalidRequest(
             f"{units} units cannot be refunded of entry {seq}: {left_units} of its {charge.units} are left"
         )
-    entry = LedgerEntry(
-        ledger_id=charge.ledger_id,
-        account_id=charge.account_id,
+    entry = replace(
+        charge,
         seq=account.last_seq + 1,
         kind="refund",
         request_id=posting.request_id,
-        api_key_id=charge.api_key_id,
-        endpoint=charge.endpoint,
-        modality=charge.modality,
-        model_id=charge.model_id,
-        weights_sha=charge.weights_sha,
-        precision=charge.precision,
-        preprocessing_id=charge.preprocessing_id,
         units=units,
-        price_id=charge.price_id,
-        unit_price_micro=charge.unit_price_micro,
         amount_micro=units * charge.unit_price_micro,
-        currency=charge.currency,
         items_hash=None,
         ref_seq=seq,
         note=note,
@@ -159,7 +147,7 @@ def _bare_entry(
     units: int = 0,
     ref_seq: int | None = None,
 ) -> LedgerEntry:
-    """An entry of no key, model or price."""
+    """Build an entry of no key, model or price."""
     return LedgerEntry(
         ledger_id=read_ledger_id(connection),
         account_id=posting.account_id,

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_vendor.adapters.sql.publication import read_ledger_id
 from vl2v_vendor.adapters.sql.reading import snapshot
 from vl2v_vendor.adapters.sql.tables import accounts, ledger
-from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
+from vl2v_vendor.domain.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,11 @@ class Month:
 
     @classmethod
     def parse(cls, name: str) -> Month:
-        """The month of this name; raises InvalidRequest if it is none."""
+        """Parse a month's name.
+
+        Raises:
+            InvalidRequest: It is none.
+        """
         if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", name) is None or name[:4] in ("0000", "9999"):
             raise InvalidRequest(f"{name} is no month; write it like 2026-11")
         year, month = int(name[:4]), int(name[5:])
@@ -74,11 +77,11 @@ class MonthScan:
         self._month = month
 
     def ledger_id(self) -> str:
-        """The vendor's name for ever."""
+        """Return the vendor's name for ever."""
         return read_ledger_id(self._connection)
 
     def invoices(self, account_id: str | None = None) -> Iterator[AccountInvoice]:
-        """Of one account, or of all by name; an account without an entry in the month has none."""
+        """Yield the invoice of one account, or of all by name; an account without an entry in the month has none."""
         query = select(accounts.c.id, accounts.c.name).order_by(accounts.c.name)
         if account_id is not None:
             query = query.where(accounts.c.id == account_id)
@@ -122,16 +125,13 @@ class MonthScan:
 
 @contextmanager
 def open_month(engine: Engine, month: Month) -> Iterator[MonthScan]:
-    """A month's invoices from one state of the ledger, beside a running server.
+    """Open a month's invoices of one state of the ledger, beside a running server.
 
     Raises:
         LedgerUnavailable: the database cannot be read, also midway.
     """
-    try:
-        with snapshot(engine) as connection:
-            yield MonthScan(connection, month)
-    except SQLAlchemyError as error:
-        raise LedgerUnavailable(f"the ledger database cannot be read ({type(error).__name__}); try again") from error
+    with snapshot(engine) as connection:
+        yield MonthScan(connection, month)
 
 
 def _start_of(year: int, month: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.identity import Modality
@@ -19,7 +19,7 @@ from vl2v_vendor.adapters.sql import reading
 from vl2v_vendor.adapters.sql.charging import ChargeTransaction
 from vl2v_vendor.adapters.sql.drift import read_drift_units
 from vl2v_vendor.adapters.sql.driver import Driver
-from vl2v_vendor.adapters.sql.engine import database_now, is_postgresql, writing
+from vl2v_vendor.adapters.sql.engine import database_now, writing
 from vl2v_vendor.adapters.sql.publication import publish_keys, read_ledger_id
 from vl2v_vendor.adapters.sql.statements import ChargeStatements
 from vl2v_vendor.adapters.sql.writer import DEADLINE_SECONDS, GroupWriter
@@ -34,6 +34,7 @@ _READER_THREADS = 4
 _AUDIT_THREADS = 2
 _AUDIT_DEADLINE_SECONDS = 60.0
 _MICRO = 1_000_000
+_READ_OR_WRITTEN = "read or written"
 
 
 class SqlLedger:
@@ -76,37 +77,43 @@ class SqlLedger:
 
     @property
     def ledger_id(self) -> str:
-        """The vendor's name for ever; known once started."""
+        """The vendor's name for ever; known once started.
+
+        Raises:
+            LedgerUnavailable: The ledger has not been started.
+        """
         if self._ledger_id is None:
             raise LedgerUnavailable("the ledger has not been started")
         return self._ledger_id
 
     async def find_key(self, secret_sha256: str) -> ApiKey | None:
-        """The API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
+        """Return the API key whose secret has this SHA-256 (hex), revoked or expired ones too."""
         return await self._read(lambda connection: reading.read_key_by_secret(connection, secret_sha256))
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
-        """What a request for these items is admitted by, in one snapshot; raises UnknownModel if it has no price."""
+        """Read what a request for these items is admitted by, in one snapshot."""
         return await self._read(
             lambda connection: Offer(
                 price=reading.read_price(connection, model_id, modality),
-                paid=reading.read_paid(connection, caller.account_id, item_keys, self._now(connection)),
+                paid=reading.read_paid(connection, caller.account_id, item_keys, database_now(connection, self._clock)),
                 budgets=reading.read_budgets(connection, caller.account_id, caller.id),
             )
         )
 
     async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
-        """Those of the keys that were charged before, by key."""
+        """Return those of the keys that were charged before, by key."""
         return await self._read(
-            lambda connection: reading.read_paid(connection, account_id, item_keys, self._now(connection))
+            lambda connection: reading.read_paid(
+                connection, account_id, item_keys, database_now(connection, self._clock)
+            )
         )
 
     async def budgets(self, account_id: str, api_key_id: str) -> Budgets:
-        """The account's and the key's budgets now; an admission hint, not a promise."""
+        """Return the account's and the key's budgets now; an admission hint, not a promise."""
         return await self._read(lambda connection: reading.read_budgets(connection, account_id, api_key_id))
 
     async def price(self, model_id: str, modality: Modality) -> Price:
-        """The price in force now; raises UnknownModel if there is none."""
+        """Return the price in force now; raises UnknownModel if there is none."""
         return await self._read(lambda connection: reading.read_price(connection, model_id, modality))
 
     async def charge(self, order: ChargeOrder) -> Charge:
@@ -114,23 +121,23 @@ class SqlLedger:
         return await self._writer.charge(order)
 
     async def head(self, account_id: str) -> LedgerHead:
-        """The end of the account's chain."""
+        """Return the end of the account's chain."""
         return await self._read(lambda connection: reading.read_head(connection, account_id))
 
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
-        """Entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
+        """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
         return await self._audit(lambda connection: reading.read_entries(connection, account_id, after_seq, limit))
 
     async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
-        """The entries of these numbers in order, with their items."""
+        """Return the entries of these numbers in order, with their items."""
         return await self._audit(lambda connection: reading.read_listed_entries(connection, account_id, seqs))
 
     async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
-        """The entry that a request made."""
+        """Return the entry that a request made."""
         return await self._read(lambda connection: reading.read_request(connection, account_id, request_id))
 
     async def totals(self, account_id: str) -> AccountTotals:
-        """Totals over the account's ledger rows."""
+        """Return totals over the account's ledger rows."""
         return await self._audit(lambda connection: reading.read_totals(connection, account_id))
 
     async def drift_units(self) -> int:
@@ -138,7 +145,7 @@ class SqlLedger:
         return await self._audit(read_drift_units)
 
     async def published_keys(self) -> list[PublishedKey]:
-        """Public signing keys, oldest first."""
+        """Return public signing keys, oldest first."""
         return await self._read(reading.read_published_keys)
 
     async def ping(self) -> None:
@@ -151,12 +158,15 @@ class SqlLedger:
                 publish_keys(connection, self._signer)
                 return read_ledger_id(connection)
         except SQLAlchemyError as error:
-            raise _unavailable(error) from error
+            raise LedgerUnavailable(
+                f"the ledger database cannot be {_READ_OR_WRITTEN} ({type(error).__name__}); try again"
+            ) from error
 
-    def _begin_charging(self, connection: Connection, driver: Driver) -> ChargeTransaction:
-        """The steps of a charge for a transaction that has begun; refuses a read-only database at once."""
-        if is_postgresql(connection):
-            read_only = connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one()
+    def _begin_charging(self, driver: Driver) -> ChargeTransaction:
+        """Begin the steps of a charge in a transaction; refuse a read-only database at once."""
+        now = self._clock.now()
+        if self._statements.read_state is not None:
+            read_only, now = driver.execute(self._statements.read_state).fetchone()
             if read_only == "on":
                 raise LedgerUnavailable("the database is read-only")
         return ChargeTransaction(
@@ -164,33 +174,25 @@ class SqlLedger:
             self._statements,
             ledger_id=self.ledger_id,
             signing_key_id=self._signer.key_id,
-            now=self._now(connection),
+            now=now,
             retention_micro=self._retention_micro,
         )
 
-    def _now(self, connection: Connection) -> int:
-        return database_now(connection, self._clock)
-
-    async def _read(self, query: Callable[[Connection], _T]) -> _T:
-        return await self._within(DEADLINE_SECONDS, self._readers, query)
-
     async def _audit(self, query: Callable[[Connection], _T]) -> _T:
-        return await self._within(_AUDIT_DEADLINE_SECONDS, self._auditors, query)
+        return await self._read(query, _AUDIT_DEADLINE_SECONDS, self._auditors)
 
-    async def _within(self, seconds: float, pool: ThreadPoolExecutor, query: Callable[[Connection], _T]) -> _T:
+    async def _read(
+        self,
+        query: Callable[[Connection], _T],
+        seconds: float = DEADLINE_SECONDS,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> _T:
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.get_running_loop().run_in_executor(pool, self._run, query)
+                return await asyncio.get_running_loop().run_in_executor(pool or self._readers, self._run, query)
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
 
     def _run(self, query: Callable[[Connection], _T]) -> _T:
-        try:
-            with reading.snapshot(self._engine) as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
-
-
-def _unavailable(error: SQLAlchemyError) -> LedgerUnavailable:
-    return LedgerUnavailable(f"the ledger database cannot be read or written ({type(error).__name__}); try again")
+        with reading.snapshot(self._engine, doing=_READ_OR_WRITTEN) as connection:
+            return query(connection)

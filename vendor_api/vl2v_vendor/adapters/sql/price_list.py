@@ -27,7 +27,7 @@ def lock_prices(connection: Connection) -> None:
 def insert_price(
     connection: Connection, model_id: str, modality: Modality, unit_price_micro: int, currency: str, now: int
 ) -> Price:
-    """A new version, in force from the commit on.
+    """Insert a new version, in force from the commit on.
 
     Raises:
         InvalidRequest: the price is out of range or the currency is not three capital letters.
@@ -47,13 +47,13 @@ def insert_price(
 
 
 def current_price(connection: Connection, model_id: str, modality: Modality) -> Price | None:
-    """The version in force."""
+    """Return the version in force."""
     row = connection.execute(price_in_force(), {"model_id": model_id, "modality": modality}).first()
     return None if row is None else to_price(row)
 
 
 def list_prices(connection: Connection, model_id: str | None) -> list[Price]:
-    """All versions, oldest first."""
+    """Return all versions, oldest first."""
     query = select(*PRICE_COLUMNS).order_by(prices.c.id)
     if model_id is not None:
         query = query.where(prices.c.model_id == model_id)
@@ -61,7 +61,11 @@ def list_prices(connection: Connection, model_id: str | None) -> list[Price]:
 
 
 def check_currency(currency: str) -> str:
-    """The currency, if it is an ISO 4217 code by its look; raises InvalidRequest otherwise."""
+    """Check that a currency looks like an ISO 4217 code.
+
+    Raises:
+        InvalidRequest: It does not.
+    """
     if len(currency) != 3 or not currency.isascii() or not currency.isalpha() or not currency.isupper():
         raise InvalidRequest(f"`{currency}` is no currency code; use three capital letters such as EUR")
     return currency

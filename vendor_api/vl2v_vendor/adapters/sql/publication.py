@@ -20,7 +20,7 @@ class WrongSecrets(VendorError):
 
 
 def read_ledger_id(connection: Connection) -> str:
-    """The vendor's name for ever, made with the database."""
+    """Return the vendor's name for ever, made with the database."""
     return str(connection.execute(select(vendor.c.ledger_id)).scalar_one())
 
 

@@ -10,15 +10,16 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import Modality
-from vl2v_vendor.adapters.sql.engine import is_postgresql
+from vl2v_vendor.adapters.sql.engine import begin_snapshot
 from vl2v_vendor.adapters.sql.rows import ENTRY_COLUMNS, to_entry, to_key, to_paid_item, to_price
 from vl2v_vendor.adapters.sql.statements import budgets_of, key_by_secret, listed, paid_items, price_in_force
 from vl2v_vendor.adapters.sql.tables import accounts, budgets, charge_items, ledger, signing_keys
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
-from vl2v_vendor.domain.errors import NotFound, UnknownModel
+from vl2v_vendor.domain.errors import LedgerUnavailable, NotFound, UnknownModel
 from vl2v_vendor.domain.ledger import PaidItem, PostedEntry, Price
 from vl2v_vendor.domain.ports import AccountTotals, GroupTotal, LedgerHead, PublishedKey
 
@@ -26,22 +27,32 @@ _DAY_MICRO = 86_400_000_000
 
 
 @contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection whose statements all see one state of the ledger."""
-    with engine.connect() as connection:
-        if is_postgresql(connection):
-            connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
+def snapshot(engine: Engine, *, doing: str = "read") -> Iterator[Connection]:
+    """Open a connection whose statements all see one state of the ledger.
+
+    Args:
+        engine: Engine of the database.
+        doing: What the error says cannot be done.
+
+    Raises:
+        LedgerUnavailable: The database cannot be read, also midway.
+    """
+    try:
+        with engine.connect() as connection:
+            begin_snapshot(connection)
+            yield connection
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(f"the ledger database cannot be {doing} ({type(error).__name__}); try again") from error
 
 
 def read_key_by_secret(connection: Connection, secret_sha256: str) -> ApiKey | None:
-    """The API key whose secret has this hash."""
+    """Return the API key whose secret has this hash."""
     row = connection.execute(key_by_secret(), {"secret_sha256": secret_sha256}).one_or_none()
     return None if row is None else to_key(row)
 
 
 def read_paid(connection: Connection, account_id: str, item_keys: Sequence[str], now: int) -> dict[str, PaidItem]:
-    """Those of the keys that the account paid for."""
+    """Return those of the keys that the account paid for."""
     backend = connection.dialect.name
     parameters = {"account_id": account_id, "item_keys": listed(item_keys, backend), "now": now}
     rows = connection.execute(paid_items(backend), parameters)
@@ -49,7 +60,11 @@ def read_paid(connection: Connection, account_id: str, item_keys: Sequence[str],
 
 
 def read_budgets(connection: Connection, account_id: str, api_key_id: str) -> Budgets:
-    """The account's and the key's budgets; raises NotFound for an unknown account."""
+    """Return the account's and the key's budgets.
+
+    Raises:
+        NotFound: The account is unknown.
+    """
     rows = connection.execute(budgets_of(), {"account_id": account_id, "api_key_id": api_key_id})
     found = {key_id: Budget(limit_units, used_units) for key_id, limit_units, used_units in rows}
     if None not in found:
@@ -58,7 +73,11 @@ def read_budgets(connection: Connection, account_id: str, api_key_id: str) -> Bu
 
 
 def read_price(connection: Connection, model_id: str, modality: Modality) -> Price:
-    """The price in force; raises UnknownModel if there is none."""
+    """Return the price in force.
+
+    Raises:
+        UnknownModel: There is none.
+    """
     row = connection.execute(price_in_force(), {"model_id": model_id, "modality": modality}).first()
     if row is None:
         raise UnknownModel(f"{model_id} has no price for {modality}s; set one with `vl2v-vendor prices set`")
@@ -66,7 +85,11 @@ def read_price(connection: Connection, model_id: str, modality: Modality) -> Pri
 
 
 def read_head(connection: Connection, account_id: str) -> LedgerHead:
-    """The end of the account's chain; raises NotFound for an unknown account."""
+    """Return the end of the account's chain.
+
+    Raises:
+        NotFound: The account is unknown.
+    """
     query = select(budgets.c.last_seq, budgets.c.head_hash, budgets.c.used_units, budgets.c.limit_units).where(
         budgets.c.account_id == account_id, budgets.c.api_key_id.is_(None)
     )
@@ -77,7 +100,7 @@ def read_head(connection: Connection, account_id: str) -> LedgerHead:
 
 
 def read_entries(connection: Connection, account_id: str, after_seq: int, limit: int) -> list[PostedEntry]:
-    """Entries after `after_seq` in order, with their items."""
+    """Return entries after `after_seq` in order, with their items."""
     query = (
         select(*ENTRY_COLUMNS)
         .where(ledger.c.account_id == account_id, ledger.c.seq > after_seq)
@@ -88,7 +111,7 @@ def read_entries(connection: Connection, account_id: str, after_seq: int, limit:
 
 
 def read_listed_entries(connection: Connection, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
-    """The entries of these numbers in order, with their items."""
+    """Return the entries of these numbers in order, with their items."""
     query = (
         select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id, ledger.c.seq.in_(seqs)).order_by(ledger.c.seq)
     )
@@ -96,14 +119,14 @@ def read_listed_entries(connection: Connection, account_id: str, seqs: Sequence[
 
 
 def read_request(connection: Connection, account_id: str, request_id: str) -> PostedEntry | None:
-    """The entry that a request made."""
+    """Return the entry that a request made."""
     query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id, ledger.c.request_id == request_id)
     posted = _with_items(connection, account_id, connection.execute(query).all())
     return posted[0] if posted else None
 
 
 def read_totals(connection: Connection, account_id: str) -> AccountTotals:
-    """Totals over the account's charges, refunds taken off, in one pass over its rows."""
+    """Return totals over the account's charges, refunds taken off, in one pass over its rows."""
     head = read_head(connection, account_id)
     currency = connection.execute(select(accounts.c.currency).where(accounts.c.id == account_id)).scalar_one()
     rows = connection.execute(_totals_query(account_id)).all()
@@ -120,7 +143,7 @@ def read_totals(connection: Connection, account_id: str) -> AccountTotals:
 
 
 def read_published_keys(connection: Connection) -> list[PublishedKey]:
-    """Public signing keys, oldest first."""
+    """Return public signing keys, oldest first."""
     query = select(
         signing_keys.c.key_id,
         signing_keys.c.public_key,
@@ -135,7 +158,7 @@ def read_published_keys(connection: Connection) -> list[PublishedKey]:
 def _with_items(
     connection: Connection, account_id: str, rows: Sequence[Row[Any]], among: ColumnElement[bool] | None = None
 ) -> list[PostedEntry]:
-    """Entries by seq with their items; `among` selects the items unless the entries are all that lie between."""
+    """Return entries by seq with their items; `among` selects the items unless the entries are all that lie between."""
     if not rows:
         return []
     entries = [to_entry(row) for row in rows]

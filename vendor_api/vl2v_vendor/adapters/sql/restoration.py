@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.canonical import JSONValue, canonical_json, sha256_hex
 from vl2v_vendor.adapters.published_heads import Heads, HeadsFile, PublishedHead
@@ -15,7 +14,7 @@ from vl2v_vendor.adapters.sql.entry_posting import Posting, post_restored
 from vl2v_vendor.adapters.sql.reading import read_head, snapshot
 from vl2v_vendor.adapters.sql.tables import accounts, ledger
 from vl2v_vendor.domain.accounts import MAX_NOTE_LENGTH, check_text
-from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Clock, Signer
 
 
@@ -61,12 +60,9 @@ def require_published(engine: Engine, heads: Mapping[str, PublishedHead]) -> Non
 
 
 def find_lost(engine: Engine, heads: Mapping[str, PublishedHead]) -> list[LostHead]:
-    """The published heads that the ledger neither holds nor accounts for; raises LedgerUnavailable."""
-    try:
-        with snapshot(engine) as connection:
-            found = [_lost(connection, account_id, head) for account_id, head in sorted(heads.items())]
-    except SQLAlchemyError as error:
-        raise LedgerUnavailable(f"the ledger database cannot be read ({type(error).__name__}); try again") from error
+    """Return the published heads that the ledger neither holds nor accounts for; raises LedgerUnavailable."""
+    with snapshot(engine) as connection:
+        found = [_lost(connection, account_id, head) for account_id, head in sorted(heads.items())]
     return [lost for lost in found if lost is not None]
 
 
@@ -100,7 +96,7 @@ def acknowledge(engine: Engine, file: HeadsFile, by: Acknowledger) -> list[Ackno
 
 
 def read_heads(connection: Connection) -> Heads:
-    """The end of every account's chain."""
+    """Return the end of every account's chain."""
     ids = connection.execute(select(accounts.c.id).order_by(accounts.c.id)).scalars().all()
     ends = {account_id: read_head(connection, account_id) for account_id in ids}
     return {account_id: PublishedHead(head.seq, head.entry_hash) for account_id, head in ends.items()}

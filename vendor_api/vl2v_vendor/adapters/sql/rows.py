@@ -44,37 +44,37 @@ _FLOAT32 = np.dtype("<f4")
 
 
 def entry_row(entry: LedgerEntry, entry_hash: str) -> dict[str, Any]:
-    """The ledger row of an entry."""
+    """Return the ledger row of an entry."""
     row = {name: getattr(entry, name) for name in ENTRY_FIELDS}
     row["entry_hash"] = entry_hash
     return row
 
 
 def to_entry(row: Sequence[Any]) -> tuple[LedgerEntry, str]:
-    """The entry and its stored hash from `ENTRY_COLUMNS`; nothing is checked."""
+    """Return the entry and its stored hash from `ENTRY_COLUMNS`; nothing is checked."""
     return LedgerEntry(**dict(zip(ENTRY_FIELDS, row, strict=False))), row[-1]
 
 
 def to_key(row: Sequence[Any]) -> ApiKey:
-    """The API key of `KEY_COLUMNS`."""
+    """Return the API key of `KEY_COLUMNS`."""
     key_id, account_id, account_name, prefix, scopes, created_at, expires_at, revoked_at, name = row
     granted = cast("frozenset[Scope]", frozenset(scopes.split()))
     return ApiKey(key_id, account_id, account_name, prefix, granted, created_at, expires_at, revoked_at, name)
 
 
 def to_price(row: Sequence[Any]) -> Price:
-    """The price of `PRICE_COLUMNS`."""
+    """Return the price of `PRICE_COLUMNS`."""
     return Price(*row)
 
 
 def to_account(row: Sequence[Any]) -> Account:
-    """The account of `ACCOUNT_COLUMNS`."""
+    """Return the account of `ACCOUNT_COLUMNS`."""
     account_id, name, currency, created_at, limit_units, used_units = row
     return Account(account_id, name, currency, created_at, Budget(limit_units, used_units))
 
 
 def to_paid_item(row: Sequence[Any]) -> PaidItem:
-    """The paid item of `statements.paid_items`; the last column is the vector's bytes or null."""
+    """Return the paid item of `statements.paid_items`; the last column is the vector's bytes or null."""
     item_key, seq, fingerprint, result_sha, model_id, weights_sha, precision, preprocessing_id, vector = row
     return PaidItem(
         item_key=item_key,

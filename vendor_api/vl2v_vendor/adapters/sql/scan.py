@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, and_, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.chain import ChargedItem, EntryKind, LedgerEntry
 from vl2v_contract.vectors import result_sha
+from vl2v_vendor.adapters.sql.account_reading import read_key_budgets
 from vl2v_vendor.adapters.sql.price_list import list_prices
 from vl2v_vendor.adapters.sql.publication import read_ledger_id
 from vl2v_vendor.adapters.sql.reading import read_head, read_published_keys, snapshot
@@ -21,13 +21,10 @@ from vl2v_vendor.adapters.sql.tables import (
     accounts,
     admin_log,
     api_keys,
-    budgets,
     charge_items,
     ledger,
     results,
 )
-from vl2v_vendor.domain.accounts import Budget
-from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import PublishedKey
 from vl2v_vendor.service.books import AccountBooks, LoggedAct, StoredItem
@@ -45,16 +42,13 @@ _POSTING_ACTS: dict[str, tuple[EntryKind, str | None]] = {
 
 @contextmanager
 def open_scan(engine: Engine) -> Iterator[SqlScan]:
-    """A scan over one state of the ledger, beside a running server.
+    """Open a scan over one state of the ledger, beside a running server.
 
     Raises:
         LedgerUnavailable: the database cannot be read, also midway.
     """
-    try:
-        with snapshot(engine) as connection:
-            yield SqlScan(connection)
-    except SQLAlchemyError as error:
-        raise LedgerUnavailable(f"the ledger database cannot be read ({type(error).__name__}); try again") from error
+    with snapshot(engine) as connection:
+        yield SqlScan(connection)
 
 
 class SqlScan:
@@ -64,15 +58,15 @@ class SqlScan:
         self._connection = connection
 
     def ledger_id(self) -> str:
-        """The vendor's name for ever."""
+        """Return the vendor's name for ever."""
         return read_ledger_id(self._connection)
 
     def published_keys(self) -> list[PublishedKey]:
-        """The signing keys, oldest first."""
+        """Return the signing keys, oldest first."""
         return read_published_keys(self._connection)
 
     def accounts(self) -> Iterator[AccountBooks]:
-        """Every account with its head, its keys, and the staff's acts."""
+        """Return every account with its head, its keys, and the staff's acts."""
         rows = self._connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
         for account_id, currency in rows:
             yield AccountBooks(
@@ -80,22 +74,22 @@ class SqlScan:
                 currency,
                 read_head(self._connection, account_id),
                 api_key_ids=self._api_key_ids(account_id),
-                key_budgets=self._key_budgets(account_id),
+                key_budgets=read_key_budgets(self._connection, account_id),
                 acts=self._acts(account_id),
                 refunded_seqs=self._refunded_seqs(account_id),
             )
 
     def prices(self) -> dict[int, Price]:
-        """Every version of every price, by id."""
+        """Return every version of every price, by id."""
         return {price.id: price for price in list_prices(self._connection, None)}
 
     def entries(self, account_id: str) -> Iterator[tuple[LedgerEntry, str]]:
-        """The account's entries with their stored hashes, by seq."""
+        """Return the account's entries with their stored hashes, by seq."""
         query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id).order_by(ledger.c.seq)
         return map(to_entry, self._stream(query))
 
     def items(self, account_id: str) -> Iterator[StoredItem]:
-        """The account's items by seq and index, each kept vector hashed again."""
+        """Return the account's items by seq and index, each kept vector hashed again."""
         kept = and_(results.c.account_id == charge_items.c.account_id, results.c.item_key == charge_items.c.item_key)
         query = (
             select(
@@ -134,15 +128,6 @@ class SqlScan:
     def _refunded_seqs(self, account_id: str) -> frozenset[int]:
         query = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, IS_REFUND)
         return frozenset(self._connection.execute(query).scalars())
-
-    def _key_budgets(self, account_id: str) -> dict[str, Budget]:
-        query = select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(
-            budgets.c.account_id == account_id, budgets.c.api_key_id.is_not(None)
-        )
-        return {
-            key_id: Budget(limit_units, used_units)
-            for key_id, limit_units, used_units in self._connection.execute(query)
-        }
 
     def _stream(self, query: Select[Any]) -> Iterator[Row[Any]]:
         return iter(self._connection.execute(query.execution_options(yield_per=_ROWS_AT_A_TIME)))

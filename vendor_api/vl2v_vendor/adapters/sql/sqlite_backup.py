@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from vl2v_vendor.adapters.durable_files import replace_durably
-from vl2v_vendor.adapters.lock_file import ServerLock, in_use
+from vl2v_vendor.adapters.lock_file import in_use, server_lock
 from vl2v_vendor.adapters.published_heads import Heads
 from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.adapters.sql.migrations import upgrade
@@ -48,7 +48,11 @@ class LedgerCopy:
 
 
 def require_sqlite(database_url: str, act: str) -> Path:
-    """The file of a SQLite database; raises BackupRefused for PostgreSQL and names its own tools."""
+    """Return the file of a SQLite database.
+
+    Raises:
+        BackupRefused: It is PostgreSQL; names its own tools.
+    """
     try:
         url = make_url(database_url)
     except ArgumentError as error:
@@ -94,7 +98,7 @@ def restore(backup: Path, database: Path, signer: Signer) -> LedgerCopy:
         raise BackupRefused(f"there is no file {backup}")
     database.parent.mkdir(parents=True, exist_ok=True)
     with (
-        ServerLock(Path(f"{database}.lock")),
+        server_lock(Path(f"{database}.lock")),
         in_use(database, alone=True),
         _temporary_copy(backup, database) as copy,
     ):
@@ -120,7 +124,7 @@ def _temporary_copy(source: Path, target: Path) -> Iterator[Path]:
 
 
 def _copy_pages(source: Path, copy: Path) -> None:
-    """All pages in one step: a copy in several would begin again after each charge of a running server."""
+    """Copy all pages in one step: a copy in several would begin again after each charge of a running server."""
     try:
         with (
             closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as reader,
@@ -144,7 +148,7 @@ def _check_pages(copy: Path) -> None:
 
 @contextmanager
 def _opened(copy: Path) -> Iterator[Engine]:
-    """The copy as a ledger; afterwards one file again, as `open_engine` would not leave it."""
+    """Open the copy as a ledger; afterwards it is one file again, as `open_engine` would not leave it."""
     engine = open_engine(f"sqlite:///{copy}")
     try:
         yield engine
@@ -185,7 +189,7 @@ def _verify_books(connection: Connection, backup: Path, signer: Signer) -> Ledge
 
 
 def _check_same_ledger(found: LedgerCopy, database: Path) -> None:
-    """A database that cannot be read any more has no say: the signing keys have been checked."""
+    """Let a database pass that cannot be read any more: the signing keys have been checked."""
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute("SELECT ledger_id FROM vendor").fetchone()

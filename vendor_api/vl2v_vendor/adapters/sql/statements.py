@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Dialect
 
 from vl2v_vendor.adapters.sql.driver import RowInsert, compile_text
+from vl2v_vendor.adapters.sql.engine import database_clock
 from vl2v_vendor.adapters.sql.rows import KEY_COLUMNS, PRICE_COLUMNS
 from vl2v_vendor.adapters.sql.tables import accounts, api_keys, budgets, charge_items, ledger, prices, results
 
@@ -42,12 +43,14 @@ class ChargeStatements:
 
     Attributes:
         probe: a write that changes nothing; None where the database says itself whether it can be written.
+        read_state: whether the database is read-only, and its clock in microseconds; None where the process knows both.
         take_turn: queues for an account in order of arrival; None where writers queue for the whole database.
         lose_patience: shortens the wait for locks in this transaction; None where a writer holds the whole database.
     """
 
     backend: str
     probe: str | None
+    read_state: str | None
     take_turn: str | None
     lose_patience: str | None
     lock_budgets: str
@@ -66,6 +69,7 @@ class ChargeStatements:
         return cls(
             backend=dialect.name,
             probe=None if dialect.name == "postgresql" else "PRAGMA user_version = 0",
+            read_state=compile_text(_read_state(), dialect) if dialect.name == "postgresql" else None,
             take_turn=compile_text(take_turn(), dialect) if dialect.name == "postgresql" else None,
             lose_patience="SET LOCAL lock_timeout = '50ms'" if dialect.name == "postgresql" else None,
             lock_budgets=compile_text(lock_budgets(dialect.name), dialect),
@@ -78,6 +82,11 @@ class ChargeStatements:
             insert_items=RowInsert.into(charge_items, dialect),
             insert_results=RowInsert.into(results, dialect),
         )
+
+
+def _read_state() -> Select[Any]:
+    read_only = func.current_setting(literal_column("'transaction_read_only'"))
+    return select(read_only, database_clock())
 
 
 def take_turn() -> Select[Any]:

@@ -2,6 +2,16 @@
 
 There is no timer. While a group commits the next one gathers, so the group grows with the load and a lone order
 waits for nobody. Each account has a savepoint of its own: what goes wrong with one leaves its neighbours alone.
+
+Whoever is refused at the deadline is not charged afterwards. The thread claims a group's orders just before it sends
+`COMMIT`, and a caller gives up only an order that is not claimed; if one was given up, the group is rolled back and
+written again without it. A caller whose order is claimed waits `COMMIT_SECONDS` longer for what becomes of it. On
+PostgreSQL the server itself rolls the transaction back if `COMMIT` takes that long to arrive. What remains is a
+`COMMIT` that arrived in time and takes longer, or whose confirmation is lost: such an order may be charged although
+its caller was refused, and the account's statement has it under the request id of the refusal.
+
+There is no `statement_timeout`, since it would also end a `COMMIT`'s wait for a synchronous standby, and report a
+charge as safe that is not.
 """
 
 from __future__ import annotations
@@ -11,7 +21,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import groupby
 from queue import Empty, SimpleQueue
 
@@ -20,7 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_vendor.adapters.sql.charging import ChargeTransaction
 from vl2v_vendor.adapters.sql.driver import Driver
-from vl2v_vendor.adapters.sql.engine import writing
+from vl2v_vendor.adapters.sql.engine import limited, writing
+from vl2v_vendor.adapters.sql.waiters import Claims, Outcome, Waiter, resolve
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 
@@ -31,28 +41,17 @@ DEADLINE_SECONDS = 1.2
 """After this a caller is told that the ledger is unavailable, whatever the database does: the refusal is to be with the
 client within 2 s, on a machine that is busy with other things too."""
 
+COMMIT_SECONDS = 0.5
+"""How much longer a caller waits whose order is being committed, and how long `COMMIT` may take to arrive."""
+
+_GIVEN_UP = "the ledger did not answer in time and nothing was billed; try again"
+_UNCONFIRMED = "the ledger did not answer in time; send the same items again, none is billed twice"
 _CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
 _NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
 
-BeginCharging = Callable[[Connection, Driver], ChargeTransaction]
+BeginCharging = Callable[[Driver], ChargeTransaction]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiter:
-    """An order, or None for a mere probe of the database, and who waits for it."""
-
-    order: ChargeOrder | None
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Charge | None] = field(repr=False)
-
-    @property
-    def account_id(self) -> str:
-        return self.order.account_id if self.order else ""
-
-
-_Outcome = Charge | Exception | None
 
 
 class GroupWriter:
@@ -64,11 +63,13 @@ class GroupWriter:
     """
 
     def __init__(self, engine: Engine, begin_charging: BeginCharging) -> None:
-        self._engine = writing(engine)
+        self._engine = limited(writing(engine), idle_in_transaction_session_timeout=str(int(COMMIT_SECONDS * 1000)))
         self._driver = engine.dialect.loaded_dbapi
         self._begin_charging = begin_charging
-        self._queue: SimpleQueue[_Waiter | None] = SimpleQueue()
+        self._queue: SimpleQueue[Waiter | None] = SimpleQueue()
+        self._claims = Claims()
         self._connection: Connection | None = None
+        self._must_reconnect = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._stopped = threading.Event()
 
@@ -89,7 +90,8 @@ class GroupWriter:
         Cancelling the caller takes the order back if the thread has not begun with it, and changes nothing otherwise.
 
         Raises:
-            LedgerUnavailable: not written, or, at the deadline, not known to be; the same items may be sent again.
+            LedgerUnavailable: not written and never will be; or not known to be, if its commit takes longer than
+                `COMMIT_SECONDS` or the connection is lost in it. The same items may be sent again.
             VendorError: whatever the charge refuses.
         """
         charge = await self._submit(order)
@@ -108,15 +110,17 @@ class GroupWriter:
         if self._stopped.is_set():
             raise LedgerUnavailable("the server is stopping; nothing was billed")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Charge | None] = loop.create_future()
-        self._queue.put(_Waiter(order, loop, future))
+        waiter = Waiter(order, loop, loop.create_future())
+        self._queue.put(waiter)
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return await future
-        except TimeoutError as error:
-            raise LedgerUnavailable(
-                "the ledger did not answer in time; send the same items again, none is billed twice"
-            ) from error
+            await asyncio.wait((waiter.future,), timeout=DEADLINE_SECONDS)
+            if not waiter.future.done() and not self._claims.give_up(waiter):
+                await asyncio.wait((waiter.future,), timeout=COMMIT_SECONDS)
+            if waiter.future.done():
+                return waiter.future.result()
+        finally:
+            waiter.future.cancel()
+        raise LedgerUnavailable(_GIVEN_UP if waiter.is_given_up else _UNCONFIRMED)
 
     def _run(self) -> None:
         running = True
@@ -126,10 +130,10 @@ class GroupWriter:
                 self._settle(group)
         self._disconnect()
 
-    def _take_group(self) -> tuple[list[_Waiter], bool]:
+    def _take_group(self) -> tuple[list[Waiter], bool]:
         """Wait for an order, then take what else is there; False once the writer is to stop."""
         waiter = self._queue.get()
-        group: list[_Waiter] = []
+        group: list[Waiter] = []
         items = 0
         while waiter is not None:
             if not waiter.future.cancelled():
@@ -143,25 +147,30 @@ class GroupWriter:
                 return group, True
         return group, False
 
-    def _settle(self, group: list[_Waiter]) -> None:
+    def _settle(self, group: list[Waiter]) -> None:
         # Two replicas that lock their groups' accounts in one order cannot deadlock.
         group.sort(key=lambda waiter: waiter.account_id)
         try:
             outcomes = self._commit(group)
+            while outcomes is None:
+                group = [waiter for waiter in group if not waiter.is_given_up]
+                outcomes = self._commit(group) if group else []
         except Exception as error:
             _log.warning("the ledger could not be written: %s", error)
             self._disconnect()
             self._refuse(group)
         else:
-            _resolve(group, outcomes)
+            resolve(group, outcomes)
+            if self._must_reconnect:
+                self._disconnect()
 
-    def _commit(self, group: Sequence[_Waiter]) -> list[_Outcome]:
-        """Write the group in one transaction, account by account."""
+    def _commit(self, group: Sequence[Waiter]) -> list[Outcome] | None:
+        """Write the group in one transaction, account by account; None if it was rolled back for who gave up."""
         connection = self._connect()
-        with connection.begin():
+        with connection.begin() as whole:
             driver = Driver(connection)
-            transaction = self._begin_charging(connection, driver)
-            outcomes: list[_Outcome] = []
+            transaction = self._begin_charging(driver)
+            outcomes: list[Outcome] = []
             for _, waiters in groupby(group, key=lambda waiter: waiter.account_id):
                 orders = [waiter.order for waiter in waiters]
                 named = [order for order in orders if order is not None]
@@ -169,6 +178,9 @@ class GroupWriter:
                     transaction.probe()
                 outcomes += [None] * (len(orders) - len(named))
                 outcomes += self._charge(driver, transaction, named)
+            if not self._claims.claim(group, outcomes):
+                whole.rollback()
+                return None
             return outcomes
 
     def _charge(
@@ -185,6 +197,7 @@ class GroupWriter:
         try:
             outcomes = transaction.charge(orders)
         except Exception as error:
+            self._must_reconnect = driver.stop_preparing()
             driver.execute("ROLLBACK TO SAVEPOINT charge")
             failure = error
         else:
@@ -217,6 +230,7 @@ class GroupWriter:
 
     def _disconnect(self) -> None:
         """Forget the connection, whatever state it is in; the next group opens another."""
+        self._must_reconnect = False
         if self._connection is None:
             return
         with suppress(SQLAlchemyError):
@@ -225,7 +239,7 @@ class GroupWriter:
             self._connection.close()
         self._connection = None
 
-    def _refuse(self, group: list[_Waiter]) -> None:
+    def _refuse(self, group: list[Waiter]) -> None:
         """Fail the group, and all who queued behind it: they would only wait as long again."""
         stop = False
         with suppress(Empty):
@@ -237,24 +251,4 @@ class GroupWriter:
                     group.append(waiter)
         if stop:
             self._queue.put(None)
-        _resolve(group, [LedgerUnavailable(_CANNOT_WRITE) for _ in group])
-
-
-def _resolve(group: Sequence[_Waiter], outcomes: Sequence[_Outcome]) -> None:
-    """Hand each waiter its outcome in its own loop, with one wake-up per loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Charge | None], _Outcome]]] = {}
-    for waiter, outcome in zip(group, outcomes, strict=True):
-        by_loop.setdefault(waiter.loop, []).append((waiter.future, outcome))
-    for loop, settled in by_loop.items():
-        with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
-            loop.call_soon_threadsafe(_deliver, settled)
-
-
-def _deliver(settled: Sequence[tuple[asyncio.Future[Charge | None], _Outcome]]) -> None:
-    for future, outcome in settled:
-        if future.done():
-            continue
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        resolve(group, [LedgerUnavailable(_CANNOT_WRITE) for _ in group])

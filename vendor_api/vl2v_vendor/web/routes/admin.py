@@ -13,7 +13,7 @@ from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.wire import billing, headers
 from vl2v_contract.wire.admin import Account, AccountList, AdminAct, AdminLog, NewAccount, NewRefund, NewTopUp
 from vl2v_vendor.domain import accounts
-from vl2v_vendor.service.administration import MAX_PAGE_ACTS, Mandate
+from vl2v_vendor.service.administration import MAX_PAGE_ACTS, AdminContext
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
 from vl2v_vendor.web.bodies import read_json
 from vl2v_vendor.web.dependencies import ADMIN, AdminCaller, ServicesOf
@@ -29,12 +29,12 @@ ACT_STATUSES = problems(401, 403, 404, 413, 415, 422, 503)
 router = APIRouter(prefix=PREFIX, tags=["admin"], dependencies=[ADMIN])
 
 
-async def mandate_of(caller: AdminCaller, idempotency_key: IdempotencyKey = None) -> Mandate:
+async def admin_context(caller: AdminCaller, idempotency_key: IdempotencyKey = None) -> AdminContext:
     """The caller's act under the name that the request gives it."""
-    return Mandate(caller, idempotency_key)
+    return AdminContext(caller, idempotency_key)
 
 
-MandateOf = Annotated[Mandate, Depends(mandate_of)]
+AdminContextOf = Annotated[AdminContext, Depends(admin_context)]
 
 
 def mark_replay(response: Response, replayed: bool) -> None:
@@ -50,10 +50,12 @@ def mark_replay(response: Response, replayed: bool) -> None:
     openapi_extra=json_body(NewAccount),
     summary="Open an account",
 )
-async def create_account(request: Request, response: Response, mandate: MandateOf, services: ServicesOf) -> Account:
+async def create_account(
+    request: Request, response: Response, context: AdminContextOf, services: ServicesOf
+) -> Account:
     """A new account; its budget is its first top-up. Repeated under its `Idempotency-Key`: as it was made."""
     body = await read_json(request, NewAccount)
-    done = await services.administration.create_account(mandate, body.name, body.budget_units, body.currency)
+    done = await services.administration.create_account(context, body.name, body.budget_units, body.currency)
     mark_replay(response, done.replayed)
     return _render_account(done.result)
 
@@ -78,11 +80,11 @@ async def get_account(account: str, services: ServicesOf) -> Account:
     summary="Raise an account's budget",
 )
 async def top_up(
-    account: str, request: Request, response: Response, mandate: MandateOf, services: ServicesOf
+    account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
 ) -> billing.Receipt:
     """A new ledger entry, answered with its receipt; every server admits by the new budget at once."""
     body = await read_json(request, NewTopUp)
-    done = await services.administration.top_up(mandate, account, body.units, body.note)
+    done = await services.administration.top_up(context, account, body.units, body.note)
     mark_replay(response, done.replayed)
     return billing.Receipt.model_validate(done.result, from_attributes=True)
 
@@ -95,11 +97,11 @@ async def top_up(
     summary="Give queries of a charge back",
 )
 async def refund(
-    account: str, request: Request, response: Response, mandate: MandateOf, services: ServicesOf
+    account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
 ) -> billing.Receipt:
     """A new ledger entry, answered with its receipt; the items stay paid and can still be replayed."""
     body = await read_json(request, NewRefund)
-    done = await services.administration.refund(mandate, account, body.seq, body.units, body.note)
+    done = await services.administration.refund(context, account, body.seq, body.units, body.note)
     mark_replay(response, done.replayed)
     return billing.Receipt.model_validate(done.result, from_attributes=True)
 

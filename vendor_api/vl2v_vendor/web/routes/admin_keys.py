@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request, Response
 
 from vl2v_contract.wire.admin import (
@@ -24,7 +26,7 @@ from vl2v_vendor.web.routes.admin import (
     PREFIX,
     READ_ONE_STATUSES,
     READ_STATUSES,
-    MandateOf,
+    AdminContextOf,
     mark_replay,
 )
 
@@ -45,12 +47,12 @@ _SHOWN_BEFORE = (
     summary="Make an API key",
 )
 async def create_key(
-    account: str, request: Request, response: Response, mandate: MandateOf, services: ServicesOf
+    account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
 ) -> IssuedKey:
     """A new API key of an account that exists. Its secret is in this answer and in no other."""
     body = await read_json(request, NewKey)
     done = await services.administration.create_key(
-        mandate,
+        context,
         account,
         scopes=frozenset(body.scopes),
         limit_units=body.limit_units,
@@ -59,9 +61,8 @@ async def create_key(
     )
     mark_replay(response, done.replayed)
     response.headers["Cache-Control"] = "no-store"
-    secret = done.result.secret
-    notice = _SHOWN_NOW if secret is not None else _SHOWN_BEFORE
-    return IssuedKey(key=_render_key(done.result.key), secret=secret, notice=notice)
+    key, secret = done.result
+    return IssuedKey(key=_render_key(key), secret=secret, notice=_SHOWN_NOW if secret is not None else _SHOWN_BEFORE)
 
 
 @router.get("/accounts/{account}/keys", responses=READ_ONE_STATUSES, summary="List an account's API keys")
@@ -72,12 +73,12 @@ async def list_keys(account: str, services: ServicesOf) -> KeyList:
 
 
 @router.post("/keys/{key}/revocation", responses=problems(401, 403, 404, 422, 503), summary="End an API key at once")
-async def revoke_key(key: str, response: Response, mandate: MandateOf, services: ServicesOf) -> ApiKey:
+async def revoke_key(key: str, response: Response, context: AdminContextOf, services: ServicesOf) -> ApiKey:
     """End a key, named by its id or its prefix; the next request with it is refused, on every server.
 
     Revoking a key again changes nothing. A key may revoke itself.
     """
-    done = await services.administration.revoke_key(mandate, key)
+    done = await services.administration.revoke_key(context, key)
     mark_replay(response, done.replayed)
     return _render_key(done.result)
 
@@ -89,11 +90,13 @@ async def revoke_key(key: str, response: Response, mandate: MandateOf, services:
     openapi_extra=json_body(NewPrice),
     summary="Set a price",
 )
-async def set_price(request: Request, response: Response, mandate: MandateOf, services: ServicesOf) -> PriceVersion:
+async def set_price(
+    request: Request, response: Response, context: AdminContextOf, services: ServicesOf
+) -> PriceVersion:
     """A new version of a price, in force at once; requests that were quoted the old one are refused, not billed."""
     body = await read_json(request, NewPrice)
     done = await services.administration.set_price(
-        mandate, body.model_id, body.modality, body.unit_price_micro, body.currency
+        context, body.model_id, body.modality, body.unit_price_micro, body.currency
     )
     mark_replay(response, done.replayed)
     return _render_price(done.result)
@@ -106,17 +109,7 @@ async def list_prices(services: ServicesOf) -> PriceVersionList:
 
 
 def _render_key(key: accounts.ApiKey) -> ApiKey:
-    return ApiKey(
-        id=key.id,
-        account_id=key.account_id,
-        account_name=key.account_name,
-        prefix=key.prefix,
-        name=key.name,
-        scopes=sorted(key.scopes),
-        created_at=key.created_at,
-        expires_at=key.expires_at,
-        revoked_at=key.revoked_at,
-    )
+    return ApiKey(**{**asdict(key), "scopes": sorted(key.scopes)})
 
 
 def _render_listed(key: accounts.ApiKey, budget: accounts.Budget | None) -> ListedKey:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.service.services import ReadinessCheck
-from vl2v_vendor.web.dependencies import PUBLIC, MetricsOf, ServicesOf
+from vl2v_vendor.web.dependencies import PUBLIC, ServicesOf
+from vl2v_vendor.web.metrics import Metrics
 
 router = APIRouter(tags=["health"], dependencies=[PUBLIC])
 
@@ -57,7 +58,8 @@ async def _state(name: str, check: ReadinessCheck) -> str:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(metrics: MetricsOf, services: ServicesOf) -> Response:
+async def metrics(request: Request, services: ServicesOf) -> Response:
     """Prometheus' text format."""
+    metrics: Metrics = request.app.state.metrics
     await metrics.refresh_drift(services.ledger)
     return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -25,7 +25,7 @@ async def list_models(services: ServicesOf) -> ModelList:
 @router.get("/{model_id:path}", summary="Describe a model")
 async def get_model(model_id: str, services: ServicesOf) -> ModelCard:
     """One model, by its id."""
-    services.embed.check_model(model_id)
+    services.seller.check_model(model_id)
     return await _card(services)
 
 
@@ -33,18 +33,8 @@ async def _card(services: Services) -> ModelCard:
     info = services.encoder.info
     prices = [await services.ledger.price(info.id, modality) for modality in ("image", "text")]
     return ModelCard(
-        id=info.id,
+        **{name: value for name, value in asdict(info).items() if name in ModelCard.model_fields},
         ledger_id=services.ledger.ledger_id,
-        embedding_dim=info.embedding_dim,
-        image_size=info.image_size,
-        image_mean=info.image_mean,
-        image_std=info.image_std,
-        preprocessing_id=info.preprocessing_id,
-        context_length=info.context_length,
-        logit_scale=info.logit_scale,
-        logit_bias=info.logit_bias,
-        weights_sha=info.weights_sha,
-        precision=info.precision,
         prices=[
             Price(
                 price_id=price.id,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from vl2v_vendor.adapters.sql.append_only import verify_protection
-from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
+from vl2v_vendor.adapters.sql.engine import is_postgresql, verify_limits, writing
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 
 HEAD_REVISION = "0004"
@@ -23,7 +23,7 @@ class SchemaOutdated(VendorError):
 
 
 def upgrade(engine: Engine) -> None:
-    """Migrate to the newest schema, then check that the append-only triggers exist.
+    """Migrate to the newest schema, then check that transactions keep their limits and the append-only triggers exist.
 
     Any number of processes may do so at once: all of it is one transaction under the write lock (SQLite) or an
     advisory lock (PostgreSQL), so one migrates and the others find it done.
@@ -31,6 +31,7 @@ def upgrade(engine: Engine) -> None:
     A role that may not change the schema opens a database that is up to date like any other.
 
     Raises:
+        DatabaseError: a transaction's limits have no effect.
         LedgerUnavailable: the database cannot be reached.
         LedgerUnprotected: an append-only trigger is missing.
         SchemaOutdated: the schema is of another version, and this database role may not change it.
@@ -39,6 +40,7 @@ def upgrade(engine: Engine) -> None:
         if not _is_current(engine):
             _migrate(engine)
         with engine.connect() as connection:
+            verify_limits(connection)
             verify_protection(connection)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:

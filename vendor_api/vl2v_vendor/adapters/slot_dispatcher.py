@@ -1,4 +1,4 @@
-"""The batches that a loaded model process has: their slots, their waiters, and whether it takes too long over them."""
+"""Dispatch of batches to a loaded model process: their slots, their waiters, and whether it takes too long."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class _Pending:
     waiter: asyncio.Future[VectorBatch]
 
 
-class BatchDesk:
-    """Lives in the event loop; only `fill` is called by another thread.
+class SlotDispatcher:
+    """Gives each batch a slot and its waiter. Runs in the event loop; only `fill` is called by another thread.
 
     Args:
-        loaded: what the child said of itself.
-        slots: the memory shared with it.
-        send: hands a batch on: to be filled in, and told to the child.
-        floor_seconds: the shortest time after which a silent child counts as stuck.
+        loaded: First message of the child.
+        slots: Memory shared with it.
+        send: Function that has a batch copied into its slot and sends it to the child.
+        floor_seconds: Shortest time after which a silent child counts as stuck.
 
     Attributes:
-        watchdog: knows what the child has to do.
+        watchdog: Watchdog of the child.
     """
 
     def __init__(
@@ -56,14 +56,18 @@ class BatchDesk:
         self.watchdog = Watchdog(floor_seconds, max(pace.seconds(pace.batch_items) for pace in loaded.pace.values()))
 
     async def encode(self, lane: Modality, inputs: Inputs, shape: tuple[int, ...]) -> VectorBatch:
-        """Have one batch encoded; waits for a slot if all are in use.
+        """Encode one batch; waits for a slot if all are in use.
 
         If it is cancelled before the child has begun, the child leaves the batch out.
 
         Args:
-            lane: which tower.
-            inputs: at most the lane's batch size.
-            shape: of the batch; shorter items are padded with 0.
+            lane: Lane of the batch.
+            inputs: Items, at most the lane's batch size.
+            shape: Shape of the batch; shorter items are padded with 0.
+
+        Raises:
+            ModelUnavailable: The child is gone.
+            EncodingFailed: The model could not encode the batch.
         """
         work = Work(next(self._ids), await self._take_slot(), lane, shape)
         waiter: asyncio.Future[VectorBatch] = asyncio.get_running_loop().create_future()
@@ -79,14 +83,18 @@ class BatchDesk:
             raise
 
     def fill(self, work: Work, inputs: Inputs) -> None:
-        """Copy a batch into its slot; raises ValueError if it does not fit there."""
+        """Copy a batch into its slot.
+
+        Raises:
+            ValueError: The batch does not fit there.
+        """
         batch = self._slots.input(work.slot, work.shape, INPUT_TYPES[work.lane])
         for row, item in zip(batch, inputs, strict=True):
             row[: len(item)] = item
             row[len(item) :] = 0
 
     def settle(self, answer: Answer) -> None:
-        """Give a batch's waiter what became of it."""
+        """Give the waiter of a batch its vectors or its error."""
         pending = self._pending.pop(answer.id)
         if not pending.waiter.done():
             if answer.shape is not None:
@@ -98,7 +106,7 @@ class BatchDesk:
         self._watch_first()
 
     def close(self) -> None:
-        """Tell everybody who waits that the child is of no more use."""
+        """Fail everybody who waits: the child cannot be used any more."""
         self._is_closed = True
         self._freed.set()
         for pending in self._pending.values():
@@ -116,7 +124,7 @@ class BatchDesk:
         return slot
 
     def _watch_first(self) -> None:
-        """The child works on one batch after the other: the first is the one that it has begun."""
+        """Watch the first batch: the child works on one after the other, so it is the one that it has begun."""
         work = next(iter(self._pending.values())).work if self._pending else None
         self.watchdog.begin_batch(self._pace[work.lane].seconds(work.shape[0]) if work else None)
 

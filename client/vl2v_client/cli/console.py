@@ -1,0 +1,53 @@
+"""The way of every text to the terminal or a table: whoever wrote it, it is shown letter by letter.
+
+Vendors, data sets and students hand over texts of their own. No markup, link, emoji code or control character in them
+takes effect. JSON, for machines, escapes what does not print by itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from vl2v_contract.texts import printable
+
+
+class PlainConsole(Console):
+    """A console without markup; styles are set by `Text` and by tables, never by a text.
+
+    Args:
+        stderr: write to standard error.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as rich lays it out, a line end in it written out as well."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """All that is printed, Markdown and progress too; rich's own control codes are segments of their own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
+
+
+STDERR = PlainConsole(stderr=True)
+
+
+def show_error(label: str, message: str) -> None:
+    """Print an error on standard error; its further lines are indented, so that none passes for another message."""
+    lines = "\n  ".join(map(printable, message.split("\n")))
+    STDERR.print(Text.assemble((f"{label}:", "bold red"), " ", lines), soft_wrap=True)
+
+
+def csv_writer() -> Callable[[Sequence[object]], None]:
+    """What writes rows of CSV to standard output."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    return lambda row: writer.writerow([printable(str(cell)) for cell in row])

@@ -1,0 +1,45 @@
+"""Files that may be somebody else's: regular ones of bounded size, and JSON in them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+
+def open_regular(path: Path, max_bytes: int) -> BufferedReader:
+    """Open a file for reading that is no pipe or device, which might never end.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger than `max_bytes`; `strerror` says so.
+    """
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (the caller closes it)
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= max_bytes:
+        return file
+    file.close()
+    if stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes:,} bytes", str(path))
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def read_json(path: Path, max_bytes: int) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        OSError: as `open_regular`.
+        ValueError: it is not JSON, or too deep.
+    """
+    with open_regular(path, max_bytes) as file:
+        try:
+            return json.loads(file.read())
+        except RecursionError as error:
+            raise ValueError("its JSON is too deep") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # else to open a pipe waits for a writer

@@ -1,0 +1,261 @@
+"""The sale of vectors, from an authenticated request to a signed receipt.
+
+Nothing is held while the model works: no transaction, no connection, no reservation of money. Until the charge commits
+nothing has happened, and after it every vector can be fetched again free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from vl2v_contract.identity import fingerprint
+from vl2v_contract.vectors import result_sha
+from vl2v_vendor.domain.accounts import ApiKey
+from vl2v_vendor.domain.encoder import Encoder, ModelInfo, PreparedItem
+from vl2v_vendor.domain.errors import (
+    BudgetExhausted,
+    ItemFailure,
+    LedgerUnavailable,
+    OutcomeUnknown,
+    UnknownModel,
+    VendorError,
+)
+from vl2v_vendor.domain.ledger import PaidItem, Vector
+from vl2v_vendor.domain.limits import Limits
+from vl2v_vendor.domain.ports import Ledger, Signer
+from vl2v_vendor.service.audit import RequestRecord, sign_receipt
+from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.service.naming import check_item_key, name_items
+from vl2v_vendor.service.preparation import Preparation
+from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
+from vl2v_vendor.service.request_trace import note, timed
+from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest, SignedRecompute
+
+
+class Seller:
+    """Sells vectors, and delivers paid ones again.
+
+    Args:
+        ledger: Ledger in which purchases are known and charged.
+        signer: Signer of receipts.
+        encoder: Model on sale.
+        lanes: Queues and micro-batches of the model.
+        preparation: Decoder of items.
+        recomputes: Allowance of free recomputations.
+        limits: Bounds of one request.
+        pepper: Secret key of fingerprints.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        signer: Signer,
+        encoder: Encoder,
+        lanes: EncodingLanes,
+        preparation: Preparation,
+        recomputes: RecomputeAllowance,
+        limits: Limits,
+        pepper: bytes,
+    ) -> None:
+        self._ledger = ledger
+        self._signer = signer
+        self._encoder = encoder
+        self._lanes = lanes
+        self._preparation = preparation
+        self._recomputes = recomputes
+        self._limits = limits
+        self._pepper = pepper
+
+    async def sell(self, caller: ApiKey, request: SaleRequest) -> Sale:
+        """Sell every item that can be sold; each ends as a vector or as an error of its own.
+
+        Raises:
+            VendorError: The whole request is refused, and nothing is billed.
+        """
+        model, count = self.check_model(request.model), len(request.sources)
+        self._limits.check_items(count)
+        keys = name_items(
+            request.item_keys, count, account_id=caller.account_id, idempotency_key=request.idempotency_key
+        )
+        with self._lanes.reserve(request.modality, count, key=caller.id):
+            prepared = await self._preparation.prepare(request.modality, request.sources, truncate=request.truncate)
+            with timed("commit"):
+                items = [self._name(request, model, *named) for named in zip(keys, prepared, strict=True)]
+                sale, paid_by = await self._admit(caller, request, model, items)
+        await self._encode(caller, request, sale)
+        sale.check_whole(request)
+        with timed("commit"):
+            await self._charge(caller, request, model, sale)
+            note(
+                modality=request.modality,
+                billed_units=sale.billed_units,
+                free_units=sale.free_units,
+                failed_items=len(sale.failures),
+            )
+            sale.check_whole(request)
+            await self._show_payments(caller, request, sale, paid_by)
+        return sale
+
+    async def replay(self, caller: ApiKey, item_keys: Sequence[str]) -> Sale:
+        """Deliver paid items again, free, while they are kept; the model is not used.
+
+        An answer holds the vectors of one model: that of the first item found, whatever is on sale now.
+
+        Raises:
+            TooManyItems: There are more keys than one request may have.
+        """
+        self._limits.check_items(len(item_keys))
+        with timed("commit"):
+            valid = [key for key in dict.fromkeys(item_keys) if check_item_key(key) is None]
+            paid = await self._ledger.find_paid(caller.account_id, valid)
+            found = next((paid[key] for key in item_keys if key in paid and paid[key].vector is not None), None)
+            info = self._encoder.info
+            model_id, dimension = info.id, info.embedding_dim
+            if found is not None and found.vector is not None:
+                model_id, dimension = found.model_id, len(found.vector)
+            sale = Sale(
+                model_id=model_id,
+                embedding_dim=dimension,
+                items=[_replayed(key, paid.get(key), model_id) for key in item_keys],
+                price=await self._ledger.price(info.id, "image"),
+                budgets=await self._ledger.budgets(caller.account_id, caller.id),
+            )
+            note(free_units=sale.free_units, failed_items=len(sale.failures))
+            sale.paid_by = tuple((await self._find_payments(caller, sale.earlier_seqs)).values())
+        return sale
+
+    def check_model(self, model: str | None) -> ModelInfo:
+        """Return the model on sale, if it is the one asked for.
+
+        Raises:
+            UnknownModel: Another model is asked for.
+        """
+        info = self._encoder.info
+        if model not in (None, info.id):
+            raise UnknownModel(f"model `{model}` is not on sale here; `{info.id}` is")
+        return info
+
+    def _name(
+        self, request: SaleRequest, model: ModelInfo, item_key: str, prepared: PreparedItem | ItemFailure
+    ) -> SaleItem:
+        """Put a prepared item under its key and fingerprint; a failed one keeps its failure."""
+        if isinstance(prepared, ItemFailure):
+            return SaleItem(item_key, failure=prepared)
+        if (failure := check_item_key(item_key)) is not None:
+            return SaleItem(item_key, failure=failure)
+        content = fingerprint(
+            self._pepper,
+            modality=request.modality,
+            model_id=model.id,
+            truncate=request.truncate,
+            content_sha=prepared.content_sha,
+        )
+        return SaleItem(item_key, prepared, content)
+
+    async def _admit(
+        self, caller: ApiKey, request: SaleRequest, model: ModelInfo, items: list[SaleItem]
+    ) -> tuple[Sale, dict[int, RequestRecord]]:
+        """Replay what is paid and admit the rest; also return the receipts of what was paid earlier.
+
+        They are read before the charge: whoever cannot be shown what is free is not charged for the rest.
+        """
+        item_keys = list(dict.fromkeys(item.item_key for item in items if item.failure is None))
+        offer = await self._ledger.offer(caller, model.id, request.modality, item_keys)
+        sale = Sale(
+            model_id=model.id,
+            embedding_dim=model.embedding_dim,
+            items=items,
+            price=offer.price,
+            budgets=offer.budgets,
+        )
+        sale.replay(offer.paid, model)
+        sale.check_whole(request)
+        sale.admit(request)
+        paid_by = await self._find_payments(caller, {*sale.earlier_seqs, *(paid.seq for _, paid in sale.expired)})
+        if sale.expired:
+            self._recomputes.take(caller.account_id, len(sale.expired))
+        return sale, paid_by
+
+    async def _encode(self, caller: ApiKey, request: SaleRequest, sale: Sale) -> None:
+        """Encode the admitted and the expired items; one that cannot be encoded gets its own error."""
+        items = [*sale.new, *(item for item, _ in sale.expired)]
+        inputs = [item.prepared.model_input for item in items if item.prepared is not None]
+        try:
+            outcomes = await self._lanes.encode(request.modality, inputs, key=caller.id)
+        except VendorError:
+            self._recomputes.give_back(caller.account_id, len(sale.expired))
+            raise
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, ItemFailure):
+                sale.fail(item.item_key, outcome.code, outcome.detail)
+            else:
+                item.vector = outcome
+
+    async def _charge(self, caller: ApiKey, request: SaleRequest, model: ModelInfo, sale: Sale) -> None:
+        """Charge the new items in one transaction, sign the entry, and deliver what was computed again free."""
+        order = sale.order(caller, request, model)
+        if order is not None:
+            try:
+                charge = await self._ledger.charge(order)
+            except BudgetExhausted:
+                if not (request.allow_partial and sale.delivers_free):
+                    raise
+                sale.refuse([item.item_key for item in order.items])
+            except LedgerUnavailable as error:
+                if not request.is_named:
+                    raise OutcomeUnknown from error
+                raise
+            else:
+                sale.post(charge, sign_receipt(self._signer, charge.posted) if charge.posted is not None else None)
+        for item, paid in sale.expired:
+            if item.vector is not None:
+                sale.deliver_recomputed(paid, item.vector, self._sign_recompute(caller, paid, item.vector))
+
+    async def _show_payments(
+        self, caller: ApiKey, request: SaleRequest, sale: Sale, paid_by: dict[int, RequestRecord]
+    ) -> None:
+        """Add the receipts of what was paid earlier, or by another request while this one was encoded.
+
+        Reading the latter may fail after this request was charged.
+        """
+        try:
+            late = await self._find_payments(caller, set(sale.earlier_seqs) - paid_by.keys())
+        except LedgerUnavailable as error:
+            if sale.receipt is not None and not request.is_named:
+                raise OutcomeUnknown from error
+            raise
+        sale.paid_by = tuple((paid_by | late)[seq] for seq in sale.earlier_seqs)
+
+    async def _find_payments(self, caller: ApiKey, seqs: Collection[int]) -> dict[int, RequestRecord]:
+        """Return the records of an account's purchases by `seq`; nothing is read if there are none."""
+        posted = await self._ledger.find_entries(caller.account_id, sorted(seqs)) if seqs else []
+        return {one.entry.seq: RequestRecord(sign_receipt(self._signer, one), one.items) for one in posted}
+
+    def _sign_recompute(self, caller: ApiKey, paid: PaidItem, vector: Vector) -> SignedRecompute:
+        signed: dict[str, int | str] = {
+            "v": 1,
+            "ledger_id": self._ledger.ledger_id,
+            "account_id": caller.account_id,
+            "item_key": paid.item_key,
+            "seq": paid.seq,
+            "recompute_of": paid.result_sha,
+            "result_sha": result_sha(vector),
+            "key_id": self._signer.key_id,
+        }
+        return SignedRecompute(signed, self._signer.sign_recompute(signed))
+
+
+def _replayed(item_key: str, paid: PaidItem | None, model_id: str) -> SaleItem:
+    item = SaleItem(item_key, failure=check_item_key(item_key))
+    if item.failure is not None:
+        return item
+    if paid is None:
+        item.fail("unknown_item", "this account has not paid for this item key; send the item itself")
+    elif paid.vector is not None and paid.model_id != model_id:
+        item.fail(
+            "unknown_model", f"paid with model `{paid.model_id}`, and this answer is for `{model_id}`; ask for it apart"
+        )
+    else:
+        item.replay(paid)
+    return item
