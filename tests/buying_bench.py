@@ -13,12 +13,12 @@ from PIL import Image
 from fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.values import Sample
 from vl2v_client.data.views import View
 from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.planning.vendor import meet_vendor
 
 
 def connect(

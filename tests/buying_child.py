@@ -20,12 +20,12 @@ from buying_bench import ask, draw_pictures
 from fake_vendor import API_KEY
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import Connection
+from vl2v_client.buying.purchase import buy
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache import database
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli import app
 from vl2v_client.planning.plan import make_plan
-from vl2v_client.planning.purchase import buy
-from vl2v_client.planning.vendor import meet_vendor
 
 _COMMANDS = ("audit", "buy", "cache", "distill", "evaluate", "plan", "predict", "shapes")
 FORKSERVER = multiprocessing.get_context("forkserver")

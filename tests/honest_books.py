@@ -14,11 +14,11 @@ from inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from lying_vendor import Lie, LyingVendor, Truth
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
+from vl2v_client.buying.purchase import buy
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.planning.plan import make_plan
-from vl2v_client.planning.purchase import buy
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor
 from vl2v_vendor.adapters.key_rotation import rotate_and_publish
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.settings import Settings

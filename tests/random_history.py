@@ -21,12 +21,12 @@ from inprocess_vendor import InProcessVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import AuditReport
+from vl2v_client.buying.purchase import buy
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
 from vl2v_client.planning.plan import make_plan
-from vl2v_client.planning.purchase import buy
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor
 from vl2v_vendor.adapters.key_rotation import rotate_and_publish
 from vl2v_vendor.adapters.sql.engine import writing
 from vl2v_vendor.adapters.sql.retention import prune_results

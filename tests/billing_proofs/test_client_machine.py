@@ -23,13 +23,13 @@ from billing_world import NewDatabase, Shopfront, database_maker, run_machine
 from vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
+from vl2v_client.buying.purchase import Caps, buy
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged
 from vl2v_client.planning.plan import QueryPlan, make_plan
-from vl2v_client.planning.purchase import Caps, buy
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor
 from vl2v_vendor.adapters.key_rotation import rotate_and_publish
 from vl2v_vendor.adapters.sql.retention import prune_results
 

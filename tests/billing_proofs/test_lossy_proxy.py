@@ -16,12 +16,12 @@ from lossy_proxy import LossyProxy, between
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.audit.bill import audit_bill
+from vl2v_client.buying.purchase import buy
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorUnavailable
 from vl2v_client.planning.plan import QueryPlan, make_plan
-from vl2v_client.planning.purchase import buy
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor
 
 MAX_PURCHASE = 1000
 PATIENT = RetryPolicy(max_attempts=50)

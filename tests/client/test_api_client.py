@@ -86,7 +86,7 @@ def test_a_timeout_is_tried_three_times_at_most(vendor: FakeVendor, client: Vend
     [
         (402, "budget_exhausted", BudgetExhausted, "top-up"),
         (401, "unauthenticated", NotAuthorized, "VL2V_API_KEY"),
-        (403, "forbidden", NotAuthorized, "--api-key"),
+        (403, "forbidden", NotAuthorized, "give the API key"),
         (409, "price_changed", VendorChanged, "plan again"),
         (422, "too_many_items", VendorError, "refused the request: because"),
     ],
@@ -135,7 +135,7 @@ def test_somebody_else_at_the_address(answer: httpx.Response) -> None:
     transport = httpx.MockTransport(lambda _request: answer)
     with (
         VendorClient("http://fake", None, transport=transport) as client,
-        pytest.raises(VendorError, match=r"not a VL2V vendor.*--vendor-url"),
+        pytest.raises(VendorError, match=r"not a VL2V vendor.*purchase.vendor_url"),
     ):
         client.model()
 

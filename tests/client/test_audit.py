@@ -16,9 +16,9 @@ from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import AuditReport
+from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
-from vl2v_client.planning.purchase import buy
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.signatures import SigningKey
 

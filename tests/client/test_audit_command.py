@@ -9,17 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from buying_bench import connect, plan_for
+from client_shell import Result, invoke
 from fake_ledger import Body, rechained
 from fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.audit.report import Difference
+from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.cli.audit import audit
 from vl2v_client.core.errors import VendorUnavailable
-from vl2v_client.planning.purchase import buy
 from vl2v_contract.chain import ChargedItem
 
 
@@ -28,14 +26,12 @@ class Auditor:
 
     def __init__(self, vendor: FakeVendor, url: str, path: Path) -> None:
         self._vendor = vendor
-        self._app = typer.Typer()
-        self._app.command()(audit)
         self._environment = {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(path), "COLUMNS": "80"}
         self.path = path
 
     def run(self, *words: str, **environment: str) -> Result:
-        result = CliRunner().invoke(self._app, list(words), env={**self._environment, **environment})
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        result = invoke(["audit", *words], {**self._environment, **environment})
+        assert result.exception is None, result.exception
         return result
 
     def json(self, *words: str, **environment: str) -> tuple[int, Any]:

@@ -14,9 +14,9 @@ from buying_bench import connect, plan_for
 from fake_ledger import Posted, rechained
 from fake_vendor import FakeVendor
 from vl2v_client.audit.bill import audit_bill
+from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorUnavailable
-from vl2v_client.planning.purchase import buy
 
 TEXTS = [f"text {number}" for number in range(120)]
 

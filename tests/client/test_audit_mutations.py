@@ -16,9 +16,9 @@ from buying_bench import connect, plan_for
 from fake_ledger import Body
 from fake_vendor import FakeVendor
 from vl2v_client.audit.bill import audit_bill
+from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
-from vl2v_client.planning.purchase import buy
 from vl2v_contract.chain import ChargedItem
 
 HISTORIES = 6

@@ -1,4 +1,4 @@
-"""SWAD's two rules on recorded traces and beside a second writing of them; EMA and WiSE-FT's line by hand.
+"""SWAD's rule on recorded traces and beside a second writing of them; EMA and WiSE-FT's line by hand.
 
 The recorded trace is the source validation of an ERM run, evaluated 26 times. What the authors' own program
 (khanrc/swad at 252190e) makes of it was written down here: first and last step, and the mean of the steps averaged.
@@ -7,20 +7,19 @@ The recorded trace is the source validation of an ERM run, evaluated 26 times. W
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from vl2v_client.student.averages import ExponentialMovingAverage, IIDMax, between
+from vl2v_client.student.averages import ExponentialMovingAverage, between
 from vl2v_client.student.stages import Segments
 from vl2v_client.student.swad import LossValley
 
 LOSSES = [1.258, 0.344, 0.311, 0.339, 0.121, 0.102, 0.136, 0.142, 0.153, 0.178, 0.159, 0.143, 0.173]
 LOSSES += [0.291, 0.165, 0.261, 0.725, 0.935, 0.476, 0.091, 0.079, 0.079, 0.095, 0.531, 0.368, 0.137]
-ACCURACIES = [0.333, *[1.0] * 12, 0.917, 1.0, 0.917, 0.833, 0.833, 0.917, 1.0, 1.0, 1.0, 1.0, 0.75, 0.75, 1.0]
 
 # (segments, steps between evaluations, tolerance ratio, what the authors' program says)
 RECORDED: list[tuple[Segments, int, float, tuple[int, int, float]]] = [
@@ -106,48 +105,6 @@ def test_the_valley_of_any_trace_is_that_of_a_second_writing_of_the_rule() -> No
         assert found == (dead, spans[0][0], spans[-1][1], pytest.approx(np.mean(values)))
         dead_or_alive.add((dead, valley.is_converged))
     assert dead_or_alive == {(True, True), (False, True), (False, False)}
-
-
-def _pseudo_accuracy(weights: dict[str, Tensor]) -> float:
-    """Of an average, by its mean step: any fixed function will do."""
-    return 0.6 + (int(weights["w"].item()) * 37 % 100) / 1000
-
-
-def _iidmax(
-    accuracies: Sequence[float], score: Callable[[dict[str, Tensor]], float], rule: IIDMax, first: int = 0
-) -> tuple[int, int, float]:
-    segments = LossValley()
-    for step in range(10 * (len(accuracies) - 1) + 1):
-        segments.add_step(_weights(step), step)
-        if step % 10 == 0:
-            if step >= first:
-                rule.add_evaluation(segments.segment, accuracies[step // 10], score)
-            segments.add_evaluation(1.0)
-    average = rule.final()
-    return average.start_step, average.end_step, average.weights["w"].item()
-
-
-def test_iidmax_of_a_recorded_trace_is_the_authors() -> None:
-    assert _iidmax(ACCURACIES, _pseudo_accuracy, IIDMax()) == (1, 70, pytest.approx(35.5))
-
-
-def test_iidmax_restored_halfway_goes_on_alike() -> None:
-    half, again = IIDMax(), IIDMax()
-    _iidmax(ACCURACIES[:5], _pseudo_accuracy, half)
-    again.restore(half.state())
-    found = _iidmax(ACCURACIES, _pseudo_accuracy, again, first=50)
-    assert found == _iidmax(ACCURACIES, _pseudo_accuracy, IIDMax())
-
-
-def test_iidmax_begins_anew_at_each_better_evaluation_and_keeps_the_first_of_equal_averages() -> None:
-    assert _iidmax([0.5, 0.4, 0.6, 0.6], lambda _: 0.5, IIDMax()) == (0, 0, 0.0)
-    rising = iter([0.1, 0.2, 0.3, 0.4])
-    assert _iidmax([0.5, 0.4, 0.6, 0.6], lambda _: next(rising), IIDMax()) == (11, 30, (15.5 + 25.5) / 2)
-
-
-def test_iidmax_without_an_evaluation_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no evaluation"):
-        IIDMax().final()
 
 
 def test_the_moving_average_warms_up_and_then_decays() -> None:

@@ -14,7 +14,8 @@ from client_shell import ClientShell
 from fake_ledger import rechained
 from fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.cli.app import run
-from vl2v_client.cli.vendor_options import open_vendor, to_micro
+from vl2v_client.cli.vendor import open_vendor
+from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import BudgetExhausted, CacheError, DataError, NotAuthorized, UsageError, VendorUnavailable
 from vl2v_contract.wire.headers import OCTET_STREAM, RGB8_TENSOR
 
@@ -143,17 +144,17 @@ def test_the_key_is_never_shown(vendor: FakeVendor, shell: ClientShell) -> None:
         assert API_KEY not in shell.run(*words).output
 
 
-@pytest.mark.parametrize(
-    ("typed", "micro"), [(None, None), ("0", 0), ("2.50", 2_500_000), ("0.000001", 1), ("1e3", 10**9)]
-)
-def test_money_as_typed(typed: str | None, micro: int | None) -> None:
-    assert to_micro(typed) == micro
+@pytest.mark.parametrize(("typed", "micro"), [("0", 0), ("2.50", 2_500_000), ("0.000001", 1), ("1e3", 10**9)])
+def test_money_as_typed(typed: str, micro: int) -> None:
+    assert PurchaseConfig.model_validate({"max_cost": typed}).max_cost_micro == micro
+    assert PurchaseConfig().max_cost_micro is None
 
 
 @pytest.mark.parametrize("typed", ["", "two", "-1", "0.0000001", "nan", "inf"])
-def test_money_that_is_none(typed: str) -> None:
-    with pytest.raises(UsageError, match="--max-cost"):
-        to_micro(typed)
+def test_money_that_is_none(shell: ClientShell, typed: str) -> None:
+    refused = shell.run("plan", "--max-cost", typed)
+    assert refused.exit_code == 2
+    assert "--max-cost" in refused.stderr
 
 
 def test_a_key_sent_in_the_clear_is_warned_of_once_without_showing_it(capfd: pytest.CaptureFixture[str]) -> None:

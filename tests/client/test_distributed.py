@@ -95,11 +95,11 @@ def test_whoever_notices_a_lost_process_says_what_to_do(error: RuntimeError) -> 
 
 def test_the_parts_of_a_step_are_the_step() -> None:
     rows = np.arange(14)
-    parts = [Ranks(rank, 3).part(rows) for rank in range(3)]
+    parts = [Ranks(rank, 3).shard(rows) for rank in range(3)]
     assert sorted(np.concatenate(parts).tolist()) == rows.tolist()
-    assert Ranks().part(rows) is rows or (Ranks().part(rows) == rows).all()
+    assert Ranks().shard(rows) is rows or (Ranks().shard(rows) == rows).all()
     with pytest.raises(UsageError, match="2 views has none for some of 3 processes"):
-        Ranks(0, 3).part(np.arange(2))
+        Ranks(0, 3).shard(np.arange(2))
 
 
 def test_the_environment_says_who_is_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_a_process_that_is_turned_away_leaves_the_settings_alone(shell: ClientSh
 
 def test_what_differs_is_told_without_what_follows_from_it(shell: ClientShell) -> None:
     refused = str(shell.try_distill("--align-steps", "7", "--baseline", "erm").exception)
-    assert "baselines was [], is ['erm']; training.align_steps was" in refused
+    assert "--align-steps was 2, is 7; --baseline was [], is ['erm']" in refused
     assert "stages" not in refused
     assert len(refused.split("; ")) == 2
 
@@ -170,7 +170,7 @@ def test_a_run_that_is_killed_before_its_report_does_not_keep_it_either(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vl2v_client.recipes.distill.export_bundle", die)
+        patch.setattr("vl2v_client.runs.reporting.export_bundle", die)
         shell.try_distill()
     assert shell.try_distill().exit_code == 0
     assert shell.read("report.json")["rows"][0]["target"] is None

@@ -18,7 +18,7 @@ from vl2v_client.evaluation.accuracy import Count, evaluate, negative_log_likeli
 from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
 from vl2v_client.evaluation.prediction import predict
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
-from vl2v_client.recipes.scoring import score_classifier
+from vl2v_client.runs.scoring import score_classifier
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.methods import vl2v_adip

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from tiny_clip import CONFIG, write_tiny_clip
+from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.local.files import LocalModel
 from vl2v_client.local.teacher import LOCAL_LEDGER, LocalTeacher
-from vl2v_client.recipes.local import tower_spec
+from vl2v_client.runs.local_source import LocalSource
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 from vl2v_client.student.classifier import StudentClassifier, TextHead
 from vl2v_client.student.model import tower_student
@@ -64,7 +65,8 @@ def test_the_preprocessing_is_the_configuration_s_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tower", [CONFIG["vision_cfg"], TIMM_TOWER], ids=["transformer", "timm"])
 def test_its_image_tower_is_a_student_that_can_be_shipped(tmp_path: Path, tower: dict[str, Any]) -> None:
     teacher = teacher_of(tmp_path, {**CONFIG, "vision_cfg": tower})
-    spec = tower_spec(teacher)
+    with EmbeddingCache(tmp_path / "client.db") as cache:
+        spec = LocalSource(teacher, cache).tower()
     student = tower_student(teacher.image_tower()).eval()
     matrix = teacher.encode_texts(TEXTS)
     classifier = StudentClassifier(student, spec.input, TextHead(matrix, teacher.facts.logit_scale))
@@ -122,5 +124,6 @@ def test_damaged_files_long_texts_and_towers_without_a_projection_are_refused(tm
         with pytest.raises(DataError, match=r"more than weights.* save the model's state_dict as \.safetensors"):
             LocalTeacher(LocalModel(model, tmp_path / "more.pt"))
     attention_pool = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "head_width": 16}
-    with pytest.raises(UsageError, match="does not end in a linear projection"):
-        tower_spec(teacher_of(tmp_path, {**CONFIG, "vision_cfg": attention_pool}))
+    cache = EmbeddingCache(tmp_path / "client.db")
+    with cache, pytest.raises(UsageError, match="does not end in a linear projection"):
+        LocalSource(teacher_of(tmp_path, {**CONFIG, "vision_cfg": attention_pool}), cache).tower()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from student_factories import coloured_views, fresh_classifier, text_head, training_data
-from vl2v_client.core.errors import UsageError
 from vl2v_client.student.averages import WISE_FT_GRID, between
 from vl2v_client.student.batches import TrainingData
 from vl2v_client.student.methods import METHODS, asks_about_images, asks_about_texts, erm, vl2v_adip
@@ -76,7 +75,7 @@ def _equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize(("name", "stage"), STAGES, ids=[f"{name}-{stage.name}" for name, stage in STAGES])
 def test_each_stage_of_each_method_moves_its_parts_and_no_bit_of_the_others(name: str, stage: Stage) -> None:
-    method = replace(METHODS[name](QUICK), stages=(replace(stage, carries="last"),))
+    method = replace(METHODS[name](QUICK), stages=(replace(stage, final_weights="last"),))
     before = fresh_classifier(text=method.head == "text").student.state_dict()
     after = _weights(_run(method, QUICK))
     moved = {key for key in before if not torch.equal(before[key], after[key])}
@@ -102,7 +101,7 @@ def test_method_names_are_unique_in_reports_and_in_run_folders() -> None:
 
 def test_which_methods_ask_about_images_and_texts() -> None:
     assert {name for name, make in METHODS.items() if not asks_about_images(make(QUICK), QUICK)} == NEED_NO_IMAGE
-    weightless = replace(QUICK, image_weight=0.0)
+    weightless = QUICK.replace(image_weight=0.0)
     assert not asks_about_images(METHODS["vl2v-adip"](weightless), weightless)
     assert {name for name, make in METHODS.items() if not asks_about_texts(make(QUICK))} == {"erm", "linear-probe"}
 
@@ -132,7 +131,7 @@ def test_kd_is_not_erm_once_the_teacher_was_asked_and_is_erm_else() -> None:
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("erm", "vl2v-adip", "vl2v-sd")])
 def test_every_method_learns_a_toy_problem(name: str) -> None:
-    config = replace(QUICK, align_steps=60, distill_steps=60, evaluate_every=10, distill_learning_rate=3e-3)
+    config = QUICK.replace(align_steps=60, distill_steps=60, evaluate_every=10, distill_learning_rate=3e-3)
     unseen = coloured_views(30, views=1, domains=("sketch",), seed=9)
     right = _run(METHODS[name](config), config).classifier.logits(unseen.pixels[:, 0]).argmax(axis=1) == unseen.labels
     assert right.mean() > 0.8, right.mean()
@@ -144,11 +143,11 @@ class _Killed(Exception):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"carries": "iidmax"}, {"carries": "ema"}, {"distill_segments": "cumulative"}, {"interpolate": True}],
+    [{"final_weights": "ema"}, {"distill_segments": "cumulative"}, {"interpolate": True}],
     ids=lambda settings: next(iter(settings)),
 )
 def test_a_killed_run_ends_with_the_same_bits_whatever_it_averages(tmp_path: Path, settings: dict[str, object]) -> None:
-    config = replace(QUICK, distill_steps=7, **settings)
+    config = QUICK.replace(distill_steps=7, **settings)
     method = METHODS["kd"](config)
     undisturbed = _run(method, config)
 
@@ -163,55 +162,47 @@ def test_a_killed_run_ends_with_the_same_bits_whatever_it_averages(tmp_path: Pat
     assert resumed.interpolation == undisturbed.interpolation
 
 
-def test_what_a_stage_carries_decides_the_result() -> None:
-    config = replace(QUICK, distill_steps=30, evaluate_every=5)
-    carried = [
-        _weights(_run(METHODS["kd"](replace(config, carries=carries)), config))
-        for carries in ("swad", "iidmax", "ema", "last")
-    ]
-    assert not any(_equal(one, other) for i, one in enumerate(carried) for other in carried[:i])
+def test_the_final_weights_of_a_stage_decide_the_result() -> None:
+    config = QUICK.replace(distill_steps=30, evaluate_every=5)
+    configs = [config.replace(final_weights=name) for name in ("swad", "ema", "last")]
+    found = [_weights(_run(METHODS["kd"](one), config)) for one in configs]
+    assert not any(_equal(one, other) for i, one in enumerate(found) for other in found[:i])
 
 
 def test_weights_that_are_not_carried_anywhere_are_refused() -> None:
-    with pytest.raises(UsageError, match="no weights 'first' to carry"):
-        TrainingConfig(carries="first")
-
-
-def test_scoring_iidmax_s_averages_does_not_disturb_the_run() -> None:
-    plain, scored = (replace(QUICK, carries=carries, evaluate_every=1) for carries in ("last", "iidmax"))
-    assert _run(METHODS["kd"](scored), scored).history == _run(METHODS["kd"](plain), plain).history
+    with pytest.raises(ValidationError, match="'swad', 'ema', 'best' or 'last'"):
+        TrainingConfig(final_weights="first")
 
 
 def test_other_averages_than_the_valley_s_do_not_stop_when_it_is_dead() -> None:
-    config = replace(QUICK, align_steps=1, distill_steps=29, evaluate_every=1, tolerance=1, converge=1)
-    config = replace(config, tolerance_ratio=-0.9)  # dead as soon as it opens
+    config = QUICK.replace(align_steps=1, distill_steps=29, evaluate_every=1, tolerance=1, converge=1)
+    config = config.replace(tolerance_ratio=-0.9)  # dead as soon as it opens
     assert _run(METHODS["kd"](config), config).stages[0].steps < 30
-    for carries in ("ema", "iidmax"):
-        other = replace(config, carries=carries)
-        assert _run(METHODS["kd"](other), other).stages[0].steps == 30
+    other = config.replace(final_weights="ema")
+    assert _run(METHODS["kd"](other), other).stages[0].steps == 30
 
 
 def test_early_evaluations_may_be_no_candidates_for_the_best() -> None:
     # no weight moves at this rate: all evaluations are equal, and the first is best
-    still = replace(QUICK, align_steps=9, align_learning_rate=1e-30)
+    still = QUICK.replace(align_steps=9, align_learning_rate=1e-30)
 
     def best_step(best_from: int) -> int:
-        config = replace(still, distill_best_from=best_from)
+        config = still.replace(distill_best_from=best_from)
         return _run(METHODS["adip-align-only"](config), config).stages[0].best_step
 
     assert [best_step(best_from) for best_from in (0, 2, 3, 10**6)] == [1, 3, 5, 13]
-    still = replace(still, best_of_equals="last")
+    still = still.replace(best_of_equals="last")
     assert [best_step(best_from) for best_from in (0, 3, 10**6)] == [13, 13, 13]
 
 
 def test_the_published_best_is_the_last_of_equals_and_no_early_one_may_surpass_it() -> None:
     def best_step(accuracies: list[float], losses: list[float], rule: BestOfEquals, best_from: int = 0) -> int:
-        config = replace(QUICK, align_steps=len(accuracies), best_of_equals=rule, align_best_from=best_from)
+        config = QUICK.replace(align_steps=len(accuracies), best_of_equals=rule, align_best_from=best_from)
         stage = vl2v_adip(config).stages[0]
         state = StageState(stage, Student(torch.nn.Identity(), features=4, outputs=4), config)
         for accuracy, loss in zip(accuracies, losses, strict=True):
             state.add_step({"loss": torch.tensor(0.0), "floor": torch.tensor(0.0)})
-            state.add_evaluation(partial(SourceScore, accuracy, loss, {}))
+            state.add_evaluation(SourceScore(accuracy, loss, {}))
         return state.best.step
 
     accuracies, losses = [0.9, 0.98, 0.98, 0.97], [0.3, 0.10, 0.11, 0.05]
@@ -223,23 +214,23 @@ def test_the_published_best_is_the_last_of_equals_and_no_early_one_may_surpass_i
 
 
 def test_a_stage_that_ends_before_any_candidate_leaves_its_last_weights() -> None:
-    config = replace(QUICK, align_steps=20, evaluate_every=1, tolerance=1, converge=1, tolerance_ratio=-0.9)
-    config = replace(config, distill_best_from=10**6)
+    config = QUICK.replace(align_steps=20, evaluate_every=1, tolerance=1, converge=1, tolerance_ratio=-0.9)
+    config = config.replace(distill_best_from=10**6)
     (stage,) = _run(METHODS["adip-align-only"](config), config).stages
     assert stage.best_step == stage.steps < 24
 
 
 def test_the_cumulative_segments_reach_back_to_the_first_step() -> None:
-    config = replace(QUICK, distill_segments="cumulative")
+    config = QUICK.replace(distill_segments="cumulative")
     assert _run(METHODS["simkd"](config), config).stages[0].swad_steps[0] == 0
     assert _run(METHODS["simkd"](QUICK), QUICK).stages[0].swad_steps[0] > 0
 
 
 def test_wise_ft_takes_the_place_between_both_ends_that_source_validation_likes() -> None:
-    config = replace(QUICK, carries="last")
+    config = QUICK.replace(final_weights="last")
     first = fresh_classifier().student.state_dict()
     last = _weights(_run(METHODS["adip-joint"](config), config))
-    result = _run(METHODS["adip-joint"](replace(config, interpolate=True)), config)
+    result = _run(METHODS["adip-joint"](config.replace(interpolate=True)), config)
     assert result.interpolation in WISE_FT_GRID
     assert _equal(_weights(result), between(first, last, result.interpolation))
     scores = {share: SourceScore(0.5 + 0.1 * (share == 0.3), 1.0, {}) for share in WISE_FT_GRID}

@@ -69,8 +69,8 @@ def test_a_run_that_was_killed_while_it_trained_keeps_its_targets_whatever_comes
     assert shell.read("report.json")["settings"]["views bought"] == f"{10 - TEXTS} of {TRAIN * VIEWS}"
 
 
-def test_a_second_round_that_money_forbade_is_not_made_up_for_later(vendor: FakeVendor, shell: ClientShell) -> None:
-    words = ("--partial", "--select", "random", "--rounds", "2", "--max-queries", "20")
+def test_a_choice_that_the_budget_cut_short_is_not_made_up_for_later(vendor: FakeVendor, shell: ClientShell) -> None:
+    words = ("--partial", "--select", "random", "--max-queries", "20")
     vendor.post("topup", 8 - vendor.limit_units, [])
     shell.distill(*words)
     first = shell.read("report.json")
@@ -147,14 +147,6 @@ def test_a_run_that_was_too_dear_is_begun_anew_with_fewer_views(vendor: FakeVend
     assert isinstance(shell.try_distill("--max-queries", "10").exception, BudgetExhausted)
     assert shell.try_distill("--views", "0", "--max-queries", "10").exit_code == 0
     assert vendor.billed_units == TEXTS
-
-
-def test_money_is_capped_over_both_rounds(vendor: FakeVendor, shell: ClientShell) -> None:
-    words = ("--select", "random", "--rounds", "2", "--max-queries", "22")
-    refused = shell.try_distill(*words, "--max-cost", "0.0012")
-    assert isinstance(refused.exception, BudgetExhausted)
-    assert "and 12 queries are bought: raise it to 0.00202 EUR" in str(refused.exception)
-    assert vendor.billed_units == 10 + TEXTS
 
 
 def test_a_purchase_that_is_done_wants_the_images_that_it_bought(vendor: FakeVendor, shell: ClientShell) -> None:

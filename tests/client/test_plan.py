@@ -14,15 +14,15 @@ from PIL import Image
 from buying_bench import ask, connect, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
+from vl2v_client.buying.batches import cut_batches
+from vl2v_client.buying.purchase import buy
+from vl2v_client.buying.vendor_meeting import meet_vendor, remembered_teacher
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
-from vl2v_client.planning import contents
-from vl2v_client.planning.batches import cut_batches
+from vl2v_client.planning import hashing
 from vl2v_client.planning.plan import Limits, QueryPlan, make_plan
-from vl2v_client.planning.purchase import buy
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor, remembered_teacher
 from vl2v_contract.identity import EmbeddingIdentity
 
 
@@ -65,8 +65,8 @@ def test_a_second_plan_opens_no_image(
     def refuse(path: Path) -> Image.Image:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(contents, "load_rgb", refuse)
-    monkeypatch.setattr(contents, "image_size", refuse)
+    monkeypatch.setattr(hashing, "load_rgb", refuse)
+    monkeypatch.setattr(hashing, "image_size", refuse)
     assert plan_for(vendor, cache, queries).image_keys == first.image_keys
 
 

@@ -11,21 +11,21 @@ import pytest
 
 from buying_bench import ask, connect, draw_pictures
 from fake_vendor import FakeVendor
+from vl2v_client.buying.context import PurchaseContext, plan_run
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.cli.bound import bound_json, bound_table
+from vl2v_client.cli.tables import estimate_json, estimate_table
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.data.folder import list_files, open_dataset
 from vl2v_client.data.splits import split, training_files
-from vl2v_client.planning import contents
-from vl2v_client.planning.bound import QueryBound, bound_plan
-from vl2v_client.planning.contents import hash_files, read_files
+from vl2v_client.planning import hashing
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.hashing import hash_files, read_files
 from vl2v_client.planning.plan import Limits, make_plan
+from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.vendor import meet_vendor
-from vl2v_client.recipes import bound as recipe
-from vl2v_client.recipes.bound import bound_run
-from vl2v_client.recipes.purchase import Buying, plan_run
-from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.recipes import plan as recipe
+from vl2v_client.recipes.plan import estimate_run
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def _bound(vendor: FakeVendor, cache: EmbeddingCache, choice: QueryChoice) -> QueryBound | None:
+def _bound(vendor: FakeVendor, cache: EmbeddingCache, choice: QueryChoice) -> PlanEstimate | None:
     with connect(vendor) as client:
-        buying = Buying(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
-        return bound_run(choice, buying)
+        buying = PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
+        return estimate_run(choice, buying)
 
 
 @pytest.mark.parametrize("target", [None, "photo"])
@@ -70,7 +70,7 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
     choice = QueryChoice(data, target_domain="photo", views=3)
     with monkeypatch.context() as patched:
         for name in ("load_rgb", "image_size", "render_view"):
-            patched.setattr(contents, name, lambda *_: pytest.fail("a picture was opened"))
+            patched.setattr(hashing, name, lambda *_: pytest.fail("a picture was opened"))
         bound = _bound(vendor, cache, choice)
     assert bound is not None
     assert bound.image_files == 16
@@ -80,7 +80,9 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
     assert bound.amount_micro == 3 * bound.different_files * 100 + 2 * 10
     assert not [line for line in vendor.seen if "embeddings" in line]
     with connect(vendor) as client:
-        exact = plan_run(choice, Buying(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)).plan
+        exact = plan_run(
+            choice, PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
+        ).plan
     assert exact.units <= bound.units
     assert len(exact.image_keys) == bound.views
 
@@ -92,13 +94,13 @@ def test_a_second_bound_reads_no_file_and_a_changed_one_is_read_again(
     paths = [str(sample.path) for sample in samples]
     first = hash_files(tmp_path, paths, cache)
     read: list[str] = []
-    whole = contents._hash_all
+    whole = hashing._hash_all
 
     def watched(chunk: list[str]) -> list[str]:
         read.extend(chunk)
         return whole(chunk)
 
-    monkeypatch.setattr(contents, "_hash_all", watched)
+    monkeypatch.setattr(hashing, "_hash_all", watched)
     assert hash_files(tmp_path, paths, cache) == first
     assert read == []
     shutil.copy(paths[0], paths[1])
@@ -124,40 +126,43 @@ def test_a_missing_file_is_named(cache: EmbeddingCache, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_bound(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> QueryBound:
+def small_bound(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> PlanEstimate:
     """Two texts and eight views of four files: 10 queries for 820 micro-EUR."""
     samples = draw_pictures(tmp_path / "data", 4)
     with connect(vendor) as client:
         teacher = meet_vendor(client, cache).teacher
     texts = [TextQuery("a cat"), TextQuery("a dog")]
-    return bound_plan({tmp_path: [str(one.path) for one in samples]}, 2, texts, teacher, cache)
+    return estimate_plan({tmp_path: [str(one.path) for one in samples]}, 2, texts, teacher, cache)
 
 
 @pytest.mark.parametrize(
     ("caps", "says"),
     [
-        ({"max_queries": 9}, r"at most 10 new queries \(0\.00082 EUR\), but --max-queries allows 9: .*--exact"),
-        ({"max_cost_micro": 819}, r"but --max-cost allows 0\.000819 EUR"),
+        (
+            {"max_queries": 9},
+            r"at most 10 new .*\(0\.00082 EUR\), but purchase.max_queries allows 9: .*exact plan",
+        ),
+        ({"max_cost_micro": 819}, r"but purchase.max_cost allows 0\.000819 EUR"),
         ({"remaining_units": 3}, "but the account has 3 left"),
     ],
 )
-def test_a_cap_that_may_not_hold_is_told(small_bound: QueryBound, caps: dict[str, int], says: str) -> None:
+def test_a_cap_that_may_not_hold_is_told(small_bound: PlanEstimate, caps: dict[str, int], says: str) -> None:
     small_bound.check_caps(Limits(max_queries=10, max_cost_micro=820, remaining_units=10))
     with pytest.raises(BudgetExhausted, match=says):
         small_bound.check_caps(Limits(**caps))
 
 
-def test_nobody_takes_a_bound_for_a_count(small_bound: QueryBound) -> None:
-    shown = bound_json(small_bound, 7)
+def test_nobody_takes_a_bound_for_a_count(small_bound: PlanEstimate) -> None:
+    shown = estimate_json(small_bound, 7)
     assert (shown["exact"], shown["new_queries"], shown["remaining_units"]) == (False, 10, 7)
     json.dumps(shown)
-    cells = [cell for column in bound_table(small_bound, 7).columns for cell in column.cells]
+    cells = [cell for column in estimate_table(small_bound, 7).columns for cell in column.cells]
     assert "at most 10" in cells
     assert any("--exact" in str(cell) for cell in cells)
 
 
 def test_the_bound_of_different_pictures_is_the_plan(
-    vendor: FakeVendor, cache: EmbeddingCache, small_bound: QueryBound, tmp_path: Path
+    vendor: FakeVendor, cache: EmbeddingCache, small_bound: PlanEstimate, tmp_path: Path
 ) -> None:
     samples = draw_pictures(tmp_path / "data", 4)
     exact = make_plan(ask(samples, views=2), [TextQuery("a cat"), TextQuery("a dog")], small_bound.teacher, cache)

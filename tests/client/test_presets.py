@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from student_factories import TINY_VIT
 from vl2v_client.api.client import VendorClient
+from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.options import declared
+from vl2v_client.config.presets import PUBLISHED_STUDENTS, is_domain_net, resolve
+from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig, StudentConfig
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
-from vl2v_client.planning.vendor import meet_vendor
-from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.presets import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PUBLISHED_STUDENTS,
-    choose_student,
-    choose_training,
-    is_domain_net,
-)
-from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.recipes.settings import RunSettings
+from vl2v_client.runs.settings import IMAGENET_MEAN, IMAGENET_STD, RunSettings, choose_student
 from vl2v_client.student.methods import vl2v_adip
-from vl2v_client.student.stages import WITHOUT_EFFECT, TrainingConfig, online_queries
+from vl2v_client.student.stages import online_queries
 
 PACS = Path("data/PACS")
+
+
+def resolved(
+    preset: str, student: str, data: Path, *, purchase: PurchaseConfig | None = None, **named: Any
+) -> RunConfig:
+    training = TrainingConfig.model_validate({"preset": preset, **named})
+    groups = {"data": DataConfig(root=data), "student": StudentConfig(name=student), "training": training}
+    return resolve(RunConfig.model_validate(groups | {"purchase": purchase or PurchaseConfig()}))
+
+
+def choose_training(preset: str, student: str, data: Path, **named: Any) -> TrainingConfig:
+    return resolved(preset, student, data, **named).training
+
+
+def student_of(preset: str, name: str, **named: Any) -> Any:
+    return choose_student(StudentConfig.model_validate({"name": name, **named}), preset)
+
 
 # Student: start of saving in each stage, SWAD's segments in the second, whether ImageNet's normalisation is a fault.
 PUBLISHED = {
@@ -43,8 +55,8 @@ def test_the_paper_s_protocol_to_the_letter(student: str) -> None:
     config = choose_training("paper", student, PACS)
     align, distill = vl2v_adip(config).stages
     assert (align.steps, distill.steps, align.learning_rate, distill.learning_rate) == (5001, 5001, 5e-5, 5e-5)
-    assert (align.carries, align.best_from, align.segments) == ("best", align_from, "cumulative")
-    assert (distill.carries, distill.best_from, distill.segments) == ("swad", distill_from, segments)
+    assert (align.final_weights, align.best_from, align.segments) == ("best", align_from, "cumulative")
+    assert (distill.final_weights, distill.best_from, distill.segments) == ("swad", distill_from, segments)
     assert align.best_of_equals == distill.best_of_equals == "last"
     assert (config.batch_size, config.weight_decay, config.image_weight, config.betas) == (32, 0, 0.5, (0.9, 0.999))
     assert (config.converge, config.tolerance, config.tolerance_ratio, config.evaluate_every) == (3, 6, 0.3, 200)
@@ -58,37 +70,37 @@ def test_domain_net_takes_longer_by_its_name() -> None:
         assert (config.align_steps, config.distill_steps, config.evaluate_every) == (15_001, 15_001, 1_000)
         assert online_queries(config, source_domains=5) == 4_800_320
     assert not is_domain_net(PACS)
-    assert choose_training("default", "resnet50", Path("DomainNet")) == TrainingConfig()
+    assert choose_training("default", "resnet50", Path("DomainNet")) == TrainingConfig(train_views=10)
 
 
 @pytest.mark.parametrize("student", PUBLISHED)
 def test_names_mean_the_weights_of_then_and_the_normalisation_fault_is_switchable(student: str) -> None:
     name, _, tag = student.partition(".")
     is_fault = PUBLISHED[student][3]
-    as_published, own = choose_student("paper", name), choose_student("paper", name, own_normalisation=True)
+    as_published, own = student_of("paper", name), student_of("paper", name, own_normalisation=True)
     assert as_published.tag == own.tag == tag
     assert (as_published.input.mean, as_published.input.std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert ((own.input.mean, own.input.std) != (IMAGENET_MEAN, IMAGENET_STD)) == is_fault
-    assert choose_student("default", student) == own
-    assert choose_student("default", student, own_normalisation=False) == as_published
+    assert student_of("default", student) == own
+    assert student_of("default", student, own_normalisation=False) == as_published
 
 
 def test_a_local_file_of_weights_takes_the_place_of_the_tag(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"opened later")
-    spec = choose_student("paper", "vit_small_patch16_224", weights=weights)
+    spec = student_of("paper", "vit_small_patch16_224", weights=weights)
     assert (spec.tag, spec.weights, spec.input.mean) == (None, weights, IMAGENET_MEAN)
 
 
 def test_options_go_before_the_preset() -> None:
-    config = choose_training("paper", "resnet50", PACS, align_steps=7, batch_size=None, image_weight=0.3)
+    config = choose_training("paper", "resnet50", PACS, align_steps=7, image_weight=0.3)
     assert (config.align_steps, config.distill_steps, config.batch_size, config.image_weight) == (7, 5001, 32, 0.3)
 
 
 def test_the_default_is_as_it_was() -> None:
     tiny = choose_training("default", "tiny", PACS)
     assert (tiny.align_steps, tiny.distill_steps, tiny.batch_size, tiny.evaluate_every) == (100, 800, 11, 50)
-    assert (tiny.align_learning_rate, tiny.distill_learning_rate, tiny.carries) == (1e-2, 3e-4, "swad")
+    assert (tiny.align_learning_rate, tiny.distill_learning_rate, tiny.final_weights) == (1e-2, 3e-4, "swad")
     align, distill = vl2v_adip(tiny).stages
     assert (align.best_from, align.segments, distill.best_from, distill.segments) == (0, "original", 0, "original")
 
@@ -97,40 +109,37 @@ def test_a_student_that_was_not_published_and_a_preset_that_is_none_are_refused(
     for student in ("tiny", "convnext_tiny"):
         with pytest.raises(UsageError, match=f"no student '{student}': its preset is for vit_base_patch16_224"):
             choose_training("paper", student, PACS)
-    with pytest.raises(UsageError, match="no preset 'ours'"):
-        choose_student("ours", "resnet50")
+    with pytest.raises(ValidationError, match="Input should be 'default' or 'paper'"):
+        choose_training("ours", "resnet50", PACS)
     assert set(PUBLISHED) == {f"{name}.{known.tag}" for name, known in PUBLISHED_STUDENTS.items()}
 
 
 def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cache: EmbeddingCache) -> None:
-    config = choose_training("paper", "resnet50", PACS)
-    settings = RunSettings(QueryChoice(PACS), TINY_VIT, config, method="kd", baselines=("erm",), preset="paper")
+    config = resolved("paper", "resnet50", PACS, method="kd", baselines=("erm",))
+    settings = RunSettings(config, TINY_VIT)
     record = settings.to_json(meet_vendor(client, cache).teacher)
-    assert (record["preset"], record["method"], record["baselines"]) == ("paper", "kd", ["erm"])
-    assert record["training"].items() <= asdict(config).items()
-    assert set(asdict(config)) - set(record["training"]) == set(WITHOUT_EFFECT)
+    training = record["training"]
+    assert (training["preset"], training["method"], training["baselines"]) == ("paper", "kd", ["erm"])
+    assert training.items() <= config.training.model_dump(mode="json").items()
+    without = {name for name, info in TrainingConfig.model_fields.items() if not declared(info, "result")}
+    assert set(TrainingConfig.model_fields) - set(training) == without == {"checkpoint_every", "device", "workers"}
     (stage,) = record["stages"]
     assert (stage["image_weight"], stage["best_from"], stage["segments"]) == (0.9, 1000, "cumulative")
     assert record["erm_learning_rates"] == pytest.approx([5e-6, 15e-6, 5e-5, 15e-5, 5e-4])
-    assert replace(settings, method="erm", baselines=()).needs_images is False
-    assert settings.needs_images
+    assert settings.choice.ask_images
+    assert settings.with_method("erm", target_domain=None, seed=0).choice.ask_images is False
 
 
 def test_the_default_trains_on_more_views_than_it_buys_and_the_paper_does_not() -> None:
-    assert choose_views("default", 4) == {
-        "views": 4,
-        "recipe": "styles",
-        "train_views": 10,
-        "style_targets": "bought",
-    }
-    assert choose_views("default", 12)["train_views"] is None
-    assert choose_views("default", 4, recipe="standard", train_views=6)["train_views"] == 6
-    assert choose_views("default", 4, style_targets="text")["train_views"] is None
-    online = choose_views("default", None, online=True)
-    assert (online["views"], online["train_views"]) == (1, None)
-    paper = choose_views("paper", 4)
-    assert (paper["recipe"], paper["train_views"]) == ("published", None)
-    with pytest.raises(UsageError, match="no preset 'ours'; there are: default, paper"):
-        choose_views("ours", 4)
-    with pytest.raises(UsageError, match="leave --views out"):
-        choose_views("default", 4, online=True)
+    def views(preset: str, train_views: int | None = None, **named: Any) -> tuple[int | None, str | None, int | None]:
+        purchase = PurchaseConfig.model_validate(named)
+        found = resolved(preset, "resnet50", PACS, purchase=purchase, train_views=train_views)
+        return found.purchase.views, found.purchase.view_recipe, found.training.train_views
+
+    assert views("default", views=4) == (4, "styles", 10)
+    assert views("default", views=12) == (12, "styles", 12)
+    assert views("default", 6, views=4, view_recipe="standard") == (4, "standard", 6)
+    assert views("default", online=True) == (1, "styles", 1)
+    assert views("paper", views=4) == (4, "published", 4)
+    with pytest.raises(UsageError, match=r"leave purchase\.views out"):
+        views("default", views=4, online=True)

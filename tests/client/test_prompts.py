@@ -73,7 +73,7 @@ def test_a_run_asks_each_class_in_every_template_and_its_evaluation_again(vendor
         report = shell.distill("--views", "1", *named)
         assert planned["texts"] == report["purchase"]["texts"] == 4
         assert vendor.billed_units == planned["new_queries"]
-        assert shell.read("config.json")["prompt_templates"] == list(named[1::2])
+        assert shell.read("config.json")["data"]["prompts"] == list(named[1::2])
         texts = [[text_sha(template.replace("{class}", name)) for template in named[1::2]] for name in ("cat", "dog")]
         expected = zero_shot_classifier([[vendor.vector(sha) for sha in of_class] for of_class in texts])
         head = load_file(shell.run_folder / "student" / "student.safetensors")["classifier"]

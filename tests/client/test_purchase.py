@@ -15,9 +15,9 @@ from buying_bench import ask, connect, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import verify_holdings
+from vl2v_client.buying.purchase import Caps, buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged, VendorUnavailable
-from vl2v_client.planning.purchase import Caps, buy
 
 
 def test_a_purchase_delivers_every_vector_and_a_second_one_sends_nothing(
@@ -139,9 +139,9 @@ def test_caps_are_refusals_or_stops(
     vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path
 ) -> None:
     plan = plan_for(vendor, cache, ask(draw_pictures(tmp_path / "data", 30)))
-    with pytest.raises(BudgetExhausted, match="--max-queries"):
+    with pytest.raises(BudgetExhausted, match=r"purchase\.max_queries"):
         buy(plan, client, cache, caps=Caps(max_queries=20))
-    with pytest.raises(BudgetExhausted, match="--max-cost"):
+    with pytest.raises(BudgetExhausted, match=r"purchase\.max_cost"):
         buy(plan, client, cache, caps=Caps(max_cost_micro=2999))
     assert vendor.billed_units == 0
     with pytest.raises(BudgetExhausted, match="got 20 of 30"):

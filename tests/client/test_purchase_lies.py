@@ -14,10 +14,10 @@ from fake_ledger import Body
 from fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
+from vl2v_client.buying.purchase import Caps, buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged, VendorError
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.planning.purchase import Caps, buy
 
 SALE = "POST /v1/embeddings/images"
 

@@ -13,9 +13,9 @@ from buying_bench import ask, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
+from vl2v_client.buying.purchase import Caps, buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError, VendorUnavailable
-from vl2v_client.planning.purchase import Caps, buy
 
 
 def test_a_refusal_after_a_lost_attempt_releases_nothing(
@@ -126,6 +126,6 @@ def test_one_cache_keeps_the_books_of_one_account(
 
     vendor.lie = another_account
     before = vendor.billed_units
-    with pytest.raises(VendorChanged, match="another --cache"):
+    with pytest.raises(VendorChanged, match=r"another purchase\.cache"):
         buy(more, client, cache)
     assert vendor.billed_units == before

@@ -100,13 +100,16 @@ def test_a_killed_purchase_gives_its_turn_away(
 
 
 def test_reading_needs_no_turn_and_a_lock_that_cannot_be_made_is_named(cache: EmbeddingCache) -> None:
-    with cache.turn(pytest.fail), EmbeddingCache(cache.path) as other:
+    with cache.purchase_lock(pytest.fail), EmbeddingCache(cache.path) as other:
         assert other.stats().vendors == ()
         assert other.missing(["00" * 32]) == ["00" * 32]
     lock = Path(f"{cache.path}.lock")
     lock.unlink()
     lock.mkdir()
-    with pytest.raises(CacheError, match=r"client\.db\.lock cannot be made.*--cache"), cache.turn(pytest.fail):
+    with (
+        pytest.raises(CacheError, match=r"client\.db\.lock cannot be made.*purchase.cache"),
+        cache.purchase_lock(pytest.fail),
+    ):
         pass
 
 

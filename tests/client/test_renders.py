@@ -14,6 +14,7 @@ from vl2v_client.core.errors import CacheError, DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.renders import RenderStore, render_views
 from vl2v_client.data.views import View, load_rgb, render_view, views_for
+from vl2v_client.planning.hashing import pixels_sha
 from vl2v_contract.identity import rgb8_sha
 
 
@@ -130,11 +131,11 @@ def test_views_of_other_settings_make_room_for_the_new_ones(
     assert on_disk == [["train.partial"]]
 
 
-def test_content_sha_is_the_one_that_is_bought(tmp_path: Path, samples: list[Sample]) -> None:
+def test_rendered_pixels_have_the_name_of_those_that_are_bought(tmp_path: Path, samples: list[Sample]) -> None:
     views = _views(samples)
     store = render_views(tmp_path / "train.u8", samples, views, size=16)
     pixels = render_view(load_rgb(samples[1].path), views[1][2], 16)
-    assert store.content_sha(1, 2) == rgb8_sha(pixels.tobytes(), width=16, height=16)
+    assert pixels_sha(store.pixels[1, 2]) == rgb8_sha(pixels.tobytes(), width=16, height=16)
 
 
 def test_no_views_and_no_samples_are_empty_stores(tmp_path: Path, samples: list[Sample]) -> None:

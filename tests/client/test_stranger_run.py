@@ -16,8 +16,8 @@ from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.export.report import read_report
 from vl2v_client.export.weights import export_bundle
-from vl2v_client.recipes.run_folder import RunFolder
-from vl2v_client.recipes.run_images import RunImages, keep_images
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.run_images import RunImages, keep_images
 from vl2v_client.student.bundle import StudentBundle, StudentCard
 
 

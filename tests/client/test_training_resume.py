@@ -118,10 +118,9 @@ def test_no_moment_is_a_bad_one_to_be_killed(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "changes",
     [
-        {"carries": "iidmax"},
-        {"carries": "ema"},
-        {"carries": "best"},
-        {"carries": "last"},
+        {"final_weights": "ema"},
+        {"final_weights": "best"},
+        {"final_weights": "last"},
         {"interpolate": True},
         {"mixup": 0.3},
         {"bfloat16": True},
@@ -130,7 +129,7 @@ def test_no_moment_is_a_bad_one_to_be_killed(tmp_path: Path, monkeypatch: pytest
     ids=str,
 )
 def test_so_does_a_run_of_other_averages_and_formats(tmp_path: Path, changes: dict[str, object]) -> None:
-    config = replace(QUICK, **changes)  # type: ignore[arg-type]
+    config = QUICK.replace(**changes)  # type: ignore[arg-type]
     method = METHODS["vl2v-adip"](config)
     undisturbed = _run(method, config)
     with pytest.raises(_Killed):
@@ -140,14 +139,14 @@ def test_so_does_a_run_of_other_averages_and_formats(tmp_path: Path, changes: di
 
 def test_threads_change_no_bit_and_a_resumed_run_may_change_their_number(tmp_path: Path) -> None:
     method = METHODS["vl2v-adip"](QUICK)
-    alone = _run(method, replace(QUICK, workers=0))
+    alone = _run(method, QUICK.replace(workers=0))
     for workers in (1, 3):
-        config = replace(QUICK, workers=workers)
+        config = QUICK.replace(workers=workers)
         assert _equal(_run(method, config), alone)
         folder = tmp_path / str(workers)
         with pytest.raises(_Killed):
             _run(method, config, folder, kill=("distill", 3))
-        assert _equal(_run(method, replace(QUICK, workers=2), folder), alone)
+        assert _equal(_run(method, QUICK.replace(workers=2), folder), alone)
 
 
 def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +155,7 @@ def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch: pytest.M
             raise RuntimeError("no C++ compiler\nand a long story")
 
     monkeypatch.setattr(torch, "compile", lambda _network: Broken())
-    method, config = METHODS["vl2v-adip"](QUICK), replace(QUICK, compile=True)
+    method, config = METHODS["vl2v-adip"](QUICK), QUICK.replace(compile=True)
     with pytest.warns(UserWarning, match=r"torch\.compile does not work here \(RuntimeError: no C\+\+ compiler\)"):
         result = _run(method, config)
     assert _equal(result, _run(method, QUICK))
@@ -172,7 +171,7 @@ def test_a_compiler_that_works_trains_the_same_student(monkeypatch: pytest.Monke
         return wrapped
 
     monkeypatch.setattr(torch, "compile", watched)
-    method, config = METHODS["vl2v-adip"](QUICK), replace(QUICK, compile=True)
+    method, config = METHODS["vl2v-adip"](QUICK), QUICK.replace(compile=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         result = _run(method, config)

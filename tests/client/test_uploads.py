@@ -14,9 +14,9 @@ from fake_ledger import Body
 from fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.uploads import Upload, choose_form, is_near
+from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
-from vl2v_client.planning.purchase import buy
 from vl2v_contract.wire.catalogue import ModelCard
 from vl2v_contract.wire.frames import pack_frame, unpack_frame
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR

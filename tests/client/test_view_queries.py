@@ -1,4 +1,4 @@
-"""What a view recipe asks, exactly: through `plan`, `buy` and `distill`, with bought and with text-directed targets."""
+"""What a view recipe asks, exactly, through `plan`, `buy` and `distill`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from buying_bench import draw_domains
 from client_shell import QUICK, ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
-from vl2v_client.data.renders import RenderStore
-from vl2v_client.data.styles import STYLES
 from vl2v_client.data.views import VIEW_RECIPES
-from vl2v_client.recipes.targets import image_targets
+from vl2v_client.planning.hashing import pixels_sha
+from vl2v_client.runs.targets import image_targets
 from vl2v_client.teacher.targets import ImageTargets
 
 TRAIN, CLASSES = 16, 2  # two source domains of two classes of five pictures, less the hold-out
-STYLE_TEXTS = len(STYLES) * CLASSES
 
 
 @pytest.fixture
@@ -39,24 +37,22 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
 
 
 @pytest.mark.parametrize(
-    ("words", "images", "texts"),
+    ("words", "images"),
     [
-        (("--views", "0"), 0, 0),
-        (("--views", "1"), TRAIN, 0),
-        (("--views", "3"), 3 * TRAIN, 0),
-        (("--views", "3", "--view-recipe", "styles"), 3 * TRAIN, 0),
-        (("--views", "3", "--view-recipe", "styles", "--style-targets", "text"), 2 * TRAIN, STYLE_TEXTS),
-        (("--views", "5", "--view-recipe", "all-styles", "--style-targets", "text"), TRAIN, STYLE_TEXTS),
-        (("--views", "2", "--view-recipe", "styles", "--style-targets", "text"), 2 * TRAIN, 0),  # none styled yet
-        (("--views", "0", "--view-recipe", "styles", "--style-targets", "text"), 0, 0),
+        (("--views", "0"), 0),
+        (("--views", "1"), TRAIN),
+        (("--views", "3"), 3 * TRAIN),
+        (("--views", "3", "--view-recipe", "styles"), 3 * TRAIN),
+        (("--views", "5", "--view-recipe", "all-styles"), 5 * TRAIN),
+        (("--views", "0", "--view-recipe", "styles"), 0),
     ],
 )
 def test_a_plan_counts_exactly_what_is_bought(
-    vendor: FakeVendor, shell: ClientShell, words: tuple[str, ...], images: int, texts: int
+    vendor: FakeVendor, shell: ClientShell, words: tuple[str, ...], images: int
 ) -> None:
     planned = shell.json("plan", *words)
-    assert (planned["views"], planned["texts"]) == (images, CLASSES + texts)
-    assert planned["new_queries"] == images + CLASSES + texts
+    assert (planned["views"], planned["texts"]) == (images, CLASSES)
+    assert planned["new_queries"] == images + CLASSES
     assert shell.json("buy", "--yes", *words)["billed_units"] == planned["new_queries"] == vendor.billed_units
 
 
@@ -76,21 +72,10 @@ def test_what_trains_is_what_was_bought(vendor: FakeVendor, shell: ClientShell) 
     shell.distill("--views", "4", "--train-views", "4", "--view-recipe", "all-styles")
     shape = (TRAIN, 4, 32, 32, 3)
     (shard,) = (shell.folder / "run").rglob("train.u8")
-    store = RenderStore(np.fromfile(shard, dtype=np.uint8).reshape(shape))
-    rendered = {store.content_sha(row, view) for row in range(TRAIN) for view in range(4)}
+    pixels = np.fromfile(shard, dtype=np.uint8).reshape(shape)
+    rendered = {pixels_sha(view) for of_one in pixels for view in of_one}
     assert len(rendered) == 4 * TRAIN
     assert rendered < {paid.content_sha for paid in vendor.paid.values()}
-
-
-def test_text_directed_views_train_without_image_queries(vendor: FakeVendor, shell: ClientShell) -> None:
-    report = shell.distill("--views", "3", "--view-recipe", "all-styles", "--style-targets", "text")
-    assert vendor.billed_units == TRAIN + CLASSES + STYLE_TEXTS
-    assert report["settings"]["views bought"] == f"{TRAIN} of {3 * TRAIN}"
-    assert report["settings"]["styled views"] == "2 of each image, moved there by texts"
-    config = json.loads((shell.folder / "run" / "config.json").read_text())
-    assert (config["view_recipe"], config["style_targets"]) == ("all-styles", "text")
-    shards = sorted((shell.folder / "run").rglob("train.u8"))
-    assert [path.stat().st_size for path in shards] == [TRAIN * 3 * 32 * 32 * 3]
 
 
 def test_more_views_are_trained_on_than_bought(
@@ -102,7 +87,7 @@ def test_more_views_are_trained_on_than_bought(
         trained_on.append(image_targets(*arguments, **options))
         return trained_on[-1]
 
-    monkeypatch.setattr("vl2v_client.recipes.training.image_targets", note_targets)
+    monkeypatch.setattr("vl2v_client.runs.method_training.image_targets", note_targets)
     words = ("--views", "1", "--view-recipe", "all-styles")
     planned = shell.json("plan", *words)["new_queries"]
     report = shell.distill(*words, "--train-views", "3")
@@ -133,7 +118,6 @@ def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: ClientSh
     ("words", "complaint"),
     [
         (("--views", "4", "--train-views", "3"), "--train-views 3 is less than --views 4"),
-        (("--train-views", "5", "--view-recipe", "styles", "--style-targets", "text"), "leave one out"),
         (("--label-weight", "inf"), "label_weight inf is negative or not finite"),
     ],
 )
@@ -149,25 +133,15 @@ def test_a_run_that_makes_no_sense_buys_nothing(
 def test_styled_views_of_a_method_without_image_targets_are_rendered_and_not_bought(
     vendor: FakeVendor, shell: ClientShell
 ) -> None:
-    shell.distill("--method", "erm", "--views", "3", "--view-recipe", "styles", "--style-targets", "text")
+    shell.distill("--method", "erm", "--views", "3", "--train-views", "3", "--view-recipe", "styles")
     assert vendor.billed_units == CLASSES
     shards = sorted((shell.folder / "run").rglob("train.u8"))
     assert [path.stat().st_size for path in shards] == [TRAIN * 3 * 32 * 32 * 3]
-    report = shell.distill("--method", "erm", "--views", "3", "--view-recipe", "styles", "--style-targets", "text")
+    report = shell.distill("--method", "erm", "--views", "3", "--train-views", "3", "--view-recipe", "styles")
     assert report["settings"]["views bought"] == f"0 of {3 * TRAIN}"
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (("--view-recipe", "moods"), "no view recipe 'moods'; there are: standard"),
-        (
-            ("--view-recipe", "standard", "--style-targets", "text"),
-            "the view recipe standard has no styles: use --view-recipe styles",
-        ),
-    ],
-)
-def test_what_makes_no_sense_is_refused(shell: ClientShell, words: tuple[str, ...], complaint: str) -> None:
-    refused = shell.run("plan", *words)
+def test_an_unknown_recipe_is_refused(shell: ClientShell) -> None:
+    refused = shell.run("plan", "--view-recipe", "moods")
     assert isinstance(refused.exception, UsageError), refused.output
-    assert complaint in str(refused.exception)
+    assert "no view recipe 'moods'; there are: standard" in str(refused.exception)

@@ -16,6 +16,7 @@ from vl2v_client.core.values import Sample
 from vl2v_client.data.renders import render_views
 from vl2v_client.data.styles import STYLES
 from vl2v_client.data.views import VIEW_RECIPES, View, canonical_view, styled_views, views_for
+from vl2v_client.planning.hashing import pixels_sha
 from vl2v_contract.canonical import canonical_json, sha256_hex
 
 NAME = "ab" * 32
@@ -94,13 +95,14 @@ import sys
 from pathlib import Path
 from vl2v_client.core.values import Sample
 from vl2v_client.data.renders import render_views
+from vl2v_client.planning.hashing import pixels_sha
 from vl2v_client.data.views import views_for
 folder, workers = Path(sys.argv[1]), int(sys.argv[2])
 samples = [Sample(path, "art", 0) for path in sorted((folder / "data").iterdir(), reverse=True)]
 views = [views_for(sample.path.stem * 32, (57, 41), 15, seed=5, recipe="all-styles") for sample in samples]
 store = render_views(folder / f"again-{workers}.u8", samples, views, size=48, workers=workers)
 for row, sample in enumerate(samples):
-    print(sample.path.stem, *[store.content_sha(row, view) for view in range(15)])
+    print(sample.path.stem, *[pixels_sha(store.pixels[row, view]) for view in range(15)])
 """
 
 
@@ -115,7 +117,7 @@ def test_another_process_with_any_number_of_workers_replays_every_view(workers: 
         samples.append(Sample(path, "art", 0))
     views = [views_for(sample.path.stem * 32, (57, 41), 15, seed=5, recipe="all-styles") for sample in samples]
     store = render_views(tmp_path / "here.u8", samples, views, size=48, workers=1)
-    here = {s.path.stem: [store.content_sha(row, view) for view in range(15)] for row, s in enumerate(samples)}
+    here = {s.path.stem: [pixels_sha(store.pixels[row, view]) for view in range(15)] for row, s in enumerate(samples)}
     assert len({sha for shas in here.values() for sha in shas}) > 50
     words = [sys.executable, "-c", REPLAY, str(tmp_path), str(workers)]
     ran = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, VendorChanged, VendorError, VendorUnavailable
 from vl2v_contract.wire.errors import ErrorCode, Problem
 
-_KEY_SOURCE = "pass --api-key or set VL2V_API_KEY; the vendor issues keys"
+_KEY_SOURCE = "give the API key, or set VL2V_API_KEY; the vendor issues keys"
 
 
 class AllItemsFailed(VendorError):
@@ -56,7 +56,7 @@ def problem_error(response: httpx.Response, url: str) -> VendorError:
 def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
     """The error for a request that never got a whole answer."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return VendorUnavailable(f"no vendor answers at {url} ({error}): is it running, and is --vendor-url right?")
+        return VendorUnavailable(f"no vendor answers at {url} ({error}): is it running at purchase.vendor_url?")
     if isinstance(error, httpx.TimeoutException):
         return VendorUnavailable(f"the vendor at {url} did not answer in time; run the same command again to go on")
     return VendorUnavailable(f"the connection to the vendor at {url} broke ({error}); run the same command again")
@@ -64,7 +64,7 @@ def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
 
 def not_a_vendor(url: str, what: str) -> VendorError:
     """The error for a server that does not speak this wire."""
-    return VendorError(f"{url} is not a VL2V vendor of this version ({what}); check --vendor-url")
+    return VendorError(f"{url} is not a VL2V vendor of this version ({what}); check purchase.vendor_url")
 
 
 def _foreign_error(response: httpx.Response, url: str) -> VendorError:

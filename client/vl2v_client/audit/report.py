@@ -28,7 +28,7 @@ class Difference(StrEnum):
 
 
 REMEDIES = {
-    Difference.LOST_RESPONSE: "charged, but the answer never arrived: fetch it free with `audit --recover`, or by "
+    Difference.LOST_RESPONSE: "charged, but the answer never arrived: let the audit recover it, free, or by "
     "the same purchase again if the vendor no longer keeps it",
     Difference.UNEXPLAINED_CHARGE: "charged to this API key for items that this cache never named: give every cache a "
     "key of its own; if it has one, dispute the charge",

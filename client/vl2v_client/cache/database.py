@@ -32,7 +32,7 @@ class Database:
                 self._connection = open_connection(path)
             except OSError as error:
                 raise CacheError(
-                    f"the cache {path} cannot be made: {error.strerror}; name another with --cache"
+                    f"the cache {path} cannot be made: {error.strerror}; name another with purchase.cache"
                 ) from error
 
     def close(self) -> None:

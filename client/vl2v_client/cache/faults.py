@@ -11,7 +11,7 @@ from vl2v_client.core.errors import CacheError
 
 _PRIMARY_CODE = 0xFF  # the low byte of an extended result code
 
-_MOVE = "or name another file with --cache"
+_MOVE = "or name another file with purchase.cache"
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command again: nothing paid is lost",
     sqlite3.SQLITE_BUSY: "another process holds it; wait for that process to end and run the same command again",
@@ -20,7 +20,7 @@ _REMEDIES = {
     sqlite3.SQLITE_PERM: f"it may not be opened; change the permissions, {_MOVE}",
     sqlite3.SQLITE_CANTOPEN: f"it cannot be opened; check the path and its permissions, {_MOVE}",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write; check it (a full disk shows like this too) and run again",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away, restore a copy, then `vl2v-client audit --recover`",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away, restore a copy, then recover what was paid with an audit",
     sqlite3.SQLITE_NOTADB: f"it is not a cache of vl2v; {_MOVE}",
 }
 

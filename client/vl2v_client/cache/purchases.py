@@ -192,12 +192,12 @@ def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_m
     if max_units is not None and held_units + units > max_units:
         raise BudgetExhausted(
             f"{units} more queries would bring this purchase to {held_units + units}, above its cap of {max_units}; "
-            "raise --max-queries"
+            "raise purchase.max_queries"
         )
     if max_micro is not None and held_micro + amount_micro > max_micro:
         raise BudgetExhausted(
             f"{units} more queries would bring this purchase to {held_micro + amount_micro} micro-units of money, "
-            f"above its cap of {max_micro}; raise --max-cost"
+            f"above its cap of {max_micro}; raise purchase.max_cost"
         )
     connection.execute(
         "UPDATE purchases SET held_units = held_units + ?, held_amount_micro = held_amount_micro + ? WHERE id = ?",

@@ -166,7 +166,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version == 0:
         _create(connection, path)
     elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with --cache")
+        raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with purchase.cache")
     if version == 1:
         _upgrade(connection)
 
@@ -175,7 +175,7 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if _version(connection) == 0:  # else another process was faster
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with --cache")
+            raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with purchase.cache")
         for statement in _TABLES.split(";\n"):
             connection.execute(statement)
         connection.execute("INSERT INTO secrets VALUES ('item', ?)", (secrets.token_bytes(32),))

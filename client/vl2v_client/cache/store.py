@@ -15,7 +15,7 @@ from vl2v_client.cache.contents import ContentMemo
 from vl2v_client.cache.database import Database
 from vl2v_client.cache.purchases import PurchaseLedger
 from vl2v_client.cache.records import PurchaseRecords
-from vl2v_client.cache.turns import turn
+from vl2v_client.cache.turns import purchase_lock
 from vl2v_client.cache.vendors import VendorBook
 from vl2v_client.core.deliveries import HalfVector
 
@@ -78,13 +78,13 @@ class EmbeddingCache:
         """Close the file."""
         self._database.close()
 
-    def turn(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+    def purchase_lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Keep other purchases on this file away while the block runs; `waiting` is told if one has to end first.
 
         Raises:
             CacheError: on entry, if the lock file beside the cache cannot be made or locked.
         """
-        return turn(self.path, waiting)
+        return purchase_lock(self.path, waiting)
 
     @property
     def item_secret(self) -> bytes:

@@ -16,7 +16,7 @@ from vl2v_client.core.errors import CacheError
 
 
 @contextmanager
-def turn(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def purchase_lock(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the turn while the block runs; `waiting` is told if another purchase has it.
 
     The file stays behind: removing it would let two processes lock two files of one name.
@@ -29,7 +29,7 @@ def turn(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CacheError(
-            f"{path} cannot be made: {error.strerror}; change the permissions, or name another file with --cache"
+            f"{path} cannot be made: {error.strerror}; change the permissions, or name another file with purchase.cache"
         ) from error
     try:
         _lock(descriptor, path, waiting)
@@ -46,6 +46,4 @@ def _lock(descriptor: int, path: Path, waiting: Callable[[], None]) -> None:
             waiting()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
-        raise CacheError(
-            f"{path} cannot be locked: {error.strerror}; keep the cache on a local disk, and name it with --cache"
-        ) from error
+        raise CacheError(f"{path} cannot be locked: {error.strerror}; keep purchase.cache on a local disk") from error

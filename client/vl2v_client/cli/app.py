@@ -5,72 +5,85 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Annotated
 
-import typer
+from cyclopts import App, CycloptsError, Parameter
 from PIL import Image
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from vl2v_client.cli.console import STDERR, show_error
-from vl2v_client.core.errors import ClientError
+from vl2v_client.cli.options import flag_name, with_flags
+from vl2v_client.cli.removed import refuse_removed
+from vl2v_client.core.errors import ClientError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
 
-app = typer.Typer(
+app = App(
     name="vl2v-client",
     help="Buy few CLIP embeddings, audit the bill, distil them into a small model of your own.",
-    epilog=(
+    help_epilogue=(
         "Exit codes: 0 done, 1 other error, 2 usage, 3 data set, 4 vendor refused or unreachable, 5 API key, "
         "6 budget or cap, 7 vendor, model or price changed, 8 cache, 9 run folder, 130 interrupted. "
         "`audit`: 0 clean, 1 differences, 2 could not verify."
     ),
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    help_flags=("--help", "-h"),
+    version=lambda: metadata.version("vl2v"),
+    suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(negative=(), allow_repeating=True),
 )
+
+_COMMANDS = ("distill", "sweep", "plan", "pilot", "buy", "evaluate", "predict", "audit", "shapes")
+_EXAMPLES = {
+    "distill": "vl2v-client distill --data photos --target-domain sketch",
+    "sweep": "vl2v-client sweep --data photos --seed 0 --seed 1 --seed 2",
+    "plan": "vl2v-client plan --data photos --target-domain sketch",
+    "pilot": "vl2v-client pilot --data photos --target-domain sketch",
+    "buy": "vl2v-client buy --data photos --target-domain sketch --max-cost 2.50",
+    "evaluate": "vl2v-client evaluate runs/photos-sketch-seed0 --teacher",
+    "predict": "vl2v-client predict runs/photos-sketch-seed0 new.jpg",
+    "audit": "vl2v-client audit --recover",
+    "shapes": "vl2v-client shapes data/shapes",
+}
+for _name in _COMMANDS:
+    app.command(f"vl2v_client.cli.{_name}:{_name}", name=_name, help_epilogue=f"Example: `{_EXAMPLES[_name]}`")
+app.command("vl2v_client.cli.cache:cache_app", name="cache")
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the command line `words`; returns the exit code. An expected error is one message, never a traceback."""
-    commands = command_tree()
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
+    """Run the command line `words` and return the exit code; an expected error is one message, never a traceback."""
     try:
-        commands(list(words), prog_name="vl2v-client")
+        return invoke(words)
     except ClientError as error:
-        show_error("error", str(error))
+        show_error("error", with_flags(str(error)))
         return error.exit_code
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED_EXIT_CODE:
-            STDERR.print("interrupted; nothing bought is lost, and the same command goes on from here")
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return 0
+    except KeyboardInterrupt:
+        STDERR.print("interrupted; nothing bought is lost, and the same command goes on from here")
+        return INTERRUPTED_EXIT_CODE
 
 
-@app.callback(invoke_without_command=True)
-def _top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
-        typer.echo(metadata.version("vl2v"))
-        raise typer.Exit
+def invoke(words: Sequence[str]) -> int:
+    """Run the command line `words` and return the exit code.
+
+    Raises:
+        ClientError: Whatever the command ends with; a usage that is wrong too.
+    """
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
+    refuse_removed(words)
+    try:
+        code = app(
+            list(words),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        raise UsageError(str(error)) from error
+    except ValidationError as error:
+        raise UsageError("; ".join(map(_describe, error.errors()))) from error
+    return int(code or 0)
 
 
-def command_tree() -> typer.Typer:
-    """All commands; they are added when the program runs, so that importing the package stays cheap."""
-    if app.registered_commands:
-        return app
-    from vl2v_client.cli.audit import audit
-    from vl2v_client.cli.buy import buy
-    from vl2v_client.cli.cache import cache_app
-    from vl2v_client.cli.distill import distill
-    from vl2v_client.cli.evaluate import evaluate
-    from vl2v_client.cli.pilot import pilot
-    from vl2v_client.cli.plan import plan
-    from vl2v_client.cli.predict import predict
-    from vl2v_client.cli.shapes import shapes
-    from vl2v_client.cli.sweep import sweep
-
-    for command in (distill, sweep, plan, pilot, buy, evaluate, predict, audit, shapes):
-        app.command()(command)
-    app.add_typer(cache_app, name="cache")
-    return app
+def _describe(error: ErrorDetails) -> str:
+    group, option, *_ = (*map(str, error["loc"]), "")
+    message = error["msg"]
+    return f"{flag_name(group, option)} {error['input']}: {message[0].lower()}{message[1:]}"

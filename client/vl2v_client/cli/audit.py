@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -15,46 +14,45 @@ from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import EXIT_UNVERIFIED, REMEDIES, AuditReport, Difference
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole, show_error
-from vl2v_client.cli.vendor_options import (
-    DEFAULT_VENDOR_URL,
-    ApiKey,
-    AsJson,
-    CachePath,
-    VendorUrl,
-    open_cache,
-    open_vendor,
-)
+from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes
+from vl2v_client.cli.output import write_json
+from vl2v_client.cli.vendor import open_cache, open_vendor
 from vl2v_client.core.errors import ClientError
 from vl2v_client.core.values import format_micro
 
 _EXAMPLES_SHOWN = 5
+_COMMANDS = {Difference.LOST_RESPONSE: " (vl2v-client audit --recover)"}
 
 
+@takes(PURCHASE_OPTIONS.only("vendor_url", "cache"))
 def audit(
-    vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
+    *,
+    named: Named,
     api_key: ApiKey = None,
-    cache: CachePath = None,
-    recover: Annotated[bool, typer.Option("--recover", help="Fetch paid answers that never arrived, free.")] = False,
+    recover: Annotated[
+        bool, Parameter(show_default=False, help="Fetch paid answers that never arrived, free.")
+    ] = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Verify every entry of the vendor's ledger and compare it with your own, item by item."""
+    terms = run_config(named).purchase
     try:
         with (
-            open_cache(cache) as opened,
-            open_vendor(vendor_url, api_key) as vendor,
+            open_cache(terms.cache) as cache,
+            open_vendor(terms.vendor_url, api_key) as vendor,
             bars(quiet=as_json) as progress,
         ):
-            report = audit_bill(vendor, opened, recover=recover, progress=progress)
+            report = audit_bill(vendor, cache, recover=recover, progress=progress)
     except ClientError as error:
         if as_json:
-            typer.echo(json.dumps({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": str(error)}))
+            write_json({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": str(error)})
         show_error("could not verify", str(error))
-        raise typer.Exit(EXIT_UNVERIFIED) from error
+        return EXIT_UNVERIFIED
     if as_json:
-        typer.echo(json.dumps(report.to_json()))
+        write_json(report.to_json())
     else:
         PlainConsole().print(audit_table(report))
-    raise typer.Exit(report.exit_code)
+    return report.exit_code
 
 
 def audit_table(report: AuditReport) -> Group:
@@ -77,7 +75,7 @@ def audit_table(report: AuditReport) -> Group:
         return Group(totals)
     differences = Table("difference", "count", "what to do", header_style="bold")
     for kind, count in report.findings.counts.items():
-        differences.add_row(str(kind), f"{count:,}", REMEDIES[kind])
+        differences.add_row(str(kind), f"{count:,}", REMEDIES[kind] + _COMMANDS.get(kind, ""))
     examples = Table("where", "what", header_style="bold")
     shown: Counter[Difference] = Counter()
     for one in report.findings.examples:

@@ -2,113 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from vl2v_client.cli.bars import bars
+from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.cli.console import PlainConsole
-from vl2v_client.cli.plan import DataRoot, Prompts, Seed, StyleTargetsName, TargetDomain, ViewRecipeName, Views
-from vl2v_client.cli.purchase_options import buying_from
-from vl2v_client.cli.spending_options import (
-    MaxQueries,
-    Rounds,
-    Select,
-    Student,
-    StudentSize,
-    StudentWeights,
-    features_for,
-    spending_from,
-)
-from vl2v_client.cli.training_options import Preset
-from vl2v_client.cli.vendor_options import (
-    DEFAULT_VENDOR_URL,
-    ApiKey,
-    AsJson,
-    CachePath,
-    MaxCost,
-    ModelId,
-    SkipFailed,
-    VendorUrl,
-    open_cache,
-    open_vendor,
-)
+from vl2v_client.cli.options import PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
+from vl2v_client.cli.output import write_json
+from vl2v_client.cli.vendor import open_purchase
 from vl2v_client.core.values import format_micro
-from vl2v_client.planning.buyer import PurchaseReport
-from vl2v_client.planning.purchase import DEFAULT_WORKERS
-from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.purchase import buy_planned, check_hold_out, plan_run
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice
-from vl2v_client.recipes.spending import choose_queries
-from vl2v_client.teacher.prompts import prompt_templates
 
 
+@takes(*PURCHASING_OPTIONS)
 def buy(
-    data: DataRoot,
-    target_domain: TargetDomain = None,
-    views: Views = DEFAULT_VIEWS,
-    view_recipe: ViewRecipeName = None,
-    style_targets: StyleTargetsName = "bought",
-    prompt: Prompts = None,
-    preset: Preset = "default",
-    seed: Seed = 0,
-    vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
-    api_key: ApiKey = None,
-    model: ModelId = None,
-    cache: CachePath = None,
-    max_queries: MaxQueries = None,
-    select: Select = None,
-    rounds: Rounds = 1,
-    student: Student = "tiny",
-    student_weights: StudentWeights = None,
-    student_size: StudentSize = None,
-    max_cost: MaxCost = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Buy as much as caps and budget hold.")] = False,
-    skip_failed: SkipFailed = False,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Requests under way at a time.")] = DEFAULT_WORKERS,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
-    as_json: AsJson = False,
+    *, named: Named, config: ConfigFile = None, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
-    choice = QueryChoice(
-        data,
-        target_domain=target_domain,
-        seed=seed,
-        prompts=prompt_templates(prompt),
-        **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
-    )
-    spending = spending_from(select, max_queries, rounds)
-    with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
-        buying = buying_from(
-            vendor,
-            opened,
-            model=model,
-            max_queries=max_queries,
-            max_cost=max_cost,
-            partial=partial,
-            skip_failed=skip_failed,
-            yes=yes,
-            as_json=as_json,
-            progress=progress,
-        )
-        buying = replace(buying, workers=workers)
-        planned = plan_run(choice, buying, progress=progress)
-        check_hold_out(planned, buying, progress=progress)
-        features = features_for(planned, student, student_weights, student_size, seed=seed, progress=progress)
-        chosen = choose_queries(spending, planned, buying, seed=seed, features=features, progress=progress)
-        report = buy_planned(chosen.planned.plan, buying, progress=progress)
-        if chosen.first_purchase is not None:
-            report.include(chosen.first_purchase)
+    from vl2v_client.recipes.buy import buy as buy_run
+
+    run = run_config(named, config)
+    with open_purchase(run.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+        report = buy_run(run, context, progress=progress)
     if as_json:
-        typer.echo(json.dumps(purchase_json(report)))
+        write_json(purchase_json(report))
     else:
         PlainConsole().print(purchase_line(report))
 
 
 def purchase_json(report: PurchaseReport) -> dict[str, Any]:
-    """A purchase as JSON values."""
+    """Return a purchase as JSON values."""
     return {
         "billed_units": report.billed_units,
         "replayed_units": report.replayed_units,
@@ -120,7 +41,7 @@ def purchase_json(report: PurchaseReport) -> dict[str, Any]:
 
 
 def purchase_line(report: PurchaseReport) -> str:
-    """A purchase in one line."""
+    """Return a purchase in one line."""
     if not report.billed_units + report.replayed_units + len(report.failed):
         return "nothing to buy: every vector is in the cache"
     line = f"bought {report.billed_units:,} queries for {format_micro(report.amount_micro, report.currency)}"

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
-import typer
+from cyclopts import App
 from rich.table import Column, Table
 
 from vl2v_client.audit.holdings import HoldingsReport, verify_holdings
 from vl2v_client.cache.store import CacheStats
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole
-from vl2v_client.cli.vendor_options import AsJson, CachePath, open_cache
+from vl2v_client.cli.options import PURCHASE_OPTIONS, AsJson, Named, run_config, takes
+from vl2v_client.cli.output import write_json
+from vl2v_client.cli.vendor import open_cache
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import format_micro
 
-cache_app = typer.Typer(help="Look at the cache of bought embeddings, and check it.", no_args_is_help=True)
+cache_app = App(name="cache", help="Look at the cache of bought embeddings, and check it.")
+
+_CACHE = PURCHASE_OPTIONS.only("cache")
 
 
-@cache_app.command()
-def stats(cache: CachePath = None, as_json: AsJson = False) -> None:
+@cache_app.command
+@takes(_CACHE)
+def stats(*, named: Named, as_json: AsJson = False) -> None:
     """Count what the cache holds, by vendor."""
-    with open_cache(cache) as opened:
+    with open_cache(run_config(named).purchase.cache) as opened:
         found = opened.stats()
     if as_json:
-        typer.echo(json.dumps({**asdict(found), "path": str(found.path)}))
+        write_json({**asdict(found), "path": str(found.path)})
     else:
         PlainConsole().print(stats_table(found))
 
 
-@cache_app.command()
-def verify(cache: CachePath = None, as_json: AsJson = False) -> None:
+@cache_app.command
+@takes(_CACHE)
+def verify(*, named: Named, as_json: AsJson = False) -> None:
     """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor."""
-    with open_cache(cache) as opened, bars(quiet=as_json) as progress:
+    with open_cache(run_config(named).purchase.cache) as opened, bars(quiet=as_json) as progress:
         report = verify_holdings(opened, progress=progress)
     if as_json:
-        typer.echo(json.dumps(holdings_json(report)))
+        write_json(holdings_json(report))
     if not report.is_clean:
         raise CacheError(holdings_line(report))
     if not as_json:

@@ -2,71 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 from rich.table import Table
 
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole
-from vl2v_client.cli.distill import Yes
-from vl2v_client.cli.purchase_options import buying_from, notify
-from vl2v_client.cli.vendor_options import (
-    DEFAULT_VENDOR_URL,
-    ApiKey,
-    AsJson,
-    CachePath,
-    MaxCost,
-    MaxQueries,
-    ModelId,
-    VendorUrl,
-    open_cache,
-    open_vendor,
-)
+from vl2v_client.cli.options import COMMON, PURCHASE_OPTIONS, ApiKey, AsJson, Named, Yes, run_config, takes
+from vl2v_client.cli.output import write_json
+from vl2v_client.cli.vendor import notify, open_purchase
 
 if TYPE_CHECKING:
     from vl2v_client.recipes.evaluate import RunEvaluation
 
 
+@takes(PURCHASE_OPTIONS.only("vendor_url", "model", "cache", "max_queries", "max_cost"))
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The --out of a `distill`.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Another data set with the same classes.")] = None,
+    run: Annotated[Path, Parameter(help="Folder of a `distill`.")],
+    /,
+    *,
+    named: Named,
+    data: Annotated[Path | None, Parameter(group=COMMON, help="Another data set with the same classes.")] = None,
     teacher: Annotated[
-        bool, typer.Option("--teacher", help="Ask the teacher about the unseen images too: one query each.")
+        bool,
+        Parameter(group=COMMON, show_default=False, help="Ask the teacher about the unseen images too: a query each."),
     ] = False,
-    vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
     api_key: ApiKey = None,
-    model: ModelId = None,
-    cache: CachePath = None,
-    max_queries: MaxQueries = None,
-    max_cost: MaxCost = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Score the exported student by domain; with --teacher, beside the zero-shot teacher."""
     from vl2v_client.recipes.evaluate import evaluate_run
 
-    with ExitStack() as stack:
-        progress = stack.enter_context(bars(quiet=as_json))
-        buying = None
-        if teacher:
-            buying = buying_from(
-                stack.enter_context(open_vendor(vendor_url, api_key)),
-                stack.enter_context(open_cache(cache)),
-                model=model,
-                max_queries=max_queries,
-                max_cost=max_cost,
-                yes=yes,
-                as_json=as_json,
-                progress=progress,
-            )
-        found = evaluate_run(run, data=data, buying=buying, progress=progress)
+    if teacher:
+        with open_purchase(run_config(named).purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+            found = evaluate_run(run, data=data, context=context, progress=progress)
+    else:
+        with bars(quiet=as_json) as progress:
+            found = evaluate_run(run, data=data, context=None, progress=progress)
     if as_json:
-        typer.echo(json.dumps([asdict(score) for score in found.scores]))
+        write_json([asdict(score) for score in found.scores])
         return
     PlainConsole().print(_table(found))
     if found.report_updated:

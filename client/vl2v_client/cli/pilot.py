@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.table import Table
 
-from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole
-from vl2v_client.cli.plan import DataRoot, Prompts, Seed, TargetDomain
-from vl2v_client.cli.purchase_options import buying_from
-from vl2v_client.cli.spending_options import Student, StudentSize, StudentWeights
-from vl2v_client.cli.vendor_options import (
-    DEFAULT_VENDOR_URL,
+from vl2v_client.cli.options import (
+    COMMON,
+    DATA_OPTIONS,
+    PURCHASE_OPTIONS,
+    STUDENT_OPTIONS,
+    TRAINING_OPTIONS,
     ApiKey,
     AsJson,
-    CachePath,
-    MaxCost,
-    ModelId,
-    VendorUrl,
-    open_cache,
-    open_vendor,
+    ConfigFile,
+    Named,
+    Yes,
+    as_flags,
+    run_config,
+    takes,
 )
+from vl2v_client.cli.output import write_json
+from vl2v_client.cli.vendor import open_purchase
 from vl2v_client.core.values import format_micro
-from vl2v_client.recipes.queries import QueryChoice
-from vl2v_client.teacher.prompts import prompt_templates
 
 if TYPE_CHECKING:
     from vl2v_client.recipes.pilot import PilotReport
@@ -35,43 +35,36 @@ _SUSPECTS_SHOWN = 10
 _BAR_WIDTH = 40
 
 
+@takes(
+    DATA_OPTIONS,
+    PURCHASE_OPTIONS.only("vendor_url", "model", "cache", "max_cost"),
+    STUDENT_OPTIONS,
+    TRAINING_OPTIONS.only("preset", "seed"),
+)
 def pilot(
-    data: DataRoot,
-    target_domain: TargetDomain = None,
-    prompt: Prompts = None,
-    seed: Seed = 0,
-    queries: Annotated[int, typer.Option("--queries", min=1, help="Ask at most these, class prompts included.")] = 200,
-    student: Student = "tiny",
-    student_weights: StudentWeights = None,
-    student_size: StudentSize = None,
-    vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
+    *,
+    named: Named,
+    queries: Annotated[
+        int, Parameter(group=COMMON, validator=Number(gte=1), help="Ask at most these, class prompts included.")
+    ] = 200,
+    config: ConfigFile = None,
     api_key: ApiKey = None,
-    model: ModelId = None,
-    cache: CachePath = None,
-    max_cost: MaxCost = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Is it worth buying? Ask about a few training images, and say what that tells. Later runs have them already."""
     from vl2v_client.recipes.pilot import pilot as run_pilot
-    from vl2v_client.student.spec import resolve_student
+    from vl2v_client.runs.settings import settle
 
-    spec = resolve_student(student, weights=student_weights, size=student_size)
-    choice = QueryChoice(data, target_domain=target_domain, seed=seed, prompts=prompt_templates(prompt))
-    with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor, bars(quiet=as_json) as progress:
-        buying = buying_from(
-            vendor,
-            opened,
-            model=model,
-            max_queries=queries,
-            max_cost=max_cost,
-            yes=yes,
-            as_json=as_json,
-            progress=progress,
-        )
-        report = run_pilot(choice, spec, buying, queries=queries, progress=progress)
+    run = run_config(named, config)
+    run = run.replace(purchase=run.purchase.replace(max_queries=queries))
+    settings = settle(run)
+    with open_purchase(run.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+        report = run_pilot(settings.choice, settings.student, context, queries=queries, progress=progress)
     if as_json:
-        typer.echo(json.dumps(report.to_json()))
+        values = report.to_json()
+        values["offers"] = [offer | {"options": as_flags(offer["options"])} for offer in values["offers"]]
+        write_json(values)
     else:
         _show(report, PlainConsole())
 
@@ -117,5 +110,5 @@ def _offer_table(report: PilotReport) -> Table:
     table = Table("next", "queries", "new", "price at most", "options", box=None, header_style="bold")
     for offer in report.offers:
         price = format_micro(offer.amount_micro, report.purchase.currency)
-        table.add_row(offer.name, f"{offer.queries:,}", f"{offer.new:,}", price, offer.options)
+        table.add_row(offer.name, f"{offer.queries:,}", f"{offer.new:,}", price, as_flags(offer.options))
     return table

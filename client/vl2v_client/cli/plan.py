@@ -2,187 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
-from rich.table import Table
+from cyclopts import Parameter
 
-from vl2v_client.cli.bars import bars
-from vl2v_client.cli.bound import bound_json, bound_table
-from vl2v_client.cli.console import STDERR, PlainConsole
-from vl2v_client.cli.spending_options import (
-    MaxQueries,
-    Rounds,
-    Select,
-    Student,
-    StudentSize,
-    StudentWeights,
-    features_for,
-    spending_from,
-)
-from vl2v_client.cli.training_options import Preset
-from vl2v_client.cli.vendor_options import (
-    DEFAULT_VENDOR_URL,
-    ApiKey,
-    AsJson,
-    CachePath,
-    MaxCost,
-    ModelId,
-    VendorUrl,
-    open_cache,
-    open_vendor,
-    to_micro,
-)
-from vl2v_client.core.values import format_micro
-from vl2v_client.data.views import VIEW_RECIPES
-from vl2v_client.planning.plan import Limits, QueryPlan
-from vl2v_client.recipes.bound import EXACT_VIEWS, bound_run
-from vl2v_client.recipes.preset_views import choose_views
-from vl2v_client.recipes.purchase import Buying, plan_run, remaining_units
-from vl2v_client.recipes.queries import DEFAULT_VIEWS, QueryChoice, StyleTargets
-from vl2v_client.recipes.spending import first_round
-from vl2v_client.teacher.prompts import DEFAULT_TEMPLATE, prompt_templates
-
-DataRoot = Annotated[Path, typer.Option("--data", help="Data set: domain/class/file, or class/file.")]
-TargetDomain = Annotated[str | None, typer.Option("--target-domain", help="Domain to hold out; it is never bought.")]
-Views = Annotated[int, typer.Option("--views", min=0, help="Views of each training image.")]
-ViewsIfStored = Annotated[
-    int | None, typer.Option("--views", min=0, help=f"Views of each training image. (default: {DEFAULT_VIEWS})")
-]
-ViewRecipeName = Annotated[
-    str | None, typer.Option("--view-recipe", help=f"How views are chosen: {', '.join(VIEW_RECIPES)}; by preset.")
-]
-Prompts = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--prompt",
-        help="Prompt template, with {class} in it. Repeatable: their embeddings are averaged "
-        f"(default: {DEFAULT_TEMPLATE}).",
-        show_default=False,
-    ),
-]
-StyleTargetsName = Annotated[
-    StyleTargets,
-    typer.Option("--style-targets", help="Ask about each styled view, or about each style in words."),
-]
-Seed = Annotated[int, typer.Option("--seed", help="Of the split and the views.")]
+from vl2v_client.cli.console import PlainConsole
+from vl2v_client.cli.options import COMMON, PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, run_config, takes
+from vl2v_client.cli.output import write_json
+from vl2v_client.cli.tables import estimate_json, estimate_table, plan_json, plan_table
+from vl2v_client.cli.vendor import open_purchase
 
 
+@takes(*PURCHASING_OPTIONS)
 def plan(
-    data: DataRoot,
-    target_domain: TargetDomain = None,
-    views: Views = DEFAULT_VIEWS,
-    view_recipe: ViewRecipeName = None,
-    style_targets: StyleTargetsName = "bought",
-    prompt: Prompts = None,
-    preset: Preset = "default",
-    seed: Seed = 0,
-    vendor_url: VendorUrl = DEFAULT_VENDOR_URL,
-    api_key: ApiKey = None,
-    model: ModelId = None,
-    cache: CachePath = None,
-    max_queries: MaxQueries = None,
-    select: Select = None,
-    rounds: Rounds = 1,
-    student: Student = "tiny",
-    student_weights: StudentWeights = None,
-    student_size: StudentSize = None,
-    max_cost: MaxCost = None,
+    *,
+    named: Named,
     exact: Annotated[
-        bool, typer.Option("--exact", help=f"Render and count the views even if there are more than {EXACT_VIEWS:,}.")
+        bool,
+        Parameter(group=COMMON, show_default=False, help="Render and count the views, even of a very large data set."),
     ] = False,
+    config: ConfigFile = None,
+    api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would be bought: queries, cache hits, price, time and disk. Costs nothing."""
-    choice = QueryChoice(
-        data,
-        target_domain=target_domain,
-        seed=seed,
-        prompts=prompt_templates(prompt),
-        **choose_views(preset, views, recipe=view_recipe, style_targets=style_targets),
-    )
-    spending, max_cost_micro = spending_from(select, max_queries, rounds), to_micro(max_cost)
-    with open_cache(cache) as opened, open_vendor(vendor_url, api_key) as vendor:
-        with bars(quiet=as_json) as progress:
-            buying = Buying(vendor, opened, approve=_show_nothing, notify=_notify, model=model)
-            bound = None if exact or select else bound_run(choice, buying, progress=progress)
-        left = remaining_units(vendor) if api_key else None
-        if bound is not None:
-            _say(bound_json(bound, left) if as_json else bound_table(bound, left))
-            bound.check_caps(Limits(max_queries, max_cost_micro, left))
-            return
-        with bars(quiet=as_json) as progress:
-            planned = plan_run(choice, buying, progress=progress)
-            features = features_for(planned, student, student_weights, student_size, seed=seed, progress=progress)
-            first = first_round(spending, planned, seed=seed, features=features)
-            made = first.planned.plan
-    _say(plan_json(made, left, later=first.later) if as_json else plan_table(made, left, later=first.later))
-    made.check_caps(Limits(max_queries, max_cost_micro, left))
+    """Show what the same options of `distill` would buy: queries, cache hits, price, time and disk. Costs nothing."""
+    from vl2v_client.buying.context import remaining_units
+    from vl2v_client.planning.plan import Limits, QueryPlan
+    from vl2v_client.recipes.plan import plan as plan_run
 
-
-def _say(totals: dict[str, Any] | Table) -> None:
-    if isinstance(totals, Table):
-        PlainConsole().print(totals)
+    run = run_config(named, config)
+    with open_purchase(run.purchase, api_key, as_json=as_json, yes=False) as (context, progress):
+        made = plan_run(run, context, exact=exact, progress=progress)
+        left = remaining_units(context.vendor) if api_key else None
+    if isinstance(made, QueryPlan):
+        shown = plan_json(made, left) if as_json else plan_table(made, left)
     else:
-        typer.echo(json.dumps(totals))
-
-
-def _show_nothing(_plan: QueryPlan) -> None:
-    """A plan alone buys nothing, so nothing has to be approved."""
-
-
-def _notify(sentence: str) -> None:
-    STDERR.print(f"note: {sentence}", soft_wrap=True)
-
-
-def plan_json(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> dict[str, Any]:
-    """The plan's totals as JSON values; a second round will choose `later` image queries more."""
-    return {
-        "exact": True,
-        "ledger_id": plan.teacher.ledger_id,
-        "model": plan.teacher.id,
-        "images": plan.image_files,
-        "views": len(plan.image_keys),
-        "chosen_views": len(plan.used_image_keys),
-        "second_round": later,
-        "texts": len(plan.text_keys),
-        "cached": plan.cached,
-        "new_queries": plan.units,
-        "free_queries": len(plan.missing) - plan.units,
-        "amount_micro": plan.amount_micro,
-        "currency": plan.currency,
-        "seconds": plan.seconds,
-        "new_bytes": plan.new_bytes,
-        "remaining_units": left_units,
-    }
-
-
-def plan_table(plan: QueryPlan, left_units: int | None, *, later: int = 0) -> Table:
-    """The plan's totals for people; a second round will choose `later` image queries more."""
-    table = Table("plan", plan.teacher.id, title=None, box=None, header_style="bold")
-    rows = {
-        "images": f"{plan.image_files:,}",
-        "views": f"{len(plan.image_keys):,}",
-        "texts": f"{len(plan.text_keys):,}",
-        "in the cache": f"{plan.cached:,}",
-        "to buy": f"{plan.units:,}",
-        "price": format_micro(plan.amount_micro, plan.currency),
-        "disk": f"{plan.new_bytes / 1e6:,.1f} MB",
-    }
-    if free := len(plan.missing) - plan.units:
-        rows["to buy"] += f", and {free:,} that are charged and whose answers were lost"
-    if plan.chosen is not None:
-        rows["views"] += f", of which {len(plan.chosen):,} are chosen"
-    if later:
-        rows["second round"] = f"up to {later:,} more, chosen once these are here"
-    if plan.seconds is not None and plan.units:
-        rows["time"] = f"about {timedelta(seconds=round(plan.seconds))}"
-    if left_units is not None:
-        short = plan.units - left_units
-        rows["budget left"] = f"{left_units:,}" + (f" ({short:,} too few)" if short > 0 else "")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+        shown = estimate_json(made, left) if as_json else estimate_table(made, left)
+    if as_json:
+        write_json(shown)
+    else:
+        PlainConsole().print(shown)
+    made.check_caps(Limits(run.purchase.max_queries, run.purchase.max_cost_micro, left))

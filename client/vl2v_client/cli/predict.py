@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
 from vl2v_client.cli.console import csv_writer
-from vl2v_client.cli.vendor_options import AsJson
+from vl2v_client.cli.options import AsJson
+from vl2v_client.cli.output import write_json
 from vl2v_client.core.errors import DataError
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="The --out of a `distill`, or its student folder.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    run: Annotated[Path, Parameter(help="Folder of a `distill`, or its student folder.")],
+    images: Annotated[list[Path], Parameter(help="Image files, or folders of them.")],
+    /,
+    *,
     as_json: AsJson = False,
 ) -> None:
     """Classify images: CSV, or one JSON object a line, with path, class and probability."""
@@ -30,7 +32,7 @@ def predict(
     for one in predict_images(bundle, _files(images)):
         if as_json:
             row = {"path": str(one.path), "class": one.class_name, "probability": round(one.probability, 6)}
-            typer.echo(json.dumps(row))
+            write_json(row)
         else:
             write([one.path, one.class_name, f"{one.probability:.4f}"])
 

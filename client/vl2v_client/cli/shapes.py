@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR
@@ -14,13 +15,16 @@ from vl2v_client.data.shapes import DEVELOPMENT_STYLES, STYLES, write_shapes
 
 
 def shapes(
-    root: Annotated[Path, typer.Argument(help="Folder to write; what is there already is kept.")],
-    seed: Annotated[int, typer.Option(help="Number of the data set.")] = 0,
-    images_per_class: Annotated[int, typer.Option(min=2, help="Images per style and class.")] = 40,
-    size: Annotated[int, typer.Option(min=16, help="Width and height in pixels.")] = 64,
+    root: Annotated[Path, Parameter(help="Folder to write; what is there already is kept.")],
+    /,
+    *,
+    seed: Annotated[int, Parameter(help="Number of the data set.")] = 0,
+    images_per_class: Annotated[int, Parameter(validator=Number(gte=2), help="Images per style and class.")] = 40,
+    size: Annotated[int, Parameter(validator=Number(gte=16), help="Width and height in pixels.")] = 64,
     style: Annotated[
-        list[str] | None, typer.Option(help=f"A style, repeatable. One of {', '.join(STYLES + DEVELOPMENT_STYLES)}.")
-    ] = None,
+        tuple[str, ...],
+        Parameter(show_default=False, help=f"A style, repeatable: {', '.join(STYLES + DEVELOPMENT_STYLES)}."),
+    ] = (),
 ) -> None:
     """Draw the `shapes` data set: ten classes in four styles, as root/style/class/NNNN.png."""
     styles = tuple(style or STYLES)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of each step of a phase; `cli` draws bars, tests and `--json` runs stay silent."""
+    """Called at each step of a phase; the command line draws bars, tests stay silent."""
 
     def __call__(self, phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
         """`done` of `total` steps of `phase`; `extras` are short facts to show beside the bar, such as money so far."""

@@ -20,7 +20,6 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
 from vl2v_client.data.views import RENDERER_VERSION, View, load_rgb, render_view
 from vl2v_contract.canonical import canonical_json, sha256_hex
-from vl2v_contract.identity import rgb8_sha
 
 _FORMAT = 1
 
@@ -36,16 +35,6 @@ class RenderStore:
 
     pixels: NDArray[np.uint8]
     of: str = ""
-
-    @property
-    def view_size(self) -> int:
-        """Width and height of every view."""
-        return int(self.pixels.shape[2])
-
-    def content_sha(self, row: int, view: int) -> str:
-        """What the view is called in cache keys and receipts: proves, free of charge, that it is what was bought."""
-        size = self.view_size
-        return rgb8_sha(np.ascontiguousarray(self.pixels[row, view]).data.cast("B"), width=size, height=size)
 
 
 def render_views(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vl2v_client.core.values import format_micro
@@ -47,6 +48,49 @@ class LocalAnswers:
     images: int
     texts: int
     online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What the exported student's answers cost.
+
+    Attributes:
+        purchase: Queries and money; `None` with a local teacher.
+        local: Answers of a local teacher; `None` with a vendor.
+    """
+
+    purchase: Purchase | None = None
+    local: LocalAnswers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPurchase:
+    """The one purchase that all runs of a sweep share.
+
+    Attributes:
+        images: Distinct image queries, of all domains that are a source of some run.
+        texts: Distinct text queries.
+        amount_micro: What was paid for them, whenever that was.
+        currency: Currency of the amount.
+    """
+
+    images: int
+    texts: int
+    amount_micro: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepBill:
+    """What a sweep's answers cost.
+
+    Attributes:
+        purchase: `None` with a local teacher.
+        queries: Queries that each method's students were trained with, by the method's name.
+    """
+
+    purchase: SharedPurchase | None
+    queries: Mapping[str, int]
 
 
 def cost_text(purchase: Purchase | None, local: LocalAnswers | None) -> str:

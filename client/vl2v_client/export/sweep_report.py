@@ -12,26 +12,10 @@ from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import format_micro
 from vl2v_client.evaluation.leave_one_out import MethodRow, Outcome, method_rows
 from vl2v_client.evaluation.spread import Spread
+from vl2v_client.export.cost import SharedPurchase
 from vl2v_client.export.tables import percent, quoted, table
 
 _FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class SharedPurchase:
-    """The one purchase that all runs shared.
-
-    Attributes:
-        images: distinct image queries, of all domains that are a source of some run.
-        texts: distinct text queries.
-        amount_micro: what was paid for them, whenever that was.
-        currency: of the amount.
-    """
-
-    images: int
-    texts: int
-    amount_micro: int
-    currency: str
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from vl2v_client.cache.records import NOTHING, Paid
@@ -10,7 +10,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
-from vl2v_client.planning.contents import hash_views
+from vl2v_client.planning.hashing import hash_views
 from vl2v_client.planning.queries import ImageQuery, Query, TextQuery
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
 
@@ -127,10 +127,10 @@ class QueryPlan:
         units, amount_micro = self.units + spent.units, self.amount_micro + spent.amount_micro
         bought = f", and {spent.units:,} queries are bought" if spent.units else ""
         if max_queries is not None and units > max_queries:
-            return f"--max-queries allows {max_queries:,}{bought}: raise it to {units:,}"
+            return f"purchase.max_queries allows {max_queries:,}{bought}: raise it to {units:,}"
         if max_cost_micro is not None and amount_micro > max_cost_micro:
             allowed, needed = (format_micro(micro, self.currency) for micro in (max_cost_micro, amount_micro))
-            return f"--max-cost allows {allowed}{bought}: raise it to {needed}"
+            return f"purchase.max_cost allows {allowed}{bought}: raise it to {needed}"
         if limits.remaining_units is not None and self.units > limits.remaining_units:
             short = self.units - limits.remaining_units
             return f"the account has {limits.remaining_units:,} left: ask the vendor for a top-up of {short:,}"
@@ -146,7 +146,7 @@ class QueryPlan:
         if why is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(
-                f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take --partial"
+                f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take purchase.partial"
             )
 
     def affordable(self, limits: Limits) -> QueryPlan:
@@ -206,7 +206,12 @@ def make_plan(
 def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
     """The plan without what has come into the cache since it was made, and with what is known to be charged by now."""
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
-    missing = [item for item in plan.missing if item.cache_key in lacking]
+    return without_items(plan, {item.item_key for item in plan.missing if item.cache_key not in lacking}, cache)
+
+
+def without_items(plan: QueryPlan, item_keys: Set[str], cache: EmbeddingCache) -> QueryPlan:
+    """The plan without items that have come since it was made, and with what is known to be charged by now."""
+    missing = [item for item in plan.missing if item.item_key not in item_keys]
     come = len(plan.missing) - len(missing)
     marked = tuple(_marked(missing, cache, plan.teacher.ledger_id))
     return replace(plan, missing=marked, cached=plan.cached + come)

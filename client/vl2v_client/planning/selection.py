@@ -1,7 +1,7 @@
 """Which images to ask about when not all can be: rows in the order of buying.
 
-Labels and domains are known and free, so every selector but the two that read probabilities works within the strata of
-class x domain and takes from each in proportion to its size. `random` is the baseline that the others have to beat.
+Labels and domains are known and free, so a selector works within the strata of class x domain and takes from each in
+proportion to its size. `random` is the baseline; `k-center` covers each stratum's features.
 """
 
 from __future__ import annotations
@@ -14,16 +14,11 @@ from numpy.typing import NDArray
 
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.seeds import generator
-from vl2v_client.planning.coverage import COVERAGE_SELECTORS, farthest_first, unit_features
 
 RANDOM = "random"
-MARGIN = "margin"
-PCORESET = "pcoreset"
+K_CENTER = "k-center"
 
-PROBABILITY_SELECTORS = (MARGIN, PCORESET)
-"""Those that need the probabilities of a student that has learnt from a first purchase."""
-
-SELECTORS = (RANDOM, *COVERAGE_SELECTORS, *PROBABILITY_SELECTORS)
+SELECTORS = (RANDOM, K_CENTER)
 """The names that the command line knows; the first is the default."""
 
 
@@ -35,37 +30,28 @@ def select(
     budget: int,
     seed: int,
     features: NDArray[np.floating] | None = None,
-    probabilities: NDArray[np.floating] | None = None,
-    chosen: Sequence[int] = (),
 ) -> list[int]:
-    """Rows in the order of buying. A smaller budget gives the beginning of the same list, but for `typiclust`.
+    """Rows in the order of buying. A smaller budget gives the beginning of the same list.
 
     Args:
-        name: of `SELECTORS`.
+        name: a name of `SELECTORS`.
         labels: `[N]`, class of each image.
         domains: `[N]`, names.
         budget: how many rows; all `N` if there are no more.
-        seed: of ties, the random order and k-means.
-        features: `[N, F]` of the frozen student, for the selectors of `planning.coverage`.
-        probabilities: `[N, C]` of the student, for `margin` and `pcoreset`.
-        chosen: rows that a first round took, for `margin` and `pcoreset`: left out, and, for `pcoreset`, covered.
+        seed: seed of the random order and of ties between strata.
+        features: `[N, F]` of the frozen student, for `k-center`.
 
     Raises:
         UsageError: there is no such selector.
-        ValueError: what the selector reads was not given.
+        ValueError: `k-center` got no features.
     """
     check_selector(name)
-    if name in PROBABILITY_SELECTORS:
-        if probabilities is None:
-            raise ValueError(f"{name} reads the student's probabilities")
-        pick = _margin if name == MARGIN else _pcoreset
-        return pick(probabilities, chosen, budget)
     turns = stratified_turns(labels, domains, seed)[:budget]
     if name == RANDOM:
         return [row for _, row in turns]
     if features is None:
         raise ValueError(f"{name} reads the student's features")
-    return _cover(name, features, labels, domains, [stratum for stratum, _ in turns], seed)
+    return _cover(features, labels, domains, [stratum for stratum, _ in turns])
 
 
 def check_selector(name: str) -> None:
@@ -95,6 +81,31 @@ def stratified_turns(labels: NDArray[np.int64], domains: Sequence[str], seed: in
     return [(key, row) for _, _, key, row in sorted(timed)]
 
 
+def k_center(features: NDArray[np.floating], count: int) -> list[int]:
+    """The row farthest from all picked so far; the first is the one nearest the mean. `O(count n F)`.
+
+    Features are scaled to length one, so a squared distance is `2 - 2 cos`; a tie falls to the lower row. The largest
+    distance left is at most twice the least that any `count` centres allow. Gonzalez, TCS 1985; Sener and Savarese,
+    "Active learning for convolutional neural networks: a core-set approach", ICLR 2018.
+
+    Args:
+        features: `[n, F]`.
+        count: number of rows to pick; all `n` if there are no more.
+    """
+    lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    points = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    squares = np.square(points).sum(axis=1)
+    nearest = np.full(len(points), np.inf, dtype=np.float32)
+    picked: list[int] = []
+    while len(picked) < min(count, len(points)):
+        row = int(np.argmax(nearest if picked else points @ points.mean(axis=0)))
+        picked.append(row)
+        distances = np.maximum(squares - 2 * (points @ points[row]) + squares[row], 0)
+        nearest = np.minimum(nearest, distances)
+        nearest[picked] = -np.inf
+    return picked
+
+
 def _strata(labels: NDArray[np.int64], domains: Sequence[str]) -> dict[tuple[str, int], list[int]]:
     """The rows of each domain and class, in order."""
     strata: dict[tuple[str, int], list[int]] = {}
@@ -104,49 +115,14 @@ def _strata(labels: NDArray[np.int64], domains: Sequence[str]) -> dict[tuple[str
 
 
 def _cover(
-    name: str,
     features: NDArray[np.floating],
     labels: NDArray[np.int64],
     domains: Sequence[str],
     turns: Sequence[tuple[str, int]],
-    seed: int,
 ) -> list[int]:
-    """Fills each stratum's turns with the rows that the selector takes in it, in its order."""
+    """Fills each stratum's turns with the rows that cover it, in their order."""
     strata, queues = _strata(labels, domains), {}
-    for (domain, label), count in Counter(turns).items():
-        rows = np.array(strata[domain, label])
-        random = generator(seed, "select", name, domain, label)
-        picked = COVERAGE_SELECTORS[name](unit_features(features[rows]), count, random)
-        queues[domain, label] = iter(rows[picked].tolist())
+    for stratum, count in Counter(turns).items():
+        rows = np.array(strata[stratum])
+        queues[stratum] = iter(rows[k_center(features[rows], count)].tolist())
     return [next(queues[turn]) for turn in turns]
-
-
-def _margin(probabilities: NDArray[np.floating], chosen: Sequence[int], budget: int) -> list[int]:
-    """Rows whose two most probable classes are closest, closest first. `O(N C)`.
-
-    Scheffer et al., "Active hidden Markov models for information extraction", IDA 2001.
-    """
-    if probabilities.shape[1] < 2:
-        margins = np.ones(len(probabilities))
-    else:
-        second, first = np.partition(probabilities, -2, axis=1)[:, -2:].T
-        margins = first - second
-    order = np.argsort(margins, kind="stable").tolist()
-    taken = set(chosen)
-    return [row for row in order if row not in taken][:budget]
-
-
-def _pcoreset(probabilities: NDArray[np.floating], chosen: Sequence[int], budget: int) -> list[int]:
-    """The row whose probabilities are farthest from those of every row taken so far. `O(b N C)`.
-
-    Kang et al., "ActiveKD & PCoreSet", arXiv 2506.00910, with the student's probabilities; without `chosen`, it begins
-    with the row that is surest of its class.
-    """
-    taken = set(chosen)
-    rest = np.array([row for row in range(len(probabilities)) if row not in taken], dtype=np.int64)
-    if not len(rest):
-        return []
-    points = probabilities[rest].astype(np.float32)
-    covered = probabilities[list(chosen)].astype(np.float32) if taken else None
-    surest = int(np.argmax(points.max(axis=1)))
-    return [int(rest[place]) for place in farthest_first(points, budget, surest, covered)]

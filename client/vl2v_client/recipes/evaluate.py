@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from vl2v_client.buying.context import PurchaseContext, buy_planned, meet
 from vl2v_client.core.errors import DataError, RunError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample
@@ -20,15 +21,14 @@ from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
-from vl2v_client.planning.contents import hash_in_threads
+from vl2v_client.planning.hashing import hash_in_threads
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.recipes.predictions import keep_predictions
-from vl2v_client.recipes.purchase import Buying, buy_planned, meet
-from vl2v_client.recipes.run_folder import CONFIG_FILE, RunFolder, claim_finished_run
-from vl2v_client.recipes.run_images import RunImages, read_images
-from vl2v_client.recipes.scoring import ZERO_SHOT, zero_shot_row
-from vl2v_client.recipes.training import render_canonical
+from vl2v_client.runs.method_training import render_canonical
+from vl2v_client.runs.predictions import keep_predictions
+from vl2v_client.runs.run_folder import CONFIG_FILE, RunFolder, claim_finished_run
+from vl2v_client.runs.run_images import RunImages, read_images
+from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.student.bundle import StudentCard
 from vl2v_client.teacher.classifier import zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
@@ -73,12 +73,16 @@ class _Teacher(BaseModel):
     weights_sha: str
 
 
+class _Data(BaseModel):
+    root: str
+    prompts: list[str]
+
+
 class _Config(BaseModel):
     """What is read of a run's configuration, which may be somebody else's."""
 
-    data: str
+    data: _Data
     teacher: _Teacher
-    prompt_templates: list[str]
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,14 @@ class _Images:
     record: RunImages | None
 
 
-def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progress: Progress) -> RunEvaluation:
+def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | None, progress: Progress) -> RunEvaluation:
     """Score the student in `out`, read back from its files.
 
     Args:
         out: a run folder.
         data: another data set with the same classes, of which every image is scored; None is the run's own, of which
             the source domains' hold-out and the whole target domain are scored, as they were when it was trained.
-        buying: ask the teacher about the unseen images too; None spends nothing.
+        context: ask the teacher about the unseen images too; None spends nothing.
         progress: told of rendering and buying.
 
     Raises:
@@ -108,7 +112,7 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
     """
     with claim_finished_run(out) as folder:
         bundle, config = load_bundle(folder.student), _read_config(folder)
-        images = _choose_images(folder, Path(config.data), bundle.card, data)
+        images = _choose_images(folder, Path(config.data.root), bundle.card, data)
         use = "evaluation" if images.record else "other-data"
         views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
         student = bundle.classifier.logits(views.pixels[:, 0])
@@ -117,11 +121,11 @@ def evaluate_run(out: Path, *, data: Path | None, buying: Buying | None, progres
         of_unseen = student[[role == UNSEEN for role in images.roles]]
         choices = {bundle.card.method: choose(of_unseen, bundle.card.temperature)}
         teacher = None
-        if buying is not None:
+        if context is not None:
             _check_bought(config, images)
             if not unseen:
                 raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
-            logits = _ask_teacher(unseen, config, bundle.card.class_names, buying, progress)
+            logits = _ask_teacher(unseen, config, bundle.card.class_names, context, progress)
             labels = np.array([sample.class_index for sample in unseen])
             teacher = evaluate(logits, labels, [sample.domain for sample in unseen])
             choices[ZERO_SHOT] = choose(logits)
@@ -145,7 +149,7 @@ def _read_config(folder: RunFolder) -> _Config:
 
 def _check_bought(config: _Config, images: _Images) -> None:
     if images.record is not None and config.teacher.ledger_id == LOCAL_LEDGER:
-        raise UsageError("the report has the local teacher's row already: leave --teacher out, or name other --data")
+        raise UsageError("the report has the local teacher's row already: leave the teacher out, or name other data")
 
 
 def _choose_images(folder: RunFolder, own: Path, card: StudentCard, data: Path | None) -> _Images:
@@ -169,7 +173,7 @@ def _own_images(dataset: DomainDataset, record: RunImages) -> _Images:
     if lost:
         raise DataError(
             f"{dataset.root} has lost or changed {len(lost):,} images that the run was judged by, such as {lost[0]}: "
-            "put them back, or score another folder with --data"
+            "put them back, or score another data set"
         )
     roles = tuple(UNSEEN if name in record.target else HOLD_OUT for name in wanted)
     return _Images(dataset.root, tuple(found[name] for name in wanted), roles, record)
@@ -187,21 +191,21 @@ def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
 
 
 def _ask_teacher(
-    samples: Sequence[Sample], config: _Config, class_names: Sequence[str], buying: Buying, progress: Progress
+    samples: Sequence[Sample], config: _Config, class_names: Sequence[str], context: PurchaseContext, progress: Progress
 ) -> NDArray[np.float32]:
     """The teacher's zero-shot logits `[N, C]` on the samples' canonical views; buys what the cache lacks."""
-    teacher, of_run = meet(buying), config.teacher
+    teacher, of_run = meet(context), config.teacher
     if (teacher.id, teacher.weights_sha) != (of_run.id, of_run.weights_sha):
         raise VendorChanged(
             f"the student's teacher was {of_run.id}, and the vendor serves {teacher.id} with other "
-            "weights; nothing was bought: name the teacher with --model, or use the vendor that has it"
+            "weights; nothing was bought: name the teacher with purchase.model, or use the vendor that has it"
         )
-    prompts = PromptTemplateSet(tuple(config.prompt_templates)).prompts(class_names)
+    prompts = PromptTemplateSet(tuple(config.data.prompts)).prompts(class_names)
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
     images = [ImageQuery(sample, canonical_view()) for sample in samples]
-    plan = make_plan(images, texts, teacher, buying.cache, progress=progress)
-    buy_planned(plan, buying, progress=progress)
-    vectors = buying.cache.get_many([*plan.image_keys, *plan.text_keys])
+    plan = make_plan(images, texts, teacher, context.cache, progress=progress)
+    buy_planned(plan, context, progress=progress)
+    vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
     text_vectors = np.stack([vectors[key] for key in plan.text_keys])
     classifier = zero_shot_classifier(text_vectors.reshape(len(class_names), -1, teacher.embedding_dim))
     image_vectors = np.stack([vectors[key] for key in plan.image_keys]).astype(np.float32)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.buying.buyer import PurchaseReport
+from vl2v_client.buying.context import PurchaseContext, buy_planned, meet
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress
@@ -19,12 +20,11 @@ from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import split
 from vl2v_client.data.views import View, canonical_view
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
-from vl2v_client.planning.buyer import PurchaseReport
-from vl2v_client.planning.contents import read_files
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.hashing import read_files
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.planning.selection import RANDOM, select
-from vl2v_client.recipes.features import canonical_features
 from vl2v_client.recipes.pilot_findings import (
     Advice,
     DomainFinding,
@@ -34,8 +34,7 @@ from vl2v_client.recipes.pilot_findings import (
     probe_accuracies,
     suspects,
 )
-from vl2v_client.recipes.purchase import Buying, buy_planned, meet
-from vl2v_client.recipes.queries import QueryChoice
+from vl2v_client.runs.features import canonical_features
 from vl2v_client.student.spec import StudentSpec
 from vl2v_client.teacher.classifier import unit_rows, zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
@@ -63,14 +62,14 @@ class Offer:
     """What a later run would ask.
 
     Attributes:
-        options: of `distill`.
+        options: Options of that run, by group, as `RunConfig` takes them.
         queries: in all, texts included; copies of an image count once.
         new: of them not paid for yet.
         amount_micro: their price.
     """
 
     name: str
-    options: str
+    options: Mapping[str, Mapping[str, Any]]
     queries: int
     new: int
     amount_micro: int
@@ -122,27 +121,32 @@ class _Asked:
 
 
 def pilot(
-    choice: QueryChoice, spec: StudentSpec, buying: Buying, *, queries: int = DEFAULT_QUERIES, progress: Progress
+    choice: QueryChoice,
+    spec: StudentSpec,
+    context: PurchaseContext,
+    *,
+    queries: int = DEFAULT_QUERIES,
+    progress: Progress,
 ) -> PilotReport:
     """Ask about a stratified few of the training images, and say what that is worth. The target domain stays closed.
 
-    The images are those that `--select random` would take first with the same seed, so a later run has them already.
+    The images are those that a random selection would take first with the same seed, so a later run has them already.
 
     Args:
         choice: data set, target domain, seed and prompts; its views are not used.
         spec: of the student, whose frozen features the teacher has to beat.
-        buying: with whom.
+        context: Whom to buy from.
         queries: at most, texts included.
         progress: told of everything that takes time.
 
     Raises:
         UsageError: `queries` leaves too few images.
-        ClientError: as `planning.purchase.buy`.
+        ClientError: as `buying.purchase.buy`.
     """
-    teacher = meet(buying)
+    teacher = meet(context)
     dataset = open_dataset(choice.data)
     train = split(dataset, target_domain=choice.target_domain, seed=choice.seed).train
-    train = _first_of_each_content(train, buying.cache, progress)
+    train = _first_of_each_content(train, context.cache, progress)
     texts = [TextQuery(text) for of_class in choice.prompts.prompts(dataset.class_names) for text in of_class]
     labels = np.array([sample.class_index for sample in train])
     domains = [sample.domain for sample in train]
@@ -150,7 +154,7 @@ def pilot(
     order = select(RANDOM, labels=labels, domains=domains, budget=max(count, _PROBE_IMAGES), seed=choice.seed)
     samples = tuple(train[row] for row in order)
 
-    asked, bought = _ask(samples[:count], texts, dataset, teacher, buying, progress)
+    asked, bought = _ask(samples[:count], texts, dataset, teacher, context, progress)
     features = canonical_features(spec, samples, teacher.image_size, seed=choice.seed, progress=progress)
     probes = probe_accuracies(features, labels[order], [sample.domain for sample in samples], seed=choice.seed)
 
@@ -233,19 +237,19 @@ def _ask(
     texts: Sequence[TextQuery],
     dataset: DomainDataset,
     teacher: TeacherModel,
-    buying: Buying,
+    context: PurchaseContext,
     progress: Progress,
 ) -> tuple[_Asked, PurchaseReport]:
     again = samples[: max(1, len(samples) // 3)]
-    crops = _middles(again, buying.cache, progress)
+    crops = _middles(again, context.cache, progress)
     images = [
         *(ImageQuery(sample, canonical_view()) for sample in samples),
         *(ImageQuery(sample, View(flip=True)) for sample in again),
         *(ImageQuery(sample, crop) for sample, crop in zip(again, crops, strict=True)),
     ]
-    plan = make_plan(images, texts, teacher, buying.cache, progress=progress)
-    report = buy_planned(plan, buying, progress=progress)
-    vectors = buying.cache.get_many([*plan.image_keys, *plan.text_keys])
+    plan = make_plan(images, texts, teacher, context.cache, progress=progress)
+    report = buy_planned(plan, context, progress=progress)
+    vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
     rows = unit_rows([vectors[key] for key in plan.image_keys])
     said = np.stack([vectors[key] for key in plan.text_keys])
     ends = (len(samples), len(samples) + len(again))
@@ -276,18 +280,21 @@ def _offers(
 ) -> tuple[Offer, ...]:
     """Texts are paid for by now, and so are the first views of the pilot's images."""
     named = () if choice.prompts == PromptTemplateSet() else choice.prompts.templates
-    words = f" --seed {choice.seed}" if choice.seed else ""
-    words += "".join(f" --prompt {shlex.quote(template)}" for template in named)
+    common: dict[str, dict[str, Any]] = {}
+    if choice.seed:
+        common["training"] = {"seed": choice.seed}
+    if named:
+        common["data"] = {"prompts": named}
     tenth = -(-images // 10)
-    wanted = [
-        ("text alone", "--views 0", 0),
-        ("a tenth of the images", f"--views 1 --select {RANDOM} --max-queries {texts + tenth}", tenth),
-        ("every image once", "--views 1", images),
+    wanted: list[tuple[str, dict[str, Any], int]] = [
+        ("text alone", {"views": 0}, 0),
+        ("a tenth of the images", {"views": 1, "select": RANDOM, "max_queries": texts + tenth}, tenth),
+        ("every image once", {"views": 1}, images),
     ]
     if views > 1:
-        wanted.append((f"{views} views of each image", f"--views {views}", views * images))
+        wanted.append((f"{views} views of each image", {"views": views}, views * images))
     price = teacher.image_price.unit_price_micro
     return tuple(
-        Offer(name, options + words, texts + count, max(0, count - asked), max(0, count - asked) * price)
+        Offer(name, {"purchase": options} | common, texts + count, max(0, count - asked), max(0, count - asked) * price)
         for name, options, count in wanted
     )

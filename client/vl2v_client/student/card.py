@@ -7,7 +7,6 @@ from the network if they are asked to. No entry that asks for it passes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -15,7 +14,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -24,13 +22,12 @@ from pydantic_core import from_json
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE, MAX_WIDTH
+from vl2v_client.data.class_names import ClassNames
 from vl2v_contract.texts import printable
 
 CARD_FORMAT = 1
 MAX_CARD_BYTES = 4 * 2**20
 """Room for the names of 50,000 classes at 80 bytes each."""
-MAX_CLASSES = 50_000
-"""ImageNet-21k has 21,841."""
 
 _LONGEST_ENTRY = 120
 _ARCHITECTURE = re.compile(r"[a-z0-9_]{1,100}")
@@ -49,15 +46,6 @@ def _known_to_timm(name: str) -> str:
     return name
 
 
-def _shown_as_they_are(names: list[str]) -> list[str]:
-    """Class names that differ, and that a terminal shows as they are."""
-    if any(printable(name) != name for name in names):
-        raise ValueError("a class name has control characters")
-    if len(set(names)) < len(names):
-        raise ValueError("two classes have the same name")
-    return names
-
-
 Architecture = Annotated[str, Field(max_length=100), AfterValidator(_known_to_timm)]
 Size = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)]
 PatchSize = Annotated[int, Field(ge=1, le=128)]
@@ -68,13 +56,6 @@ Ratio = Annotated[float, Field(gt=0, le=16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Features = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Text = Annotated[str, Field(max_length=10_000)]
-ClassNames = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=255)]],
-    Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True),
-    AfterValidator(_shown_as_they_are),
-]
-
-_CLASS_NAMES = TypeAdapter(ClassNames)
 _Entry = TypeVar("_Entry", bound=BaseModel)
 
 
@@ -227,18 +208,6 @@ def read_entry(model: type[_Entry], record: object) -> _Entry:
         raise DataError(
             f"the student's card is refused: `{entry}` ({reason}): correct it, or export the student again"
         ) from error
-
-
-def check_class_names(names: Sequence[str]) -> None:
-    """Refuse classes that no card can name, before anything is bought for them.
-
-    Raises:
-        DataError: there are too many, or a name is too long or has control characters.
-    """
-    try:
-        _CLASS_NAMES.validate_python(list(names))
-    except ValidationError as error:
-        raise DataError(f"the class folders cannot be used ({_first_fault(error)[1]}): rename them") from error
 
 
 def _first_fault(error: ValidationError) -> tuple[str, str]:

@@ -25,14 +25,14 @@ from torch.nn.parallel import DistributedDataParallel
 from vl2v_client.core.errors import RunError, UsageError
 
 STEP_TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for another one's part of a step, or for an evaluation by rank 0."""
+"""How long a process waits for another one's shard of a step, or for an evaluation by rank 0."""
 
 PATIENCE = timedelta(days=14)
 """How long the others wait for rank 0 to buy and render. If it dies, they hear of it at once."""
 
 _LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "timed out", "Timed out")
 
-_Agreed = TypeVar("_Agreed")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Ranks:
     Attributes:
         rank: from 0.
         count: of processes.
-        patient: their group for `meet`; `None` meets like any other step.
+        patient: their group for `barrier`; `None` waits like any other step.
     """
 
     rank: int = 0
@@ -54,8 +54,8 @@ class Ranks:
         """The one that buys, renders, evaluates and writes."""
         return self.rank == 0
 
-    def part(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's share of a step's rows `[B]`: every `count`-th, so that each has its part of every domain.
+    def shard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's share of a step's rows `[B]`: every `count`-th, so that each has its shard of every domain.
 
         Raises:
             UsageError: there are more processes than rows.
@@ -71,16 +71,16 @@ class Ranks:
         # static: a backbone may hold weights that its features do not need
         return DistributedDataParallel(network, broadcast_buffers=False, static_graph=True)
 
-    def whole_loss(self, loss: Tensor, share: float) -> Tensor:
-        """A part's mean loss, scaled so that the processes' averaged gradients are those of the whole batch's mean."""
+    def scale_loss(self, loss: Tensor, share: float) -> Tensor:
+        """Scale a shard's mean loss, so that gradients averaged over processes are those of the batch's mean."""
         return loss if self.count == 1 else loss * (share * self.count)
 
     def mean(self, terms: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
         """Scalars averaged over the step's whole batch.
 
         Args:
-            terms: means over this process's part; at least one.
-            share: of the batch that the part is.
+            terms: means over this process's shard; at least one.
+            share: share of the batch that the shard is.
         """
         if self.count == 1:
             return dict(terms)
@@ -88,16 +88,16 @@ class Ranks:
         dist.all_reduce(values)
         return dict(zip(terms, values, strict=True))
 
-    def agree(self, compute: Callable[[], _Agreed]) -> _Agreed:
-        """What rank 0 computes, for all: plain values, not tensors on a device."""
+    def broadcast(self, compute: Callable[[], _Answer]) -> _Answer:
+        """Return to every process what rank 0 computes: plain values, not tensors on a device."""
         if self.count == 1:
             return compute()
-        answer: list[_Agreed | None] = [compute() if self.is_first else None]
+        answer: list[_Answer | None] = [compute() if self.is_first else None]
         dist.broadcast_object_list(answer, src=0)
-        return cast(_Agreed, answer[0])
+        return cast(_Answer, answer[0])
 
-    def meet(self) -> None:
-        """Goes on when every process is here, however long rank 0 needs."""
+    def barrier(self) -> None:
+        """Wait until every process has come here, however long rank 0 needs."""
         if self.count > 1:
             dist.barrier(group=self.patient)
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.batches import TrainingData
@@ -24,7 +25,7 @@ from vl2v_client.student.inputs import normalised, pixel_tensor, student_input
 from vl2v_client.student.methods import stage_asks_about_images
 from vl2v_client.student.mixup import Mix, draw_mix
 from vl2v_client.student.sampling import rows_by_domain, sample_batch
-from vl2v_client.student.stages import Stage, TrainingConfig
+from vl2v_client.student.stages import Stage
 
 Rows = NDArray[np.int64]
 
@@ -34,7 +35,7 @@ class LoadedStep:
     """What one step trains on, before the student has seen it.
 
     Attributes:
-        rows: `[B]` of the training views, this process's part of the step.
+        rows: `[B]` of the training views, this process's shard of the step.
         views: `[B]`, which view of each row.
         mix: what each of them is blended with; `None` without mixup.
         share: of the whole step's views that these are; 1 in a process on its own.
@@ -74,21 +75,21 @@ class TrainingRun:
     ranks: Ranks = ALONE
 
     def load(self, stage: Stage, step: int, gather: Callable[[Rows, Rows], Tensor]) -> LoadedStep:
-        """This process's part of a step.
+        """Load this process's shard of a step.
 
         Args:
             stage: whose step.
             step: from 0.
             gather: the inputs of rows and views, `[B, ...]`; with mixup it is asked for `2 B`, the partners last.
         """
-        config, part, count = self.config, self.ranks.part, self.data.view_count
+        config, shard, count = self.config, self.ranks.shard, self.data.view_count
         stream: dict[str, Any] = {"seed": config.seed, "stage": stage.name, "step": step}
         rows, views = sample_batch(self._domain_rows, views=count, batch_size=config.batch_size, **stream)
         mix = draw_mix(rows, views, alpha=config.mixup, **stream)
-        own, own_views, share = part(rows), part(views), len(part(rows)) / len(rows)
+        own, own_views, share = shard(rows), shard(views), len(shard(rows)) / len(rows)
         if mix is None:
             return LoadedStep(own, own_views, None, share, gather(own, own_views))
-        mix = Mix(part(mix.rows), part(mix.views), mix.share)
+        mix = Mix(shard(mix.rows), shard(mix.views), mix.share)
         inputs = gather(np.concatenate([own, mix.rows]), np.concatenate([own_views, mix.views]))
         return LoadedStep(own, own_views, mix, share, inputs)
 

@@ -8,11 +8,12 @@ class's text alone, and in KD on its label alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.stages import Head, Method, Part, Stage, TrainingConfig
+from vl2v_client.student.stages import Head, Method, Part, Stage
 
 VL2V_ADIP = "vl2v-adip"
 ERM = "erm"
@@ -29,14 +30,8 @@ ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
 ADD_LABELS = frozenset({"image_and_text"})
 """The objectives that a label weight adds a cross-entropy to."""
 
-_OPTIONS = MappingProxyType(
-    {
-        "align_steps": "--align-steps",
-        "align_learning_rate": "--align-learning-rate",
-        "distill_learning_rate": "--learning-rate",
-        "image_weight": "--image-weight",
-    }
-)
+_HYPER_PARAMETERS = ("align_steps", "align_learning_rate", "distill_learning_rate", "image_weight")
+"""Options of training that some methods ignore."""
 
 _ALL: tuple[Part, ...] = ("backbone", "projection")
 
@@ -182,30 +177,30 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
     useless = [name for name in names if name not in useful]
     if weight and useless:
         raise UsageError(
-            f"--label-weight {weight:g} changes nothing in {', '.join(useless)}: leave it out, or train those in a "
-            f"run of their own; it is for {', '.join(useful)}"
+            f"training.label_weight {weight:g} changes nothing in {', '.join(useless)}: leave it out, or train those "
+            f"in a run of their own; it is for {', '.join(useful)}"
         )
 
 
-def check_effects(names: Sequence[str], **named: float | None) -> None:
+def check_effects(names: Sequence[str], named: Mapping[str, Any]) -> None:
     """Refuse a hyper-parameter, as somebody named it, that every method of a run would ignore.
 
     Args:
-        names: keys of `METHODS`.
-        named: values by the field of `TrainingConfig`, of those in `_OPTIONS`; `None` if nobody named it.
+        names: Keys of `METHODS`.
+        named: Values by option of `TrainingConfig`.
 
     Raises:
-        UsageError: names the option.
+        UsageError: Names the option.
     """
-    for field, option in _OPTIONS.items():
-        if named.get(field) is not None and not any(_reads(METHODS[name], field) for name in names):
-            raise UsageError(f"{option} changes nothing in {', '.join(names)}: leave it out")
+    for option in _HYPER_PARAMETERS:
+        if option in named and not any(_reads(METHODS[name], option) for name in names):
+            raise UsageError(f"training.{option} changes nothing in {', '.join(names)}: leave it out")
 
 
 def _reads(method: Callable[[TrainingConfig], Method], field: str) -> bool:
     """Whether a method is another one where the field has twice its usual value."""
     usual = TrainingConfig()
-    configs = usual, replace(usual, **{field: 2 * getattr(usual, field)})
+    configs = usual, usual.model_copy(update={field: 2 * getattr(usual, field)})
     first, second = ([_facts(stage, config) for stage in method(config).stages] for config in configs)
     return first != second
 
@@ -225,7 +220,7 @@ def _two_stages(name: str, config: TrainingConfig, objective: str, *, image_weig
         objective,
         config.align_steps,
         config.align_learning_rate,
-        carries="best",
+        final_weights="best",
         image_weight=image_weight,
         best_from=config.align_best_from,
         best_of_equals=config.best_of_equals,
@@ -268,7 +263,7 @@ def _stage(
         objective,
         steps,
         rate,
-        carries=config.carries,
+        final_weights=config.final_weights,
         image_weight=image_weight,
         best_from=config.distill_best_from,
         best_of_equals=config.best_of_equals,

@@ -192,4 +192,4 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
         "simkd": simkd,
     }
 )
-"""By the name that a stage carries."""
+"""By the name in `Stage.objective`."""

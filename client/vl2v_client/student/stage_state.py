@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import Diverged
-from vl2v_client.student.averages import ExponentialMovingAverage, IIDMax
+from vl2v_client.student.averages import ExponentialMovingAverage
 from vl2v_client.student.model import Student
 from vl2v_client.student.objective import per_bought
 from vl2v_client.student.selection import SourceScore
-from vl2v_client.student.stages import Stage, TrainingConfig
-from vl2v_client.student.swad import LossValley, WeightAverage, Weights
+from vl2v_client.student.stages import Stage
+from vl2v_client.student.swad import LossValley, Weights
 
 
 @dataclass
@@ -55,8 +56,7 @@ class StageState:
             tolerance_ratio=config.tolerance_ratio,
             segments=stage.segments,
         )
-        self.iidmax = IIDMax() if stage.carries == "iidmax" else None
-        self.ema = ExponentialMovingAverage(config.ema_decay) if stage.carries == "ema" else None
+        self.ema = ExponentialMovingAverage(config.ema_decay) if stage.final_weights == "ema" else None
         self._student = student
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name.partition(".")[0] in stage.trains)
@@ -82,25 +82,18 @@ class StageState:
             self.ema.add_step(self.weights)
         self.step += 1
 
-    def add_evaluation(self, validate: Callable[[], SourceScore]) -> dict[str, Any]:
-        """Makes and counts an evaluation: selection, averages and a row of metrics, which is returned.
-
-        Args:
-            validate: scores the student as it is on source validation.
+    def add_evaluation(self, validation: SourceScore) -> dict[str, Any]:
+        """Count an evaluation of the student as it is: selection, averages and a row of metrics, which is returned.
 
         Raises:
             Diverged: the loss is not finite.
         """
-        validation = validate()
         means = per_bought({name: float(total) / self._summed for name, total in self._sums.items()})
         if not math.isfinite(means["loss"] + validation.loss):
             raise Diverged(
                 f"the loss of stage {self.stage.name!r} is not finite at step {self.step}: "
                 f"lower its learning rate ({self.stage.learning_rate:g})"
             )
-        if self.iidmax is not None:
-            segment = self.swad.segment
-            self.iidmax.add_evaluation(segment, validation.accuracy, lambda weights: self._score(weights, validate))
         self.swad.add_evaluation(validation.loss)
         if self._counts_for_best(validation):
             self.best = BestWeights(self.step, validation.rank, copy_weights(self.weights))
@@ -120,17 +113,13 @@ class StageState:
         self._sums, self._summed = {}, 0
         return row
 
-    def carried(self) -> Weights:
-        """The weights that leave the stage, as `stage.carries` says."""
-        if self.stage.carries == "best":
+    def final(self) -> Weights:
+        """The weights that leave the stage, as `stage.final_weights` says."""
+        if self.stage.final_weights == "best":
             return self.best.weights
         if self.ema is not None:
             return self.ema.weights
-        return copy_weights(self.weights) if self.stage.carries == "last" else self.average().weights
-
-    def average(self) -> WeightAverage:
-        """SWAD's average so far, by the stage's rule."""
-        return self.swad.final() if self.iidmax is None else self.iidmax.final()
+        return copy_weights(self.weights) if self.stage.final_weights == "last" else self.swad.final().weights
 
     def _counts_for_best(self, validation: SourceScore) -> bool:
         if self.step - 1 < self.stage.best_from:
@@ -144,20 +133,12 @@ class StageState:
 
     @property
     def _is_at_its_end(self) -> bool:
-        ends_early = self.swad.is_dead and self.iidmax is None and self.ema is None
+        ends_early = self.swad.is_dead and self.ema is None
         return ends_early or self.step == self.stage.steps
 
-    def _score(self, weights: Weights, validate: Callable[[], SourceScore]) -> float:
-        """Accuracy on source validation of other weights than the student's own, which it gets back."""
-        own = copy_weights(self.weights)
-        apply_weights(self._student, weights)
-        accuracy = validate().accuracy
-        apply_weights(self._student, own)
-        return accuracy
-
     def release(self) -> None:
-        """Puts the carried weights into the student and unfreezes all of it."""
-        apply_weights(self._student, self.carried())
+        """Put the final weights into the student and unfreezes all of it."""
+        apply_weights(self._student, self.final())
         for parameter in self._student.parameters():
             parameter.requires_grad_(True)
 
@@ -170,7 +151,6 @@ class StageState:
             "best": vars(self.best),
             "highest": self._highest,
             "swad": self.swad.state(),
-            "iidmax": None if self.iidmax is None else self.iidmax.state(),
             "ema": None if self.ema is None else self.ema.state(),
             "weights": {name: value.detach() for name, value in self.weights.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -187,8 +167,6 @@ class StageState:
         self.best = BestWeights(**saved["best"])
         self._highest = saved["highest"]
         self.swad.restore(saved["swad"])
-        if self.iidmax is not None:
-            self.iidmax.restore(saved["iidmax"])
         if self.ema is not None:
             self.ema.restore(saved["ema"])
         apply_weights(self._student, saved["weights"])

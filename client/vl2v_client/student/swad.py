@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl2v_client.student.stages import Segments
+from vl2v_client.config.training import Segments
 
 Weights = dict[str, Tensor]
 
@@ -107,11 +107,6 @@ class LossValley:
     def is_converged(self) -> bool:
         """The valley has opened."""
         return self._valley is not None
-
-    @property
-    def segment(self) -> WeightAverage:
-        """The mean weights of the segment that the next evaluation closes."""
-        return self._current
 
     def add_step(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Takes the weights after `step` into the current segment."""

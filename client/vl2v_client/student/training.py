@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.seeds import child_seed
@@ -29,7 +30,7 @@ from vl2v_client.student.metrics import MetricsFile
 from vl2v_client.student.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.selection import SourceScore, choose_interpolation, score
 from vl2v_client.student.stage_state import StageState, apply_weights, copy_weights
-from vl2v_client.student.stages import WITHOUT_EFFECT, Method, Stage, TrainingConfig
+from vl2v_client.student.stages import Method, Stage, as_first_named
 from vl2v_client.student.swad import Weights
 
 
@@ -43,7 +44,7 @@ class StageResult:
         best_step: steps taken at the best evaluation on source validation.
         best_accuracy: there.
         swad_steps: first and last step of SWAD's average.
-        swad_converged: false if no valley opened, and a LossValley average is the last segment's.
+        swad_converged: false if no valley opened, and the average is the last segment's.
     """
 
     name: str
@@ -60,11 +61,11 @@ class TrainingResult:
 
     Attributes:
         method: what was run.
-        classifier: the student with the weights that its last stage carries, and its head.
+        classifier: the student with the final weights of its last stage, and its head.
         validation: exactly those weights on source validation.
         stages: in order.
         history: one row per evaluation, as in `metrics.jsonl`.
-        interpolation: WiSE-FT's share of the carried weights, chosen on source validation; `None` without it.
+        interpolation: WiSE-FT's share of the final weights, chosen on source validation; `None` without it.
     """
 
     method: Method
@@ -115,21 +116,21 @@ def train(
             state.release()
             history += state.history
             results.append(_result(state))
-        share = _interpolate(run, first, state.carried()) if method.interpolate else None
+        share = _interpolate(run, first, state.final()) if method.interpolate else None
         validation = _score_as_used(run)
     return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share)
 
 
-def _interpolate(run: TrainingRun, first: Weights, carried: Weights) -> float:
+def _interpolate(run: TrainingRun, first: Weights, final: Weights) -> float:
     """Puts the student where source validation likes it best between the last stage's ends, and says where."""
     student = run.classifier.student
 
     def score_at(share: float) -> SourceScore:
-        apply_weights(student, between(first, carried, share))
+        apply_weights(student, between(first, final, share))
         return _score_as_used(run)
 
     share = choose_interpolation(WISE_FT_GRID, score_at)
-    apply_weights(student, between(first, carried, share))
+    apply_weights(student, between(first, final, share))
     return share
 
 
@@ -141,7 +142,7 @@ def _score_as_used(run: TrainingRun) -> SourceScore:
         logits = run.classifier.logits(validation.pixels[:, 0], batch_size=run.config.evaluation_batch_size)
         return score(torch.from_numpy(logits), torch.from_numpy(validation.labels), validation.domains)
 
-    return run.ranks.agree(compute)
+    return run.ranks.broadcast(compute)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -191,7 +192,7 @@ def _take_steps(
     while True:
         # once in a while: score on source validation, select, close SWAD's segment
         if _evaluates(state, config.evaluate_every):
-            row = state.add_evaluation(lambda: run.ranks.agree(lambda: _validate(run, feed)))
+            row = state.add_evaluation(run.ranks.broadcast(lambda: _validate(run, feed)))
             metrics.append(row)
             extras = _extras(row)
         # once in a while: keep everything
@@ -205,7 +206,7 @@ def _take_steps(
         loaded = next(ahead)
         terms = _loss_terms(OBJECTIVES[stage.objective], batches, loaded, feed.outputs(loaded))
         state.optimizer.zero_grad(set_to_none=True)
-        run.ranks.whole_loss(terms["loss"], loaded.share).backward()  # type: ignore[no-untyped-call]
+        run.ranks.scale_loss(terms["loss"], loaded.share).backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
         # ----------------------------------------------------------------------------------------------------------
         state.add_step(run.ranks.mean(terms, loaded.share))
@@ -230,7 +231,7 @@ def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageSt
     saved = checkpoint.load(run.classifier.device)
     if saved is not None:
         state.restore(saved)
-    run.ranks.agree(lambda: state.step)  # rank 0 writes no newer checkpoint before all have read this one
+    run.ranks.broadcast(lambda: state.step)  # rank 0 writes no newer checkpoint before all have read this one
     return state, checkpoint
 
 
@@ -258,7 +259,7 @@ def _extras(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _result(state: StageState) -> StageResult:
-    average = state.average()
+    average = state.swad.final()
     return StageResult(
         name=state.stage.name,
         steps=state.step,
@@ -267,6 +268,10 @@ def _result(state: StageState) -> StageResult:
         swad_steps=(average.start_step, average.end_step),
         swad_converged=state.swad.is_converged,
     )
+
+
+_NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views")
+"""Options of training that a stage's own fields and data stand for."""
 
 
 @contextmanager
@@ -283,9 +288,15 @@ def _reproducible(device: torch.device) -> Iterator[None]:
 
 def _fingerprint(run: TrainingRun, stage: Stage) -> str:
     """Names everything that decides a stage's result: settings, data, targets and the weights it starts from."""
-    settings = {key: value for key, value in asdict(run.config).items() if key not in WITHOUT_EFFECT}
+    settings = {name: value for name, value in run.config.result_options().items() if name not in _NOT_OF_A_STAGE}
     data = run.data
-    described = [asdict(stage), settings, asdict(run.classifier.input), data.train.pixels.shape, data.train.domains]
+    described = [
+        as_first_named(asdict(stage)),
+        as_first_named(settings),
+        asdict(run.classifier.input),
+        data.train.pixels.shape,
+        data.train.domains,
+    ]
     described += [data.train.of, data.validation.of, *([] if data.fresh is None else [data.fresh.of])]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]

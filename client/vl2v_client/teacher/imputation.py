@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,14 @@ from vl2v_client.teacher.linear_map import fit_weights
 from vl2v_client.teacher.targets import ImageTargets
 
 NO_IMPUTATION = "none"
+RIDGE = "ridge"
 
-NEIGHBOURS = 5
-"""Of `knn`, fewer where the class has fewer."""
+IMPUTATIONS = (NO_IMPUTATION, RIDGE)
+"""The names that the command line knows; the first is the default."""
 
 FOLDS = 5
 """In which bought images are held out to measure trust."""
 
-_BLOCK_ROWS = 1024
 _SHORTEST = 1e-6
 
 
@@ -45,10 +44,6 @@ class ViewFacts:
         return ViewFacts(self.features[chosen], self.labels[chosen], self.strata[chosen])
 
 
-Imputer = Callable[[ViewFacts, NDArray[np.float64], ViewFacts], NDArray[np.float64]]
-"""Bought views, their unit embeddings `[B, D]`, views to guess: `[V, D]` of any length, zero where it cannot tell."""
-
-
 def class_mean(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
     """The mean of the bought embeddings of the same class and domain, or of the class where the domain has none."""
     by_stratum = _means(bought.strata, embeddings, asked.strata)
@@ -64,36 +59,13 @@ def ridge(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) 
     """
     features = bought.features.astype(np.float64)
     _, stratum, sizes = np.unique(bought.strata, return_inverse=True, return_counts=True)
-    weights, _, _ = fit_weights(
+    weights, _ = fit_weights(
         features - class_mean(bought, features, bought),
         embeddings - class_mean(bought, embeddings, bought),
         1 / sizes[stratum],
     )
     moved = (asked.features - class_mean(bought, features, asked)) @ weights
     return np.where(np.isin(asked.labels, bought.labels)[:, None], class_mean(bought, embeddings, asked) + moved, 0)
-
-
-def knn(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
-    """The mean embedding of the five bought views of the same class whose features have the largest cosine."""
-    found = np.zeros((len(asked.labels), embeddings.shape[1]))
-    known, wanted = _unit(bought.features), _unit(asked.features)
-    for label in np.unique(asked.labels):
-        ours, theirs = np.flatnonzero(asked.labels == label), np.flatnonzero(bought.labels == label)
-        if not len(theirs):
-            continue
-        count = min(NEIGHBOURS, len(theirs))
-        for start in range(0, len(ours), _BLOCK_ROWS):
-            rows = ours[start : start + _BLOCK_ROWS]
-            nearest = np.argsort(-(wanted[rows] @ known[theirs].T), axis=1, kind="stable")[:, :count]
-            found[rows] = embeddings[theirs[nearest]].mean(axis=1)
-    return found
-
-
-IMPUTERS: Mapping[str, Imputer] = MappingProxyType({"class-mean": class_mean, "ridge": ridge, "knn": knn})
-"""By the name that the command line knows, beside `none`."""
-
-IMPUTATIONS = (NO_IMPUTATION, *IMPUTERS)
-"""The names that the command line knows; the first is the default."""
 
 
 def check_imputation(name: str) -> None:
@@ -107,7 +79,6 @@ def check_imputation(name: str) -> None:
 
 
 def impute(
-    name: str,
     targets: ImageTargets,
     *,
     features: NDArray[np.floating],
@@ -115,40 +86,35 @@ def impute(
     domains: Sequence[str],
     seed: int,
 ) -> ImageTargets:
-    """Gives the views that have no target an imputed one.
+    """Gives the views that have no target the one that `ridge` imputes.
 
-    Their weight is the trust in the imputer: the mean cosine between bought embeddings and what it makes of them when
+    Their weight is the trust in it: the mean cosine between bought embeddings and what it makes of them when
     their images are held out, in five folds; never above 1, the weight of a bought one. Where fewer than two images
-    are bought, or the imputer cannot tell (no bought image of the class), the view trains on its text alone.
+    are bought, or none of the view's class, the view trains on its text alone.
 
     Args:
-        name: of `IMPUTATIONS`.
         targets: of `N` samples and `K` views.
         features: `[N, K, F]` of the frozen student.
         labels: `[N]`.
         domains: `[N]`.
         seed: of the folds.
-
-    Raises:
-        UsageError: there is no such imputation.
     """
-    check_imputation(name)
     samples, views = targets.bought.shape
     bought, lacking = np.flatnonzero(targets.bought), np.flatnonzero(targets.weights == 0)
-    if name == NO_IMPUTATION or not len(lacking):
+    if not len(lacking):
         return targets
     facts = _facts(features, labels, domains, views)
     flat = targets.vectors.reshape(samples * views, -1)
     embeddings = flat[bought].astype(np.float64)
-    trust = _measure_trust(IMPUTERS[name], facts.at(bought), embeddings, bought // views, seed)
+    trust = _measure_trust(facts.at(bought), embeddings, bought // views, seed)
     if trust == 0:
         return targets
-    guesses = IMPUTERS[name](facts.at(bought), embeddings, facts.at(lacking))
+    guesses = ridge(facts.at(bought), embeddings, facts.at(lacking))
     lengths = np.linalg.norm(guesses, axis=1)
-    told = lengths > _SHORTEST
+    guessed = lengths > _SHORTEST
     vectors, weights = flat.copy(), targets.weights.reshape(-1).copy()
-    vectors[lacking[told]] = guesses[told] / lengths[told, None]
-    weights[lacking[told]] = trust
+    vectors[lacking[guessed]] = guesses[guessed] / lengths[guessed, None]
+    weights[lacking[guessed]] = trust
     return replace(targets, vectors=vectors.reshape(targets.vectors.shape), weights=weights.reshape(samples, views))
 
 
@@ -158,9 +124,7 @@ def _facts(features: NDArray[np.floating], labels: NDArray[np.int64], domains: S
     return ViewFacts(features.reshape(-1, features.shape[-1]), np.repeat(labels, views), np.repeat(strata, views))
 
 
-def _measure_trust(
-    imputer: Imputer, bought: ViewFacts, embeddings: NDArray[np.float64], images: NDArray[np.int64], seed: int
-) -> float:
+def _measure_trust(bought: ViewFacts, embeddings: NDArray[np.float64], images: NDArray[np.int64], seed: int) -> float:
     """The mean cosine on held-out images, 0 to 1; 0 if there is nothing to hold out."""
     distinct = np.unique(images)
     if len(distinct) < 2:
@@ -170,10 +134,10 @@ def _measure_trust(
     cosines = []
     for fold in range(int(folds.max()) + 1):
         held, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        guesses = imputer(bought.at(kept), embeddings[kept], bought.at(held))
+        guesses = ridge(bought.at(kept), embeddings[kept], bought.at(held))
         lengths = np.linalg.norm(guesses, axis=1)
-        told = lengths > _SHORTEST
-        cosines.append((guesses[told] * embeddings[held[told]]).sum(axis=1) / lengths[told])
+        guessed = lengths > _SHORTEST
+        cosines.append((guesses[guessed] * embeddings[held[guessed]]).sum(axis=1) / lengths[guessed])
     joined = np.concatenate(cosines)
     return float(np.clip(joined.mean(), 0, 1)) if len(joined) else 0.0
 
@@ -185,9 +149,3 @@ def _means(groups: NDArray[np.int64], embeddings: NDArray[np.float64], asked: ND
     np.add.at(sums, groups, embeddings)
     means: NDArray[np.float64] = sums / np.maximum(sizes, 1)[:, None]
     return means[asked]
-
-
-def _unit(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    doubled = features.astype(np.float64)
-    scaled: NDArray[np.float64] = doubled / np.maximum(np.linalg.norm(doubled, axis=1, keepdims=True), 1e-12)
-    return scaled

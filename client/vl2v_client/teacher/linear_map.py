@@ -20,14 +20,12 @@ class LinearMap:
         mean: `[F]` of the features that it was fitted on.
         bias: `[D]`, the mean of its targets.
         penalty: the ridge penalty, chosen by leaving one pair out at a time.
-        left_out: `[n, D]`, for each pair what the map fitted on all others says of it.
     """
 
     weights: NDArray[np.float64]
     mean: NDArray[np.float64]
     bias: NDArray[np.float64]
     penalty: float
-    left_out: NDArray[np.float64]
 
     def __call__(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """`[m, F]` to `[m, D]`."""
@@ -43,15 +41,15 @@ def fit_linear_map(features: NDArray[np.floating], targets: NDArray[np.floating]
     """
     mean, bias = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0, dtype=np.float64)
     wanted = targets.astype(np.float64) - bias
-    weights, penalty, errors = fit_weights(
+    weights, penalty = fit_weights(
         features.astype(np.float64) - mean, wanted, np.full(len(features), 1 / len(features))
     )
-    return LinearMap(weights, mean, bias, penalty, wanted - errors + bias)
+    return LinearMap(weights, mean, bias, penalty)
 
 
 def fit_weights(
     centred: NDArray[np.float64], wanted: NDArray[np.float64], mean_leverage: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], float]:
     """The map between centred features and centred targets, its penalty chosen among ten by leaving one out.
 
     One eigendecomposition of `[F, F]` serves every penalty; a left-out error is the residual divided by one minus the
@@ -63,21 +61,21 @@ def fit_weights(
         mean_leverage: `[n]`, one over the size of the pair's group. A pair alone in its group chooses nothing.
 
     Returns:
-        The weights `[F, D]`, the penalty, and the left-out errors `[n, D]`.
+        The weights `[F, D]` and the penalty.
     """
     values, vectors = np.linalg.eigh(centred.T @ centred)
     values = np.maximum(values, 0)
     turned = centred @ vectors  # [n, F]
     projected = turned.T @ wanted  # [F, D]
     judged = mean_leverage < 1
-    best: tuple[float, float, NDArray[np.float64]] | None = None
+    best: tuple[float, float] | None = None
     for penalty in (_PENALTIES * max(float(values.mean()), 1e-12)).tolist():
         shrunk = 1 / (values + penalty)
         leverage = mean_leverage + np.square(turned) @ shrunk
         errors = (wanted - turned @ (shrunk[:, None] * projected)) / np.maximum(1 - leverage, 1e-12)[:, None]
         error = float(np.square(errors[judged]).sum())
         if best is None or error <= best[0]:  # of equals the largest, which claims least
-            best = error, penalty, errors
+            best = error, penalty
     assert best is not None
-    _, penalty, errors = best
-    return vectors @ (projected / (values + penalty)[:, None]), penalty, errors
+    _, penalty = best
+    return vectors @ (projected / (values + penalty)[:, None]), penalty

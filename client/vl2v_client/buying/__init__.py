@@ -1,0 +1,1 @@
+"""Buying what a plan misses, batch by batch, each item paid once."""

@@ -1,0 +1,215 @@
+"""Carrying out a purchase: several batches at a time, each rendered, reserved, sent and stored."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from vl2v_client.api.client import VendorClient
+from vl2v_client.buying.batches import Batch, cut_batches, intents_of, render_images, texts_of
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
+from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
+from vl2v_client.core.progress import Progress
+from vl2v_client.core.values import format_micro
+from vl2v_client.planning.plan import QueryPlan
+
+_BUDGET_CODE = "budget_exhausted"
+_RATE_WORTH_KEEPING_UNITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FailedQuery:
+    """A query that got no vector, for which nothing was charged; `name` says which file or text."""
+
+    name: str
+    code: str
+    detail: str
+
+
+@dataclass(slots=True)
+class PurchaseReport:
+    """What a purchase brought.
+
+    Attributes:
+        billed_units: queries paid for now.
+        replayed_units: vectors that were paid for earlier and came free.
+        failed: queries without a vector.
+        receipts: one per billed request.
+    """
+
+    currency: str
+    billed_units: int = 0
+    replayed_units: int = 0
+    amount_micro: int = 0
+    failed: list[FailedQuery] = field(default_factory=list)
+    receipts: list[SignedReceipt] = field(default_factory=list)
+
+    @property
+    def vectors(self) -> int:
+        """Queries that were answered."""
+        return self.billed_units + self.replayed_units
+
+    def add(self, delivery: Delivery) -> None:
+        """Count a delivery's items."""
+        self.billed_units += delivery.billed_units
+        self.replayed_units += len(delivery.items) - delivery.billed_units
+        self.amount_micro += delivery.amount_micro
+        if delivery.billed is not None:
+            self.receipts.append(delivery.billed)
+
+    def facts(self) -> dict[str, str]:
+        """What to show beside a progress bar."""
+        spent = format_micro(self.amount_micro, self.currency)
+        return {"spent": spent, "billed": f"{self.billed_units:,}", "replayed": f"{self.replayed_units:,}"}
+
+
+class Buyer:
+    """One purchase under way: the main thread hands out batches and counts, workers carry them out.
+
+    Args:
+        plan: all of it is bought.
+        purchase_id: of the open purchase, whose caps hold whatever the vendor claims.
+        client: the vendor.
+        cache: where what comes is kept.
+        report: counts it.
+        progress: told of it.
+    """
+
+    def __init__(
+        self,
+        plan: QueryPlan,
+        purchase_id: int,
+        client: VendorClient,
+        cache: EmbeddingCache,
+        report: PurchaseReport,
+        progress: Progress,
+    ) -> None:
+        self._teacher = plan.teacher
+        self._client = client
+        self._cache = cache
+        self._report = report
+        self._progress = progress
+        self._wanted = len(plan.missing)
+        self._queries = {item.item_key: item.query for item in plan.missing}
+        self._waiting = deque(cut_batches(plan.missing, plan.teacher))
+        self._parked: list[tuple[Batch, VendorUnavailable]] = []
+        self._stopped_by: ClientError | None = None
+        self._kept_keyring = client.keyring
+        self._unanswered: set[str] = set()  # item keys that were sent once, and may be charged
+        self._purchase_id = purchase_id
+
+    def run(self, workers: int) -> None:
+        """Carry out every batch, or as many as the vendor lets us, and raise what stopped the rest."""
+        started = time.monotonic()
+        with ThreadPoolExecutor(workers, thread_name_prefix="buy") as pool:
+            try:
+                self._hand_out(pool, workers)
+            except BaseException:
+                self._client.cancel()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        self._keep_rate(time.monotonic() - started)
+        if self._stopped_by is not None:
+            raise self._stopped_by
+
+    def _hand_out(self, pool: ThreadPoolExecutor, workers: int) -> None:
+        running: dict[Future[Delivery], Batch] = {}
+        done_units = 0
+        while running or (self._waiting and self._stopped_by is None):
+            while self._waiting and self._stopped_by is None and len(running) < workers:
+                batch = self._waiting.popleft()
+                running[pool.submit(self._deliver, batch)] = batch
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                done_units += self._take(future, running.pop(future), workers)
+            self._progress("buy", done_units, self._wanted, self._report.facts())
+        if self._parked and self._stopped_by is None:
+            self._stopped_by = self._parked[0][1]
+
+    def _deliver(self, batch: Batch) -> Delivery:
+        """Render, reserve, send, store; in a worker thread."""
+        form = self._client.image_form(self._teacher) if batch[0].modality == "image" else None
+        images = render_images(batch, self._teacher.image_size, form) if form is not None else None
+        reserved = self._cache.purchases.reserve(self._purchase_id, intents_of(batch, self._teacher))
+        fresh = {intent.item_key for intent in reserved}
+        sending = [item for item in batch if item.item_key in fresh]
+        if not sending:
+            return Delivery((), (), (), None, None)
+        keys, is_free = [item.item_key for item in sending], batch[0].is_expired
+        try:
+            if form is None or images is None:
+                texts = texts_of(tuple(sending))
+                delivery = self._client.embed_texts(texts, keys, self._teacher, is_free=is_free)
+            else:
+                chosen = [image for item, image in zip(batch, images, strict=True) if item.item_key in fresh]
+                delivery = self._client.embed_images(chosen, keys, self._teacher, form=form, is_free=is_free)
+        except VendorError as error:
+            if error.was_refused:
+                self._cache.purchases.release([key for key in keys if key not in self._unanswered])
+            raise
+        self._remember_keys()
+        keep(delivery, self._cache, self._teacher.ledger_id)
+        return delivery
+
+    def _remember_keys(self) -> None:
+        """Keep a key that the vendor changed to meanwhile, so that its receipts can be checked offline."""
+        keyring = self._client.keyring
+        if keyring is not None and keyring is not self._kept_keyring:
+            self._cache.vendors.remember_keys(keyring.ledger_id, keyring.keys)
+            self._kept_keyring = keyring
+
+    def _take(self, future: Future[Delivery], batch: Batch, workers: int) -> int:
+        """Count a finished batch; returns the queries that are done with."""
+        try:
+            delivery = future.result()
+        except VendorUnavailable as error:
+            self._parked.append((batch, error))
+            if not error.was_refused:
+                self._unanswered.update(item.item_key for item in batch)
+            if len(self._parked) >= workers:
+                self._stopped_by = self._stopped_by or error
+            return 0
+        except ClientError as error:
+            self._stopped_by = self._stopped_by or error
+            return 0
+        # The vendor is alive, so batches that failed meanwhile get another turn.
+        self._waiting.extend(parked for parked, _ in self._parked)
+        self._parked.clear()
+        self._report.add(delivery)
+        for failed in delivery.failed:
+            self._take_failure(failed)
+        return len(batch)
+
+    def _take_failure(self, failed: FailedItem) -> None:
+        if failed.code == _BUDGET_CODE:
+            self._stopped_by = self._stopped_by or BudgetExhausted(failed.detail, code=failed.code)
+        else:
+            name = self._queries[failed.item_key].name
+            self._report.failed.append(FailedQuery(name, failed.code, failed.detail))
+
+    def _keep_rate(self, seconds: float) -> None:
+        units = self._report.billed_units
+        if units >= _RATE_WORTH_KEEPING_UNITS and seconds > 0:
+            self._cache.vendors.remember_rate(self._teacher.ledger_id, units / seconds)
+
+
+def keep(delivery: Delivery, cache: EmbeddingCache, ledger_id: str) -> None:
+    """Store a delivery; what it shows of earlier charges, whose answers were lost, is held to the prices agreed to.
+
+    Raises:
+        VendorChanged: something was paid at a price that was never agreed to; the receipt is kept, as the proof.
+        CacheError: the delivery cannot be stored.
+    """
+    cache.purchases.store(delivery)
+    earlier = [receipt.entry for receipt in delivery.receipts if receipt is not delivery.billed]
+    agreed = cache.records.agreed_prices(ledger_id) if earlier else set()
+    for entry in earlier:
+        if (entry.price_id, entry.unit_price_micro, entry.currency) not in agreed:
+            paid = format_micro(entry.unit_price_micro, entry.currency)
+            raise VendorChanged(
+                f"the vendor has charged {paid} for each query of request {entry.request_id}, a price that was never "
+                "agreed to; nothing more was bought. The receipt is kept: run `vl2v-client audit` and ask the vendor"
+            )

@@ -1,0 +1,200 @@
+"""Command-line options, made from their declarations in `config`; how a flag differs from its option stands here."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+from pydantic.fields import FieldInfo
+
+from vl2v_client.config.options import Options, declared
+from vl2v_client.config.run import DataConfig, PurchaseConfig, ReportConfig, RunConfig, StudentConfig
+from vl2v_client.config.training import TrainingConfig
+
+NAMES: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("data", "root"): "data",
+        ("data", "prompts"): "prompt",
+        ("data", "seed"): "data-seed",
+        ("purchase", "requests"): "workers",
+        ("student", "name"): "student",
+        ("student", "weights"): "student-weights",
+        ("student", "size"): "student-size",
+        ("training", "baselines"): "baseline",
+        ("training", "distill_learning_rate"): "learning-rate",
+        ("training", "final_weights"): "carry",
+        ("training", "workers"): "loader-workers",
+    }
+)
+"""Flags that are not their option's own name, by group and option."""
+
+_NEGATIVES = {"own_normalisation": "--paper-normalisation"}
+_VARIABLES = {"vendor_url": "VL2V_VENDOR_URL", "cache": "VL2V_CACHE"}
+
+COMMON = Group("Most used", sort_key=0)
+DATA = Group("Data", sort_key=1)
+PURCHASE = Group("Purchase", sort_key=2)
+STUDENT = Group("Student", sort_key=3)
+TRAINING = Group("Training", sort_key=4)
+OUTPUT = Group("Output", sort_key=5)
+
+ApiKey = Annotated[
+    str | None,
+    Parameter(
+        env_var="VL2V_API_KEY", show_default=False, group=PURCHASE, help="API key; the variable hides it better."
+    ),
+]
+AsJson = Annotated[
+    bool,
+    Parameter(
+        name="--json",
+        group=OUTPUT,
+        show_default=False,
+        help="Write JSON to standard output, and draw no progress bars.",
+    ),
+]
+Yes = Annotated[bool, Parameter(name=("--yes", "-y"), group=COMMON, show_default=False, help="Spend without asking.")]
+ConfigFile = Annotated[
+    Path | None, Parameter(name="--config", group=OUTPUT, help="YAML file of options by group; flags override it.")
+]
+
+Named = dict[str, dict[str, Any]]
+"""Values that the command line names, by group and option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The options of one group that a command has.
+
+    Attributes:
+        name: Name of the group in `RunConfig`.
+        options: Declarations.
+        heading: Heading in `--help` of those that are not among the most used.
+        kept: Options that the command has; empty is all.
+        without: Options that it does not have.
+    """
+
+    name: str
+    options: type[Options]
+    heading: Group
+    kept: frozenset[str] = field(default=frozenset())
+    without: frozenset[str] = field(default=frozenset())
+
+    def fields(self) -> Iterator[tuple[str, FieldInfo]]:
+        """Yield the options with their declarations."""
+        for name, info in self.options.model_fields.items():
+            if name not in self.without and (not self.kept or name in self.kept):
+                yield name, info
+
+    def only(self, *kept: str) -> Section:
+        """Return the section of these options alone."""
+        return Section(self.name, self.options, self.heading, frozenset(kept))
+
+    def but(self, *without: str) -> Section:
+        """Return the section without these options."""
+        return Section(self.name, self.options, self.heading, without=frozenset(without))
+
+
+DATA_OPTIONS = Section("data", DataConfig, DATA)
+PURCHASE_OPTIONS = Section("purchase", PurchaseConfig, PURCHASE)
+STUDENT_OPTIONS = Section("student", StudentConfig, STUDENT)
+TRAINING_OPTIONS = Section("training", TrainingConfig, TRAINING)
+REPORT_OPTIONS = Section("report", ReportConfig, OUTPUT)
+RUN_OPTIONS = (DATA_OPTIONS, PURCHASE_OPTIONS, STUDENT_OPTIONS, TRAINING_OPTIONS, REPORT_OPTIONS)
+PURCHASING_OPTIONS = (
+    DATA_OPTIONS,
+    PURCHASE_OPTIONS.but("local_teacher", "local_weights", "local_precision", "online"),
+    STUDENT_OPTIONS,
+    TRAINING_OPTIONS,
+)
+"""Those of commands that plan or buy for a run."""
+
+
+_GROUPS = {section.name: section.options for section in RUN_OPTIONS}
+
+
+def flag_name(group: str, option: str) -> str:
+    """Return the flag of an option, with its dashes."""
+    return "--" + NAMES.get((group, option), option.replace("_", "-"))
+
+
+def as_flags(named: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the command line that names these options, by group and option."""
+    words: list[str] = []
+    for group, options in named.items():
+        for option, value in options.items():
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [flag_name(group, option), str(one)]
+    return shlex.join(words)
+
+
+def with_flags(message: str) -> str:
+    """Return a message with the flags of the options that it names, such as `--views` for `purchase.views`."""
+
+    def flag(found: re.Match[str]) -> str:
+        group, option = found.groups()
+        return flag_name(group, option) if option in _GROUPS[group].model_fields else found.group()
+
+    return re.sub(rf"\b({'|'.join(_GROUPS)})\.([a-z_]+)\b", flag, message)
+
+
+def takes(*sections: Section) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of some sections; it gets those that were named as its parameter `named`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "named"]
+        positional = [one for one in own if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+        made: list[inspect.Parameter] = []
+        places: dict[str, tuple[str, str]] = {}
+        for section in sections:
+            for option, info in section.fields():
+                place = f"{section.name}_{option}"
+                places[place] = section.name, option
+                made.append(_parameter(place, section, option, info))
+
+        @functools.wraps(command)
+        def run(*arguments: Any, **given: Any) -> Any:
+            named: Named = {section.name: {} for section in sections}
+            for place in places.keys() & given.keys():
+                group, option = places[place]
+                named[group][option] = given.pop(place)
+            return command(*arguments, named=named, **given)
+
+        keywords = [one for one in own if one not in positional]
+        run.__signature__ = inspect.Signature([*positional, *made, *keywords])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def run_config(named: Named, file: Path | None = None) -> RunConfig:
+    """Return the run that a YAML file and the command line describe; the command line wins.
+
+    Raises:
+        UsageError: The file holds no run.
+        pydantic.ValidationError: A value of the command line is out of range.
+    """
+    return RunConfig.model_validate(named) if file is None else RunConfig.load(file, overrides=named)
+
+
+def _parameter(place: str, section: Section, option: str, info: FieldInfo) -> inspect.Parameter:
+    default = info.default
+    shown = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    flag = Parameter(
+        name=flag_name(section.name, option),
+        group=COMMON if declared(info, "common") else section.heading,
+        help=info.description,
+        negative=_NEGATIVES.get(option, ()),
+        env_var=_VARIABLES.get(option),
+        show_default=(lambda _: shown) if default not in (None, False, ()) else False,
+    )
+    annotation = Annotated[info.annotation, flag]  # type: ignore[name-defined]
+    return inspect.Parameter(place, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

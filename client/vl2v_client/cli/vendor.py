@@ -1,0 +1,108 @@
+"""The vendor and the cache as the command line names them, and how a purchase is approved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vl2v_client.api.client import VendorClient
+from vl2v_client.api.uploads import UPLOADS, Upload
+from vl2v_client.buying.context import PurchaseContext, purchase_context, remaining_units
+from vl2v_client.cache.store import EmbeddingCache, default_cache_path
+from vl2v_client.cli.bars import Bars, bars
+from vl2v_client.cli.console import STDERR
+from vl2v_client.cli.options import with_flags
+from vl2v_client.cli.tables import plan_table
+from vl2v_client.config.run import PurchaseConfig, RunConfig
+from vl2v_client.core.errors import ClientError, UsageError
+from vl2v_client.planning.plan import QueryPlan
+
+if TYPE_CHECKING:
+    from vl2v_client.runs.source import Source
+
+UPLOAD_VARIABLE = "VL2V_UPLOAD"
+
+
+class Declined(ClientError):
+    """The user does not approve the purchase."""
+
+
+def open_cache(path: Path | None) -> EmbeddingCache:
+    """Open the cache at `path`, or at its default place."""
+    return EmbeddingCache(path or default_cache_path(os.environ))
+
+
+def open_vendor(url: str, api_key: str | None) -> VendorClient:
+    """Open the vendor at `url`; warn if the API key could be read on the way there."""
+    vendor = VendorClient(url, api_key, upload=_upload())
+    if vendor.exposes_key:
+        notify(
+            f"warning: the API key travels unencrypted to {vendor.url}, where anybody on the way can read it and spend "
+            "with it; use the vendor's https:// address, or a tunnel to this machine"
+        )
+    return vendor
+
+
+@contextmanager
+def open_purchase(
+    terms: PurchaseConfig, api_key: str | None, *, as_json: bool, yes: bool
+) -> Iterator[tuple[PurchaseContext, Bars]]:
+    """Open vendor, cache and progress bars; a person sees each plan and approves it, unless `yes`."""
+    with (
+        open_cache(terms.cache) as cache,
+        open_vendor(terms.vendor_url, api_key) as vendor,
+        bars(quiet=as_json) as progress,
+    ):
+
+        def approve(plan: QueryPlan) -> None:
+            if as_json and not yes:
+                raise UsageError("--json asks nobody, so spending needs --yes beside it")
+            if as_json:
+                return
+            with progress.paused():
+                STDERR.print(plan_table(plan, remaining_units(vendor)))
+                if not yes:
+                    _confirm("Buy this?")
+
+        yield purchase_context(terms, vendor, cache, approve=approve, notify=notify), progress
+
+
+@contextmanager
+def open_source(config: RunConfig, api_key: str | None, *, as_json: bool, yes: bool) -> Iterator[tuple[Source, Bars]]:
+    """Open the source of a run's answers, and the progress bars."""
+    from vl2v_client.runs.local_source import LocalSource, load_local_teacher
+    from vl2v_client.runs.vendor_source import VendorSource
+
+    if config.purchase.local_teacher is None:
+        with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+            yield VendorSource(context), progress
+        return
+    teacher = load_local_teacher(config.purchase, config.training.device)
+    with open_cache(config.purchase.cache) as cache, bars(quiet=as_json) as progress:
+        yield LocalSource(teacher, cache), progress
+
+
+def notify(sentence: str) -> None:
+    """Show a sentence on standard error."""
+    STDERR.print(with_flags(sentence), soft_wrap=True)
+
+
+def _confirm(question: str) -> None:
+    try:
+        answer = STDERR.input(f"{question} [y/N]: ")
+    except EOFError:
+        raise Declined("nobody can be asked here: add --yes to spend without asking") from None
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Declined("nothing was bought")
+
+
+def _upload() -> Upload:
+    """Return how to send images, by `VL2V_UPLOAD`: it changes the bytes on the way and nothing else."""
+    wanted = os.environ.get(UPLOAD_VARIABLE, "auto")
+    for upload in UPLOADS:
+        if upload == wanted:
+            return upload
+    raise UsageError(f"{UPLOAD_VARIABLE} is {wanted!r}; set it to one of {', '.join(UPLOADS)}, or not at all")

@@ -1,0 +1,66 @@
+"""The hyper-parameters of training; the defaults are the published ones (Addepalli et al., arXiv 2310.08255)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vl2v_client.config.options import Options, option
+
+Preset = Literal["default", "paper"]
+MethodName = Literal[
+    "vl2v-adip",
+    "vl2v-sd",
+    "erm",
+    "linear-probe",
+    "kd",
+    "image-cosine",
+    "text-cosine",
+    "rise-relative",
+    "feature-mse",
+    "simkd",
+    "adip-no-align",
+    "adip-align-only",
+    "adip-joint",
+]
+FinalWeights = Literal["swad", "ema", "best", "last"]
+Segments = Literal["original", "cumulative"]
+BestOfEquals = Literal["lower_loss", "last"]
+
+
+class TrainingConfig(Options):
+    """How the student trains."""
+
+    preset: Preset = option("default", "Source of the values that nobody names; `paper` is the published protocol")
+    method: MethodName = option("vl2v-adip", "Method of the student that is exported", common=True)
+    baselines: tuple[MethodName, ...] = option((), "Method trained beside it to compare; repeatable")
+    train_views: int | None = option(None, "Views of each image to train on; those not bought borrow a target", ge=0)
+    align_steps: int = option(5001, "Optimizer steps of the align stage", ge=1)
+    distill_steps: int = option(5001, "Optimizer steps of the distill stage", ge=1, common=True)
+    align_learning_rate: float = option(5e-5, "Learning rate of Adam in the align stage", gt=0)
+    distill_learning_rate: float = option(5e-5, "Learning rate of Adam in the distill stage", gt=0)
+    batch_size: int = option(32, "Views per source domain and step", ge=1)
+    betas: tuple[float, float] = option((0.9, 0.999), "Decay rates of Adam's moments")
+    weight_decay: float = option(0.0, "Weight decay of Adam", ge=0)
+    image_weight: float = option(0.5, "Weight of the image term; the text term has the rest", ge=0, le=1)
+    label_weight: float = option(0.0, "Weight of a cross-entropy on labels beside the published loss", ge=0)
+    mixup: float = option(0.0, "Parameter `a` of the Beta(a, a) that mixes views and targets; 0 mixes nothing", ge=0)
+    evaluate_every: int = option(200, "Steps between evaluations on source validation; a segment of SWAD", ge=1)
+    checkpoint_every: int = option(200, "Steps between checkpoints", ge=1, result=False)
+    converge: int = option(3, "SWAD's n_converge", ge=1)
+    tolerance: int = option(6, "SWAD's n_tolerance", ge=1)
+    tolerance_ratio: float = option(0.3, "SWAD's tolerance ratio")
+    final_weights: FinalWeights = option("swad", "Weights that the last stage leaves")
+    ema_decay: float = option(0.999, "Decay of the exponential moving average of weights", ge=0, lt=1)
+    interpolate: bool = option(False, "WiSE-FT between first and trained weights, chosen on source validation")
+    align_best_from: int = option(0, "First step whose evaluation can be the best of the align stage", ge=0)
+    distill_best_from: int = option(0, "First step whose evaluation can be the best of the distill stage", ge=0)
+    best_of_equals: BestOfEquals = option("lower_loss", "Choice among equally accurate evaluations")
+    align_segments: Segments = option("original", "Steps that a SWAD segment of the align stage averages")
+    distill_segments: Segments = option("original", "Steps that a SWAD segment of the distill stage averages")
+    evaluation_batch_size: int = option(128, "Views per forward pass of an evaluation", ge=1)
+    seed: int = option(0, "Seed of initial weights and sampling")
+    device: str = option("auto", "Device: auto, cpu, cuda or cuda:N", result=False, common=True)
+    bfloat16: bool = option(False, "Forward passes in bfloat16, faster on recent GPUs")
+    channels_last: bool = option(False, "Memory format that suits convolutional students")
+    compile: bool = option(False, "Compile the student with torch.compile, for GPUs")
+    workers: int | None = option(None, "Threads that load the next views; by device if left out", ge=0, result=False)

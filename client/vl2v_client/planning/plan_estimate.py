@@ -1,0 +1,115 @@
+"""An upper bound of a query plan, for data sets whose views would take too long to render: exact but for doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import BudgetExhausted
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import TeacherModel, format_micro
+from vl2v_client.planning.hashing import hash_files
+from vl2v_client.planning.plan import Limits, QueryPlan, make_plan
+from vl2v_client.planning.queries import TextQuery
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEstimate:
+    """At most what a run needs and the cache lacks.
+
+    Files with equal bytes are counted once. Views that look alike though their files differ, and views that were
+    bought before, are counted all the same: only rendering tells.
+
+    Attributes:
+        texts: the plan of the text queries, which is exact.
+        image_files: files to ask about.
+        different_files: how many different contents they have.
+        views_per_file: that are asked about.
+        seconds: estimate of the time to buy as many; None if this vendor's rate was never measured.
+    """
+
+    texts: QueryPlan
+    image_files: int
+    different_files: int
+    views_per_file: int
+    seconds: float | None
+
+    @property
+    def teacher(self) -> TeacherModel:
+        """Whose vectors."""
+        return self.texts.teacher
+
+    @property
+    def views(self) -> int:
+        """Image queries before any double is left out."""
+        return self.image_files * self.views_per_file
+
+    @property
+    def units(self) -> int:
+        """New queries at most."""
+        return self._images + self.texts.units
+
+    @property
+    def amount_micro(self) -> int:
+        """Their price."""
+        return self._images * self.teacher.image_price.unit_price_micro + self.texts.amount_micro
+
+    @property
+    def currency(self) -> str:
+        """Of every amount."""
+        return self.texts.currency
+
+    @property
+    def _images(self) -> int:
+        return self.different_files * self.views_per_file
+
+    def check_caps(self, limits: Limits) -> None:
+        """Refuses a bound that a cap or the vendor's budget may not hold.
+
+        Raises:
+            BudgetExhausted: the message says which, and what to do.
+        """
+        reasons = []
+        if limits.max_queries is not None and self.units > limits.max_queries:
+            reasons.append(f"purchase.max_queries allows {limits.max_queries:,}")
+        if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
+            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.currency)}")
+        if limits.remaining_units is not None and self.units > limits.remaining_units:
+            reasons.append(f"the account has {limits.remaining_units:,} left")
+        if reasons:
+            cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
+            raise BudgetExhausted(f"at most {cost}, but {' and '.join(reasons)}: make an exact plan, or allow as many")
+
+
+def estimate_plan(
+    files: Mapping[Path, Sequence[str]],
+    views_per_file: int,
+    text_queries: Sequence[TextQuery],
+    teacher: TeacherModel,
+    cache: EmbeddingCache,
+    *,
+    progress: Progress = silent,
+) -> PlanEstimate:
+    """The bound for files of which each has as many views; sends nothing, renders nothing.
+
+    Args:
+        files: absolute paths by an absolute folder above them.
+        views_per_file: that are asked about.
+        text_queries: planned exactly.
+        teacher: whose vectors to buy.
+        cache: what is here already.
+        progress: told of files read.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    texts = make_plan([], text_queries, teacher, cache)
+    different: set[str] = set()
+    for folder, paths in files.items():
+        different.update(hash_files(folder, paths, cache, progress=progress).values())
+    rate = cache.vendors.images_per_second(teacher.ledger_id)
+    units = len(different) * views_per_file + texts.units
+    count = sum(map(len, files.values()))
+    return PlanEstimate(texts, count, len(different), views_per_file, None if rate is None else units / rate)

@@ -1,0 +1,86 @@
+"""What a run would buy: an exact plan, or an upper bound where rendering all views would take too long."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_client.buying.context import PurchaseContext, meet, plan_run
+from vl2v_client.config.run import RunConfig
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.data.folder import list_files
+from vl2v_client.data.splits import training_files
+from vl2v_client.planning.choice import QueryChoice, text_queries
+from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.resolution import resolve_run, run_choice
+
+EXACT_VIEWS = 20_000
+"""A plan renders this many views at most, unless it has to be exact."""
+
+
+def plan(
+    config: RunConfig, context: PurchaseContext, *, exact: bool = False, progress: Progress = silent
+) -> QueryPlan | PlanEstimate:
+    """Plan a run without buying anything.
+
+    Args:
+        config: Configuration of the run.
+        context: Whom it would buy from.
+        exact: Render and count all views, however many there are.
+        progress: Gets every step that takes time.
+
+    Raises:
+        DataError: The data set or an image in it cannot be used.
+        VendorError: The vendor refuses, or was never met and cannot be reached.
+        BudgetExhausted: A budget for selected images cannot hold the texts.
+    """
+    resolved = resolve_run(config)
+    if not exact and resolved.purchase.select is None:
+        estimate = estimate_run(run_choice(resolved), context, progress=progress)
+        if estimate is not None:
+            return estimate
+    return plan_selected(config, context, progress=progress).plan
+
+
+def plan_selected(config: RunConfig, context: PurchaseContext, *, progress: Progress = silent) -> PlannedRun:
+    """Plan a run within its budget.
+
+    Raises:
+        ClientError: As `plan`.
+    """
+    resolved = resolve_run(config)
+    choice = run_choice(resolved)
+    planned = plan_run(choice, context, progress=progress)
+    features = partial(_features, config, planned, progress)
+    return choose_queries(resolved.purchase, choice.seed, planned, features)
+
+
+def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Progress = silent) -> PlanEstimate | None:
+    """Return the upper bound, without rendering a view; `None` if there are few enough views to plan exactly.
+
+    Raises:
+        DataError: The data set cannot be used, or a file cannot be read.
+        VendorError: As `buying.context.meet`.
+    """
+    root = choice.data.absolute()
+    files = list_files(root)
+    training = training_files(files, target_domain=choice.target_domain, seed=choice.seed)
+    views_per_file = choice.asked_views
+    if sum(map(len, training.values())) * views_per_file <= EXACT_VIEWS:
+        return None
+    by_folder = {root / domain if files.has_domains else root: paths for domain, paths in training.items()}
+    texts = text_queries(choice, files.class_names)
+    return estimate_plan(by_folder, views_per_file, texts, meet(context), context.cache, progress=progress)
+
+
+def _features(config: RunConfig, planned: PlannedRun, progress: Progress) -> NDArray[np.float32]:
+    """Return the frozen student's features; PyTorch is loaded for a selector that asks for them alone."""
+    from vl2v_client.runs.features import run_features
+    from vl2v_client.runs.settings import settle
+
+    return run_features(settle(config), planned, progress)

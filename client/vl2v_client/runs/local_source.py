@@ -1,0 +1,213 @@
+"""A teacher on this machine as a source of answers: nothing is bought, and it may see every view of every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.run import PurchaseConfig
+from vl2v_client.config.training import TrainingConfig
+from vl2v_client.core.errors import CacheError, DataError, UsageError
+from vl2v_client.core.progress import Progress
+from vl2v_client.student.card import StudentEntry, read_entry
+from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
+from vl2v_client.evaluation.zero_shot import zero_shot_logits
+from vl2v_client.export.cost import Bill, LocalAnswers, SweepBill
+from vl2v_client.export.report import ReportRow
+from vl2v_client.local.files import LocalModel
+from vl2v_client.local.teacher import LocalTeacher
+from vl2v_client.planning.choice import QueryChoice, collect_queries
+from vl2v_client.planning.hashing import read_files, view_keys
+from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
+from vl2v_client.runs.method_training import RunData, load_run_data
+from vl2v_client.runs.online_views import OnlineViews
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
+from vl2v_client.runs.settings import RunSettings
+from vl2v_client.runs.source import Source
+from vl2v_client.runs.targets import Vectors
+from vl2v_client.student.methods import stage_asks_about_images
+from vl2v_client.student.samples import LabelledViews
+from vl2v_client.student.spec import InputFormat, StudentSpec
+from vl2v_client.student.training import TrainingResult, resolve_device
+from vl2v_contract.canonical import sha256_hex
+
+_PAID_TERMS = ("model", "max_queries", "max_cost", "partial", "skip_failed")
+"""Options of a purchase that mean nothing to a teacher who sells nothing."""
+
+
+def load_local_teacher(purchase: PurchaseConfig, device: str) -> LocalTeacher:
+    """Load the local teacher that a configuration names.
+
+    Args:
+        purchase: Names the model, its weights and its precision.
+        device: Device, as in `student.training.resolve_device`.
+
+    Raises:
+        UsageError: There is no such model, or terms of a purchase stand beside it.
+        DataError: The checkpoint cannot be read.
+    """
+    named = [term for term in _PAID_TERMS if term in purchase.model_fields_set]
+    if named:
+        options = ", ".join(f"purchase.{term}" for term in named)
+        raise UsageError(f"a local teacher answers for free: leave {options} out")
+    assert purchase.local_teacher is not None, "asked for by name"
+    place = str(resolve_device(device))
+    return LocalTeacher(LocalModel(purchase.local_teacher, purchase.local_weights, place, purchase.local_precision))
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """Asks a local teacher.
+
+    Attributes:
+        teacher: Teacher that answers.
+        cache: Its memo of file contents is used; no embedding is read from it or kept in it.
+    """
+
+    teacher: LocalTeacher
+    cache: EmbeddingCache
+
+    def tower(self) -> StudentSpec:
+        """Describe the teacher's image tower as a student, the one of VL2V-SD.
+
+        Raises:
+            UsageError: The tower does not end in a linear projection, or no card can describe it.
+        """
+        facts = self.teacher.facts
+        spec = StudentSpec(
+            architecture=f"image tower of {facts.id}",
+            input=InputFormat(facts.image_size, self.teacher.mean, self.teacher.std),
+            features=self.teacher.image_tower().projection.in_features,
+            weights_sha256=facts.weights_sha,
+            tower=self.teacher.tower_config,
+        )
+        try:
+            read_entry(StudentEntry, json.loads(json.dumps(spec.to_json())))
+        except DataError as error:
+            raise UsageError(f"the image tower of {facts.id} cannot be a student: {error}") from error
+        return spec
+
+    def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
+        """Name what the teacher will be asked, as a plan without a price.
+
+        Raises:
+            DataError: The data set cannot be used.
+        """
+        queries, facts = collect_queries(choice, self.cache, progress=progress), self.teacher.facts
+        plan = QueryPlan(
+            teacher=facts,
+            image_keys=tuple(key.hex() for key in view_keys(queries.images, self.cache, size=facts.image_size)),
+            text_keys=tuple(f"text {query.text}" for query in queries.texts),
+            missing=(),
+            image_files=len({query.sample.path for query in queries.images}),
+            cached=0,
+            seconds=None,
+        )
+        return PlannedRun(queries, plan)
+
+    def obtain(
+        self, settings: RunSettings, planned: PlannedRun, folder: RunFolder, *, progress: Progress
+    ) -> tuple[PlannedRun, RunData]:
+        """Render the training images' views, ask about them, and render the hold-out.
+
+        Raises:
+            CacheError: The disk cannot hold the rendered views or the answers.
+            DataError: An image is broken, or a text is too long for the teacher.
+        """
+        queries = planned.queries
+
+        def fetch(train: LabelledViews) -> Vectors:
+            texts = self.teacher.encode_texts([query.text for query in queries.texts])
+            images = self._image_answers(train, queries.asked_views, folder, progress)
+            # as halves, as a cache keeps what is bought
+            named = zip((*planned.plan.text_keys, *planned.plan.image_keys), (*texts, *images), strict=True)
+            return {key: vector.astype(np.float16) for key, vector in named}
+
+        data = load_run_data(settings, planned, fetch, folder, allow_missing=False, progress=progress)
+        fresh = self._online_views(settings, planned, progress) if settings.online else None
+        data = replace(data, training=replace(data.training, fresh=fresh), tower=self.teacher.image_tower)
+        return planned, data
+
+    def teacher_row(
+        self, planned: PlannedRun, data: RunData, target: LabelledViews | None
+    ) -> tuple[ReportRow, Choices | None]:
+        """Score the teacher on the hold-out and, once all is trained, on the target: asking costs nothing."""
+        validation, facts = data.training.validation, self.teacher.facts
+
+        def logits(views: LabelledViews) -> NDArray[np.float32]:
+            vectors = self.teacher.encode_images(views.pixels[:, 0])
+            scale, bias = facts.logit_scale, facts.logit_bias
+            return zero_shot_logits(vectors, data.text_classifier, logit_scale=scale, logit_bias=bias)
+
+        row, on_target = ReportRow(ZERO_SHOT, None), None
+        if target is not None:
+            of_target, target_in = logits(target), len(planned.queries.split.target_in)
+            row, on_target = zero_shot_row(of_target, target.labels, target_in=target_in), choose(of_target)
+        seen = evaluate(logits(validation), validation.labels, validation.domains)
+        return replace(row, source_validation=seen.domain_mean, note="local"), on_target
+
+    def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
+        """Return how much the exported student asked; online, each view of each step counts."""
+        method, config = exported.method, settings.training
+        images, texts = len(billable_image_keys(method, config, planned)), len(set(billable_text_keys(method, planned)))
+        if settings.online:
+            taken = zip(method.stages, exported.stages, strict=True)
+            steps = sum(result.steps for stage, result in taken if stage_asks_about_images(stage, config))
+            images = steps * config.batch_size * len(planned.queries.split.source_domains)
+        return Bill(local=LocalAnswers(images, texts, online=settings.online))
+
+    def follower(self) -> LocalSource:
+        """Return the same source: every process has the teacher."""
+        return self
+
+    def share(
+        self, planned: PlannedRun, folder: RunFolder, announcement: str, *, progress: Progress
+    ) -> tuple[PlannedRun, Source]:
+        """Return the same source: each run asks for itself, for nothing."""
+        return planned, self
+
+    def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
+        """Return a bill of nothing."""
+        return SweepBill(None, {})
+
+    def teacher_accuracy(
+        self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
+    ) -> dict[str, float]:
+        """Return what the reports of the runs say: a local teacher was asked about the whole target."""
+        return {target: row.target_in for target, row in rows.items() if row.target_in is not None}
+
+    def _online_views(self, settings: RunSettings, planned: PlannedRun, progress: Progress) -> OnlineViews:
+        train = planned.queries.split.train
+        contents = read_files((sample.path for sample in train), self.cache, progress=progress)
+        return OnlineViews(train, [contents[sample.path] for sample in train], settings.choice, self.teacher)
+
+    def _image_answers(
+        self, train: LabelledViews, asked: int, folder: RunFolder, progress: Progress
+    ) -> NDArray[np.float32]:
+        """Return the answers `[N * A, D]` on the first `A` views, kept beside the rendered views."""
+        facts = self.teacher.facts
+        name = sha256_hex(json.dumps([train.of, asked, facts.weights_sha, facts.precision]).encode())[:16]
+        path = folder.renders("train").with_name(f"local-teacher-{name}.npy")
+        with suppress(OSError, ValueError, EOFError):  # none, or cut short by a power failure: then they are made again
+            kept: NDArray[np.float32] = np.load(path)
+            return kept
+        views = train.pixels[:, :asked]
+        answers = self.teacher.encode_images(views.reshape(-1, *train.pixels.shape[2:]), progress=progress)
+        partial = path.with_suffix(".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.save(file, answers)
+            partial.replace(path)
+        except OSError as error:
+            raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
+        return answers

@@ -1,0 +1,198 @@
+"""Train what a run is made of: its method and its baselines, all on the same views and bought targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vl2v_client.core.progress import Progress, renamed
+from vl2v_client.core.seeds import child_seed
+from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel
+from vl2v_client.data.renders import render_views
+from vl2v_client.data.views import View, canonical_view
+from vl2v_client.local.tower import ImageTower
+from vl2v_client.runs.features import rendered_features
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.settings import RunSettings
+from vl2v_client.runs.targets import Vectors, image_targets, text_classifier
+from vl2v_client.student.batches import TrainingData
+from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.methods import ERM, METHODS, asks_about_texts, erm
+from vl2v_client.student.model import tower_student
+from vl2v_client.student.samples import LabelledViews, labelled_views
+from vl2v_client.student.selection import choose_learning_rate
+from vl2v_client.student.stages import Method
+from vl2v_client.student.training import TrainingResult, train
+from vl2v_client.teacher.imputation import NO_IMPUTATION, impute
+from vl2v_client.teacher.targets import ImageTargets
+
+
+@dataclass(frozen=True)
+class TrainedMethod:
+    """How one of the run's methods went.
+
+    Attributes:
+        name: its key in `student.methods.METHODS`.
+        note: what source validation chose beside the weights; empty if nothing.
+    """
+
+    name: str
+    result: TrainingResult
+    note: str
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What training reads. Nothing of the target domain.
+
+    Attributes:
+        text_classifier: `[C, D]` unit rows.
+        tower: copies a local teacher's image tower, the student of white-box methods.
+    """
+
+    training: TrainingData
+    targets: ImageTargets
+    text_classifier: EmbeddingMatrix
+    tower: Callable[[], ImageTower] | None = None
+
+
+def load_run_data(
+    settings: RunSettings,
+    planned: PlannedRun,
+    fetch: Callable[[LabelledViews], Vectors],
+    folder: RunFolder,
+    *,
+    allow_missing: bool,
+    progress: Progress,
+) -> RunData:
+    """Join the training images' rendered views with their bought or imputed embeddings, and render the hold-out.
+
+    Args:
+        settings: of the run.
+        planned: its queries and plan.
+        fetch: the teacher's vectors by the plan's keys, given the rendered training views.
+        folder: keeps the rendered views.
+        allow_missing: images without a vector are no error.
+        progress: told of rendering.
+
+    Raises:
+        CacheError: an embedding is missing, or the disk cannot hold the rendered views.
+        DataError: an image has broken since it was bought, or a text was not bought.
+    """
+    queries, plan = planned.queries, planned.plan
+    size, train = plan.teacher.image_size, queries.split.train
+    validation = render_canonical(folder, "validation", queries.split.validation, size, progress)
+    if any(queries.views):
+        train_views = render(folder, "train", train, queries.views, size, progress)
+    else:  # no views: every image trains on its text
+        train_views = render_canonical(folder, "train", train, size, progress)
+    vectors = fetch(train_views)
+    classifier = text_classifier(planned, vectors)
+
+    def imputation(asked: ImageTargets) -> ImageTargets:
+        return _impute(settings, asked, train_views, queries.asked_views, progress)
+
+    targets = image_targets(planned, vectors, allow_missing=allow_missing, imputation=imputation)
+    return RunData(TrainingData(train_views, validation, targets), targets, classifier)
+
+
+def _impute(
+    settings: RunSettings, asked: ImageTargets, train: LabelledViews, views: int, progress: Progress
+) -> ImageTargets:
+    """Targets of the views `[N, A]` that are asked about, with those that were not bought imputed if it is wished."""
+    if settings.impute == NO_IMPUTATION or bool(asked.weights.all()):
+        return asked
+    features = rendered_features(
+        settings.student,
+        train.pixels,
+        views,
+        seed=settings.choice.seed,
+        device=settings.training.device,
+        progress=progress,
+    )
+    domains, seed = train.domains, settings.choice.seed
+    return impute(asked, features=features, labels=train.labels, domains=domains, seed=seed)
+
+
+def train_method(
+    name: str, settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, *, progress: Progress
+) -> TrainedMethod:
+    """Train one of the run's methods on its data; ERM at several learning rates.
+
+    Args:
+        name: a key of `student.methods.METHODS`.
+        settings: of the run.
+        data: what it trains and selects on; a method that asks no teacher gets no targets.
+        teacher: whose text classifier a student with a text head gets.
+        folder: keeps checkpoints and metrics under the method's name.
+        progress: told of every step; other methods than the exported one say which they are.
+    """
+    if name == ERM:
+        return _train_erm(settings, data, teacher, folder, progress)
+    told = progress if name == settings.training.method else renamed(progress, lambda phase: f"{name}: {phase}")
+    result = _train(METHODS[name](settings.training), settings, data, teacher, folder.method(name), told)
+    return TrainedMethod(name, result, _interpolation_note(result))
+
+
+def _train_erm(
+    settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, progress: Progress
+) -> TrainedMethod:
+    """Source validation chooses the learning rate."""
+
+    def run(rate: float) -> TrainingResult:
+        rate_progress = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
+        method = erm(settings.training, learning_rate=rate)
+        return _train(method, settings, data, teacher, folder.method(f"{ERM}-lr-{rate:g}"), rate_progress)
+
+    rate, result = choose_learning_rate(settings.erm_learning_rates, run)
+    notes = [f"learning rate {rate:g}, chosen on source validation", _interpolation_note(result)]
+    return TrainedMethod(ERM, result, "; ".join(note for note in notes if note))
+
+
+def _train(
+    method: Method, settings: RunSettings, data: RunData, teacher: TeacherModel, place: Path, progress: Progress
+) -> TrainingResult:
+    config = settings.training
+    head = TextHead(data.text_classifier, teacher.logit_scale, teacher.logit_bias)
+    if method.white_box and settings.tower is not None and data.tower is not None:
+        classifier = StudentClassifier(tower_student(data.tower()), settings.tower.input, head)
+    else:
+        classifier = new_classifier(
+            method,
+            settings.student,
+            text_head=head,
+            class_count=len(data.text_classifier),
+            seed=child_seed(config.seed, "initial weights"),
+        )
+    asks = asks_about_texts(method)
+    seen = replace(data.training, teacher_head=head) if asks else replace(data.training, targets=None)
+    return train(method, classifier, seen, config, folder=place, progress=progress)
+
+
+def _interpolation_note(result: TrainingResult) -> str:
+    if result.interpolation is None:
+        return ""
+    return f"WiSE-FT with {result.interpolation:.0%} of the trained weights, chosen on source validation"
+
+
+def render(
+    folder: RunFolder,
+    use: str,
+    samples: Sequence[Sample],
+    views: Sequence[Sequence[View]],
+    size: int,
+    progress: Progress,
+) -> LabelledViews:
+    """The samples' views as labelled pixels `[N, K, size, size, 3]`, rendered once into the run folder."""
+    progress = renamed(progress, lambda phase: f"{phase} {use}")
+    store = render_views(folder.renders(use), samples, views, size=size, progress=progress)
+    return labelled_views(store, samples)
+
+
+def render_canonical(
+    folder: RunFolder, use: str, samples: Sequence[Sample], size: int, progress: Progress
+) -> LabelledViews:
+    """The samples' canonical views as labelled pixels `[N, 1, size, size, 3]`."""
+    return render(folder, use, samples, [(canonical_view(),)] * len(samples), size, progress)

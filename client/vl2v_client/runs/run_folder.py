@@ -1,0 +1,244 @@
+"""The run folder: one configuration, its metrics, checkpoints, rendered views, student and report."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.files import read_json
+from vl2v_client.runs.run_record import current_config, removed_values
+from vl2v_contract.canonical import sha256_hex
+
+CONFIG_FILE = "config.json"
+_CHOICE_FILE = "choice.json"
+_PURCHASE_FILE = "purchase.json"
+_USED_FILE = "used.json"
+_LEFT_OUT_FILE = "left_out.json"
+_IMAGES_FILE = "images.json"
+_RECORDS = (CONFIG_FILE, _CHOICE_FILE, _PURCHASE_FILE, _USED_FILE)
+_DERIVED = frozenset({"stages", "erm_learning_rates"})
+"""Settings that follow from others, and are long: no news beside them."""
+_SHOWN = 5
+_REMOVED_IN = "0.2.0"
+_MAX_CONFIG_BYTES = 16 * 2**20
+_MAX_RECORD_BYTES = 2**30
+"""Of the files that name each image or embedding of a run: a million take 200 MB."""
+_BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what it makes.
+
+    Attributes:
+        path: the folder.
+        config: the resolved configuration, in this version's format.
+        written: the configuration as `config.json` holds it, perhaps in the format of an earlier version.
+        shared_renders: where the rendered views lie, if other runs share them.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    written: Mapping[str, Any]
+    shared_renders: Path | None = None
+
+    @property
+    def student(self) -> Path:
+        """The exported student: safetensors and card."""
+        return self.path / "student"
+
+    @property
+    def choice(self) -> Path:
+        """Which queries a selection chose, once it has."""
+        return self.path / _CHOICE_FILE
+
+    @property
+    def purchase(self) -> Path:
+        """The name under which all that the run buys under its caps is counted."""
+        return self.path / _PURCHASE_FILE
+
+    @property
+    def used(self) -> Path:
+        """Which embeddings the run trains on, once its purchase is done."""
+        return self.path / _USED_FILE
+
+    @property
+    def left_out(self) -> Path:
+        """Which embeddings a sweep's purchase went on without."""
+        return self.path / _LEFT_OUT_FILE
+
+    @property
+    def images(self) -> Path:
+        """Which images the run trained on, selected with and was judged by, once it is done."""
+        return self.path / _IMAGES_FILE
+
+    @property
+    def settings_sha(self) -> str:
+        """Names the configuration, for files that belong to it."""
+        return sha256_hex(json.dumps(self.written, sort_keys=True).encode())
+
+    def method(self, name: str) -> Path:
+        """Metrics and checkpoints of one trained model."""
+        return self.path / "methods" / name
+
+    def renders(self, use: str) -> Path:
+        """Rendered views of one use: `train`, `validation` or `target`."""
+        return (self.shared_renders or self.path / "renders") / f"{use}.u8"
+
+    def recall(self, path: Path) -> dict[str, Any] | None:
+        """What `keep` wrote to a file; None if it is not there, or of other settings.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not path.exists():
+            return None
+        try:
+            record: dict[str, Any] = read_json(path, _MAX_RECORD_BYTES)
+            return record if record["of"] == self.settings_sha else None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path} is damaged: put back a copy of it, or choose another report.out") from error
+
+    def keep(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Write a file that belongs to these settings: whole and for good, or not at all.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        try:
+            _write_durably(path, json.dumps({"format": 1, "of": self.settings_sha, **record}))
+        except OSError as error:
+            raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
+
+
+@contextmanager
+def claim_run_folder(
+    path: Path, config: Mapping[str, Any], *, shared_renders: Path | None = None
+) -> Iterator[RunFolder]:
+    """Make the folder, or go on in it if it holds a run of exactly this configuration; one process at a time.
+
+    Raises:
+        RunError: the folder holds something else, another configuration, or a run that is under way.
+        CacheError: the folder cannot be written.
+    """
+    config = json.loads(json.dumps(config))  # as the file will give it back: lists for tuples
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        _find_run(path, config)  # so that no lock is left in a folder of something else
+    with _locked(path):
+        with _writing(path):
+            written = _find_run(path, config)
+            if written is None:
+                _write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+        yield RunFolder(path, config, written or config, shared_renders)
+
+
+@contextmanager
+def claim_finished_run(path: Path) -> Iterator[RunFolder]:
+    """A folder that `distill` made, for one process at a time.
+
+    Raises:
+        RunError: it is none, or another process is at work in it.
+        CacheError: the folder cannot be written.
+    """
+    folder = open_run_folder(path)
+    with _locked(path):
+        yield folder
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """A folder that `distill` made.
+
+    Raises:
+        RunError: it is none.
+    """
+    written = _read_config(path)
+    return RunFolder(path, current_config(written), written)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with _writing(path):
+        lock = (path / ".lock").open("a")  # "w" would empty the file that a link leads to
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process is at work in {path}: wait for it, or use another folder") from error
+        yield
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror}): use another folder") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        written: dict[str, Any] = read_json(path / CONFIG_FILE, _MAX_CONFIG_BYTES)
+        return dict(written)
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is not a run folder: give the folder of a `vl2v-client distill`") from error
+
+
+def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The configuration as `config.json` holds it; None if there is no run, or one of other settings before training.
+
+    A folder without anything of training has no run in it yet: its purchase was declined, say.
+
+    Raises:
+        RunError: the folder holds something else, another configuration, or values that this version removed.
+    """
+    others = {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING
+    if not (path / CONFIG_FILE).exists():
+        if others:
+            raise RunError(f"{path} is not empty and holds no run: choose another report.out")
+        return None
+    written = _read_config(path)
+    before = current_config(written)
+    if removed := removed_values(before):
+        raise RunError(
+            f"{path} holds a run with what version {_REMOVED_IN} removed ({', '.join(removed)}); nothing was changed: "
+            "finish it with the version that began it, or choose another report.out"
+        )
+    changed = _differences(before, config)
+    if changed and others:
+        told = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
+        shown = "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+        raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another report.out")
+    return None if changed else written
+
+
+def _write_durably(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name} was {before!r}, is {after!r}")
+    return found

@@ -1,0 +1,256 @@
+"""The vendor as a source of answers: choose within the budget, buy, and join what was bought; once for all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from vl2v_client.buying.context import PurchaseContext, buy_planned, check_hold_out, plan_run
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.training import TrainingConfig
+from vl2v_client.core.errors import BudgetExhausted, RunError
+from vl2v_client.core.progress import Progress
+from vl2v_client.evaluation.accuracy import Choices
+from vl2v_client.evaluation.zero_shot import zero_shot_logits
+from vl2v_client.export.cost import Bill, Purchase, SharedPurchase, SweepBill
+from vl2v_client.export.report import ReportRow
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
+from vl2v_client.runs.features import run_features
+from vl2v_client.runs.method_training import RunData, load_run_data
+from vl2v_client.runs.purchase_record import (
+    count_from_the_start,
+    keep_left_out,
+    keep_used,
+    read_left_out,
+    read_used,
+)
+from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.scoring import ZERO_SHOT
+from vl2v_client.runs.settings import RunSettings
+from vl2v_client.runs.source import Source
+from vl2v_client.runs.targets import Vectors, text_classifier
+from vl2v_client.student.methods import METHODS, asks_about_images
+from vl2v_client.student.samples import LabelledViews
+from vl2v_client.student.stages import online_queries
+from vl2v_client.student.training import TrainingResult
+
+
+@dataclass(frozen=True)
+class VendorSource:
+    """Buys a run's answers.
+
+    Attributes:
+        context: Whom to buy from, and on which terms.
+    """
+
+    context: PurchaseContext
+
+    @property
+    def cache(self) -> EmbeddingCache:
+        """The client's cache."""
+        return self.context.cache
+
+    def tower(self) -> None:
+        """Return nothing: a vendor does not sell its model."""
+
+    def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
+        """Name the queries of a run, and what they cost.
+
+        Raises:
+            DataError: The data set cannot be used.
+            VendorError: The vendor refuses, or was never met and cannot be reached.
+        """
+        return plan_run(choice, self.context, progress=progress)
+
+    def obtain(
+        self, settings: RunSettings, planned: PlannedRun, folder: RunFolder, *, progress: Progress
+    ) -> tuple[PlannedRun, RunData]:
+        """Choose within the budget, buy, render and join; return the plan of what is trained on with it.
+
+        A folder whose purchase is done stays with what it trains on: nothing new is chosen or bought.
+
+        Raises:
+            RunError: The folder's purchase is done, and its images have changed since.
+            ClientError: Whatever was bought so far is kept.
+        """
+        used, some_missing = read_used(folder, planned.plan), True
+        if used is not None:
+            planned = self._go_on(settings, planned, used, folder, progress)
+        else:
+            check_hold_out(planned, self.context, progress=progress)
+            features = partial(run_features, settings, planned, progress)
+            purchase, seed = settings.config.purchase, settings.choice.seed
+            planned = choose_queries(purchase, seed, planned, features, folder)
+            some_missing = self._buy(planned, folder, progress)
+            planned = _cut_to(planned, keep_used(folder, planned.plan, self.cache))
+        plan = planned.plan
+
+        def fetch(_train: LabelledViews) -> Vectors:
+            return self.cache.get_many([*plan.used_image_keys, *plan.text_keys])
+
+        return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)
+
+    def teacher_row(
+        self, planned: PlannedRun, data: RunData, target: LabelledViews | None
+    ) -> tuple[ReportRow, Choices | None]:
+        """Score the teacher on the training images' first views, which are bought anyway; the target costs extra."""
+        bought, teacher = data.targets.bought, planned.plan.teacher
+        if not bought.size or not bought[:, 0].any():
+            return ReportRow(ZERO_SHOT, None, note="no image was bought"), None
+        rows = bought[:, 0]
+        logits = zero_shot_logits(
+            data.targets.vectors[rows, 0],
+            data.text_classifier,
+            logit_scale=teacher.logit_scale,
+            logit_bias=teacher.logit_bias,
+        )
+        accuracy = float((logits.argmax(axis=1) == data.training.train.labels[rows]).mean())
+        return ReportRow(ZERO_SHOT, None, note=f"{accuracy:.1%} on the training images"), None
+
+    def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
+        """Return the queries that the exported method reads and their price, whenever it was paid; others apart."""
+        plan, config, method = planned.plan, settings.training, exported.method
+        images, texts = billable_image_keys(method, config, planned), billable_text_keys(method, planned)
+        records = self.cache.records
+        paid, whole = records.paid([*images, *texts]), records.paid([*plan.used_image_keys, *plan.text_keys])
+        amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
+        sources = len(planned.queries.split.source_domains)
+        purchase = Purchase(
+            images=paid["image"].units,
+            texts=paid["text"].units,
+            amount_micro=amount_micro,
+            currency=plan.currency,
+            published_queries=online_queries(config, sources) if asks_about_images(method, config) else None,
+            other_queries=sum(whole[kind].units - paid[kind].units for kind in whole),
+            other_amount_micro=sum(of_kind.amount_micro for of_kind in whole.values()) - amount_micro,
+        )
+        return Bill(purchase=purchase)
+
+    def follower(self) -> VendorSource:
+        """Return a source that never buys: what the first process could not buy is missing here too."""
+        context = replace(self.context, approve=_leave_to_the_first, notify=_say_nothing, allow_partial=True)
+        return VendorSource(context)
+
+    def share(
+        self, planned: PlannedRun, folder: RunFolder, announcement: str, *, progress: Progress
+    ) -> tuple[PlannedRun, Source]:
+        """Buy for all runs of a sweep.
+
+        Raises:
+            ClientError: Whatever was bought so far is kept.
+        """
+        left_out = read_left_out(folder)
+        planned = planned.cut([key for key in planned.plan.used_image_keys if key not in left_out])
+        self.context.notify(f"{announcement}: {planned.plan.units:,} new queries")
+        check_hold_out(planned, self.context, progress=progress)
+        buy_planned(planned.plan, self.context, progress=progress)
+        text_classifier(planned, self.cache.get_many(planned.plan.text_keys))  # it names a text that failed
+        left_out = keep_left_out(folder, left_out.union(self.cache.missing(planned.plan.used_image_keys)))
+        context = replace(
+            self.context,
+            approve=partial(_refuse_more, left_out),
+            notify=_say_nothing,
+            caps=None,
+            allow_partial=bool(left_out),
+        )
+        return planned, VendorSource(context)
+
+    def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
+        """Return what a sweep's one purchase cost, and how many of its queries each method reads."""
+        plan, records = planned.plan, self.cache.records
+        paid = records.paid([*plan.used_image_keys, *plan.text_keys])
+        amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
+        queries = {}
+        for name in methods:
+            method = METHODS[name](training)
+            keys = (*billable_image_keys(method, training, planned), *billable_text_keys(method, planned))
+            queries[method.name] = sum(of_kind.units for of_kind in records.paid(keys).values())
+        return SweepBill(
+            SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries
+        )
+
+    def teacher_accuracy(
+        self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
+    ) -> dict[str, float]:
+        """Score the teacher on first views of a target's training part: they were bought where it is a source."""
+        queries, plan, teacher = planned.queries, planned.plan, planned.plan.teacher
+        if not queries.asked_views:
+            return {}
+        first_views = plan.image_keys[:: queries.asked_views]
+        vectors = self.cache.get_many([*first_views, *plan.text_keys])
+        classifier = text_classifier(planned, vectors)
+        found = {}
+        for target in targets:
+            places = enumerate(queries.split.train)
+            known = [row for row, sample in places if sample.domain == target and first_views[row] in vectors]
+            if not known:
+                continue
+            logits = zero_shot_logits(
+                np.stack([vectors[first_views[row]] for row in known]).astype(np.float32),
+                classifier,
+                logit_scale=teacher.logit_scale,
+                logit_bias=teacher.logit_bias,
+            )
+            labels = np.array([queries.split.train[row].class_index for row in known])
+            found[target] = float((logits.argmax(axis=1) == labels).mean())
+        return found
+
+    def _buy(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> bool:
+        """Buy under the run's own caps; return whether something may be missing afterwards."""
+        context = count_from_the_start(folder, self.context)
+        try:
+            buy_planned(planned.plan, context, progress=progress)
+        except BudgetExhausted as error:
+            if not context.allow_partial:
+                raise
+            context.notify(
+                f"{error}, in another run folder. This run keeps to these: images without an embedding train on their "
+                "class's text alone"
+            )
+        return context.skip_failed or context.allow_partial or planned.plan.chosen is not None
+
+    def _go_on(
+        self, settings: RunSettings, planned: PlannedRun, used: frozenset[str], folder: RunFolder, progress: Progress
+    ) -> PlannedRun:
+        """Return the run with what it trains on; buy again what the cache has lost of it since."""
+        cut = _cut_to(planned, used)
+        left_out = planned.plan.units - cut.plan.units
+        if left_out and settings.config.purchase.select is None:
+            self.context.notify(
+                f"The purchase of {folder.path} is done, and {left_out:,} queries stay out of it: to buy them too, "
+                "choose another report.out"
+            )
+        if cut.plan.missing:
+            buy_planned(
+                cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress
+            )
+        return cut
+
+
+def _cut_to(planned: PlannedRun, used: frozenset[str]) -> PlannedRun:
+    return planned.cut([key for key in planned.plan.used_image_keys if key in used])
+
+
+def _leave_to_the_first(_plan: QueryPlan) -> None:
+    raise BudgetExhausted("only the first process of a run buys")
+
+
+def _refuse_more(left_out: frozenset[str], plan: QueryPlan) -> None:
+    """Refuse what a sweep's run would buy: it goes on without what the purchase left out, and ends on anything else."""
+    if left_out.issuperset(item.cache_key for item in plan.missing):
+        raise BudgetExhausted("left out of the sweep's one purchase")
+    raise RunError(
+        f"a run wants {plan.units:,} queries beyond the sweep's one purchase: files or the vendor's model have changed "
+        "since; choose another report.out, and what is bought already costs nothing"
+    )
+
+
+def _say_nothing(_sentence: str) -> None:
+    """Drop a sentence that was shown when the purchase was planned."""
