@@ -1,0 +1,189 @@
+"""What is written when a run is done: the student with its card, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_client.core.errors import RunError
+from vl2v_client.export.cost import Bill
+from vl2v_client.export.report import ReportRow, RunReport, read_report
+from vl2v_client.export.weights import export_bundle
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.scoring import ZERO_SHOT, Score
+from vl2v_client.runs.settings import RunSettings
+from vl2v_client.student.bundle import StudentBundle, StudentCard
+from vl2v_client.student.methods import METHODS
+from vl2v_client.student.training import TrainingResult
+from vl2v_client.teacher.imputation import NO_IMPUTATION
+from vl2v_client.teacher.targets import ImageTargets
+
+
+def export_student(
+    settings: RunSettings,
+    planned: PlannedRun,
+    exported: TrainingResult,
+    score: Score,
+    bill: Bill,
+    folder: RunFolder,
+    check_pixels: NDArray[np.uint8],
+) -> None:
+    """Write the student and its card, read them back, and compare.
+
+    Args:
+        settings: Settings of the run.
+        planned: Its queries and plan.
+        exported: The trained student.
+        score: Its score.
+        bill: What its answers cost.
+        folder: Run folder.
+        check_pixels: Views `[N, S, S, 3]` uint8 that both must judge alike.
+
+    Raises:
+        CacheError: The folder cannot be written.
+        RunError: What was read back is not what was scored.
+    """
+    teacher, row = planned.plan.teacher, score.row
+    texts = exported.method.head == "text"
+    scores = {"source_validation": row.source_validation, "target": row.target}
+    card = StudentCard(
+        student=settings.student_of(settings.training.method),
+        view_size=teacher.image_size,
+        class_names=planned.queries.dataset.class_names,
+        method=exported.method.name,
+        seed=settings.training.seed,
+        prompt_templates=settings.choice.prompts.templates if texts else (),
+        logit_scale=teacher.logit_scale if texts else None,
+        logit_bias=teacher.logit_bias if texts else 0.0,
+        temperature=score.temperature,
+        teacher={"id": teacher.id, "weights_sha": teacher.weights_sha, "ledger_id": teacher.ledger_id},
+        queries={} if bill.purchase is None else {"images": bill.purchase.images, "texts": bill.purchase.texts},
+        scores={name: value for name, value in scores.items() if value is not None},
+        target_domain=settings.choice.target_domain,
+    )
+    bundle = StudentBundle(exported.classifier, card)
+    export_bundle(folder.student, bundle, check_pixels=check_pixels)
+
+
+def make_report(
+    settings: RunSettings,
+    planned: PlannedRun,
+    rows: Sequence[ReportRow],
+    score: Score,
+    bill: Bill,
+    targets: ImageTargets,
+    folder: RunFolder,
+) -> RunReport:
+    """Make the report of a run.
+
+    Args:
+        settings: Settings of the run.
+        planned: Its queries and plan.
+        rows: The teacher's row, then one of each method.
+        score: Score of the exported student.
+        bill: What its answers cost.
+        targets: Targets that it trained on.
+        folder: Run folder.
+    """
+    dataset, split = planned.queries.dataset, planned.queries.split
+    student = settings.student_of(settings.training.method)
+    counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
+    return RunReport(
+        dataset=dataset.root.name,
+        class_names=dataset.class_names,
+        source_domains=split.source_domains,
+        target_domain=split.target_domain,
+        counts=counts,
+        rows=tuple(rows),
+        purchase=bill.purchase,
+        local=bill.local,
+        teacher=planned.plan.teacher.id,
+        student=f"{student.architecture} at {student.input.size} px",
+        seed=settings.training.seed,
+        settings=_settings_table(settings, targets),
+        confusion=score.shown.confusion.tolist(),
+        student_folder=str(folder.student.relative_to(folder.path)),
+        by_domain=score.by_domain,
+    )
+
+
+def keep_bought_row(report: RunReport, folder: RunFolder) -> RunReport:
+    """Keep the teacher's row that `evaluate` bought for an earlier report on the same images."""
+    try:
+        before = read_report(folder.path)
+    except RunError:
+        return report
+    bought = next((row for row in before.rows if row.name == ZERO_SHOT and row.target is not None), None)
+    if bought is None or report.purchase is None or before.purchase is None:
+        return report
+    purchase = replace(report.purchase, test_images=before.purchase.test_images)
+    rows = tuple(bought if row.name == ZERO_SHOT else row for row in report.rows)
+    return replace(report, rows=rows, purchase=purchase)
+
+
+def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, str]:
+    """Return every value that decided the result, as `config.json` has it, in words."""
+    training, spec = settings.training, settings.student_of(settings.training.method).input
+    table = {
+        "preset": training.preset,
+        "method": METHODS[training.method](training).name,
+        "views per image": f"{'fresh at every step' if settings.online else settings.choice.rendered_views}, "
+        f"{settings.choice.recipe}",
+        "styled views": _styled(settings.choice),
+        "views answered"
+        if settings.config.purchase.local_teacher is not None
+        else "views bought": f"{int(targets.bought.sum())} of {len(targets.bought) * settings.choice.views}",
+        "views that borrow": _borrowing(settings.choice) if targets.bought.any() else "none",
+        "selection": _selection(settings),
+        "imputation": _imputation(settings, targets),
+        "prompt": "; ".join(settings.choice.prompts.templates),
+        "student input": f"{spec.size} px, mean {_plain(spec.mean)}, deviation {_plain(spec.std)}",
+    }
+    for number, stage in enumerate(METHODS[training.method](training).stages, start=1):
+        table[f"stage {number}"] = (
+            f"{stage.name}: {' and '.join(stage.trains)} on {stage.objective}, up to {stage.steps:,} steps at "
+            f"{stage.learning_rate:g}, image weight {stage.share_of_image(training):g}, leaves {stage.final_weights}"
+        )
+    for name, value in training.result_options().items():
+        table.setdefault(name.replace("_", " "), _plain(value))
+    return table
+
+
+def _selection(settings: RunSettings) -> str:
+    purchase = settings.config.purchase
+    if purchase.select is None:
+        return "none: every image is asked about"
+    return f"{purchase.select}, within {purchase.max_queries:,} queries"
+
+
+def _imputation(settings: RunSettings, targets: ImageTargets) -> str:
+    asked = settings.choice.asked_views
+    weights, bought = targets.weights[:, :asked], targets.bought[:, :asked]
+    imputed = weights[~bought & (weights > 0)]
+    if settings.impute == NO_IMPUTATION or not len(imputed):
+        return "none: a view without a target trains on its text"
+    return f"{settings.impute}, {len(imputed):,} views, at {imputed.mean():.3f} of a bought one's weight"
+
+
+def _borrowing(choice: QueryChoice) -> str:
+    further = choice.rendered_views - choice.views
+    return f"{further} of each image, the mean target of its bought views" if further else "none"
+
+
+def _styled(choice: QueryChoice) -> str:
+    styled = choice.styled_views
+    if not styled:
+        return "none"
+    return f"{len(styled)} of each image, {sum(view < choice.asked_views for view in styled)} of them asked about"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""A source of the teacher's answers: a vendor who sells them, or a teacher on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.training import TrainingConfig
+from vl2v_client.core.progress import Progress
+from vl2v_client.evaluation.accuracy import Choices
+from vl2v_client.export.cost import Bill, SweepBill
+from vl2v_client.export.report import ReportRow
+from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.runs.method_training import RunData
+from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.settings import RunSettings
+from vl2v_client.student.samples import LabelledViews
+from vl2v_client.student.spec import StudentSpec
+from vl2v_client.student.training import TrainingResult
+
+
+class Source(Protocol):
+    """Answers the queries of runs. Two implementations: `VendorSource` and `LocalSource`."""
+
+    @property
+    def cache(self) -> EmbeddingCache:
+        """The client's cache, which also remembers the hashes of files."""
+
+    def tower(self) -> StudentSpec | None:
+        """Describe the image tower that white-box methods train; `None` if the teacher's weights are not here."""
+
+    def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
+        """Name the queries of a run, and what they cost."""
+
+    def obtain(
+        self, settings: RunSettings, planned: PlannedRun, folder: RunFolder, *, progress: Progress
+    ) -> tuple[PlannedRun, RunData]:
+        """Get the answers; return the plan of what is trained on, and the data to train on."""
+
+    def teacher_row(
+        self, planned: PlannedRun, data: RunData, target: LabelledViews | None
+    ) -> tuple[ReportRow, Choices | None]:
+        """Return the teacher's own row of the report, as far as it costs no query, and its predictions on the target."""
+
+    def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
+        """Return what the answers cost that the exported student learnt from."""
+
+    def follower(self) -> Source:
+        """Return a source for the other processes of the run, which buys nothing."""
+
+    def share(
+        self, planned: PlannedRun, folder: RunFolder, announcement: str, *, progress: Progress
+    ) -> tuple[PlannedRun, Source]:
+        """Get the answers for all runs of a sweep; return their plan, and a source for the runs, which buys nothing."""
+
+    def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
+        """Return what a sweep's answers cost, and how many queries each of its methods reads."""
+
+    def teacher_accuracy(
+        self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
+    ) -> dict[str, float]:
+        """Return the zero-shot teacher's accuracy on the 80 % of each target that DomainBed's tables use, if known.
+
+        Args:
+            planned: What the sweep has bought.
+            targets: Domains that were held out.
+            rows: The teacher's row of one report of each target.
+        """
