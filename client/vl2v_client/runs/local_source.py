@@ -15,7 +15,6 @@ from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
-from vl2v_client.student.card import StudentEntry, read_entry
 from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, LocalAnswers, SweepBill
@@ -34,6 +33,7 @@ from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.runs.targets import Vectors
+from vl2v_client.student.card import StudentEntry, read_entry
 from vl2v_client.student.methods import stage_asks_about_images
 from vl2v_client.student.samples import LabelledViews
 from vl2v_client.student.spec import InputFormat, StudentSpec

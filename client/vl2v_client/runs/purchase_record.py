@@ -11,11 +11,11 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.purchase import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.buying.purchase import Caps
-from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.runs.run_folder import RunFolder
 
 
@@ -27,7 +27,9 @@ def read_used(folder: RunFolder, plan: QueryPlan) -> frozenset[str] | None:
     """
     used = _read(folder, folder.used)
     if used is not None and not used <= {*plan.image_keys, *plan.text_keys}:
-        raise RunError(f"{folder.path} bought images that have changed since: put them back, or choose another report.out")
+        raise RunError(
+            f"{folder.path} bought images that have changed since: put them back, or choose another report.out"
+        )
     return used
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.planning.plan import QueryPlan
-from vl2v_client.planning.selection import RANDOM, select
 from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.selection import RANDOM, select
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_record import CHOICE_FORMAT, chosen_keys
 
@@ -86,5 +86,7 @@ def _read(folder: RunFolder, plan: QueryPlan) -> list[str] | None:
         return None
     keys = chosen_keys(record)
     if not set(keys) <= set(plan.image_keys):
-        raise RunError(f"{folder.path} chose images that have changed since: put them back, or choose another report.out")
+        raise RunError(
+            f"{folder.path} chose images that have changed since: put them back, or choose another report.out"
+        )
     return keys

@@ -172,9 +172,7 @@ class VendorSource:
             method = METHODS[name](training)
             keys = (*billable_image_keys(method, training, planned), *billable_text_keys(method, planned))
             queries[method.name] = sum(of_kind.units for of_kind in records.paid(keys).values())
-        return SweepBill(
-            SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries
-        )
+        return SweepBill(SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries)
 
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
@@ -228,9 +226,7 @@ class VendorSource:
                 "choose another report.out"
             )
         if cut.plan.missing:
-            buy_planned(
-                cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress
-            )
+            buy_planned(cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress)
         return cut
 
 
