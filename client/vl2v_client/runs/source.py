@@ -42,7 +42,7 @@ class Source(Protocol):
     def teacher_row(
         self, planned: PlannedRun, data: RunData, target: LabelledViews | None
     ) -> tuple[ReportRow, Choices | None]:
-        """Return the teacher's own row of the report, as far as it costs no query, and its predictions on the target."""
+        """Return the teacher's own row of the report, as far as it costs no query, and its choices on the target."""
 
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return what the answers cost that the exported student learnt from."""

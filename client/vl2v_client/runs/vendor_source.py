@@ -1,4 +1,4 @@
-"""The vendor as a source of answers: choose within the budget, buy, and join what was bought; once for all processes."""
+"""The vendor as a source of answers: choose within the budget, buy, and join what was bought."""
 
 from __future__ import annotations
 
