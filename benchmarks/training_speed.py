@@ -29,19 +29,19 @@ from torch import Tensor
 
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.data.views import drawn_view, render_view
-from vl2v_client.student.batches import BatchSource, TrainingData
-from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
-from vl2v_client.student.feeds import LoadedStep, TrainingRun, open_feed
-from vl2v_client.student.inputs import student_input
-from vl2v_client.student.methods import vl2v_adip
-from vl2v_client.student.model import build_student
-from vl2v_client.student.objective import image_and_text
-from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.spec import InputFormat, StudentSpec, resolve_student
-from vl2v_client.student.stages import Stage, TrainingConfig
-from vl2v_client.student.training import resolve_device
-from vl2v_client.teacher.classifier import unit_rows
+from vl2v_client.student.loss.methods import vl2v_adip
+from vl2v_client.student.loss.objective import image_and_text
+from vl2v_client.student.loss.stages import Stage, TrainingConfig
+from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.network import build_student
+from vl2v_client.student.model.spec import InputFormat, StudentSpec, resolve_student
+from vl2v_client.student.train.devices import resolve_device
+from vl2v_client.student.train.feeds import LoadedStep, TrainingRun, open_feed
+from vl2v_client.student.train.labelled_views import LabelledViews
+from vl2v_client.student.train.step_batch import BatchSource, TrainingData
 from vl2v_client.teacher.targets import ImageTargets
+from vl2v_client.teacher.text_classifier import unit_rows
 
 DOMAINS, CLASSES, WIDTH = 3, 7, 512
 ALIGN_IMAGES, HELD_OUT, ALIGN_VIEWS, ALIGN_STEPS, ALIGN_BATCH = 6_000, 1_500, 4, 5_001, 32
@@ -219,7 +219,7 @@ def _run(
     config = TrainingConfig(batch_size=batch, device=str(device), align_learning_rate=1e-3)
     method = vl2v_adip(config)
     head = TextHead(unit_rows(np.random.default_rng(2).normal(size=(CLASSES, WIDTH))), 100.0)
-    classifier: StudentClassifier = new_classifier(method, spec, text_head=head, class_count=CLASSES, seed=0)
+    classifier: StudentClassifier = new_classifier(spec, head, class_count=CLASSES, seed=0)
     classifier.student.to(device)
     for part, parameter in classifier.student.named_parameters():
         parameter.requires_grad_(part.partition(".")[0] in method.stages[stage].trains)

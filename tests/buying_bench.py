@@ -17,8 +17,8 @@ from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.values import Sample
 from vl2v_client.data.views import View
-from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.planning.query_plan import QueryPlan, make_plan
 
 
 def connect(

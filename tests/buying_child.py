@@ -25,7 +25,7 @@ from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache import database
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli import app
-from vl2v_client.planning.plan import make_plan
+from vl2v_client.planning.query_plan import make_plan
 
 _COMMANDS = ("audit", "buy", "cache", "distill", "evaluate", "plan", "predict", "shapes")
 FORKSERVER = multiprocessing.get_context("forkserver")

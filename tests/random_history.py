@@ -19,14 +19,14 @@ from sqlalchemy import select, update
 
 from inprocess_vendor import InProcessVendor
 from vl2v_client.api.client import VendorClient
+from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.audit.report import AuditReport
 from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
-from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.query_plan import make_plan
 from vl2v_vendor.adapters.key_rotation import rotate_and_publish
 from vl2v_vendor.adapters.sql.engine import writing
 from vl2v_vendor.adapters.sql.retention import prune_results

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
-from vl2v_client.student.methods import erm, vl2v_adip
-from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.spec import InputFormat, StudentSpec
-from vl2v_client.student.stages import TrainingConfig
-from vl2v_client.teacher.classifier import unit_rows
+from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.model.spec import InputFormat, StudentSpec
+from vl2v_client.student.train.labelled_views import LabelledViews
+from vl2v_client.student.train.step_batch import TrainingData
 from vl2v_client.teacher.targets import ImageTargets
+from vl2v_client.teacher.text_classifier import unit_rows
 
 SIZE = 32
 WIDTH = 16
@@ -72,5 +70,4 @@ def partly_bought_data() -> TrainingData:
 
 
 def fresh_classifier(*, text: bool = True, seed: int = 0) -> StudentClassifier:
-    method = vl2v_adip(TrainingConfig()) if text else erm(TrainingConfig())
-    return new_classifier(method, TINY_VIT, text_head=text_head(), class_count=len(CLASSES), seed=seed)
+    return new_classifier(TINY_VIT, text_head() if text else None, class_count=len(CLASSES), seed=seed)

@@ -18,9 +18,9 @@ import torch
 
 from student_factories import fresh_classifier, partly_bought_data
 from vl2v_client.core.errors import ClientError
-from vl2v_client.student.methods import vl2v_adip
-from vl2v_client.student.stages import TrainingConfig
-from vl2v_client.student.training import train
+from vl2v_client.student.loss.methods import vl2v_adip
+from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.train.loop import train
 
 CONFIG = TrainingConfig(
     align_steps=30,

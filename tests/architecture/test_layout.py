@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,16 @@ def test_the_three_folders_are_not_packages(folder: str) -> None:
 def test_no_source_file_is_over_300_lines() -> None:
     long = {str(path.relative_to(ROOT)): lines for path in SOURCES if (lines := _line_count(path)) > 300}
     assert long == {}
+
+
+def test_no_two_files_of_the_client_share_a_name() -> None:
+    names = Counter(path.name for path in (ROOT / "client").rglob("*.py") if path.parent.name != "cli")
+    assert {name for name, count in names.items() if count > 1} == {"__init__.py"}
+
+
+def test_recipes_are_short_stories() -> None:
+    recipes = (ROOT / "client/vl2v_client/recipes").glob("*.py")
+    assert {path.name: lines for path in recipes if (lines := _line_count(path)) > 120} == {}
 
 
 def test_torch_loads_weights_and_nothing_else() -> None:

@@ -28,8 +28,8 @@ from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged
-from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.query_plan import QueryPlan, make_plan
 from vl2v_vendor.adapters.key_rotation import rotate_and_publish
 from vl2v_vendor.adapters.sql.retention import prune_results
 

@@ -12,14 +12,14 @@ import pytest
 from billing_world import Shopfront, database_maker
 from vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
+from vl2v_client.audit.audit_report import Difference
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.audit.report import Difference
 from vl2v_client.buying.purchase import Caps, buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged, VendorUnavailable
-from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.query_plan import QueryPlan, make_plan
 from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.adapters.sql.retention import prune_results
 

@@ -20,8 +20,8 @@ from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorUnavailable
-from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.query_plan import QueryPlan, make_plan
 
 MAX_PURCHASE = 1000
 PATIENT = RetryPolicy(max_attempts=50)

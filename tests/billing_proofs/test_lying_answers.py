@@ -11,14 +11,14 @@ from honest_books import MODEL, Party
 from inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from lying_answers import REFUSED, Change, LyingAnswers, receipt
 from lying_vendor import Body
+from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.audit.report import AuditReport
 from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorError
-from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.query_plan import make_plan
 from vl2v_contract.signatures import SigningKey
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 

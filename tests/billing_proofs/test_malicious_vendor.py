@@ -29,8 +29,8 @@ from lies import (
     Told,
 )
 from lying_vendor import Books
+from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXIT_DIFFERENCES, AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.audit.report import CHAIN_DIFFERENCES, EXIT_DIFFERENCES, AuditReport
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.chain import LedgerEntry

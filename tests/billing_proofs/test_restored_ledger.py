@@ -8,8 +8,8 @@ from pathlib import Path
 
 from honest_books import Party
 from inprocess_vendor import open_vendor, vendor_settings
+from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.audit.report import AuditReport
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_contract.chain import RESTORE_MARGIN
 from vl2v_vendor.adapters.published_heads import HeadsFile

@@ -14,8 +14,8 @@ from buying_bench import ask, connect, draw_pictures, plan_for
 from fake_ledger import Body, Posted, rechained
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
+from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.audit.report import AuditReport
 from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable

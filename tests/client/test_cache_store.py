@@ -22,7 +22,7 @@ from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 from vl2v_client.core.deliveries import Delivery, FailedItem
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
 from vl2v_client.core.values import TeacherModel
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.query_plan import QueryPlan
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from buying_bench import draw_pictures
 from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.methods import METHODS, check_effects, check_label_weight
-from vl2v_client.student.stages import TrainingConfig
+from vl2v_client.student.loss.methods import METHODS, check_effects, check_label_weight
+from vl2v_client.student.loss.stages import TrainingConfig
 
 CONTENTS = 5
 """Distinct pictures: each class and domain has the same five."""

@@ -19,12 +19,12 @@ from vl2v_client.evaluation.calibration import calibration_error, fit_temperatur
 from vl2v_client.evaluation.prediction import predict
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.runs.scoring import score_classifier
-from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.bundle import StudentBundle, StudentCard
-from vl2v_client.student.methods import vl2v_adip
-from vl2v_client.student.samples import labelled_views
-from vl2v_client.student.stages import TrainingConfig
-from vl2v_client.student.training import train
+from vl2v_client.student.loss.methods import vl2v_adip
+from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.train.labelled_views import labelled_views
+from vl2v_client.student.train.loop import train
+from vl2v_client.student.train.step_batch import TrainingData
 
 
 def _logits(predictions: list[int], classes: int = 3) -> np.ndarray:

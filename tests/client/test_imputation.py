@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import UsageError
-from vl2v_client.teacher.classifier import unit_rows
 from vl2v_client.teacher.imputation import check_imputation, impute
 from vl2v_client.teacher.linear_map import fit_linear_map
 from vl2v_client.teacher.targets import ImageTargets
+from vl2v_client.teacher.text_classifier import unit_rows
 
 CLASSES, WIDTH, FEATURES = 3, 8, 6
 SAMPLES = 60

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from student_factories import fresh_classifier, training_data
-from vl2v_client.student.feeds import TrainingRun, open_feed
-from vl2v_client.student.loader import default_workers, load_ahead
-from vl2v_client.student.methods import erm
-from vl2v_client.student.stages import TrainingConfig
+from vl2v_client.student.loss.methods import erm
+from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.train.feeds import TrainingRun, open_feed
+from vl2v_client.student.train.loader import default_workers, load_ahead
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

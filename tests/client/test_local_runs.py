@@ -25,7 +25,7 @@ from vl2v_client.data.splits import split
 from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
 from vl2v_client.export.predictions import read_predictions
 from vl2v_client.export.weights import load_bundle
-from vl2v_client.local.files import LocalModel
+from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.hashing import read_files
@@ -33,14 +33,14 @@ from vl2v_client.recipes.distill import distill as run_distill
 from vl2v_client.runs.local_source import LocalSource
 from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.settings import settle
-from vl2v_client.student.batches import BatchSource, TrainingData
-from vl2v_client.student.classifier import TextHead, new_classifier
-from vl2v_client.student.feeds import TrainingRun, open_feed
-from vl2v_client.student.inputs import student_input
-from vl2v_client.student.methods import vl2v_adip
-from vl2v_client.student.samples import labelled_views
-from vl2v_client.student.spec import resolve_student
-from vl2v_client.student.stages import TrainingConfig
+from vl2v_client.student.loss.methods import vl2v_adip
+from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.model.classifier import TextHead, new_classifier
+from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.spec import resolve_student
+from vl2v_client.student.train.feeds import TrainingRun, open_feed
+from vl2v_client.student.train.labelled_views import labelled_views
+from vl2v_client.student.train.step_batch import BatchSource, TrainingData
 from vl2v_client.teacher.targets import ImageTargets
 
 DOMAINS, CLASSES, IMAGES = ("art", "photo", "sketch"), ("cat", "dog"), 5
@@ -239,7 +239,7 @@ def test_an_online_step_learns_what_the_teacher_says_of_the_views_it_drew(
     config = TrainingConfig(batch_size=2, device="cpu")
     head = TextHead(teacher.encode_texts(CLASSES), 1.0)
     method = vl2v_adip(config)
-    classifier = new_classifier(method, resolve_student("tiny"), text_head=head, class_count=2, seed=0)
+    classifier = new_classifier(resolve_student("tiny"), head, class_count=2, seed=0)
     run = TrainingRun(classifier, TrainingData(views, views, nothing, fresh=online), config)
     for stage in method.stages:
         loaded, later = (open_feed(run, stage).load(step) for step in (0, 1))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vl2v_client.student.objective import OBJECTIVES, Batch, feature_mse, image_and_text, simkd, soft_targets
+from vl2v_client.student.loss.objective import OBJECTIVES, Batch, feature_mse, image_and_text, simkd, soft_targets
 
 Array = NDArray[np.float64]
 ROWS, WIDTH, CLASSES, SCALE = 7, 5, 4, 5.0

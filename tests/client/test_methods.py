@@ -12,15 +12,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from student_factories import coloured_views, fresh_classifier, text_head, training_data
-from vl2v_client.student.averages import WISE_FT_GRID, between
-from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.methods import METHODS, asks_about_images, asks_about_texts, erm, vl2v_adip
-from vl2v_client.student.model import Student
-from vl2v_client.student.objective import OBJECTIVES
-from vl2v_client.student.selection import SourceScore, choose_interpolation
-from vl2v_client.student.stage_state import StageState
-from vl2v_client.student.stages import BestOfEquals, Method, Stage, TrainingConfig
-from vl2v_client.student.training import TrainingResult, train
+from vl2v_client.student.loss.methods import METHODS, asks_about_images, asks_about_texts, erm, vl2v_adip
+from vl2v_client.student.loss.objective import OBJECTIVES
+from vl2v_client.student.loss.stages import BestOfEquals, Method, Stage, TrainingConfig
+from vl2v_client.student.model.network import Student
+from vl2v_client.student.train.averages import WISE_FT_GRID, between
+from vl2v_client.student.train.loop import train
+from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.source_score import SourceScore, choose_interpolation
+from vl2v_client.student.train.stage_state import StageState
+from vl2v_client.student.train.step_batch import TrainingData
 
 QUICK = TrainingConfig(
     align_steps=3,

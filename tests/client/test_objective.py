@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vl2v_client.student.objective import Batch, cross_entropy, image_and_text, per_bought
+from vl2v_client.student.loss.objective import Batch, cross_entropy, image_and_text, per_bought
 
 
 def _unit(values: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from buying_bench import draw_domains
 from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
-from vl2v_client.student.methods import vl2v_adip
-from vl2v_client.student.stages import TrainingConfig, as_first_named
+from vl2v_client.student.loss.methods import vl2v_adip
+from vl2v_client.student.loss.stages import TrainingConfig, as_first_named
 from vl2v_contract.canonical import sha256_hex
 
 SELECTED = ("--max-queries", "10", "--select", "k-center")

@@ -21,8 +21,8 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.planning import hashing
-from vl2v_client.planning.plan import Limits, QueryPlan, make_plan
 from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
 from vl2v_contract.identity import EmbeddingIdentity
 
 

@@ -12,8 +12,8 @@ from buying_bench import draw_pictures
 from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.teacher.classifier import zero_shot_classifier
 from vl2v_client.teacher.prompts import PromptTemplateSet
+from vl2v_client.teacher.text_classifier import zero_shot_classifier
 from vl2v_contract.identity import text_sha
 
 

@@ -17,7 +17,7 @@ from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.purchase import Caps, buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged, VendorError
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.query_plan import QueryPlan
 
 SALE = "POST /v1/embeddings/images"
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import UsageError
-from vl2v_client.planning.selection import RANDOM, SELECTORS, select
+from vl2v_client.planning.selectors import RANDOM, SELECTORS, select
 
 Array = NDArray[np.float32]
 

@@ -19,10 +19,10 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError, UsageError
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.planning.queries import ImageQuery
-from vl2v_client.planning.selection import SELECTORS
+from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.planning.selectors import SELECTORS
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.resolution import resolve_run
 from vl2v_client.runs.run_folder import claim_run_folder

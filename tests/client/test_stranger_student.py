@@ -24,7 +24,7 @@ from student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError
 from vl2v_client.export.weights import export_bundle, load_bundle
-from vl2v_client.student.bundle import StudentBundle, StudentCard
+from vl2v_client.student.model.bundle import StudentBundle, StudentCard
 from vl2v_contract.canonical import sha256_hex
 
 SECONDS = 2.0

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from student_factories import SIZE, TINY_VIT, WIDTH, fresh_classifier
 from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.student.card import StudentEntry, read_entry
-from vl2v_client.student.inputs import student_input
-from vl2v_client.student.model import Student, build_backbone, build_student
-from vl2v_client.student.sampling import rows_by_domain, sample_batch
-from vl2v_client.student.spec import InputFormat, StudentSpec, resolve_student
+from vl2v_client.student.model.card import StudentEntry, read_entry
+from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.network import Student, build_backbone, build_student
+from vl2v_client.student.model.spec import InputFormat, StudentSpec, resolve_student
+from vl2v_client.student.train.sampling import rows_by_domain, sample_batch
 
 CPU = torch.device("cpu")
 NAME = "resnet10t"  # a small timm model with BatchNorm, 224 pixels

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from student_factories import coloured_views, fresh_classifier, teacher_targets, training_data
 from vl2v_client.core.errors import Diverged, RunError
-from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.methods import erm, vl2v_adip
-from vl2v_client.student.selection import SourceScore, choose_learning_rate
-from vl2v_client.student.stages import Method, Stage, TrainingConfig, online_queries
-from vl2v_client.student.training import TrainingResult, train
+from vl2v_client.student.loss.methods import erm, vl2v_adip
+from vl2v_client.student.loss.stages import Method, Stage, TrainingConfig, online_queries
+from vl2v_client.student.train.loop import train
+from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.source_score import SourceScore, choose_learning_rate
+from vl2v_client.student.train.step_batch import TrainingData
 
 QUICK = TrainingConfig(
     align_steps=9,

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from student_factories import CLASSES, TINY_VIT, text_head, training_data
-from vl2v_client.student import training
-from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.classifier import new_classifier
-from vl2v_client.student.methods import METHODS
-from vl2v_client.student.stage_state import StageState
-from vl2v_client.student.stages import Method, TrainingConfig
-from vl2v_client.student.training import TrainingResult, train
+from vl2v_client.student.loss.methods import METHODS
+from vl2v_client.student.loss.stages import Method, TrainingConfig
+from vl2v_client.student.model.classifier import new_classifier
+from vl2v_client.student.train import loop as training
+from vl2v_client.student.train.loop import train
+from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.stage_state import StageState
+from vl2v_client.student.train.step_batch import TrainingData
 
 QUICK = TrainingConfig(
     align_steps=5,
@@ -49,7 +50,8 @@ def _run(
         if (phase, done) == kill:
             raise _Killed
 
-    classifier = new_classifier(method, TINY_VIT, text_head=text_head(), class_count=len(CLASSES), seed=0)
+    head = text_head() if method.head == "text" else None
+    classifier = new_classifier(TINY_VIT, head, class_count=len(CLASSES), seed=0)
     data: TrainingData = replace(training_data(), teacher_head=text_head())
     return train(method, classifier, data, config, folder=folder, progress=watch)
 

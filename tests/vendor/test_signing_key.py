@@ -28,8 +28,8 @@ from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorChanged
-from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.query_plan import make_plan
 from vl2v_contract.signatures import SigningKey, successor_message
 from vl2v_vendor.adapters import key_rotation, secrets
 from vl2v_vendor.adapters.key_rotation import rotate_and_publish

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vl2v_client.api.responses import StatementRow
+from vl2v_client.audit.audit_report import Difference, Findings
 from vl2v_client.audit.notes import RefundableCharges
-from vl2v_client.audit.report import Difference, Findings
 from vl2v_contract.chain import LedgerEntry
 
 

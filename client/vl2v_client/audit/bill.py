@@ -12,8 +12,8 @@ from itertools import chain
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.responses import StatementPage
+from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings
 from vl2v_client.audit.reconcile import Reconciliation
-from vl2v_client.audit.report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings
 from vl2v_client.audit.statement import ChainWalk
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cache.vendors import AuditedHead

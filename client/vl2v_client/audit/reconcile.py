@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from vl2v_client.api.responses import Account, StatementRow
+from vl2v_client.audit.audit_report import Difference, Findings, KeyTotals, Restore
 from vl2v_client.audit.notes import KeySet
-from vl2v_client.audit.report import Difference, Findings, KeyTotals, Restore
 from vl2v_client.cache.records import NamedItem, PurchaseRecords
 from vl2v_client.core.errors import VendorError
 

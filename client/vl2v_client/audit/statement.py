@@ -10,7 +10,7 @@ from __future__ import annotations
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.responses import Account, StatementPage, StatementRow
 from vl2v_client.audit.amounts import AmountCheck
-from vl2v_client.audit.report import Difference, Findings, Restore
+from vl2v_client.audit.audit_report import Difference, Findings, Restore
 from vl2v_client.cache.vendors import AuditedHead
 from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
 

@@ -14,8 +14,8 @@ from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.views import encode_png, load_rgb, render_view
 from vl2v_client.planning.hashing import pixels_sha
-from vl2v_client.planning.plan import PlannedItem
 from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.planning.query_plan import PlannedItem
 
 Batch = tuple[PlannedItem, ...]
 

@@ -14,7 +14,7 @@ from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import format_micro
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.query_plan import QueryPlan
 
 _BUDGET_CODE = "budget_exhausted"
 _RATE_WORTH_KEEPING_UNITS = 64

@@ -18,9 +18,9 @@ from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.hashing import hash_views
-from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.planning.queries import ImageQuery
+from vl2v_client.planning.query_plan import QueryPlan, make_plan
 
 Notify = Callable[[str], None]
 """Shows a sentence to the user."""

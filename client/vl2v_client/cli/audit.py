@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from vl2v_client.audit.audit_report import EXIT_UNVERIFIED, REMEDIES, AuditReport, Difference
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.audit.report import EXIT_UNVERIFIED, REMEDIES, AuditReport, Difference
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole, show_error
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes

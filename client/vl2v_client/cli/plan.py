@@ -27,7 +27,7 @@ def plan(
 ) -> None:
     """Show what the same options of `distill` would buy: queries, cache hits, price, time and disk. Costs nothing."""
     from vl2v_client.buying.context import remaining_units
-    from vl2v_client.planning.plan import Limits, QueryPlan
+    from vl2v_client.planning.query_plan import Limits, QueryPlan
     from vl2v_client.recipes.plan import plan as plan_run
 
     run = run_config(named, config)

@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from vl2v_client.core.values import format_micro
-from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.plan_estimate import PlanEstimate
+from vl2v_client.planning.query_plan import QueryPlan
 
 
 def plan_json(plan: QueryPlan, left_units: int | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from vl2v_client.cli.options import with_flags
 from vl2v_client.cli.tables import plan_table
 from vl2v_client.config.run import PurchaseConfig, RunConfig
 from vl2v_client.core.errors import ClientError, UsageError
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.query_plan import QueryPlan
 
 if TYPE_CHECKING:
     from vl2v_client.runs.source import Source

@@ -12,7 +12,7 @@ import numpy as np
 from vl2v_client.core.errors import DataError
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
 from vl2v_client.evaluation.accuracy import log_probabilities
-from vl2v_client.student.bundle import StudentBundle
+from vl2v_client.student.model.bundle import StudentBundle
 
 _PIXELS_IN_MEMORY = 128 * 224**2
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.teacher.classifier import unit_rows
+from vl2v_client.teacher.text_classifier import unit_rows
 
 
 def zero_shot_logits(

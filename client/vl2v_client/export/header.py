@@ -13,9 +13,9 @@ from torch import nn
 
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import MAX_WIDTH
-from vl2v_client.student.bundle import StudentCard
-from vl2v_client.student.model import NOT_WEIGHTS, empty_student
-from vl2v_client.student.trial import try_backbone
+from vl2v_client.student.model.bundle import StudentCard
+from vl2v_client.student.model.network import NOT_WEIGHTS, empty_student
+from vl2v_client.student.model.trial import try_backbone
 
 CLASSIFIER_KEY = "classifier"
 """The text classifier, `[C, D]`, beside the student's own weights."""

@@ -16,10 +16,10 @@ from torch import Tensor
 from vl2v_client.core.errors import CacheError, DataError, RunError
 from vl2v_client.core.files import open_regular
 from vl2v_client.export.header import CLASSIFIER_KEY, check_header
-from vl2v_client.student.bundle import StudentBundle, StudentCard
-from vl2v_client.student.card import MAX_CARD_BYTES
-from vl2v_client.student.classifier import StudentClassifier, TextHead
-from vl2v_client.student.model import empty_student
+from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.model.card import MAX_CARD_BYTES
+from vl2v_client.student.model.classifier import StudentClassifier, TextHead
+from vl2v_client.student.model.network import empty_student
 from vl2v_contract.canonical import sha256_hex
 
 WEIGHTS_FILE = "student.safetensors"

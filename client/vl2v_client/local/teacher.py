@@ -16,7 +16,7 @@ from torch.nn import functional
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import MAX_IMAGE_SIZE, EmbeddingMatrix, PriceTag, TeacherModel
-from vl2v_client.local.files import LocalModel, load_model
+from vl2v_client.local.origin import LocalModel, load_model
 from vl2v_client.local.tower import ImageTower, copy_tower, tower_config
 
 LOCAL_LEDGER = "local"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.local.files import open_clip
+from vl2v_client.local.origin import open_clip
 
 _SMALLEST_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 

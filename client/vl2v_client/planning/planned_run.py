@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vl2v_client.planning.choice import RunQueries
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.query_plan import QueryPlan
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,16 @@ from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.hashing import hash_in_threads
-from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.planning.query_plan import make_plan
 from vl2v_client.runs.method_training import render_canonical
-from vl2v_client.runs.predictions import keep_predictions
+from vl2v_client.runs.prediction_rows import keep_predictions
 from vl2v_client.runs.run_folder import CONFIG_FILE, RunFolder, claim_finished_run
 from vl2v_client.runs.run_images import RunImages, read_images
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
-from vl2v_client.student.bundle import StudentCard
-from vl2v_client.teacher.classifier import zero_shot_classifier
+from vl2v_client.student.model.bundle import StudentCard
 from vl2v_client.teacher.prompts import PromptTemplateSet
+from vl2v_client.teacher.text_classifier import zero_shot_classifier
 
 TRAINED_ON = "trained on"
 HOLD_OUT = "source, hold-out"

@@ -22,9 +22,9 @@ from vl2v_client.data.views import View, canonical_view
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.hashing import read_files
-from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.planning.selection import RANDOM, select
+from vl2v_client.planning.query_plan import make_plan
+from vl2v_client.planning.selectors import RANDOM, select
 from vl2v_client.recipes.pilot_findings import (
     Advice,
     DomainFinding,
@@ -35,9 +35,9 @@ from vl2v_client.recipes.pilot_findings import (
     suspects,
 )
 from vl2v_client.runs.features import canonical_features
-from vl2v_client.student.spec import StudentSpec
-from vl2v_client.teacher.classifier import unit_rows, zero_shot_classifier
+from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.teacher.prompts import PromptTemplateSet
+from vl2v_client.teacher.text_classifier import unit_rows, zero_shot_classifier
 
 DEFAULT_QUERIES = 200
 FEWEST_IMAGES = 6

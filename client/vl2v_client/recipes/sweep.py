@@ -18,7 +18,7 @@ from vl2v_client.runs.run_folder import claim_run_folder
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.source import Source
 from vl2v_client.runs.sweep_settings import SweepSettings
-from vl2v_client.student.stages import online_queries
+from vl2v_client.student.loss.stages import online_queries
 
 Run = tuple[str, int, str]
 """Target, seed and method."""

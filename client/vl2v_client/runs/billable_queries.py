@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.planning.planned_run import PlannedRun
-from vl2v_client.student.methods import asks_about_images, asks_about_texts
-from vl2v_client.student.stages import Method
+from vl2v_client.student.loss.methods import asks_about_images, asks_about_texts
+from vl2v_client.student.loss.stages import Method
 
 
 def billable_image_keys(method: Method, config: TrainingConfig, planned: PlannedRun) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from vl2v_client.core.values import RGBImage, Sample
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.student.inputs import student_input
-from vl2v_client.student.model import build_student
-from vl2v_client.student.spec import StudentSpec
-from vl2v_client.student.training import resolve_device
+from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.network import build_student
+from vl2v_client.student.model.spec import StudentSpec
+from vl2v_client.student.train.devices import resolve_device
 
 _BATCH_SIZE = 128
 
@@ -51,7 +51,7 @@ def canonical_features(
         samples: `N` images.
         size: the teacher's input size.
         seed: of the run, for a student without pretrained weights.
-        device: as in `student.training.resolve_device`.
+        device: as in `student.train.devices.resolve_device`.
         progress: told of each batch.
 
     Returns:

@@ -19,25 +19,26 @@ from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
 from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, LocalAnswers, SweepBill
 from vl2v_client.export.report import ReportRow
-from vl2v_client.local.files import LocalModel
+from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.hashing import read_files, view_keys
-from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import QueryPlan
 from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.run_targets import Vectors
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.runs.targets import Vectors
-from vl2v_client.student.card import StudentEntry, read_entry
-from vl2v_client.student.methods import stage_asks_about_images
-from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.spec import InputFormat, StudentSpec
-from vl2v_client.student.training import TrainingResult, resolve_device
+from vl2v_client.student.loss.methods import stage_asks_about_images
+from vl2v_client.student.model.card import StudentEntry, read_entry
+from vl2v_client.student.model.spec import InputFormat, StudentSpec
+from vl2v_client.student.train.devices import resolve_device
+from vl2v_client.student.train.labelled_views import LabelledViews
+from vl2v_client.student.train.results import TrainingResult
 from vl2v_contract.canonical import sha256_hex
 
 _PAID_TERMS = ("model", "max_queries", "max_cost", "partial", "skip_failed")
@@ -49,7 +50,7 @@ def load_local_teacher(purchase: PurchaseConfig, device: str) -> LocalTeacher:
 
     Args:
         purchase: Names the model, its weights and its precision.
-        device: Device, as in `student.training.resolve_device`.
+        device: Device, as in `student.train.devices.resolve_device`.
 
     Raises:
         UsageError: There is no such model, or terms of a purchase stand beside it.

@@ -15,16 +15,17 @@ from vl2v_client.local.tower import ImageTower
 from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.features import rendered_features
 from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.run_targets import Vectors, image_targets, text_classifier
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.targets import Vectors, image_targets, text_classifier
-from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.classifier import StudentClassifier, TextHead, new_classifier
-from vl2v_client.student.methods import ERM, METHODS, asks_about_texts, erm
-from vl2v_client.student.model import tower_student
-from vl2v_client.student.samples import LabelledViews, labelled_views
-from vl2v_client.student.selection import choose_learning_rate
-from vl2v_client.student.stages import Method
-from vl2v_client.student.training import TrainingResult, train
+from vl2v_client.student.loss.methods import ERM, METHODS, asks_about_texts, erm
+from vl2v_client.student.loss.stages import Method
+from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.model.network import tower_student
+from vl2v_client.student.train.labelled_views import LabelledViews, labelled_views
+from vl2v_client.student.train.loop import train
+from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.source_score import choose_learning_rate
+from vl2v_client.student.train.step_batch import TrainingData
 from vl2v_client.teacher.imputation import NO_IMPUTATION, impute
 from vl2v_client.teacher.targets import ImageTargets
 
@@ -34,7 +35,7 @@ class TrainedMethod:
     """How one of the run's methods went.
 
     Attributes:
-        name: its key in `student.methods.METHODS`.
+        name: its key in `student.loss.methods.METHODS`.
         note: what source validation chose beside the weights; empty if nothing.
     """
 
@@ -122,7 +123,7 @@ def train_method(
     """Train one of the run's methods on its data; ERM at several learning rates.
 
     Args:
-        name: a key of `student.methods.METHODS`.
+        name: a key of `student.loss.methods.METHODS`.
         settings: of the run.
         data: what it trains and selects on; a method that asks no teacher gets no targets.
         teacher: whose text classifier a student with a text head gets.
@@ -160,9 +161,8 @@ def _train(
         classifier = StudentClassifier(tower_student(data.tower()), settings.tower.input, head)
     else:
         classifier = new_classifier(
-            method,
             settings.student,
-            text_head=head,
+            head if method.head == "text" else None,
             class_count=len(data.text_classifier),
             seed=child_seed(config.seed, "initial weights"),
         )

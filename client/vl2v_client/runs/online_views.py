@@ -22,7 +22,7 @@ from vl2v_contract.canonical import sha256_hex
 class OnlineViews:
     """The fresh views of a run: each a function of its number, the image's content and the run's seed and recipe.
 
-    Implements `student.fresh.FreshViews`.
+    Implements `student.train.fresh_views.FreshViews`.
 
     Attributes:
         samples: Training images, by row.

@@ -15,7 +15,7 @@ from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.buying.purchase import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
-from vl2v_client.planning.plan import QueryPlan
+from vl2v_client.planning.query_plan import QueryPlan
 from vl2v_client.runs.run_folder import RunFolder
 
 

@@ -18,9 +18,9 @@ from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT, Score
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.student.bundle import StudentBundle, StudentCard
-from vl2v_client.student.methods import METHODS
-from vl2v_client.student.training import TrainingResult
+from vl2v_client.student.loss.methods import METHODS
+from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.teacher.imputation import NO_IMPUTATION
 from vl2v_client.teacher.targets import ImageTargets
 

@@ -14,8 +14,8 @@ from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_record import CONFIG_FORMAT
-from vl2v_client.student.methods import ERM, METHODS, WHITE_BOX
-from vl2v_client.student.spec import StudentSpec, resolve_student
+from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
+from vl2v_client.student.model.spec import StudentSpec, resolve_student
 
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """ERM's learning rates over the distill stage's; the choice climbs from the middle."""
@@ -122,7 +122,7 @@ def choose_student(student: StudentConfig, preset: str) -> StudentSpec:
     """Return the student with the preset's weights and normalisation.
 
     Raises:
-        UsageError: The preset has no such student, or as `student.spec.resolve_student`.
+        UsageError: The preset has no such student, or as `student.model.spec.resolve_student`.
         DataError: The weights file cannot be read.
     """
     name, paper = student.name, preset == "paper"

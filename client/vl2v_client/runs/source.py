@@ -16,9 +16,9 @@ from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.runs.method_training import RunData
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.spec import StudentSpec
-from vl2v_client.student.training import TrainingResult
+from vl2v_client.student.model.spec import StudentSpec
+from vl2v_client.student.train.labelled_views import LabelledViews
+from vl2v_client.student.train.results import TrainingResult
 
 
 class Source(Protocol):

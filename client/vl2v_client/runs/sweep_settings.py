@@ -16,7 +16,7 @@ from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.planning.choice import QueryChoice, query_choice
 from vl2v_client.planning.hashing import file_facts
 from vl2v_client.runs.settings import RunSettings, settle
-from vl2v_client.student.spec import StudentSpec
+from vl2v_client.student.model.spec import StudentSpec
 from vl2v_contract.canonical import sha256_hex
 
 _OF_ONE_RUN = ("stages", "student", "erm_learning_rates")
@@ -31,7 +31,7 @@ class SweepSettings:
             views stays, so that one purchase serves all.
         targets: Domains to hold out in turn.
         seeds: Seeds of the trainings.
-        methods: Keys of `student.methods.METHODS`.
+        methods: Keys of `student.loss.methods.METHODS`.
     """
 
     run: RunSettings
@@ -83,7 +83,7 @@ def settle_sweep(
         config: Configuration of each run.
         targets: Domains to hold out in turn; empty is all.
         seeds: Seeds of the trainings.
-        methods: Keys of `student.methods.METHODS`.
+        methods: Keys of `student.loss.methods.METHODS`.
         tower: As in `runs.settings.settle`.
 
     Raises:

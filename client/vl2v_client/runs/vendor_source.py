@@ -18,8 +18,8 @@ from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.plan import QueryPlan
 from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import QueryPlan
 from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
@@ -32,14 +32,14 @@ from vl2v_client.runs.purchase_record import (
 )
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.run_targets import Vectors, text_classifier
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.runs.targets import Vectors, text_classifier
-from vl2v_client.student.methods import METHODS, asks_about_images
-from vl2v_client.student.samples import LabelledViews
-from vl2v_client.student.stages import online_queries
-from vl2v_client.student.training import TrainingResult
+from vl2v_client.student.loss.methods import METHODS, asks_about_images
+from vl2v_client.student.loss.stages import online_queries
+from vl2v_client.student.train.labelled_views import LabelledViews
+from vl2v_client.student.train.results import TrainingResult
 
 
 @dataclass(frozen=True)

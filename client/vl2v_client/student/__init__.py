@@ -1,1 +1,1 @@
-"""The student: its backbone and projection, the objectives and the one loop that trains them."""
+"""The student: its network, the losses of its methods, and the one loop that trains it."""

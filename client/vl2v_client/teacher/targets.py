@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.teacher.classifier import unit_rows
+from vl2v_client.teacher.text_classifier import unit_rows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from vl2v_client.data.shapes.catalogue import (
     PRETRAINING_CLASS_NAMES,
     STYLES,
 )
-from vl2v_client.data.shapes.files import write_shapes
+from vl2v_client.data.shapes.folder_writer import write_shapes
 from vl2v_client.data.shapes.sample import RESERVED_SEED_START, SHORTCUT_PROBABILITY, Sample, render_sample
 
 __all__ = [

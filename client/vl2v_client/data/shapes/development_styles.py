@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vl2v_client.data.shapes.drawing_styles import Render
 from vl2v_client.data.shapes.pixels import (
     Picture,
     Plane,
@@ -13,7 +14,6 @@ from vl2v_client.data.shapes.pixels import (
     spread_labels,
 )
 from vl2v_client.data.shapes.scene import Scene
-from vl2v_client.data.shapes.styles import Render
 
 
 def render_neon(scene: Scene, rng: np.random.Generator) -> Picture:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.data.shapes.development_styles import DEVELOPMENT_RENDERS
+from vl2v_client.data.shapes.drawing_styles import BENCHMARK_STYLES
 from vl2v_client.data.shapes.pixels import finish
 from vl2v_client.data.shapes.scene import compose_scene
-from vl2v_client.data.shapes.styles import BENCHMARK_STYLES
 
 RESERVED_SEED_START = 1_000_000
 """Seeds below are the benchmark's; from here on they are the training seeds of the shipped teacher and student."""

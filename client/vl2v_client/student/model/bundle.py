@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vl2v_client.student.card import CARD_FORMAT, read_card
-from vl2v_client.student.classifier import StudentClassifier
-from vl2v_client.student.spec import StudentSpec
+from vl2v_client.student.model.card import CARD_FORMAT, read_card
+from vl2v_client.student.model.classifier import StudentClassifier
+from vl2v_client.student.model.spec import StudentSpec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.local.tower import ImageTower, build_tower
-from vl2v_client.student.spec import StudentSpec
+from vl2v_client.student.model.spec import StudentSpec
 
 NOT_WEIGHTS = "num_batches_tracked"
 """BatchNorm's step counter: some files leave it out, and nothing here reads it."""

@@ -15,17 +15,17 @@ from torch import Tensor
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.student.batches import TrainingData
-from vl2v_client.student.chunks import in_chunks
-from vl2v_client.student.classifier import StudentClassifier
-from vl2v_client.student.compiled import compile_or_warn
-from vl2v_client.student.distributed import ALONE, Ranks
-from vl2v_client.student.fresh import FreshViews
-from vl2v_client.student.inputs import normalised, pixel_tensor, student_input
-from vl2v_client.student.methods import stage_asks_about_images
-from vl2v_client.student.mixup import Mix, draw_mix
-from vl2v_client.student.sampling import rows_by_domain, sample_batch
-from vl2v_client.student.stages import Stage
+from vl2v_client.student.loss.methods import stage_asks_about_images
+from vl2v_client.student.loss.mixup import Mix, draw_mix
+from vl2v_client.student.loss.stages import Stage
+from vl2v_client.student.model.chunks import in_chunks
+from vl2v_client.student.model.classifier import StudentClassifier
+from vl2v_client.student.model.compiled import compile_or_warn
+from vl2v_client.student.model.inputs import normalised, pixel_tensor, student_input
+from vl2v_client.student.train.distributed import ALONE, Ranks
+from vl2v_client.student.train.fresh_views import FreshViews
+from vl2v_client.student.train.sampling import rows_by_domain, sample_batch
+from vl2v_client.student.train.step_batch import TrainingData
 
 Rows = NDArray[np.int64]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.stages import Head, Method, Part, Stage
+from vl2v_client.student.loss.stages import Head, Method, Part, Stage
 
 VL2V_ADIP = "vl2v-adip"
 ERM = "erm"

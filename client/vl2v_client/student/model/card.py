@@ -71,7 +71,7 @@ class BackboneArguments(_Strict):
 
 
 class InputEntry(_Strict):
-    """`student.spec.InputFormat`."""
+    """`student.model.spec.InputFormat`."""
 
     size: Size
     mean: Annotated[list[Annotated[float, Field(ge=-1_000, le=1_000)]], Field(min_length=3, max_length=3)]
@@ -137,7 +137,10 @@ class TowerEntry(_Strict):
 
 
 class StudentEntry(_Strict):
-    """`student.spec.StudentSpec`. The architecture of an open_clip tower is a text for people and builds nothing."""
+    """`student.model.spec.StudentSpec`.
+
+    The architecture of an open_clip tower is a text for people and builds nothing.
+    """
 
     open_clip: TowerEntry | None = None
     architecture: Text
@@ -161,7 +164,7 @@ class StudentEntry(_Strict):
 
 
 class Card(_Strict):
-    """`student.bundle.StudentCard`."""
+    """`student.model.bundle.StudentCard`."""
 
     format: Literal[1]
     student: StudentEntry

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.student.chunks import in_chunks
-from vl2v_client.student.inputs import student_input
-from vl2v_client.student.model import Student, build_student
-from vl2v_client.student.spec import InputFormat, StudentSpec
-from vl2v_client.student.stages import Method
+from vl2v_client.student.model.chunks import in_chunks
+from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.network import Student, build_student
+from vl2v_client.student.model.spec import InputFormat, StudentSpec
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class TextHead:
     """The frozen classifier `logit_scale * cos(z, txt_c) + logit_bias`.
 
     Attributes:
-        matrix: `[C, D]` unit text embeddings, from `teacher.classifier.zero_shot_classifier`.
+        matrix: `[C, D]` unit text embeddings, from `teacher.text_classifier.zero_shot_classifier`.
         logit_scale: the teacher's.
         logit_bias: the teacher's; 0 for CLIP.
     """
@@ -86,21 +85,17 @@ class StudentClassifier:
         return joined
 
 
-def new_classifier(
-    method: Method, spec: StudentSpec, *, text_head: TextHead, class_count: int, seed: int
-) -> StudentClassifier:
-    """An untrained student with the head that a method classifies with.
+def new_classifier(spec: StudentSpec, head: TextHead | None, *, class_count: int, seed: int) -> StudentClassifier:
+    """Build an untrained student with the head that it classifies with.
 
     Args:
-        method: whose `head` decides the width of the projection.
-        spec: of the backbone.
-        text_head: for methods that classify by text.
-        class_count: for methods with a linear head.
-        seed: of the projection's first weights.
+        spec: Backbone and input.
+        head: Text classifier; `None` for a linear head, whose outputs are the logits.
+        class_count: Number of classes.
+        seed: Seed of the projection's first weights.
 
     Raises:
-        DataError: the backbone's weights cannot be fetched, or do not fit the architecture.
+        DataError: The backbone's weights cannot be fetched, or do not fit the architecture.
     """
-    outputs = text_head.matrix.shape[1] if method.head == "text" else class_count
-    student = build_student(spec, outputs=outputs, seed=seed)
-    return StudentClassifier(student, spec.input, text_head if method.head == "text" else None)
+    outputs = class_count if head is None else head.matrix.shape[1]
+    return StudentClassifier(build_student(spec, outputs=outputs, seed=seed), spec.input, head)

@@ -15,8 +15,8 @@ import torch
 
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import MAX_IMAGE_SIZE
-from vl2v_client.student.card import StudentEntry
-from vl2v_client.student.trial import try_backbone
+from vl2v_client.student.model.card import StudentEntry
+from vl2v_client.student.model.trial import try_backbone
 from vl2v_contract.canonical import sha256_hex
 
 TINY = "tiny"

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import Diverged
-from vl2v_client.student.averages import ExponentialMovingAverage
-from vl2v_client.student.model import Student
-from vl2v_client.student.objective import per_bought
-from vl2v_client.student.selection import SourceScore
-from vl2v_client.student.stages import Stage
-from vl2v_client.student.swad import LossValley, Weights
+from vl2v_client.student.loss.objective import per_bought
+from vl2v_client.student.loss.stages import Stage
+from vl2v_client.student.model.network import Student
+from vl2v_client.student.train.averages import ExponentialMovingAverage
+from vl2v_client.student.train.source_score import SourceScore
+from vl2v_client.student.train.swad import LossValley, Weights
 
 
 @dataclass

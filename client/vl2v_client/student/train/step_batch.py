@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.student.classifier import TextHead
-from vl2v_client.student.fresh import FRESH_VIEW_NUMBERS, FreshViews
-from vl2v_client.student.objective import Batch
-from vl2v_client.student.samples import LabelledViews
+from vl2v_client.student.loss.objective import Batch
+from vl2v_client.student.model.classifier import TextHead
+from vl2v_client.student.train.fresh_views import FRESH_VIEW_NUMBERS, FreshViews
+from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.teacher.targets import ImageTargets
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl2v_client.student.swad import Weights
+from vl2v_client.student.train.swad import Weights
 
 WISE_FT_GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """The shares of the final weights that source validation chooses from."""

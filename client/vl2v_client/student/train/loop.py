@@ -2,78 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.seeds import child_seed
-from vl2v_client.student.averages import WISE_FT_GRID, between
-from vl2v_client.student.batches import BatchSource, TrainingData
-from vl2v_client.student.checkpoint import StageCheckpoint
-from vl2v_client.student.classifier import StudentClassifier
-from vl2v_client.student.distributed import joined_ranks, local_device
-from vl2v_client.student.feeds import Feed, LoadedStep, TrainingRun, open_feed
-from vl2v_client.student.loader import default_workers, load_ahead
-from vl2v_client.student.metrics import MetricsFile
-from vl2v_client.student.objective import OBJECTIVES, LossTerms, Objective
-from vl2v_client.student.selection import SourceScore, choose_interpolation, score
-from vl2v_client.student.stage_state import StageState, apply_weights, copy_weights
-from vl2v_client.student.stages import Method, Stage, as_first_named
-from vl2v_client.student.swad import Weights
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """How a stage went.
-
-    Attributes:
-        name: of the stage.
-        steps: steps taken; fewer than asked for if SWAD's valley died.
-        best_step: steps taken at the best evaluation on source validation.
-        best_accuracy: there.
-        swad_steps: first and last step of SWAD's average.
-        swad_converged: false if no valley opened, and the average is the last segment's.
-    """
-
-    name: str
-    steps: int
-    best_step: int
-    best_accuracy: float
-    swad_steps: tuple[int, int]
-    swad_converged: bool
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A trained student.
-
-    Attributes:
-        method: what was run.
-        classifier: the student with the final weights of its last stage, and its head.
-        validation: exactly those weights on source validation.
-        stages: in order.
-        history: one row per evaluation, as in `metrics.jsonl`.
-        interpolation: WiSE-FT's share of the final weights, chosen on source validation; `None` without it.
-    """
-
-    method: Method
-    classifier: StudentClassifier
-    validation: SourceScore
-    stages: tuple[StageResult, ...]
-    history: tuple[Mapping[str, Any], ...]
-    interpolation: float | None = None
+from vl2v_client.student.loss.objective import OBJECTIVES, LossTerms, Objective
+from vl2v_client.student.loss.stages import Method, Stage
+from vl2v_client.student.model.classifier import StudentClassifier
+from vl2v_client.student.train.averages import WISE_FT_GRID, between
+from vl2v_client.student.train.checkpoint import StageCheckpoint
+from vl2v_client.student.train.devices import reproducible, resolve_device
+from vl2v_client.student.train.distributed import joined_ranks
+from vl2v_client.student.train.feeds import Feed, LoadedStep, TrainingRun, open_feed
+from vl2v_client.student.train.fingerprint import stage_fingerprint
+from vl2v_client.student.train.loader import default_workers, load_ahead
+from vl2v_client.student.train.metrics import MetricsFile
+from vl2v_client.student.train.results import TrainingResult, stage_result
+from vl2v_client.student.train.source_score import SourceScore, choose_interpolation, score
+from vl2v_client.student.train.stage_state import StageState, apply_weights, copy_weights
+from vl2v_client.student.train.step_batch import BatchSource, TrainingData
+from vl2v_client.student.train.swad import Weights
 
 
 def train(
@@ -107,7 +62,7 @@ def train(
     classifier.student.to(device)
     history: list[Mapping[str, Any]] = []
     results = []
-    with joined_ranks() as ranks, _reproducible(device):
+    with joined_ranks() as ranks, reproducible(device):
         run = TrainingRun(classifier, data, config, ranks)
         progress = progress if ranks.is_first else silent
         for stage in method.stages:
@@ -115,7 +70,7 @@ def train(
             state = _run_stage(run, stage, folder, history, progress)
             state.release()
             history += state.history
-            results.append(_result(state))
+            results.append(stage_result(state))
         share = _interpolate(run, first, state.final()) if method.interpolate else None
         validation = _score_as_used(run)
     return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share)
@@ -143,22 +98,6 @@ def _score_as_used(run: TrainingRun) -> SourceScore:
         return score(torch.from_numpy(logits), torch.from_numpy(validation.labels), validation.domains)
 
     return run.ranks.broadcast(compute)
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a device, else the CPU; `cuda` is this process's own; all else is torch's own name.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
-    if name == "auto" or (name == "cuda" and torch.cuda.is_available()):
-        return local_device() if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"there is no device {name!r} here: use cpu, cuda, or auto") from error
-    return device
 
 
 def _run_stage(
@@ -225,7 +164,7 @@ def _loss_terms(objective: Objective, batches: BatchSource, loaded: LoadedStep, 
 def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:
     """A stage's first state, or the one that its checkpoint holds."""
     path = None if folder is None else folder / "checkpoints" / f"{stage.name}.pt"
-    checkpoint = StageCheckpoint(path, "" if path is None else _fingerprint(run, stage))
+    checkpoint = StageCheckpoint(path, "" if path is None else stage_fingerprint(run, stage))
     torch.manual_seed(child_seed(run.config.seed, "torch", stage.name))
     state = StageState(stage, run.classifier.student, run.config)
     saved = checkpoint.load(run.classifier.device)
@@ -256,53 +195,3 @@ def _extras(row: Mapping[str, Any]) -> dict[str, str]:
         "loss": f"{row['loss']:.4f}",
         "gap to floor": f"{row['gap_to_floor']:.4f}",
     }
-
-
-def _result(state: StageState) -> StageResult:
-    average = state.swad.final()
-    return StageResult(
-        name=state.stage.name,
-        steps=state.step,
-        best_step=state.best.step,
-        best_accuracy=state.best.rank[0],
-        swad_steps=(average.start_step, average.end_step),
-        swad_converged=state.swad.is_converged,
-    )
-
-
-_NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views")
-"""Options of training that a stage's own fields and data stand for."""
-
-
-@contextmanager
-def _reproducible(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels on a CPU, and a random stream of the run's own; both end with the run."""
-    before = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.use_deterministic_algorithms(before or device.type == "cpu")
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
-
-
-def _fingerprint(run: TrainingRun, stage: Stage) -> str:
-    """Names everything that decides a stage's result: settings, data, targets and the weights it starts from."""
-    settings = {name: value for name, value in run.config.result_options().items() if name not in _NOT_OF_A_STAGE}
-    data = run.data
-    described = [
-        as_first_named(asdict(stage)),
-        as_first_named(settings),
-        asdict(run.classifier.input),
-        data.train.pixels.shape,
-        data.train.domains,
-    ]
-    described += [data.train.of, data.validation.of, *([] if data.fresh is None else [data.fresh.of])]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
-    arrays += [] if data.targets is None else [data.targets.vectors, data.targets.weights]
-    arrays += [head.matrix for head in (run.classifier.head, data.teacher_head) if head is not None]
-    arrays += [value.cpu().numpy() for value in run.classifier.student.state_dict().values()]
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Methods as stages of the loop, and what each stage minimises."""

@@ -1,0 +1,1 @@
+"""The training loop: batches, sampling, model selection, weight averages, checkpoints and processes."""
