@@ -15,8 +15,7 @@ from PIL import Image
 from client_shell import ClientShell
 from fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
-from vl2v_client.recipes import pilot as pilot_recipe
-from vl2v_client.recipes.pilot_findings import (
+from vl2v_client.evaluation.pilot_findings import (
     DomainFinding,
     advise,
     domain_finding,
@@ -24,6 +23,7 @@ from vl2v_client.recipes.pilot_findings import (
     probe_accuracies,
     suspects,
 )
+from vl2v_client.runs import pilot_sample
 from vl2v_contract.identity import text_sha
 
 TRAIN, TEXTS = 32, 2
@@ -125,8 +125,8 @@ def test_a_domain_that_was_not_asked_about_is_left_out(
         shutil.copytree(run.data / "art", run.data / domain)
         for picture in (run.data / domain).rglob("*.png"):
             Image.fromarray(np.asarray(Image.open(picture)) ^ len(domain)).save(picture)
-    monkeypatch.setattr(pilot_recipe, "FEWEST_IMAGES", 1)
-    monkeypatch.setattr(pilot_recipe, "_PROBE_IMAGES", 1)
+    monkeypatch.setattr(pilot_sample, "FEWEST_IMAGES", 1)
+    monkeypatch.setattr(pilot_sample, "_PROBE_IMAGES", 1)
     found = run.json("pilot", "--queries", "7", "--yes")["domains"]
     assert len(found) < 5
     assert sum(domain["images"] for domain in found) == 3

@@ -29,7 +29,7 @@ from vl2v_client.cli.vendor import open_purchase
 from vl2v_client.core.values import format_micro
 
 if TYPE_CHECKING:
-    from vl2v_client.recipes.pilot import PilotReport
+    from vl2v_client.runs.pilot_report import PilotReport
 
 _SUSPECTS_SHOWN = 10
 _BAR_WIDTH = 40
@@ -70,7 +70,7 @@ def pilot(
 
 
 def _show(report: PilotReport, console: PlainConsole) -> None:
-    from vl2v_client.recipes import pilot_findings as rules
+    from vl2v_client.evaluation import pilot_findings as rules
 
     def show(*lines: str) -> None:
         for line in lines:
