@@ -31,7 +31,7 @@ from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Source
+from vl2v_client.runs.source import Announce, Source
 from vl2v_client.runs.targets import Vectors
 from vl2v_client.student.card import StudentEntry, read_entry
 from vl2v_client.student.methods import stage_asks_about_images
@@ -170,7 +170,7 @@ class LocalSource:
         return self
 
     def share(
-        self, planned: PlannedRun, folder: RunFolder, announcement: str, *, progress: Progress
+        self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
     ) -> tuple[PlannedRun, Source]:
         """Return the same source: each run asks for itself, for nothing."""
         return planned, self
