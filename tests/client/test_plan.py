@@ -123,9 +123,12 @@ def plan(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> QueryPlan
 @pytest.mark.parametrize(
     ("caps", "says"),
     [
-        ({"max_queries": 100}, r"150 new queries \(0\.01482 EUR\), but --max-queries allows 100: raise it to 150"),
-        ({"max_cost_micro": 14_819}, r"--max-cost allows 0\.014819 EUR: raise it to 0\.01482 EUR"),
-        ({"remaining_units": 100}, "the account has 100 left: ask the vendor for a top-up of 50.*--partial"),
+        (
+            {"max_queries": 100},
+            r"150 new .*\(0\.01482 EUR\), but purchase.max_queries allows 100: raise it to 150",
+        ),
+        ({"max_cost_micro": 14_819}, r"purchase.max_cost allows 0\.014819 EUR: raise it to 0\.01482 EUR"),
+        ({"remaining_units": 100}, "the account has 100 left: ask the vendor for a top-up of 50.*purchase.partial"),
     ],
 )
 def test_a_cap_that_cannot_hold_the_plan_says_what_to_do(plan: QueryPlan, caps: dict[str, int], says: str) -> None:

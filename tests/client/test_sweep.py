@@ -219,7 +219,7 @@ def test_a_sweep_that_was_killed_goes_on_and_may_be_widened(vendor: FakeVendor, 
     assert shell.student("sweep", "photo", "seed5", "text-cosine") != before
     assert vendor.billed_units == done
     other = shell.sweep(*words, "--image-weight", "0.25")
-    assert "training.image_weight was 0.5, is 0.25" in str(other.exception)
+    assert "--image-weight was 0.5, is 0.25" in str(other.exception)
 
 
 def test_runs_on_other_splits_are_not_put_into_one_table(shell: Sweeper) -> None:

@@ -141,7 +141,7 @@ def _read_config(folder: RunFolder) -> _Config:
     try:
         return _Config.model_validate(folder.config)
     except ValidationError as error:
-        entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+        entry = "/".join(map(str, error.errors(include_input=False)[0]["loc"]))
         raise RunError(
             f"{folder.path / CONFIG_FILE} has no right entry {entry!r}: put back a copy of it, or run again"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from vl2v_client.core.errors import RunError, UsageError
@@ -43,7 +44,7 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
         raise UsageError("a sweep runs in one process: under torchrun, use `distill` for each run")
     shared = source.plan(settings.shared_choice, progress=progress)
     with claim_run_folder(out, settings.to_json(shared.plan.teacher, shared.queries.dataset)) as folder:
-        shared, source = source.share(shared, folder, _announcement(settings, shared), progress=progress)
+        shared, source = source.share(shared, folder, partial(_announcement, settings), progress=progress)
         reports = dict(_run_all(settings, source, folder.path, progress))
         report = _report(settings, source, shared, reports)
         write_sweep_report(folder.path, report)
@@ -79,7 +80,7 @@ def _announcement(settings: SweepSettings, shared: PlannedRun) -> str:
     published = _published_queries(settings, shared) * len(seeds)
     return (
         f"One purchase serves all {len(settings.runs())} runs ({len(targets)} targets, {len(seeds)} seeds, "
-        f"{len(methods)} methods); the published loop would ask {published:,}"
+        f"{len(methods)} methods): {shared.plan.units:,} new queries. The published loop would ask {published:,}"
     )
 
 

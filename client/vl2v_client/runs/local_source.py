@@ -32,7 +32,7 @@ from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_targets import Vectors
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Source
+from vl2v_client.runs.source import Announce, Source
 from vl2v_client.student.loss.methods import stage_asks_about_images
 from vl2v_client.student.model.card import StudentEntry, read_entry
 from vl2v_client.student.model.spec import InputFormat, StudentSpec
@@ -171,7 +171,7 @@ class LocalSource:
         return self
 
     def share(
-        self, planned: PlannedRun, folder: RunFolder, announcement: str, *, progress: Progress
+        self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
     ) -> tuple[PlannedRun, Source]:
         """Return the same source: each run asks for itself, for nothing."""
         return planned, self

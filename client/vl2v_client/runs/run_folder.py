@@ -159,8 +159,8 @@ def open_run_folder(path: Path) -> RunFolder:
     Raises:
         RunError: it is none.
     """
-    written = _read_config(path)
-    return RunFolder(path, current_config(written), written)
+    written, config = _read_config(path)
+    return RunFolder(path, config, written)
 
 
 @contextmanager
@@ -183,11 +183,12 @@ def _writing(path: Path) -> Iterator[None]:
         raise CacheError(f"{path} cannot be written ({error.strerror}): use another folder") from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return `config.json` as it is written, and in this version's format."""
     try:
-        written: dict[str, Any] = read_json(path / CONFIG_FILE, _MAX_CONFIG_BYTES)
-        return dict(written)
-    except (OSError, ValueError, TypeError) as error:
+        written = {**read_json(path / CONFIG_FILE, _MAX_CONFIG_BYTES)}
+        return written, current_config(written)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not a run folder: give the folder of a `vl2v-client distill`") from error
 
 
@@ -204,8 +205,7 @@ def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         if others:
             raise RunError(f"{path} is not empty and holds no run: choose another report.out")
         return None
-    written = _read_config(path)
-    before = current_config(written)
+    written, before = _read_config(path)
     if removed := removed_values(before):
         raise RunError(
             f"{path} holds a run with what version {_REMOVED_IN} removed ({', '.join(removed)}); nothing was changed: "

@@ -16,6 +16,7 @@ from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_record import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
+from vl2v_client.student.train.devices import resolve_device
 
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """ERM's learning rates over the distill stage's; the choice climbs from the middle."""
@@ -81,6 +82,8 @@ class RunSettings:
         """Return the record that `config.json` keeps; a run folder belongs to exactly one."""
         config = {group: getattr(self.config, group).result_options() for group in ("data", "purchase", "training")}
         config["data"]["root"] = str(self.choice.data.resolve())
+        if self.config.purchase.select is None:
+            config["purchase"]["max_queries"] = None  # a cap, which decides nothing
         method = self.training.method
         return {
             "format": CONFIG_FORMAT,
@@ -107,10 +110,11 @@ def settle(config: RunConfig, tower: Callable[[], StudentSpec | None] = lambda: 
         tower: Describes the local teacher's image tower; called if a method trains it.
 
     Raises:
-        UsageError: Options contradict each other, or one of them changes nothing in this run.
+        UsageError: Options contradict each other, one of them changes nothing in this run, or there is no such device.
         DataError: The student's weights file cannot be read.
     """
     resolved = resolve_run(config)
+    resolve_device(resolved.training.device)
     student = choose_student(config.student, resolved.training.preset)
     settings = RunSettings(resolved, student)
     if WHITE_BOX.isdisjoint(settings.methods):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from vl2v_client.cache.store import EmbeddingCache
@@ -19,6 +19,9 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+
+Announce = Callable[[PlannedRun], str]
+"""Says, in a sentence, what a sweep is going to buy."""
 
 
 class Source(Protocol):
@@ -51,7 +54,7 @@ class Source(Protocol):
         """Return a source for the other processes of the run, which buys nothing."""
 
     def share(
-        self, planned: PlannedRun, folder: RunFolder, announcement: str, *, progress: Progress
+        self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
     ) -> tuple[PlannedRun, Source]:
         """Get the answers for all runs of a sweep; return their plan, and a source for the runs, which buys nothing."""
 

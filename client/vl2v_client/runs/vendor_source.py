@@ -35,7 +35,7 @@ from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_targets import Vectors, text_classifier
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Source
+from vl2v_client.runs.source import Announce, Source
 from vl2v_client.student.loss.methods import METHODS, asks_about_images
 from vl2v_client.student.loss.stages import online_queries
 from vl2v_client.student.train.labelled_views import LabelledViews
@@ -139,7 +139,7 @@ class VendorSource:
         return VendorSource(context)
 
     def share(
-        self, planned: PlannedRun, folder: RunFolder, announcement: str, *, progress: Progress
+        self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
     ) -> tuple[PlannedRun, Source]:
         """Buy for all runs of a sweep.
 
@@ -148,7 +148,7 @@ class VendorSource:
         """
         left_out = read_left_out(folder)
         planned = planned.cut([key for key in planned.plan.used_image_keys if key not in left_out])
-        self.context.notify(f"{announcement}: {planned.plan.units:,} new queries")
+        self.context.notify(announce(planned))
         check_hold_out(planned, self.context, progress=progress)
         buy_planned(planned.plan, self.context, progress=progress)
         text_classifier(planned, self.cache.get_many(planned.plan.text_keys))  # it names a text that failed
