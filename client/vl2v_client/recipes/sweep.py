@@ -76,12 +76,9 @@ def _finished(place: Path) -> RunReport | None:
 
 
 def _announcement(settings: SweepSettings, shared: PlannedRun) -> str:
-    targets, seeds, methods = settings.targets, settings.seeds, settings.methods
-    published = _published_queries(settings, shared) * len(seeds)
-    return (
-        f"One purchase serves all {len(settings.runs())} runs ({len(targets)} targets, {len(seeds)} seeds, "
-        f"{len(methods)} methods): {shared.plan.units:,} new queries. The published loop would ask {published:,}"
-    )
+    published = _published_queries(settings, shared) * len(settings.seeds)
+    new = f"{shared.plan.units:,} new queries"
+    return f"One purchase serves all {settings.describe()}: {new}. The published loop would ask {published:,}"
 
 
 def _published_queries(settings: SweepSettings, shared: PlannedRun) -> int:
@@ -99,7 +96,7 @@ def _report(settings: SweepSettings, source: Source, shared: PlannedRun, reports
         seeds=settings.seeds,
         teacher=shared.plan.teacher.id,
         student=f"{run.student.architecture} at {run.student.input.size} px",
-        views=_views(settings),
+        views=settings.describe_views(),
         outcomes=tuple(_outcome(key, report) for key, report in reports.items()),
         teacher_target_in=source.teacher_accuracy(shared, settings.targets, _teacher_rows(reports)),
         purchase=bill.purchase,
@@ -110,14 +107,6 @@ def _report(settings: SweepSettings, source: Source, shared: PlannedRun, reports
 
 def _teacher_rows(reports: dict[Run, RunReport]) -> dict[str, ReportRow]:
     return {key[0]: row for key, report in reports.items() for row in report.rows if row.name == ZERO_SHOT}
-
-
-def _views(settings: SweepSettings) -> str:
-    choice = settings.run.choice
-    if settings.run.online:
-        return f"fresh at every step, {choice.recipe}"
-    further = "" if choice.rendered_views == choice.views else f", {choice.views} of them asked about"
-    return f"{choice.rendered_views}{further}, {choice.recipe}"
 
 
 def _outcome(run: Run, report: RunReport) -> Outcome:

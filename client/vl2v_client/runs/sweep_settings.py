@@ -47,6 +47,19 @@ class SweepSettings:
         """Return the settings of one run."""
         return self.run.with_method(method, target_domain=target, seed=seed)
 
+    def describe(self) -> str:
+        """Return the numbers of runs, targets, seeds and methods as words."""
+        parts = f"{len(self.targets)} targets, {len(self.seeds)} seeds, {len(self.methods)} methods"
+        return f"{len(self.runs())} runs ({parts})"
+
+    def describe_views(self) -> str:
+        """Return how many views there are, and how they are chosen, as words."""
+        choice = self.run.choice
+        if self.run.online:
+            return f"fresh at every step, {choice.recipe}"
+        further = "" if choice.rendered_views == choice.views else f", {choice.views} of them asked about"
+        return f"{choice.rendered_views}{further}, {choice.recipe}"
+
     @cached_property
     def shared_choice(self) -> QueryChoice:
         """What all runs together ask: the training images of every domain that is a source of one of them.
