@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,8 +14,12 @@ from PIL import Image
 from fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
+from vl2v_client.buying import purchase
+from vl2v_client.buying.buyer import PurchaseReport
+from vl2v_client.buying.context import Caps, Notify, PurchaseContext
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
 from vl2v_client.data.views import View
 from vl2v_client.planning.queries import ImageQuery, TextQuery
@@ -72,3 +77,19 @@ def plan_for(
     with connect(vendor) as client:
         teacher = meet_vendor(client, cache).teacher
     return make_plan(images, [TextQuery(text) for text in texts], teacher, cache)
+
+
+def buy(
+    plan: QueryPlan,
+    client: VendorClient,
+    cache: EmbeddingCache,
+    *,
+    caps: Caps | None = None,
+    progress: Progress = silent,
+    notify: Notify = lambda _sentence: None,
+    **terms: Any,
+) -> PurchaseReport:
+    """Buy a plan unasked, on some terms of `PurchaseContext`."""
+    terms["caps"] = caps or Caps()
+    context = PurchaseContext(client, cache, approve=lambda _plan: None, notify=notify, **terms)
+    return purchase.buy(plan, context, progress=progress)

@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 import httpx
 
-from buying_bench import ask, draw_pictures
+from buying_bench import ask, buy, draw_pictures
 from fake_vendor import API_KEY
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import Connection
-from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache import database
 from vl2v_client.cache.store import EmbeddingCache

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 
+from buying_bench import buy
 from inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from lying_vendor import Lie, LyingVendor, Truth
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.planning.queries import TextQuery

@@ -17,11 +17,11 @@ from typing import Any
 import httpx
 from sqlalchemy import select, update
 
+from buying_bench import buy
 from inprocess_vendor import InProcessVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError

@@ -46,6 +46,8 @@ def test_torch_loads_weights_and_nothing_else() -> None:
     assert opened == set()
 
 
+_TO_BE_CUT = frozenset({"vendor_api/vl2v_vendor/adapters/sql/entry_posting.py:_bare_entry"})
+
 _DOORS = (
     "vl2v_client/cli/console.py",
     "vl2v_vendor/cli/books.py",
@@ -90,3 +92,25 @@ def test_a_cold_import_loads_no_heavy_library(package: str) -> None:
 
 def _line_count(path: Path) -> int:
     return path.read_text().count("\n")
+
+
+def test_no_function_outside_the_command_lines_has_more_than_8_parameters_or_60_lines() -> None:
+    large = {
+        f"{path.relative_to(ROOT)}:{function.name}": facts
+        for path in SOURCES
+        if "cli" not in path.parts
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (facts := (_parameter_count(function.args), _length(function))) and (facts[0] > 8 or facts[1] > 60)
+    }
+    assert large.keys() <= _TO_BE_CUT, large
+
+
+def _parameter_count(arguments: ast.arguments) -> int:
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    named += [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
+    return sum(one.arg not in ("self", "cls") for one in named)
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1

@@ -20,10 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from billing_invariants import Books, check_rows_add_up
 from billing_world import NewDatabase, Shopfront, database_maker, run_machine
+from buying_bench import buy
 from vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import Caps, buy
+from vl2v_client.buying.context import Caps
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery

@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from billing_world import Shopfront, database_maker
+from buying_bench import buy
 from vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import Difference
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import Caps, buy
+from vl2v_client.buying.context import Caps
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged, VendorUnavailable

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import ask, draw_pictures
+from buying_bench import ask, buy, draw_pictures
 from live_parties import Vendor, free_port
 from lossy_proxy import LossyProxy, between
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorUnavailable

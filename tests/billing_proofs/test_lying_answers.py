@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from buying_bench import buy
 from honest_books import MODEL, Party
 from inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from lying_answers import REFUSED, Change, LyingAnswers, receipt
 from lying_vendor import Body
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorError

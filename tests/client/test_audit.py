@@ -10,13 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, connect, draw_pictures, plan_for
+from buying_bench import ask, buy, connect, draw_pictures, plan_for
 from fake_ledger import Body, Posted, rechained
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
 from vl2v_contract.chain import ChargedItem

@@ -10,11 +10,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from buying_bench import connect, plan_for
+from buying_bench import buy, connect, plan_for
 from fake_ledger import Posted, rechained
 from fake_vendor import FakeVendor
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorUnavailable
 

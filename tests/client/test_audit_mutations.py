@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buying_bench import connect, plan_for
+from buying_bench import buy, connect, plan_for
 from fake_ledger import Body
 from fake_vendor import FakeVendor
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.chain import ChargedItem

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import connect, plan_for
+from buying_bench import buy, connect, plan_for
 from fake_ledger import Posted
 from fake_vendor import FakeVendor
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_contract.chain import RESTORE_MARGIN
 

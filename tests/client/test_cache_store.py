@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from buying_bench import ask, draw_pictures, plan_for
+from buying_bench import ask, buy, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import Damage, verify_holdings
-from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.faults import naming_faults
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.records import NOTHING, Paid

@@ -11,7 +11,8 @@ import pytest
 
 from buying_bench import ask, connect, draw_pictures
 from fake_vendor import FakeVendor
-from vl2v_client.buying.context import PurchaseContext, plan_run
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.run_plan import plan_run
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli.tables import estimate_json, estimate_table

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from buying_bench import ask, connect, draw_pictures, plan_for
+from buying_bench import ask, buy, connect, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import verify_holdings
-from vl2v_client.buying.purchase import Caps, buy
+from vl2v_client.buying.context import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged, VendorUnavailable
 

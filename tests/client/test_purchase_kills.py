@@ -12,11 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, connect, draw_pictures, plan_for
+from buying_bench import ask, buy, connect, draw_pictures, plan_for
 from buying_child import FORKSERVER, purchase
 from fake_vendor import FakeVendor, served
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 
 PICTURES = 48

@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, draw_pictures, plan_for
+from buying_bench import ask, buy, draw_pictures, plan_for
 from fake_ledger import Body
 from fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import Caps, buy
+from vl2v_client.buying.context import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged, VendorError
 from vl2v_client.planning.query_plan import QueryPlan

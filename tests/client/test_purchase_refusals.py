@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, draw_pictures, plan_for
+from buying_bench import ask, buy, draw_pictures, plan_for
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
-from vl2v_client.buying.purchase import Caps, buy
+from vl2v_client.buying.context import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError, VendorUnavailable
 

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from buying_bench import draw_domains
 from fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.buying.context import PurchaseContext, buy_planned, plan_run
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.purchase import buy
+from vl2v_client.buying.run_plan import plan_run
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError, UsageError
@@ -75,7 +77,7 @@ def test_the_bill_is_the_budget(
 ) -> None:
     spending = budget_of(name, budget)
     chosen = choose(spending, planned)
-    assert buy_planned(chosen, buying).billed_units == vendor.billed_units == min(budget, TEXTS + TRAIN * VIEWS)
+    assert buy(chosen, buying).billed_units == vendor.billed_units == min(budget, TEXTS + TRAIN * VIEWS)
     assert len(chosen.used_image_keys) == vendor.billed_units - TEXTS
     again = choose(spending, plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying))
     assert again.missing == ()
@@ -98,7 +100,7 @@ def test_a_random_choice_of_more_begins_with_that_of_fewer_and_looks_at_no_featu
     vendor: FakeVendor, planned: PlannedRun, buying: PurchaseContext
 ) -> None:
     few = choose_queries(budget_of("random", 10), 0, planned, unused).plan
-    buy_planned(few, buying)
+    buy(few, buying)
     fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
     more = choose_queries(budget_of("random", 25), 0, fresh, unused).plan
     assert few.chosen is not None
@@ -114,7 +116,7 @@ def _images(plan: QueryPlan) -> list[ImageQuery]:
 
 
 def test_what_the_cache_holds_beside_the_choice_is_not_used(planned: PlannedRun, buying: PurchaseContext) -> None:
-    buy_planned(planned.plan, buying)
+    buy(planned.plan, buying)
     fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
     plan = choose(budget_of("random", 10), fresh)
     assert (plan.units, plan.cached, len(plan.used_image_keys)) == (0, 10, 8)
@@ -139,7 +141,7 @@ def test_a_budget_that_cannot_hold_the_texts_is_refused_unless_they_are_here(
 ) -> None:
     with pytest.raises(BudgetExhausted, match=r"cannot hold the 2 texts of the classes.*raise it to 2 for text alone"):
         choose(budget_of("random", budget), planned)
-    buy_planned(choose(budget_of("random", TEXTS), planned), buying)
+    buy(choose(budget_of("random", TEXTS), planned), buying)
     assert vendor.billed_units == TEXTS
     fresh = plan_run(QueryChoice(planned.queries.dataset.root, "sketch", VIEWS), buying)
     plan = choose(budget_of("random", budget), fresh)
@@ -190,11 +192,11 @@ def test_a_purchase_that_was_cut_short_goes_on_with_the_same_choice(
     vendor.max_items, vendor.before = 4, fail
     first = choose_again(1)
     with pytest.raises(NotAuthorized):
-        buy_planned(first, buying)
+        buy(first, buying)
     assert 0 < vendor.billed_units < TEXTS + 20
     again = choose_again(2)  # by now other features, were they looked at
     assert again.chosen == first.chosen
-    buy_planned(again, buying)
+    buy(again, buying)
     assert vendor.billed_units == TEXTS + 20
 
 

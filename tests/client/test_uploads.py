@@ -9,12 +9,11 @@ import httpx
 import numpy as np
 import pytest
 
-from buying_bench import ask, connect, draw_pictures, plan_for
+from buying_bench import ask, buy, connect, draw_pictures, plan_for
 from fake_ledger import Body
 from fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.uploads import Upload, choose_form, is_near
-from vl2v_client.buying.purchase import buy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.wire.catalogue import ModelCard

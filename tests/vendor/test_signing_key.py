@@ -19,12 +19,12 @@ from sqlalchemy import Engine, select, update
 from typer.testing import CliRunner, Result
 
 from billing_world import World, database_maker
+from buying_bench import buy
 from ledger_shop import fixed_signer
 from rotating_child import POINTS, rotate_and_die
 from vendor_in_process import AppTransport, running
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorChanged

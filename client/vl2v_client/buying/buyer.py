@@ -7,8 +7,8 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from vl2v_client.api.client import VendorClient
 from vl2v_client.buying.batches import Batch, cut_batches, intents_of, render_images, texts_of
+from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
@@ -70,26 +70,25 @@ class Buyer:
     """One purchase under way: the main thread hands out batches and counts, workers carry them out.
 
     Args:
-        plan: all of it is bought.
-        purchase_id: of the open purchase, whose caps hold whatever the vendor claims.
-        client: the vendor.
-        cache: where what comes is kept.
-        report: counts it.
-        progress: told of it.
+        plan: Plan of which everything is bought.
+        purchase_id: Number of the open purchase, whose caps hold whatever the vendor claims.
+        context: Whom to buy from, and where to keep what comes.
+        report: Counts what comes.
+        progress: Gets every batch that is done with.
     """
 
     def __init__(
         self,
         plan: QueryPlan,
         purchase_id: int,
-        client: VendorClient,
-        cache: EmbeddingCache,
+        context: PurchaseContext,
         report: PurchaseReport,
         progress: Progress,
     ) -> None:
         self._teacher = plan.teacher
-        self._client = client
-        self._cache = cache
+        self._client = context.vendor
+        self._cache = context.cache
+        self._workers = context.workers
         self._report = report
         self._progress = progress
         self._wanted = len(plan.missing)
@@ -97,16 +96,16 @@ class Buyer:
         self._waiting = deque(cut_batches(plan.missing, plan.teacher))
         self._parked: list[tuple[Batch, VendorUnavailable]] = []
         self._stopped_by: ClientError | None = None
-        self._kept_keyring = client.keyring
+        self._kept_keyring = context.vendor.keyring
         self._unanswered: set[str] = set()  # item keys that were sent once, and may be charged
         self._purchase_id = purchase_id
 
-    def run(self, workers: int) -> None:
+    def run(self) -> None:
         """Carry out every batch, or as many as the vendor lets us, and raise what stopped the rest."""
         started = time.monotonic()
-        with ThreadPoolExecutor(workers, thread_name_prefix="buy") as pool:
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="buy") as pool:
             try:
-                self._hand_out(pool, workers)
+                self._hand_out(pool)
             except BaseException:
                 self._client.cancel()
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -115,16 +114,16 @@ class Buyer:
         if self._stopped_by is not None:
             raise self._stopped_by
 
-    def _hand_out(self, pool: ThreadPoolExecutor, workers: int) -> None:
+    def _hand_out(self, pool: ThreadPoolExecutor) -> None:
         running: dict[Future[Delivery], Batch] = {}
         done_units = 0
         while running or (self._waiting and self._stopped_by is None):
-            while self._waiting and self._stopped_by is None and len(running) < workers:
+            while self._waiting and self._stopped_by is None and len(running) < self._workers:
                 batch = self._waiting.popleft()
                 running[pool.submit(self._deliver, batch)] = batch
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                done_units += self._take(future, running.pop(future), workers)
+                done_units += self._take(future, running.pop(future))
             self._progress("buy", done_units, self._wanted, self._report.facts())
         if self._parked and self._stopped_by is None:
             self._stopped_by = self._parked[0][1]
@@ -161,7 +160,7 @@ class Buyer:
             self._cache.vendors.remember_keys(keyring.ledger_id, keyring.keys)
             self._kept_keyring = keyring
 
-    def _take(self, future: Future[Delivery], batch: Batch, workers: int) -> int:
+    def _take(self, future: Future[Delivery], batch: Batch) -> int:
         """Count a finished batch; returns the queries that are done with."""
         try:
             delivery = future.result()
@@ -169,7 +168,7 @@ class Buyer:
             self._parked.append((batch, error))
             if not error.was_refused:
                 self._unanswered.update(item.item_key for item in batch)
-            if len(self._parked) >= workers:
+            if len(self._parked) >= self._workers:
                 self._stopped_by = self._stopped_by or error
             return 0
         except ClientError as error:

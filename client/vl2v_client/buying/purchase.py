@@ -6,107 +6,90 @@ nothing, one after it leaves items `sent`, and the next purchase asks the vendor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.responses import Account
 from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
-from vl2v_client.buying.vendor_meeting import trust_vendor
+from vl2v_client.buying.context import Caps, PurchaseContext
+from vl2v_client.buying.vendor_meeting import read_account, trust_vendor
 from vl2v_client.cache.records import NOTHING
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged
+from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
 from vl2v_client.planning.query_plan import Limits, QueryPlan, still_missing, without_items
 
-DEFAULT_WORKERS = 4
-FORBIDDEN = "forbidden"
-"""The vendor's code for a key that is good, but not for this."""
 
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """What one purchase may spend at most; None is no cap beside the plan itself and the vendor's budget.
-
-    Attributes:
-        max_queries: new queries.
-        max_cost_micro: their price.
-        task: a name for what is bought under these caps: all purchases of that name, whichever call made them, count.
-    """
-
-    max_queries: int | None = None
-    max_cost_micro: int | None = None
-    task: str | None = None
-
-
-def buy(
-    plan: QueryPlan,
-    client: VendorClient,
-    cache: EmbeddingCache,
-    *,
-    caps: Caps | None = None,
-    allow_partial: bool = False,
-    skip_failed: bool = False,
-    workers: int = DEFAULT_WORKERS,
-    progress: Progress = silent,
-    notify: Callable[[str], None] | None = None,
-) -> PurchaseReport:
-    """Buy what a plan misses. Nothing is sent if nothing is missing any more.
+def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silent) -> PurchaseReport:
+    """Ask for approval, then buy what a plan misses. Nothing is asked or sent if nothing is missing any more.
 
     Purchases on one cache take turns, whichever process or thread they run in.
 
     Args:
-        plan: from `make_plan`; the vendor is held to its model and prices.
-        client: the vendor.
-        cache: where vectors and receipts go; what it already holds is not bought.
-        caps: refuse a plan above these, or with `allow_partial` stop at them.
-        allow_partial: buy as much as caps and budget hold, then end with `BudgetExhausted`.
-        skip_failed: report queries that the vendor could not answer instead of raising.
-        workers: requests under way at a time.
-        progress: told of delivered queries and money, as phase "buy".
-        notify: told, in a sentence, that another purchase on this cache has to end first.
+        plan: Plan from `make_plan`; the vendor is held to its model and prices.
+        context: Whom to buy from, and on which terms.
+        progress: Gets delivered queries and money, as phase "buy".
 
     Raises:
-        BudgetExhausted: a cap or the budget cannot hold the plan; with `allow_partial`, after all that fits is bought.
-        DataError: files changed since the plan was made, or queries failed (the rest is bought).
-        VendorChanged: model, price or signing key is not the plan's.
-        VendorUnavailable: the vendor stopped answering; the same purchase goes on where it stopped.
-        CacheError: the cache cannot be written.
+        BudgetExhausted: A cap or the budget cannot hold the plan; with `allow_partial`, after all that fits is bought.
+        DataError: Files changed since the plan was made, or queries failed (the rest is bought).
+        VendorChanged: Model, price or signing key is not the plan's.
+        VendorUnavailable: The vendor stopped answering; the same purchase goes on where it stopped.
+        CacheError: The cache cannot be written.
     """
-    report = PurchaseReport(plan.currency)
+    report, cache = PurchaseReport(plan.currency), context.cache
     if not plan.missing:
         return report
-    caps = caps or Caps()
-    with cache.purchase_lock(lambda: _tell_wait(cache, notify)):
+    context.approve(plan)
+    waiting = f"another purchase is using the cache {cache.path}; waiting for it to end"
+    with cache.purchase_lock(lambda: context.notify(waiting)):
         asked = still_missing(plan, cache)
         if not asked.missing:
             return report
-        account = _account(client)
+        account = read_account(context.vendor)
         if account is not None:
             _check_account(account.account_id, plan.teacher.ledger_id, cache)
-        wanted = without_items(asked, settle_outstanding(asked, client, cache, report), cache)
+        wanted = without_items(asked, settle_outstanding(asked, context.vendor, cache, report), cache)
         if not wanted.missing:
             return report
-        settled = report.vectors
         _check_approved(plan, wanted)
-        _check_teacher(plan.teacher, client, cache)
-        limits = _limits(caps, account, cache)
-        if not allow_partial:
+        _check_teacher(plan.teacher, context.vendor, cache)
+        settled, limits = report.vectors, _limits(context.caps, account, cache)
+        if not context.allow_partial:
             wanted.check_caps(limits)
-        affordable = wanted.affordable(limits)
         try:
-            if affordable.missing:
-                purchase_id = _open(affordable, account, caps, cache)
-                Buyer(affordable, purchase_id, client, cache, report, progress).run(workers)
-            if affordable.units < wanted.units:
-                raise BudgetExhausted(str(wanted.excess(limits)))
+            _buy_within(wanted, limits, account, context, report, progress)
         except BudgetExhausted as error:
             got = len(asked.missing) - len(wanted.missing) + report.vectors - settled
             raise _cut_short(got, len(asked.missing), report, str(error)) from error
-    if report.failed and not skip_failed:
+    if report.failed and not context.skip_failed:
         raise _failures(report.failed)
     return report
+
+
+def _buy_within(
+    wanted: QueryPlan,
+    limits: Limits,
+    account: Account | None,
+    context: PurchaseContext,
+    report: PurchaseReport,
+    progress: Progress,
+) -> None:
+    """Open a purchase at exactly what was agreed: whatever the vendor claims, no more can be sent."""
+    affordable = wanted.affordable(limits)
+    if affordable.missing:
+        purchase_id = context.cache.purchases.open_purchase(
+            wanted.teacher,
+            max_units=affordable.units,
+            max_amount_micro=affordable.amount_micro,
+            account_id=None if account is None else account.account_id,
+            task=context.caps.task,
+        )
+        Buyer(affordable, purchase_id, context, report, progress).run()
+    if affordable.units < wanted.units:
+        raise BudgetExhausted(str(wanted.excess(limits)))
 
 
 def settle_outstanding(
@@ -138,31 +121,6 @@ def settle_outstanding(
             report.add(delivery)
             came.update(item.item_key for item in delivery.items)
     return frozenset(came)
-
-
-def _open(plan: QueryPlan, account: Account | None, caps: Caps, cache: EmbeddingCache) -> int:
-    """Open a purchase at exactly what was agreed: whatever the vendor claims, no more can be sent."""
-    return cache.purchases.open_purchase(
-        plan.teacher,
-        max_units=plan.units,
-        max_amount_micro=plan.amount_micro,
-        account_id=None if account is None else account.account_id,
-        task=caps.task,
-    )
-
-
-def _tell_wait(cache: EmbeddingCache, notify: Callable[[str], None] | None) -> None:
-    if notify is not None:
-        notify(f"another purchase is using the cache {cache.path}; waiting for it to end")
-
-
-def _account(client: VendorClient) -> Account | None:
-    try:
-        return client.summary()
-    except NotAuthorized as error:
-        if error.code != FORBIDDEN:
-            raise
-        return None  # a key that may buy but not read the bill; the vendor still enforces its budget
 
 
 def _check_account(account_id: str, ledger_id: str, cache: EmbeddingCache) -> None:
@@ -202,7 +160,7 @@ def _limits(caps: Caps, account: Account | None, cache: EmbeddingCache) -> Limit
 
 
 def _cut_short(got: int, wanted: int, report: PurchaseReport, why: str) -> BudgetExhausted:
-    """The end of a purchase that a budget or a cap stopped: what was got, and how to go on."""
+    """Return the error of a purchase that a budget or a cap stopped: what was got, and how to go on."""
     return BudgetExhausted(
         f"got {got:,} of {wanted:,} queries for {format_micro(report.amount_micro, report.currency)}, "
         f"then stopped: {why}. All of them are kept, and the same command goes on from there"

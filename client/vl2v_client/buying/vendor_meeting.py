@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vl2v_client.api.client import VendorClient
+from vl2v_client.api.responses import Account
+from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import VendorChanged
+from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
 from vl2v_client.core.values import TeacherModel, format_micro
+
+_FORBIDDEN = "forbidden"
+"""The vendor's code for a key that is good, but not for this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,24 @@ class Meeting:
 
     teacher: TeacherModel
     notices: tuple[str, ...]
+
+
+def meet(context: PurchaseContext) -> TeacherModel:
+    """Return the vendor's model and notify the user of what has changed. Without a vendor: the model as last seen.
+
+    Raises:
+        VendorError: The vendor refuses, or was never met and cannot be reached.
+    """
+    try:
+        meeting = meet_vendor(context.vendor, context.cache, context.model)
+    except VendorUnavailable as error:
+        teacher = remembered_teacher(context.cache, context.vendor.url, context.model)
+        if teacher is None:
+            raise
+        meeting = Meeting(teacher, (f"{error}; model and prices are those of the last visit",))
+    for notice in meeting.notices:
+        context.notify(notice)
+    return meeting.teacher
 
 
 def meet_vendor(client: VendorClient, cache: EmbeddingCache, model_id: str | None = None) -> Meeting:
@@ -73,3 +96,31 @@ def _changes(before: TeacherModel, now: TeacherModel, cache: EmbeddingCache) -> 
         for modality, old, new in pairs
         if (old.unit_price_micro, old.currency) != (new.unit_price_micro, new.currency)
     ]
+
+
+def read_account(vendor: VendorClient) -> Account | None:
+    """Return the state of the account; `None` if the key may buy but not read the bill.
+
+    Raises:
+        NotAuthorized: The key is none.
+        VendorUnavailable: The vendor does not answer.
+    """
+    try:
+        return vendor.summary()
+    except NotAuthorized as error:
+        if error.code != _FORBIDDEN:
+            raise
+        return None
+
+
+def remaining_units(vendor: VendorClient) -> int | None:
+    """Return what the account has left; `None` if the vendor does not answer, or the key may not read the bill.
+
+    Raises:
+        NotAuthorized: The key is none.
+    """
+    try:
+        account = read_account(vendor)
+    except VendorUnavailable:
+        return None
+    return None if account is None else account.remaining_units

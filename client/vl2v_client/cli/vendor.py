@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.uploads import UPLOADS, Upload
-from vl2v_client.buying.context import PurchaseContext, purchase_context, remaining_units
+from vl2v_client.buying.context import PurchaseContext, purchase_context
+from vl2v_client.buying.vendor_meeting import remaining_units
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 from vl2v_client.cli.bars import Bars, bars
 from vl2v_client.cli.console import STDERR

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from vl2v_client.buying import purchase
 from vl2v_client.buying.buyer import PurchaseReport
-from vl2v_client.buying.context import PurchaseContext, buy_planned, check_hold_out
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.run_plan import check_hold_out
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import Progress
 from vl2v_client.recipes.plan import plan_selected
@@ -22,4 +24,4 @@ def buy(config: RunConfig, context: PurchaseContext, *, progress: Progress) -> P
     """
     planned = plan_selected(config, context, progress=progress)
     check_hold_out(planned, context, progress=progress)
-    return buy_planned(planned.plan, context, progress=progress)
+    return purchase.buy(planned.plan, context, progress=progress)

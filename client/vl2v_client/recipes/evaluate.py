@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.buying.context import PurchaseContext, meet
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.vendor_meeting import meet
 from vl2v_client.core.errors import DataError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.views import canonical_view

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.buying.context import PurchaseContext, meet
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.vendor_meeting import meet
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.evaluation.pilot_findings import (
@@ -49,7 +50,7 @@ def pilot(
 
     Raises:
         UsageError: `queries` leaves too few images.
-        ClientError: As `buying.context.buy_planned`.
+        ClientError: As `buying.purchase.buy`.
     """
     teacher, dataset = meet(context), open_dataset(choice.data)
     classes, prompts = dataset.class_names, choice.prompts.prompts(dataset.class_names)

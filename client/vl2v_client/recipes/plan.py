@@ -7,7 +7,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.buying.context import PurchaseContext, meet, plan_run
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.run_plan import plan_run
+from vl2v_client.buying.vendor_meeting import meet
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.folder import list_files
@@ -65,7 +67,7 @@ def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Pro
 
     Raises:
         DataError: The data set cannot be used, or a file cannot be read.
-        VendorError: As `buying.context.meet`.
+        VendorError: As `buying.vendor_meeting.meet`.
     """
     root = choice.data.absolute()
     files = list_files(root)

@@ -115,7 +115,7 @@ def look_at(
     """Ask about images, and about the mirror image and the middle of every third.
 
     Raises:
-        ClientError: As `buying.context.buy_planned`.
+        ClientError: As `buying.purchase.buy`.
     """
     again = samples[: max(1, len(samples) // 3)]
     crops = _middles(again, context.cache, progress)

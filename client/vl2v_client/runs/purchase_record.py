@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from vl2v_client.buying.context import PurchaseContext
-from vl2v_client.buying.purchase import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.planning.query_plan import QueryPlan
@@ -57,7 +56,7 @@ def count_from_the_start(folder: RunFolder, context: PurchaseContext) -> Purchas
     if record is None:
         record = {"task": secrets.token_hex(8)}
         folder.keep(folder.purchase, record)
-    return replace(context, caps=replace(context.caps or Caps(), task=record["task"]))
+    return replace(context, caps=replace(context.caps, task=record["task"]))
 
 
 def read_left_out(folder: RunFolder) -> frozenset[str]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.buying.buyer import PurchaseReport
-from vl2v_client.buying.context import PurchaseContext, buy_planned
+from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.purchase import buy
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import EmbeddingMatrix, TeacherModel
 from vl2v_client.planning.queries import ImageQuery, TextQuery
@@ -45,16 +46,16 @@ def ask_teacher(
     Args:
         images: `N` views of images.
         prompts: `T` texts for each of `C` classes.
-        teacher: Model to ask, as `buying.context.meet` gives it.
+        teacher: Model to ask, as `buying.vendor_meeting.meet` gives it.
         context: Whom to buy from.
         progress: Gets every step that takes time.
 
     Raises:
-        ClientError: As `buying.context.buy_planned`.
+        ClientError: As `buying.purchase.buy`.
     """
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
     plan = make_plan(images, texts, teacher, context.cache, progress=progress)
-    purchase = buy_planned(plan, context, progress=progress)
+    purchase = buy(plan, context, progress=progress)
     vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
     text_vectors = np.stack([vectors[key] for key in plan.text_keys])
     classifier = zero_shot_classifier(text_vectors.reshape(len(prompts), -1, teacher.embedding_dim))

@@ -8,7 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from vl2v_client.buying.context import PurchaseContext, buy_planned, check_hold_out, plan_run
+from vl2v_client.buying.context import Caps, PurchaseContext
+from vl2v_client.buying.purchase import buy
+from vl2v_client.buying.run_plan import check_hold_out, plan_run
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
@@ -150,14 +152,14 @@ class VendorSource:
         planned = planned.cut([key for key in planned.plan.used_image_keys if key not in left_out])
         self.context.notify(announce(planned))
         check_hold_out(planned, self.context, progress=progress)
-        buy_planned(planned.plan, self.context, progress=progress)
+        buy(planned.plan, self.context, progress=progress)
         text_classifier(planned, self.cache.get_many(planned.plan.text_keys))  # it names a text that failed
         left_out = keep_left_out(folder, left_out.union(self.cache.missing(planned.plan.used_image_keys)))
         context = replace(
             self.context,
             approve=partial(_refuse_more, left_out),
             notify=_say_nothing,
-            caps=None,
+            caps=Caps(),
             allow_partial=bool(left_out),
         )
         return planned, VendorSource(context)
@@ -204,7 +206,7 @@ class VendorSource:
         """Buy under the run's own caps; return whether something may be missing afterwards."""
         context = count_from_the_start(folder, self.context)
         try:
-            buy_planned(planned.plan, context, progress=progress)
+            buy(planned.plan, context, progress=progress)
         except BudgetExhausted as error:
             if not context.allow_partial:
                 raise
@@ -226,7 +228,7 @@ class VendorSource:
                 "choose another report.out"
             )
         if cut.plan.missing:
-            buy_planned(cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress)
+            buy(cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress)
         return cut
 
 
