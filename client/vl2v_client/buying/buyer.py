@@ -12,8 +12,8 @@ from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
+from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress
-from vl2v_client.core.values import format_micro
 from vl2v_client.planning.query_plan import QueryPlan
 
 _BUDGET_CODE = "budget_exhausted"

@@ -9,7 +9,8 @@ from vl2v_client.api.responses import Account
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
-from vl2v_client.core.values import TeacherModel, format_micro
+from vl2v_client.core.money import format_micro
+from vl2v_client.core.values import TeacherModel
 
 _FORBIDDEN = "forbidden"
 """The vendor's code for a key that is good, but not for this."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from cyclopts import App, CycloptsError, Parameter
-from PIL import Image
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -67,7 +66,7 @@ def invoke(words: Sequence[str]) -> int:
     Raises:
         ClientError: Whatever the command ends with; a usage that is wrong too.
     """
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `data.images` refuses such files by name
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `data.images` refuses such files by name
     refuse_removed(words)
     try:
         code = app(

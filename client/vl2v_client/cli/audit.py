@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from vl2v_client.audit.audit_report import EXIT_UNVERIFIED, REMEDIES, AuditReport, Difference
-from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole, show_error
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_cache, open_vendor
 from vl2v_client.core.errors import ClientError
-from vl2v_client.core.values import format_micro
+from vl2v_client.core.money import format_micro
+
+if TYPE_CHECKING:
+    from vl2v_client.audit.audit_report import AuditReport, Difference
 
 _EXAMPLES_SHOWN = 5
-_COMMANDS = {Difference.LOST_RESPONSE: " (vl2v-client audit --recover)"}
+_RECOVER = " (vl2v-client audit --recover)"
 
 
 @takes(PURCHASE_OPTIONS.only("vendor_url", "cache"))
@@ -35,6 +36,9 @@ def audit(
     as_json: AsJson = False,
 ) -> int:
     """Verify every entry of the vendor's ledger and compare it with your own, item by item."""
+    from vl2v_client.audit.audit_report import EXIT_UNVERIFIED
+    from vl2v_client.audit.bill import audit_bill
+
     terms = run_config(named).purchase
     try:
         with (
@@ -57,6 +61,8 @@ def audit(
 
 def audit_table(report: AuditReport) -> Group:
     """The audit for people: totals, then each difference with its remedy and first examples."""
+    from vl2v_client.audit.audit_report import REMEDIES, Difference
+
     totals = Table("audit", f"account {report.account_id}", box=None, header_style="bold")
     totals.add_row("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}")
     totals.add_row("billed", f"{report.units:,} queries, {format_micro(report.amount_micro, report.currency or '')}")
@@ -75,7 +81,9 @@ def audit_table(report: AuditReport) -> Group:
         return Group(totals)
     differences = Table("difference", "count", "what to do", header_style="bold")
     for kind, count in report.findings.counts.items():
-        differences.add_row(str(kind), f"{count:,}", REMEDIES[kind] + _COMMANDS.get(kind, ""))
+        differences.add_row(
+            str(kind), f"{count:,}", REMEDIES[kind] + (_RECOVER if kind is Difference.LOST_RESPONSE else "")
+        )
     examples = Table("where", "what", header_style="bold")
     shown: Counter[Difference] = Counter()
     for one in report.findings.examples:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_purchase
-from vl2v_client.core.values import format_micro
+from vl2v_client.core.money import format_micro
+
+if TYPE_CHECKING:
+    from vl2v_client.buying.buyer import PurchaseReport
 
 
 @takes(*PURCHASING_OPTIONS)

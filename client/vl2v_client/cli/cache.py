@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 from rich.table import Column, Table
 
-from vl2v_client.audit.holdings import HoldingsReport, verify_holdings
-from vl2v_client.cache.store import CacheStats
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole
 from vl2v_client.cli.options import PURCHASE_OPTIONS, AsJson, Named, run_config, takes
 from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_cache
 from vl2v_client.core.errors import CacheError
-from vl2v_client.core.values import format_micro
+from vl2v_client.core.money import format_micro
+
+if TYPE_CHECKING:
+    from vl2v_client.audit.holdings import HoldingsReport
+    from vl2v_client.cache.store import CacheStats
 
 cache_app = App(name="cache", help="Look at the cache of bought embeddings, and check it.")
 
 _CACHE = PURCHASE_OPTIONS.only("cache")
 
 
-@cache_app.command
+@cache_app.command(help_epilogue="Example: `vl2v-client cache stats`")
 @takes(_CACHE)
 def stats(*, named: Named, as_json: AsJson = False) -> None:
     """Count what the cache holds, by vendor."""
@@ -34,10 +37,12 @@ def stats(*, named: Named, as_json: AsJson = False) -> None:
         PlainConsole().print(stats_table(found))
 
 
-@cache_app.command
+@cache_app.command(help_epilogue="Example: `vl2v-client cache verify --cache copy.db`")
 @takes(_CACHE)
 def verify(*, named: Named, as_json: AsJson = False) -> None:
     """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor."""
+    from vl2v_client.audit.holdings import verify_holdings
+
     with open_cache(run_config(named).purchase.cache) as opened, bars(quiet=as_json) as progress:
         report = verify_holdings(opened, progress=progress)
     if as_json:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vl2v_client.core.values import format_micro
-from vl2v_client.planning.plan_estimate import PlanEstimate
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.core.money import format_micro
+
+if TYPE_CHECKING:
+    from vl2v_client.planning.plan_estimate import PlanEstimate
+    from vl2v_client.planning.query_plan import QueryPlan
 
 
 def plan_json(plan: QueryPlan, left_units: int | None) -> dict[str, Any]:

@@ -8,20 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vl2v_client.api.client import VendorClient
-from vl2v_client.api.uploads import UPLOADS, Upload
-from vl2v_client.buying.context import PurchaseContext, purchase_context
-from vl2v_client.buying.vendor_meeting import remaining_units
-from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 from vl2v_client.cli.bars import Bars, bars
 from vl2v_client.cli.console import STDERR
 from vl2v_client.cli.options import with_flags
 from vl2v_client.cli.tables import plan_table
 from vl2v_client.config.run import PurchaseConfig, RunConfig
 from vl2v_client.core.errors import ClientError, UsageError
-from vl2v_client.planning.query_plan import QueryPlan
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `--help` needs none of these, and they take most of its time
+    from vl2v_client.api.client import VendorClient
+    from vl2v_client.api.uploads import Upload
+    from vl2v_client.buying.context import PurchaseContext
+    from vl2v_client.cache.store import EmbeddingCache
+    from vl2v_client.planning.query_plan import QueryPlan
     from vl2v_client.runs.source import Source
 
 UPLOAD_VARIABLE = "VL2V_UPLOAD"
@@ -33,11 +32,15 @@ class Declined(ClientError):
 
 def open_cache(path: Path | None) -> EmbeddingCache:
     """Open the cache at `path`, or at its default place."""
+    from vl2v_client.cache.store import EmbeddingCache, default_cache_path
+
     return EmbeddingCache(path or default_cache_path(os.environ))
 
 
 def open_vendor(url: str, api_key: str | None) -> VendorClient:
     """Open the vendor at `url`; warn if the API key could be read on the way there."""
+    from vl2v_client.api.client import VendorClient
+
     vendor = VendorClient(url, api_key, upload=_upload())
     if vendor.exposes_key:
         notify(
@@ -52,6 +55,9 @@ def open_purchase(
     terms: PurchaseConfig, api_key: str | None, *, as_json: bool, yes: bool
 ) -> Iterator[tuple[PurchaseContext, Bars]]:
     """Open vendor, cache and progress bars; a person sees each plan and approves it, unless `yes`."""
+    from vl2v_client.buying.context import purchase_context
+    from vl2v_client.buying.vendor_meeting import remaining_units
+
     with (
         open_cache(terms.cache) as cache,
         open_vendor(terms.vendor_url, api_key) as vendor,
@@ -102,6 +108,8 @@ def _confirm(question: str) -> None:
 
 def _upload() -> Upload:
     """Return how to send images, by `VL2V_UPLOAD`: it changes the bytes on the way and nothing else."""
+    from vl2v_client.api.uploads import UPLOADS
+
     wanted = os.environ.get(UPLOAD_VARIABLE, "auto")
     for upload in UPLOADS:
         if upload == wanted:

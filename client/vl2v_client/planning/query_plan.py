@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
+from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import TeacherModel, format_micro
+from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.hashing import hash_views
 from vl2v_client.planning.queries import ImageQuery, Query, TextQuery
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
