@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -32,6 +33,17 @@ def test_no_two_files_of_the_client_share_a_name() -> None:
 def test_recipes_are_short_stories() -> None:
     recipes = (ROOT / "client/vl2v_client/recipes").glob("*.py")
     assert {path.name: lines for path in recipes if (lines := _line_count(path)) > 120} == {}
+
+
+def test_docstrings_are_whole_sentences_and_phrases() -> None:
+    broken = {
+        f"{path.relative_to(ROOT)}:{node.body[0].lineno}"
+        for path in (ROOT / "client").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if re.search(r"(?m)\A[Oo]f |: of |: as there|[Aa]s there\b(?! (is|are|were))", ast.get_docstring(node) or "")
+    }
+    assert broken == set()
 
 
 def test_torch_loads_weights_and_nothing_else() -> None:

@@ -29,7 +29,7 @@ class Order:
 
     Attributes:
         teacher: None when only paid items were asked for again; then nothing may be billed.
-        is_free: every item was charged before, so that nothing may be billed either.
+        is_free: Every item was charged before, so that nothing may be billed either.
     """
 
     item_keys: tuple[str, ...]
@@ -40,7 +40,11 @@ class Order:
 
     @property
     def price(self) -> PriceTag:
-        """The price agreed to."""
+        """Price agreed to.
+
+        Raises:
+            ValueError: The order is a replay, which has no price.
+        """
         if self.teacher is None or self.modality is None:
             raise ValueError("a replay has no price")
         return self.teacher.image_price if self.modality == "image" else self.teacher.text_price
@@ -52,15 +56,15 @@ def check_answer(
     """Check an answer item by item and as a purchase.
 
     Args:
-        order: what was asked.
-        answer: as received.
-        keyring: the vendor's trusted keys.
-        raw: the vectors `[D]` by position, if they came beside the answer and not within its items.
+        order: What was asked.
+        answer: As received.
+        keyring: The vendor's trusted keys.
+        raw: The vectors `[D]` by position, if they came beside the answer and not within its items.
 
     Raises:
-        VendorChanged: a receipt is not signed by a trusted key, or the request's own names another model or price than
+        VendorChanged: A receipt is not signed by a trusted key, or the request's own names another model or price than
             agreed.
-        VendorError: any other check failed; the message says which.
+        VendorError: Any other check failed; the message says which.
     """
     request_id = answer.request_id
     if [item.index for item in answer.data] != list(range(len(order.item_keys))):
@@ -84,10 +88,10 @@ def check_answer(
 
 
 def all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
-    """What a refusal that names an error for every item delivers: nothing, and why.
+    """Return what a refusal that names an error for every item delivers: nothing, and why.
 
     Raises:
-        VendorError: it does not name every item.
+        VendorError: It does not name every item.
     """
     errors = {item.index: item for item in refusal.items}
     if errors.keys() != set(range(len(order.item_keys))):
@@ -97,7 +101,7 @@ def all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
 
 
 def failed_check(what: str, request_id: str | None) -> VendorError:
-    """The error for an answer that cannot be accepted."""
+    """Return the error for an answer that cannot be accepted."""
     return VendorError(_failed_message(what), request_id=request_id)
 
 
@@ -149,7 +153,7 @@ def _vector(
 
 
 def is_unit(vector: HalfVector) -> bool:
-    """Whether a `[D]` float16 vector is finite and of unit norm, within what rounding to float16 allows."""
+    """Return whether a `[D]` float16 vector is finite and of unit norm, within what rounding to float16 allows."""
     wide = vector.astype(np.float64)
     return bool(np.isfinite(wide).all()) and abs(float(np.linalg.norm(wide)) - 1.0) <= NORM_TOLERANCE
 
@@ -220,7 +224,7 @@ def _check_terms(order: Order, teacher: TeacherModel, receipt: SignedReceipt) ->
 
 
 def _checked_record(record: PaidRecord, keyring: Keyring) -> PaidRecord:
-    """An earlier purchase that is signed and covers its items."""
+    """Return an earlier purchase that is signed and covers its items."""
     _check_signed(record.receipt, keyring, record.receipt.entry.request_id)
     _check_items(record.receipt, record.items)
     return record
@@ -229,7 +233,7 @@ def _checked_record(record: PaidRecord, keyring: Keyring) -> PaidRecord:
 def _receipts_of(
     delivered: Sequence[DeliveredItem], own: SignedReceipt | None, earlier: Iterable[PaidRecord], request_id: str
 ) -> tuple[SignedReceipt, ...]:
-    """The receipts that paid for what was delivered; every free item must be covered by one of them."""
+    """Return the receipts that paid for what was delivered; every free item must be covered by one of them."""
     paid = {(item.seq, item.item_key, item.result_sha) for item in delivered if item.status == "billed"}
     receipts = {} if own is None else {own.entry.seq: own}
     for record in earlier:

@@ -52,18 +52,18 @@ class VendorClient:
     otherwise fetched, unpinned, when first needed.
 
     Args:
-        url: the vendor's base URL.
-        api_key: the account's key; never shown.
-        transport: replaces the network, in tests.
-        timeout: seconds for connecting and between bytes.
-        policy: when to send again.
-        sleep: how to wait between attempts.
-        rng: for the jitter.
-        upload: in which form to send images.
+        url: The vendor's base URL.
+        api_key: The account's key; never shown.
+        transport: Replaces the network, in tests.
+        timeout: Seconds for connecting and between bytes.
+        policy: When to send again.
+        sleep: How to wait between attempts.
+        rng: For the jitter.
+        upload: In which form to send images.
 
     Raises:
-        UsageError: the URL is not one.
-        NotAuthorized: the key cannot be a key.
+        UsageError: The URL is not one.
+        NotAuthorized: The key cannot be a key.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class VendorClient:
         """Fetch the vendor's public keys and check receipts against them from now on.
 
         Args:
-            first_key_of: the pinned first key of a ledger id; None if this vendor is new.
+            first_key_of: The pinned first key of a ledger id; None if this vendor is new.
 
         Raises:
-            VendorChanged: the keys do not descend from the pinned one.
+            VendorChanged: The keys do not descend from the pinned one.
         """
         published = self.public_keys()
         keyring = Keyring(published.ledger_id, published.keys, pinned=first_key_of(published.ledger_id))
@@ -136,14 +136,14 @@ class VendorClient:
     # What is on sale
 
     def model(self, model_id: str | None = None) -> TeacherModel:
-        """The model of that id, or the vendor's default."""
+        """Return the model of that id, or the vendor's default."""
         card = self._card(model_id)
         with self._lock:
             self._image_uploads[card.id] = card.image_uploads
         return teacher_of(card)
 
     def image_form(self, teacher: TeacherModel) -> ImageForm:
-        """The form in which this model's images are best sent: RGB8 pixels at its input size, or PNG files."""
+        """Return the form in which this model's images are best sent: RGB8 pixels at its input size, or PNG files."""
         return choose_form(self._upload, self._offered_uploads(teacher), self.url)
 
     # Buying
@@ -161,18 +161,18 @@ class VendorClient:
         """Buy the embeddings of images; those paid before come free.
 
         Args:
-            images: the bytes of PNG files, or of RGB8 pixels `[S, S, 3]`.
-            item_keys: one per image; the same on every attempt, now and after a crash.
-            teacher: the model and price agreed to; the vendor is held to both.
-            form: which of the two; pixels only if `image_form` says so.
-            allow_partial: take as many as the budget admits instead of none.
-            is_free: all were charged before, so nothing is paid for any of them now.
+            images: The bytes of PNG files, or of RGB8 pixels `[S, S, 3]`.
+            item_keys: One per image; the same on every attempt, now and after a crash.
+            teacher: The model and price agreed to; the vendor is held to both.
+            form: Which of the two; pixels only if `image_form` says so.
+            allow_partial: Take as many as the budget admits instead of none.
+            is_free: All were charged before, so nothing is paid for any of them now.
 
         Raises:
-            BudgetExhausted: the budget admits none (or not all, without `allow_partial`); nothing was billed.
-            VendorChanged: the price, model or signing key is not the one agreed to.
-            VendorUnavailable: no final answer; whatever was billed comes free under the same item keys.
-            VendorError: refused, or the answer fails a check.
+            BudgetExhausted: The budget admits none (or not all, without `allow_partial`); nothing was billed.
+            VendorChanged: The price, model or signing key is not the one agreed to.
+            VendorUnavailable: No final answer; whatever was billed comes free under the same item keys.
+            VendorError: Refused, or the answer fails a check.
         """
         terms = self._terms(teacher, "image", 0 if is_free else len(images), allow_partial=allow_partial)
         options = RequestOptions(**terms, item_keys=list(item_keys))
@@ -206,14 +206,14 @@ class VendorClient:
     # The bill
 
     def summary(self) -> Account:
-        """The account's totals, as the vendor tells them."""
+        """Return the account's totals, as the vendor tells them."""
         return account_of(self._get("/v1/billing/summary", Summary))
 
     def statement_pages(self, after_seq: int = 0) -> Iterator[StatementPage]:
-        """The account's chain from `after_seq` on, page by page, as the vendor tells it; nothing is checked.
+        """Yield the account's chain from `after_seq` on, page by page, as the vendor tells it; nothing is checked.
 
         Raises:
-            VendorError: a page that holds nothing, or does not go forward, or goes on beyond the signed head: no end.
+            VendorError: A page that holds nothing, or does not go forward, or goes on beyond the signed head: no end.
         """
         next_after: int | None = after_seq
         while next_after is not None:
@@ -224,7 +224,7 @@ class VendorClient:
             next_after = page.next_after_seq
 
     def public_keys(self) -> PublishedKeys:
-        """The vendor's public signing keys, as published."""
+        """Return the vendor's public signing keys, as published."""
         return keys_of(self._get("/v1/billing/keys", PublicKeys))
 
     def _terms(self, teacher: TeacherModel, modality: str, units: int, *, allow_partial: bool) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class VendorClient:
         return cards[0]
 
     def _offered_uploads(self, teacher: TeacherModel) -> tuple[str, ...]:
-        """Media types in which the vendor reads images, asked once."""
+        """Return media types in which the vendor reads images, asked once."""
         with self._lock:
             known = self._image_uploads.get(teacher.id)
         if known is None:
@@ -282,16 +282,16 @@ class VendorClient:
 
 
 def _unpinned(_ledger_id: str) -> None:
-    """No first key is known."""
+    """Return the error of a vendor whose first key is not known."""
 
 
 def _pinned_by(keyring: Keyring) -> Callable[[str], str | None]:
-    """A key rotation must leave the first key as it is."""
+    """Return a key rotation must leave the first key as it is."""
     return lambda _ledger_id: keyring.first
 
 
 def _signing_keys(answer: EmbeddingsResponse) -> set[str]:
-    """Ids of the keys that signed an answer's receipts and notes."""
+    """Return ids of the keys that signed an answer's receipts and notes."""
     receipts = [paid.receipt for paid in answer.paid_by] + ([answer.receipt] if answer.receipt is not None else [])
     notes = {item.recompute.note.key_id for item in answer.data if item.recompute is not None}
     return notes | {receipt.key_id for receipt in receipts}

@@ -26,16 +26,16 @@ class Connection:
     `httpx` itself retries nothing: each retry here is the same request under the same item keys.
 
     Args:
-        url: the vendor's base URL, `http://` or `https://`.
-        api_key: sent as a bearer token; never shown.
-        transport: replaces the network, in tests.
-        timeout: seconds for connecting, and between bytes.
-        policy: when to try again.
-        sleep: how to wait; the default wakes up when `cancel` is called.
+        url: The vendor's base URL, `http://` or `https://`.
+        api_key: Sent as a bearer token; never shown.
+        transport: Replaces the network, in tests.
+        timeout: Seconds for connecting, and between bytes.
+        policy: When to try again.
+        sleep: How to wait; the default wakes up when `cancel` is called.
 
     Raises:
-        UsageError: the URL has no HTTP scheme.
-        NotAuthorized: the key cannot be a key.
+        UsageError: The URL has no HTTP scheme.
+        NotAuthorized: The key cannot be a key.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Connection:
 
         Args:
             method: HTTP method.
-            path: below the base URL.
-            content: as `httpx.Client.request` takes it: `params`, `json`, `data`, `files`.
+            path: Below the base URL.
+            content: As `httpx.Client.request` takes it: `params`, `json`, `data`, `files`.
 
         Raises:
-            VendorError: one of its kinds, by what the vendor said.
+            VendorError: One of its kinds, by what the vendor said.
         """
         attempts: list[Attempt] = []
         while True:
@@ -155,7 +155,7 @@ def _checked_url(url: str) -> str:
 
 
 def _is_private(url: httpx.URL) -> bool:
-    """Whether nobody on the way can read what is sent: it is encrypted, or does not leave this machine."""
+    """Return whether nobody on the way can read what is sent: it is encrypted, or does not leave this machine."""
     if url.scheme == "https" or url.host == "localhost":
         return True
     try:

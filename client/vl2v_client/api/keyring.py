@@ -23,12 +23,12 @@ class Keyring:
     """Keys that descend from the first one by an unbroken line of signatures.
 
     Args:
-        ledger_id: the vendor's name.
-        keys: as published, oldest first.
-        pinned: the first key's base64, if this client has met the vendor before.
+        ledger_id: The vendor's name.
+        keys: As published, oldest first.
+        pinned: The first key's base64, if this client has met the vendor before.
 
     Raises:
-        VendorChanged: no key, another first key than the pinned one, or a successor that its predecessor never signed.
+        VendorChanged: No key, another first key than the pinned one, or a successor that its predecessor never signed.
     """
 
     def __init__(self, ledger_id: str, keys: Sequence[PublishedKey], *, pinned: str | None = None) -> None:
@@ -53,7 +53,7 @@ class Keyring:
         return self.keys[0].public_key
 
     def signed_receipt(self, receipt: SignedReceipt) -> bool:
-        """Whether an entry of this vendor hashes to the receipt's hash, signed by the key that the entry names."""
+        """Return whether an entry of this vendor hashes to the receipt's hash, signed by the key that it names."""
         entry = receipt.entry
         named = (receipt.key_id, self.ledger_id) == (entry.signing_key_id, entry.ledger_id)
         if not named or entry.hash() != receipt.entry_hash:
@@ -61,11 +61,11 @@ class Keyring:
         return self._verify(receipt.key_id, receipt_message(receipt.entry_hash), receipt.signature)
 
     def signed_head(self, head: Mapping[str, JSONValue], signature: str) -> bool:
-        """Whether a statement head bears the signature of the key that it names."""
+        """Return whether a statement head bears the signature of the key that it names."""
         return self._verify(str(head.get("key_id")), head_message(head), signature)
 
     def signed_recompute(self, note: Mapping[str, JSONValue], signature: str) -> bool:
-        """Whether a recompute note bears the signature of the key that it names."""
+        """Return whether a recompute note bears the signature of the key that it names."""
         return self._verify(str(note.get("key_id")), recompute_message(note), signature)
 
     def _verify(self, key_id: str, message: bytes, signature: str) -> bool:

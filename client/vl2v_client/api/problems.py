@@ -20,7 +20,7 @@ class AllItemsFailed(VendorError):
 
 
 def read_problem(response: httpx.Response) -> Problem | None:
-    """The problem+json body, or None if this is something else."""
+    """Return the problem+json body, or None if this is something else."""
     try:
         return Problem.model_validate_json(response.content)
     except ValidationError:
@@ -28,7 +28,7 @@ def read_problem(response: httpx.Response) -> Problem | None:
 
 
 def problem_error(response: httpx.Response, url: str) -> VendorError:
-    """The error that an answer outside 2xx stands for."""
+    """Return the error that an answer outside 2xx stands for."""
     problem = read_problem(response)
     if problem is None:
         return _foreign_error(response, url)
@@ -54,7 +54,7 @@ def problem_error(response: httpx.Response, url: str) -> VendorError:
 
 
 def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
-    """The error for a request that never got a whole answer."""
+    """Return the error for a request that never got a whole answer."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return VendorUnavailable(f"no vendor answers at {url} ({error}): is it running at purchase.vendor_url?")
     if isinstance(error, httpx.TimeoutException):
@@ -63,7 +63,7 @@ def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
 
 
 def not_a_vendor(url: str, what: str) -> VendorError:
-    """The error for a server that does not speak this wire."""
+    """Return the error for a server that does not speak this wire."""
     return VendorError(f"{url} is not a VL2V vendor of this version ({what}); check purchase.vendor_url")
 
 

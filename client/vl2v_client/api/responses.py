@@ -32,8 +32,8 @@ class Account:
     """The bill at a glance, as the vendor tells it.
 
     Attributes:
-        units: charged less refunded.
-        head_seq: of the entry that it was computed at.
+        units: Charged less refunded.
+        head_seq: Number of the entry that it was computed at.
     """
 
     ledger_id: str
@@ -63,8 +63,8 @@ class StatementPage:
     """Rows in the vendor's order, and its signed claim about the end of the chain.
 
     Attributes:
-        head: the signed fields, as signed.
-        next_after_seq: where the next page starts; None after the last.
+        head: The signed fields, as signed.
+        next_after_seq: Where the next page starts; None after the last.
     """
 
     rows: tuple[StatementRow, ...]
@@ -98,7 +98,7 @@ def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
     """Read a 2xx answer.
 
     Raises:
-        VendorError: the body is no such message, so this is no vendor, or one of another version.
+        VendorError: The body is no such message, so this is no vendor, or one of another version.
     """
     try:
         return kind.model_validate_json(response.content)
@@ -112,7 +112,7 @@ def read_answer(response: httpx.Response, url: str) -> tuple[EmbeddingsResponse,
     """Read a 2xx answer to a request for embeddings: the message, and raw vectors `[D]` by position if it is framed.
 
     Raises:
-        VendorError: the body is neither the message nor a frame of it.
+        VendorError: The body is neither the message nor a frame of it.
     """
     if response.headers.get("content-type") != OCTET_STREAM:
         return parse(response, EmbeddingsResponse, url), None
@@ -123,10 +123,10 @@ def read_answer(response: httpx.Response, url: str) -> tuple[EmbeddingsResponse,
 
 
 def teacher_of(card: ModelCard) -> TeacherModel:
-    """The model that a card describes.
+    """Return the model that a card describes.
 
     Raises:
-        VendorError: a price is missing.
+        VendorError: A price is missing.
     """
     sizes = (card.embedding_dim, card.image_size, card.limits.max_items, card.limits.max_request_bytes)
     possible = card.image_size <= MAX_IMAGE_SIZE and card.embedding_dim <= MAX_WIDTH
@@ -152,7 +152,7 @@ def teacher_of(card: ModelCard) -> TeacherModel:
 
 
 def account_of(summary: Summary) -> Account:
-    """The account that a summary describes."""
+    """Return the account that a summary describes."""
     return Account(
         summary.ledger_id,
         summary.account_id,
@@ -169,28 +169,28 @@ def account_of(summary: Summary) -> Account:
 
 
 def keys_of(published: PublicKeys) -> PublishedKeys:
-    """The keys of `/v1/billing/keys`."""
+    """Return the keys of `/v1/billing/keys`."""
     return PublishedKeys(published.ledger_id, tuple(PublishedKey(**key.model_dump()) for key in published.keys))
 
 
 def receipt_of(receipt: Receipt) -> SignedReceipt:
-    """A receipt without the wire.
+    """Return a receipt without the wire.
 
     Raises:
-        VendorError: a number that canonical JSON cannot hold, so that nothing could be verified.
+        VendorError: A number that canonical JSON cannot hold, so that nothing could be verified.
     """
     _check_numbers(receipt.entry, ())
     return SignedReceipt(receipt.entry, receipt.entry_hash, receipt.key_id, receipt.signature)
 
 
 def record_of(record: RequestRecord) -> PaidRecord:
-    """A request record without the wire; raises as `receipt_of`."""
+    """Return a request record without the wire; raises as `receipt_of`."""
     _check_numbers(record.receipt.entry, record.items)
     return PaidRecord(receipt_of(record.receipt), tuple(record.items))
 
 
 def page_of(statement: Statement) -> StatementPage:
-    """A statement page without the wire; raises as `receipt_of`."""
+    """Return a statement page without the wire; raises as `receipt_of`."""
     signed = statement.signed_head
     for row in statement.entries:
         _check_numbers(row.entry, row.items)

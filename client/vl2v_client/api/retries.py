@@ -23,11 +23,11 @@ class Attempt:
     """What became of one attempt, reduced to what decides about another.
 
     Attributes:
-        status: the HTTP status; None if no whole answer arrived.
-        should_retry: the `X-Should-Retry` header.
-        retry_after_seconds: the `Retry-After` header, if it was sane.
-        timed_out: no answer within the time allowed.
-        refused: nobody listens at the address.
+        status: The HTTP status; None if no whole answer arrived.
+        should_retry: The `X-Should-Retry` header.
+        retry_after_seconds: The `Retry-After` header, if it was sane.
+        timed_out: No answer within the time allowed.
+        refused: Nobody listens at the address.
     """
 
     status: int | None
@@ -37,7 +37,7 @@ class Attempt:
     refused: bool = False
 
     def may_be_repeated(self) -> bool:
-        """Whether the same request may fare better."""
+        """Return whether the same request may fare better."""
         if self.status is None:
             return True
         if self.should_retry is not None and self.should_retry.lower() in {"true", "false"}:
@@ -54,12 +54,12 @@ class RetryPolicy:
     """Bounded attempts with capped exponential backoff and jitter.
 
     Attributes:
-        max_attempts: requests in all, the first included.
-        max_timeouts: attempts that may time out; each has cost the user a long wait.
-        max_refusals: attempts that may find nobody there before the vendor has ever answered; afterwards it is
+        max_attempts: Requests in all, the first included.
+        max_timeouts: Attempts that may time out; each has cost the user a long wait.
+        max_refusals: Attempts that may find nobody there before the vendor has ever answered; afterwards it is
             probably restarting.
-        first_wait_seconds: the wait before the second attempt; it doubles from there.
-        longest_wait_seconds: what the doubling stops at.
+        first_wait_seconds: The wait before the second attempt; it doubles from there.
+        longest_wait_seconds: What the doubling stops at.
     """
 
     max_attempts: int = 6
@@ -69,7 +69,7 @@ class RetryPolicy:
     longest_wait_seconds: float = 8.0
 
     def allows_another(self, attempts: list[Attempt], *, met: bool) -> bool:
-        """Whether to send again after `attempts`, the latest last; `met` if this vendor has ever answered."""
+        """Return whether to send again after `attempts`, the latest last; `met` if this vendor has ever answered."""
         if not attempts[-1].may_be_repeated() or len(attempts) >= self.max_attempts:
             return False
         if not met and sum(attempt.refused for attempt in attempts) >= self.max_refusals:
@@ -77,7 +77,7 @@ class RetryPolicy:
         return sum(attempt.timed_out for attempt in attempts) < self.max_timeouts
 
     def wait_seconds(self, attempts: list[Attempt], rng: random.Random) -> float:
-        """How long to wait after `attempts`: what the vendor asked for, else backoff less up to a quarter of jitter."""
+        """Return the seconds to wait: what the vendor asked for, else backoff less up to a quarter of jitter."""
         asked = attempts[-1].retry_after_seconds
         if asked is not None:
             return asked
@@ -86,10 +86,10 @@ class RetryPolicy:
 
 
 def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None:
-    """Seconds to wait by a `Retry-After` header: a number or an HTTP date; None if absent or not within 0 to 60 s.
+    """Return the seconds of a `Retry-After` header, a number or an HTTP date; None if absent or not within 0 to 60.
 
     Args:
-        header: as received.
+        header: As received.
         now_seconds: Unix time, for the date form.
     """
     if header is None:

@@ -27,14 +27,14 @@ _NEAR_DOMAINS: Final = (".local", ".internal", ".lan", ".localhost")
 
 
 def choose_form(upload: Upload, offered: Collection[str], url: str) -> ImageForm:
-    """The cheapest form for this vendor: pixels on the way to a neighbour, PNG over the internet.
+    """Return the cheapest form for this vendor: pixels on the way to a neighbour, PNG over the internet.
 
     What PNG saves takes longer to write and read than to send from about 100 Mbit/s on.
 
     Args:
-        upload: what the user wants.
-        offered: media types that the vendor reads.
-        url: of the vendor.
+        upload: What the user wants.
+        offered: Media types that the vendor reads.
+        url: Address of the vendor.
     """
     if RGB8_TENSOR not in offered or upload == "png":
         return "png"
@@ -42,7 +42,7 @@ def choose_form(upload: Upload, offered: Collection[str], url: str) -> ImageForm
 
 
 def is_near(url: str) -> bool:
-    """Whether an address is this machine's or its own network's: nothing is resolved."""
+    """Return whether an address is this machine's or its own network's: nothing is resolved."""
     host = httpx.URL(url).host
     try:
         return ipaddress.ip_address(host).is_private
@@ -53,13 +53,13 @@ def is_near(url: str) -> bool:
 def image_content(
     options: RequestOptions, images: Sequence[bytes], form: ImageForm, offered: Collection[str]
 ) -> dict[str, Any]:
-    """A request's content, as `httpx` takes it.
+    """Return a request's content, as `httpx` takes it.
 
     Args:
-        options: with one item key per image.
+        options: With one item key per image.
         images: PNG files, or RGB8 pixels `[S, S, 3]`.
-        form: which of the two.
-        offered: media types that the vendor reads; one that reads no frames gets a multipart form.
+        form: Which of the two.
+        offered: Media types that the vendor reads; one that reads no frames gets a multipart form.
     """
     media_type = RGB8_TENSOR if form == "rgb8" else OCTET_STREAM
     if media_type in offered:

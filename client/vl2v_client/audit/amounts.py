@@ -12,14 +12,14 @@ class AmountCheck:
     """Sums as the entries make them. Each difference is noted; the sums go on from what the vendor says.
 
     Attributes:
-        used_units: charged less refunded, as running total.
-        limit_units: topped up.
-        units: charged less refunded, whatever the running totals say.
-        amount_micro: likewise, in money.
-        currency: of the first entry.
+        used_units: Charged less refunded, as running total.
+        limit_units: Topped up.
+        units: Charged less refunded, whatever the running totals say.
+        amount_micro: Likewise, in money.
+        currency: Currency of the first entry.
 
     Args:
-        findings: where differences go.
+        findings: Where differences go.
     """
 
     def __init__(self, findings: Findings) -> None:
@@ -100,6 +100,6 @@ class AmountCheck:
 
 
 def _terms(entry: LedgerEntry) -> tuple[object, ...]:
-    """What a refund repeats of its charge."""
+    """Return what a refund repeats of its charge."""
     model = (entry.modality, entry.model_id, entry.weights_sha, entry.precision, entry.preprocessing_id)
     return (entry.api_key_id, entry.endpoint, *model, entry.price_id, entry.unit_price_micro, entry.currency)

@@ -106,13 +106,13 @@ class AuditReport:
     """A whole audit.
 
     Attributes:
-        entries: ledger entries verified.
-        matched_items: charged items that this cache paid for and holds.
-        units: charged less refunded, over the whole account.
-        amount_micro: likewise, in money.
-        other_keys: by API key id.
-        lost_by_restore: paid by entries that the vendor lost and said so; not billed any more, so in no other total.
-        recovered_items: lost responses fetched free before the final pass.
+        entries: Ledger entries verified.
+        matched_items: Charged items that this cache paid for and holds.
+        units: Charged less refunded, over the whole account.
+        amount_micro: Likewise, in money.
+        other_keys: By API key id.
+        lost_by_restore: Paid by entries that the vendor lost and said so; not billed any more, so in no other total.
+        recovered_items: Lost responses fetched free before the final pass.
     """
 
     ledger_id: str
@@ -141,7 +141,7 @@ class AuditReport:
         return EXIT_CLEAN if self.is_clean else EXIT_DIFFERENCES
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values; every difference class is listed, found or not."""
+        """Return the report as JSON values; every difference class is listed, found or not."""
         return {
             "ledger_id": self.ledger_id,
             "account_id": self.account_id,

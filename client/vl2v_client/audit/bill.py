@@ -42,15 +42,15 @@ def audit_bill(
     """Verify the account's whole chain and reconcile it with this cache; pin its end if it holds.
 
     Args:
-        client: the vendor, with a key that may read the bill.
-        cache: this client's own ledger.
-        recover: fetch lost responses by free replay, then audit again.
-        settle_seconds: how long to wait for answers that a purchase, running beside this audit, may be about to store.
-        progress: told of entries verified, as phase "audit".
+        client: The vendor, with a key that may read the bill.
+        cache: This client's own ledger.
+        recover: Fetch lost responses by free replay, then audit again.
+        settle_seconds: How long to wait for answers that a purchase, running beside this audit, may be about to store.
+        progress: Gets the number of entries verified, as phase "audit".
 
     Raises:
-        VendorError: the statement or the keys cannot be had; nothing could be verified.
-        CacheError: the cache cannot be read.
+        VendorError: The statement or the keys cannot be had; nothing could be verified.
+        CacheError: The cache cannot be read.
     """
     keyring = _trusted_keys(client, cache)
     options = _Options(settle_seconds, progress)
@@ -131,7 +131,7 @@ def _await_answers(books: Reconciliation, seconds: float) -> None:
 
 
 def _read_ahead(client: VendorClient) -> Generator[StatementPage, None, None]:
-    """The statement's pages; the next one is fetched while the last one is being verified."""
+    """Yield the statement's pages; the next one is fetched while the last one is being verified."""
     pages = client.statement_pages()
     with ThreadPoolExecutor(1, thread_name_prefix="statement") as pool:
         try:

@@ -75,7 +75,7 @@ class _Inspector:
         self._is_signed = lru_cache(maxsize=1024)(self._signed)
 
     def receipt_damage(self, row: PaidRow) -> Damage | None:
-        """What is wrong with the receipt of a paid item."""
+        """Return what is wrong with the receipt of a paid item."""
         if row.receipt is None:
             return Damage.NO_RECEIPT
         return None if self._is_signed(row.ledger_id, row.receipt) else Damage.BAD_RECEIPT

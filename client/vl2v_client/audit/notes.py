@@ -44,7 +44,7 @@ class KeySet(_Notes):
             return self._connection.execute("SELECT 1 FROM notes WHERE key = ?", (key,)).fetchone() is not None
 
     def chunks(self, size: int = CHUNK) -> Iterator[list[bytes]]:
-        """All keys in order, `size` at a time."""
+        """Yield all keys in order, `size` at a time."""
         chunk = self._after(b"", size)
         while chunk:
             yield chunk

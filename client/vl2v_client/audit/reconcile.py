@@ -28,9 +28,9 @@ class Reconciliation:
     """Takes the statement's pages in order; `finish` names what only the whole statement can show.
 
     Attributes:
-        matched_items: paid here, charged there, by the same entry.
-        other_keys: totals of the account's other API keys.
-        lost_by_restore: paid by entries that the vendor lost, and said so.
+        matched_items: Paid here, charged there, by the same entry.
+        other_keys: Totals of the account's other API keys.
+        lost_by_restore: Paid by entries that the vendor lost, and said so.
     """
 
     def __init__(self, records: PurchaseRecords, ledger_id: str, account: Account, findings: Findings) -> None:
@@ -65,7 +65,7 @@ class Reconciliation:
         """Reconcile a page.
 
         Raises:
-            VendorError: an item key that is none, so that nothing can be compared.
+            VendorError: An item key that is none, so that nothing can be compared.
         """
         seqs = [row.entry.seq for row in rows]
         receipts = self._records.receipt_hashes(self._ledger_id, self._account_id, seqs)
@@ -86,9 +86,9 @@ class Reconciliation:
         """Name lost responses, unexplained charges, missing charges and what a restored ledger has lost.
 
         Args:
-            last_seq: of the statement's last entry.
-            restores: numbers that the statement skips under the vendor's signature.
-            pinned_seq: how far an earlier audit has read; what it has reported is only totalled. 0 for the first.
+            last_seq: Number of the statement's last entry.
+            restores: Numbers that the statement skips under the vendor's signature.
+            pinned_seq: How far an earlier audit has read; what it has reported is only totalled. 0 for the first.
         """
         lost = 0
         for key in (key for chunk in self.lost_items() for key in chunk):
@@ -104,7 +104,7 @@ class Reconciliation:
         self._check_receipts(last_seq, restores, pinned_seq)
 
     def lost_items(self) -> Iterator[list[str]]:
-        """Item keys charged there and, as of now, not paid here, in chunks; a purchase may run meanwhile."""
+        """Yield item keys charged there and, as of now, not paid here, in chunks; a purchase may run meanwhile."""
         for chunk in self._lost.chunks():
             named = self._records.named_items(chunk)
             lost = [key.hex() for key in chunk if key not in named or named[key].state != "paid"]
@@ -132,7 +132,7 @@ class Reconciliation:
             self._findings.add(Difference.DUPLICATE_ITEM, "charged before", seq=entry.seq, item_key=key.hex())
 
     def _take_others(self, row: StatementRow, keys: Sequence[bytes]) -> None:
-        """Items that our ledger does not say were paid by this entry."""
+        """Compare items that our ledger does not say were paid by this entry."""
         entry = row.entry
         named = self._records.named_items(keys)
         if named or len(keys) < len(row.items):
@@ -153,7 +153,7 @@ class Reconciliation:
                 self._paid_elsewhere.add([key])
 
     def _take_own(self, row: StatementRow) -> None:
-        """An entry that charges items of ours: made with our key, so at a price that we agreed to."""
+        """Check an entry that charges items of ours: made with our key, so at a price that we agreed to."""
         entry = row.entry
         if entry.api_key_id is not None:
             self._own_keys.add(entry.api_key_id)
@@ -192,7 +192,7 @@ class Reconciliation:
         self._findings.counts[Difference.UNEXPLAINED_CHARGE] += unknown.totals.items - len(unknown.examples)
 
     def _check_paid_elsewhere(self) -> None:
-        """Items charged by one entry though another one, which the statement has too, paid for them."""
+        """Find items charged by one entry though another one, which the statement has too, paid for them."""
         for chunk in self._paid_elsewhere.chunks():
             for key, item in self._records.named_items(chunk).items():
                 if item.seq is not None and _of_seq(item.seq) in self._matched_entries:

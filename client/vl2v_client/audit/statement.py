@@ -22,18 +22,18 @@ class ChainWalk:
     """The chain as far as it was read. Each difference is noted; the walk goes on from what the vendor showed.
 
     Attributes:
-        end_seq: the last entry that this audit covers.
-        seq: of the last entry taken.
-        entry_hash: recomputed, of the last entry taken.
-        amounts: the sums so far.
-        restores: numbers that the vendor lost and said so under its signature.
+        end_seq: The last entry that this audit covers.
+        seq: Number of the last entry taken.
+        entry_hash: Recomputed, of the last entry taken.
+        amounts: The sums so far.
+        restores: Numbers that the vendor lost and said so under its signature.
 
     Args:
-        account: what the vendor's summary said, just before the statement.
-        keyring: the vendor's trusted keys.
-        pinned: the end of the chain at the last audit; it must still be on it.
-        first: the statement's first page, whose head says how far to read.
-        findings: where differences go.
+        account: What the vendor's summary said, just before the statement.
+        keyring: The vendor's trusted keys.
+        pinned: The end of the chain at the last audit; it must still be on it.
+        first: The statement's first page, whose head says how far to read.
+        findings: Where differences go.
     """
 
     def __init__(

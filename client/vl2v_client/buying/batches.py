@@ -25,7 +25,7 @@ _PART_OVERHEAD_BYTES = 1024  # multipart headers, the item key, and PNG's own fr
 
 
 def cut_batches(items: Sequence[PlannedItem], teacher: TeacherModel) -> list[Batch]:
-    """Requests of one modality each, all new or all expired, in order, within what the vendor accepts."""
+    """Return requests of one modality each, all new or all expired, in order, within what the vendor accepts."""
     largest_image = 3 * teacher.image_size**2 + teacher.image_size + _PART_OVERHEAD_BYTES
     limits = {
         "image": min(_IMAGES_AT_MOST, teacher.max_items, teacher.max_request_bytes // largest_image),
@@ -39,7 +39,7 @@ def cut_batches(items: Sequence[PlannedItem], teacher: TeacherModel) -> list[Bat
 
 
 def intents_of(batch: Batch, teacher: TeacherModel) -> list[Intent]:
-    """What to reserve before the batch is sent."""
+    """Return what to reserve before the batch is sent."""
     return [
         Intent(
             item.item_key,
@@ -55,10 +55,10 @@ def intents_of(batch: Batch, teacher: TeacherModel) -> list[Intent]:
 
 
 def render_images(batch: Batch, size: int, form: ImageForm) -> list[bytes]:
-    """The images of a batch at `size`, from the files as they are now: RGB8 pixels `[S, S, 3]`, or lossless PNG.
+    """Return the images of a batch at `size`, from the files as they are now: RGB8 pixels `[S, S, 3]`, or lossless PNG.
 
     Raises:
-        DataError: a file cannot be read, or no longer shows what was planned.
+        DataError: A file cannot be read, or no longer shows what was planned.
     """
     loaded: dict[Path, Image.Image] = {}
     images = []
@@ -76,5 +76,5 @@ def render_images(batch: Batch, size: int, form: ImageForm) -> list[bytes]:
 
 
 def texts_of(batch: Batch) -> list[str]:
-    """The texts of a batch."""
+    """Return the texts of a batch."""
     return [item.query.text for item in batch if isinstance(item.query, TextQuery)]

@@ -34,10 +34,10 @@ class PurchaseReport:
     """What a purchase brought.
 
     Attributes:
-        billed_units: queries paid for now.
-        replayed_units: vectors that were paid for earlier and came free.
-        failed: queries without a vector.
-        receipts: one per billed request.
+        billed_units: Queries paid for now.
+        replayed_units: Vectors that were paid for earlier and came free.
+        failed: Queries without a vector.
+        receipts: One per billed request.
     """
 
     currency: str
@@ -61,7 +61,7 @@ class PurchaseReport:
             self.receipts.append(delivery.billed)
 
     def facts(self) -> dict[str, str]:
-        """What to show beside a progress bar."""
+        """Return what to show beside a progress bar."""
         spent = format_micro(self.amount_micro, self.currency)
         return {"spent": spent, "billed": f"{self.billed_units:,}", "replayed": f"{self.replayed_units:,}"}
 
@@ -101,7 +101,11 @@ class Buyer:
         self._purchase_id = purchase_id
 
     def run(self) -> None:
-        """Carry out every batch, or as many as the vendor lets us, and raise what stopped the rest."""
+        """Carry out every batch, or as many as the vendor lets us, and raise what stopped the rest.
+
+        Raises:
+            ClientError: What stopped the purchase; all that came before is kept.
+        """
         started = time.monotonic()
         with ThreadPoolExecutor(self._workers, thread_name_prefix="buy") as pool:
             try:
@@ -199,8 +203,8 @@ def keep(delivery: Delivery, cache: EmbeddingCache, ledger_id: str) -> None:
     """Store a delivery; what it shows of earlier charges, whose answers were lost, is held to the prices agreed to.
 
     Raises:
-        VendorChanged: something was paid at a price that was never agreed to; the receipt is kept, as the proof.
-        CacheError: the delivery cannot be stored.
+        VendorChanged: Something was paid at a price that was never agreed to; the receipt is kept, as the proof.
+        CacheError: The delivery cannot be stored.
     """
     cache.purchases.store(delivery)
     earlier = [receipt.entry for receipt in delivery.receipts if receipt is not delivery.billed]

@@ -105,8 +105,8 @@ def settle_outstanding(
         The item keys of what came.
 
     Raises:
-        VendorChanged: something was paid at a price that was never agreed to.
-        VendorError: the vendor cannot be asked, or its answer fails a check.
+        VendorChanged: Something was paid at a price that was never agreed to.
+        VendorError: The vendor cannot be asked, or its answer fails a check.
     """
     teacher = plan.teacher
     expired = [item.item_key for item in plan.missing if item.is_expired]
@@ -125,7 +125,7 @@ def settle_outstanding(
 
 
 def _check_account(account_id: str, ledger_id: str, cache: EmbeddingCache) -> None:
-    """One cache keeps the books of one account at a vendor: with another's key, the same items would be paid again."""
+    """Refuse another account's key: one cache keeps the books of one, and the same items would be paid again."""
     known = cache.records.account_ids(ledger_id)
     if known and account_id not in known:
         raise VendorChanged(
@@ -135,7 +135,7 @@ def _check_account(account_id: str, ledger_id: str, cache: EmbeddingCache) -> No
 
 
 def _check_approved(plan: QueryPlan, wanted: QueryPlan) -> None:
-    """What has come to cost money since the plan was made is not bought unasked."""
+    """Refuse to buy unasked what has come to cost money since the plan was made."""
     more = wanted.units - plan.units
     if more > 0:
         raise VendorChanged(

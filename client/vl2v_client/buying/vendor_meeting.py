@@ -21,7 +21,7 @@ class Meeting:
     """The model on sale, and what has changed since the last meeting.
 
     Attributes:
-        notices: sentences for the user; empty if all is as before.
+        notices: Sentences for the user; empty if all is as before.
     """
 
     teacher: TeacherModel
@@ -50,8 +50,8 @@ def meet_vendor(client: VendorClient, cache: EmbeddingCache, model_id: str | Non
     """Ask the vendor for its model, pin its keys on first use, and compare with what it showed before.
 
     Raises:
-        VendorChanged: the signing keys do not descend from the one pinned for this ledger.
-        VendorError: the vendor cannot be reached, has no such model, or is no vendor.
+        VendorChanged: The signing keys do not descend from the one pinned for this ledger.
+        VendorError: The vendor cannot be reached, has no such model, or is no vendor.
     """
     before = cache.vendors.teacher(client.url, model_id)
     teacher = client.model(model_id)
@@ -62,7 +62,7 @@ def meet_vendor(client: VendorClient, cache: EmbeddingCache, model_id: str | Non
 
 
 def remembered_teacher(cache: EmbeddingCache, url: str, model_id: str | None = None) -> TeacherModel | None:
-    """The model that `url` showed at the last meeting, without asking: enough for a run whose vectors are all here."""
+    """Return the model that `url` showed at the last meeting: enough for a run whose vectors are all here."""
     return cache.vendors.teacher(url.rstrip("/"), model_id)
 
 
@@ -70,7 +70,7 @@ def trust_vendor(client: VendorClient, cache: EmbeddingCache, *, ledger_id: str)
     """Fetch the vendor's keys, hold them against the pinned first key, and make the client check receipts with them.
 
     Raises:
-        VendorChanged: the keys are of another ledger, or do not descend from the pinned one.
+        VendorChanged: The keys are of another ledger, or do not descend from the pinned one.
     """
     keyring = client.trusted_keys(cache.vendors.first_key)
     if keyring.ledger_id != ledger_id:

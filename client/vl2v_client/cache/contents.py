@@ -21,9 +21,9 @@ class FileStamp:
     """What tells without reading whether a file may have changed.
 
     Attributes:
-        path: absolute.
-        size_bytes: of the file.
-        changed_ns: when its content or its inode changed last. Unlike the time of modification alone, which archives
+        path: Absolute.
+        size_bytes: Size of the file in bytes.
+        changed_ns: When its content or its inode changed last. Unlike the time of modification alone, which archives
             and image builds set, nobody sets the inode's.
     """
 
@@ -33,17 +33,17 @@ class FileStamp:
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
-        """The stamp of a file as it is now.
+        """Return the stamp of a file as it is now.
 
         Raises:
-            OSError: there is no such file.
+            OSError: There is no such file.
         """
         status = path.stat()
         return cls(path.absolute(), status.st_size, changed_ns(status))
 
 
 def changed_ns(status: os.stat_result) -> int:
-    """The `FileStamp.changed_ns` of a file."""
+    """Return the `FileStamp.changed_ns` of a file."""
     return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
@@ -63,7 +63,7 @@ class ContentMemo:
         self._database = database
 
     def files(self, stamps: Iterable[FileStamp]) -> dict[FileStamp, FileContent]:
-        """Contents of those files whose stamp is as remembered."""
+        """Return the contents of those files whose stamp is as remembered."""
         by_path = {str(stamp.path): stamp for stamp in stamps}
         columns = "path, size_bytes, mtime_ns, file_sha, width, height"
         query = f"SELECT {columns} FROM file_contents WHERE path IN ({{keys}}) AND width > {_NOT_DECODED}"
@@ -84,7 +84,7 @@ class ContentMemo:
             connection.executemany("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def hashes_below(self, folder: str) -> dict[str, tuple[int, int, str]]:
-        """Size, modification time and hash of every remembered file below a folder, by absolute path."""
+        """Return size, modification time and hash of every remembered file below a folder, by absolute path."""
         query = "SELECT path, size_bytes, mtime_ns, file_sha FROM file_contents WHERE path > ? AND path < ?"
         rows = self._database.rows(query, (f"{folder}/", f"{folder}0"))  # 0 comes after /
         return {path: (size_bytes, mtime_ns, file_sha) for path, size_bytes, mtime_ns, file_sha in rows}
@@ -96,7 +96,7 @@ class ContentMemo:
             connection.executemany("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def views(self, view_keys: Iterable[bytes]) -> dict[bytes, str]:
-        """Content hashes of those views that are remembered, by `view_key`."""
+        """Return content hashes of those views that are remembered, by `view_key`."""
         query = "SELECT view_key, content_sha FROM view_contents WHERE view_key IN ({keys})"
         return {key: content.hex() for key, content in self._database.rows_of(query, view_keys)}
 
@@ -108,6 +108,6 @@ class ContentMemo:
 
 
 def view_key(file_sha: str, view: Mapping[str, Any], *, image_size: int, renderer: str) -> bytes:
-    """The memo's name for the pixels of a view: the file, the view as JSON, the size and the renderer's version."""
+    """Return the name of a view's pixels: the file, the view as JSON, the size and the renderer's version."""
     text = json.dumps([file_sha, view, image_size, renderer], separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(text.encode()).digest()

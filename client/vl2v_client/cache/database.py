@@ -21,7 +21,7 @@ class Database:
     """Transactions over the cache file. Thread-safe: one statement or transaction at a time.
 
     Raises:
-        CacheError: the file cannot be opened; the message says why and what to do.
+        CacheError: The file cannot be opened; the message says why and what to do.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +42,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when the block has ended; nothing of it remains if the block raises."""
+        """Yield one transaction, on disk when the block has ended; nothing of it remains if the block raises."""
         with self._lock, naming_faults(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -54,12 +54,12 @@ class Database:
                 raise
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         with self._lock, naming_faults(self.path):
             return self._connection.execute(query, values).fetchall()
 
     def rows_of(self, query: str, keys: Iterable[Any], values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Rows of a query with an `IN ({keys})` clause, asked in chunks; `values` come before the keys."""
+        """Yield rows of a query with an `IN ({keys})` clause, asked in chunks; `values` come before the keys."""
         wanted = list(keys)
         for start in range(0, len(wanted), CHUNK):
             chunk = wanted[start : start + CHUNK]

@@ -40,7 +40,7 @@ class Intent:
     """One item about to be bought.
 
     Attributes:
-        unit_price_micro: the price agreed to; a charge at another one is a difference.
+        unit_price_micro: The price agreed to; a charge at another one is a difference.
     """
 
     item_key: str
@@ -70,11 +70,11 @@ class PurchaseLedger:
         """Start a purchase at the teacher's prices that `reserve` will hold to its caps; returns its id.
 
         Args:
-            teacher: whose prices are agreed to.
-            max_units: queries at most.
-            max_amount_micro: money at most.
-            account_id: who pays; None if the key does not tell.
-            task: what the purchase is for, see `spent`.
+            teacher: Whose prices are agreed to.
+            max_units: Queries at most.
+            max_amount_micro: Money at most.
+            account_id: Who pays; None if the key does not tell.
+            task: What the purchase is for, see `spent`.
         """
         with self._database.write() as connection:
             if max_units != 0:  # else nothing is bought, at no price
@@ -91,7 +91,7 @@ class PurchaseLedger:
             return int(cursor.lastrowid or 0)
 
     def spent(self, task: str) -> Paid:
-        """What all purchases of a task have paid, or sent and may have to pay, at the prices agreed to."""
+        """Return what all purchases of a task have paid, or sent and may have to pay, at the prices agreed to."""
         sums = "coalesce(sum(held_units), 0), coalesce(sum(held_amount_micro), 0)"
         return Paid(*self._database.rows(f"SELECT {sums} FROM purchases WHERE task = ?", (task,))[0])
 
@@ -103,7 +103,7 @@ class PurchaseLedger:
             purchase that paid for them.
 
         Raises:
-            BudgetExhausted: paid and sent items of this purchase and these together are above a cap; nothing changed.
+            BudgetExhausted: Paid and sent items of this purchase and these together are above a cap; nothing changed.
         """
         with self._database.write() as connection:
             known = _states(connection, [intent.item_key for intent in intents])
@@ -128,8 +128,8 @@ class PurchaseLedger:
         Storing the same delivery twice changes nothing.
 
         Raises:
-            VendorChanged: the vendor has signed another entry under a `seq` that we hold a receipt for.
-            CacheError: an item was never reserved here.
+            VendorChanged: The vendor has signed another entry under a `seq` that we hold a receipt for.
+            CacheError: An item was never reserved here.
         """
         receipts = {receipt.entry.seq: receipt for receipt in delivery.receipts}
         with self._database.write() as connection:
@@ -144,18 +144,18 @@ class PurchaseLedger:
                     _release(connection, [failed.item_key], even_expired=failed.is_unknown)
 
     def outstanding(self, ledger_id: str) -> list[list[str]]:
-        """Sent items that the vendor may have charged and may still keep; one list per model, as a replay wants it."""
+        """Return sent items that the vendor may have charged and may still keep: a list for each model."""
         query = f"SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND NOT is_expired"
         rows = self._database.rows(f"{query} ORDER BY 1, 2", (ledger_id,))
         return [[key.hex() for _, key in group] for _, group in groupby(rows, key=lambda row: row[0])]
 
     def expired(self, ledger_id: str) -> set[str]:
-        """Item keys that the vendor has charged and no longer keeps: their content, sent again, costs nothing."""
+        """Return item keys that the vendor has charged and no longer keeps: sent again, they cost nothing."""
         query = f"SELECT item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND is_expired"
         return {row[0].hex() for row in self._database.rows(query, (ledger_id,))}
 
     def paid_items(self, ledger_id: str, model_id: str, weights_sha: str) -> int:
-        """How many vectors of one model are paid for."""
+        """Return how many vectors of one model are paid for."""
         query = (
             "SELECT count(*) FROM intents WHERE ledger_id = ? AND model_id = ? AND weights_sha = ? AND state = 'paid'"
         )

@@ -64,7 +64,7 @@ class PurchaseRecords:
         self._database = database
 
     def paid_rows(self) -> Iterator[PaidRow]:
-        """Every paid item with its vector and receipt, in key order."""
+        """Yield every paid item with its vector and receipt, in key order."""
         after = b""
         while True:
             rows = self._database.rows(
@@ -82,17 +82,17 @@ class PurchaseRecords:
             after = rows[-1][0]
 
     def receipt(self, ledger_id: str, account_id: str, seq: int) -> SignedReceipt:
-        """The receipt of an entry; it must be one that `receipt_hashes` has named."""
+        """Return the receipt of an entry; it must be one that `receipt_hashes` has named."""
         query = "SELECT receipt_json FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq = ?"
         return self._receipt(self._database.rows(query, (ledger_id, account_id, seq))[0][0])
 
     def receipt_hashes(self, ledger_id: str, account_id: str, seqs: Iterable[int]) -> dict[int, str]:
-        """Entry hashes of those receipts that are here, by seq."""
+        """Return entry hashes of those receipts that are here, by seq."""
         query = "SELECT seq, entry_hash FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq IN ({keys})"
         return dict(self._database.rows_of(query, seqs, (ledger_id, account_id)))
 
     def receipt_places(self, ledger_id: str, account_id: str) -> Iterator[ReceiptPlace]:
-        """Where each receipt of an account belongs, by seq."""
+        """Yield where each receipt of an account belongs, by seq."""
         query = (
             "SELECT seq, request_id, units, amount_micro FROM receipts"
             " WHERE ledger_id = ? AND account_id = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -103,12 +103,12 @@ class PurchaseRecords:
             after = rows[-1][0]
 
     def last_seq(self, ledger_id: str, account_id: str) -> int:
-        """The highest seq that a receipt here has; 0 without receipts."""
+        """Return the highest seq that a receipt here has; 0 without receipts."""
         query = "SELECT coalesce(max(seq), 0) FROM receipts WHERE ledger_id = ? AND account_id = ?"
         return int(self._database.rows(query, (ledger_id, account_id))[0][0])
 
     def paid_keys(self, ledger_id: str, account_id: str, seqs: Iterable[int]) -> dict[int, set[bytes]]:
-        """Keys of the items here that each of those entries paid for, by seq."""
+        """Return keys of the items here that each of those entries paid for, by seq."""
         query = "SELECT seq, item_key FROM intents WHERE ledger_id = ? AND account_id = ? AND seq IN ({keys})"
         found: defaultdict[int, set[bytes]] = defaultdict(set)
         for seq, key in self._database.rows_of(query, seqs, (ledger_id, account_id)):
@@ -116,7 +116,7 @@ class PurchaseRecords:
         return found
 
     def named_items(self, item_keys: Iterable[bytes]) -> dict[bytes, NamedItem]:
-        """Those of the items that this cache has ever named."""
+        """Return those of the items that this cache has ever named."""
         query = (
             "SELECT item_key, state, ledger_id, account_id, seq, modality, model_id FROM intents"
             " WHERE item_key IN ({keys})"
@@ -124,17 +124,17 @@ class PurchaseRecords:
         return {key: NamedItem(*row) for key, *row in self._database.rows_of(query, item_keys)}
 
     def accounts_of_key(self, ledger_id: str, api_key_id: str) -> set[str]:
-        """Accounts that receipts made with an API key name; a key belongs to one account for ever."""
+        """Return the accounts that receipts made with an API key name; a key belongs to one account for ever."""
         query = "SELECT DISTINCT account_id FROM receipts WHERE ledger_id = ? AND api_key_id = ?"
         return {row[0] for row in self._database.rows(query, (ledger_id, api_key_id))}
 
     def api_key_ids(self, ledger_id: str, account_id: str) -> set[str]:
-        """Ids of the API keys that this cache's receipts name."""
+        """Return ids of the API keys that this cache's receipts name."""
         query = "SELECT DISTINCT api_key_id FROM receipts WHERE ledger_id = ? AND account_id = ?"
         return {row[0] for row in self._database.rows(query, (ledger_id, account_id)) if row[0] is not None}
 
     def paid(self, cache_keys: Iterable[str]) -> dict[Modality, Paid]:
-        """What was paid for those vectors, each once, at the price of its day."""
+        """Return what was paid for those vectors, each once, at the price of its day."""
         query = (
             "SELECT modality, count(DISTINCT cache_key), sum(unit_price_micro) FROM intents"
             " WHERE state = 'paid' AND cache_key IN ({keys}) GROUP BY modality"
@@ -147,7 +147,7 @@ class PurchaseRecords:
         return found
 
     def account_ids(self, ledger_id: str) -> set[str]:
-        """Accounts at one vendor whose books this cache keeps: of its receipts, and of what it has sent."""
+        """Return the accounts at one vendor whose receipts or sent items this cache holds."""
         query = (
             "SELECT account_id FROM receipts WHERE ledger_id = ? UNION SELECT account_id FROM purchases"
             " WHERE ledger_id = ? AND held_units > 0 AND account_id IS NOT NULL"
@@ -155,7 +155,7 @@ class PurchaseRecords:
         return {row[0] for row in self._database.rows(query, (ledger_id, ledger_id))}
 
     def agreed_prices(self, ledger_id: str) -> set[tuple[int, int, str]]:
-        """Every `(price_id, unit_price_micro, currency)` that a purchase here agreed to."""
+        """Return every `(price_id, unit_price_micro, currency)` that a purchase here agreed to."""
         query = "SELECT price_id, unit_price_micro, currency FROM agreed_prices WHERE ledger_id = ?"
         return {(price_id, micro, currency) for price_id, micro, currency in self._database.rows(query, (ledger_id,))}
 

@@ -130,9 +130,9 @@ def open_connection(path: Path) -> sqlite3.Connection:
     """Open the cache, making it if it is not there; durable to the last commit, shared with other processes.
 
     Raises:
-        CacheError: the file is something else, or of a newer version.
+        CacheError: The file is something else, or of a newer version.
         sqlite3.Error: SQLite could not open or write it.
-        OSError: the folder or file cannot be made.
+        OSError: The folder or file cannot be made.
     """
     _make_private_file(path)
     connection = sqlite3.connect(
@@ -185,7 +185,7 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
-    """From schema 1 to 2."""
+    """Upgrade a file from schema 1 to 2."""
     connection.execute("BEGIN IMMEDIATE")
     if _version(connection) == 1:  # else another process was faster
         connection.execute("ALTER TABLE intents ADD COLUMN is_expired INTEGER NOT NULL DEFAULT 0")

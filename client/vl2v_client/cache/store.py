@@ -46,16 +46,16 @@ class EmbeddingCache:
     """Embeddings, purchases, vendors and memos in one file. Thread-safe; several processes may share it.
 
     Attributes:
-        purchases: the client's own ledger, for buying.
-        records: the same ledger, for reading.
-        vendors: pinned keys and audited heads.
-        contents: memos of file and view hashes.
+        purchases: The client's own ledger, for buying.
+        records: The same ledger, for reading.
+        vendors: Pinned keys and audited heads.
+        contents: Memos of file and view hashes.
 
     Args:
-        path: the SQLite file; made, readable by its owner only, if it is not there.
+        path: The SQLite file; made, readable by its owner only, if it is not there.
 
     Raises:
-        CacheError: the file cannot be used; the message says why and what to do.
+        CacheError: The file cannot be used; the message says why and what to do.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +82,7 @@ class EmbeddingCache:
         """Keep other purchases on this file away while the block runs; `waiting` is told if one has to end first.
 
         Raises:
-            CacheError: on entry, if the lock file beside the cache cannot be made or locked.
+            CacheError: On entry, if the lock file beside the cache cannot be made or locked.
         """
         return purchase_lock(self.path, waiting)
 
@@ -92,20 +92,20 @@ class EmbeddingCache:
         return bytes(self._database.rows("SELECT value FROM secrets WHERE name = 'item'")[0][0])
 
     def get_many(self, cache_keys: Iterable[str]) -> dict[str, HalfVector]:
-        """Vectors `[D]` float16 of those keys that are here."""
+        """Return vectors `[D]` float16 of those keys that are here."""
         query = "SELECT cache_key, vector FROM embeddings WHERE cache_key IN ({keys})"
         rows = self._database.rows_of(query, map(bytes.fromhex, dict.fromkeys(cache_keys)))
         return {key.hex(): np.frombuffer(vector, dtype="<f2") for key, vector in rows}
 
     def missing(self, cache_keys: Iterable[str]) -> list[str]:
-        """Those of the keys that are not here, each once, in order."""
+        """Return those of the keys that are not here, each once, in order."""
         wanted = list(dict.fromkeys(cache_keys))
         query = "SELECT cache_key FROM embeddings WHERE cache_key IN ({keys})"
         held = {row[0].hex() for row in self._database.rows_of(query, map(bytes.fromhex, wanted))}
         return [key for key in wanted if key not in held]
 
     def stats(self) -> CacheStats:
-        """Counts and sums over everything."""
+        """Count and sums over everything."""
         spent = {
             ledger_id: (units, amount_micro, currency)
             for ledger_id, units, amount_micro, currency in self._database.rows(
@@ -121,7 +121,7 @@ class EmbeddingCache:
 
 
 def default_cache_path(environment: Mapping[str, str]) -> Path:
-    """`$XDG_DATA_HOME/vl2v/client.db`, by default below `~/.local/share`."""
+    """Return `$XDG_DATA_HOME/vl2v/client.db`, by default below `~/.local/share`."""
     base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "~")).expanduser() / ".local" / "share"
     return Path(base) / "vl2v" / "client.db"
 

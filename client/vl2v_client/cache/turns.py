@@ -22,7 +22,7 @@ def purchase_lock(cache_path: Path, waiting: Callable[[], None]) -> Iterator[Non
     The file stays behind: removing it would let two processes lock two files of one name.
 
     Raises:
-        CacheError: the lock file cannot be made or locked.
+        CacheError: The lock file cannot be made or locked.
     """
     path = Path(f"{cache_path.resolve()}.lock")  # one lock, by whichever link the cache is named
     try:

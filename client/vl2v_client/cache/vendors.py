@@ -28,12 +28,12 @@ class VendorBook:
         self._database = database
 
     def first_key(self, ledger_id: str) -> str | None:
-        """Base64 of the signing key that this vendor showed when first met."""
+        """Return the Base64 text of the signing key that this vendor showed when first met."""
         rows = self._database.rows("SELECT first_key FROM vendors WHERE ledger_id = ?", (ledger_id,))
         return str(rows[0][0]) if rows else None
 
     def keys(self, ledger_id: str) -> tuple[PublishedKey, ...]:
-        """The public keys as last checked, oldest first; none if the vendor is new."""
+        """Return the public keys as last checked, oldest first; none if the vendor is new."""
         rows = self._database.rows("SELECT keys_json FROM vendors WHERE ledger_id = ?", (ledger_id,))
         return tuple(PublishedKey(**record) for record in json.loads(rows[0][0])) if rows else ()
 
@@ -41,7 +41,7 @@ class VendorBook:
         """Pin the first key, for ever, and keep the whole checked line, which can only grow.
 
         Raises:
-            VendorChanged: the vendor publishes another successor of a key than it did before.
+            VendorChanged: The vendor publishes another successor of a key than it did before.
         """
         known = self.keys(ledger_id)
         for before, now in zip(known, keys, strict=False):
@@ -61,7 +61,7 @@ class VendorBook:
             )
 
     def images_per_second(self, ledger_id: str) -> float | None:
-        """How fast this vendor delivered last time; None if never measured."""
+        """Return how fast this vendor delivered last time; None if never measured."""
         rows = self._database.rows("SELECT images_per_second FROM vendors WHERE ledger_id = ?", (ledger_id,))
         return None if not rows or rows[0][0] is None else float(rows[0][0])
 
@@ -72,7 +72,7 @@ class VendorBook:
             connection.execute(query, (images_per_second, ledger_id))
 
     def teacher(self, url: str, asked_for: str | None) -> TeacherModel | None:
-        """The model that `url` showed last under this name."""
+        """Return the model that `url` showed last under this name."""
         rows = self._database.rows(
             "SELECT teacher_json FROM teachers WHERE url = ? AND asked_for = ?", (url, asked_for or "")
         )
@@ -87,7 +87,7 @@ class VendorBook:
             connection.execute("INSERT OR REPLACE INTO teachers VALUES (?, ?, ?)", (url, asked_for or "", text))
 
     def audited_head(self, ledger_id: str, account_id: str) -> AuditedHead | None:
-        """The end of the chain that the next statement must extend."""
+        """Return the end of the chain that the next statement must extend."""
         query = "SELECT seq, entry_hash FROM audited_heads WHERE ledger_id = ? AND account_id = ?"
         rows = self._database.rows(query, (ledger_id, account_id))
         return AuditedHead(*rows[0]) if rows else None

@@ -8,5 +8,5 @@ from vl2v_client.cli.app import run
 
 
 def main() -> None:
-    """Entry point of `vl2v-client`."""
+    """Run `vl2v-client`."""
     sys.exit(run(sys.argv[1:]))

@@ -60,7 +60,7 @@ def audit(
 
 
 def audit_table(report: AuditReport) -> Group:
-    """The audit for people: totals, then each difference with its remedy and first examples."""
+    """Return the audit for people: totals, then each difference with its remedy and first examples."""
     from vl2v_client.audit.audit_report import REMEDIES, Difference
 
     totals = Table("audit", f"account {report.account_id}", box=None, header_style="bold")

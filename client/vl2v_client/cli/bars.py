@@ -44,7 +44,7 @@ class Bars:
     """A progress that draws one bar per phase, made when the phase first reports; or none at all.
 
     Args:
-        progress: where to draw; None stays silent.
+        progress: Where to draw; None stays silent.
     """
 
     def __init__(self, progress: Progress | None) -> None:
@@ -62,7 +62,7 @@ class Bars:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The terminal to oneself while the block runs, to ask a question."""
+        """Yield the terminal to oneself while the block runs, to ask a question."""
         if self._progress is None:
             yield
             return
@@ -78,7 +78,7 @@ class Bars:
 
 @contextmanager
 def bars(*, quiet: bool) -> Iterator[Bars]:
-    """Bars on standard error while the block runs; silence when `quiet` (as under `--json`)."""
+    """Show bars on standard error while the block runs; silence when `quiet` (as under `--json`)."""
     if quiet:
         yield Bars(None)
         return

@@ -54,7 +54,7 @@ def verify(*, named: Named, as_json: AsJson = False) -> None:
 
 
 def stats_table(found: CacheStats) -> Table:
-    """The cache's counts for people."""
+    """Return the cache's counts for people."""
     title = f"{found.path}: {found.embeddings:,} embeddings, {found.size_bytes / 1e6:,.1f} MB"
     table = Table(Column("vendor", overflow="fold"), "paid", "unanswered", "queries billed", "money", title=title)
     for vendor in found.vendors:
@@ -65,7 +65,7 @@ def stats_table(found: CacheStats) -> Table:
 
 
 def holdings_json(report: HoldingsReport) -> dict[str, object]:
-    """A check of the cache as JSON values."""
+    """Return a check of the cache as JSON values."""
     return {
         "items": report.items,
         "damage": {str(kind): count for kind, count in report.damage.items()},
@@ -75,7 +75,7 @@ def holdings_json(report: HoldingsReport) -> dict[str, object]:
 
 
 def holdings_line(report: HoldingsReport) -> str:
-    """A check of the cache in one line."""
+    """Return a check of the cache in one line."""
     if report.is_clean:
         return f"{report.items:,} paid items: every vector and receipt is sound"
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.damage.items())

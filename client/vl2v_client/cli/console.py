@@ -22,18 +22,18 @@ class PlainConsole(Console):
     """A console without markup; styles are set by `Text` and by tables, never by a text.
 
     Args:
-        stderr: write to standard error.
+        stderr: Write to standard error.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A string as rich lays it out, a line end in it written out as well."""
+        """Return a string as rich lays it out, a line end in it written out as well."""
         return super().render_str(printable(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """All that is printed, Markdown and progress too; rich's own control codes are segments of their own."""
+        """Return all that is printed, Markdown and progress too; rich's own control codes are segments of their own."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
 
@@ -48,6 +48,6 @@ def show_error(label: str, message: str) -> None:
 
 
 def csv_writer() -> Callable[[Sequence[object]], None]:
-    """What writes rows of CSV to standard output."""
+    """Return what writes rows of CSV to standard output."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     return lambda row: writer.writerow([printable(str(cell)) for cell in row])

@@ -35,10 +35,10 @@ def refuse_removed(words: Sequence[str]) -> None:
     """Refuse a command line that names a removed option or value.
 
     Args:
-        words: the command line without the program's name.
+        words: The command line without the program's name.
 
     Raises:
-        UsageError: names the option or value, the version that removed it, and the replacement.
+        UsageError: Names the option or value, the version that removed it, and the replacement.
     """
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, attached = word.partition("=")

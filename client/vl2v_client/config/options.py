@@ -20,7 +20,7 @@ class Options(BaseModel):
         """Return a validated copy with other values.
 
         Raises:
-            pydantic.ValidationError: a name is unknown or a value is out of range.
+            pydantic.ValidationError: A name is unknown or a value is out of range.
         """
         return type(self).model_validate({**self.named(), **changes})
 

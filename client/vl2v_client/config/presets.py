@@ -49,7 +49,7 @@ class PublishedStudent:
     """One student of the published scripts.
 
     Attributes:
-        tag: timm's tag of the weights that its name meant then.
+        tag: Timm's tag of the weights that its name meant then.
         align_best_from: First step whose evaluation can be the best of the first stage; the scripts' model_save.
         distill_best_from: The same of the second stage.
         distill_segments: SWAD's segments in the second stage; those of the first are cumulative for all.

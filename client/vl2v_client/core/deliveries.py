@@ -30,7 +30,7 @@ class SignedReceipt:
     signature: str
 
     def to_json(self) -> str:
-        """The whole receipt; `from_json` reads it back."""
+        """Return the whole receipt; `from_json` reads it back."""
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
 
     @classmethod
@@ -38,7 +38,7 @@ class SignedReceipt:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: the text is not a receipt.
+            ValueError: The text is not a receipt.
         """
         try:
             body: dict[str, Any] = json.loads(text)
@@ -53,9 +53,9 @@ class DeliveredItem:
     """One item's vector.
 
     Attributes:
-        result_sha: the hash of the vector that was billed; another one than this vector's if it was `recomputed`.
-        seq: the ledger entry that paid for it.
-        recompute_json: the vendor's signed note that names both hashes, if it was recomputed.
+        result_sha: The hash of the vector that was billed; another one than this vector's if it was `recomputed`.
+        seq: The ledger entry that paid for it.
+        recompute_json: The vendor's signed note that names both hashes, if it was recomputed.
     """
 
     item_key: str
@@ -95,9 +95,9 @@ class Delivery:
     """The checked answer to one request.
 
     Attributes:
-        receipts: every ledger entry that paid for an item of this answer, each once.
-        billed: the entry that this request made; None when it cost nothing.
-        remaining_units: what account and key still allow; None if the vendor did not say.
+        receipts: Every ledger entry that paid for an item of this answer, each once.
+        billed: The entry that this request made; None when it cost nothing.
+        remaining_units: What account and key still allow; None if the vendor did not say.
     """
 
     items: tuple[DeliveredItem, ...]

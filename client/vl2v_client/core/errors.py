@@ -43,9 +43,9 @@ class VendorError(ClientError):
     """The vendor refused, or answered what it should not.
 
     Attributes:
-        code: the vendor's stable error code, if it sent one.
-        request_id: to quote to the vendor, if it sent one.
-        was_refused: nothing was charged: the vendor refused the request at every attempt, or it was never sent.
+        code: The vendor's stable error code, if it sent one.
+        request_id: To quote to the vendor, if it sent one.
+        was_refused: Nothing was charged: the vendor refused the request at every attempt, or it was never sent.
     """
 
     exit_code = 4

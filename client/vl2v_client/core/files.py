@@ -15,7 +15,7 @@ def open_regular(path: Path, max_bytes: int) -> BufferedReader:
     """Open a file for reading that is no pipe or device, which might never end.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is larger than `max_bytes`; `strerror` says so.
+        OSError: It cannot be opened, is no regular file, or is larger than `max_bytes`; `strerror` says so.
     """
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (the caller closes it)
     status = os.fstat(file.fileno())
@@ -28,11 +28,11 @@ def open_regular(path: Path, max_bytes: int) -> BufferedReader:
 
 
 def read_json(path: Path, max_bytes: int) -> Any:
-    """The JSON value in a file.
+    """Return the JSON value in a file.
 
     Raises:
-        OSError: as `open_regular`.
-        ValueError: it is not JSON, or too deep.
+        OSError: As `open_regular`.
+        ValueError: It is not JSON, or too deep.
     """
     with open_regular(path, max_bytes) as file:
         try:

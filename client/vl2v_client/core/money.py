@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def format_micro(amount_micro: int, currency: str) -> str:
-    """Money for people: `1_250_000, "EUR"` is `1.25 EUR`; never rounded away."""
+    """Return money for people: `1_250_000, "EUR"` is `1.25 EUR`; never rounded away."""
     whole, micro = divmod(amount_micro, 1_000_000)
     fraction = f"{micro:06d}".rstrip("0").ljust(2, "0")
     return f"{whole:,}.{fraction} {currency}"

@@ -10,15 +10,15 @@ class Progress(Protocol):
     """Called at each step of a phase; the command line draws bars, tests stay silent."""
 
     def __call__(self, phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
-        """`done` of `total` steps of `phase`; `extras` are short facts to show beside the bar, such as money so far."""
+        """Show `done` of `total` steps of `phase`; `extras` are short facts beside the bar, such as money so far."""
 
 
 def silent(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
-    """The progress of a run that nobody watches."""
+    """Show nothing."""
 
 
 def renamed(progress: Progress, rename: Callable[[str], str]) -> Progress:
-    """The same progress with every phase called by another name, so that equal phases of two parts stay apart."""
+    """Return a progress with every phase under another name, so that equal phases of two parts stay apart."""
 
     def tell(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
         progress(rename(phase), done, total, extras)

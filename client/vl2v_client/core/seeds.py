@@ -8,11 +8,11 @@ import numpy as np
 
 
 def child_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream called `names` under `seed`; stable across versions and platforms."""
+    """Return a 63-bit seed for the stream called `names` under `seed`; stable across versions and platforms."""
     text = "\n".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """A NumPy generator for the stream called `names` under `seed`."""
+    """Return a NumPy generator for the stream called `names` under `seed`."""
     return np.random.Generator(np.random.PCG64(child_seed(seed, *names)))

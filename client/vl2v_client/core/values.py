@@ -15,10 +15,10 @@ MAX_IMAGE_SIZE = 1024
 """Pixels of a model's input, a teacher's or a student's: no pretrained model of timm or open_clip reads larger ones."""
 
 MAX_WIDTH = 65_536
-"""Of embeddings and features."""
+"""Width of embeddings and features."""
 
 MAX_LOGIT_SCALE = 1e6
-"""Of a text classifier, and of its bias: CLIP's scale is 100."""
+"""Logit scale of a text classifier, and its bias: CLIP's scale is 100."""
 
 EmbeddingMatrix = NDArray[np.float32]
 """`[N, D]` unit-norm float32."""

@@ -22,11 +22,11 @@ class DomainDataset:
     """The labelled images below one folder, in torchvision's order: domain, class, then path.
 
     Attributes:
-        root: the folder.
-        class_names: sorted; a sample's `class_index` points into it.
-        domains: sorted; `("all",)` for a plain folder.
-        samples: every image.
-        has_domains: false for a plain `root/class/file` folder, where generalisation cannot be measured.
+        root: The folder.
+        class_names: Sorted; a sample's `class_index` points into it.
+        domains: Sorted; `("all",)` for a plain folder.
+        samples: Every image.
+        has_domains: False for a plain `root/class/file` folder, where generalisation cannot be measured.
     """
 
     root: Path
@@ -36,14 +36,14 @@ class DomainDataset:
     has_domains: bool
 
     def samples_of(self, domain: str) -> tuple[Sample, ...]:
-        """The images of one domain, in order."""
+        """Return the images of one domain, in order."""
         return tuple(sample for sample in self.samples if sample.domain == domain)
 
     def source_domains(self, target_domain: str | None) -> tuple[str, ...]:
-        """The domains to train on when `target_domain` is held out; all of them for `None`.
+        """Return the domains to train on when `target_domain` is held out; all of them for `None`.
 
         Raises:
-            DataError: there is no such domain, or nothing would be left to train on.
+            DataError: There is no such domain, or nothing would be left to train on.
         """
         return _source_domains(self, target_domain)
 
@@ -62,11 +62,11 @@ class DatasetFiles:
     """The same as plain paths, a tenth of the work where there are millions.
 
     Attributes:
-        root: the folder.
-        class_names: as in `DomainDataset`, like the two below.
-        domains: likewise.
-        has_domains: likewise.
-        classes: in torchvision's order, each with at least one path.
+        root: The folder.
+        class_names: As in `DomainDataset`, like the two below.
+        domains: Likewise.
+        has_domains: Likewise.
+        classes: In torchvision's order, each with at least one path.
     """
 
     root: Path
@@ -76,23 +76,23 @@ class DatasetFiles:
     classes: tuple[ClassFiles, ...]
 
     def paths_of(self, domain: str) -> list[str]:
-        """The images of one domain, in order."""
+        """Return the images of one domain, in order."""
         return [path for of_one in self.classes if of_one.domain == domain for path in of_one.paths]
 
     def source_domains(self, target_domain: str | None) -> tuple[str, ...]:
-        """As of a `DomainDataset`.
+        """Return the source domains; see `DomainDataset.source_domains`.
 
         Raises:
-            DataError: as there.
+            DataError: There is no such domain.
         """
         return _source_domains(self, target_domain)
 
 
 def open_dataset(root: Path) -> DomainDataset:
-    """Lists a data set without opening its images; see `list_files`.
+    """List a data set without opening its images; see `list_files`.
 
     Raises:
-        DataError: as `list_files`.
+        DataError: As `list_files`.
     """
     files = list_files(root)
     samples = tuple(
@@ -102,13 +102,13 @@ def open_dataset(root: Path) -> DomainDataset:
 
 
 def list_files(root: Path) -> DatasetFiles:
-    """Lists the images of a data set.
+    """List the images of a data set.
 
     The layout is read from the structure: images two levels deep (`class/file`) make a plain folder, images three
     levels deep or more make domains. Hidden files and folders are skipped; within a class, deeper folders are walked.
 
     Raises:
-        DataError: no such folder, no images, an empty class, domains with different classes, or a mixture of layouts.
+        DataError: No such folder, no images, an empty class, domains with different classes, or a mixture of layouts.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the folder that holds the domain or class folders")
@@ -168,10 +168,10 @@ def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iter
 
 
 def list_images(folder: Path) -> list[str]:
-    """Image files at any depth, in torchvision's order: folders sorted by path, then files by name.
+    """Return image files at any depth, in torchvision's order: folders sorted by path, then files by name.
 
     Raises:
-        DataError: a folder cannot be listed, or a name is not UTF-8.
+        DataError: A folder cannot be listed, or a name is not UTF-8.
     """
     walk = sorted(_walk(folder))
     found = [f"{parent}/{name}" for parent, files in walk for name in sorted(files) if _is_image(name)]
@@ -180,7 +180,7 @@ def list_images(folder: Path) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every folder that is not hidden, links too, with its files; none twice, or a link to its parent had no end."""
+    """Yield every folder that is not hidden, links too, with its files; none twice, for links to a parent."""
     seen: set[tuple[int, int]] = set()
     for parent, names, files in os.walk(folder, onerror=_refuse, followlinks=True):
         names[:] = [name for name in names if not _is_hidden(name)]  # where the walk goes on

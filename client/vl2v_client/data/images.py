@@ -21,13 +21,13 @@ _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """Reads an image file as RGB8.
+    """Read an image file as RGB8.
 
     The first frame of an animation; turned as its EXIF orientation says; transparency on white; 16-bit grey scaled
     to 8 bits; CMYK, palette and other modes converted as Pillow does.
 
     Raises:
-        DataError: the file cannot be read, is no image, is broken, or has more than `MAX_PIXELS`.
+        DataError: The file cannot be read, is no image, is broken, or has more than `MAX_PIXELS`.
     """
     data = _read(path)
     try:
@@ -43,10 +43,10 @@ def load_rgb(path: Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of what `load_rgb` returns, from the file's header alone.
+    """Return width and height of what `load_rgb` returns, from the file's header alone.
 
     Raises:
-        DataError: as `load_rgb`, except for what only decoding shows.
+        DataError: As `load_rgb`, except for what only decoding shows.
     """
     data = _read(path)
     try:
@@ -64,7 +64,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def encode_png(pixels: RGBImage) -> bytes:
-    """`[H, W, 3]` uint8 to PNG, lossless; compressed fast, since the content hash is of the pixels, not of the file."""
+    """Encode `[H, W, 3]` uint8 as lossless PNG; compressed fast, since the content hash is of the pixels alone."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -30,7 +30,7 @@ class RenderStore:
 
     Attributes:
         pixels: `[N, K, S, S, 3]` uint8, mapped from the file, read-only.
-        of: names the pixels by what decides them.
+        of: Names the pixels by what decides them.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,7 +46,7 @@ def render_views(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> RenderStore:
-    """Opens the render file at `path` if it holds exactly these views, else renders them into it.
+    """Open the render file at `path` if it holds exactly these views, else renders them into it.
 
     The file appears under its name only when it is whole, and the disk space is taken before the first image is
     rendered: `N * K * S * S * 3` bytes, 71 GB for one view of DomainNet's training images at 224. An image that has
@@ -54,15 +54,15 @@ def render_views(
 
     Args:
         path: `NAME.u8`; a small JSON file lies beside it.
-        samples: the images, `N`.
+        samples: The images, `N`.
         views: `K` views for each of them, `K` the same for all.
-        size: the teacher's input size.
-        workers: threads; as many as there are cores by default.
-        progress: told of each image.
+        size: The teacher's input size.
+        workers: Threads; as many as there are cores by default.
+        progress: Gets every image.
 
     Raises:
-        CacheError: the disk cannot hold the file, or the folder cannot be written.
-        DataError: an image is broken; its name and the remedy are in the message.
+        CacheError: The disk cannot hold the file, or the folder cannot be written.
+        DataError: An image is broken; its name and the remedy are in the message.
     """
     if len(views) != len(samples):
         raise ValueError(f"{len(samples)} samples, but views for {len(views)}")
@@ -137,7 +137,7 @@ def _fill(
 
 
 def _reserve(partial: Path, size_bytes: int) -> None:
-    """Takes the disk space now: a full disk under a memory map kills the process instead of raising."""
+    """Take the disk space now: a full disk under a memory map kills the process instead of raising."""
     if shutil.disk_usage(partial.parent).free < size_bytes:
         raise _disk_full(partial.parent, size_bytes)
     with partial.open("wb") as file:
@@ -168,7 +168,7 @@ def _holds(path: Path, card: Path, name: dict[str, object], shape: tuple[int, ..
 
 
 def _fingerprint(samples: Sequence[Sample], views: Sequence[Sequence[View]]) -> str:
-    """Names the pixels by what decides them: each file as the disk knows it, its views and the renderer."""
+    """Name the pixels by what decides them: each file as the disk knows it, its views and the renderer."""
     lines: list[str] = [RENDERER_VERSION]
     for sample, of_one in zip(samples, views, strict=True):
         try:

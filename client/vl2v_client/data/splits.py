@@ -22,12 +22,12 @@ class Split:
     """Who may see which image. `target` is for the report alone: training, selection and buying never read it.
 
     Attributes:
-        train: of the source domains, in DomainBed's shuffled order.
-        validation: the source domains' hold-out, for model selection.
-        target_in: the target domain without its hold-out, which DomainBed's tables report.
-        target_out: the target domain's hold-out.
+        train: Training images of the source domains, in DomainBed's shuffled order.
+        validation: The source domains' hold-out, for model selection.
+        target_in: The target domain without its hold-out, which DomainBed's tables report.
+        target_out: The target domain's hold-out.
         target_domain: `None` if nothing was held out, and generalisation is not measured.
-        source_domains: the domains of `train` and `validation`, sorted.
+        source_domains: The domains of `train` and `validation`, sorted.
     """
 
     train: tuple[Sample, ...]
@@ -50,19 +50,19 @@ def split(
     holdout_fraction: float = DEFAULT_HOLDOUT_FRACTION,
     seed: int = 0,
 ) -> Split:
-    """Splits a data set: per domain as DomainBed does, per class for a plain folder.
+    """Split a data set: per domain as DomainBed does, per class for a plain folder.
 
     The split of a domain depends on its place among the domains and on `seed`, never on the target, so that one
     purchase serves the runs of all targets.
 
     Args:
-        dataset: what to split.
-        target_domain: the domain to hold out, or `None` to train on all of them.
-        holdout_fraction: share of each domain kept for selection, above 0 and below 1.
+        dataset: What to split.
+        target_domain: The domain to hold out, or `None` to train on all of them.
+        holdout_fraction: Share of each domain kept for selection, above 0 and below 1.
         seed: DomainBed's `trial_seed`.
 
     Raises:
-        DataError: an unknown target, a single domain with a target, or too few images for a hold-out.
+        DataError: An unknown target, a single domain with a target, or too few images for a hold-out.
     """
     _check_fraction(holdout_fraction)
     sources = dataset.source_domains(target_domain)
@@ -97,10 +97,10 @@ def training_files(
     holdout_fraction: float = DEFAULT_HOLDOUT_FRACTION,
     seed: int = 0,
 ) -> dict[str, list[str]]:
-    """The paths that `split` would train on, by source domain, in its order.
+    """Return the paths that `split` would train on, by source domain, in its order.
 
     Raises:
-        DataError: as `split`.
+        DataError: As `split`.
     """
     _check_fraction(holdout_fraction)
     kept: dict[str, list[str]] = {}
@@ -122,12 +122,12 @@ def training_files(
 
 
 def seed_hash(*parts: int | str) -> int:
-    """DomainBed's seed for a tuple of parts: the MD5 of the tuple's text, modulo 2^31."""
+    """Return DomainBed's seed for a tuple of parts: the MD5 of the tuple's text, modulo 2^31."""
     return int(hashlib.md5(str(parts).encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
 
 
 def split_rows(count: int, holdout_fraction: float, shuffle_seed: int) -> tuple[list[int], list[int]]:
-    """DomainBed's rule for `count` rows: shuffle, then the first `int(count * holdout_fraction)` are held out.
+    """Split `count` rows as DomainBed does: shuffle, then hold out the first `int(count * holdout_fraction)`.
 
     Returns:
         The held-out rows and the rest, both in shuffled order.
@@ -139,7 +139,7 @@ def split_rows(count: int, holdout_fraction: float, shuffle_seed: int) -> tuple[
 
 
 def _split_by_class(dataset: DomainDataset, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """At least one image of each class is held out, unless the class has no other."""
+    """Hold out at least one image of each class, unless the class has no other."""
     kept: list[Sample] = []
     held: list[Sample] = []
     for class_index in range(len(dataset.class_names)):

@@ -33,8 +33,8 @@ class Style:
     """A way to draw.
 
     Attributes:
-        draw: pixels `[S, S, 3]` uint8 and a strength, to pixels of that shape.
-        strengths: smallest and largest strength; what it means is in `draw`'s docstring.
+        draw: Pixels `[S, S, 3]` uint8 and a strength, to pixels of that shape.
+        strengths: Smallest and largest strength; what it means is in `draw`'s docstring.
     """
 
     draw: Callable[[RGBImage, int], RGBImage]
@@ -46,11 +46,11 @@ def stylise(pixels: RGBImage, style: str, strength: int) -> RGBImage:
 
     Args:
         pixels: `[S, S, 3]` uint8.
-        style: a key of `STYLES`.
-        strength: within the style's range.
+        style: A key of `STYLES`.
+        strength: Within the style's range.
 
     Raises:
-        DataError: there is no such style, or it has no such strength.
+        DataError: There is no such style, or it has no such strength.
     """
     check_style(style, strength)
     return STYLES[style].draw(pixels, strength)
@@ -60,7 +60,7 @@ def check_style(style: str, strength: int) -> None:
     """Refuse what `stylise` cannot draw.
 
     Raises:
-        DataError: there is no such style, or it has no such strength.
+        DataError: There is no such style, or it has no such strength.
     """
     if style not in STYLES:
         raise DataError(f"there is no style {style!r}: update vl2v, or use one of {', '.join(STYLES)}")
@@ -70,7 +70,7 @@ def check_style(style: str, strength: int) -> None:
 
 
 def draw_pencil(pixels: RGBImage, strength: int) -> RGBImage:
-    """Dark strokes on white paper, where a pixel is darker than its surroundings; `strength`: their radius."""
+    """Draw dark strokes on white paper, where a pixel is darker than its surroundings; `strength`: their radius."""
     radius = _scaled(strength, pixels)
     luma = _luma(pixels)
     around = _box_mean(_box_mean(luma, radius), radius)
@@ -79,25 +79,25 @@ def draw_pencil(pixels: RGBImage, strength: int) -> RGBImage:
 
 
 def draw_edges(pixels: RGBImage, strength: int) -> RGBImage:
-    """Thick white outlines on black: the largest difference within `strength` pixels, of the channel that has most."""
+    """Draw thick white outlines on black: the largest difference within `strength` pixels in any channel."""
     radius = _scaled(strength, pixels)
     contrast = (_spread(pixels, radius, np.maximum) - _spread(pixels, radius, np.minimum)).max(axis=2)
     return _grey(np.minimum(contrast.astype(np.int32) * _EDGE_GAIN, 255))
 
 
 def draw_posterised(pixels: RGBImage, strength: int) -> RGBImage:
-    """Each channel in `strength` levels, which reach from 0 to 255."""
+    """Render each channel in `strength` levels, which reach from 0 to 255."""
     levels = np.arange(256) * strength // 256 * 255 // (strength - 1)
     return levels.astype(np.uint8)[pixels]
 
 
 def draw_shuffled(pixels: RGBImage, strength: int) -> RGBImage:
-    """Red, green and blue change places; `strength`: which of the five ways."""
+    """Let red, green and blue change places; `strength`: which of the five ways."""
     return np.ascontiguousarray(pixels[..., _PERMUTATIONS[strength - 1]])
 
 
 def draw_flat(pixels: RGBImage, strength: int) -> RGBImage:
-    """Texture removed, edges kept, by Kuwahara's filter; `strength`: the side of its windows, less one.
+    """Render texture removed, edges kept, by Kuwahara's filter; `strength`: the side of its windows, less one.
 
     Each pixel takes the mean of the calmest of the four windows that have it in a corner.
     """
@@ -118,7 +118,7 @@ def draw_flat(pixels: RGBImage, strength: int) -> RGBImage:
 
 
 def draw_ink(pixels: RGBImage, strength: int) -> RGBImage:
-    """A black and white stencil: inked where a pixel is darker than the mean within `strength` pixels."""
+    """Render as a black and white stencil: inked where a pixel is darker than the mean within `strength` pixels."""
     luma = _box_mean(_luma(pixels), _scaled(1, pixels))
     around = _box_mean(luma, _scaled(strength, pixels))
     return _grey(np.where((luma + _SHADOW_GUARD) * 100 < (around + _SHADOW_GUARD) * _INK_SHARE, 0, 255))
@@ -151,18 +151,18 @@ def _grey(plane: NDArray[np.integer]) -> RGBImage:
 
 
 def _box_mean(plane: Plane, radius: int) -> Plane:
-    """Mean over the `2 radius + 1` square around each pixel; the border repeats."""
+    """Render mean over the `2 radius + 1` square around each pixel; the border repeats."""
     side = 2 * radius + 1
     return _window_sums(np.pad(plane, radius, mode="edge"), side) // (side * side)
 
 
 def _corner_sums(plane: Plane, radius: int) -> Plane:
-    """`[S + radius, S + radius]` sums over windows of side `radius + 1`; each pixel lies in a corner of four."""
+    """Render `[S + radius, S + radius]` sums over windows of side `radius + 1`; each pixel lies in a corner of four."""
     return _window_sums(np.pad(plane, radius, mode="edge"), radius + 1)
 
 
 def _window_sums(plane: Plane, side: int) -> Plane:
-    """Running totals wrap around past 2^32, their differences do not: a window's sum stays far below."""
+    """Sum windows by running totals, which wrap around past 2^32; their differences do not."""
     for axis in (0, 1):
         before = [(1, 0), (0, 0)] if axis == 0 else [(0, 0), (1, 0)]
         totals = np.cumsum(np.pad(plane.astype(np.uint32), before), axis=axis, dtype=np.uint32)
@@ -172,7 +172,7 @@ def _window_sums(plane: Plane, side: int) -> Plane:
 
 
 def _spread(pixels: RGBImage, radius: int, choose: np.ufunc) -> NDArray[np.uint8]:
-    """The largest, or smallest, value within `radius` of each pixel, per channel; the border repeats."""
+    """Render the largest, or smallest, value within `radius` of each pixel, per channel; the border repeats."""
     height, width, _ = pixels.shape
     padded = np.pad(pixels, [(radius, radius), (radius, radius), (0, 0)], mode="edge")
     rows = padded[:height]

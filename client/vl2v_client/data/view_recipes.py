@@ -14,11 +14,11 @@ class Augmentation:
     """The ranges that views are drawn from; shares and factors as in torchvision's transforms.
 
     Attributes:
-        min_area: smallest share of the image that a crop keeps; the largest is 1.
-        flip: probability.
-        colour: brightness, contrast and saturation factors lie in `1 - colour .. 1 + colour`.
-        hue: largest shift, as a share of the colour circle.
-        grayscale: probability.
+        min_area: Smallest share of the image that a crop keeps; the largest is 1.
+        flip: Probability.
+        colour: Brightness, contrast and saturation factors lie in `1 - colour .. 1 + colour`.
+        hue: Largest shift, as a share of the colour circle.
+        grayscale: Probability.
     """
 
     min_area: float = 0.7
@@ -33,9 +33,9 @@ class ViewRecipe:
     """How the views of an image are chosen. View 0 is always the canonical one; the others are drawn.
 
     Attributes:
-        augmentation: what views are drawn from.
-        styles: what styled views are drawn in, each as likely; their order decides which, so it is for ever.
-        styled_every: view `i` is styled if this divides `i`: 2 styles half of the drawn views, beginning with view 2,
+        augmentation: What views are drawn from.
+        styles: What styled views are drawn in, each as likely; their order decides which, so it is for ever.
+        styled_every: View `i` is styled if this divides `i`: 2 styles half of the drawn views, beginning with view 2,
             1 styles all.
     """
 
@@ -59,10 +59,10 @@ VIEW_RECIPES: Mapping[str, ViewRecipe] = MappingProxyType(
 
 
 def view_recipe(name: str) -> ViewRecipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: There is none.
     """
     if name not in VIEW_RECIPES:
         raise UsageError(f"no view recipe {name!r}; there are: {', '.join(VIEW_RECIPES)}")
@@ -70,10 +70,10 @@ def view_recipe(name: str) -> ViewRecipe:
 
 
 def styled_views(count: int, recipe: str) -> tuple[int, ...]:
-    """Which of `count` views are styled: the same for every image.
+    """Return which of `count` views are styled: the same for every image.
 
     Raises:
-        UsageError: there is no such recipe.
+        UsageError: There is no such recipe.
     """
     chosen = view_recipe(recipe)
     return tuple(range(chosen.styled_every, count, chosen.styled_every)) if chosen.styles else ()

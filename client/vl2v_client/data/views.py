@@ -64,14 +64,14 @@ class View:
 
     Attributes:
         crop: `(left, top, width, height)` in source pixels; `None` is the whole image.
-        flip: mirrored left to right.
-        brightness: factor in 1/1000.
-        contrast: factor in 1/1000.
-        saturation: factor in 1/1000.
-        hue: shift in 1/1000 of the colour circle, -500 to 500.
-        grayscale: without colour.
-        style: drawn in one of `styles.STYLES`; `None` is as it is.
-        style_strength: of the style, as `styles` says.
+        flip: Mirrored left to right.
+        brightness: Factor in 1/1000.
+        contrast: Factor in 1/1000.
+        saturation: Factor in 1/1000.
+        hue: Shift in 1/1000 of the colour circle, -500 to 500.
+        grayscale: Without colour.
+        style: Drawn in one of `styles.STYLES`; `None` is as it is.
+        style_strength: Strength of the style, as `styles` says.
     """
 
     crop: tuple[int, int, int, int] | None = None
@@ -85,7 +85,7 @@ class View:
     style_strength: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """What differs from the canonical view, as JSON values; `{}` for the canonical view."""
+        """Return what differs from the canonical view, as JSON values; `{}` for the canonical view."""
         defaults = asdict(View())
         changed = {name: value for name, value in asdict(self).items() if value != defaults[name]}
         if self.crop is not None:
@@ -94,10 +94,10 @@ class View:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> View:
-        """The view of which `to_json` made `record`.
+        """Return the view of which `to_json` made `record`.
 
         Raises:
-            DataError: the record has a field or a style that this version does not know.
+            DataError: The record has a field or a style that this version does not know.
         """
         unknown = sorted(set(record) - {field.name for field in fields(cls)})
         if unknown:
@@ -113,28 +113,28 @@ class View:
 
 
 def canonical_view() -> View:
-    """The whole image, squashed to the teacher's square."""
+    """Return the whole image, squashed to the teacher's square."""
     return View()
 
 
 def views_for(
     sample_content_name: str, image_size: tuple[int, int], count: int, seed: int, recipe: str = STANDARD
 ) -> list[View]:
-    """The views of one image: the canonical one, then drawn ones.
+    """Return the views of one image: the canonical one, then drawn ones.
 
     View `i` is a function of `(seed, sample_content_name, i)` and the recipe: not of the path, the order, or `count`,
     so buying more views later keeps the first ones. Recipes with the same augmentation share their views that are not
     styled.
 
     Args:
-        sample_content_name: the SHA-256 of the file's bytes.
+        sample_content_name: The SHA-256 of the file's bytes.
         image_size: `(width, height)` as `load_rgb` gives it.
-        count: number of views; 0 gives none.
-        seed: of the run's views.
-        recipe: a key of `VIEW_RECIPES`.
+        count: Number of views; 0 gives none.
+        seed: Seed of the run's views.
+        recipe: A key of `VIEW_RECIPES`.
 
     Raises:
-        UsageError: there is no such recipe.
+        UsageError: There is no such recipe.
     """
     drawn = (drawn_view(sample_content_name, image_size, i, seed, recipe) for i in range(1, count))
     return [canonical_view(), *drawn][:count]
@@ -143,10 +143,10 @@ def views_for(
 def drawn_view(
     sample_content_name: str, image_size: tuple[int, int], number: int, seed: int, recipe: str = STANDARD
 ) -> View:
-    """View `number` of an image, from 1 on, as `views_for` has it among others.
+    """Return view `number` of an image, from 1 on, as `views_for` has it among others.
 
     Raises:
-        UsageError: there is no such recipe.
+        UsageError: There is no such recipe.
     """
     chosen = view_recipe(recipe)
     if chosen.styles and number % chosen.styled_every == 0:
@@ -155,18 +155,18 @@ def drawn_view(
 
 
 def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
-    """The pixels of a view: deterministic, with Pillow's antialiased bicubic filter.
+    """Return the pixels of a view: deterministic, with Pillow's antialiased bicubic filter.
 
     Args:
         image: RGB, from `load_rgb`.
-        view: what to look at.
-        size: width and height of the result, the teacher's input size.
+        view: What to look at.
+        size: Width and height of the result, the teacher's input size.
 
     Returns:
         `[size, size, 3]` uint8.
 
     Raises:
-        DataError: the crop reaches outside the image, so the view was made for another one; or this version does
+        DataError: The crop reaches outside the image, so the view was made for another one; or this version does
             not know the style.
     """
     picture = image if view.crop is None else image.crop(_corners(view.crop, image.size))
@@ -221,7 +221,7 @@ def _draw_view(random: np.random.Generator, image_size: tuple[int, int], ranges:
 
 
 def _draw_styled(random: np.random.Generator, image_size: tuple[int, int], recipe: ViewRecipe) -> View:
-    """A crop, perhaps mirrored, in a style of any strength, which decides the colours."""
+    """Return a crop, perhaps mirrored, in a style of any strength, which decides the colours."""
     crop = _draw_crop(random, image_size, recipe.augmentation.min_area)
     flip = bool(random.random() < recipe.augmentation.flip)
     style = recipe.styles[int(random.integers(len(recipe.styles)))]
@@ -234,7 +234,7 @@ def _draw_styled(random: np.random.Generator, image_size: tuple[int, int], recip
 def _draw_crop(
     random: np.random.Generator, image_size: tuple[int, int], min_area: float
 ) -> tuple[int, int, int, int] | None:
-    """A box of random area and aspect, as `RandomResizedCrop`; the whole image if ten boxes do not fit."""
+    """Return a box of random area and aspect, as `RandomResizedCrop`; the whole image if ten boxes do not fit."""
     image_width, image_height = image_size
     for _ in range(_CROP_ATTEMPTS):
         area = image_width * image_height * random.uniform(min_area, 1.0)

@@ -29,9 +29,9 @@ class Evaluation:
     """A classifier on a set of images.
 
     Attributes:
-        overall: every image counts alike.
-        by_domain: of each domain, sorted.
-        nll: mean negative log-likelihood of the labels, in nats.
+        overall: Every image counts alike.
+        by_domain: Counts of each domain, sorted.
+        nll: Mean negative log-likelihood of the labels, in nats.
         confusion: `[C, C]` counts, row = label, column = prediction.
     """
 
@@ -52,10 +52,10 @@ class Evaluation:
 
 
 def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], domains: Sequence[str]) -> Evaluation:
-    """Scores logits `[N, C]` against labels `[N]` of the domains `[N]`.
+    """Score logits `[N, C]` against labels `[N]` of the domains `[N]`.
 
     Raises:
-        DataError: there is nothing to score.
+        DataError: There is nothing to score.
     """
     if len(labels) == 0:
         raise DataError("there are no images to evaluate on: choose a target domain or another folder")
@@ -90,13 +90,13 @@ def choose(logits: NDArray[np.float32], temperature: float = 1.0) -> Choices:
 
 
 def negative_log_likelihood(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0) -> float:
-    """Mean over `[N]` of `-log softmax(logits / temperature)[label]`, in nats."""
+    """Return mean over `[N]` of `-log softmax(logits / temperature)[label]`, in nats."""
     chosen = log_probabilities(logits, temperature)[np.arange(len(labels)), labels]
     return -float(chosen.mean())
 
 
 def log_probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
-    """`log softmax(logits / temperature)`, `[N, C]`."""
+    """Return `log softmax(logits / temperature)`, `[N, C]`."""
     scaled = logits.astype(np.float64) / temperature
     shifted: NDArray[np.float64] = scaled - scaled.max(axis=1, keepdims=True)
     normaliser: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))

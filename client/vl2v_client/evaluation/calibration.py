@@ -18,7 +18,7 @@ _ROUNDS = 60
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The temperature in 0.01 .. 1000 that minimises the negative log-likelihood, by golden-section search.
+    """Return the temperature in 0.01 .. 1000 that minimises the negative log-likelihood, by golden-section search.
 
     The likelihood counts one label more, spread over all classes: a hold-out without a single error would otherwise
     push the temperature to its lower bound (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
@@ -45,7 +45,7 @@ def _smoothed_loss(logits: NDArray[np.float32], labels: NDArray[np.int64], tempe
 def calibration_error(
     logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0, *, bins: int = 15
 ) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence."""
+    """Return expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence."""
     confidence = np.exp(log_probabilities(logits, temperature)).max(axis=1)
     right = logits.argmax(axis=1) == labels
     places = np.minimum((confidence * bins).astype(np.int64), bins - 1)

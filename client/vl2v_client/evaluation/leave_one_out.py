@@ -13,12 +13,12 @@ class Outcome:
     """One run's exported student.
 
     Attributes:
-        method: its name in the literature.
-        target: the domain that was held out.
-        seed: of the training.
-        in_domain: mean of the source domains' accuracies on their hold-out, 0 to 1.
-        target_in: accuracy on the 80 % of the target that DomainBed's tables use.
-        whole_target: on all of it.
+        method: Its name in the literature.
+        target: The domain that was held out.
+        seed: Seed of the training.
+        in_domain: Mean of the source domains' accuracies on their hold-out, 0 to 1.
+        target_in: Accuracy on the 80 % of the target that DomainBed's tables use.
+        whole_target: On all of it.
     """
 
     method: str
@@ -34,11 +34,11 @@ class MethodRow:
     """One method over all targets.
 
     Attributes:
-        method: its name.
-        by_target: accuracy on each target, over the seeds.
-        mean: over the targets, which count alike, within each seed; then over the seeds.
-        worst: the target with the lowest mean.
-        in_domain: mean on the source domains' hold-out, likewise.
+        method: Its name.
+        by_target: Accuracy on each target, over the seeds.
+        mean: Over the targets, which count alike, within each seed; then over the seeds.
+        worst: The target with the lowest mean.
+        in_domain: Mean on the source domains' hold-out, likewise.
     """
 
     method: str
@@ -49,11 +49,11 @@ class MethodRow:
 
 
 def method_rows(outcomes: Iterable[Outcome], *, whole_target: bool = False) -> list[MethodRow]:
-    """One row per method, in the order in which they come; every method needs the same targets and seeds.
+    """Return one row per method, in the order in which they come; every method needs the same targets and seeds.
 
     Args:
-        outcomes: of finished runs, each of one method, target and seed.
-        whole_target: score on all of each target, and not on DomainBed's 80 %.
+        outcomes: Outcomes of finished runs, each of one method, target and seed.
+        whole_target: Score on all of each target, and not on DomainBed's 80 %.
     """
     of_method: dict[str, list[Outcome]] = {}
     for outcome in outcomes:

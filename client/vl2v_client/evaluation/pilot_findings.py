@@ -43,12 +43,12 @@ class DomainFinding:
     """One source domain.
 
     Attributes:
-        images: asked about.
-        teacher: zero-shot accuracy, 0 to 1.
-        standard_error: of it, from `(right + 1) / (images + 2)`, so that a few right answers are not a certainty.
-        probe: accuracy of a linear probe of the frozen student that was fitted on the other domains; with one domain,
+        images: Asked about.
+        teacher: Zero-shot accuracy, 0 to 1.
+        standard_error: Standard error of that accuracy, from `(right + 1) / (images + 2)`: few answers prove little.
+        probe: Accuracy of a linear probe of the frozen student that was fitted on the other domains; with one domain,
             by cross-validation.
-        majority: share of the most frequent class.
+        majority: Share of the most frequent class.
     """
 
     domain: str
@@ -71,7 +71,7 @@ class Advice:
 
 
 def domain_finding(domain: str, right: NDArray[np.bool_], probe: float, labels: NDArray[np.int64]) -> DomainFinding:
-    """From whether the teacher is right, `[n]`, the probe's accuracy and the labels of the domain's training images."""
+    """Return a finding from whether the teacher is right `[n]`, the probe's accuracy and all labels of the domain."""
     count = len(right)
     smoothed = (int(right.sum()) + 1) / (count + 2)
     error = float(np.sqrt(smoothed * (1 - smoothed) / count)) if count else 1.0
@@ -82,7 +82,7 @@ def domain_finding(domain: str, right: NDArray[np.bool_], probe: float, labels: 
 def probe_accuracies(
     features: NDArray[np.float32], labels: NDArray[np.int64], domains: Sequence[str], *, seed: int
 ) -> dict[str, float]:
-    """Accuracy by domain of a linear probe (ridge regression to the classes) that has not seen the images.
+    """Return accuracy by domain of a linear probe (ridge regression to the classes) that has not seen the images.
 
     Each domain is judged by a probe fitted on all others; a single one by five folds.
 
@@ -90,7 +90,7 @@ def probe_accuracies(
         features: `[n, F]` of the frozen student.
         labels: `[n]`.
         domains: `[n]`.
-        seed: of the folds.
+        seed: Seed of the folds.
     """
     names = np.asarray(domains)
     several = len(set(domains)) > 1
@@ -123,7 +123,7 @@ def advise(domains: Sequence[DomainFinding], *, flip_cosine: float, crop_cosine:
 
 
 def histogram(cosines: NDArray[np.float64]) -> tuple[tuple[float, int], ...]:
-    """The lower end of each step of 0.05 between the least and the largest, and how many lie in it."""
+    """Return the lower end of each step of 0.05 between the least and the largest, and how many lie in it."""
     steps = np.floor(cosines / HISTOGRAM_STEP + 1e-9).astype(np.int64)
     counts = np.bincount(steps - steps.min())
     return tuple(
@@ -132,7 +132,7 @@ def histogram(cosines: NDArray[np.float64]) -> tuple[tuple[float, int], ...]:
 
 
 def suspects(cosines: NDArray[np.float64], labels: NDArray[np.int64], named: NDArray[np.int64]) -> list[int]:
-    """Images whose label is likely wrong, by `SUSPECT_RULE`, the least likely label first.
+    """Return images whose label is likely wrong, by `SUSPECT_RULE`, the least likely label first.
 
     Args:
         cosines: `[n]`, between image and text of its label.

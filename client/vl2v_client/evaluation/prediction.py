@@ -22,10 +22,10 @@ class Prediction:
     """What the student says about one image.
 
     Attributes:
-        path: the image.
-        class_name: the likeliest class.
-        class_index: its place among the card's class names.
-        probability: of that class, at the card's temperature.
+        path: The image.
+        class_name: The likeliest class.
+        class_index: Its place among the card's class names.
+        probability: Probability of that class, at the card's temperature.
     """
 
     path: Path
@@ -35,15 +35,15 @@ class Prediction:
 
 
 def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 128) -> Iterator[Prediction]:
-    """Classifies image files one after another, through the very steps that the student was scored with.
+    """Classify image files one after another, through the very steps that the student was scored with.
 
     Args:
-        bundle: from `export.weights.load_bundle`.
-        images: files of any kind that `load_rgb` reads.
-        batch_size: images in memory at a time; fewer if they are larger than 224 pixels.
+        bundle: From `export.weights.load_bundle`.
+        images: Files of any kind that `load_rgb` reads.
+        batch_size: Images in memory at a time; fewer if they are larger than 224 pixels.
 
     Raises:
-        DataError: an image cannot be read, or the student's answer is not finite; the images before its batch have
+        DataError: An image cannot be read, or the student's answer is not finite; the images before its batch have
             been predicted.
     """
     paths, size = iter(images), max(bundle.card.view_size, bundle.card.student.input.size)

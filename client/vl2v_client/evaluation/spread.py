@@ -12,8 +12,8 @@ class Spread:
     """A mean with its uncertainty.
 
     Attributes:
-        mean: of the values.
-        standard_error: of the mean, from the sample deviation; `None` for a single value, which says nothing of it.
+        mean: Mean of the values.
+        standard_error: Its standard error, from the sample deviation; `None` for a single value.
     """
 
     mean: float
@@ -21,7 +21,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard error of at least one value."""
+    """Return mean and standard error of at least one value."""
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return Spread(mean, None)

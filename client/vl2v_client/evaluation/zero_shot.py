@@ -12,13 +12,13 @@ from vl2v_client.teacher.text_classifier import unit_rows
 def zero_shot_logits(
     image_embeddings: NDArray[np.float32], classifier: EmbeddingMatrix, *, logit_scale: float, logit_bias: float = 0.0
 ) -> NDArray[np.float32]:
-    """`logit_scale * cos(img, txt_c) + logit_bias`.
+    """Return `logit_scale * cos(img, txt_c) + logit_bias`.
 
     Args:
         image_embeddings: `[N, D]` of canonical views, in any scale.
         classifier: `[C, D]` unit text embeddings.
-        logit_scale: the teacher's.
-        logit_bias: the teacher's.
+        logit_scale: The teacher's.
+        logit_bias: The teacher's.
 
     Returns:
         `[N, C]` float32.

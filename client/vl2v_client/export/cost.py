@@ -15,14 +15,14 @@ class Purchase:
     The same for a first run, a resumed one and one that found everything in the cache: each query is paid once.
 
     Attributes:
-        images: distinct image queries.
-        texts: distinct text queries.
-        amount_micro: their price, in micro-units.
-        currency: of the amount.
-        test_images: queries beside them, on test images, for the teacher's row of the table alone.
-        published_queries: what the published loop would have asked for the same student, `stages.online_queries`.
-        other_queries: that this student does not read, bought for the other rows of the table.
-        other_amount_micro: their price.
+        images: Distinct image queries.
+        texts: Distinct text queries.
+        amount_micro: Their price, in micro-units.
+        currency: Currency of the amount.
+        test_images: Queries beside them, on test images, for the teacher's row of the table alone.
+        published_queries: What the published loop would have asked for the same student, `stages.online_queries`.
+        other_queries: That this student does not read, bought for the other rows of the table.
+        other_amount_micro: Their price.
     """
 
     images: int
@@ -40,9 +40,9 @@ class LocalAnswers:
     """What a local teacher answered for the exported student: no query, but as many as a vendor would have billed.
 
     Attributes:
-        images: views that the teacher was shown; online, each time anew.
-        texts: class texts.
-        online: whether it was shown fresh views at every step.
+        images: Views that the teacher was shown; online, each time anew.
+        texts: Class texts.
+        online: Whether it was shown fresh views at every step.
     """
 
     images: int

@@ -21,7 +21,7 @@ CLASSIFIER_KEY = "classifier"
 """The text classifier, `[C, D]`, beside the student's own weights."""
 
 _MAX_DERIVED_BYTES = 2**30
-"""Of tables that a model computes when it is built and its file does not hold, such as relative positions."""
+"""Size of tables that a model computes when it is built and its file does not hold, such as relative positions."""
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
 _NAMED = 3
 
@@ -31,8 +31,8 @@ class StoredTensor:
     """What the header says of one tensor.
 
     Attributes:
-        dtype: safetensors' name of it, such as `F32`.
-        shape: of the tensor.
+        dtype: Safetensors' name of it, such as `F32`.
+        shape: Shape of the tensor.
     """
 
     dtype: str
@@ -48,15 +48,15 @@ def check_header(path: Path, card: StudentCard) -> int:
     The model is built on the meta device and given one image there, so whatever the card says, no memory is taken.
 
     Args:
-        path: of the weights, a safetensors file.
-        card: beside it.
+        path: Path of the weights, a safetensors file.
+        card: Beside it.
 
     Returns:
         The width of the student's outputs, `D`: the teacher's, or the number of classes for a linear head.
 
     Raises:
-        DataError: the card describes no model, or the file holds another one.
-        UsageError: the student is an open_clip image tower, and open_clip is not installed.
+        DataError: The card describes no model, or the file holds another one.
+        UsageError: The student is an open_clip image tower, and open_clip is not installed.
     """
     with _refused(f"{path} does not fit its card"):
         stored = _read_header(path)
@@ -90,7 +90,7 @@ def _refused(what: str) -> Iterator[None]:
 
 
 def _read_header(path: Path) -> dict[str, StoredTensor]:
-    """Safetensors itself checks that the tensors fill the file and do not overlap."""
+    """Return safetensors itself checks that the tensors fill the file and do not overlap."""
     with safe_open(str(path), framework="pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         return {name: StoredTensor(part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}

@@ -27,14 +27,14 @@ class ReportRow:
     """One classifier.
 
     Attributes:
-        name: such as `VL2V-ADiP`.
-        source_validation: mean of the source domains' accuracies on their hold-out, 0 to 1.
-        target: accuracy on the whole target domain; `None` if nothing was held out.
-        target_in: accuracy on the 80 % of the target that DomainBed's tables use.
-        nll: on the target, else on source validation, in nats, at the fitted temperature.
-        calibration_error: there, at the fitted temperature.
-        note: a short remark, such as the learning rate that was chosen.
-        uncalibrated_error: the calibration error at a temperature of 1.
+        name: Such as `VL2V-ADiP`.
+        source_validation: Mean of the source domains' accuracies on their hold-out, 0 to 1.
+        target: Accuracy on the whole target domain; `None` if nothing was held out.
+        target_in: Accuracy on the 80 % of the target that DomainBed's tables use.
+        nll: On the target, else on source validation, in nats, at the fitted temperature.
+        calibration_error: There, at the fitted temperature.
+        note: A short remark, such as the learning rate that was chosen.
+        uncalibrated_error: The calibration error at a temperature of 1.
     """
 
     name: str
@@ -52,9 +52,9 @@ class DomainRow:
     """The exported student on one domain.
 
     Attributes:
-        domain: its name.
-        seen: whether the student was trained on other images of it: in-domain, on the hold-out.
-        images: how many were scored.
+        domain: Its name.
+        seen: Whether the student was trained on other images of it: in-domain, on the hold-out.
+        images: How many were scored.
         accuracy: 0 to 1.
     """
 
@@ -69,21 +69,21 @@ class RunReport:
     """Everything that the report says.
 
     Attributes:
-        dataset: its folder's name.
-        class_names: in the order of `confusion`.
-        source_domains: trained and selected on.
-        target_domain: held out; `None` if nothing was, and generalisation was not measured.
-        counts: images by use: `train`, `validation`, `target`.
-        rows: the classifiers, the one that was exported last.
+        dataset: Its folder's name.
+        class_names: In the order of `confusion`.
+        source_domains: Trained and selected on.
+        target_domain: Held out; `None` if nothing was, and generalisation was not measured.
+        counts: Images by use: `train`, `validation`, `target`.
+        rows: The classifiers, the one that was exported last.
         purchase: `None` if nothing was bought.
-        teacher: the vendor's model.
-        student: architecture and input, in words.
-        seed: of the run.
-        settings: name to value, as text.
-        confusion: of the exported student on the target, else on source validation: `[C, C]`, row = label.
-        student_folder: where the export lies.
-        by_domain: the exported student on each domain.
-        local: what a local teacher answered; `None` if a vendor did.
+        teacher: The vendor's model.
+        student: Architecture and input, in words.
+        seed: Seed of the run.
+        settings: Name to value, as text.
+        confusion: Confusion matrix `[C, C]` of the exported student on the target, else the hold-out; row = label.
+        student_folder: Where the export lies.
+        by_domain: The exported student on each domain.
+        local: What a local teacher answered; `None` if a vendor did.
     """
 
     dataset: str
@@ -103,15 +103,15 @@ class RunReport:
     local: LocalAnswers | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values; accuracies are unrounded."""
+        """Return the report as JSON values; accuracies are unrounded."""
         return {"format": _FORMAT, "generalisation_measured": self.target_domain is not None, **asdict(self)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RunReport:
-        """The report of which `to_json` made `record`.
+        """Return the report of which `to_json` made `record`.
 
         Raises:
-            RunError: it is no report, or one of another version.
+            RunError: It is no report, or one of another version.
         """
         values = dict(record) if isinstance(record, dict) else {}
         if values.pop("format", None) != _FORMAT:
@@ -125,15 +125,15 @@ class RunReport:
             ) from error
 
     def summary(self) -> str:
-        """The beginning of the page, for a terminal: accuracies and cost."""
+        """Return the beginning of the page, for a terminal: accuracies and cost."""
         return self._quoted()._summary()
 
     def to_markdown(self) -> str:
-        """The report as a page; no name in it is taken for markup."""
+        """Return the report as a page; no name in it is taken for markup."""
         return self._quoted()._page()
 
     def _quoted(self) -> RunReport:
-        """The same with every name from outside as Markdown shows it: of data set, vendor, or another's run folder."""
+        """Return the report with every name from outside quoted for Markdown."""
         return replace(
             self,
             dataset=quoted(self.dataset),
@@ -210,10 +210,10 @@ _REPORT = TypeAdapter(RunReport)
 
 
 def write_report(folder: Path, report: RunReport) -> None:
-    """Writes `report.md` and `report.json`.
+    """Write `report.md` and `report.json`.
 
     Raises:
-        CacheError: the folder cannot be written.
+        CacheError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -224,10 +224,10 @@ def write_report(folder: Path, report: RunReport) -> None:
 
 
 def read_report(folder: Path) -> RunReport:
-    """The report that `write_report` left in a folder.
+    """Return the report that `write_report` left in a folder.
 
     Raises:
-        RunError: there is none, or it cannot be read.
+        RunError: There is none, or it cannot be read.
     """
     path = folder / "report.json"
     try:
@@ -238,7 +238,7 @@ def read_report(folder: Path) -> RunReport:
 
 
 def _brief_table(rows: Sequence[ReportRow], target_domain: str | None) -> str:
-    """The columns that fit a terminal."""
+    """Return the columns that fit a terminal."""
     header = ["", "source validation", *([f"unseen {target_domain}"] if target_domain else [])]
     lines = [
         [row.name, percent(row.source_validation), *([percent(row.target)] if target_domain else [])] for row in rows

@@ -23,17 +23,17 @@ class SweepReport:
     """All that the report says.
 
     Attributes:
-        dataset: its folder's name.
-        targets: each was held out in turn.
-        seeds: of the trainings; split and views are the same for all.
-        teacher: the model's name.
-        student: architecture and input, in words.
-        views: of each training image, in words.
-        outcomes: one for each target, seed and method.
-        teacher_target_in: the zero-shot teacher on the 80 % of each target that DomainBed's tables use, if known.
+        dataset: Its folder's name.
+        targets: Each was held out in turn.
+        seeds: Seeds of the trainings; split and views are the same for all.
+        teacher: The model's name.
+        student: Architecture and input, in words.
+        views: Views of each training image, in words.
+        outcomes: One for each target, seed and method.
+        teacher_target_in: The zero-shot teacher on the 80 % of each target that DomainBed's tables use, if known.
         purchase: `None` if the teacher is local.
-        queries: that each method's students were trained with, by the method's name.
-        published_queries: of the published loop, for one seed of all targets.
+        queries: That each method's students were trained with, by the method's name.
+        published_queries: Queries of the published loop, for one seed of all targets.
     """
 
     dataset: str
@@ -49,16 +49,16 @@ class SweepReport:
     published_queries: int
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values: every run, and the rows of the tables; accuracies are unrounded."""
+        """Return the report as JSON values: every run, and the rows of the tables; accuracies are unrounded."""
         tables = {name: [asdict(row) for row in self.rows(whole)] for name, whole in _TABLES.items()}
         return {"format": _FORMAT, **asdict(self), "tables": tables}
 
     def rows(self, whole_target: bool) -> list[MethodRow]:
-        """One for each method."""
+        """Return one for each method."""
         return method_rows(self.outcomes, whole_target=whole_target)
 
     def to_markdown(self) -> str:
-        """The report as a page."""
+        """Return the report as a page."""
         parts = [
             f"# {quoted(self.dataset)}: leave one domain out",
             self._protocol(),
@@ -72,7 +72,7 @@ class SweepReport:
         return "\n\n".join(parts) + "\n"
 
     def accuracy_table(self, *, whole_target: bool) -> str:
-        """The methods' rows, and the teacher's where it was asked."""
+        """Return the methods' rows, and the teacher's where it was asked."""
         header = ["", *map(quoted, self.targets), "mean", "worst domain", "in-domain", "queries"]
         lines = []
         known = self.teacher_target_in
@@ -85,7 +85,7 @@ class SweepReport:
         return table(header, lines)
 
     def cost(self) -> str:
-        """The one purchase in sentences, beside the published loop's bill."""
+        """Return the one purchase in sentences, beside the published loop's bill."""
         runs = len(self.seeds) * self.published_queries
         published = (
             "The published loop asks the teacher about every image of every step: "
@@ -128,10 +128,10 @@ _TABLES = {"target_in": False, "whole_target": True}
 
 
 def write_sweep_report(folder: Path, report: SweepReport) -> None:
-    """Writes `report.md` and `report.json`, and `report.png` if matplotlib is there.
+    """Write `report.md` and `report.json`, and `report.png` if matplotlib is there.
 
     Raises:
-        CacheError: the folder cannot be written.
+        CacheError: The folder cannot be written.
     """
     try:
         (folder / "report.md").write_text(report.to_markdown(), encoding="utf-8")
@@ -142,7 +142,7 @@ def write_sweep_report(folder: Path, report: SweepReport) -> None:
 
 
 def draw_sweep(path: Path, report: SweepReport) -> bool:
-    """Draws the methods' accuracies by target as bars; returns whether it could, which takes the extra `plot`."""
+    """Draw the methods' accuracies by target as bars; returns whether it could, which takes the extra `plot`."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

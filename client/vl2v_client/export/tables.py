@@ -15,7 +15,7 @@ _BAR = r"\|"
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and whose other columns are figures; a name may hold a bar."""
+    """Return a table whose first column is text and whose other columns are figures; a name may hold a bar."""
     marks = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(
         f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |" for cells in [header, marks, *lines]
@@ -23,10 +23,10 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text from outside, such as the name of a class, as Markdown shows it letter by letter."""
+    """Return a text from outside, such as the name of a class, as Markdown shows it letter by letter."""
     return _MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def percent(share: float | None) -> str:
-    """`0.123` is `12.3 %`."""
+    """Return `0.123` is `12.3 %`."""
     return "-" if share is None else f"{100 * share:.1f} %"

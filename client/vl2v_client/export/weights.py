@@ -31,23 +31,23 @@ compared with the card before memory is taken, so a file of any size takes about
 
 
 def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[np.uint8]) -> StudentBundle:
-    """Writes a student, reads it back, and makes sure that it is the one that was scored.
+    """Write a student, reads it back, and makes sure that it is the one that was scored.
 
     `student.safetensors` holds the backbone under `backbone.` and timm's names (open_clip's, if the student is a
     teacher's image tower), the projection, and the text
     classifier `[C, D]` if there is one; `student.json` is the card.
 
     Args:
-        folder: made if absent; files of an earlier export are replaced.
-        bundle: what to write.
+        folder: Made if absent; files of an earlier export are replaced.
+        bundle: What to write.
         check_pixels: `[N, S, S, 3]` uint8, at least one view, such as the source validation set.
 
     Returns:
         The bundle as read back, with the weights' hash on its card.
 
     Raises:
-        CacheError: the folder cannot be written.
-        RunError: the student read back does not give exactly the same logits.
+        CacheError: The folder cannot be written.
+        RunError: The student read back does not give exactly the same logits.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(bundle.classifier).items()}
     data = save(tensors)
@@ -75,8 +75,8 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
     their file is known to be that of the card's model.
 
     Raises:
-        DataError: a file is missing, damaged, too large, has what no exported student has, or does not fit the other.
-        UsageError: the student is an open_clip image tower, and open_clip is not installed.
+        DataError: A file is missing, damaged, too large, has what no exported student has, or does not fit the other.
+        UsageError: The student is an open_clip image tower, and open_clip is not installed.
     """
     path = folder / WEIGHTS_FILE
     try:

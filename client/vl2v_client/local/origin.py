@@ -33,9 +33,9 @@ class LocalModel:
 
     Attributes:
         model: `NAME/TAG` or `NAME` of open_clip's, or the path of a configuration JSON.
-        weights: checkpoint file; instead of a tag, or beside a configuration.
-        device: as torch names it.
-        precision: of the frozen teacher's forward passes; halves are for CUDA.
+        weights: Checkpoint file; instead of a tag, or beside a configuration.
+        device: As torch names it.
+        precision: Precision of the frozen teacher's forward passes; halves are for CUDA.
     """
 
     model: str
@@ -64,10 +64,10 @@ class LoadedModel:
 
 
 def open_clip() -> Any:
-    """The library, or what to install.
+    """Return the library, or what to install.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: It is not there.
     """
     try:
         import open_clip as library
@@ -77,11 +77,11 @@ def open_clip() -> Any:
 
 
 def load_model(wanted: LocalModel) -> LoadedModel:
-    """Builds the model, loads its weights and finds its tokenizer.
+    """Build the model, loads its weights and finds its tokenizer.
 
     Raises:
-        UsageError: open_clip is not installed, or knows no such name or tag.
-        DataError: a file is missing, damaged or does not fit, or weights cannot be fetched.
+        UsageError: Open_clip is not installed, or knows no such name or tag.
+        DataError: A file is missing, damaged or does not fit, or weights cannot be fetched.
     """
     open_clip()
     return _load_named(wanted) if wanted.config_file is None else _load_files(wanted.config_file, wanted.weights)
@@ -140,7 +140,7 @@ def _load_files(config_file: Path, weights: Path | None) -> LoadedModel:
 
 
 def _read_config(config_file: Path) -> dict[str, Any]:
-    """The configuration in the hub's form."""
+    """Return the configuration in the hub's form."""
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -178,7 +178,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _summary(error: Exception) -> str:
-    """The first lines of a library's message, which may run to pages."""
+    """Return the first lines of a library's message, which may run to pages."""
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
         return _UNSAFE  # where torch's own message says how to load it all the same
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

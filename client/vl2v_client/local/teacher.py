@@ -34,16 +34,16 @@ class LocalTeacher:
     """An open_clip model as a teacher. What it says of a batch depends on the batch alone, on a CPU to the bit.
 
     Args:
-        wanted: which model, from where, on which device.
+        wanted: Which model, from where, on which device.
 
     Attributes:
-        facts: what a vendor would say of the model; it costs nothing.
-        mean: of the model's own normalisation, as is `std`.
-        tower_config: what builds its image tower again.
+        facts: What a vendor would say of the model; it costs nothing.
+        mean: Mean in the model's own normalisation.
+        tower_config: What builds its image tower again.
 
     Raises:
-        UsageError: open_clip is not installed or knows no such model, or half precision is asked of a CPU.
-        DataError: a file is missing or does not fit.
+        UsageError: Open_clip is not installed or knows no such model, or half precision is asked of a CPU.
+        DataError: A file is missing or does not fit.
     """
 
     def __init__(self, wanted: LocalModel) -> None:
@@ -63,10 +63,10 @@ class LocalTeacher:
         self.facts = self._describe(wanted, size, weights_sha)
 
     def encode_images(self, pixels: NDArray[np.uint8], *, progress: Progress = silent) -> EmbeddingMatrix:
-        """`[N, S, S, 3]` at the teacher's input size to `[N, D]`, in batches.
+        """Return `[N, S, S, 3]` at the teacher's input size to `[N, D]`, in batches.
 
         Raises:
-            DataError: a vector has no direction.
+            DataError: A vector has no direction.
         """
         parts = [np.zeros((0, self.facts.embedding_dim), dtype=np.float32)]
         for start in range(0, len(pixels), _BATCH_SIZE):
@@ -76,10 +76,10 @@ class LocalTeacher:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> EmbeddingMatrix:
-        """Texts to `[N, D]`.
+        """Return texts to `[N, D]`.
 
         Raises:
-            DataError: a text is longer than the model reads, or a vector has no direction.
+            DataError: A text is longer than the model reads, or a vector has no direction.
         """
         for text in texts:
             self._check_length(text)
@@ -88,10 +88,10 @@ class LocalTeacher:
             return _unit(self._network.encode_text(tokens))
 
     def image_tower(self) -> ImageTower:
-        """A copy of its image tower, to be trained.
+        """Return a copy of its image tower, to be trained.
 
         Raises:
-            UsageError: the tower does not end in a linear projection.
+            UsageError: The tower does not end in a linear projection.
         """
         return copy_tower(self._network.visual, self._name)
 
@@ -105,7 +105,7 @@ class LocalTeacher:
         return nullcontext() if self._dtype is None else torch.autocast(self._device.type, self._dtype)
 
     def _check_length(self, text: str) -> None:
-        """CLIP's tokenizer cuts what is too long without a word; others do not tell, and are trusted."""
+        """Refuse a text that CLIP's tokenizer would cut; others do not tell, and are trusted."""
         if hasattr(self._tokenizer, "sot_token_id"):
             count = len(self._tokenizer.encode(text)) + 2
             if count > self.facts.context_length:
@@ -136,7 +136,7 @@ class LocalTeacher:
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over (name, dtype, shape, bytes) of every tensor, sorted by name; a vendor names its model alike."""
+    """Return the SHA-256 over (name, dtype, shape, bytes) of every tensor, sorted by name; a vendor does alike."""
     digest = hashlib.sha256(b"vl2v-weights-v1\0")
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
@@ -153,7 +153,7 @@ def _unit(features: Tensor) -> EmbeddingMatrix:
 
 
 def _preprocessing(network: nn.Module, name: str) -> tuple[int, Triple, Triple]:
-    """Input size, mean and standard deviation, as the model's own configuration says."""
+    """Return input size, mean and standard deviation, as the model's own configuration says."""
     config = dict(getattr(network.visual, "preprocess_cfg", {}))
     size = config.get("size", getattr(network.visual, "image_size", 224))
     height, width = size if isinstance(size, tuple | list) else (size, size)

@@ -22,7 +22,7 @@ class ImageTower:
 
     Attributes:
         backbone: `[B, 3, S, S]` to pooled features `[B, F]`.
-        projection: to the teacher's width, `[B, F]` to `[B, D]`.
+        projection: To the teacher's width, `[B, F]` to `[B, D]`.
     """
 
     backbone: nn.Module
@@ -30,7 +30,7 @@ class ImageTower:
 
 
 def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What builds the image tower of a model configuration again, without its weights."""
+    """Return what builds the image tower of a model configuration again, without its weights."""
     vision = {**config["vision_cfg"]}
     if "timm_model_pretrained" in vision:
         vision["timm_model_pretrained"] = False
@@ -38,21 +38,21 @@ def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def copy_tower(visual: nn.Module, name: str) -> ImageTower:
-    """A copy of a model's image tower in fp32 on the CPU, free to be trained.
+    """Return a copy of a model's image tower in fp32 on the CPU, free to be trained.
 
     Raises:
-        UsageError: the tower does not end in a linear projection.
+        UsageError: The tower does not end in a linear projection.
     """
     own = copy.deepcopy(visual).float().cpu()
     return _split(own.requires_grad_(True), name)
 
 
 def build_tower(config: Mapping[str, Any]) -> ImageTower:
-    """A tower with random weights, of what `tower_config` gave.
+    """Return a tower with random weights, of what `tower_config` gave.
 
     Raises:
-        UsageError: open_clip is not installed.
-        DataError: this version of it cannot build such a tower, or the tower does not end in a linear projection.
+        UsageError: Open_clip is not installed.
+        DataError: This version of it cannot build such a tower, or the tower does not end in a linear projection.
     """
     library = open_clip()
     try:
@@ -67,7 +67,7 @@ def build_tower(config: Mapping[str, Any]) -> ImageTower:
 
 @torch.no_grad()
 def _split(visual: nn.Module, name: str) -> ImageTower:
-    """Takes the projection off; the tower itself becomes the backbone."""
+    """Take the projection off; the tower itself becomes the backbone."""
     matrix = getattr(visual, "proj", None)
     if isinstance(matrix, nn.Parameter):  # open_clip's transformer ends in `pooled @ proj`
         features, outputs = matrix.shape

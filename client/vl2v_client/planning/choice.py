@@ -25,18 +25,18 @@ class QueryChoice:
     """What decides a run's queries.
 
     Attributes:
-        data: the data set's folder.
-        target_domain: held out and never bought; None trains on everything.
-        views: of each training image that the teacher is asked about.
-        train_views: of each training image that are trained on, if more: the further ones borrow the target that
+        data: The data set's folder.
+        target_domain: Held out and never bought; None trains on everything.
+        views: Views of each training image that the teacher is asked about.
+        train_views: Views of each training image that are trained on, if more: the further ones borrow the target that
             their image's asked views have on average, at no query.
-        seed: of the hold-out and the views.
-        prompts: templates that the class names are put in.
-        recipe: how the views are chosen, a key of `data.views.VIEW_RECIPES`.
-        ask_images: false for methods that read no image embedding: their views are rendered, and nothing is asked.
+        seed: Seed of the hold-out and the views.
+        prompts: Templates that the class names are put in.
+        recipe: How the views are chosen, a key of `data.views.VIEW_RECIPES`.
+        ask_images: False for methods that read no image embedding: their views are rendered, and nothing is asked.
 
     Raises:
-        UsageError: there is no such recipe, or fewer views are trained on than asked about.
+        UsageError: There is no such recipe, or fewer views are trained on than asked about.
     """
 
     data: Path
@@ -100,9 +100,9 @@ class RunQueries:
 
     Attributes:
         views: `K` views for each of the `N` training images.
-        asked_views: the first `A` of the `K` views of every image are asked about.
-        images: one query for each of them, `N * A`, an image's views side by side.
-        texts: one query per class and template, `C * T`, a class's templates side by side.
+        asked_views: The first `A` of the `K` views of every image are asked about.
+        images: One query for each of them, `N * A`, an image's views side by side.
+        texts: One query per class and template, `C * T`, a class's templates side by side.
     """
 
     dataset: DomainDataset
@@ -117,7 +117,7 @@ def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Pro
     """Read the data set and name what a run on it asks. The target domain's images are not opened.
 
     Raises:
-        DataError: the data set or an image in it cannot be used, or there is no such target domain.
+        DataError: The data set or an image in it cannot be used, or there is no such target domain.
     """
     dataset = open_dataset(choice.data)
     parts = split(dataset, target_domain=choice.target_domain, seed=choice.seed)
@@ -142,7 +142,7 @@ def text_queries(choice: QueryChoice, class_names: Sequence[str]) -> tuple[TextQ
 def draw_views(
     samples: Sequence[Sample], cache: EmbeddingCache, choice: QueryChoice, *, progress: Progress = silent
 ) -> tuple[tuple[View, ...], ...]:
-    """The chosen views of each image, drawn from its content, whatever its name."""
+    """Return the chosen views of each image, drawn from its content, whatever its name."""
     contents = read_files((sample.path for sample in samples), cache, progress=progress)
     files = (contents[sample.path] for sample in samples)
     count, seed, recipe = choice.rendered_views, choice.seed, choice.recipe

@@ -31,12 +31,12 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
     """Hash and size of each file, read only if it is new or changed.
 
     Args:
-        paths: image files.
-        cache: holds the memo.
-        progress: told of files read, as phase "read files".
+        paths: Image files.
+        cache: Holds the memo.
+        progress: Gets every file that is read, as phase "read files".
 
     Raises:
-        DataError: a file is missing or is no image.
+        DataError: A file is missing or is no image.
     """
     stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
     known = cache.contents.files(stamps.values())
@@ -57,13 +57,13 @@ def hash_files(
     """Hash of each file's bytes by path, read only if the file is new or changed; no picture is decoded.
 
     Args:
-        folder: absolute, and above all of them.
-        paths: absolute.
-        cache: holds the memo.
-        progress: told of files read, as phase "hash files".
+        folder: Absolute, and above all of them.
+        paths: Absolute.
+        cache: Holds the memo.
+        progress: Gets every file that is hashed, as phase "hash files".
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        DataError: A file is missing or cannot be read.
     """
     known = cache.contents.hashes_below(str(folder))
     hashes: dict[str, str] = {}
@@ -88,10 +88,10 @@ def hash_files(
 def hash_views(
     queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
 ) -> list[str]:
-    """Content hash of each query's pixels at `size` x `size`, in order; a file is decoded once for all its new views.
+    """Return the content hash of each query's pixels at `size` x `size`; a file is decoded once for all its new views.
 
     Raises:
-        DataError: a file is missing, is no image, or its view does not fit it any more.
+        DataError: A file is missing, is no image, or its view does not fit it any more.
     """
     keys = view_keys(queries, cache, size=size, progress=progress)
     known = cache.contents.views(dict.fromkeys(keys))
@@ -113,10 +113,10 @@ def hash_views(
 def view_keys(
     queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
 ) -> list[bytes]:
-    """What decides each query's pixels at `size` x `size`, as a hash: equal for copies of a file. Nothing is decoded.
+    """Return a hash of what decides each query's pixels at `size` x `size`: equal for copies. Decodes nothing.
 
     Raises:
-        DataError: a file is missing or is no image.
+        DataError: A file is missing or is no image.
     """
     files = read_files((query.sample.path for query in queries), cache, progress=progress)
     return [_memo_key(files[query.sample.path], query.view, size) for query in queries]
@@ -126,14 +126,14 @@ def hash_in_threads(paths: Sequence[str]) -> list[str]:
     """Hash of each file's bytes, in order; no memo is asked.
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        DataError: A file is missing or cannot be read.
     """
     tasks = list(_chunks(paths, _HASHES_PER_TASK))
     return [file_sha for of_task in _in_threads(_hash_all, tasks) for file_sha in of_task]
 
 
 def pixels_sha(pixels: RGBImage) -> str:
-    """Content hash of `[H, W, 3]` pixels."""
+    """Return content hash of `[H, W, 3]` pixels."""
     height, width, _ = pixels.shape
     return rgb8_sha(pixels.tobytes(), width=width, height=height)
 
@@ -155,10 +155,10 @@ def _stamp(path: Path) -> FileStamp:
 
 
 def file_facts(path: str) -> tuple[int, int]:
-    """A file's size in bytes, and when it changed last, in nanoseconds.
+    """Return a file's size in bytes, and when it changed last, in nanoseconds.
 
     Raises:
-        DataError: it is missing.
+        DataError: It is missing.
     """
     try:
         status = os.stat(path)

@@ -24,11 +24,11 @@ class PlanEstimate:
     bought before, are counted all the same: only rendering tells.
 
     Attributes:
-        texts: the plan of the text queries, which is exact.
-        image_files: files to ask about.
-        different_files: how many different contents they have.
-        views_per_file: that are asked about.
-        seconds: estimate of the time to buy as many; None if this vendor's rate was never measured.
+        texts: The plan of the text queries, which is exact.
+        image_files: Files to ask about.
+        different_files: How many different contents they have.
+        views_per_file: That are asked about.
+        seconds: Estimate of the time to buy as many; None if this vendor's rate was never measured.
     """
 
     texts: QueryPlan
@@ -59,7 +59,7 @@ class PlanEstimate:
 
     @property
     def currency(self) -> str:
-        """Of every amount."""
+        """Currency of every amount."""
         return self.texts.currency
 
     @property
@@ -67,10 +67,10 @@ class PlanEstimate:
         return self.different_files * self.views_per_file
 
     def check_caps(self, limits: Limits) -> None:
-        """Refuses a bound that a cap or the vendor's budget may not hold.
+        """Refuse a bound that a cap or the vendor's budget may not hold.
 
         Raises:
-            BudgetExhausted: the message says which, and what to do.
+            BudgetExhausted: The message says which, and what to do.
         """
         reasons = []
         if limits.max_queries is not None and self.units > limits.max_queries:
@@ -93,18 +93,18 @@ def estimate_plan(
     *,
     progress: Progress = silent,
 ) -> PlanEstimate:
-    """The bound for files of which each has as many views; sends nothing, renders nothing.
+    """Return the bound for files of which each has as many views; sends nothing, renders nothing.
 
     Args:
-        files: absolute paths by an absolute folder above them.
-        views_per_file: that are asked about.
-        text_queries: planned exactly.
-        teacher: whose vectors to buy.
-        cache: what is here already.
-        progress: told of files read.
+        files: Absolute paths by an absolute folder above them.
+        views_per_file: That are asked about.
+        text_queries: Planned exactly.
+        teacher: Whose vectors to buy.
+        cache: What is here already.
+        progress: Gets every file that is read.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: A file cannot be read.
     """
     texts = make_plan([], text_queries, teacher, cache)
     different: set[str] = set()

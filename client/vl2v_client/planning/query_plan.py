@@ -23,10 +23,10 @@ class Limits:
     """What a purchase may spend; None is no limit.
 
     Attributes:
-        max_queries: the user's cap on queries.
-        max_cost_micro: the user's cap on money.
-        remaining_units: what the vendor's budget holds.
-        spent: what counts for the caps already.
+        max_queries: The user's cap on queries.
+        max_cost_micro: The user's cap on money.
+        remaining_units: What the vendor's budget holds.
+        spent: What counts for the caps already.
     """
 
     max_queries: int | None = None
@@ -40,7 +40,7 @@ class PlannedItem:
     """One vector to buy, with the query to make it from; content that several queries share is bought once.
 
     Attributes:
-        is_expired: charged earlier, its answer lost, and no longer kept by the vendor: sent again, it costs nothing.
+        is_expired: Charged earlier, its answer lost, and no longer kept by the vendor: sent again, it costs nothing.
     """
 
     query: Query
@@ -57,13 +57,13 @@ class QueryPlan:
     """What a run needs.
 
     Attributes:
-        image_keys: cache key of each image query, in order; equal content has equal keys.
-        text_keys: cache key of each text query, in order.
-        missing: what has to be sent, each content once; texts first, since nothing trains without them.
-        image_files: distinct files among the image queries.
-        cached: distinct vectors that are here already.
-        seconds: estimate of the time to buy; None if this vendor's rate was never measured.
-        chosen: cache keys of the image queries that a selection within a budget has left; None if there was none.
+        image_keys: Cache key of each image query, in order; equal content has equal keys.
+        text_keys: Cache key of each text query, in order.
+        missing: What has to be sent, each content once; texts first, since nothing trains without them.
+        image_files: Distinct files among the image queries.
+        cached: Distinct vectors that are here already.
+        seconds: Estimate of the time to buy; None if this vendor's rate was never measured.
+        chosen: Cache keys of the image queries that a selection within a budget has left; None if there was none.
     """
 
     teacher: TeacherModel
@@ -92,7 +92,7 @@ class QueryPlan:
 
     @property
     def currency(self) -> str:
-        """Of every amount in the plan."""
+        """Currency of every amount in the plan."""
         return self.teacher.image_price.currency
 
     @property
@@ -101,11 +101,11 @@ class QueryPlan:
         return len(self.missing) * (2 * self.teacher.embedding_dim + _ROW_OVERHEAD_BYTES)
 
     def cut(self, image_keys: Sequence[str], *, image_files: int) -> QueryPlan:
-        """This plan with some of its image queries only, to be bought in the order given, after the texts.
+        """Return the plan with some of its image queries only, to be bought in the order given, after the texts.
 
         Args:
-            image_keys: cache keys, each once; what is here already costs nothing.
-            image_files: distinct files among them.
+            image_keys: Cache keys, each once; what is here already costs nothing.
+            image_files: Distinct files among them.
         """
         missing = {item.cache_key: item for item in self.missing}
         texts = [item for item in self.missing if item.modality == "text"]
@@ -121,7 +121,7 @@ class QueryPlan:
         )
 
     def excess(self, limits: Limits) -> str | None:
-        """Which cap or budget cannot hold the plan, and how to widen it; None if all can."""
+        """Return which cap or budget cannot hold the plan, and how to widen it; None if all can."""
         if not self.units:
             return None
         max_queries, max_cost_micro, spent = limits.max_queries, limits.max_cost_micro, limits.spent
@@ -141,7 +141,7 @@ class QueryPlan:
         """Refuse a purchase that a cap or the vendor's budget cannot hold.
 
         Raises:
-            BudgetExhausted: the message says which, and what to do.
+            BudgetExhausted: The message says which, and what to do.
         """
         why = self.excess(limits)
         if why is not None:
@@ -151,7 +151,7 @@ class QueryPlan:
             )
 
     def affordable(self, limits: Limits) -> QueryPlan:
-        """What is expired, then as many of the new queries, in order, as every limit holds beside what is spent."""
+        """Return what is expired, then as many new queries, in order, as every limit holds beside what is spent."""
         expired = [item for item in self.missing if item.is_expired]
         new = [item for item in self.missing if not item.is_expired]
         units = [] if limits.remaining_units is None else [limits.remaining_units]
@@ -177,14 +177,14 @@ def make_plan(
     """Plan a run's queries; sends nothing.
 
     Args:
-        image_queries: views of images, in the order that `QueryPlan.image_keys` keeps.
-        text_queries: texts, in order.
-        teacher: whose vectors to buy.
-        cache: what is here already.
-        progress: told of files read and views rendered.
+        image_queries: Views of images, in the order that `QueryPlan.image_keys` keeps.
+        text_queries: Texts, in order.
+        teacher: Whose vectors to buy.
+        cache: What is here already.
+        progress: Gets every file that is read and every view that is rendered.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: An image cannot be read.
     """
     contents = hash_views(image_queries, cache, size=teacher.image_size, progress=progress)
     name_text, name_image = _namer(teacher, "text", cache), _namer(teacher, "image", cache)
@@ -205,13 +205,13 @@ def make_plan(
 
 
 def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
-    """The plan without what has come into the cache since it was made, and with what is known to be charged by now."""
+    """Return the plan without what has come into the cache since, and with what is known to be charged by now."""
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
     return without_items(plan, {item.item_key for item in plan.missing if item.cache_key not in lacking}, cache)
 
 
 def without_items(plan: QueryPlan, item_keys: Set[str], cache: EmbeddingCache) -> QueryPlan:
-    """The plan without items that have come since it was made, and with what is known to be charged by now."""
+    """Return the plan without items that have come since it was made, and with what is known to be charged by now."""
     missing = [item for item in plan.missing if item.item_key not in item_keys]
     come = len(plan.missing) - len(missing)
     marked = tuple(_marked(missing, cache, plan.teacher.ledger_id))
@@ -219,7 +219,7 @@ def without_items(plan: QueryPlan, item_keys: Set[str], cache: EmbeddingCache) -
 
 
 def _marked(items: Iterable[PlannedItem], cache: EmbeddingCache, ledger_id: str) -> Iterator[PlannedItem]:
-    """The items, each told whether it is expired."""
+    """Yield the items, each told whether it is expired."""
     expired = cache.purchases.expired(ledger_id)
     for item in items:
         is_expired = item.item_key in expired

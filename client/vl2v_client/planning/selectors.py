@@ -31,18 +31,18 @@ def select(
     seed: int,
     features: NDArray[np.floating] | None = None,
 ) -> list[int]:
-    """Rows in the order of buying. A smaller budget gives the beginning of the same list.
+    """Return rows in the order of buying. A smaller budget gives the beginning of the same list.
 
     Args:
-        name: a name of `SELECTORS`.
+        name: A name of `SELECTORS`.
         labels: `[N]`, class of each image.
         domains: `[N]`, names.
-        budget: how many rows; all `N` if there are no more.
-        seed: seed of the random order and of ties between strata.
+        budget: How many rows; all `N` if there are no more.
+        seed: Seed of the random order and of ties between strata.
         features: `[N, F]` of the frozen student, for `k-center`.
 
     Raises:
-        UsageError: there is no such selector.
+        UsageError: There is no such selector.
         ValueError: `k-center` got no features.
     """
     check_selector(name)
@@ -58,14 +58,14 @@ def check_selector(name: str) -> None:
     """Refuse a name that is not of `SELECTORS`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: It is none.
     """
     if name not in SELECTORS:
         raise UsageError(f"no selector {name!r}; there are: {', '.join(SELECTORS)}")
 
 
 def stratified_turns(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> list[tuple[tuple[str, int], int]]:
-    """All rows in stratified random order, each with its stratum `(domain, class)`.
+    """Return all rows in stratified random order, each with its stratum `(domain, class)`.
 
     The `j`-th row (from 0) of a stratum of `n` comes at the share `(j + 1/2) / n` of the way, so every beginning of
     the list holds each stratum in proportion to its size; strata of one size take turns in random order.
@@ -82,7 +82,7 @@ def stratified_turns(labels: NDArray[np.int64], domains: Sequence[str], seed: in
 
 
 def k_center(features: NDArray[np.floating], count: int) -> list[int]:
-    """The row farthest from all picked so far; the first is the one nearest the mean. `O(count n F)`.
+    """Return the row farthest from all picked so far; the first is the one nearest the mean. `O(count n F)`.
 
     Features are scaled to length one, so a squared distance is `2 - 2 cos`; a tie falls to the lower row. The largest
     distance left is at most twice the least that any `count` centres allow. Gonzalez, TCS 1985; Sener and Savarese,
@@ -90,7 +90,7 @@ def k_center(features: NDArray[np.floating], count: int) -> list[int]:
 
     Args:
         features: `[n, F]`.
-        count: number of rows to pick; all `n` if there are no more.
+        count: Number of rows to pick; all `n` if there are no more.
     """
     lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     points = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
@@ -107,7 +107,7 @@ def k_center(features: NDArray[np.floating], count: int) -> list[int]:
 
 
 def _strata(labels: NDArray[np.int64], domains: Sequence[str]) -> dict[tuple[str, int], list[int]]:
-    """The rows of each domain and class, in order."""
+    """Return the rows of each domain and class, in order."""
     strata: dict[tuple[str, int], list[int]] = {}
     for row, key in enumerate(zip(domains, labels.tolist(), strict=True)):
         strata.setdefault(key, []).append(row)
@@ -120,7 +120,7 @@ def _cover(
     domains: Sequence[str],
     turns: Sequence[tuple[str, int]],
 ) -> list[int]:
-    """Fills each stratum's turns with the rows that cover it, in their order."""
+    """Fill each stratum's turns with the rows that cover it, in their order."""
     strata, queues = _strata(labels, domains), {}
     for stratum, count in Counter(turns).items():
         rows = np.array(strata[stratum])

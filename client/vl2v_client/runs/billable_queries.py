@@ -9,10 +9,10 @@ from vl2v_client.student.loss.stages import Method
 
 
 def billable_image_keys(method: Method, config: TrainingConfig, planned: PlannedRun) -> tuple[str, ...]:
-    """Cache keys of the image queries that a method reads, each once."""
+    """Return the cache keys of the image queries that a method reads, each once."""
     return planned.plan.used_image_keys if asks_about_images(method, config) else ()
 
 
 def billable_text_keys(method: Method, planned: PlannedRun) -> tuple[str, ...]:
-    """Cache keys of the text queries that a method reads, in the plan's order."""
+    """Return the cache keys of the text queries that a method reads, in the plan's order."""
     return planned.plan.text_keys if asks_about_texts(method) else ()

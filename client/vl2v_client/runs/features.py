@@ -44,21 +44,21 @@ def canonical_features(
     device: str = "auto",
     progress: Progress = silent,
 ) -> NDArray[np.float32]:
-    """The frozen student's features of the images' canonical views, rendered on the way and kept nowhere.
+    """Return the frozen student's features of the images' canonical views, rendered on the way and kept nowhere.
 
     Args:
-        spec: of the student.
+        spec: Spec of the student.
         samples: `N` images.
-        size: the teacher's input size.
-        seed: of the run, for a student without pretrained weights.
-        device: as in `student.train.devices.resolve_device`.
-        progress: told of each batch.
+        size: The teacher's input size.
+        seed: Seed of the run, for a student without pretrained weights.
+        device: As in `student.train.devices.resolve_device`.
+        progress: Gets every batch.
 
     Returns:
         `[N, F]`.
 
     Raises:
-        DataError: an image is broken, or the student's weights cannot be had.
+        DataError: An image is broken, or the student's weights cannot be had.
     """
 
     def render(sample: Sample) -> RGBImage:
@@ -81,7 +81,7 @@ def rendered_features(
     device: str = "auto",
     progress: Progress = silent,
 ) -> NDArray[np.float32]:
-    """As `canonical_features`, `[N, A, F]` of the first `A` of the rendered views `[N, K, S, S, 3]`."""
+    """Return features `[N, A, F]` of the first `A` of rendered views `[N, K, S, S, 3]`; see `canonical_features`."""
     samples = len(pixels)
     places = np.arange(samples * views)
     cuts = (places[start : start + _BATCH_SIZE] for start in range(0, len(places), _BATCH_SIZE))

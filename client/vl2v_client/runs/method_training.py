@@ -35,8 +35,8 @@ class TrainedMethod:
     """How one of the run's methods went.
 
     Attributes:
-        name: its key in `student.loss.methods.METHODS`.
-        note: what source validation chose beside the weights; empty if nothing.
+        name: Its key in `student.loss.methods.METHODS`.
+        note: What source validation chose beside the weights; empty if nothing.
     """
 
     name: str
@@ -50,7 +50,7 @@ class RunData:
 
     Attributes:
         text_classifier: `[C, D]` unit rows.
-        tower: copies a local teacher's image tower, the student of white-box methods.
+        tower: Copies a local teacher's image tower, the student of white-box methods.
     """
 
     training: TrainingData
@@ -71,16 +71,16 @@ def load_run_data(
     """Join the training images' rendered views with their bought or imputed embeddings, and render the hold-out.
 
     Args:
-        settings: of the run.
-        planned: its queries and plan.
-        fetch: the teacher's vectors by the plan's keys, given the rendered training views.
-        folder: keeps the rendered views.
-        allow_missing: images without a vector are no error.
-        progress: told of rendering.
+        settings: Settings of the run.
+        planned: Its queries and plan.
+        fetch: The teacher's vectors by the plan's keys, given the rendered training views.
+        folder: Keeps the rendered views.
+        allow_missing: Images without a vector are no error.
+        progress: Gets the progress of rendering.
 
     Raises:
-        CacheError: an embedding is missing, or the disk cannot hold the rendered views.
-        DataError: an image has broken since it was bought, or a text was not bought.
+        CacheError: An embedding is missing, or the disk cannot hold the rendered views.
+        DataError: An image has broken since it was bought, or a text was not bought.
     """
     queries, plan = planned.queries, planned.plan
     size, train = plan.teacher.image_size, queries.split.train
@@ -102,7 +102,7 @@ def load_run_data(
 def _impute(
     settings: RunSettings, asked: ImageTargets, train: LabelledViews, views: int, progress: Progress
 ) -> ImageTargets:
-    """Targets of the views `[N, A]` that are asked about, with those that were not bought imputed if it is wished."""
+    """Return targets of the views `[N, A]` that are asked about, imputed where they were not bought, if wished."""
     if settings.impute == NO_IMPUTATION or bool(asked.weights.all()):
         return asked
     features = rendered_features(
@@ -123,12 +123,12 @@ def train_method(
     """Train one of the run's methods on its data; ERM at several learning rates.
 
     Args:
-        name: a key of `student.loss.methods.METHODS`.
-        settings: of the run.
-        data: what it trains and selects on; a method that asks no teacher gets no targets.
-        teacher: whose text classifier a student with a text head gets.
-        folder: keeps checkpoints and metrics under the method's name.
-        progress: told of every step; other methods than the exported one say which they are.
+        name: A key of `student.loss.methods.METHODS`.
+        settings: Settings of the run.
+        data: What it trains and selects on; a method that asks no teacher gets no targets.
+        teacher: Whose text classifier a student with a text head gets.
+        folder: Keeps checkpoints and metrics under the method's name.
+        progress: Gets every step; other methods than the exported one say which they are.
     """
     if name == ERM:
         return _train_erm(settings, data, teacher, folder, progress)
@@ -140,7 +140,7 @@ def train_method(
 def _train_erm(
     settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, progress: Progress
 ) -> TrainedMethod:
-    """Source validation chooses the learning rate."""
+    """Return source validation chooses the learning rate."""
 
     def run(rate: float) -> TrainingResult:
         rate_progress = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
@@ -185,7 +185,7 @@ def render(
     size: int,
     progress: Progress,
 ) -> LabelledViews:
-    """The samples' views as labelled pixels `[N, K, size, size, 3]`, rendered once into the run folder."""
+    """Return the samples' views as labelled pixels `[N, K, size, size, 3]`, rendered once into the run folder."""
     progress = renamed(progress, lambda phase: f"{phase} {use}")
     store = render_views(folder.renders(use), samples, views, size=size, progress=progress)
     return labelled_views(store, samples)
@@ -194,5 +194,5 @@ def render(
 def render_canonical(
     folder: RunFolder, use: str, samples: Sequence[Sample], size: int, progress: Progress
 ) -> LabelledViews:
-    """The samples' canonical views as labelled pixels `[N, 1, size, size, 3]`."""
+    """Return the samples' canonical views as labelled pixels `[N, 1, size, size, 3]`."""
     return render(folder, use, samples, [(canonical_view(),)] * len(samples), size, progress)

@@ -1,4 +1,4 @@
-"""Which predictions a run folder keeps: of every row of the report that was scored on the unseen domain."""
+"""The predictions that a run folder keeps, for every row of the report that was scored on the unseen domain."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ from vl2v_client.runs.run_folder import RunFolder
 
 
 def read_used(folder: RunFolder, plan: QueryPlan) -> frozenset[str] | None:
-    """The cache keys that the run in this folder trains on; None if its purchase is not done yet.
+    """Return the cache keys that the run in this folder trains on; None if its purchase is not done yet.
 
     Raises:
-        RunError: they are not keys of the plan.
+        RunError: They are not keys of the plan.
     """
     used = _read(folder, folder.used)
     if used is not None and not used <= {*plan.image_keys, *plan.text_keys}:
@@ -33,10 +33,10 @@ def read_used(folder: RunFolder, plan: QueryPlan) -> frozenset[str] | None:
 
 
 def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> frozenset[str]:
-    """The plan's keys that the cache holds now; written down unless a text is missing, without which nothing trains.
+    """Return the plan's keys that the cache holds now; write them down unless a text is missing.
 
     Raises:
-        CacheError: the folder cannot be written.
+        CacheError: The folder cannot be written.
     """
     keys = [*plan.used_image_keys, *dict.fromkeys(plan.text_keys)]
     lacking = set(cache.missing(keys))
@@ -47,10 +47,10 @@ def keep_used(folder: RunFolder, plan: QueryPlan, cache: EmbeddingCache) -> froz
 
 
 def count_from_the_start(folder: RunFolder, context: PurchaseContext) -> PurchaseContext:
-    """Caps that hold over this call and earlier ones which were killed while they bought.
+    """Return caps that hold over this call and earlier ones which were killed while they bought.
 
     Raises:
-        CacheError: the folder cannot be written.
+        CacheError: The folder cannot be written.
     """
     record = folder.recall(folder.purchase)
     if record is None:
@@ -60,7 +60,7 @@ def count_from_the_start(folder: RunFolder, context: PurchaseContext) -> Purchas
 
 
 def read_left_out(folder: RunFolder) -> frozenset[str]:
-    """The cache keys of images that a sweep's purchase went on without: no later call asks about them again."""
+    """Return the cache keys of images that a sweep's purchase went on without: no later call asks about them again."""
     return _read(folder, folder.left_out) or frozenset()
 
 
@@ -68,7 +68,7 @@ def keep_left_out(folder: RunFolder, keys: frozenset[str]) -> frozenset[str]:
     """Write them down, if there are any; returns them.
 
     Raises:
-        CacheError: the folder cannot be written.
+        CacheError: The folder cannot be written.
     """
     if keys:
         folder.keep(folder.left_out, {"keys": sorted(keys)})

@@ -52,7 +52,7 @@ def choose_queries(
 
 
 def _image_budget(max_queries: int, plan: QueryPlan) -> int:
-    """How many image queries fit beside the texts."""
+    """Return how many image queries fit beside the texts."""
     texts = len(set(plan.text_keys))
     lacking = sum(item.modality == "text" and not item.is_expired for item in plan.missing)
     if lacking > max_queries:
@@ -64,7 +64,7 @@ def _image_budget(max_queries: int, plan: QueryPlan) -> int:
 
 
 def _choose(name: str, budget: int, planned: PlannedRun, seed: int, features: Features) -> list[str]:
-    """Cache keys of `budget` image queries, each content once; a content stands for the first image that has it."""
+    """Return cache keys of `budget` image queries, each content once, for the first image that has it."""
     keys, views, train = planned.plan.image_keys, planned.queries.asked_views, planned.queries.split.train
     rows = sorted({keys[row * views]: row for row in reversed(range(len(train)))}.values())
     order = select(
@@ -80,7 +80,7 @@ def _choose(name: str, budget: int, planned: PlannedRun, seed: int, features: Fe
 
 
 def _read(folder: RunFolder, plan: QueryPlan) -> list[str] | None:
-    """What this run has chosen already; None if it has not, or if the choice was made with other settings."""
+    """Return what this run has chosen already; None if it has not, or if the choice was made with other settings."""
     record = folder.recall(folder.choice)
     if record is None:
         return None

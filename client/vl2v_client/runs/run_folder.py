@@ -29,7 +29,7 @@ _SHOWN = 5
 _REMOVED_IN = "0.2.0"
 _MAX_CONFIG_BYTES = 16 * 2**20
 _MAX_RECORD_BYTES = 2**30
-"""Of the files that name each image or embedding of a run: a million take 200 MB."""
+"""Size of the files that name each image or embedding of a run: a million take 200 MB."""
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
@@ -38,10 +38,10 @@ class RunFolder:
     """Where a run keeps what it makes.
 
     Attributes:
-        path: the folder.
-        config: the resolved configuration, in this version's format.
-        written: the configuration as `config.json` holds it, perhaps in the format of an earlier version.
-        shared_renders: where the rendered views lie, if other runs share them.
+        path: The folder.
+        config: The resolved configuration, in this version's format.
+        written: The configuration as `config.json` holds it, perhaps in the format of an earlier version.
+        shared_renders: Where the rendered views lie, if other runs share them.
     """
 
     path: Path
@@ -85,18 +85,18 @@ class RunFolder:
         return sha256_hex(json.dumps(self.written, sort_keys=True).encode())
 
     def method(self, name: str) -> Path:
-        """Metrics and checkpoints of one trained model."""
+        """Return metrics and checkpoints of one trained model."""
         return self.path / "methods" / name
 
     def renders(self, use: str) -> Path:
-        """Rendered views of one use: `train`, `validation` or `target`."""
+        """Return rendered views of one use: `train`, `validation` or `target`."""
         return (self.shared_renders or self.path / "renders") / f"{use}.u8"
 
     def recall(self, path: Path) -> dict[str, Any] | None:
-        """What `keep` wrote to a file; None if it is not there, or of other settings.
+        """Return what `keep` wrote to a file; None if it is not there, or of other settings.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: The file is damaged.
         """
         if not path.exists():
             return None
@@ -110,7 +110,7 @@ class RunFolder:
         """Write a file that belongs to these settings: whole and for good, or not at all.
 
         Raises:
-            CacheError: it cannot be written.
+            CacheError: It cannot be written.
         """
         try:
             _write_durably(path, json.dumps({"format": 1, "of": self.settings_sha, **record}))
@@ -125,8 +125,8 @@ def claim_run_folder(
     """Make the folder, or go on in it if it holds a run of exactly this configuration; one process at a time.
 
     Raises:
-        RunError: the folder holds something else, another configuration, or a run that is under way.
-        CacheError: the folder cannot be written.
+        RunError: The folder holds something else, another configuration, or a run that is under way.
+        CacheError: The folder cannot be written.
     """
     config = json.loads(json.dumps(config))  # as the file will give it back: lists for tuples
     with _writing(path):
@@ -142,11 +142,11 @@ def claim_run_folder(
 
 @contextmanager
 def claim_finished_run(path: Path) -> Iterator[RunFolder]:
-    """A folder that `distill` made, for one process at a time.
+    """Yield a folder that `distill` made, for one process at a time.
 
     Raises:
-        RunError: it is none, or another process is at work in it.
-        CacheError: the folder cannot be written.
+        RunError: It is none, or another process is at work in it.
+        CacheError: The folder cannot be written.
     """
     folder = open_run_folder(path)
     with _locked(path):
@@ -154,10 +154,10 @@ def claim_finished_run(path: Path) -> Iterator[RunFolder]:
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """A folder that `distill` made.
+    """Return a folder that `distill` made.
 
     Raises:
-        RunError: it is none.
+        RunError: It is none.
     """
     written, config = _read_config(path)
     return RunFolder(path, config, written)
@@ -193,12 +193,12 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The configuration as `config.json` holds it; None if there is no run, or one of other settings before training.
+    """Return the configuration in `config.json`; None if there is no run, or one of other settings before training.
 
     A folder without anything of training has no run in it yet: its purchase was declined, say.
 
     Raises:
-        RunError: the folder holds something else, another configuration, or values that this version removed.
+        RunError: The folder holds something else, another configuration, or values that this version removed.
     """
     others = {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING
     if not (path / CONFIG_FILE).exists():

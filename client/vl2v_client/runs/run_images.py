@@ -24,10 +24,10 @@ class RunImages:
     """The images of a finished run.
 
     Attributes:
-        train: hash of each file's bytes, by its path below the data set.
-        validation: likewise, of the source domains' hold-out.
-        target: likewise, of the whole unseen domain, in the split's order.
-        target_in: so many of `target`, the first, DomainBed's tables report.
+        train: Hash of each file's bytes, by its path below the data set.
+        validation: Likewise, of the source domains' hold-out.
+        target: Likewise, of the whole unseen domain, in the split's order.
+        target_in: So many of `target`, the first, DomainBed's tables report.
     """
 
     train: dict[str, str]
@@ -36,7 +36,7 @@ class RunImages:
     target_in: int
 
     def is_judged_like(self, other: RunImages) -> bool:
-        """Whether two runs were tested on the same images."""
+        """Return whether two runs were tested on the same images."""
         return (self.target, self.target_in) == (other.target, other.target_in)
 
 
@@ -44,15 +44,15 @@ _IMAGES = TypeAdapter(RunImages)
 
 
 def name_images(root: Path, split: Split, cache: EmbeddingCache) -> RunImages:
-    """The images of a split.
+    """Return the images of a split.
 
     Args:
-        root: of the data set.
-        split: of a run.
-        cache: remembers hashes.
+        root: Folder of the data set.
+        split: Split of a run.
+        cache: Remembers hashes.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: An image cannot be read.
     """
 
     def hashes(samples: Sequence[Sample]) -> dict[str, str]:
@@ -66,16 +66,16 @@ def keep_images(folder: RunFolder, images: RunImages) -> None:
     """Write down the images of a run that is done, after its report: the report is of these or of earlier ones.
 
     Raises:
-        CacheError: the folder cannot be written.
+        CacheError: The folder cannot be written.
     """
     folder.keep(folder.images, asdict(images))
 
 
 def read_images(folder: RunFolder) -> RunImages:
-    """What `keep_images` wrote.
+    """Return what `keep_images` wrote.
 
     Raises:
-        RunError: nothing yet.
+        RunError: Nothing yet.
     """
     images = find_images(folder)
     if images is None:
@@ -84,10 +84,10 @@ def read_images(folder: RunFolder) -> RunImages:
 
 
 def find_images(folder: RunFolder) -> RunImages | None:
-    """What `keep_images` wrote; None if nothing yet.
+    """Return what `keep_images` wrote; None if nothing yet.
 
     Raises:
-        RunError: it is damaged.
+        RunError: It is damaged.
     """
     record = folder.recall(folder.images)
     if record is None:

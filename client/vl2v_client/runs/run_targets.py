@@ -24,10 +24,10 @@ Imputation = Callable[[ImageTargets], ImageTargets]
 
 
 def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
-    """The zero-shot classifier `[C, D]` of the bought class prompts.
+    """Return the zero-shot classifier `[C, D]` of the bought class prompts.
 
     Raises:
-        DataError: one of them was not bought.
+        DataError: One of them was not bought.
     """
     queries, plan = planned.queries, planned.plan
     texts = _bought_texts(queries.texts, plan.text_keys, vectors)
@@ -41,12 +41,12 @@ def image_targets(
     allow_missing: bool,
     imputation: Imputation | None = None,
 ) -> ImageTargets:
-    """Targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
+    """Return targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
 
     A view that nobody asks about borrows its image's target. An image of which nothing was bought or imputed has none.
 
     Raises:
-        CacheError: an embedding is missing, and may not be.
+        CacheError: An embedding is missing, and may not be.
     """
     queries, plan = planned.queries, planned.plan
     asked = asked_targets(queries, plan, vectors, allow_missing=allow_missing)
@@ -56,10 +56,10 @@ def image_targets(
 
 
 def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, allow_missing: bool) -> ImageTargets:
-    """What was bought about the `A` views that are asked about, `[N, A, D]`.
+    """Return what was bought about the `A` views that are asked about, `[N, A, D]`.
 
     Raises:
-        CacheError: an embedding is missing, and may not be.
+        CacheError: An embedding is missing, and may not be.
     """
     count, train = queries.asked_views, queries.split.train
     return join_image_targets(
@@ -72,7 +72,7 @@ def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, all
 
 
 def _padded(asked: ImageTargets, count: int) -> ImageTargets:
-    """Targets of `count` views, of which `asked` has the first; the others have none."""
+    """Return targets of `count` views, of which `asked` has the first; the others have none."""
     further = ((0, 0), (0, count - asked.bought.shape[1]))
     vectors = np.pad(asked.vectors, (*further, (0, 0)))
     return ImageTargets(vectors, np.pad(asked.bought, further), np.pad(asked.weights, further))

@@ -83,7 +83,7 @@ class ScoredImages:
 
 
 def choose_images(folder: RunFolder, own: Path, card: StudentCard, data: Path | None) -> ScoredImages:
-    """Choose what to score: of the run's own data set, the images that judged it; of another, all.
+    """Choose what to score: the images that judged the run, or all images of another data set.
 
     Args:
         folder: Finished run.

@@ -22,10 +22,10 @@ class Score:
     """A classifier's row in the report, and what the card and the confusion table need.
 
     Attributes:
-        temperature: fitted on source validation.
-        shown: the evaluation that the report shows in full: the target's, else source validation's.
-        by_domain: in-domain on the hold-out, then the target.
-        on_target: predictions for the target's images, in the split's order; None without a target.
+        temperature: Fitted on source validation.
+        shown: The evaluation that the report shows in full: the target's, else source validation's.
+        by_domain: In-domain on the hold-out, then the target.
+        on_target: Predictions for the target's images, in the split's order; None without a target.
     """
 
     row: ReportRow
@@ -47,12 +47,12 @@ def score_classifier(
     """Score a trained student; the temperature is fitted on `validation` alone.
 
     Args:
-        name: of its row.
-        classifier: what was trained.
-        validation: of the source domains.
-        target: of the held-out domain, in the split's order; None if there is none.
-        split: says which of the target's images DomainBed's tables use.
-        note: for its row.
+        name: Name of its row.
+        classifier: What was trained.
+        validation: Hold-out of the source domains.
+        target: Images of the held-out domain, in the split's order; None if there is none.
+        split: Says which of the target's images DomainBed's tables use.
+        note: For its row.
     """
     on_validation = classifier.logits(validation.pixels[:, 0])
     temperature = fit_temperature(on_validation, validation.labels)
@@ -82,7 +82,7 @@ def _domain_rows(scored: Evaluation, *, seen: bool) -> tuple[DomainRow, ...]:
 
 
 def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, target_in: int) -> ReportRow:
-    """The teacher's row on the target domain, whose first `target_in` images DomainBed's tables use."""
+    """Return the teacher's row on the target domain, whose first `target_in` images DomainBed's tables use."""
     return ReportRow(
         name=ZERO_SHOT,
         source_validation=None,

@@ -40,19 +40,19 @@ class ViewFacts:
     strata: NDArray[np.int64]
 
     def at(self, chosen: NDArray[np.int64]) -> ViewFacts:
-        """The facts of some of the views."""
+        """Return the facts of some of the views."""
         return ViewFacts(self.features[chosen], self.labels[chosen], self.strata[chosen])
 
 
 def class_mean(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
-    """The mean of the bought embeddings of the same class and domain, or of the class where the domain has none."""
+    """Return the mean embedding of the same class and domain, or of the class where the domain has none."""
     by_stratum = _means(bought.strata, embeddings, asked.strata)
     by_class = _means(bought.labels, embeddings, asked.labels)
     return np.where(np.isin(asked.strata, bought.strata)[:, None], by_stratum, by_class)
 
 
 def ridge(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
-    """The class mean, moved by what sets the frozen student's features apart from their own class mean.
+    """Return the class mean, moved by what sets the frozen student's features apart from their own class mean.
 
     How far is a ridge regression from the one difference to the other, with the mean of each class and domain left
     free (`teacher.linear_map`). The label is known and says most of the embedding: a map from features alone is worse.
@@ -72,7 +72,7 @@ def check_imputation(name: str) -> None:
     """Refuse a name that is not of `IMPUTATIONS`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: It is none.
     """
     if name not in IMPUTATIONS:
         raise UsageError(f"no imputation {name!r}; there are: {', '.join(IMPUTATIONS)}")
@@ -86,18 +86,18 @@ def impute(
     domains: Sequence[str],
     seed: int,
 ) -> ImageTargets:
-    """Gives the views that have no target the one that `ridge` imputes.
+    """Give the views that have no target the one that `ridge` imputes.
 
     Their weight is the trust in it: the mean cosine between bought embeddings and what it makes of them when
     their images are held out, in five folds; never above 1, the weight of a bought one. Where fewer than two images
     are bought, or none of the view's class, the view trains on its text alone.
 
     Args:
-        targets: of `N` samples and `K` views.
+        targets: Targets of `N` samples and `K` views.
         features: `[N, K, F]` of the frozen student.
         labels: `[N]`.
         domains: `[N]`.
-        seed: of the folds.
+        seed: Seed of the folds.
     """
     samples, views = targets.bought.shape
     bought, lacking = np.flatnonzero(targets.bought), np.flatnonzero(targets.weights == 0)
@@ -125,7 +125,7 @@ def _facts(features: NDArray[np.floating], labels: NDArray[np.int64], domains: S
 
 
 def _measure_trust(bought: ViewFacts, embeddings: NDArray[np.float64], images: NDArray[np.int64], seed: int) -> float:
-    """The mean cosine on held-out images, 0 to 1; 0 if there is nothing to hold out."""
+    """Return the mean cosine on held-out images, 0 to 1; 0 if there is nothing to hold out."""
     distinct = np.unique(images)
     if len(distinct) < 2:
         return 0.0
@@ -143,7 +143,7 @@ def _measure_trust(bought: ViewFacts, embeddings: NDArray[np.float64], images: N
 
 
 def _means(groups: NDArray[np.int64], embeddings: NDArray[np.float64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean embedding of each asked group; zero where it has none."""
+    """Return the mean embedding of each asked group; zero where it has none."""
     count = int(max(groups.max(initial=0), asked.max(initial=0))) + 1
     sums, sizes = np.zeros((count, embeddings.shape[1])), np.bincount(groups, minlength=count)
     np.add.at(sums, groups, embeddings)

@@ -19,7 +19,7 @@ class LinearMap:
         weights: `W [F, D]` float64.
         mean: `[F]` of the features that it was fitted on.
         bias: `[D]`, the mean of its targets.
-        penalty: the ridge penalty, chosen by leaving one pair out at a time.
+        penalty: The ridge penalty, chosen by leaving one pair out at a time.
     """
 
     weights: NDArray[np.float64]
@@ -28,12 +28,12 @@ class LinearMap:
     penalty: float
 
     def __call__(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
-        """`[m, F]` to `[m, D]`."""
+        """Return `[m, F]` to `[m, D]`."""
         return (features.astype(np.float64) - self.mean) @ self.weights + self.bias
 
 
 def fit_linear_map(features: NDArray[np.floating], targets: NDArray[np.floating]) -> LinearMap:
-    """Ridge regression in float64 with an intercept, its penalty chosen as in `fit_weights`.
+    """Return ridge regression in float64 with an intercept, its penalty chosen as in `fit_weights`.
 
     Args:
         features: `[n, F]`, `n` at least 2.
@@ -50,7 +50,7 @@ def fit_linear_map(features: NDArray[np.floating], targets: NDArray[np.floating]
 def fit_weights(
     centred: NDArray[np.float64], wanted: NDArray[np.float64], mean_leverage: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
-    """The map between centred features and centred targets, its penalty chosen among ten by leaving one out.
+    """Return the map between centred features and centred targets, its penalty chosen among ten by leaving one out.
 
     One eigendecomposition of `[F, F]` serves every penalty; a left-out error is the residual divided by one minus the
     pair's leverage (Allen's PRESS), which is exact. Takes `O(n F (F + 10 D))` and holds about `8 n (2 F + 3 D)` bytes.

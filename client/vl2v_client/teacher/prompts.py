@@ -16,10 +16,10 @@ class PromptTemplateSet:
     """Templates that hold `{class}`; one text query per class and template.
 
     Attributes:
-        templates: at least one; the published method uses the default alone.
+        templates: At least one; the published method uses the default alone.
 
     Raises:
-        UsageError: there is no template, or one twice, or one that holds something else in braces than `{class}`.
+        UsageError: There is no template, or one twice, or one that holds something else in braces than `{class}`.
     """
 
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
@@ -38,10 +38,10 @@ class PromptTemplateSet:
             raise UsageError(f"a prompt template is named twice in {', '.join(self.templates)}: name each once")
 
     def prompts(self, class_names: Sequence[str]) -> list[list[str]]:
-        """The texts to buy, one list of `T` templates per class; underscores of a folder name become spaces.
+        """Return the texts to buy, one list of `T` templates per class; underscores of a folder name become spaces.
 
         Raises:
-            DataError: two classes have the same texts, so that no text tells them apart.
+            DataError: Two classes have the same texts, so that no text tells them apart.
         """
         spoken = [name.replace("_", " ") for name in class_names]
         double = next((name for name in spoken if spoken.count(name) > 1), None)
@@ -54,9 +54,9 @@ class PromptTemplateSet:
 
 
 def prompt_templates(named: Sequence[str] | None) -> PromptTemplateSet:
-    """The templates that somebody named, or the published one.
+    """Return the templates that somebody named, or the published one.
 
     Raises:
-        UsageError: as `PromptTemplateSet`.
+        UsageError: As `PromptTemplateSet`.
     """
     return PromptTemplateSet(tuple(named)) if named else PromptTemplateSet()

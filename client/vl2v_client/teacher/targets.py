@@ -30,7 +30,7 @@ class ImageTargets:
 
     @classmethod
     def of_bought(cls, vectors: NDArray[np.float32], bought: NDArray[np.bool_]) -> ImageTargets:
-        """Targets of which none is imputed: what was bought is trusted fully, and nothing else at all."""
+        """Return targets of which none is imputed: what was bought is trusted fully, and nothing else at all."""
         return cls(vectors, bought, bought.astype(np.float32))
 
 
@@ -42,17 +42,17 @@ def join_image_targets(
     names: Sequence[str],
     allow_missing: bool = False,
 ) -> ImageTargets:
-    """Looks up the embedding of every view.
+    """Look up the embedding of every view.
 
     Args:
         cache_keys: `K` keys for each of `N` samples; the same key twice (the same pixels) is fine.
-        vectors: what the cache holds, `[D]` each, in any scale.
-        dimension: the teacher's width `D`.
+        vectors: What the cache holds, `[D]` each, in any scale.
+        dimension: The teacher's width `D`.
         names: `N` file names, for messages.
-        allow_missing: leave unbought views at zero and say so in `bought`, instead of refusing.
+        allow_missing: Leave unbought views at zero and say so in `bought`, instead of refusing.
 
     Raises:
-        CacheError: a view was not bought, or its vector has another width.
+        CacheError: A view was not bought, or its vector has another width.
     """
     count = len(cache_keys[0]) if cache_keys else 0
     joined = np.zeros((len(cache_keys), count, dimension), dtype=np.float32)
@@ -80,13 +80,13 @@ def join_image_targets(
 
 
 def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
-    """Gives every view without a target the mean of those of its own image, as their trust weighs them.
+    """Give every view without a target the mean of those of its own image, as their trust weighs them.
 
     A view shows what its image shows, so that a teacher answers alike on both; the student learns to do so too, also
     on views that are strange to it, and no query is spent on them.
 
     Args:
-        targets: of `N` samples and `K` views.
+        targets: Targets of `N` samples and `K` views.
 
     Returns:
         The targets with those views filled, not bought, at the mean weight of what they borrow; a sample of which no
@@ -110,13 +110,13 @@ def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
 def mixed_targets(
     images: ImageTargets, classifier: EmbeddingMatrix, labels: NDArray[np.int64], image_weight: float
 ) -> NDArray[np.float32]:
-    """The one target that stands for both terms: `m = w * img + (1 - w) * txt_y`.
+    """Return the one target that stands for both terms: `m = w * img + (1 - w) * txt_y`.
 
     The two-term loss `-(w cos(z, img) + (1 - w) cos(z, txt_y))` equals `-|m| cos(z, m)`. `w` is `image_weight` times
     the trust in the view's embedding; a view that has none trains on its text alone, `m = txt_y`.
 
     Args:
-        images: of `N` samples and `K` views.
+        images: Targets of `N` samples and `K` views.
         classifier: `[C, D]` unit text embeddings.
         labels: `[N]`.
         image_weight: `w` of a bought embedding, 0 to 1.

@@ -10,10 +10,10 @@ from vl2v_client.core.values import EmbeddingMatrix
 
 
 def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
-    """Vectors along the last axis, `[..., D]`, scaled to length one, as float32.
+    """Return vectors along the last axis, `[..., D]`, scaled to length one, as float32.
 
     Raises:
-        DataError: a vector is zero or not finite.
+        DataError: A vector is zero or not finite.
     """
     array = np.asarray(vectors, dtype=np.float64)
     lengths: NDArray[np.float64] = np.linalg.norm(array, axis=-1, keepdims=True)
@@ -24,7 +24,7 @@ def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
 
 
 def zero_shot_classifier(text_embeddings: ArrayLike) -> EmbeddingMatrix:
-    """Averages the unit embeddings of each class's templates and scales the average to length one, as CLIP does.
+    """Average the unit embeddings of each class's templates and scales the average to length one, as CLIP does.
 
     Args:
         text_embeddings: `[C, T, D]`, of `T` templates for each of `C` classes, in any scale.

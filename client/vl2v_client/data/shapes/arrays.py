@@ -19,9 +19,9 @@ class ShapeArrays:
 
     Attributes:
         pixels: RGB, uint8 `[N, size, size, 3]`.
-        classes: position in the list of class names that was asked for, int64 `[N]`.
-        styles: position in the list of styles that was asked for, int64 `[N]`.
-        colours: position of the object's main colour in `catalogue.COLOURS`, int64 `[N]`.
+        classes: Position in the list of class names that was asked for, int64 `[N]`.
+        styles: Position in the list of styles that was asked for, int64 `[N]`.
+        colours: Position of the object's main colour in `catalogue.COLOURS`, int64 `[N]`.
     """
 
     pixels: NDArray[np.uint8]
@@ -40,16 +40,16 @@ def render_arrays(
     size: int = 64,
     workers: int = 1,
 ) -> ShapeArrays:
-    """Draws `images_per_class` pictures of every class in every style, ordered by style, class and index.
+    """Draw `images_per_class` pictures of every class in every style, ordered by style, class and index.
 
     Args:
-        styles: names of styles.
-        class_names: names of classes.
-        images_per_class: pictures per style and class.
-        seed: number of the data set.
-        shortcut: probability that a colour goes with the class, see `render_sample`.
-        size: width and height in pixels.
-        workers: number of processes; 1 draws in this one.
+        styles: Names of styles.
+        class_names: Names of classes.
+        images_per_class: Pictures per style and class.
+        seed: Number of the data set.
+        shortcut: Probability that a colour goes with the class, see `render_sample`.
+        size: Width and height in pixels.
+        workers: Number of processes; 1 draws in this one.
     """
     cells = list(itertools.product(range(len(styles)), range(len(class_names))))
     names = [(styles[style], class_names[label]) for style, label in cells]

@@ -37,7 +37,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 
 def palette(style: str, part: str) -> dict[str, str]:
-    """Returns the colour that goes with each class in one style: the shortcut that holds in this style only.
+    """Return the colour that goes with each class in one style: the shortcut that holds in this style only.
 
     The assignment is drawn from the style's name and the part ("object" or "background"), never from a seed, so
     every copy of a style has the same shortcut and no two styles share one.

@@ -17,7 +17,7 @@ from vl2v_client.data.shapes.scene import Scene
 
 
 def render_neon(scene: Scene, rng: np.random.Generator) -> Picture:
-    """Glowing tubes along the outlines, against a dark wall."""
+    """Render glowing tubes along the outlines, against a dark wall."""
     side = scene.side
     wall = (0.16 * scene.colours[0] + 8.0) * (1.0 + 0.25 * smooth_noise(side, 10, rng)[..., None])
     vivid = scene.colours + 0.8 * (scene.colours - scene.colours.mean(axis=1, keepdims=True))
@@ -32,7 +32,7 @@ def render_neon(scene: Scene, rng: np.random.Generator) -> Picture:
 
 
 def render_mosaic(scene: Scene, rng: np.random.Generator) -> Picture:
-    """Small square tiles of uneven tone, set in grout."""
+    """Render small square tiles of uneven tone, set in grout."""
     side, tile = scene.side, max(2, scene.side // 24)
     shift = int(rng.integers(tile))
     rows, columns = np.mgrid[0:side, 0:side] + shift
@@ -48,7 +48,7 @@ def render_mosaic(scene: Scene, rng: np.random.Generator) -> Picture:
 
 
 def render_blueprint(scene: Scene, rng: np.random.Generator) -> Picture:
-    """Pale technical lines on a coloured sheet with a grid."""
+    """Render pale technical lines on a coloured sheet with a grid."""
     side, pitch = scene.side, int(scene.side // rng.integers(8, 13))
     sheet = 0.45 * scene.colours[0] + 0.55 * np.array([24.0, 60.0, 140.0])
     picture = np.broadcast_to(sheet, (side, side, 3)) * (0.8 + 0.04 * smooth_noise(side, 8, rng)[..., None])

@@ -22,7 +22,7 @@ Render = Callable[[Scene, np.random.Generator], Picture]
 
 
 def render_photo(scene: Scene, rng: np.random.Generator) -> Picture:
-    """A lit object: textured backdrop out of focus, cast shadow, rounded shading, lens blur and sensor noise."""
+    """Render a lit object: backdrop out of focus, cast shadow, rounded shading, lens blur and sensor noise."""
     side = scene.side
     light = rng.uniform(-np.pi, 0.0)
     direction = np.array([np.cos(light), np.sin(light)])
@@ -46,7 +46,7 @@ def render_photo(scene: Scene, rng: np.random.Generator) -> Picture:
 
 
 def render_cartoon(scene: Scene, rng: np.random.Generator) -> Picture:
-    """Flat colours with black outlines, on a plain, striped or dotted ground."""
+    """Render flat colours with black outlines, on a plain, striped or dotted ground."""
     side, outline = scene.side, int(rng.choice([3, 5]))
     vivid = scene.colours + 0.35 * (scene.colours - scene.colours.mean(axis=1, keepdims=True))
     picture = paint_flat(scene.labels, vivid)
@@ -67,7 +67,7 @@ def render_cartoon(scene: Scene, rng: np.random.Generator) -> Picture:
 
 
 def render_sketch(scene: Scene, rng: np.random.Generator) -> Picture:
-    """Coloured pencil on tinted paper: lines gone over twice by an unsteady hand, some hatching, no fill."""
+    """Render coloured pencil on tinted paper: lines gone over twice by an unsteady hand, some hatching, no fill."""
     side = scene.side
     paper = 0.25 * scene.colours[0] + 0.75 * np.array([250.0, 247.0, 240.0])
     picture: Picture = np.broadcast_to(paper, (side, side, 3)) + 4.0 * rng.normal(0.0, 1.0, (side, side, 1))
@@ -86,7 +86,7 @@ def render_sketch(scene: Scene, rng: np.random.Generator) -> Picture:
 
 
 def render_painting(scene: Scene, rng: np.random.Generator) -> Picture:
-    """Broad brush strokes over a wash, then finer ones along the forms, on woven canvas."""
+    """Render broad brush strokes over a wash, then finer ones along the forms, on woven canvas."""
     side = scene.side
     wash = 12 * smooth_noise(side, 6, rng)[..., None] + rng.normal(0.0, 8.0, 3) * smooth_noise(side, 4, rng)[..., None]
     model = np.clip(paint_flat(scene.labels, scene.colours) * 0.92 + wash, 0, 255)

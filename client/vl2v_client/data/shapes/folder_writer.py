@@ -25,23 +25,23 @@ def write_shapes(
     shortcut: float = SHORTCUT_PROBABILITY,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Writes the data set, or what is missing of it; files that are there already are left alone.
+    """Write the data set, or what is missing of it; files that are there already are left alone.
 
     Args:
-        root: folder of the data set; made if absent.
-        seed: number of the data set, 0 to `RESERVED_SEED_START - 1`.
-        styles: styles to write, one folder each.
-        images_per_class: pictures per style and class.
-        size: width and height in pixels.
-        class_names: classes to write, one folder in each style.
-        shortcut: probability that a colour goes with the class, see `render_sample`.
-        progress: called after each picture with how many are done and how many there are.
+        root: Folder of the data set; made if absent.
+        seed: Number of the data set, 0 to `RESERVED_SEED_START - 1`.
+        styles: Styles to write, one folder each.
+        images_per_class: Pictures per style and class.
+        size: Width and height in pixels.
+        class_names: Classes to write, one folder in each style.
+        shortcut: Probability that a colour goes with the class, see `render_sample`.
+        progress: Called after each picture with how many are done and how many there are.
 
     Returns:
         The number of pictures written by this call.
 
     Raises:
-        ValueError: the seed belongs to the shipped models' training pictures.
+        ValueError: The seed belongs to the shipped models' training pictures.
         FileExistsError: `root` holds a data set of another seed, size or shortcut.
     """
     if not 0 <= seed < RESERVED_SEED_START:

@@ -11,7 +11,7 @@ Draw = Callable[[np.random.Generator], list[Part]]
 
 
 def draw_house(rng: np.random.Generator) -> list[Part]:
-    """A body with a gabled roof, a chimney, a door and one or two windows."""
+    """Draw a body with a gabled roof, a chimney, a door and one or two windows."""
     width, eaves, ridge = rng.uniform(0.6, 0.8), rng.uniform(-0.25, 0.0), rng.uniform(-1.0, -0.8)
     side = rng.choice([-1.0, 1.0])
     door = side * rng.uniform(0.15, 0.3)
@@ -28,7 +28,7 @@ def draw_house(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_tree(rng: np.random.Generator) -> list[Part]:
-    """A trunk under a crown: either leafy (overlapping discs) or a conifer (stacked triangles)."""
+    """Draw a trunk under a crown: either leafy (overlapping discs) or a conifer (stacked triangles)."""
     trunk = rng.uniform(0.1, 0.17)
     parts = [Part(box(-trunk, 0.1, trunk, 1.0), "dark")]
     if rng.random() < 0.5:
@@ -42,7 +42,7 @@ def draw_tree(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_fish(rng: np.random.Generator) -> list[Part]:
-    """An oval body with a forked tail, a fin on the back and a round eye."""
+    """Draw an oval body with a forked tail, a fin on the back and a round eye."""
     height, tail = rng.uniform(0.36, 0.5), rng.uniform(0.4, 0.55)
     return [
         Part(polygon((0.4, 0.0), (1.0, -tail), (0.82, 0.0), (1.0, tail)), "accent"),
@@ -55,7 +55,7 @@ def draw_fish(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_car(rng: np.random.Generator) -> list[Part]:
-    """A side view: low body, cabin with two windows, two wheels."""
+    """Draw a side view: low body, cabin with two windows, two wheels."""
     roof, back, front = rng.uniform(-0.55, -0.4), rng.uniform(0.5, 0.68), rng.uniform(-0.5, -0.3)
     cabin = polygon((front - 0.2, 0.05), (front + 0.1, roof), (back - 0.2, roof), (back, 0.05))
     middle = (front + back) / 2
@@ -78,7 +78,7 @@ def draw_car(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_cup(rng: np.random.Generator) -> list[Part]:
-    """A mug with a handle and a dark opening."""
+    """Draw a mug with a handle and a dark opening."""
     top, bottom, height = rng.uniform(0.55, 0.66), rng.uniform(0.4, 0.56), rng.uniform(0.6, 0.72)
     parts = [
         Part(ellipse(0.58, 0.08, 0.38, 0.36, -100, 100), "main", 0.16),
@@ -94,7 +94,7 @@ def draw_cup(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_umbrella(rng: np.random.Generator) -> list[Part]:
-    """An open canopy with a scalloped edge, over a stick with a hook."""
+    """Draw an open canopy with a scalloped edge, over a stick with a hook."""
     height, hook = rng.uniform(0.75, 0.95), rng.choice([-1.0, 1.0])
     stick = np.concatenate([polygon((0.0, -0.9), (0.0, 0.75)), ellipse(0.16, 0.78, 0.16, 0.2, 180, 0)])
     scallops = [ellipse(x, 0.0, 0.25, 0.16, 0, -180) for x in (0.75, 0.25, -0.25, -0.75)]
@@ -123,7 +123,7 @@ def draw_flower(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_boat(rng: np.random.Generator) -> list[Part]:
-    """A hull under a mast with one or two triangular sails."""
+    """Draw a hull under a mast with one or two triangular sails."""
     top, side = rng.uniform(-1.0, -0.85), rng.choice([-1.0, 1.0])
     hull = polygon((-0.95, 0.4), (0.95, 0.4), (0.62, 0.85), (-0.62, 0.85))
     parts = [
@@ -137,7 +137,7 @@ def draw_boat(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_key(rng: np.random.Generator) -> list[Part]:
-    """A ring (the bow), a long shaft and two or three teeth."""
+    """Draw a ring (the bow), a long shaft and two or three teeth."""
     radius, teeth = rng.uniform(0.26, 0.34), int(rng.integers(2, 4))
     parts = [
         Part(ellipse(-0.62, 0.0, radius, radius), "main", 0.17),
@@ -150,7 +150,7 @@ def draw_key(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_mushroom(rng: np.random.Generator) -> list[Part]:
-    """A pale stem under a domed cap with spots."""
+    """Draw a pale stem under a domed cap with spots."""
     stem, height = rng.uniform(0.2, 0.3), rng.uniform(0.7, 0.95)
     parts = [
         Part(rounded(polygon((-stem, -0.1), (stem, -0.1), (stem + 0.12, 0.95), (-stem - 0.12, 0.95)), 1), "light"),

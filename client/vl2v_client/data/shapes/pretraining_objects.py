@@ -7,7 +7,7 @@ from vl2v_client.data.shapes.objects import Draw
 
 
 def draw_apple(rng: np.random.Generator) -> list[Part]:
-    """Two overlapping lobes with a stalk and a leaf."""
+    """Draw two overlapping lobes with a stalk and a leaf."""
     radius = rng.uniform(0.48, 0.56)
     return [
         Part(polygon((0.0, -0.4), (0.1, -0.9)), "dark", 0.09),
@@ -18,7 +18,7 @@ def draw_apple(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_bell(rng: np.random.Generator) -> list[Part]:
-    """A flared bell with a clapper and a loop."""
+    """Draw a flared bell with a clapper and a loop."""
     waist = rng.uniform(0.4, 0.5)
     body = polygon((-0.22, -0.7), (0.22, -0.7), (waist, 0.0), (0.8, 0.55), (-0.8, 0.55), (-waist, 0.0))
     return [
@@ -30,7 +30,7 @@ def draw_bell(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_bottle(rng: np.random.Generator) -> list[Part]:
-    """A tall body with a neck, a cork and a label."""
+    """Draw a tall body with a neck, a cork and a label."""
     half, shoulder = rng.uniform(0.3, 0.42), rng.uniform(-0.35, -0.15)
     body = polygon((-0.13, -0.8), (0.13, -0.8), (0.13, shoulder - 0.1), (half, shoulder + 0.15), (half, 1.0))
     mirrored = body[::-1] * (-1.0, 1.0)
@@ -42,7 +42,7 @@ def draw_bottle(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_chair(rng: np.random.Generator) -> list[Part]:
-    """A side view: back, seat and legs."""
+    """Draw a side view: back, seat and legs."""
     lean, seat = rng.uniform(0.0, 0.15), rng.uniform(0.0, 0.15)
     return [
         Part(polygon((0.5, seat), (0.6, 1.0)), "dark", 0.11),
@@ -54,7 +54,7 @@ def draw_chair(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_clock(rng: np.random.Generator) -> list[Part]:
-    """A round face with two hands and marks."""
+    """Draw a round face with two hands and marks."""
     parts = [Part(ellipse(0.0, 0.0, 0.92, 0.92), "main"), Part(ellipse(0.0, 0.0, 0.72, 0.72), "light")]
     for angle in range(0, 360, 90):
         parts.append(Part(rotate(box(-0.05, -0.68, 0.05, -0.5), angle), "dark"))
@@ -65,7 +65,7 @@ def draw_clock(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_hammer(rng: np.random.Generator) -> list[Part]:
-    """A long handle with a head across its top."""
+    """Draw a long handle with a head across its top."""
     head = rng.uniform(0.5, 0.65)
     claw = polygon((-0.05, -0.9), (-head - 0.2, -0.55), (-0.05, -0.5))
     return [
@@ -77,7 +77,7 @@ def draw_hammer(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_hat(rng: np.random.Generator) -> list[Part]:
-    """A tall crown with a band, on a wide brim."""
+    """Draw a tall crown with a band, on a wide brim."""
     half, height = rng.uniform(0.42, 0.55), rng.uniform(0.75, 0.95)
     crown = polygon((-half, 0.5), (-half * 0.9, 0.5 - height), (half * 0.9, 0.5 - height), (half, 0.5))
     return [
@@ -88,7 +88,7 @@ def draw_hat(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_kite(rng: np.random.Generator) -> list[Part]:
-    """A rhombus in four fields, with a tail of bows."""
+    """Draw a rhombus in four fields, with a tail of bows."""
     half, cross = rng.uniform(0.5, 0.65), rng.uniform(-0.5, -0.35)
     tail = polygon((0.0, 0.35), (0.15, 0.6), (-0.1, 0.8), (0.1, 1.05))
     return [
@@ -101,7 +101,7 @@ def draw_kite(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_lamp(rng: np.random.Generator) -> list[Part]:
-    """A shade on a stand with a round foot."""
+    """Draw a shade on a stand with a round foot."""
     top, bottom = rng.uniform(0.25, 0.4), rng.uniform(0.65, 0.8)
     return [
         Part(polygon((0.0, -0.2), (0.0, 0.9)), "dark", 0.12),
@@ -112,7 +112,7 @@ def draw_lamp(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_leaf(rng: np.random.Generator) -> list[Part]:
-    """A pointed leaf with a midrib and veins."""
+    """Draw a pointed leaf with a midrib and veins."""
     half = rng.uniform(0.42, 0.58)
     blade = polygon((0.0, -1.0), (half, -0.35), (half, 0.25), (0.0, 0.75), (-half, 0.25), (-half, -0.35))
     parts = [Part(rounded(blade, 1), "main"), Part(polygon((0.0, -0.8), (0.0, 1.0)), "dark", 0.08)]
@@ -122,7 +122,7 @@ def draw_leaf(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_rocket(rng: np.random.Generator) -> list[Part]:
-    """A pointed body with fins, a porthole and a flame."""
+    """Draw a pointed body with fins, a porthole and a flame."""
     half = rng.uniform(0.26, 0.34)
     body = polygon((0.0, -1.0), (half, -0.45), (half, 0.5), (-half, 0.5), (-half, -0.45))
     return [
@@ -135,7 +135,7 @@ def draw_rocket(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_snowman(rng: np.random.Generator) -> list[Part]:
-    """Three discs, a hat, buttons and stick arms."""
+    """Draw three discs, a hat, buttons and stick arms."""
     low, middle, head = rng.uniform(0.48, 0.56), rng.uniform(0.34, 0.4), rng.uniform(0.24, 0.29)
     return [
         Part(polygon((-0.85, -0.3), (0.0, 0.0), (0.85, -0.3)), "dark", 0.06),
@@ -150,14 +150,14 @@ def draw_snowman(rng: np.random.Generator) -> list[Part]:
 
 
 def draw_star(rng: np.random.Generator) -> list[Part]:
-    """A star with five or six tips."""
+    """Draw a star with five or six tips."""
     inner = rng.uniform(0.38, 0.5)
     tips = int(rng.integers(5, 7))
     return [Part(star(0.0, 0.0, 1.0, inner, tips), "main"), Part(star(0.0, 0.0, 0.5, 0.5 * inner, tips), "accent")]
 
 
 def draw_table(rng: np.random.Generator) -> list[Part]:
-    """A wide top on two splayed legs, with a cross bar."""
+    """Draw a wide top on two splayed legs, with a cross bar."""
     top, splay = rng.uniform(-0.35, -0.2), rng.uniform(0.0, 0.12)
     return [
         Part(polygon((-0.65, 0.4), (0.65, 0.4)), "dark", 0.08),

@@ -27,7 +27,7 @@ class Sample:
 
     Attributes:
         pixels: RGB, uint8 `[size, size, 3]`.
-        colour: the name of the object's main colour, one of `catalogue.COLOURS`.
+        colour: The name of the object's main colour, one of `catalogue.COLOURS`.
     """
 
     pixels: NDArray[np.uint8]
@@ -43,18 +43,18 @@ def render_sample(
     size: int = 64,
     shortcut: float = SHORTCUT_PROBABILITY,
 ) -> Sample:
-    """Draws one picture; the same arguments give the same pixels, whatever was drawn before.
+    """Draw one picture; the same arguments give the same pixels, whatever was drawn before.
 
     Args:
-        style: one of `STYLES` or `DEVELOPMENT_STYLES`.
-        class_name: one of `CLASS_NAMES` or `PRETRAINING_CLASS_NAMES`.
-        index: number of the picture within its style and class.
-        seed: number of the data set.
-        size: width and height in pixels.
-        shortcut: probability that the object's colour (and, apart from it, the background's) goes with the class.
+        style: One of `STYLES` or `DEVELOPMENT_STYLES`.
+        class_name: One of `CLASS_NAMES` or `PRETRAINING_CLASS_NAMES`.
+        index: Number of the picture within its style and class.
+        seed: Number of the data set.
+        size: Width and height in pixels.
+        shortcut: Probability that the object's colour (and, apart from it, the background's) goes with the class.
 
     Raises:
-        KeyError: style or class is unknown.
+        KeyError: Style or class is unknown.
     """
     digest = hashlib.sha256(f"shapes/{seed}/{style}/{class_name}/{index}".encode()).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))

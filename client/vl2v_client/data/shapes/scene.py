@@ -26,10 +26,10 @@ class Scene:
     """What is in one picture, before any style.
 
     Attributes:
-        labels: part number at each pixel, uint8 `[S, S]`; 0 is the background.
+        labels: Part number at each pixel, uint8 `[S, S]`; 0 is the background.
         colours: RGB of each part number, float64 `[P, 3]` in 0..255; row 0 is the background's.
-        first_object_label: part numbers from here on belong to the object, lower ones to clutter.
-        colour_name: the name of the object's main colour.
+        first_object_label: Part numbers from here on belong to the object, lower ones to clutter.
+        colour_name: The name of the object's main colour.
     """
 
     labels: NDArray[np.uint8]
@@ -49,14 +49,14 @@ class Scene:
 
 
 def compose_scene(style: str, class_name: str, rng: np.random.Generator, *, side: int, shortcut: float) -> Scene:
-    """Draws what one picture shows: class, pose, colours, clutter and background.
+    """Draw what one picture shows: class, pose, colours, clutter and background.
 
     Args:
-        style: the style, which decides the colours that go with the class.
-        class_name: the class.
-        rng: source of every random choice.
-        side: width and height of the map in pixels.
-        shortcut: probability that a colour is the class's own in this style, not any colour at random.
+        style: The style, which decides the colours that go with the class.
+        class_name: The class.
+        rng: Source of every random choice.
+        side: Width and height of the map in pixels.
+        shortcut: Probability that a colour is the class's own in this style, not any colour at random.
     """
     colour_name = _choose_colour(style, "object", class_name, shortcut, rng)
     backdrop = np.array(COLOURS[_choose_colour(style, "background", class_name, shortcut, rng)], dtype=float)
@@ -97,7 +97,7 @@ def _backdrop_tone(
 
 
 def _draw_clutter(rng: np.random.Generator) -> list[Part]:
-    """Two to five small distractors, in units of the picture: [-1, 1] is its full width."""
+    """Return two to five small distractors, in units of the picture: [-1, 1] is its full width."""
     parts = []
     for _ in range(int(rng.integers(2, 6))):
         x, y = rng.uniform(-0.95, 0.95, 2)
@@ -117,7 +117,7 @@ def _draw_clutter(rng: np.random.Generator) -> list[Part]:
 
 
 def _place(parts: list[Part], rng: np.random.Generator) -> list[Part]:
-    """Gives an object its pose: mirror, size, stretch, slant, rotation and place in the picture."""
+    """Give an object its pose: mirror, size, stretch, slant, rotation and place in the picture."""
     scale, stretch = rng.uniform(0.6, 0.85), rng.uniform(0.88, 1.14)
     angle, slant = np.radians(rng.normal(0.0, 10.0)), rng.normal(0.0, 0.07)
     mirror = rng.choice([-1.0, 1.0])

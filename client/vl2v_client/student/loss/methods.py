@@ -47,7 +47,7 @@ def vl2v_adip(config: TrainingConfig) -> Method:
 
 
 def vl2v_sd(config: TrainingConfig) -> Method:
-    """Self-distillation, the white-box form of the same paper: the teacher's image tower learns from its frozen self.
+    """Distil the teacher's image tower from its frozen self: the white-box form of the same paper.
 
     One stage, in which the tower and its own output projection all train on the same loss as VL2V-ADiP.
     """
@@ -56,19 +56,19 @@ def vl2v_sd(config: TrainingConfig) -> Method:
 
 
 def erm(config: TrainingConfig, *, learning_rate: float | None = None) -> Method:
-    """Empirical risk minimisation: cross-entropy on the labels alone, as in DomainBed (arXiv 2007.01434)."""
+    """Return empirical risk minimisation: cross-entropy on the labels alone, as in DomainBed (arXiv 2007.01434)."""
     rate = config.distill_learning_rate if learning_rate is None else learning_rate
     return _one_stage("ERM", config, "erm", _ALL, "cross_entropy", rate=rate, head="linear")
 
 
 def linear_probe(config: TrainingConfig) -> Method:
-    """A linear head on the frozen backbone, by cross-entropy; at the align stage's learning rate."""
+    """Return a linear head on the frozen backbone, by cross-entropy; at the align stage's learning rate."""
     rate = config.align_learning_rate
     return _one_stage("linear probe", config, "probe", ("projection",), "cross_entropy", rate=rate, head="linear")
 
 
 def kd(config: TrainingConfig) -> Method:
-    """Knowledge distillation (Hinton et al., arXiv 1503.02531), on the teacher's zero-shot probabilities.
+    """Return knowledge distillation (Hinton et al., arXiv 1503.02531), on the teacher's zero-shot probabilities.
 
     The teacher's logits are made here, of its bought image embeddings and text matrix; see `objective.soft_targets`.
     """
@@ -77,27 +77,27 @@ def kd(config: TrainingConfig) -> Method:
 
 
 def image_cosine(config: TrainingConfig) -> Method:
-    """VL2V-ADiP with the image term alone."""
+    """Run VL2V-ADiP with the image term alone."""
     return _two_stages("image cosine", config, "image_and_text", image_weight=1.0)
 
 
 def text_cosine(config: TrainingConfig) -> Method:
-    """VL2V-ADiP with the text term alone, which is RISE's absolute distance (Huang et al., arXiv 2309.12530)."""
+    """Run VL2V-ADiP with the text term alone, which is RISE's absolute distance (Huang et al., arXiv 2309.12530)."""
     return _two_stages("text cosine", config, "image_and_text", image_weight=0.0)
 
 
 def rise_relative(config: TrainingConfig) -> Method:
-    """RISE's two language terms, absolute and relative distance, in VL2V-ADiP's stages; no image is asked about."""
+    """Train on RISE's two language terms, absolute and relative, in VL2V-ADiP's stages; no image is asked about."""
     return _two_stages("RISE relative", config, "text_distances", image_weight=0.0)
 
 
 def feature_mse(config: TrainingConfig) -> Method:
-    """Feature distillation of CLIP-KD (Yang et al., arXiv 2307.12732): mean squared error of unit vectors."""
+    """Return feature distillation of CLIP-KD (Yang et al., arXiv 2307.12732): mean squared error of unit vectors."""
     return _two_stages("feature MSE", config, "feature_mse", image_weight=1.0)
 
 
 def simkd(config: TrainingConfig) -> Method:
-    """SimKD (Chen et al., CVPR 2022, arXiv 2203.14001): features by squared error, the teacher's classifier reused.
+    """Fit features by squared error and reuse the teacher's classifier: SimKD (Chen et al., arXiv 2203.14001).
 
     As published, backbone and projection train together and no label is read. The projection here is the student's
     linear one, not a block of convolutions on feature maps, which a vendor does not sell.
@@ -107,19 +107,19 @@ def simkd(config: TrainingConfig) -> Method:
 
 
 def adip_no_align(config: TrainingConfig) -> Method:
-    """Ablation: the backbone trains under a projection that stays as it was drawn."""
+    """Train the backbone under a projection that stays as it was drawn."""
     rate = config.distill_learning_rate
     return _one_stage("ADiP, no align", config, "distill", ("backbone",), "image_and_text", rate=rate)
 
 
 def adip_align_only(config: TrainingConfig) -> Method:
-    """Ablation: the projection trains on a backbone that stays as it was."""
+    """Train the projection on a backbone that stays as it was."""
     rate = config.align_learning_rate
     return _one_stage("ADiP, align only", config, "align", ("projection",), "image_and_text", rate=rate)
 
 
 def adip_joint(config: TrainingConfig) -> Method:
-    """Ablation: projection and backbone train together in one stage."""
+    """Train projection and backbone together in one stage."""
     rate = config.distill_learning_rate
     return _one_stage("ADiP, joint", config, "joint", _ALL, "image_and_text", rate=rate)
 
@@ -148,17 +148,17 @@ WHITE_BOX = frozenset({"vl2v-sd"})
 
 
 def asks_about_images(method: Method, config: TrainingConfig) -> bool:
-    """Whether a method reads image embeddings at all: one that does not needs no image query."""
+    """Return whether a method reads image embeddings at all: one that does not needs no image query."""
     return any(stage_asks_about_images(stage, config) for stage in method.stages)
 
 
 def stage_asks_about_images(stage: Stage, config: TrainingConfig) -> bool:
-    """Whether one of its stages does."""
+    """Return whether one of its stages does."""
     return stage.objective in ASK_ABOUT_IMAGES and stage.share_of_image(config) > 0
 
 
 def asks_about_texts(method: Method) -> bool:
-    """Whether a method reads the class texts, for its loss or to classify."""
+    """Return whether a method reads the class texts, for its loss or to classify."""
     return method.head == "text" or any(stage.objective in ASK_ABOUT_TEXTS for stage in method.stages)
 
 
@@ -167,10 +167,10 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
 
     Args:
         weight: `None` if nobody named it, and a preset decides.
-        names: keys of `METHODS` that were named.
+        names: Keys of `METHODS` that were named.
 
     Raises:
-        UsageError: it is above 0, and one of the methods cannot use it.
+        UsageError: It is above 0, and one of the methods cannot use it.
     """
     config = TrainingConfig()
     useful = [name for name, method in METHODS.items() if _adds_labels(method(config))]
@@ -198,7 +198,7 @@ def check_effects(names: Sequence[str], named: Mapping[str, Any]) -> None:
 
 
 def _reads(method: Callable[[TrainingConfig], Method], field: str) -> bool:
-    """Whether a method is another one where the field has twice its usual value."""
+    """Return whether a method is another one where the field has twice its usual value."""
     usual = TrainingConfig()
     configs = usual, usual.model_copy(update={field: 2 * getattr(usual, field)})
     first, second = ([_facts(stage, config) for stage in method(config).stages] for config in configs)
@@ -256,7 +256,7 @@ def _stage(
     config: TrainingConfig,
     image_weight: float | None = None,
 ) -> Stage:
-    """A method's last stage."""
+    """Return a method's last stage."""
     return Stage(
         name,
         trains,

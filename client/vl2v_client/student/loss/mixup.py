@@ -23,7 +23,7 @@ class Mix:
     Attributes:
         rows: `[B]`, whom each view of the batch is blended with: the batch's own views in another order.
         views: `[B]`, likewise.
-        share: of the batch's views in the blend, 0 to 1; their partners have the rest.
+        share: Share of the batch's views in the blend, 0 to 1; their partners have the rest.
     """
 
     rows: NDArray[np.int64]
@@ -31,11 +31,11 @@ class Mix:
     share: float
 
     def blend(self, own: Tensor, others: Tensor) -> Tensor:
-        """Inputs or features `[B, ...]` of the batch and of its partners, blended."""
+        """Return inputs or features `[B, ...]` of the batch and of its partners, blended."""
         return self.share * own + (1 - self.share) * others
 
     def blend_terms(self, own: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Loss terms of the blend's outputs against the batch's targets and against its partners', blended.
+        """Return loss terms of the blend's outputs against the batch's targets and against its partners', blended.
 
         Every loss that is linear in its target, as cosine and cross-entropy are, equals the one against the blended
         target. The blended floor is lower than the blend can reach, so the gap to it stays open.
@@ -46,15 +46,15 @@ class Mix:
 def draw_mix(
     rows: NDArray[np.int64], views: NDArray[np.int64], *, alpha: float, seed: int, stage: str, step: int
 ) -> Mix | None:
-    """Partners and a share from `Beta(alpha, alpha)`, a function of `(seed, stage, step)`; `None` if alpha is 0.
+    """Return partners and a share from `Beta(alpha, alpha)`, a function of `(seed, stage, step)`; `None` if alpha is 0.
 
     Args:
-        rows: of the step's whole batch, `[B]`.
-        views: likewise.
-        alpha: above 0; small values leave most blends near one of the two.
-        seed: of the run.
-        stage: its name.
-        step: from 0.
+        rows: Rows of the step's whole batch, `[B]`.
+        views: Likewise.
+        alpha: Above 0; small values leave most blends near one of the two.
+        seed: Seed of the run.
+        stage: Its name.
+        step: From 0.
     """
     if alpha == 0:
         return None

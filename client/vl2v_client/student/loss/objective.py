@@ -17,7 +17,7 @@ KD_TEMPERATURE = 4.0
 """Hinton's T, as usual in the literature of knowledge distillation."""
 
 RISE_RELATIVE_WEIGHT = 10.0
-"""Of the relative distance beside the absolute one, as in RISE's code."""
+"""Weight of the relative distance beside the absolute one, as in RISE's code."""
 
 OF_BOUGHT = ("image", "soft")
 """Terms of bought views alone; see `per_bought`."""
@@ -37,9 +37,9 @@ class Batch:
         text_targets: `txt_y [B, D]` unit.
         image_weights: `[B]`, the weight `w` of each view's image term; 0 where nothing was bought.
         text_matrix: `[C, D]` unit, `txt_c` of every class; width 0 if no teacher was asked.
-        logit_scale: of the teacher.
-        logits_of: outputs `[B, ...]` to the student's logits `[B, C]`.
-        label_weight: of the cross-entropy on the labels beside the published loss; 0 is as published.
+        logit_scale: Logit scale of the teacher.
+        logits_of: Outputs `[B, ...]` to the student's logits `[B, C]`.
+        label_weight: Weight of the cross-entropy on the labels beside the published loss; 0 is as published.
     """
 
     outputs: Tensor
@@ -57,17 +57,17 @@ Objective = Callable[[Batch], LossTerms]
 
 
 def image_term(z: Tensor, image_targets: Tensor) -> Tensor:
-    """`-cos(z, img)`, `[B]`."""
+    """Return `-cos(z, img)`, `[B]`."""
     return -functional.cosine_similarity(z, image_targets, dim=-1)
 
 
 def text_term(z: Tensor, text_targets: Tensor) -> Tensor:
-    """`-cos(z, txt_y)`, `[B]`."""
+    """Return `-cos(z, txt_y)`, `[B]`."""
     return -functional.cosine_similarity(z, text_targets, dim=-1)
 
 
 def image_and_text(batch: Batch) -> LossTerms:
-    """The published loss, `-(w cos(z, img) + (1 - w) cos(z, txt_y))`, and how far it is above its floor.
+    """Return the published loss, `-(w cos(z, img) + (1 - w) cos(z, txt_y))`, and how far it is above its floor.
 
     `floor` is `-mean |m|` of the batch's mixed targets `m = w img + (1 - w) txt_y`; no student can go below it.
     """
@@ -87,13 +87,13 @@ def image_and_text(batch: Batch) -> LossTerms:
 
 
 def cross_entropy(batch: Batch) -> LossTerms:
-    """ERM's loss on the logits of a linear head; its floor is zero."""
+    """Compute ERM's loss on the logits of a linear head; its floor is zero."""
     loss = functional.cross_entropy(batch.outputs, batch.labels)
     return {"loss": loss, "floor": torch.zeros_like(loss)}
 
 
 def soft_targets(batch: Batch) -> LossTerms:
-    """KD: `(1 - a) CE(s, y) + a T^2 KL(softmax(t / T) || softmax(s / T))`, with `a` the image weight of each view.
+    """Compute KD: `(1 - a) CE(s, y) + a T^2 KL(softmax(t / T) || softmax(s / T))`, with `a` each view's image weight.
 
     `s` are the student's logits and `t = logit_scale * cos(img, txt_c)` the teacher's, which a bias common to all
     classes would not change. A view that was not bought trains on its label alone. Hinton et al., arXiv 1503.02531.
@@ -114,7 +114,7 @@ def soft_targets(batch: Batch) -> LossTerms:
 
 
 def text_distances(batch: Batch) -> LossTerms:
-    """RISE: `1 - cos(z, txt_y) + 10 MSE(softmax_c cos(z, txt_c), softmax_c cos(txt_y, txt_c))`, averaged.
+    """Compute RISE, `1 - cos(z, txt_y) + 10 MSE(softmax_c cos(z, txt_c), softmax_c cos(txt_y, txt_c))`, averaged.
 
     The first term is its absolute distance, the second its relative one. RISE's anchors `txt_c` are prompts of each
     source domain; here they are the class prompts, which every run buys anyway. Huang et al., arXiv 2309.12530.
@@ -134,7 +134,7 @@ def text_distances(batch: Batch) -> LossTerms:
 
 
 def feature_mse(batch: Batch) -> LossTerms:
-    """CLIP-KD's feature distillation: `w |z/|z| - img|^2 + (1 - w) |z/|z| - txt_y|^2`, averaged.
+    """Compute CLIP-KD's feature distillation, `w |z/|z| - img|^2 + (1 - w) |z/|z| - txt_y|^2`, averaged.
 
     On unit vectors this is `2 + 2 loss` of `image_and_text`: the same descent, twice as steep, which Adam evens out.
     Yang et al., arXiv 2307.12732.
@@ -143,7 +143,7 @@ def feature_mse(batch: Batch) -> LossTerms:
 
 
 def simkd(batch: Batch) -> LossTerms:
-    """SimKD: `w |z - img|^2 + (1 - w) |z - txt_y|^2`, averaged, on `z` as it is: length counts.
+    """Compute SimKD, `w |z - img|^2 + (1 - w) |z - txt_y|^2`, averaged, on `z` as it is: length counts.
 
     Chen et al., CVPR 2022, arXiv 2203.14001.
     """
@@ -165,19 +165,19 @@ def _squared_distance(batch: Batch, z: Tensor, floors: Tensor) -> LossTerms:
 
 
 def _mixed(batch: Batch) -> Tensor:
-    """`m = w img + (1 - w) txt_y`, `[B, D]`."""
+    """Return `m = w img + (1 - w) txt_y`, `[B, D]`."""
     weights = batch.image_weights[:, None]
     return weights * batch.image_targets + (1 - weights) * batch.text_targets
 
 
 def _where_bought(name: str, values: Tensor, weights: Tensor) -> LossTerms:
-    """A term of bought views alone, as a mean over all, beside their share `bought`: both average over parts."""
+    """Return a term of bought views alone, as a mean over all, beside their share `bought`: both average over parts."""
     bought = (weights > 0).to(values.dtype)
     return {name: (bought * values).mean(), "bought": bought.mean()}
 
 
 def per_bought(means: Mapping[str, float]) -> dict[str, float]:
-    """Averaged terms, of which those of bought views become means over these views; 0 if none was bought."""
+    """Turn averaged terms of bought views into means over these views; 0 if none was bought."""
     share = means.get("bought") or 1.0
     return {name: value / share if name in OF_BOUGHT else value for name, value in means.items()}
 

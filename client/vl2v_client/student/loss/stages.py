@@ -17,18 +17,18 @@ class Stage:
     """One run of the loop.
 
     Attributes:
-        name: of its rows, its checkpoint and its stream of samples.
-        trains: the parts that move; all others stay as they are, to the bit.
-        objective: a key of `objective.OBJECTIVES`.
-        steps: optimizer steps at most; a dead SWAD valley ends the stage early, unless it leaves another average.
-        learning_rate: of Adam, constant.
-        final_weights: weights that leave the stage: those of the best evaluation on source validation, SWAD's average,
+        name: Name of its rows, its checkpoint and its stream of samples.
+        trains: The parts that move; all others stay as they are, to the bit.
+        objective: A key of `objective.OBJECTIVES`.
+        steps: Optimizer steps at most; a dead SWAD valley ends the stage early, unless it leaves another average.
+        learning_rate: Learning rate of Adam, constant.
+        final_weights: Weights that leave the stage: those of the best evaluation on source validation, SWAD's average,
             the exponential moving average, or the last.
-        image_weight: the share of the teacher's term; `None` is the config's.
-        best_from: evaluations at earlier steps, counted from 0, are not candidates for the best.
-        best_of_equals: of equal accuracies, `lower_loss` takes the lower loss, then the first. `last` takes the last of
-            those that no earlier evaluation surpasses, not even one before `best_from`, as the published code does.
-        segments: which steps a segment of SWAD averages: `original` those since the last evaluation, `cumulative`
+        image_weight: The share of the teacher's term; `None` is the config's.
+        best_from: Evaluations at earlier steps, counted from 0, are not candidates for the best.
+        best_of_equals: Choice among equal accuracies. `lower_loss` takes the lower loss, then the first; `last` takes
+            the last of those that no earlier evaluation surpasses, not even one before `best_from`, as published.
+        segments: Which steps a segment of SWAD averages: `original` those since the last evaluation, `cumulative`
             those since step 0 or, past step 2,500, since the last whole thousand, as the published code does.
     """
 
@@ -44,7 +44,7 @@ class Stage:
     segments: Segments = "original"
 
     def share_of_image(self, config: TrainingConfig) -> float:
-        """The weight `w` of the teacher's term in this stage."""
+        """Return the weight `w` of the teacher's term in this stage."""
         return config.image_weight if self.image_weight is None else self.image_weight
 
 
@@ -53,12 +53,12 @@ class Method:
     """A way to make a student.
 
     Attributes:
-        name: as in the literature.
+        name: As in the literature.
         head: `text` classifies by cosine to the teacher's text embeddings, `linear` by a head of its own.
-        stages: in order.
+        stages: In order.
         interpolate: WiSE-FT: the result lies between the last stage's first and final weights, where source
             validation likes it best.
-        white_box: the student is the teacher's own image tower, so the teacher must be local.
+        white_box: The student is the teacher's own image tower, so the teacher must be local.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Method:
 
 
 def online_queries(config: TrainingConfig, source_domains: int) -> int:
-    """Image queries that the published loop would ask in a run of these settings: every image of every step."""
+    """Return image queries that the published loop would ask in a run of these settings: every image of every step."""
     return (config.align_steps + config.distill_steps) * config.batch_size * source_domains
 
 

@@ -16,20 +16,20 @@ class StudentCard:
     """Everything about a student but its weights.
 
     Attributes:
-        student: architecture and input.
-        view_size: images are rendered at this size first (the teacher's input size), as they were for training.
-        class_names: in the order of the logits.
-        method: as in the literature.
-        seed: of the run.
-        prompt_templates: that the text classifier was made with; empty for a linear head.
-        logit_scale: of the text classifier; `None` for a linear head.
-        logit_bias: of the text classifier.
-        temperature: fitted on source validation; probabilities are `softmax(logits / temperature)`.
-        teacher: the vendor's model, `id` and `weights_sha`; empty if there was none.
-        queries: bought for this student, `images` and `texts`.
-        scores: accuracies by name, 0 to 1.
-        target_domain: what was held out, if anything.
-        weights_sha256: of the file beside the card; filled in on export.
+        student: Architecture and input.
+        view_size: Images are rendered at this size first (the teacher's input size), as they were for training.
+        class_names: In the order of the logits.
+        method: As in the literature.
+        seed: Seed of the run.
+        prompt_templates: That the text classifier was made with; empty for a linear head.
+        logit_scale: Logit scale of the text classifier; `None` for a linear head.
+        logit_bias: Logit bias of the text classifier.
+        temperature: Fitted on source validation; probabilities are `softmax(logits / temperature)`.
+        teacher: The vendor's model, `id` and `weights_sha`; empty if there was none.
+        queries: Bought for this student, `images` and `texts`.
+        scores: Accuracies by name, 0 to 1.
+        target_domain: What was held out, if anything.
+        weights_sha256: SHA-256 of the file beside the card; filled in on export.
     """
 
     student: StudentSpec
@@ -48,16 +48,16 @@ class StudentCard:
     weights_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The card as JSON values."""
+        """Return the card as JSON values."""
         values = {**vars(self), "student": self.student.to_json()}
         return {"format": CARD_FORMAT, **{name: _plain(value) for name, value in values.items()}}
 
     @classmethod
     def from_json(cls, data: bytes) -> StudentCard:
-        """The card of which `to_json` made the JSON values in `data`.
+        """Return the card of which `to_json` made the JSON values in `data`.
 
         Raises:
-            DataError: it is no card, one of another version, or has an entry that no card has; the entry is named.
+            DataError: It is no card, one of another version, or has an entry that no card has; the entry is named.
         """
         values = dict(read_card(data))
         del values["format"]

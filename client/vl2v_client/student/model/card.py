@@ -38,7 +38,7 @@ class _Strict(BaseModel):
 
 
 def _known_to_timm(name: str) -> str:
-    """A plain name of timm's registry: no tag, no hub, no folder."""
+    """Return a plain name of timm's registry: no tag, no hub, no folder."""
     import timm  # and with it torch, which a plan of queries does not need
 
     if not (_ARCHITECTURE.fullmatch(name) and timm.is_model(name)):
@@ -60,7 +60,7 @@ _Entry = TypeVar("_Entry", bound=BaseModel)
 
 
 class BackboneArguments(_Strict):
-    """Of `timm.create_model`: the numbers of a ViT, of which vl2v itself writes all but the last."""
+    """Arguments of `timm.create_model`: the numbers of a ViT, of which vl2v itself writes all but the last."""
 
     img_size: Size = 224
     patch_size: PatchSize = 16
@@ -80,13 +80,13 @@ class InputEntry(_Strict):
 
 
 class NormArguments(_Strict):
-    """Of a tower's LayerNorm."""
+    """Arguments of a tower's LayerNorm."""
 
     eps: Annotated[float, Field(gt=0, le=1)]
 
 
 class ActivationArguments(_Strict):
-    """Of a tower's GELU."""
+    """Arguments of a tower's GELU."""
 
     approximate: Literal["none", "tanh"]
 
@@ -184,10 +184,10 @@ class Card(_Strict):
 
 
 def read_card(data: bytes) -> Card:
-    """The card in a JSON file.
+    """Return the card in a JSON file.
 
     Raises:
-        DataError: it is no card, one of another version, or has an entry that no card has; the entry is named.
+        DataError: It is no card, one of another version, or has an entry that no card has; the entry is named.
     """
     try:
         record = from_json(data)
@@ -199,10 +199,10 @@ def read_card(data: bytes) -> Card:
 
 
 def read_entry(model: type[_Entry], record: object) -> _Entry:
-    """A part of a card, of its JSON values.
+    """Return a part of a card, of its JSON values.
 
     Raises:
-        DataError: it has an entry that no card has; the entry is named.
+        DataError: It has an entry that no card has; the entry is named.
     """
     try:
         return model.model_validate(record)
@@ -214,7 +214,7 @@ def read_entry(model: type[_Entry], record: object) -> _Entry:
 
 
 def _first_fault(error: ValidationError) -> tuple[str, str]:
-    """The first entry at fault, and what is wrong with it."""
+    """Return the first entry at fault, and what is wrong with it."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     # A union adds the name of a type to the entry's own.
     entry = printable(".".join(str(part) for part in fault["loc"] if "-" not in str(part)))[:_LONGEST_ENTRY]

@@ -13,13 +13,13 @@ from torch import Tensor
 
 
 def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device: torch.device) -> Iterator[Tensor]:
-    """What a network says of `count` views, without gradients.
+    """Yield what a network says of `count` views, without gradients.
 
     Args:
-        outputs: runs the network on a slice of the views; on a CPU it is called in several threads at once.
-        count: views.
-        size: views in a chunk; the last may be smaller.
-        device: where the network lies.
+        outputs: Runs the network on a slice of the views; on a CPU it is called in several threads at once.
+        count: Views.
+        size: Views in a chunk; the last may be smaller.
+        device: Where the network lies.
 
     Yields:
         The outputs of each chunk, in order.

@@ -23,8 +23,8 @@ class TextHead:
 
     Attributes:
         matrix: `[C, D]` unit text embeddings, from `teacher.text_classifier.zero_shot_classifier`.
-        logit_scale: the teacher's.
-        logit_bias: the teacher's; 0 for CLIP.
+        logit_scale: The teacher's.
+        logit_bias: The teacher's; 0 for CLIP.
     """
 
     matrix: EmbeddingMatrix
@@ -32,7 +32,7 @@ class TextHead:
     logit_bias: float = 0.0
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """`z [B, D]` to `[B, C]`."""
+        """Return `z [B, D]` to `[B, C]`."""
         matrix = torch.from_numpy(self.matrix).to(outputs.device, outputs.dtype)
         return self.logit_scale * functional.normalize(outputs, dim=-1) @ matrix.T + self.logit_bias
 
@@ -42,8 +42,8 @@ class StudentClassifier:
     """A student with its head and input format: all that prediction needs.
 
     Attributes:
-        student: on the device where it runs.
-        input: size and normalisation of its input.
+        student: On the device where it runs.
+        input: Size and normalisation of its input.
         head: `None` if the student's own outputs are the logits.
     """
 
@@ -57,15 +57,15 @@ class StudentClassifier:
         return self.student.projection.weight.device
 
     def logits_of(self, outputs: Tensor) -> Tensor:
-        """The student's outputs `[B, D]` to logits `[B, C]`."""
+        """Return the student's outputs `[B, D]` to logits `[B, C]`."""
         return outputs if self.head is None else self.head.logits(outputs)
 
     def logits(self, pixels: NDArray[np.uint8], *, batch_size: int = 128) -> NDArray[np.float32]:
-        """Logits of views at the size that the student was trained on.
+        """Return logits of views at the size that the student was trained on.
 
         Args:
             pixels: `[N, S, S, 3]` uint8, as `data.views.render_view` makes them.
-            batch_size: views per forward pass; the last bits of the result may depend on it.
+            batch_size: Views per forward pass; the last bits of the result may depend on it.
 
         Returns:
             `[N, C]` float32.

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 def compile_or_warn(network: nn.Module, inputs: Tensor, *, bfloat16: bool) -> nn.Module:
-    """The network compiled, or as it is, with a warning, if a first step forward and backward with it fails.
+    """Return the network compiled, or as it is, with a warning, if a first step forward and backward with it fails.
 
     Args:
-        network: some of its parameters train; their gradients are empty before and after.
-        inputs: of a step, since the compiled code is for one shape.
-        bfloat16: the forward pass runs under autocast.
+        network: Some of its parameters train; their gradients are empty before and after.
+        inputs: Inputs of one step, since the compiled code is for one shape.
+        bfloat16: The forward pass runs under autocast.
     """
     try:
         compiled = cast(nn.Module, torch.compile(network))

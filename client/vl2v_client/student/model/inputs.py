@@ -18,13 +18,13 @@ def student_input(
     *,
     channels_last: bool = False,
 ) -> Tensor:
-    """Resizes, then normalises with the student's own mean and deviation.
+    """Resize, then normalise with the student's own mean and deviation.
 
     Args:
         pixels: `[B, S, S, 3]` uint8, a view at the teacher's input size.
-        wanted: size and normalisation of the student.
-        device: where the result lies; the bytes travel, the floats do not.
-        channels_last: memory format, faster for convolutions.
+        wanted: Size and normalisation of the student.
+        device: Where the result lies; the bytes travel, the floats do not.
+        channels_last: Memory format, faster for convolutions.
 
     Returns:
         `[B, 3, size, size]` float32.
@@ -33,13 +33,13 @@ def student_input(
 
 
 def pixel_tensor(pixels: NDArray[np.uint8], *, pinned: bool = False) -> Tensor:
-    """The same bytes as a tensor, copied only if they are read-only, as a render file's are, or are to be pinned."""
+    """Return the same bytes as a tensor, copied only if they are read-only or are to be pinned."""
     tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     return tensor.pin_memory() if pinned else tensor
 
 
 def normalised(pixels: Tensor, wanted: InputFormat, *, channels_last: bool = False) -> Tensor:
-    """`student_input` of pixels `[B, S, S, 3]` uint8 that lie where the result shall."""
+    """Return `student_input` of pixels `[B, S, S, 3]` uint8 that lie where the result shall."""
     images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
     if images.shape[-1] != wanted.size:
         mode = wanted.interpolation if wanted.interpolation in ("bilinear", "bicubic") else "bicubic"

@@ -21,9 +21,9 @@ class Student(nn.Module):
     """A backbone `f` and a projection to the width that its objective needs.
 
     Args:
-        backbone: maps `[B, 3, S, S]` to pooled features `[B, F]`.
+        backbone: Maps `[B, 3, S, S]` to pooled features `[B, F]`.
         features: `F`.
-        outputs: the teacher's width `D`, or the number of classes for a linear head.
+        outputs: The teacher's width `D`, or the number of classes for a linear head.
     """
 
     def __init__(self, backbone: nn.Module, *, features: int, outputs: int) -> None:
@@ -32,15 +32,15 @@ class Student(nn.Module):
         self.projection = nn.Linear(features, outputs)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """`[B, 3, S, S]` float32, normalised, to `[B, F]`."""
+        """Return `[B, 3, S, S]` float32, normalised, to `[B, F]`."""
         return cast(Tensor, self.backbone(inputs))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """`[B, 3, S, S]` float32, normalised, to `z [B, D]`, of any length."""
+        """Return `[B, 3, S, S]` float32, normalised, to `z [B, D]`, of any length."""
         return cast(Tensor, self.projection(self.features(inputs)))
 
     def train(self, mode: bool = True) -> Student:
-        """As `nn.Module.train`, with BatchNorm kept in evaluation: its statistics stay the pretrained ones.
+        """Switch the mode, with BatchNorm kept in evaluation: its statistics stay the pretrained ones.
 
         As published for ResNet-50. A batch of one style would otherwise pull the statistics towards that style.
         """
@@ -52,10 +52,10 @@ class Student(nn.Module):
 
 
 def build_student(spec: StudentSpec, *, outputs: int, seed: int) -> Student:
-    """A student with its first weights: the backbone's as `spec` says, the projection's drawn from `seed`.
+    """Return a student with its first weights: the backbone's as `spec` says, the projection's drawn from `seed`.
 
     Raises:
-        DataError: the weights cannot be fetched, or do not fit the architecture.
+        DataError: The weights cannot be fetched, or do not fit the architecture.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def build_student(spec: StudentSpec, *, outputs: int, seed: int) -> Student:
 
 
 def tower_student(tower: ImageTower) -> Student:
-    """A teacher's image tower as the student of VL2V-SD, with the projection that it has."""
+    """Return a teacher's image tower as the student of VL2V-SD, with the projection that it has."""
     projection = tower.projection
     student = Student(tower.backbone, features=projection.in_features, outputs=projection.out_features)
     student.projection = projection
@@ -71,11 +71,11 @@ def tower_student(tower: ImageTower) -> Student:
 
 
 def empty_student(spec: StudentSpec, *, outputs: int) -> Student:
-    """A student with random weights, to be filled from a file.
+    """Return a student with random weights, to be filled from a file.
 
     Raises:
-        UsageError: it is an image tower, and open_clip is not installed.
-        DataError: the installed version of open_clip cannot build it.
+        UsageError: It is an image tower, and open_clip is not installed.
+        DataError: The installed version of open_clip cannot build it.
     """
     if spec.tower is not None:
         return tower_student(build_tower(spec.tower))
@@ -83,14 +83,14 @@ def empty_student(spec: StudentSpec, *, outputs: int) -> Student:
 
 
 def build_backbone(spec: StudentSpec, *, pretrained: bool = True) -> nn.Module:
-    """The backbone, `[B, 3, S, S]` to `[B, F]`, without a classifier.
+    """Return the backbone, `[B, 3, S, S]` to `[B, F]`, without a classifier.
 
     Args:
-        spec: which one.
-        pretrained: load the weights that `spec` names; else, or if it names none, they are random.
+        spec: Which one.
+        pretrained: Load the weights that `spec` names; else, or if it names none, they are random.
 
     Raises:
-        DataError: the weights cannot be fetched, or do not fit the architecture.
+        DataError: The weights cannot be fetched, or do not fit the architecture.
     """
     if pretrained and spec.weights is not None:
         return _load_local(spec)
@@ -111,7 +111,7 @@ def _fetch(spec: StudentSpec) -> nn.Module:
 
 
 def _load_local(spec: StudentSpec) -> nn.Module:
-    """Loads a file of timm's names; timm itself resamples position embeddings to another input size."""
+    """Load a file of timm's names; timm itself resamples position embeddings to another input size."""
     overlay = {"file": str(spec.weights), "custom_load": False}
     try:
         with safe_open(str(spec.weights), framework="pt") as file:

@@ -38,14 +38,14 @@ class StudentSpec:
     """Everything that builds a student's backbone again.
 
     Attributes:
-        architecture: timm's name, without a tag.
-        arguments: of `timm.create_model`, beside `num_classes=0`.
-        input: what the backbone is fed.
-        features: width `F` of its pooled features.
-        tag: timm's tag of pretrained weights to fetch, written out, because timm's default tags move.
-        weights: a local safetensors file under timm's names, instead of a tag.
-        weights_sha256: of that file.
-        tower: what builds an open_clip image tower, `local.tower.tower_config`, if the student is one and not timm's.
+        architecture: Timm's name, without a tag.
+        arguments: Arguments of `timm.create_model`, beside `num_classes=0`.
+        input: What the backbone is fed.
+        features: Width `F` of its pooled features.
+        tag: Timm's tag of pretrained weights to fetch, written out, because timm's default tags move.
+        weights: A local safetensors file under timm's names, instead of a tag.
+        weights_sha256: SHA-256 of that file.
+        tower: What builds an open_clip image tower, `local.tower.tower_config`, if the student is one and not timm's.
     """
 
     architecture: str
@@ -58,7 +58,7 @@ class StudentSpec:
     tower: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The card's entries; local paths stay out of it."""
+        """Return the card's entries; local paths stay out of it."""
         entries = {
             "architecture": self.architecture,
             "arguments": dict(self.arguments),
@@ -70,7 +70,7 @@ class StudentSpec:
 
     @classmethod
     def from_entry(cls, entry: StudentEntry) -> StudentSpec:
-        """The architecture and input of a card; its weights are in the bundle beside it."""
+        """Return the architecture and input of a card; its weights are in the bundle beside it."""
         seen, tower = entry.input, entry.open_clip
         return cls(
             architecture=entry.architecture,
@@ -82,16 +82,16 @@ class StudentSpec:
 
 
 def resolve_student(name: str, *, weights: Path | None = None, size: int | None = None) -> StudentSpec:
-    """Finds out everything about a student, without fetching its weights.
+    """Find out everything about a student, without fetching its weights.
 
     Args:
         name: `tiny`, or a timm architecture, with or without a tag (`vit_small_patch16_224.augreg_in21k_ft_in1k`).
-        weights: a local safetensors file with the weights, under timm's own names.
-        size: input size, instead of the one it was trained at.
+        weights: A local safetensors file with the weights, under timm's own names.
+        size: Input size, instead of the one it was trained at.
 
     Raises:
-        UsageError: no such architecture, no pretrained weights for it, or a size that it cannot take.
-        DataError: the weights file cannot be read.
+        UsageError: No such architecture, no pretrained weights for it, or a size that it cannot take.
+        DataError: The weights file cannot be read.
     """
     if size is not None and not 1 <= size <= MAX_IMAGE_SIZE:
         raise UsageError(f"no student takes images of {size} pixels: choose a size from 1 to {MAX_IMAGE_SIZE}")
@@ -142,7 +142,7 @@ def _packaged_student(size: int | None) -> StudentSpec:
 
 
 def _feature_width(architecture: str, arguments: Mapping[str, Any], size: int) -> int:
-    """How many features a picture gets, `F`; one is tried, without memory or weights, before anything is bought."""
+    """Return the number of features `F` of a picture; one is tried, without memory, before anything is bought."""
     try:
         with torch.device("meta"):
             backbone = timm.create_model(architecture, num_classes=0, **arguments)
@@ -158,7 +158,7 @@ def _feature_width(architecture: str, arguments: Mapping[str, Any], size: int) -
 
 
 def _pretrained_config(name: str) -> Any:
-    """Timm's `PretrainedCfg` of a model name, with or without a tag."""
+    """Return timm's `PretrainedCfg` of a model name, with or without a tag."""
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         close = timm.list_models(f"{name}*")[:3] or difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)

@@ -14,15 +14,15 @@ def try_backbone(backbone: nn.Module, size: int) -> tuple[int, ...]:
     """Feed a backbone one image, `[1, 3, size, size]`.
 
     Args:
-        backbone: with its parameters on the meta device.
-        size: in pixels.
+        backbone: With its parameters on the meta device.
+        size: In pixels.
 
     Returns:
         The shape of its features.
 
     Raises:
-        ValueError: one image takes more than `MAX_OPERATIONS`.
-        Exception: the backbone cannot take such an image; whatever its library raises.
+        ValueError: One image takes more than `MAX_OPERATIONS`.
+        Exception: The backbone cannot take such an image; whatever its library raises.
     """
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         shape = tuple(backbone.eval()(torch.empty(1, 3, size, size)).shape)

@@ -20,7 +20,7 @@ class ExponentialMovingAverage:
     The smaller `d` of the first steps keeps a short run from remembering its first weights.
 
     Args:
-        decay: once warm, 0 to below 1.
+        decay: Once warm, 0 to below 1.
     """
 
     def __init__(self, decay: float) -> None:
@@ -30,7 +30,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def add_step(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the weights after a step; the first are the mean."""
+        """Take the weights after a step; the first are the mean."""
         if self.steps == 0:
             self.weights = {name: value.detach().clone() for name, value in weights.items()}
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
@@ -39,14 +39,14 @@ class ExponentialMovingAverage:
         self.steps += 1
 
     def state(self) -> dict[str, Any]:
-        """Everything that a later `restore` needs, of tensors and plain values."""
+        """Return everything that a later `restore` needs, of tensors and plain values."""
         return {"steps": self.steps, "weights": self.weights}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Go on from what `state` gave."""
         self.steps, self.weights = state["steps"], dict(state["weights"])
 
 
 def between(first: Weights, last: Weights, share: float) -> Weights:
-    """`(1 - share) * first + share * last`, exact at both ends: WiSE-FT's line (Wortsman et al., arXiv 2109.01903)."""
+    """Return `(1 - share) * first + share * last`, exact at both ends: WiSE-FT (Wortsman et al., arXiv 2109.01903)."""
     return {name: torch.lerp(first[name], end, share) for name, end in last.items()}

@@ -21,17 +21,17 @@ class StageCheckpoint:
 
     Attributes:
         path: `None` keeps nothing.
-        fingerprint: names the stage, its settings, data and first weights; another one cannot load the file.
+        fingerprint: Names the stage, its settings, data and first weights; another one cannot load the file.
     """
 
     path: Path | None
     fingerprint: str
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes `state` (tensors and plain values) so that a crash leaves the old file or the new one.
+        """Write `state` (tensors and plain values) so that a crash leaves the old file or the new one.
 
         Raises:
-            CacheError: the disk is full or the folder cannot be written.
+            CacheError: The disk is full or the folder cannot be written.
         """
         if self.path is None:
             return
@@ -48,10 +48,10 @@ class StageCheckpoint:
             raise CacheError(f"{self.path} cannot be written ({error}): make room, then run again") from error
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The state that was saved, with its tensors on `device`; `None` if there is none.
+        """Return the state that was saved, with its tensors on `device`; `None` if there is none.
 
         Raises:
-            RunError: the file is damaged, or belongs to a run with other settings or data.
+            RunError: The file is damaged, or belongs to a run with other settings or data.
         """
         if self.path is None or not self.path.exists():
             return None

@@ -40,9 +40,9 @@ class Ranks:
     """This process among those of its run; the default is a process on its own.
 
     Attributes:
-        rank: from 0.
-        count: of processes.
-        patient: their group for `barrier`; `None` waits like any other step.
+        rank: From 0.
+        count: Number of processes.
+        patient: Their group for `barrier`; `None` waits like any other step.
     """
 
     rank: int = 0
@@ -55,17 +55,17 @@ class Ranks:
         return self.rank == 0
 
     def shard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's share of a step's rows `[B]`: every `count`-th, so that each has its shard of every domain.
+        """Return this process's share of a step's rows `[B]`: every `count`-th, a shard of every domain.
 
         Raises:
-            UsageError: there are more processes than rows.
+            UsageError: There are more processes than rows.
         """
         if len(rows) < self.count:
             raise UsageError(f"a step of {len(rows)} views has none for some of {self.count} processes: start fewer")
         return rows[self.rank :: self.count]
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The same network; its gradients are averaged over all processes when they are made."""
+        """Return the same network; its gradients are averaged over all processes when they are made."""
         if self.count == 1:
             return network
         # static: a backbone may hold weights that its features do not need
@@ -76,11 +76,11 @@ class Ranks:
         return loss if self.count == 1 else loss * (share * self.count)
 
     def mean(self, terms: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        """Scalars averaged over the step's whole batch.
+        """Return scalars averaged over the step's whole batch.
 
         Args:
-            terms: means over this process's shard; at least one.
-            share: share of the batch that the shard is.
+            terms: Means over this process's shard; at least one.
+            share: Share of the batch that the shard is.
         """
         if self.count == 1:
             return dict(terms)
@@ -107,10 +107,10 @@ ALONE = Ranks()
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """The processes that `torchrun` started together, or this one alone; inside itself, the same ones.
+    """Yield the processes that `torchrun` started together, or this one alone; inside itself, the same ones.
 
     Raises:
-        RunError: on the way, another process was lost.
+        RunError: On the way, another process was lost.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -130,22 +130,22 @@ def joined_ranks() -> Iterator[Ranks]:
 
 
 def is_first_process() -> bool:
-    """Whether this is rank 0 of a run, or a run of its own, as the environment says."""
+    """Return whether this is rank 0 of a run, or a run of its own, as the environment says."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def local_device() -> torch.device:
-    """The GPU that is this process's own."""
+    """Return the GPU that is this process's own."""
     own = os.environ.get("LOCAL_RANK")
     return torch.device("cuda") if own is None else torch.device("cuda", int(own))
 
 
 @contextmanager
 def naming_lost_ranks() -> Iterator[None]:
-    """Says of an error that another process left behind what it is.
+    """Say of an error that another process left behind what it is.
 
     Raises:
-        RunError: in its place.
+        RunError: In its place.
     """
     try:
         yield

@@ -37,10 +37,10 @@ class LoadedStep:
     Attributes:
         rows: `[B]` of the training views, this process's shard of the step.
         views: `[B]`, which view of each row.
-        mix: what each of them is blended with; `None` without mixup.
-        share: of the whole step's views that these are; 1 in a process on its own.
-        inputs: views or features, in whatever form the feed's `outputs` takes.
-        answers: what the teacher said of these views, `[B, D]`, with mixup of the partners' too, `[2 B, D]`; `None`
+        mix: What each of them is blended with; `None` without mixup.
+        share: Share of the whole step's views that these are; 1 in a process on its own.
+        inputs: Views or features, in whatever form the feed's `outputs` takes.
+        answers: What the teacher said of these views, `[B, D]`, with mixup of the partners' too, `[2 B, D]`; `None`
             if they are stored or nobody asked.
     """
 
@@ -56,13 +56,13 @@ class Feed(Protocol):
     """A stage's view of student and data."""
 
     def load(self, step: int) -> LoadedStep:
-        """What a step needs. Called in any thread, for later steps too, so it reads no weight that trains."""
+        """Return what a step needs. Called in any thread, for later steps too, so it reads no weight that trains."""
 
     def outputs(self, loaded: LoadedStep) -> Tensor:
-        """`z [B, D]` float32 of what was loaded, for the backward pass."""
+        """Return `z [B, D]` float32 of what was loaded, for the backward pass."""
 
     def validation_outputs(self) -> Tensor:
-        """`z [M, D]` float32 of the validation images' first views, for evaluation."""
+        """Return `z [M, D]` float32 of the validation images' first views, for evaluation."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class TrainingRun:
         """Load this process's shard of a step.
 
         Args:
-            stage: whose step.
-            step: from 0.
-            gather: the inputs of rows and views, `[B, ...]`; with mixup it is asked for `2 B`, the partners last.
+            stage: Whose step.
+            step: From 0.
+            gather: The inputs of rows and views, `[B, ...]`; with mixup it is asked for `2 B`, the partners last.
         """
         config, shard, count = self.config, self.ranks.shard, self.data.view_count
         stream: dict[str, Any] = {"seed": config.seed, "stage": stage.name, "step": step}
@@ -98,18 +98,18 @@ class TrainingRun:
         return rows_by_domain(self.data.train.domains)
 
     def outputs_of(self, network: Callable[[Tensor], Tensor], pixels: NDArray[np.uint8]) -> Tensor:
-        """`network` on views `[B, S, S, 3]`, as float32."""
+        """Return `network` on views `[B, S, S, 3]`, as float32."""
         device, channels_last = self.classifier.device, self.config.channels_last
         return self.forward(network, student_input(pixels, self.classifier.input, device, channels_last=channels_last))
 
     def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """`network` on normalised inputs, as float32, under autocast if the run asks for it."""
+        """Return `network` on normalised inputs, as float32, under autocast if the run asks for it."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             return network(inputs).float()
 
 
 def open_feed(run: TrainingRun, stage: Stage, progress: Progress = silent) -> Feed:
-    """The cheapest feed that a stage allows: a frozen backbone runs once over every view, not at every step."""
+    """Return the cheapest feed that a stage allows: a frozen backbone runs once over every view, not at every step."""
     if run.data.fresh is not None:
         return _FreshFeed(run, stage, run.data.fresh)
     if "backbone" in stage.trains:
@@ -229,7 +229,7 @@ def _blended(inputs: Tensor, mix: Mix | None) -> Tensor:
 
 
 def _features(run: TrainingRun, pixels: NDArray[np.uint8], tell: Callable[[int], None]) -> Tensor:
-    """Features `[N * K, F]` of pixels `[N, K, S, S, 3]`, on the student's device."""
+    """Return features `[N * K, F]` of pixels `[N, K, S, S, 3]`, on the student's device."""
     views, size, student = pixels.shape[1], run.config.evaluation_batch_size, run.classifier.student
     student.eval()  # what a frozen backbone says is what it will say when the student is used
 

@@ -21,7 +21,7 @@ class FreshViews(Protocol):
         """Names all that decides pixels and answers, so that a run cannot resume on others."""
 
     def render(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The views of those numbers of the images in those training rows, `[B, S, S, 3]`."""
+        """Return the views of those numbers of the images in those training rows, `[B, S, S, 3]`."""
 
     def ask(self, pixels: NDArray[np.uint8]) -> EmbeddingMatrix:
-        """What the teacher says of them, `[B, D]`."""
+        """Return what the teacher says of them, `[B, D]`."""

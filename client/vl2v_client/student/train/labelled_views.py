@@ -20,7 +20,7 @@ class LabelledViews:
         pixels: `[N, K, S, S, 3]` uint8, at the teacher's input size.
         labels: `[N]` int64.
         domains: `[N]` names.
-        of: names the pixels, so that a run cannot resume on other ones.
+        of: Names the pixels, so that a run cannot resume on other ones.
     """
 
     pixels: NDArray[np.uint8]
@@ -38,10 +38,10 @@ class LabelledViews:
 
 
 def labelled_views(store: RenderStore, samples: Sequence[Sample]) -> LabelledViews:
-    """Joins rendered pixels with the samples that they were rendered from, row by row.
+    """Join rendered pixels with the samples that they were rendered from, row by row.
 
     Raises:
-        ValueError: the store holds another number of rows.
+        ValueError: The store holds another number of rows.
     """
     if len(store.pixels) != len(samples):
         raise ValueError(f"{len(store.pixels)} rendered rows for {len(samples)} samples")

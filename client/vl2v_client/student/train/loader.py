@@ -17,15 +17,15 @@ CUDA_WORKERS = 4
 
 
 def load_ahead(load: Callable[[int], _Loaded], steps: Iterable[int], workers: int) -> Generator[_Loaded, None, None]:
-    """`load(step)` of each step, in order; with workers, of as many steps ahead as there are workers.
+    """Yield `load(step)` of each step, in order; each worker loads one step ahead.
 
     Close the iterator to stop early. What a step gets is decided by `load` and the step, so the number of workers
     changes nothing; an exception of `load` comes out in its step's turn.
 
     Args:
-        load: called in any thread, for several steps at a time.
-        steps: in the order in which they are taken.
-        workers: threads; 0 loads each step when it is asked for.
+        load: Called in any thread, for several steps at a time.
+        steps: In the order in which they are taken.
+        workers: Threads; 0 loads each step when it is asked for.
     """
     if workers == 0:
         yield from map(load, steps)
@@ -45,5 +45,5 @@ def load_ahead(load: Callable[[int], _Loaded], steps: Iterable[int], workers: in
 
 
 def default_workers(device: torch.device) -> int:
-    """None on a CPU, whose cores the step itself uses; a few beside a GPU."""
+    """Return 0 on a CPU, whose cores the step itself uses; a few beside a GPU."""
     return min(CUDA_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0

@@ -40,23 +40,23 @@ def train(
     folder: Path | None = None,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """Runs a method's stages, each from where the one before left the student.
+    """Run a method's stages, each from where the one before left the student.
 
     On a CPU, two runs with one seed agree to the bit, and so does a run that was killed and called again with the
     same folder. Under `torchrun`, each process takes its part of every step, rank 0 evaluates and writes, and all
     return the same; the result is that of one process but for the order in which gradients are added.
 
     Args:
-        method: from `stages`.
-        classifier: the student with its first weights; it is trained in place.
-        data: source domains only.
-        config: hyper-parameters.
-        folder: for `checkpoints/STAGE.pt` and `metrics.jsonl`; `None` keeps nothing and cannot resume.
-        progress: told of every step, with the last known loss, gap to its floor and validation accuracy.
+        method: From `stages`.
+        classifier: The student with its first weights; it is trained in place.
+        data: Source domains only.
+        config: Hyper-parameters.
+        folder: For `checkpoints/STAGE.pt` and `metrics.jsonl`; `None` keeps nothing and cannot resume.
+        progress: Gets every step, with the last known loss, gap to its floor and validation accuracy.
 
     Raises:
-        RunError: the folder holds a run with other settings or data; or another process of this run was lost.
-        CacheError: the disk is full.
+        RunError: The folder holds a run with other settings or data; or another process of this run was lost.
+        CacheError: The disk is full.
     """
     device = resolve_device(config.device)
     classifier.student.to(device)
@@ -77,7 +77,7 @@ def train(
 
 
 def _interpolate(run: TrainingRun, first: Weights, final: Weights) -> float:
-    """Puts the student where source validation likes it best between the last stage's ends, and says where."""
+    """Put the student where source validation likes it best between the last stage's ends, and says where."""
     student = run.classifier.student
 
     def score_at(share: float) -> SourceScore:
@@ -90,7 +90,7 @@ def _interpolate(run: TrainingRun, first: Weights, final: Weights) -> float:
 
 
 def _score_as_used(run: TrainingRun) -> SourceScore:
-    """Source validation through the very steps that predict and evaluate."""
+    """Return source validation through the very steps that predict and evaluate."""
     validation = run.data.validation
 
     def compute() -> SourceScore:
@@ -162,7 +162,7 @@ def _loss_terms(objective: Objective, batches: BatchSource, loaded: LoadedStep, 
 
 
 def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:
-    """A stage's first state, or the one that its checkpoint holds."""
+    """Return a stage's first state, or the one that its checkpoint holds."""
     path = None if folder is None else folder / "checkpoints" / f"{stage.name}.pt"
     checkpoint = StageCheckpoint(path, "" if path is None else stage_fingerprint(run, stage))
     torch.manual_seed(child_seed(run.config.seed, "torch", stage.name))
@@ -175,7 +175,7 @@ def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageSt
 
 
 def _evaluates(state: StageState, every: int) -> bool:
-    """After the first step and every `every` steps from there, as DomainBed does, and after the last."""
+    """Evaluate after the first step and every `every` steps from there, as DomainBed does, and after the last."""
     if state.step == 0 or state.step == state.evaluated_step:
         return False
     return (state.step - 1) % every == 0 or state.step == state.stage.steps

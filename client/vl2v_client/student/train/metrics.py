@@ -15,7 +15,7 @@ class MetricsFile:
 
     Args:
         path: `None` writes nothing.
-        rows: all rows so far, of earlier stages too.
+        rows: All rows so far, of earlier stages too.
     """
 
     def __init__(self, path: Path | None, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -23,7 +23,7 @@ class MetricsFile:
         self._write("w", rows)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds one row."""
+        """Add one row."""
         self._write("a", [row])
 
     def _write(self, mode: str, rows: Iterable[Mapping[str, Any]]) -> None:

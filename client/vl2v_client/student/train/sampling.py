@@ -11,7 +11,7 @@ from vl2v_client.core.seeds import generator
 
 
 def rows_by_domain(domains: Sequence[str]) -> list[NDArray[np.int64]]:
-    """The rows of each domain, in the domains' sorted order."""
+    """Return the rows of each domain, in the domains' sorted order."""
     names = np.asarray(domains)
     return [np.flatnonzero(names == domain) for domain in sorted(set(domains))]
 
@@ -19,15 +19,15 @@ def rows_by_domain(domains: Sequence[str]) -> list[NDArray[np.int64]]:
 def sample_batch(
     domain_rows: Sequence[NDArray[np.int64]], *, views: int, batch_size: int, seed: int, stage: str, step: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draws `batch_size` rows of every domain, with replacement, and one of the stored views for each.
+    """Draw `batch_size` rows of every domain, with replacement, and one of the stored views for each.
 
     Args:
-        domain_rows: rows of each source domain; every domain has the same say, however large.
+        domain_rows: Rows of each source domain; every domain has the same say, however large.
         views: `K`, stored views per row.
-        batch_size: rows per domain.
-        seed: of the run.
-        stage: its name.
-        step: from 0.
+        batch_size: Rows per domain.
+        seed: Seed of the run.
+        stage: Its name.
+        step: From 0.
 
     Returns:
         Rows and views, `[domains * batch_size]` each.

@@ -22,9 +22,9 @@ class SourceScore:
     """A model on source validation; every domain counts alike, as in DomainBed.
 
     Attributes:
-        accuracy: mean of the domains' accuracies, 0 to 1.
-        loss: mean of the domains' cross-entropies; it drives SWAD.
-        by_domain: accuracy of each.
+        accuracy: Mean of the domains' accuracies, 0 to 1.
+        loss: Mean of the domains' cross-entropies; it drives SWAD.
+        by_domain: Accuracy of each.
     """
 
     accuracy: float
@@ -38,7 +38,7 @@ class SourceScore:
 
 
 def score(logits: Tensor, labels: Tensor, domains: Sequence[str]) -> SourceScore:
-    """Scores logits `[N, C]` against labels `[N]` of the domains `[N]`."""
+    """Score logits `[N, C]` against labels `[N]` of the domains `[N]`."""
     losses = functional.cross_entropy(logits.double(), labels, reduction="none")
     right = (logits.argmax(dim=-1) == labels).double()
     accuracies, means = {}, []
@@ -61,17 +61,17 @@ ScoredRun = TypeVar("ScoredRun", bound=Scored)
 
 
 def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredRun]) -> tuple[float, ScoredRun]:
-    """Climbs from the middle of the grid, down or up, to what source validation likes better than both neighbours.
+    """Climb from the middle of the grid, down or up, to what source validation likes better than both neighbours.
 
     Args:
-        grid: the learning rates in order.
-        train: a whole run at one learning rate: same data, views and steps each time.
+        grid: The learning rates in order.
+        train: A whole run at one learning rate: same data, views and steps each time.
 
     Returns:
         The learning rate and its run.
 
     Raises:
-        Diverged: at the middle rate and at both of its neighbours.
+        Diverged: At the middle rate and at both of its neighbours.
     """
     runs: dict[int, ScoredRun] = {}
     ranks: dict[int, tuple[float, float]] = {}
@@ -97,5 +97,5 @@ def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredR
 
 
 def choose_interpolation(grid: Sequence[float], score_at: Callable[[float], SourceScore]) -> float:
-    """The place between two ends, of those in the grid, that source validation likes best; of equals, the first."""
+    """Return the place in the grid that source validation likes best; of equals, the first."""
     return max(grid, key=lambda share: score_at(share).rank)

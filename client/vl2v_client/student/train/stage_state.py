@@ -25,7 +25,7 @@ class BestWeights:
     """The weights of the best evaluation so far, by the rule of `Stage.best_of_equals`.
 
     Attributes:
-        step: steps taken when they were scored.
+        step: Steps taken when they were scored.
         rank: `SourceScore.rank` then.
     """
 
@@ -38,9 +38,9 @@ class StageState:
     """The moving parts of one stage.
 
     Args:
-        stage: what trains, and for how long.
-        student: whose parts train; the others are frozen until `release`.
-        config: of the run.
+        stage: What trains, and for how long.
+        student: Whose parts train; the others are frozen until `release`.
+        config: Hyper-parameters of the run.
     """
 
     def __init__(self, stage: Stage, student: Student, config: TrainingConfig) -> None:
@@ -73,7 +73,7 @@ class StageState:
         return self.evaluated_step == self.step and self._is_at_its_end
 
     def add_step(self, terms: Mapping[str, Tensor]) -> None:
-        """Counts the step that was just taken: its loss terms, and its weights for SWAD."""
+        """Count the step that was just taken: its loss terms, and its weights for SWAD."""
         for name, term in terms.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(term.detach())) + term.detach()
         self._summed += 1
@@ -86,7 +86,7 @@ class StageState:
         """Count an evaluation of the student as it is: selection, averages and a row of metrics, which is returned.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: The loss is not finite.
         """
         means = per_bought({name: float(total) / self._summed for name, total in self._sums.items()})
         if not math.isfinite(means["loss"] + validation.loss):
@@ -114,7 +114,7 @@ class StageState:
         return row
 
     def final(self) -> Weights:
-        """The weights that leave the stage, as `stage.final_weights` says."""
+        """Return the weights that leave the stage, as `stage.final_weights` says."""
         if self.stage.final_weights == "best":
             return self.best.weights
         if self.ema is not None:
@@ -143,7 +143,7 @@ class StageState:
             parameter.requires_grad_(True)
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Tensors and plain values; `restore` goes on from them, to the bit."""
+        """Return tensors and plain values; `restore` goes on from them, to the bit."""
         return {
             "step": self.step,
             "evaluated_step": self.evaluated_step,
@@ -161,7 +161,7 @@ class StageState:
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Goes on from what `to_checkpoint` gave."""
+        """Go on from what `to_checkpoint` gave."""
         self.step, self.evaluated_step = saved["step"], saved["evaluated_step"]
         self.history = saved["history"]
         self.best = BestWeights(**saved["best"])
@@ -184,13 +184,13 @@ class StageState:
 
 
 def copy_weights(weights: Mapping[str, Tensor]) -> Weights:
-    """A copy that later steps do not move."""
+    """Return a copy that later steps do not move."""
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
 @torch.no_grad()
 def apply_weights(student: Student, weights: Mapping[str, Tensor]) -> None:
-    """Writes weights into the student's parameters of those names."""
+    """Write weights into the student's parameters of those names."""
     parameters = dict(student.named_parameters())
     for name, value in weights.items():
         parameters[name].copy_(value)

@@ -22,12 +22,12 @@ class TrainingData:
     """What a run learns and selects from; it holds nothing of the target domain.
 
     Attributes:
-        train: of the source domains.
-        validation: the source domains' hold-out; only its first view is read.
-        targets: of every view of `train`; `None` for methods that ask no teacher.
-        teacher_head: the teacher's zero-shot classifier, for a linear student that learns from its probabilities;
+        train: Views of the source domains.
+        validation: The source domains' hold-out; only its first view is read.
+        targets: Targets of every view of `train`; `None` for methods that ask no teacher.
+        teacher_head: The teacher's zero-shot classifier, for a linear student that learns from its probabilities;
             `None` for a student that classifies by text, whose own head it is.
-        fresh: draws new views of `train`'s images at every step, in place of its stored ones; the teacher is asked
+        fresh: Draws new views of `train`'s images at every step, in place of its stored ones; the teacher is asked
             about them if there are `targets`.
     """
 
@@ -53,11 +53,11 @@ class BatchSource:
     """Joins outputs with labels and targets.
 
     Args:
-        data: of the run.
-        head: the student's text classifier; `None` if its outputs are logits. Its rows are `txt_y`, or those of the
+        data: Data of the run.
+        head: The student's text classifier; `None` if its outputs are logits. Its rows are `txt_y`, or those of the
             data's `teacher_head`; with neither, the targets have width 0.
         image_weight: `w` of a bought view; an imputed one gets a share of it, its trust, and one with neither 0.
-        label_weight: as in `Batch`.
+        label_weight: As in `Batch`.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class BatchSource:
         views: NDArray[np.int64],
         answers: EmbeddingMatrix | None = None,
     ) -> Batch:
-        """The batch of `outputs [B, D]` for `rows [B]` and `views [B]`.
+        """Return the batch of `outputs [B, D]` for `rows [B]` and `views [B]`.
 
         Args:
-            outputs: of the student.
-            rows: of the training views.
-            views: which view of each row.
-            answers: what the teacher said of exactly these views, `[B, D]`, if they are fresh; trusted fully.
+            outputs: Outputs of the student, `[B, D]`.
+            rows: Rows of the training views.
+            views: Which view of each row.
+            answers: What the teacher said of exactly these views, `[B, D]`, if they are fresh; trusted fully.
         """
         device = outputs.device
         labels = self._labels[rows]
@@ -112,5 +112,5 @@ class BatchSource:
 
 
 def _same(outputs: Tensor) -> Tensor:
-    """The outputs of a linear head are its logits."""
+    """Return the outputs of a linear head are its logits."""
     return outputs

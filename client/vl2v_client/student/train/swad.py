@@ -30,10 +30,10 @@ class WeightAverage:
     """A running mean of weights, and the steps that it spans.
 
     Attributes:
-        weights: the mean so far; empty before the first addition.
-        count: how many were added.
-        start_step: first step of the first addition, -1 before it.
-        end_step: last step of the last addition, -1 before it.
+        weights: The mean so far; empty before the first addition.
+        count: How many were added.
+        start_step: First step of the first addition, -1 before it.
+        end_step: Last step of the last addition, -1 before it.
     """
 
     weights: Weights = field(default_factory=dict)
@@ -43,7 +43,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def add(self, weights: Mapping[str, Tensor], *, start_step: int, end_step: int) -> None:
-        """Takes one more set of weights into the mean; the first replaces whatever is there."""
+        """Take one more set of weights into the mean; the first replaces whatever is there."""
         if self.count == 0:
             self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
             self.start_step = start_step
@@ -54,7 +54,7 @@ class WeightAverage:
         self.end_step = end_step
 
     def copy(self) -> WeightAverage:
-        """The same, with weights that later additions do not move."""
+        """Return the average with weights that later additions do not move."""
         weights = {name: tensor.clone() for name, tensor in self.weights.items()}
         return WeightAverage(weights, self.count, self.start_step, self.end_step)
 
@@ -71,9 +71,9 @@ class LossValley:
     """Finds the valley: it opens when the loss stops falling and closes when it has risen for good.
 
     Args:
-        converge: the valley opens at a segment whose loss is the least of this many.
-        tolerance: the valley closes when the least of this many losses exceeds the threshold.
-        tolerance_ratio: the threshold is `1 + tolerance_ratio` times the mean loss when the valley opened.
+        converge: The valley opens at a segment whose loss is the least of this many.
+        tolerance: The valley closes when the least of this many losses exceeds the threshold.
+        tolerance_ratio: The threshold is `1 + tolerance_ratio` times the mean loss when the valley opened.
         segments: `original`, as described above, or `cumulative`: an evaluation closes a segment without beginning
             the next one, which goes on averaging from where the closed one began, except at every whole thousand past
             step 2,500. So does the published code of VL2V-ADiP unless it is told not to.
@@ -109,12 +109,12 @@ class LossValley:
         return self._valley is not None
 
     def add_step(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Takes the weights after `step` into the current segment."""
+        """Take the weights after `step` into the current segment."""
         start = step if self._current.count == 0 else self._current.start_step
         self._current.add(weights, start_step=start, end_step=step)
 
     def add_evaluation(self, loss: float) -> None:
-        """Closes the current segment with the validation loss at its end."""
+        """Close the current segment with the validation loss at its end."""
         segment = self._close_segment()
         if self._dead:
             return
@@ -126,10 +126,10 @@ class LossValley:
             self._go_on(self._valley)
 
     def final(self) -> WeightAverage:
-        """The average over the valley, or over the last segment if none has opened.
+        """Return the average over the valley, or over the last segment if none has opened.
 
         Raises:
-            ValueError: there was no evaluation yet.
+            ValueError: There was no evaluation yet.
         """
         if not self._recent:
             raise ValueError("SWAD has seen no evaluation yet")
@@ -166,7 +166,7 @@ class LossValley:
             _add_segment(self._valley, segment)
 
     def _opening_segments(self, last: list[Segment]) -> Sequence[Segment]:
-        """The segments that already belong to a valley which opens now."""
+        """Return the segments that already belong to a valley which opens now."""
         if self._tolerance < self._converge:
             return last[1 : 1 + self._converge - self._tolerance]
         if self._tolerance == self._converge:
@@ -186,7 +186,7 @@ class LossValley:
         _add_segment(valley, window[0])
 
     def state(self) -> dict[str, Any]:
-        """Everything that a later `restore` needs, of tensors and plain values."""
+        """Return everything that a later `restore` needs, of tensors and plain values."""
         return {
             "current": vars(self._current).copy(),
             "recent": [{"average": vars(segment.average).copy(), "loss": segment.loss} for segment in self._recent],
@@ -197,7 +197,7 @@ class LossValley:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Go on from what `state` gave."""
         self._current = WeightAverage(**state["current"])
         self._recent = [Segment(WeightAverage(**one["average"]), one["loss"]) for one in state["recent"]]
         self._valley = None if state["valley"] is None else WeightAverage(**state["valley"])
