@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import UsageError
-from vl2v_client.teacher.imputation import check_imputation, impute
+from vl2v_client.teacher.imputation import impute
 from vl2v_client.teacher.linear_map import fit_linear_map
 from vl2v_client.teacher.targets import ImageTargets
 from vl2v_client.teacher.text_classifier import unit_rows
@@ -98,11 +97,6 @@ def test_with_fewer_than_two_images_bought_every_view_trains_on_its_text(count: 
     bought[:count] = True
     few = ImageTargets.of_bought((targets.vectors * bought[..., None]).astype(np.float32), bought)
     assert _imputed(few, features).weights.sum() == count
-
-
-def test_another_name_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"no imputation 'best'; there are: none, ridge$"):
-        check_imputation("best")
 
 
 def test_the_penalty_grows_with_the_noise() -> None:

@@ -21,9 +21,8 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError, UsageError
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.planning.queries import ImageQuery
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.planning.selectors import SELECTORS
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.resolution import resolve_run

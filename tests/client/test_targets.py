@@ -8,7 +8,6 @@ from vl2v_client.teacher.targets import (
     ImageTargets,
     borrow_from_same_image,
     join_image_targets,
-    mixed_targets,
 )
 
 VECTORS = {
@@ -41,21 +40,6 @@ def test_a_vector_of_another_width_is_refused() -> None:
 def test_no_views_at_all_are_fine() -> None:
     joined = join_image_targets([[], []], VECTORS, dimension=2, names=["x.png", "y.png"])
     assert joined.vectors.shape == (2, 0, 2)
-
-
-def test_the_mixed_target_by_hand() -> None:
-    images = ImageTargets.of_bought(np.array([[[1.0, 0.0], [0.0, 0.0]]], dtype=np.float32), np.array([[True, False]]))
-    classifier = np.array([[0.0, -1.0], [0.0, 1.0]], dtype=np.float32)
-    mixed = mixed_targets(images, classifier, np.array([1]), image_weight=0.25)
-    np.testing.assert_allclose(mixed, [[[0.25, 0.75], [0.0, 1.0]]], atol=1e-7)
-
-
-def test_an_imputed_target_weighs_as_much_as_it_is_trusted() -> None:
-    images = ImageTargets(
-        np.array([[[1.0, 0.0]]], dtype=np.float32), np.array([[False]]), np.array([[0.5]], dtype=np.float32)
-    )
-    mixed = mixed_targets(images, np.array([[0.0, 1.0]], dtype=np.float32), np.array([0]), image_weight=0.5)
-    np.testing.assert_allclose(mixed, [[[0.25, 0.75]]], atol=1e-7)
 
 
 def test_a_view_without_a_target_borrows_its_images_own() -> None:

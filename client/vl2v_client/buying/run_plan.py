@@ -8,9 +8,8 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.hashing import hash_views
-from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.planning.queries import ImageQuery
-from vl2v_client.planning.query_plan import make_plan
+from vl2v_client.planning.query_plan import PlannedRun, make_plan
 
 
 def plan_run(choice: QueryChoice, context: PurchaseContext, *, progress: Progress = silent) -> PlannedRun:

@@ -11,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.console import PlainConsole, show_error
+from vl2v_client.cli.console import PlainConsole, show_error, write_json
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes
-from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_cache, open_vendor
 from vl2v_client.core.errors import ClientError
 from vl2v_client.core.money import format_micro

@@ -9,9 +9,8 @@ from cyclopts import App
 from rich.table import Column, Table
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.console import PlainConsole
+from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import PURCHASE_OPTIONS, AsJson, Named, run_config, takes
-from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_cache
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.money import format_micro

@@ -7,6 +7,7 @@ takes effect. JSON, for machines, escapes what does not print by itself.
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -51,3 +52,8 @@ def csv_writer() -> Callable[[Sequence[object]], None]:
     """Return what writes rows of CSV to standard output."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     return lambda row: writer.writerow([printable(str(cell)) for cell in row])
+
+
+def write_json(value: Any) -> None:
+    """Write one line of JSON to standard output."""
+    sys.stdout.write(json.dumps(value) + "\n")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rich.markdown import Markdown
 
-from vl2v_client.cli.console import PlainConsole
+from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import RUN_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
-from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import notify, open_source
 
 

@@ -10,9 +10,8 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.console import PlainConsole
+from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import COMMON, PURCHASE_OPTIONS, ApiKey, AsJson, Named, Yes, run_config, takes
-from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import notify, open_purchase
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.table import Table
 
-from vl2v_client.cli.console import PlainConsole
+from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import (
     COMMON,
     DATA_OPTIONS,
@@ -24,7 +24,6 @@ from vl2v_client.cli.options import (
     run_config,
     takes,
 )
-from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import open_purchase
 from vl2v_client.core.money import format_micro
 

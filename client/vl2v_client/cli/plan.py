@@ -6,9 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vl2v_client.cli.console import PlainConsole
+from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import COMMON, PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, run_config, takes
-from vl2v_client.cli.output import write_json
 from vl2v_client.cli.tables import estimate_json, estimate_table, plan_json, plan_table
 from vl2v_client.cli.vendor import open_purchase
 

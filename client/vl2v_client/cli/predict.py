@@ -7,9 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from vl2v_client.cli.console import csv_writer
+from vl2v_client.cli.console import csv_writer, write_json
 from vl2v_client.cli.options import AsJson
-from vl2v_client.cli.output import write_json
 from vl2v_client.core.errors import DataError
 
 

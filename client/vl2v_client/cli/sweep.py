@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.markdown import Markdown
 
-from vl2v_client.cli.console import PlainConsole
+from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import (
     COMMON,
     DATA_OPTIONS,
@@ -23,7 +23,6 @@ from vl2v_client.cli.options import (
     run_config,
     takes,
 )
-from vl2v_client.cli.output import write_json
 from vl2v_client.cli.vendor import notify, open_source
 from vl2v_client.config.training import MethodName
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.money import format_micro
-from vl2v_client.evaluation.leave_one_out import MethodRow, Outcome, method_rows
-from vl2v_client.evaluation.spread import Spread
+from vl2v_client.evaluation.leave_one_out import MethodRow, Outcome, Spread, method_rows
 from vl2v_client.export.cost import SharedPurchase
 from vl2v_client.export.tables import percent, quoted, table
 

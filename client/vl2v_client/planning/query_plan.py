@@ -11,6 +11,7 @@ from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
+from vl2v_client.planning.choice import RunQueries
 from vl2v_client.planning.hashing import hash_views
 from vl2v_client.planning.queries import ImageQuery, Query, TextQuery
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
@@ -245,3 +246,23 @@ def _namer(teacher: TeacherModel, modality: Modality, cache: EmbeddingCache) -> 
         return PlannedItem(query, modality, content_sha, *keys, price.unit_price_micro)
 
     return name
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run's queries with their plan.
+
+    Attributes:
+        queries: Data set, split, views and queries.
+        plan: What of them is here, and what the rest costs.
+    """
+
+    queries: RunQueries
+    plan: QueryPlan
+
+    def cut(self, image_keys: Sequence[str]) -> PlannedRun:
+        """Return the run with some of its image queries only, named by cache key, each once, in the order to buy."""
+        chosen = set(image_keys)
+        pairs = zip(self.queries.images, self.plan.image_keys, strict=True)
+        files = {query.sample.path for query, key in pairs if key in chosen}
+        return replace(self, plan=self.plan.cut(image_keys, image_files=len(files)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.export.report import RunReport, read_report, write_report
-from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import RunData, TrainedMethod, render_canonical, train_method
 from vl2v_client.runs.prediction_rows import keep_predictions
 from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.student.loss.methods import asks_about_images, asks_about_texts
 from vl2v_client.student.loss.stages import Method
 

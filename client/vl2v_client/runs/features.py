@@ -13,7 +13,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.seeds import child_seed
 from vl2v_client.core.values import RGBImage, Sample
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
-from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.model.inputs import student_input
 from vl2v_client.student.model.network import build_student

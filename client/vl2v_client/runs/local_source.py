@@ -23,8 +23,7 @@ from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.hashing import read_files, view_keys
-from vl2v_client.planning.planned_run import PlannedRun
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.online_views import OnlineViews

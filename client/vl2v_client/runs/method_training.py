@@ -12,7 +12,7 @@ from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel
 from vl2v_client.data.renders import render_views
 from vl2v_client.data.views import View, canonical_view
 from vl2v_client.local.tower import ImageTower
-from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.features import rendered_features
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_targets import Vectors, image_targets, text_classifier

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
-from vl2v_client.planning.planned_run import PlannedRun
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.planning.selectors import RANDOM, select
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_record import CHOICE_FORMAT, chosen_keys

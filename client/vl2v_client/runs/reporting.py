@@ -14,7 +14,7 @@ from vl2v_client.export.cost import Bill
 from vl2v_client.export.report import ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT, Score
 from vl2v_client.runs.settings import RunSettings

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.planning.choice import RunQueries
-from vl2v_client.planning.planned_run import PlannedRun
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
 

@@ -12,7 +12,7 @@ from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.export.cost import Bill, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.planned_run import PlannedRun
+from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import RunData
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings

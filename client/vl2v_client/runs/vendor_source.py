@@ -20,8 +20,7 @@ from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.planned_run import PlannedRun
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import UsageError
 from vl2v_client.core.seeds import generator
 from vl2v_client.teacher.linear_map import fit_weights
 from vl2v_client.teacher.targets import ImageTargets
@@ -16,7 +15,6 @@ from vl2v_client.teacher.targets import ImageTargets
 NO_IMPUTATION = "none"
 RIDGE = "ridge"
 
-IMPUTATIONS = (NO_IMPUTATION, RIDGE)
 """The names that the command line knows; the first is the default."""
 
 FOLDS = 5
@@ -66,16 +64,6 @@ def ridge(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) 
     )
     moved = (asked.features - class_mean(bought, features, asked)) @ weights
     return np.where(np.isin(asked.labels, bought.labels)[:, None], class_mean(bought, embeddings, asked) + moved, 0)
-
-
-def check_imputation(name: str) -> None:
-    """Refuse a name that is not of `IMPUTATIONS`.
-
-    Raises:
-        UsageError: It is none.
-    """
-    if name not in IMPUTATIONS:
-        raise UsageError(f"no imputation {name!r}; there are: {', '.join(IMPUTATIONS)}")
 
 
 def impute(

@@ -51,12 +51,3 @@ class PromptTemplateSet:
                 f"the classes {' and '.join(map(repr, alike))} have the same prompts: rename one, or join them"
             )
         return [[template.replace(CLASS_FIELD, name) for template in self.templates] for name in spoken]
-
-
-def prompt_templates(named: Sequence[str] | None) -> PromptTemplateSet:
-    """Return the templates that somebody named, or the published one.
-
-    Raises:
-        UsageError: As `PromptTemplateSet`.
-    """
-    return PromptTemplateSet(tuple(named)) if named else PromptTemplateSet()

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
-from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.teacher.text_classifier import unit_rows
 
 
@@ -105,24 +104,3 @@ def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]
     return ImageTargets(vectors, targets.bought, weights)
-
-
-def mixed_targets(
-    images: ImageTargets, classifier: EmbeddingMatrix, labels: NDArray[np.int64], image_weight: float
-) -> NDArray[np.float32]:
-    """Return the one target that stands for both terms: `m = w * img + (1 - w) * txt_y`.
-
-    The two-term loss `-(w cos(z, img) + (1 - w) cos(z, txt_y))` equals `-|m| cos(z, m)`. `w` is `image_weight` times
-    the trust in the view's embedding; a view that has none trains on its text alone, `m = txt_y`.
-
-    Args:
-        images: Targets of `N` samples and `K` views.
-        classifier: `[C, D]` unit text embeddings.
-        labels: `[N]`.
-        image_weight: `w` of a bought embedding, 0 to 1.
-
-    Returns:
-        `[N, K, D]` float32, shorter than one.
-    """
-    weight = np.float32(image_weight) * images.weights[..., None]  # [N, K, 1]
-    return weight * images.vectors + (1 - weight) * classifier[labels][:, None, :]

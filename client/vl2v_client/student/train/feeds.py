@@ -23,9 +23,8 @@ from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.model.compiled import compile_or_warn
 from vl2v_client.student.model.inputs import normalised, pixel_tensor, student_input
 from vl2v_client.student.train.distributed import ALONE, Ranks
-from vl2v_client.student.train.fresh_views import FreshViews
 from vl2v_client.student.train.sampling import rows_by_domain, sample_batch
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.step_batch import FreshViews, TrainingData
 
 Rows = NDArray[np.int64]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,9 +13,25 @@ from torch import Tensor
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.loss.objective import Batch
 from vl2v_client.student.model.classifier import TextHead
-from vl2v_client.student.train.fresh_views import FRESH_VIEW_NUMBERS, FreshViews
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.teacher.targets import ImageTargets
+
+FRESH_VIEW_NUMBERS = 2**62
+"""A fresh view has a number below this, drawn like a stored one's: as good as never the same twice."""
+
+
+class FreshViews(Protocol):
+    """The views that no store holds. Called in any thread; the same question has the same answer, to the bit."""
+
+    @property
+    def of(self) -> str:
+        """Names all that decides pixels and answers, so that a run cannot resume on others."""
+
+    def render(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the views of those numbers of the images in those training rows, `[B, S, S, 3]`."""
+
+    def ask(self, pixels: NDArray[np.uint8]) -> EmbeddingMatrix:
+        """Return what the teacher says of them, `[B, D]`."""
 
 
 @dataclass(frozen=True)
