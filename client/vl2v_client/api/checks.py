@@ -57,7 +57,7 @@ def check_answer(
 
     Args:
         order: What was asked.
-        answer: As received.
+        answer: Answer as received.
         keyring: The vendor's trusted keys.
         raw: The vectors `[D]` by position, if they came beside the answer and not within its items.
 

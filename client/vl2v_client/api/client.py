@@ -57,9 +57,9 @@ class VendorClient:
         transport: Replaces the network, in tests.
         timeout: Seconds for connecting and between bytes.
         policy: When to send again.
-        sleep: How to wait between attempts.
-        rng: For the jitter.
-        upload: In which form to send images.
+        sleep: Wait between attempts, in seconds.
+        rng: Source of the jitter.
+        upload: Form in which images are sent.
 
     Raises:
         UsageError: The URL is not one.
@@ -164,9 +164,9 @@ class VendorClient:
             images: The bytes of PNG files, or of RGB8 pixels `[S, S, 3]`.
             item_keys: One per image; the same on every attempt, now and after a crash.
             teacher: The model and price agreed to; the vendor is held to both.
-            form: Which of the two; pixels only if `image_form` says so.
+            form: Form of the images; pixels only if `image_form` says so.
             allow_partial: Take as many as the budget admits instead of none.
-            is_free: All were charged before, so nothing is paid for any of them now.
+            is_free: Whether all were charged before, so nothing is paid for any of them now.
 
         Raises:
             BudgetExhausted: The budget admits none (or not all, without `allow_partial`); nothing was billed.

@@ -31,7 +31,7 @@ class Connection:
         transport: Replaces the network, in tests.
         timeout: Seconds for connecting, and between bytes.
         policy: When to try again.
-        sleep: How to wait; the default wakes up when `cancel` is called.
+        sleep: Wait in seconds; the default wakes up when `cancel` is called.
 
     Raises:
         UsageError: The URL has no HTTP scheme.
@@ -79,8 +79,8 @@ class Connection:
 
         Args:
             method: HTTP method.
-            path: Below the base URL.
-            content: As `httpx.Client.request` takes it: `params`, `json`, `data`, `files`.
+            path: Path below the base URL.
+            content: Content as `httpx.Client.request` takes it: `params`, `json`, `data`, `files`.
 
         Raises:
             VendorError: One of its kinds, by what the vendor said.

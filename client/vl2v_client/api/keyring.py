@@ -24,7 +24,7 @@ class Keyring:
 
     Args:
         ledger_id: The vendor's name.
-        keys: As published, oldest first.
+        keys: Public keys as published, oldest first.
         pinned: The first key's base64, if this client has met the vendor before.
 
     Raises:

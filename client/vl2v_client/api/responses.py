@@ -64,7 +64,7 @@ class StatementPage:
 
     Attributes:
         head: The signed fields, as signed.
-        next_after_seq: Where the next page starts; None after the last.
+        next_after_seq: Start of the next page; None after the last.
     """
 
     rows: tuple[StatementRow, ...]

@@ -89,7 +89,7 @@ def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None
     """Return the seconds of a `Retry-After` header, a number or an HTTP date; None if absent or not within 0 to 60.
 
     Args:
-        header: As received.
+        header: Header as received.
         now_seconds: Unix time, for the date form.
     """
     if header is None:

@@ -56,9 +56,9 @@ def image_content(
     """Return a request's content, as `httpx` takes it.
 
     Args:
-        options: With one item key per image.
+        options: Options with one item key per image.
         images: PNG files, or RGB8 pixels `[S, S, 3]`.
-        form: Which of the two.
+        form: Form of the images.
         offered: Media types that the vendor reads; one that reads no frames gets a multipart form.
     """
     media_type = RGB8_TENSOR if form == "rgb8" else OCTET_STREAM

@@ -15,11 +15,11 @@ class AmountCheck:
         used_units: Charged less refunded, as running total.
         limit_units: Topped up.
         units: Charged less refunded, whatever the running totals say.
-        amount_micro: Likewise, in money.
+        amount_micro: Price of them, in micro-units.
         currency: Currency of the first entry.
 
     Args:
-        findings: Where differences go.
+        findings: Differences found.
     """
 
     def __init__(self, findings: Findings) -> None:

@@ -109,8 +109,8 @@ class AuditReport:
         entries: Ledger entries verified.
         matched_items: Charged items that this cache paid for and holds.
         units: Charged less refunded, over the whole account.
-        amount_micro: Likewise, in money.
-        other_keys: By API key id.
+        amount_micro: Price of them, in micro-units.
+        other_keys: Totals of other keys, by API key id.
         lost_by_restore: Paid by entries that the vendor lost and said so; not billed any more, so in no other total.
         recovered_items: Lost responses fetched free before the final pass.
     """

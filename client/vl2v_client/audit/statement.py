@@ -33,7 +33,7 @@ class ChainWalk:
         keyring: The vendor's trusted keys.
         pinned: The end of the chain at the last audit; it must still be on it.
         first: The statement's first page, whose head says how far to read.
-        findings: Where differences go.
+        findings: Differences found.
     """
 
     def __init__(

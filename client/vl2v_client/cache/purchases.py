@@ -70,10 +70,10 @@ class PurchaseLedger:
         """Start a purchase at the teacher's prices that `reserve` will hold to its caps; returns its id.
 
         Args:
-            teacher: Whose prices are agreed to.
+            teacher: Model whose prices are agreed to.
             max_units: Queries at most.
             max_amount_micro: Money at most.
-            account_id: Who pays; None if the key does not tell.
+            account_id: Account that pays; None if the key does not tell.
             task: What the purchase is for, see `spent`.
         """
         with self._database.write() as connection:

@@ -44,7 +44,7 @@ class Bars:
     """A progress that draws one bar per phase, made when the phase first reports; or none at all.
 
     Args:
-        progress: Where to draw; None stays silent.
+        progress: Bars to draw; None stays silent.
     """
 
     def __init__(self, progress: Progress | None) -> None:

@@ -63,10 +63,10 @@ class DatasetFiles:
 
     Attributes:
         root: The folder.
-        class_names: As in `DomainDataset`, like the two below.
-        domains: Likewise.
-        has_domains: Likewise.
-        classes: In torchvision's order, each with at least one path.
+        class_names: Names of the classes, as in `DomainDataset`.
+        domains: Names of the domains, as in `DomainDataset`.
+        has_domains: Whether the folder has domains, as in `DomainDataset`.
+        classes: Classes in torchvision's order, each with at least one path.
     """
 
     root: Path

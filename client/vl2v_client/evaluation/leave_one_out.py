@@ -39,7 +39,7 @@ class Outcome:
         seed: Seed of the training.
         in_domain: Mean of the source domains' accuracies on their hold-out, 0 to 1.
         target_in: Accuracy on the 80 % of the target that DomainBed's tables use.
-        whole_target: On all of it.
+        whole_target: Accuracy on all of it.
     """
 
     method: str

@@ -38,7 +38,7 @@ def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 
     """Classify image files one after another, through the very steps that the student was scored with.
 
     Args:
-        bundle: From `export.weights.load_bundle`.
+        bundle: Student from `export.weights.load_bundle`.
         images: Files of any kind that `load_rgb` reads.
         batch_size: Images in memory at a time; fewer if they are larger than 224 pixels.
 

@@ -17,12 +17,12 @@ class Purchase:
     Attributes:
         images: Distinct image queries.
         texts: Distinct text queries.
-        amount_micro: Their price, in micro-units.
+        amount_micro: Price of them, in micro-units.
         currency: Currency of the amount.
         test_images: Queries beside them, on test images, for the teacher's row of the table alone.
         published_queries: What the published loop would have asked for the same student, `stages.online_queries`.
-        other_queries: That this student does not read, bought for the other rows of the table.
-        other_amount_micro: Their price.
+        other_queries: Queries that this student does not read, bought for the other rows of the table.
+        other_amount_micro: Price of the other queries.
     """
 
     images: int

@@ -27,12 +27,12 @@ class ReportRow:
     """One classifier.
 
     Attributes:
-        name: Such as `VL2V-ADiP`.
+        name: Name, such as `VL2V-ADiP`.
         source_validation: Mean of the source domains' accuracies on their hold-out, 0 to 1.
         target: Accuracy on the whole target domain; `None` if nothing was held out.
         target_in: Accuracy on the 80 % of the target that DomainBed's tables use.
-        nll: On the target, else on source validation, in nats, at the fitted temperature.
-        calibration_error: There, at the fitted temperature.
+        nll: Negative log-likelihood on the target, else on source validation, in nats, at the fitted temperature.
+        calibration_error: Calibration error on the same, at the fitted temperature.
         note: A short remark, such as the learning rate that was chosen.
         uncalibrated_error: The calibration error at a temperature of 1.
     """
@@ -54,7 +54,7 @@ class DomainRow:
     Attributes:
         domain: Its name.
         seen: Whether the student was trained on other images of it: in-domain, on the hold-out.
-        images: How many were scored.
+        images: Number of images scored.
         accuracy: 0 to 1.
     """
 
@@ -70,9 +70,9 @@ class RunReport:
 
     Attributes:
         dataset: Its folder's name.
-        class_names: In the order of `confusion`.
+        class_names: Names of the classes in the order of `confusion`.
         source_domains: Trained and selected on.
-        target_domain: Held out; `None` if nothing was, and generalisation was not measured.
+        target_domain: Domain held out; `None` if nothing was, and generalisation was not measured.
         counts: Images by use: `train`, `validation`, `target`.
         rows: The classifiers, the one that was exported last.
         purchase: `None` if nothing was bought.
@@ -81,7 +81,7 @@ class RunReport:
         seed: Seed of the run.
         settings: Name to value, as text.
         confusion: Confusion matrix `[C, C]` of the exported student on the target, else the hold-out; row = label.
-        student_folder: Where the export lies.
+        student_folder: Folder of the export.
         by_domain: The exported student on each domain.
         local: What a local teacher answered; `None` if a vendor did.
     """

@@ -31,7 +31,7 @@ class SweepReport:
         outcomes: One for each target, seed and method.
         teacher_target_in: The zero-shot teacher on the 80 % of each target that DomainBed's tables use, if known.
         purchase: `None` if the teacher is local.
-        queries: That each method's students were trained with, by the method's name.
+        queries: Queries that each method's students were trained with, by the method's name.
         published_queries: Queries of the published loop, for one seed of all targets.
     """
 

@@ -34,7 +34,7 @@ class LocalModel:
     Attributes:
         model: `NAME/TAG` or `NAME` of open_clip's, or the path of a configuration JSON.
         weights: Checkpoint file; instead of a tag, or beside a configuration.
-        device: As torch names it.
+        device: Device as torch names it.
         precision: Precision of the frozen teacher's forward passes; halves are for CUDA.
     """
 

@@ -34,7 +34,7 @@ class LocalTeacher:
     """An open_clip model as a teacher. What it says of a batch depends on the batch alone, on a CPU to the bit.
 
     Args:
-        wanted: Which model, from where, on which device.
+        wanted: Model, origin and device.
 
     Attributes:
         facts: What a vendor would say of the model; it costs nothing.

@@ -26,13 +26,13 @@ class QueryChoice:
 
     Attributes:
         data: The data set's folder.
-        target_domain: Held out and never bought; None trains on everything.
+        target_domain: Domain held out and never bought; None trains on everything.
         views: Views of each training image that the teacher is asked about.
         train_views: Views of each training image that are trained on, if more: the further ones borrow the target that
             their image's asked views have on average, at no query.
         seed: Seed of the hold-out and the views.
         prompts: Templates that the class names are put in.
-        recipe: How the views are chosen, a key of `data.views.VIEW_RECIPES`.
+        recipe: Choice of the views, a key of `data.views.VIEW_RECIPES`.
         ask_images: False for methods that read no image embedding: their views are rendered, and nothing is asked.
 
     Raises:

@@ -26,8 +26,8 @@ class PlanEstimate:
     Attributes:
         texts: The plan of the text queries, which is exact.
         image_files: Files to ask about.
-        different_files: How many different contents they have.
-        views_per_file: That are asked about.
+        different_files: Number of different contents that they have.
+        views_per_file: Views of each file that are asked about.
         seconds: Estimate of the time to buy as many; None if this vendor's rate was never measured.
     """
 
@@ -97,9 +97,9 @@ def estimate_plan(
 
     Args:
         files: Absolute paths by an absolute folder above them.
-        views_per_file: That are asked about.
+        views_per_file: Views of each file that are asked about.
         text_queries: Planned exactly.
-        teacher: Whose vectors to buy.
+        teacher: Model whose vectors to buy.
         cache: What is here already.
         progress: Gets every file that is read.
 

@@ -180,7 +180,7 @@ def make_plan(
     Args:
         image_queries: Views of images, in the order that `QueryPlan.image_keys` keeps.
         text_queries: Texts, in order.
-        teacher: Whose vectors to buy.
+        teacher: Model whose vectors to buy.
         cache: What is here already.
         progress: Gets every file that is read and every view that is rendered.
 

@@ -37,7 +37,7 @@ def select(
         name: A name of `SELECTORS`.
         labels: `[N]`, class of each image.
         domains: `[N]`, names.
-        budget: How many rows; all `N` if there are no more.
+        budget: Number of rows; all `N` if there are no more.
         seed: Seed of the random order and of ties between strata.
         features: `[N, F]` of the frozen student, for `k-center`.
 

@@ -51,7 +51,7 @@ def canonical_features(
         samples: `N` images.
         size: The teacher's input size.
         seed: Seed of the run, for a student without pretrained weights.
-        device: As in `student.train.devices.resolve_device`.
+        device: Device, as in `student.train.devices.resolve_device`.
         progress: Gets every batch.
 
     Returns:

@@ -126,7 +126,7 @@ def train_method(
         name: A key of `student.loss.methods.METHODS`.
         settings: Settings of the run.
         data: What it trains and selects on; a method that asks no teacher gets no targets.
-        teacher: Whose text classifier a student with a text head gets.
+        teacher: Model whose text classifier a student with a text head gets.
         folder: Keeps checkpoints and metrics under the method's name.
         progress: Gets every step; other methods than the exported one say which they are.
     """

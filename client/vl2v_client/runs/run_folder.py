@@ -41,7 +41,7 @@ class RunFolder:
         path: The folder.
         config: The resolved configuration, in this version's format.
         written: The configuration as `config.json` holds it, perhaps in the format of an earlier version.
-        shared_renders: Where the rendered views lie, if other runs share them.
+        shared_renders: Folder of the rendered views, if other runs share them.
     """
 
     path: Path

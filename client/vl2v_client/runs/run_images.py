@@ -25,9 +25,9 @@ class RunImages:
 
     Attributes:
         train: Hash of each file's bytes, by its path below the data set.
-        validation: Likewise, of the source domains' hold-out.
-        target: Likewise, of the whole unseen domain, in the split's order.
-        target_in: So many of `target`, the first, DomainBed's tables report.
+        validation: Hashes of the source domains' hold-out.
+        target: Hashes of the whole unseen domain, in the split's order.
+        target_in: Number of the first of `target` that DomainBed's tables report.
     """
 
     train: dict[str, str]

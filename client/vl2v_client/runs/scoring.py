@@ -24,7 +24,7 @@ class Score:
     Attributes:
         temperature: Fitted on source validation.
         shown: The evaluation that the report shows in full: the target's, else source validation's.
-        by_domain: In-domain on the hold-out, then the target.
+        by_domain: Rows of the source domains on the hold-out, then of the target.
         on_target: Predictions for the target's images, in the split's order; None without a target.
     """
 
@@ -52,7 +52,7 @@ def score_classifier(
         validation: Hold-out of the source domains.
         target: Images of the held-out domain, in the split's order; None if there is none.
         split: Says which of the target's images DomainBed's tables use.
-        note: For its row.
+        note: Note for its row.
     """
     on_validation = classifier.logits(validation.pixels[:, 0])
     temperature = fit_temperature(on_validation, validation.labels)

@@ -97,7 +97,7 @@ def settle_sweep(
         targets: Domains to hold out in turn; empty is all.
         seeds: Seeds of the trainings.
         methods: Keys of `student.loss.methods.METHODS`.
-        tower: As in `runs.settings.settle`.
+        tower: Description of the local teacher's image tower, as in `runs.settings.settle`.
 
     Raises:
         UsageError: Something is named twice or not at all, the data set has no domains, or as `settle`.

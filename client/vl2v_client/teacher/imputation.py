@@ -13,9 +13,6 @@ from vl2v_client.teacher.linear_map import fit_weights
 from vl2v_client.teacher.targets import ImageTargets
 
 NO_IMPUTATION = "none"
-RIDGE = "ridge"
-
-"""The names that the command line knows; the first is the default."""
 
 FOLDS = 5
 """In which bought images are held out to measure trust."""

@@ -16,7 +16,7 @@ class PromptTemplateSet:
     """Templates that hold `{class}`; one text query per class and template.
 
     Attributes:
-        templates: At least one; the published method uses the default alone.
+        templates: Templates, at least one; the published method uses the default alone.
 
     Raises:
         UsageError: There is no template, or one twice, or one that holds something else in braces than `{class}`.

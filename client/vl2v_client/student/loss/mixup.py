@@ -50,11 +50,11 @@ def draw_mix(
 
     Args:
         rows: Rows of the step's whole batch, `[B]`.
-        views: Likewise.
-        alpha: Above 0; small values leave most blends near one of the two.
+        views: Views of the step's whole batch, `[B]`.
+        alpha: Parameter of the distribution, above 0; small values leave most blends near one of the two.
         seed: Seed of the run.
         stage: Its name.
-        step: From 0.
+        step: Number of the step, from 0.
     """
     if alpha == 0:
         return None

@@ -18,15 +18,15 @@ class StudentCard:
     Attributes:
         student: Architecture and input.
         view_size: Images are rendered at this size first (the teacher's input size), as they were for training.
-        class_names: In the order of the logits.
-        method: As in the literature.
+        class_names: Names of the classes in the order of the logits.
+        method: Name of the method in the literature.
         seed: Seed of the run.
-        prompt_templates: That the text classifier was made with; empty for a linear head.
+        prompt_templates: Templates that the text classifier was made with; empty for a linear head.
         logit_scale: Logit scale of the text classifier; `None` for a linear head.
         logit_bias: Logit bias of the text classifier.
         temperature: Fitted on source validation; probabilities are `softmax(logits / temperature)`.
         teacher: The vendor's model, `id` and `weights_sha`; empty if there was none.
-        queries: Bought for this student, `images` and `texts`.
+        queries: Numbers of `images` and `texts` bought for this student.
         scores: Accuracies by name, 0 to 1.
         target_domain: What was held out, if anything.
         weights_sha256: SHA-256 of the file beside the card; filled in on export.

@@ -19,7 +19,7 @@ def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device:
         outputs: Runs the network on a slice of the views; on a CPU it is called in several threads at once.
         count: Views.
         size: Views in a chunk; the last may be smaller.
-        device: Where the network lies.
+        device: Device of the network.
 
     Yields:
         The outputs of each chunk, in order.

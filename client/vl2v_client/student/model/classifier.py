@@ -42,7 +42,7 @@ class StudentClassifier:
     """A student with its head and input format: all that prediction needs.
 
     Attributes:
-        student: On the device where it runs.
+        student: Network, on the device where it runs.
         input: Size and normalisation of its input.
         head: `None` if the student's own outputs are the logits.
     """

@@ -23,7 +23,7 @@ def student_input(
     Args:
         pixels: `[B, S, S, 3]` uint8, a view at the teacher's input size.
         wanted: Size and normalisation of the student.
-        device: Where the result lies; the bytes travel, the floats do not.
+        device: Device of the result; the bytes travel, the floats do not.
         channels_last: Memory format, faster for convolutions.
 
     Returns:

@@ -86,7 +86,7 @@ def build_backbone(spec: StudentSpec, *, pretrained: bool = True) -> nn.Module:
     """Return the backbone, `[B, 3, S, S]` to `[B, F]`, without a classifier.
 
     Args:
-        spec: Which one.
+        spec: Architecture and first weights.
         pretrained: Load the weights that `spec` names; else, or if it names none, they are random.
 
     Raises:

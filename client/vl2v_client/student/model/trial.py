@@ -14,8 +14,8 @@ def try_backbone(backbone: nn.Module, size: int) -> tuple[int, ...]:
     """Feed a backbone one image, `[1, 3, size, size]`.
 
     Args:
-        backbone: With its parameters on the meta device.
-        size: In pixels.
+        backbone: Backbone with its parameters on the meta device.
+        size: Size of the image in pixels.
 
     Returns:
         The shape of its features.

@@ -40,7 +40,7 @@ class Ranks:
     """This process among those of its run; the default is a process on its own.
 
     Attributes:
-        rank: From 0.
+        rank: Number of this process, from 0.
         count: Number of processes.
         patient: Their group for `barrier`; `None` waits like any other step.
     """

@@ -77,8 +77,8 @@ class TrainingRun:
         """Load this process's shard of a step.
 
         Args:
-            stage: Whose step.
-            step: From 0.
+            stage: Stage of the step.
+            step: Number of the step, from 0.
             gather: The inputs of rows and views, `[B, ...]`; with mixup it is asked for `2 B`, the partners last.
         """
         config, shard, count = self.config, self.ranks.shard, self.data.view_count

@@ -24,7 +24,7 @@ def load_ahead(load: Callable[[int], _Loaded], steps: Iterable[int], workers: in
 
     Args:
         load: Called in any thread, for several steps at a time.
-        steps: In the order in which they are taken.
+        steps: Numbers of the steps in the order in which they are taken.
         workers: Threads; 0 loads each step when it is asked for.
     """
     if workers == 0:

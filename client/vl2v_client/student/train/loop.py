@@ -47,11 +47,11 @@ def train(
     return the same; the result is that of one process but for the order in which gradients are added.
 
     Args:
-        method: From `stages`.
+        method: Method to run.
         classifier: The student with its first weights; it is trained in place.
         data: Source domains only.
         config: Hyper-parameters.
-        folder: For `checkpoints/STAGE.pt` and `metrics.jsonl`; `None` keeps nothing and cannot resume.
+        folder: Place of `checkpoints/STAGE.pt` and `metrics.jsonl`; `None` keeps nothing and cannot resume.
         progress: Gets every step, with the last known loss, gap to its floor and validation accuracy.
 
     Raises:

@@ -27,7 +27,7 @@ def sample_batch(
         batch_size: Rows per domain.
         seed: Seed of the run.
         stage: Its name.
-        step: From 0.
+        step: Number of the step, from 0.
 
     Returns:
         Rows and views, `[domains * batch_size]` each.

@@ -39,7 +39,7 @@ class StageState:
 
     Args:
         stage: What trains, and for how long.
-        student: Whose parts train; the others are frozen until `release`.
+        student: Network whose parts train; the others are frozen until `release`.
         config: Hyper-parameters of the run.
     """
 

@@ -74,7 +74,7 @@ class BatchSource:
         head: The student's text classifier; `None` if its outputs are logits. Its rows are `txt_y`, or those of the
             data's `teacher_head`; with neither, the targets have width 0.
         image_weight: `w` of a bought view; an imputed one gets a share of it, its trust, and one with neither 0.
-        label_weight: As in `Batch`.
+        label_weight: Weight of the cross-entropy on the labels, as in `Batch`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class BatchSource:
         Args:
             outputs: Outputs of the student, `[B, D]`.
             rows: Rows of the training views.
-            views: Which view of each row.
+            views: Number of the view of each row.
             answers: What the teacher said of exactly these views, `[B, D]`, if they are fresh; trusted fully.
         """
         device = outputs.device

@@ -31,7 +31,7 @@ class WeightAverage:
 
     Attributes:
         weights: The mean so far; empty before the first addition.
-        count: How many were added.
+        count: Number of weights added.
         start_step: First step of the first addition, -1 before it.
         end_step: Last step of the last addition, -1 before it.
     """
