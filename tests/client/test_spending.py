@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import numpy as np
@@ -18,15 +19,16 @@ from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.buying.purchase import buy
 from vl2v_client.buying.run_plan import plan_run
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
+from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig, Selector
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError, UsageError
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
-from vl2v_client.planning.selectors import SELECTORS
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.resolution import resolve_run
 from vl2v_client.runs.run_folder import claim_run_folder
+
+SELECTORS = get_args(Selector)
 
 TRAIN, VIEWS, TEXTS = 32, 3, 2
 """Two source domains of two classes of ten pictures less the hold-out of a fifth; three views; two class prompts."""

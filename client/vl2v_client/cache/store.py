@@ -13,9 +13,9 @@ import numpy as np
 
 from vl2v_client.cache.contents import ContentMemo
 from vl2v_client.cache.database import Database
+from vl2v_client.cache.purchase_lock import purchase_lock
 from vl2v_client.cache.purchases import PurchaseLedger
 from vl2v_client.cache.records import PurchaseRecords
-from vl2v_client.cache.turns import purchase_lock
 from vl2v_client.cache.vendors import VendorBook
 from vl2v_client.core.deliveries import HalfVector
 

@@ -80,7 +80,7 @@ def load_model(wanted: LocalModel) -> LoadedModel:
     """Build the model, loads its weights and finds its tokenizer.
 
     Raises:
-        UsageError: Open_clip is not installed, or knows no such name or tag.
+        UsageError: `open_clip` is not installed, or knows no such name or tag.
         DataError: A file is missing, damaged or does not fit, or weights cannot be fetched.
     """
     open_clip()

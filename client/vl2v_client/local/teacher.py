@@ -42,7 +42,7 @@ class LocalTeacher:
         tower_config: What builds its image tower again.
 
     Raises:
-        UsageError: Open_clip is not installed or knows no such model, or half precision is asked of a CPU.
+        UsageError: `open_clip` is not installed or knows no such model, or half precision is asked of a CPU.
         DataError: A file is missing or does not fit.
     """
 

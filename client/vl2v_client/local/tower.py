@@ -51,7 +51,7 @@ def build_tower(config: Mapping[str, Any]) -> ImageTower:
     """Return a tower with random weights, of what `tower_config` gave.
 
     Raises:
-        UsageError: Open_clip is not installed.
+        UsageError: `open_clip` is not installed.
         DataError: This version of it cannot build such a tower, or the tower does not end in a linear projection.
     """
     library = open_clip()

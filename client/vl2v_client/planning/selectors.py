@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import UsageError
+from vl2v_client.config.run import Selector
 from vl2v_client.core.seeds import generator
 
-RANDOM = "random"
-K_CENTER = "k-center"
-
-SELECTORS = (RANDOM, K_CENTER)
-"""The names that the command line knows; the first is the default."""
+RANDOM: Final = "random"
 
 
 def select(
-    name: str,
+    name: Selector,
     *,
     labels: NDArray[np.int64],
     domains: Sequence[str],
@@ -34,7 +31,7 @@ def select(
     """Return rows in the order of buying. A smaller budget gives the beginning of the same list.
 
     Args:
-        name: A name of `SELECTORS`.
+        name: Name of the selector.
         labels: `[N]`, class of each image.
         domains: `[N]`, names.
         budget: Number of rows; all `N` if there are no more.
@@ -42,26 +39,14 @@ def select(
         features: `[N, F]` of the frozen student, for `k-center`.
 
     Raises:
-        UsageError: There is no such selector.
         ValueError: `k-center` got no features.
     """
-    check_selector(name)
     turns = stratified_turns(labels, domains, seed)[:budget]
     if name == RANDOM:
         return [row for _, row in turns]
     if features is None:
         raise ValueError(f"{name} reads the student's features")
     return _cover(features, labels, domains, [stratum for stratum, _ in turns])
-
-
-def check_selector(name: str) -> None:
-    """Refuse a name that is not of `SELECTORS`.
-
-    Raises:
-        UsageError: It is none.
-    """
-    if name not in SELECTORS:
-        raise UsageError(f"no selector {name!r}; there are: {', '.join(SELECTORS)}")
 
 
 def stratified_turns(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> list[tuple[tuple[str, int], int]]:

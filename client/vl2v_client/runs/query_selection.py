@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.config.run import PurchaseConfig
+from vl2v_client.config.run import PurchaseConfig, Selector
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.planning.selectors import RANDOM, select
@@ -62,7 +62,7 @@ def _image_budget(max_queries: int, plan: QueryPlan) -> int:
     return max(0, max_queries - texts)
 
 
-def _choose(name: str, budget: int, planned: PlannedRun, seed: int, features: Features) -> list[str]:
+def _choose(name: Selector, budget: int, planned: PlannedRun, seed: int, features: Features) -> list[str]:
     """Return cache keys of `budget` image queries, each content once, for the first image that has it."""
     keys, views, train = planned.plan.image_keys, planned.queries.asked_views, planned.queries.split.train
     rows = sorted({keys[row * views]: row for row in reversed(range(len(train)))}.values())

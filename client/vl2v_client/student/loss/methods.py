@@ -57,8 +57,7 @@ def vl2v_sd(config: TrainingConfig) -> Method:
 
 def erm(config: TrainingConfig, *, learning_rate: float | None = None) -> Method:
     """Return empirical risk minimisation: cross-entropy on the labels alone, as in DomainBed (arXiv 2007.01434)."""
-    rate = config.distill_learning_rate if learning_rate is None else learning_rate
-    return _one_stage("ERM", config, "erm", _ALL, "cross_entropy", rate=rate, head="linear")
+    return _one_stage("ERM", config, "erm", _ALL, "cross_entropy", rate=learning_rate, head="linear")
 
 
 def linear_probe(config: TrainingConfig) -> Method:
@@ -72,8 +71,7 @@ def kd(config: TrainingConfig) -> Method:
 
     The teacher's logits are made here, of its bought image embeddings and text matrix; see `objective.soft_targets`.
     """
-    rate = config.distill_learning_rate
-    return _one_stage("KD", config, "kd", _ALL, "soft_targets", rate=rate, head="linear", image_weight=KD_IMAGE_WEIGHT)
+    return _one_stage("KD", config, "kd", _ALL, "soft_targets", head="linear", image_weight=KD_IMAGE_WEIGHT)
 
 
 def image_cosine(config: TrainingConfig) -> Method:
@@ -102,14 +100,12 @@ def simkd(config: TrainingConfig) -> Method:
     As published, backbone and projection train together and no label is read. The projection here is the student's
     linear one, not a block of convolutions on feature maps, which a vendor does not sell.
     """
-    rate = config.distill_learning_rate
-    return _one_stage("SimKD", config, "simkd", _ALL, "simkd", rate=rate, image_weight=1.0)
+    return _one_stage("SimKD", config, "simkd", _ALL, "simkd", image_weight=1.0)
 
 
 def adip_no_align(config: TrainingConfig) -> Method:
     """Train the backbone under a projection that stays as it was drawn."""
-    rate = config.distill_learning_rate
-    return _one_stage("ADiP, no align", config, "distill", ("backbone",), "image_and_text", rate=rate)
+    return _one_stage("ADiP, no align", config, "distill", ("backbone",), "image_and_text")
 
 
 def adip_align_only(config: TrainingConfig) -> Method:
@@ -120,8 +116,7 @@ def adip_align_only(config: TrainingConfig) -> Method:
 
 def adip_joint(config: TrainingConfig) -> Method:
     """Train projection and backbone together in one stage."""
-    rate = config.distill_learning_rate
-    return _one_stage("ADiP, joint", config, "joint", _ALL, "image_and_text", rate=rate)
+    return _one_stage("ADiP, joint", config, "joint", _ALL, "image_and_text")
 
 
 METHODS: Mapping[str, Callable[[TrainingConfig], Method]] = MappingProxyType(
@@ -238,11 +233,12 @@ def _one_stage(
     trains: tuple[Part, ...],
     objective: str,
     *,
-    rate: float,
+    rate: float | None = None,
     head: Head = "text",
     image_weight: float | None = None,
 ) -> Method:
     steps = config.align_steps + config.distill_steps
+    rate = config.distill_learning_rate if rate is None else rate
     only = _stage(stage, trains, objective, steps, rate, config, image_weight)
     return Method(name, head, (only,), interpolate=config.interpolate)
 
