@@ -35,6 +35,16 @@ def test_recipes_are_short_stories() -> None:
     assert {path.name: lines for path in recipes if (lines := _line_count(path)) > 120} == {}
 
 
+def test_flags_are_named_by_the_command_line_alone() -> None:
+    elsewhere = {
+        f"{path.relative_to(ROOT)}: {flag}"
+        for path in (ROOT / "client").rglob("*.py")
+        if "cli" not in path.parts
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", path.read_text())
+    }
+    assert elsewhere == set()
+
+
 def test_docstrings_are_whole_sentences_and_phrases() -> None:
     broken = {
         f"{path.relative_to(ROOT)}:{node.body[0].lineno}"
