@@ -39,7 +39,7 @@ def recorded_config(folder: RunFolder) -> RecordedConfig:
     try:
         return RecordedConfig.model_validate(folder.config)
     except ValidationError as error:
-        entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+        entry = "/".join(map(str, error.errors(include_input=False)[0]["loc"]))
         raise RunError(
             f"{folder.path / CONFIG_FILE} has no right entry {entry!r}: put back a copy of it, or run again"
         ) from error
