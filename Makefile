@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 EXTRAS ?= vendor,client,local,otel,test,dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check format test test-isolated prove-billing prove-vendor bench-vendor demo clean
+.PHONY: help install check format test test-isolated prove-short prove-billing prove-vendor bench-vendor demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -41,6 +41,10 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
+
+prove-short: install ## the proofs of bill and vendor with smaller counts: up to twenty minutes, no result files
+	$(BIN)/python benchmarks/billing_proofs.py --short
+	$(BIN)/python benchmarks/vendor_proofs.py --short
 
 prove-billing: install ## the proofs of the bill at full length, and its benchmarks: about an hour
 	$(BIN)/python benchmarks/billing_proofs.py
