@@ -58,7 +58,7 @@ prove-vendor: install ## poison, overload, vanished clients, a lost model, a soa
 bench-vendor: install ## the vendor against the bare model and other servers: about ten minutes of a quiet machine
 	$(BIN)/python benchmarks/vendor.py $(BENCH_OPTIONS)
 
-demo: install ## the whole road on this machine: vendor, data, plan, distill, evaluate, audit
+demo: install ## vendor, data set, plan, distill, evaluate and audit on this machine: about four minutes
 	$(BIN)/python benchmarks/demo.py
 
 clean: ## remove what the targets above made
