@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 EXTRAS ?= vendor,client,local,otel,test,dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check format test test-isolated prove-billing prove-vendor bench-vendor demo clean
+.PHONY: help install check format test test-isolated prove-short prove-billing prove-vendor bench-vendor demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -42,6 +42,10 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
 
+prove-short: install ## the proofs of bill and vendor with smaller counts: up to twenty minutes, no result files
+	$(BIN)/python benchmarks/billing_proofs.py --short
+	$(BIN)/python benchmarks/vendor_proofs.py --short
+
 prove-billing: install ## the proofs of the bill at full length, and its benchmarks: about an hour
 	$(BIN)/python benchmarks/billing_proofs.py
 	$(BIN)/python benchmarks/ledger_throughput.py
@@ -54,7 +58,7 @@ prove-vendor: install ## poison, overload, vanished clients, a lost model, a soa
 bench-vendor: install ## the vendor against the bare model and other servers: about ten minutes of a quiet machine
 	$(BIN)/python benchmarks/vendor.py $(BENCH_OPTIONS)
 
-demo: install ## the whole road on this machine: vendor, data, plan, distill, evaluate, audit
+demo: install ## vendor, data set, plan, distill, evaluate and audit on this machine: about four minutes
 	$(BIN)/python benchmarks/demo.py
 
 clean: ## remove what the targets above made

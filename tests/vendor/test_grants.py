@@ -1,4 +1,4 @@
-"""PostgreSQL under least privilege, by the very statements that docs/operating.md gives the platform team."""
+"""PostgreSQL under least privilege, by the very statements that docs/operating/database.md gives the platform team."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vl2v_vendor.service.verification import verify_ledger
 pytestmark = pytest.mark.postgres
 
 _COLUMN_OF = {"ledger": "units", "charge_items": "units", "prices": "unit_price_micro", "admin_log": "created_at"}
-_PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "operating" / "database.md"
 
 
 def run_sql(url: str, script: str) -> None:

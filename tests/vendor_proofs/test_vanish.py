@@ -21,7 +21,7 @@ from proof_vendor import OpenVendor, ProofVendor, Size
 BLOCKERS = 8
 """One batch: it keeps the model busy, and nobody but those who leave waits behind it."""
 IN_THE_MODEL_SECONDS = 0.15
-"""After which the blockers are decoded and in the model, whose batch takes longer."""
+"""After which the blockers are decoded and in the model, which stands still: no model is too fast for this proof."""
 LEAVERS_SIZE = (64, 48)
 """Small photos: all that leave must be queued while the model stands still."""
 LONGEST_STOP_SECONDS = 1.6
@@ -89,15 +89,15 @@ async def _keep_busy(target: Target, photos: list[bytes]) -> Answer:
 
 
 async def _vanish(vendor: ProofVendor, targets: list[Target], photos: list[bytes], leaving: int) -> Ending:
-    """Stop the model in mid-batch, let requests queue behind it and their clients go, then let it run on."""
+    """Stop the model, give it a batch, let requests queue behind it and their clients go, then let it run on."""
     blocker, gone, following = targets
     small = [multipart([photo_jpeg(seed, LEAVERS_SIZE)]) for seed in range(8)]
     requests = [gone.request(IMAGES_PATH, *small[number % len(small)]) for number in range(leaving)]
     connections = [await gone.connect() for _ in requests]
-    blocked = asyncio.create_task(_keep_busy(blocker, photos))
-    await asyncio.sleep(IN_THE_MODEL_SECONDS)
     vendor.signal_model(signal.SIGSTOP)
     try:
+        blocked = asyncio.create_task(_keep_busy(blocker, photos))
+        await asyncio.sleep(IN_THE_MODEL_SECONDS)
         base = await asyncio.to_thread(_depth, vendor)
         waiting = [
             asyncio.create_task(_ask(connection, request))
@@ -106,7 +106,7 @@ async def _vanish(vendor: ProofVendor, targets: list[Target], photos: list[bytes
         queued = await _until(
             lambda: asyncio.to_thread(_depth, vendor),
             at_least=base + leaving - BLOCKERS,
-            within_seconds=LONGEST_STOP_SECONDS - 0.3,
+            within_seconds=LONGEST_STOP_SECONDS - IN_THE_MODEL_SECONDS - 0.3,
         )
         for connection in connections:
             connection.abort()

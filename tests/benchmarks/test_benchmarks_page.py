@@ -1,0 +1,116 @@
+"""Every figure of docs/benchmarks.md is in the result file that its section names, in the row that says so."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
+SECTIONS = dict(section.split("\n", 1) for section in PAGE.split("\n## ")[1:])
+NUMBER = re.compile(r"(?<![\w.,/=-])[+-]?\d[\d,]*(?:\.\d+)?")
+NOT_PROSE = re.compile(r"^\|.*$|`[^`]*`|\]\([^)]*\)|K=\d", re.MULTILINE)
+DERIVED = {"Accuracy on an unseen domain": {"19", "15"}, "Proofs of the service": {"8"}, "Speed of training": {"96"}}
+"""Numbers in the prose of a section that no result holds as they are: shares of a gap (tested below) and settings."""
+
+Record = dict[str, Any]
+
+
+def _results(section: str) -> list[Record]:
+    names = re.findall(r"\(\.\./benchmarks/results/(\w+\.json)\)", SECTIONS[section])
+    return [json.loads((ROOT / "benchmarks" / "results" / name).read_text()) for name in names]
+
+
+def _table_rows(section: str) -> Iterator[list[str]]:
+    """Yield the cells of each row below a table's heading."""
+    below = False
+    for line in SECTIONS[section].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if below and cells:
+            yield cells
+        below = bool(cells) and (below or set(line) <= set("|-: "))
+
+
+def _holds(record: Record, cell: str) -> bool:
+    """Tell whether a record has what a cell shows: one of its texts, a part of its name, or a number rounded so."""
+    values = list(record.values())
+    if cell in map(str, values) or any(isinstance(value, str) and cell in value for value in values[:2]):
+        return True
+    numbers = NUMBER.findall(cell)
+    return bool(numbers) and all(any(_rounds_to(value, number) for value in values) for number in numbers)
+
+
+def _rounds_to(value: object, shown: str) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    digits = shown.replace(",", "").partition(".")[2]
+    return abs(value - float(shown.replace(",", ""))) <= 0.5 * 10 ** -len(digits) + 1e-9
+
+
+def _known_numbers(value: object) -> Iterator[float]:
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from _known_numbers(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _known_numbers(one)
+    elif isinstance(value, str):
+        yield from (float(one.replace(",", "")) for one in re.findall(r"[+-]?\d[\d,]*(?:\.\d+)?", value))
+    elif isinstance(value, int | float):
+        yield value
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_each_table_row_is_a_record_of_the_result(section: str) -> None:
+    records = [record for result in _results(section) for record in (*result["rows"], *result["goals"])]
+    rows = list(_table_rows(section))
+    for cells in rows:
+        shown = [cell for cell in cells if cell]
+        assert any(all(_holds(record, cell) for cell in shown) for record in records), cells
+    assert len(rows) > 2
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_each_number_of_the_prose_is_in_the_result(section: str) -> None:
+    known = [number for result in _results(section) for number in _known_numbers(result)]
+    found = NUMBER.findall(NOT_PROSE.sub("", SECTIONS[section]))
+    unknown = [one for one in found if not any(_rounds_to(value, one.rstrip(",")) for value in known)]
+    assert set(unknown) <= DERIVED.get(section, set())
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_each_command_is_the_result_s(section: str) -> None:
+    commands = re.findall(r"`(python benchmarks/[^`]*)`", SECTIONS[section])
+    assert commands
+    results = _results(section)
+    assert results
+    for result in results:
+        made_by = shlex.split(result["command"])
+        assert any(made_by[: len(words)] == words for words in map(shlex.split, commands))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_machine_and_versions_are_the_result_s(section: str) -> None:
+    shown = " ".join(PAGE.split("\n## ", 1)[0].split())
+    for result in _results(section):
+        machine, versions = result["machine"], result["versions"]
+        assert f"{machine['processor']}, {machine['cores']} cores" in shown
+        assert f"{machine['memory_gib']} GiB" in shown
+        names = {"open_clip_torch": "open_clip", "torch": "PyTorch"}
+        for package, version in versions.items():
+            assert f"{names.get(package, package)} {version}".lower() in shown.lower()
+
+
+@pytest.mark.parametrize(("name", "share"), [("pacs", "19 %"), ("shapes", "15 %")])
+def test_the_shares_of_the_gap_follow_from_the_means(name: str, share: str) -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / f"accuracy_table_{name}.json").read_text())
+    means = {row[""]: float(row["all"].split()[0]) for row in result["rows"] if row["all"]}
+    erm, ours, teacher = means["ERM"], means["VL2V-ADiP, K=4"], means["zero-shot teacher"]
+    assert f"{100 * (ours - erm) / (teacher - erm):.0f} %" == share
+    assert share in SECTIONS["Accuracy on an unseen domain"]
