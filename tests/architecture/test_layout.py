@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,26 @@ def test_no_two_files_of_the_client_share_a_name() -> None:
 def test_recipes_are_short_stories() -> None:
     recipes = (ROOT / "client/vl2v_client/recipes").glob("*.py")
     assert {path.name: lines for path in recipes if (lines := _line_count(path)) > 120} == {}
+
+
+def test_public_functions_of_the_client_say_what_they_raise() -> None:
+    silent = {
+        f"{path.relative_to(ROOT)}:{function.name}"
+        for path in (ROOT / "client").rglob("*.py")
+        if "cli" not in path.parts  # a command's docstring is its help
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef) and not function.name.startswith("_")
+        if (text := ast.get_docstring(function)) and "Raises:" not in text
+        if any(isinstance(node, ast.Raise) and node.exc for node in _own_nodes(function))
+    }
+    assert silent == set()
+
+
+def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            yield node
+            yield from _own_nodes(node)
 
 
 def test_flags_are_named_by_the_command_line_alone() -> None:
