@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import event
 
 from ledger_shop import Shop, open_shop
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.domain.ledger import PostedEntry
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.audit import sign_receipt
 
 CALLERS = 4

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from vl2v_vendor.adapters import key_rotation, secrets
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.publication import publish_keys
 from vl2v_vendor.domain.ports import Signer
+from vl2v_vendor.keys import secrets
+from vl2v_vendor.ledger_sql import key_rotation
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.publication import publish_keys
 
 POINTS = ("before the file is replaced", "after the file is replaced", "before the commit")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,23 @@ def test_no_source_file_is_over_300_lines() -> None:
     assert long == {}
 
 
+_REPEATED_NAMES = {"__init__", "__main__"}
+"""File names that every folder may have; the files of `cli` and `routes` bear the words of commands and endpoints."""
+_NAMED_BY_THEIR_USERS = {"cli", "routes"}
+
+
+@pytest.mark.parametrize("folder", ["shared", "vendor_api"])
+def test_file_names_are_unique_in_a_package(folder: str) -> None:
+    paths = [
+        path.relative_to(ROOT)
+        for path in (ROOT / folder).rglob("*.py")
+        if path.stem not in _REPEATED_NAMES and not _NAMED_BY_THEIR_USERS & set(path.parts)
+    ]
+    named = Counter(path.stem for path in paths)
+    assert paths
+    assert sorted(str(path) for path in paths if named[path.stem] > 1) == []
+
+
 def test_torch_loads_weights_and_nothing_else() -> None:
     """A pickle runs code when it is opened: `torch.load` reads tensors alone, and nothing else unpickles."""
     opened = {
@@ -37,7 +55,7 @@ def test_torch_loads_weights_and_nothing_else() -> None:
 
 _DOORS = (
     "vl2v_client/cli/console.py",
-    "vl2v_vendor/cli/books.py",
+    "vl2v_vendor/cli/console.py",
     "vl2v_vendor/cli/ledger_export.py",
     "vl2v_vendor/cli/server.py",
 )

@@ -28,12 +28,12 @@ from billing_invariants import (
 from billing_model import KeyState, Model, Wish, explained
 from billing_world import HOUR_MICRO, NewDatabase, World, database_maker, pick, run_machine
 from ledger_shop import MODEL, item_key, new_item, vector_of
-from vl2v_vendor.adapters.key_rotation import rotate_and_publish
-from vl2v_vendor.adapters.sql.retention import prune_results
-from vl2v_vendor.adapters.sql.scan import open_scan
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PostedEntry
+from vl2v_vendor.ledger_sql.key_rotation import rotate_and_publish
+from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.service.verification import verify_ledger
 
 NAMES = st.lists(st.sampled_from("abcdefghijklmnop"), min_size=1, max_size=5).map(tuple)

@@ -12,13 +12,13 @@ from vl2v_client.audit.bill import audit_bill
 from vl2v_client.audit.report import AuditReport
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_contract.chain import RESTORE_MARGIN
-from vl2v_vendor.adapters.published_heads import HeadsFile
-from vl2v_vendor.adapters.secrets import load_or_create_secrets
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.publication import read_ledger_id
-from vl2v_vendor.adapters.sql.restoration import Acknowledger, acknowledge
-from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.keys.published_heads import HeadsFile
+from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.publication import read_ledger_id
+from vl2v_vendor.ledger_sql.restoration import Acknowledger, acknowledge
 from vl2v_vendor.settings import Settings
 
 

@@ -14,8 +14,8 @@ from admin_desk import ADMIN, Desk, at_the_desk
 from vl2v_contract.wire.admin import Account, AdminLog, IssuedKey, KeyList, PriceVersion
 from vl2v_contract.wire.billing import Receipt, Statement, Summary
 from vl2v_contract.wire.errors import Problem
-from vl2v_vendor.adapters.sql.engine import open_engine, writing
 from vl2v_vendor.domain.accounts import secret_sha256
+from vl2v_vendor.ledger_sql.database import open_engine, writing
 
 REPLAYED = "idempotent-replayed"
 

@@ -18,11 +18,11 @@ from typer.testing import CliRunner, Result
 
 from ledger_shop import Shop
 from vl2v_contract.wire.billing import SignedHead, StatementEntry
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.cli import accounts, keys, main, prices
-from vl2v_vendor.cli.books import say, show_table
+from vl2v_vendor.cli.console import say, show_table
 from vl2v_vendor.cli.log import log
 from vl2v_vendor.domain.errors import InvalidRequest, VendorError
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 Command = Callable[..., Result]
 
@@ -51,7 +51,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 @pytest.fixture
 def sold(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> tuple[Shop, tuple[str, str]]:
     """A shop that sold two images by a key with a budget of 3, and the option that names its database."""
-    monkeypatch.setattr("vl2v_vendor.adapters.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
+    monkeypatch.setattr("vl2v_vendor.keys.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
     key, _ = shop.accounts.create_key(shop.account, scopes=shop.key.scopes, limit_units=3, name="pilot")
 
     async def story(ledger: SqlLedger) -> None:

@@ -9,10 +9,10 @@ import pytest
 from ledger_shop import Shop, fixed_signer, item_key
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message, verify
 from vl2v_contract.wire.billing import Receipt
-from vl2v_vendor.adapters.secrets import StoredKey, VendorSecrets
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.adapters.sql.publication import WrongSecrets
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
+from vl2v_vendor.keys.secrets import StoredKey, VendorSecrets
+from vl2v_vendor.ledger_sql.publication import WrongSecrets
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.audit import Audit, sign_receipt
 
 

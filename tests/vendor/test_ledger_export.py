@@ -16,21 +16,21 @@ import typer
 from typer.testing import CliRunner
 
 from ledger_shop import MODEL, FakeClock, Shop, open_shop
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.invoicing import Month
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.cli import ledger
 from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
 from vl2v_vendor.domain.ledger import PostedEntry
 from vl2v_vendor.domain.ports import AccountTotals
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.invoicing import Month
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 Export = Callable[..., str]
 
 
 def exporter(shop: Shop, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Export:
     """Runs `vl2v-vendor ledger export` on the shop's database and returns what it prints."""
-    monkeypatch.setattr("vl2v_vendor.adapters.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
+    monkeypatch.setattr("vl2v_vendor.keys.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     url = shop.engine.url.render_as_string(hide_password=False)
     app = typer.Typer()

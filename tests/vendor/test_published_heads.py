@@ -12,15 +12,15 @@ from sqlalchemy import select
 
 from ledger_shop import Shop
 from vl2v_contract.chain import RESTORE_MARGIN, follows
-from vl2v_vendor.adapters.published_heads import (
+from vl2v_vendor.domain.ledger import PostedEntry
+from vl2v_vendor.keys.published_heads import (
     HeadsFile,
     HeadsFileError,
     HeadsRecorder,
     PublishedHead,
     RecordingSigner,
 )
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.adapters.sql.restoration import (
+from vl2v_vendor.ledger_sql.restoration import (
     Acknowledgement,
     Acknowledger,
     LedgerBehind,
@@ -28,9 +28,9 @@ from vl2v_vendor.adapters.sql.restoration import (
     find_lost,
     require_published,
 )
-from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.adapters.sql.tables import admin_log
-from vl2v_vendor.domain.ledger import PostedEntry
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
+from vl2v_vendor.ledger_sql.tables import admin_log
 from vl2v_vendor.service.audit import Audit, sign_receipt
 from vl2v_vendor.service.verification import verify_ledger
 

@@ -31,9 +31,10 @@ from vl2v_client.core.errors import VendorChanged
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import TextQuery
 from vl2v_contract.signatures import SigningKey, successor_message
-from vl2v_vendor.adapters import key_rotation, secrets
-from vl2v_vendor.adapters.key_rotation import rotate_and_publish
-from vl2v_vendor.adapters.secrets import (
+from vl2v_vendor.cli import build_app
+from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.keys import secrets
+from vl2v_vendor.keys.secrets import (
     SecretsError,
     SecretSigner,
     SigningKeyMissing,
@@ -42,13 +43,13 @@ from vl2v_vendor.adapters.secrets import (
     load_secrets,
     rotate_signing_key,
 )
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import writing
-from vl2v_vendor.adapters.sql.publication import WrongSecrets
-from vl2v_vendor.adapters.sql.reading import read_published_keys
-from vl2v_vendor.adapters.sql.tables import admin_log, budgets
-from vl2v_vendor.cli import build_app
-from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.ledger_sql import key_rotation
+from vl2v_vendor.ledger_sql.database import writing
+from vl2v_vendor.ledger_sql.key_rotation import rotate_and_publish
+from vl2v_vendor.ledger_sql.publication import WrongSecrets
+from vl2v_vendor.ledger_sql.reading import read_published_keys
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.tables import admin_log, budgets
 from vl2v_vendor.settings import Settings
 
 FORKSERVER = multiprocessing.get_context("forkserver")

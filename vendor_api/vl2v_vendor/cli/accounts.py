@@ -11,7 +11,7 @@ import typer
 
 from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.wire import billing
-from vl2v_vendor.cli.books import (
+from vl2v_vendor.cli.console import (
     Books,
     DatabaseOption,
     JsonOption,
@@ -25,8 +25,8 @@ from vl2v_vendor.cli.books import (
 from vl2v_vendor.cli.keys import keys_entry, show_keys
 from vl2v_vendor.domain.accounts import Account
 from vl2v_vendor.domain.ports import AccountTotals, GroupTotal
-from vl2v_vendor.service.accounts import usual_currency
 from vl2v_vendor.service.audit import SignedHead
+from vl2v_vendor.service.key_issue import usual_currency
 
 app = typer.Typer(help="Accounts and their budgets, in queries.", no_args_is_help=True)
 

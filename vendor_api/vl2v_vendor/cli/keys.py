@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from vl2v_vendor.cli.books import (
+from vl2v_vendor.cli.console import (
     DatabaseOption,
     JsonOption,
     RequestIdOption,
@@ -19,7 +19,7 @@ from vl2v_vendor.cli.books import (
     show_time,
 )
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Scope
-from vl2v_vendor.service.accounts import IssuedKey, KeyRequest, issue_key, usual_currency
+from vl2v_vendor.service.key_issue import IssuedKey, KeyRequest, issue_key, usual_currency
 
 app = typer.Typer(help="API keys; their secrets are shown once and stored as hashes.", no_args_is_help=True)
 

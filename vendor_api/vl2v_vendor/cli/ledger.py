@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 import typer
 
-from vl2v_vendor.adapters.published_heads import HeadsFile
-from vl2v_vendor.adapters.sql.restoration import find_lost
-from vl2v_vendor.adapters.sql.retention import prune_results
-from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table
+from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, say, show_json, show_table
 from vl2v_vendor.cli.ledger_export import export
 from vl2v_vendor.cli.ledger_files import acknowledge_restore, backup, restore
+from vl2v_vendor.keys.published_heads import HeadsFile
+from vl2v_vendor.ledger_sql.restoration import find_lost
+from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.service.verification import MAX_PROBLEMS, VerificationReport, verify_ledger
 
 _SHOWN_PROBLEMS = 20

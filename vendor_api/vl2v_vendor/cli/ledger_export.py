@@ -16,9 +16,9 @@ from typing import Annotated, TextIO
 import typer
 
 from vl2v_contract.texts import printable
-from vl2v_vendor.adapters.durable_files import replace_durably
-from vl2v_vendor.adapters.sql.invoicing import AccountInvoice, InvoiceLine, Month, MonthScan, open_month
-from vl2v_vendor.cli.books import DatabaseOption, open_books
+from vl2v_vendor.cli.console import DatabaseOption, open_books
+from vl2v_vendor.host.durable_files import replace_durably
+from vl2v_vendor.ledger_sql.invoicing import AccountInvoice, InvoiceLine, Month, MonthScan, open_month
 
 _MICRO = 1_000_000
 _COLUMNS = (

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from vl2v_vendor.adapters.published_heads import HeadsFile, PublishedHead
-from vl2v_vendor.adapters.secrets import load_secrets
-from vl2v_vendor.adapters.sql.publication import read_ledger_id
-from vl2v_vendor.adapters.sql.restoration import Acknowledgement, Acknowledger, acknowledge
-from vl2v_vendor.adapters.sql.sqlite_backup import LedgerCopy, back_up, require_sqlite
-from vl2v_vendor.adapters.sql.sqlite_backup import restore as put_back
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table
+from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, say, show_json, show_table
+from vl2v_vendor.keys.published_heads import HeadsFile, PublishedHead
+from vl2v_vendor.keys.secrets import load_secrets
+from vl2v_vendor.ledger_sql.publication import read_ledger_id
+from vl2v_vendor.ledger_sql.restoration import Acknowledgement, Acknowledger, acknowledge
+from vl2v_vendor.ledger_sql.sqlite_backup import LedgerCopy, back_up, require_sqlite
+from vl2v_vendor.ledger_sql.sqlite_backup import restore as put_back
 from vl2v_vendor.settings import load_settings
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vl2v_contract.canonical import MAX_INTEGER
-from vl2v_vendor.cli.books import Books, DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
+from vl2v_vendor.cli.console import Books, DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
 from vl2v_vendor.domain.accounts import Account, AdminAct
 
 _PAGE_ACTS = 1000

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.cli.books import (
+from vl2v_vendor.cli.console import (
     DatabaseOption,
     JsonOption,
     RequestIdOption,

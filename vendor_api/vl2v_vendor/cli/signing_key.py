@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import typer
 
-from vl2v_vendor.adapters.key_rotation import read_published, rotate_and_publish
-from vl2v_vendor.adapters.secrets import load_secrets
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table, show_time
+from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, say, show_json, show_table, show_time
 from vl2v_vendor.domain.ports import PublishedKey
+from vl2v_vendor.keys.secrets import load_secrets
+from vl2v_vendor.ledger_sql.key_rotation import read_published, rotate_and_publish
 
 app = typer.Typer(help="The keys that sign receipts and statements.", no_args_is_help=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
-from vl2v_vendor.service.books import AccountBooks, StoredItem, VendorBooks, VerificationReport
+from vl2v_vendor.service.ledger_books import AccountBooks, StoredItem, VendorBooks, VerificationReport
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
 from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, OutcomeUnknown
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import Accounts
-from vl2v_vendor.service.accounts import lifetime_of, usual_currency
 from vl2v_vendor.service.audit import Audit, SignedReceipt
+from vl2v_vendor.service.key_issue import lifetime_of, usual_currency
 from vl2v_vendor.service.naming import check_idempotency_key
 
 MAX_PAGE_ACTS = 1000

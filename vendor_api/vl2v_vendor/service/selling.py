@@ -23,12 +23,12 @@ from vl2v_vendor.domain.errors import (
 from vl2v_vendor.domain.ledger import PaidItem, Vector
 from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.domain.ports import Ledger, Signer
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
+from vl2v_vendor.observe.request_trace import note, timed
 from vl2v_vendor.service.audit import RequestRecord, sign_receipt
-from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.naming import check_item_key, name_items
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
-from vl2v_vendor.service.request_trace import note, timed
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest, SignedRecompute
 
 

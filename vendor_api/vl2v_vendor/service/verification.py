@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from vl2v_contract.signatures import successor_message, verify
 from vl2v_vendor.domain.ports import PublishedKey
 from vl2v_vendor.service.account_check import AccountCheck
-from vl2v_vendor.service.books import MAX_PROBLEMS, LedgerScan, VendorBooks, VerificationReport
+from vl2v_vendor.service.ledger_books import MAX_PROBLEMS, LedgerScan, VendorBooks, VerificationReport
 
 __all__ = ["MAX_PROBLEMS", "VerificationReport", "verify_ledger"]
 

@@ -16,9 +16,9 @@ from vl2v_contract.wire import billing, embeddings, headers
 from vl2v_contract.wire.errors import ErrorCode, ItemError
 from vl2v_contract.wire.framed import pack_answer
 from vl2v_vendor.domain.ledger import Vector
-from vl2v_vendor.service.request_trace import timed
+from vl2v_vendor.observe.request_trace import timed
 from vl2v_vendor.service.sale import Sale, SaleItem
-from vl2v_vendor.web.errors import AllItemsFailed
+from vl2v_vendor.web.problems import AllItemsFailed
 
 _Options: TypeAlias = (
     embeddings.ImagesRequest | embeddings.RequestOptions | embeddings.TextsRequest | embeddings.ReplayRequest

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.web.client_address import address_name
 from vl2v_vendor.web.connections import ConnectionLimits
-from vl2v_vendor.web.errors import make_problem, problem_response, refusal_headers
+from vl2v_vendor.web.problems import make_problem, problem_response, refusal_headers
 
 _LONGEST_ADDRESS: Final = 64
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from vl2v_contract.wire import headers
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.web.connections import ConnectionLimits
-from vl2v_vendor.web.errors import make_problem, refusal_headers
+from vl2v_vendor.web.problems import make_problem, refusal_headers
 
 _REFUSED_AT_ONCE: Final = 64
 _DISCARDED_BYTES: Final = 64 * 1024

@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.errors import Overloaded
-from vl2v_vendor.service.lanes import EncodingLanes
-from vl2v_vendor.web.errors import make_problem, problem_response, refusal_headers
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
+from vl2v_vendor.web.problems import make_problem, problem_response, refusal_headers
 
 
 class OverloadGate:

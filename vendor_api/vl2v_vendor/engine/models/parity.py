@@ -1,0 +1,80 @@
+"""What a precision costs: the cosines of its vectors to the fp32 vectors of the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from vl2v_vendor.domain.encoder import PixelBatch, Tokenizer, VectorBatch
+from vl2v_vendor.engine.models.model_warm_up import LocalModel
+from vl2v_vendor.engine.models.probe_inputs import PROBE_TEXTS, probe_images
+
+PROBE_IMAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """How close one precision comes to fp32.
+
+    Attributes:
+        model_id: the model.
+        precision: what is compared.
+        image_cosines: to the fp32 vector, by image.
+        text_cosines: to the fp32 vector, by text.
+        same_nearest_text: the share of images that both precisions find nearest to the same text.
+    """
+
+    model_id: str
+    precision: str
+    image_cosines: tuple[float, ...]
+    text_cosines: tuple[float, ...]
+    same_nearest_text: float
+
+    @property
+    def lowest(self) -> float:
+        """The least cosine of all."""
+        return min(*self.image_cosines, *self.text_cosines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "lowest": self.lowest}
+
+
+def measure_parity(
+    exact: LocalModel, model: LocalModel, tokenizer: Tokenizer, pixels: PixelBatch | None = None
+) -> ParityReport:
+    """Encode the same inputs with both models.
+
+    Args:
+        exact: the fp32 model.
+        model: the same weights in another precision.
+        tokenizer: of both.
+        pixels: `[N, S, S, 3]` images of one's own; None takes the built-in ones.
+    """
+    if pixels is None:
+        pixels = probe_images(PROBE_IMAGES, exact.info.image_size)
+    exact_images, images = exact.encode_images(pixels), model.encode_images(pixels)
+    exact_texts, texts = _encode_texts(exact, tokenizer), _encode_texts(model, tokenizer)
+    nearest = (exact_images @ exact_texts.T).argmax(axis=1) == (images @ texts.T).argmax(axis=1)
+    return ParityReport(
+        model_id=model.info.id,
+        precision=model.info.precision,
+        image_cosines=_cosines(exact_images, images),
+        text_cosines=_cosines(exact_texts, texts),
+        same_nearest_text=float(nearest.mean()),
+    )
+
+
+def _encode_texts(model: LocalModel, tokenizer: Tokenizer, texts: Sequence[str] = PROBE_TEXTS) -> VectorBatch:
+    """`[N, D]`, each text at its own length."""
+    rows = [np.asarray(tokenizer.tokenize(text, truncate=True).model_input, dtype=np.int64) for text in texts]
+    return np.concatenate([model.encode_tokens(row[None]) for row in rows])
+
+
+def _cosines(exact: VectorBatch, found: VectorBatch) -> tuple[float, ...]:
+    products = (exact.astype(np.float64) * found).sum(axis=1)
+    norms = np.linalg.norm(exact.astype(np.float64), axis=1) * np.linalg.norm(found.astype(np.float64), axis=1)
+    return tuple(round(float(cosine), 7) for cosine in products / norms)

@@ -1,0 +1,124 @@
+"""Rotating the signing key: made in the secrets file, then published, then taken over by the servers that run.
+
+In this order nothing is lost whenever a process dies: a key in the file that is not published yet is published by
+whoever opens the database next, and a server signs with a key only once it is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.domain.ports import PublishedKey
+from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
+from vl2v_vendor.ledger_sql.database import writing
+from vl2v_vendor.ledger_sql.publication import ensure_published, publish_keys
+from vl2v_vendor.ledger_sql.reading import read_published_keys, snapshot
+from vl2v_vendor.ledger_sql.tables import budgets
+
+WATCH_SECONDS = 1.0
+"""How soon a running server notices that its secrets file was replaced."""
+
+_log = logging.getLogger(__name__)
+
+
+def rotate_and_publish(engine: Engine, path: Path) -> PublishedKey:
+    """Make a successor of the current signing key and publish it; returns its public half.
+
+    Raises:
+        WrongSecrets: the file is not the newest of this database; rotating it would split the line of successors.
+        SecretsError: the file cannot be used.
+        LedgerUnavailable: the database cannot be written.
+    """
+    try:
+        with writing(engine).begin() as connection:
+            publish_keys(connection, load_secrets(path).signer())
+            newest = connection.execute(select(func.max(budgets.c.last_created_at))).scalar_one() or 0
+            signer = rotate_signing_key(path, not_before=newest).signer()
+            publish_keys(connection, signer)
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(
+            f"the ledger database cannot be written ({type(error).__name__}); `vl2v-vendor signing-key list` shows "
+            "whether a new key is in the secrets file, which is then published as soon as it can be"
+        ) from error
+    return signer.published_keys[-1]
+
+
+def read_published(engine: Engine) -> list[PublishedKey]:
+    """Return the keys that clients are shown, oldest first.
+
+    Raises:
+        LedgerUnavailable: the database cannot be read.
+    """
+    with snapshot(engine) as connection:
+        return read_published_keys(connection)
+
+
+class SigningKeyWatch:
+    """Makes a running server's signer take over the keys that a rotation, or an operator's copy, put into the file.
+
+    Args:
+        path: the secrets file.
+        secrets: what the server started with.
+        signer: the server's.
+        engine: where a key is published before it is used.
+    """
+
+    def __init__(self, path: Path, secrets: VendorSecrets, signer: SecretSigner, engine: Engine) -> None:
+        self._path = path
+        self._pepper = secrets.pepper
+        self._signer = signer
+        self._engine = engine
+        self._seen: tuple[int, int, int] | None = None
+        self._complaint: str | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look at the file once a second until told to stop; what is wrong with it is logged, and the old keys stay.
+
+        Not to be cancelled: a look that is under way would go on in its thread, and use a closed database.
+        """
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), WATCH_SECONDS)
+                return
+            try:
+                await asyncio.to_thread(self.check)
+                self._complaint = None
+            except (VendorError, SQLAlchemyError, OSError) as error:
+                self._complain(str(error))
+
+    def check(self) -> bool:
+        """Take over what is new in the file; returns whether anything was. Blocks.
+
+        Raises:
+            SecretsError: the file is broken, or of another vendor.
+            SQLAlchemyError: the new key cannot be published now.
+            OSError: the file cannot be read.
+        """
+        status = self._path.stat()
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if version == self._seen:
+            return False
+        secrets = load_secrets(self._path)
+        if secrets.pepper != self._pepper:
+            raise SecretsError(f"{self._path} is of another vendor; restore the one that this server started with")
+        renewed = secrets.signer()
+        is_new = renewed.published_keys != self._signer.published_keys
+        if is_new:
+            with writing(self._engine).begin() as connection:
+                ensure_published(connection, renewed)
+            self._signer.adopt(secrets.keys)
+            _log.info("now signing with key %s", renewed.key_id)
+        self._seen = version
+        return is_new
+
+    def _complain(self, why: str) -> None:
+        if why != self._complaint:
+            _log.error("the secrets file was changed and could not be taken over: %s", why)
+            self._complaint = why
