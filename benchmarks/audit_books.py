@@ -15,8 +15,8 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, update
 
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.deliveries import SignedReceipt
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
+from vl2v_contract.records import Receipt
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import LedgerHead
@@ -126,7 +126,7 @@ def _write_sales(
     for sale in sales:
         entry = sale.entry
         signature = signer.sign_receipt(entry, sale.entry_hash)
-        receipt = SignedReceipt(entry, sale.entry_hash, entry.signing_key_id, signature)
+        receipt = Receipt(entry, sale.entry_hash, entry.signing_key_id, signature)
         place = (entry.ledger_id, entry.account_id, entry.seq)
         paid = (entry.request_id, entry.api_key_id, entry.units, entry.unit_price_micro, entry.amount_micro)
         row = (*place, *paid, entry.currency, sale.entry_hash, receipt.to_json())

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
 from ledger_shop import Shop
-from vl2v_contract.wire.billing import SignedHead, StatementEntry
+from vl2v_contract.records import SignedHead, StatementEntry
 from vl2v_vendor.cli import accounts, keys, main, prices
 from vl2v_vendor.cli.console import say, show_table
 from vl2v_vendor.cli.log import log
@@ -86,11 +87,11 @@ def test_a_statement_is_whole_and_can_begin_anywhere(command: Command, sold: tup
         return [posted.entry_hash for posted in await ledger.entries(shop.account.id, after_seq=0, limit=10)]
 
     whole = parsed(command("accounts", "statement", "acme", "--json", *database))
-    entries = [StatementEntry.model_validate(entry) for entry in whole["entries"]]
+    entries = [TypeAdapter(StatementEntry).validate_python(entry) for entry in whole["entries"]]
     assert [entry.entry.kind for entry in entries] == ["topup", "charge"]
     assert [entry.entry_hash for entry in entries] == asyncio.run(read(shop, expected))
     assert len(entries[1].items) == 2
-    head = SignedHead.model_validate(whole["signed_head"]).head
+    head = TypeAdapter(SignedHead).validate_python(whole["signed_head"]).head
     assert (head.seq, head.entry_hash, head.account_id) == (2, entries[1].entry_hash, shop.account.id)
     rest = parsed(command("accounts", "statement", "acme", "--after-seq", "1", "--json", *database))
     assert rest["entries"] == whole["entries"][1:]

@@ -16,10 +16,10 @@ import typer
 from typer.testing import CliRunner
 
 from ledger_shop import MODEL, FakeClock, Shop, open_shop
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.cli import ledger
 from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
-from vl2v_vendor.domain.ledger import PostedEntry
 from vl2v_vendor.domain.ports import AccountTotals
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.invoicing import Month
@@ -55,8 +55,8 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def books_of(shop: Shop) -> tuple[AccountTotals, list[PostedEntry]]:
-    async def story(opened: SqlLedger) -> tuple[AccountTotals, list[PostedEntry]]:
+def books_of(shop: Shop) -> tuple[AccountTotals, list[StatementEntry]]:
+    async def story(opened: SqlLedger) -> tuple[AccountTotals, list[StatementEntry]]:
         entries = await opened.entries(shop.account.id, after_seq=0, limit=100)
         return await opened.totals(shop.account.id), entries
 

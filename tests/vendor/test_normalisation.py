@@ -125,7 +125,7 @@ def test_the_packaged_teacher_was_trained_with_the_default_and_is_not_warned_abo
 def test_a_warning_of_the_start_is_a_warning_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="vl2v_vendor")
     with socket.socket() as listener:
-        foreground = _Foreground(Settings(log_format="json"), listener, None, None)
+        foreground = _Foreground(Settings(log_format="json"), listener, None, None, None)
         foreground._report("warning", "the mean")
         foreground._report("pixels", "the mean")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from ledger_shop import Shop
 from vl2v_contract.chain import RESTORE_MARGIN, follows
-from vl2v_vendor.domain.ledger import PostedEntry
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.keys.published_heads import (
     HeadsFile,
     HeadsFileError,
@@ -42,8 +42,8 @@ def file(tmp_path: Path) -> HeadsFile:
     return HeadsFile(tmp_path / "vendor-published-heads.json", "ledger_1")
 
 
-def entries(shop: Shop) -> list[PostedEntry]:
-    async def story(ledger: SqlLedger) -> list[PostedEntry]:
+def entries(shop: Shop) -> list[StatementEntry]:
+    async def story(ledger: SqlLedger) -> list[StatementEntry]:
         return await ledger.entries(shop.account.id, after_seq=0, limit=100)
 
     return shop.run(story)

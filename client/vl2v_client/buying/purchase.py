@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.responses import Account
 from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
 from vl2v_client.buying.vendor_meeting import trust_vendor
 from vl2v_client.cache.records import NOTHING
@@ -19,6 +18,7 @@ from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, V
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel, format_micro
 from vl2v_client.planning.plan import Limits, QueryPlan, still_missing, without_items
+from vl2v_contract.records import Summary
 
 DEFAULT_WORKERS = 4
 FORBIDDEN = "forbidden"
@@ -140,7 +140,7 @@ def settle_outstanding(
     return frozenset(came)
 
 
-def _open(plan: QueryPlan, account: Account | None, caps: Caps, cache: EmbeddingCache) -> int:
+def _open(plan: QueryPlan, account: Summary | None, caps: Caps, cache: EmbeddingCache) -> int:
     """Open a purchase at exactly what was agreed: whatever the vendor claims, no more can be sent."""
     return cache.purchases.open_purchase(
         plan.teacher,
@@ -156,7 +156,7 @@ def _tell_wait(cache: EmbeddingCache, notify: Callable[[str], None] | None) -> N
         notify(f"another purchase is using the cache {cache.path}; waiting for it to end")
 
 
-def _account(client: VendorClient) -> Account | None:
+def _account(client: VendorClient) -> Summary | None:
     try:
         return client.summary()
     except NotAuthorized as error:
@@ -195,7 +195,7 @@ def _check_teacher(planned: TeacherModel, client: VendorClient, cache: Embedding
     trust_vendor(client, cache, ledger_id=planned.ledger_id)
 
 
-def _limits(caps: Caps, account: Account | None, cache: EmbeddingCache) -> Limits:
+def _limits(caps: Caps, account: Summary | None, cache: EmbeddingCache) -> Limits:
     spent = NOTHING if caps.task is None else cache.purchases.spent(caps.task)
     remaining_units = None if account is None else account.remaining_units
     return Limits(caps.max_queries, caps.max_cost_micro, remaining_units, spent)

@@ -11,8 +11,8 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vl2v_contract.records import Receipt, RequestRecord
 from vl2v_contract.vectors import Dtype
-from vl2v_contract.wire.billing import Receipt, RequestRecord
 from vl2v_contract.wire.errors import ItemError
 
 Encoding = Literal["base64", "float", "raw"]

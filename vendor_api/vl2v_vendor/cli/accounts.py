@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vl2v_contract.canonical import MAX_INTEGER
-from vl2v_contract.wire import billing
+from vl2v_contract.records import Breakdown, SignedHead, StatementEntry
 from vl2v_vendor.cli.console import (
     Books,
     DatabaseOption,
@@ -24,8 +24,7 @@ from vl2v_vendor.cli.console import (
 )
 from vl2v_vendor.cli.keys import keys_entry, show_keys
 from vl2v_vendor.domain.accounts import Account
-from vl2v_vendor.domain.ports import AccountTotals, GroupTotal
-from vl2v_vendor.service.audit import SignedHead
+from vl2v_vendor.domain.ports import AccountTotals
 from vl2v_vendor.service.key_issue import usual_currency
 
 app = typer.Typer(help="Accounts and their budgets, in queries.", no_args_is_help=True)
@@ -91,8 +90,7 @@ def statement(
         account = books.accounts.find_account(name)
         entries, head = asyncio.run(_read_statement(books, account, after_seq))
     if as_json:
-        listed = [entry.model_dump(mode="json") for entry in entries]
-        show_json({"entries": listed, "signed_head": asdict(head)})
+        show_json({"entries": [asdict(entry) for entry in entries], "signed_head": asdict(head)})
     else:
         _show_entries(entries)
 
@@ -132,23 +130,21 @@ def refund(
 
 async def _read_totals(books: Books, account: Account) -> AccountTotals:
     async with books.audit() as audit:
-        return (await audit.summary(account.id)).totals
+        return await audit.totals(account.id)
 
 
-async def _read_statement(
-    books: Books, account: Account, after_seq: int
-) -> tuple[list[billing.StatementEntry], SignedHead]:
-    entries: list[billing.StatementEntry] = []
+async def _read_statement(books: Books, account: Account, after_seq: int) -> tuple[list[StatementEntry], SignedHead]:
+    entries: list[StatementEntry] = []
     async with books.audit() as audit:
         while True:
             page = await audit.statement(account.id, after_seq)
-            entries += [billing.StatementEntry.model_validate(entry, from_attributes=True) for entry in page.entries]
+            entries += page.entries
             if page.next_after_seq is None:
                 return entries, page.signed_head
             after_seq = page.next_after_seq
 
 
-def _show_entries(entries: Sequence[billing.StatementEntry]) -> None:
+def _show_entries(entries: Sequence[StatementEntry]) -> None:
     show_table(
         ["SEQ", "KIND", "UNITS", "AMOUNT", "MODEL", "KEY", "REQUEST", "TIME", "NOTE"],
         [
@@ -170,12 +166,12 @@ def _show_entries(entries: Sequence[billing.StatementEntry]) -> None:
 
 def _show_totals(totals: AccountTotals) -> None:
     """One line for each group: every block adds up to the total."""
-    blocks: tuple[tuple[str, Sequence[GroupTotal]], ...] = (
+    blocks: tuple[tuple[str, Sequence[Breakdown]], ...] = (
         ("day", totals.by_day),
         ("model", totals.by_model),
         ("endpoint", totals.by_endpoint),
         ("key", totals.by_key),
-        ("total", (GroupTotal("", totals.units, totals.amount_micro),)),
+        ("total", (Breakdown(totals.units, totals.amount_micro, ""),)),
     )
     show_table(
         ["BY", "GROUP", "UNITS", f"AMOUNT (MICRO-{totals.currency})"],

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import typer
 
+from vl2v_contract.records import PublicKey
 from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, say, show_json, show_table, show_time
-from vl2v_vendor.domain.ports import PublishedKey
 from vl2v_vendor.keys.secrets import load_secrets
 from vl2v_vendor.ledger_sql.key_rotation import read_published, rotate_and_publish
 
@@ -59,7 +59,7 @@ def rotate(as_json: JsonOption = False, database: DatabaseOption = None) -> None
     say(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
 
 
-def _state(key: PublishedKey, *, is_published: bool) -> str:
+def _state(key: PublicKey, *, is_published: bool) -> str:
     if not is_published:
         return "not published yet"
     return "current" if key.retired_at is None else "replaced"

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.admission import admit
 from vl2v_vendor.domain.errors import InvalidRequest, PriceChanged, UnknownKey
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, PostedEntry, Price
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class LockedAccount:
 class Posting:
     """A decided charge, to be written: its entry, and the items with their vectors."""
 
-    posted: PostedEntry
+    posted: StatementEntry
     items: tuple[NewItem, ...]
 
 
@@ -122,7 +123,7 @@ class AccountCharges:
             )
         return price
 
-    def _compose_entry(self, order: ChargeOrder, price: Price, admitted: tuple[NewItem, ...]) -> PostedEntry:
+    def _compose_entry(self, order: ChargeOrder, price: Price, admitted: tuple[NewItem, ...]) -> StatementEntry:
         """Compose the entry that extends the account's chain, with its hash."""
         account = self.account
         charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
@@ -154,9 +155,9 @@ class AccountCharges:
             signing_key_id=self._signing_key_id,
             prev_hash=account.head_hash,
         )
-        return PostedEntry(entry, entry.hash(), charged)
+        return StatementEntry(entry, entry.hash(), charged)
 
-    def _advance(self, order: ChargeOrder, posted: PostedEntry, admitted: tuple[NewItem, ...]) -> Budgets:
+    def _advance(self, order: ChargeOrder, posted: StatementEntry, admitted: tuple[NewItem, ...]) -> Budgets:
         """Move the account on: budgets, chain, and the items that the orders behind will find paid."""
         account, entry = self.account, posted.entry
         account.budget = Budget(entry.limit_units, entry.used_units)

@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_contract.chain import ChargedItem, LedgerEntry
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import Budgets
 
 Vector = NDArray[np.float32]
@@ -100,15 +100,6 @@ class ChargeOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class PostedEntry:
-    """A committed ledger entry with its hash and its items in order."""
-
-    entry: LedgerEntry
-    entry_hash: str
-    items: tuple[ChargedItem, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Charge:
     """What became of a charge order.
 
@@ -119,7 +110,7 @@ class Charge:
         budgets: Budgets after the charge.
     """
 
-    posted: PostedEntry | None
+    posted: StatementEntry | None
     already_paid: tuple[PaidItem, ...]
     refused: tuple[str, ...]
     budgets: Budgets

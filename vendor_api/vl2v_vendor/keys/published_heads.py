@@ -20,8 +20,9 @@ from pathlib import Path
 from threading import Lock
 
 from vl2v_contract.chain import LedgerEntry
+from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.domain.ports import PublishedKey, Signer
+from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.host.durable_files import write_durably
 
 FLUSH_SECONDS = 1.0
@@ -201,7 +202,7 @@ class RecordingSigner:
         return self._signer.key_id
 
     @property
-    def published_keys(self) -> Sequence[PublishedKey]:
+    def published_keys(self) -> Sequence[PublicKey]:
         """The public halves, oldest first."""
         return self._signer.published_keys
 

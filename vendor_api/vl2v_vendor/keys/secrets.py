@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_contract.chain import LedgerEntry
+from vl2v_contract.records import PublicKey
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, recompute_message, successor_message
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
-from vl2v_vendor.domain.ports import PublishedKey
 from vl2v_vendor.host.durable_files import keep_owner, sync_folder
 
 _PEPPER_BYTES = 32
@@ -75,7 +75,7 @@ class _Keys:
 
     by_id: Mapping[str, SigningKey]
     current: SigningKey
-    published: tuple[PublishedKey, ...]
+    published: tuple[PublicKey, ...]
 
     @classmethod
     def of(cls, stored: tuple[StoredKey, ...]) -> _Keys:
@@ -94,7 +94,7 @@ class SecretSigner:
         return self._keys.current.key_id
 
     @property
-    def published_keys(self) -> tuple[PublishedKey, ...]:
+    def published_keys(self) -> tuple[PublicKey, ...]:
         """The public halves, oldest first."""
         return self._keys.published
 
@@ -190,9 +190,9 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
     return renewed
 
 
-def _publish(keys: tuple[StoredKey, ...]) -> tuple[PublishedKey, ...]:
+def _publish(keys: tuple[StoredKey, ...]) -> tuple[PublicKey, ...]:
     return tuple(
-        PublishedKey(
+        PublicKey(
             key_id=stored.key.key_id,
             public_key=stored.key.public_key,
             created_at=stored.created_at,

@@ -14,8 +14,8 @@ from pathlib import Path
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
-from vl2v_vendor.domain.ports import PublishedKey
 from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.publication import ensure_published, publish_keys
@@ -28,7 +28,7 @@ WATCH_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-def rotate_and_publish(engine: Engine, path: Path) -> PublishedKey:
+def rotate_and_publish(engine: Engine, path: Path) -> PublicKey:
     """Make a successor of the current signing key and publish it; returns its public half.
 
     Raises:
@@ -50,7 +50,7 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublishedKey:
     return signer.published_keys[-1]
 
 
-def read_published(engine: Engine) -> list[PublishedKey]:
+def read_published(engine: Engine) -> list[PublicKey]:
     """Return the keys that clients are shown, oldest first.
 
     Raises:

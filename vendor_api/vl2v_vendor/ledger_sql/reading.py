@@ -14,10 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Breakdown, PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.errors import LedgerUnavailable, NotFound, UnknownModel
-from vl2v_vendor.domain.ledger import PaidItem, PostedEntry, Price
-from vl2v_vendor.domain.ports import AccountTotals, GroupTotal, LedgerHead, PublishedKey
+from vl2v_vendor.domain.ledger import PaidItem, Price
+from vl2v_vendor.domain.ports import AccountTotals, LedgerHead
 from vl2v_vendor.ledger_sql.database import begin_snapshot
 from vl2v_vendor.ledger_sql.rows import ENTRY_COLUMNS, to_entry, to_key, to_paid_item, to_price
 from vl2v_vendor.ledger_sql.statements import budgets_of, key_by_secret, listed, paid_items, price_in_force
@@ -99,7 +100,7 @@ def read_head(connection: Connection, account_id: str) -> LedgerHead:
     return LedgerHead(*row)
 
 
-def read_entries(connection: Connection, account_id: str, after_seq: int, limit: int) -> list[PostedEntry]:
+def read_entries(connection: Connection, account_id: str, after_seq: int, limit: int) -> list[StatementEntry]:
     """Return entries after `after_seq` in order, with their items."""
     query = (
         select(*ENTRY_COLUMNS)
@@ -110,7 +111,7 @@ def read_entries(connection: Connection, account_id: str, after_seq: int, limit:
     return _with_items(connection, account_id, connection.execute(query).all())
 
 
-def read_listed_entries(connection: Connection, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+def read_listed_entries(connection: Connection, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
     """Return the entries of these numbers in order, with their items."""
     query = (
         select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id, ledger.c.seq.in_(seqs)).order_by(ledger.c.seq)
@@ -118,7 +119,7 @@ def read_listed_entries(connection: Connection, account_id: str, seqs: Sequence[
     return _with_items(connection, account_id, connection.execute(query).all(), charge_items.c.seq.in_(seqs))
 
 
-def read_request(connection: Connection, account_id: str, request_id: str) -> PostedEntry | None:
+def read_request(connection: Connection, account_id: str, request_id: str) -> StatementEntry | None:
     """Return the entry that a request made."""
     query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id, ledger.c.request_id == request_id)
     posted = _with_items(connection, account_id, connection.execute(query).all())
@@ -142,7 +143,7 @@ def read_totals(connection: Connection, account_id: str) -> AccountTotals:
     )
 
 
-def read_published_keys(connection: Connection) -> list[PublishedKey]:
+def read_published_keys(connection: Connection) -> list[PublicKey]:
     """Return public signing keys, oldest first."""
     query = select(
         signing_keys.c.key_id,
@@ -152,12 +153,12 @@ def read_published_keys(connection: Connection) -> list[PublishedKey]:
         signing_keys.c.predecessor_id,
         signing_keys.c.predecessor_signature,
     ).order_by(signing_keys.c.created_at, signing_keys.c.predecessor_id.nulls_first())
-    return [PublishedKey(*row) for row in connection.execute(query)]
+    return [PublicKey(*row) for row in connection.execute(query)]
 
 
 def _with_items(
     connection: Connection, account_id: str, rows: Sequence[Row[Any]], among: ColumnElement[bool] | None = None
-) -> list[PostedEntry]:
+) -> list[StatementEntry]:
     """Return entries by seq with their items; `among` selects the items unless the entries are all that lie between."""
     if not rows:
         return []
@@ -173,7 +174,7 @@ def _with_items(
         seq: tuple(ChargedItem(*row[1:]) for row in group)
         for seq, group in groupby(connection.execute(query), key=itemgetter(0))
     }
-    return [PostedEntry(entry, entry_hash, items.get(entry.seq, ())) for entry, entry_hash in entries]
+    return [StatementEntry(entry, entry_hash, items.get(entry.seq, ())) for entry, entry_hash in entries]
 
 
 def _totals_query(account_id: str) -> Select[Any]:
@@ -191,13 +192,13 @@ def _totals_query(account_id: str) -> Select[Any]:
     )
 
 
-def _group(rows: Sequence[Row[Any]], column: str) -> tuple[GroupTotal, ...]:
+def _group(rows: Sequence[Row[Any]], column: str) -> tuple[Breakdown, ...]:
     sums: dict[Any, tuple[int, int]] = {}
     for row in rows:
         name = getattr(row, column)
         units, amount_micro = sums.get(name, (0, 0))
         sums[name] = units + int(row.units), amount_micro + int(row.amount_micro)
-    return tuple(GroupTotal(_day_name(name) if column == "day" else name, *sums[name]) for name in sorted(sums))
+    return tuple(Breakdown(*sums[name], _day_name(name) if column == "day" else name) for name in sorted(sums))
 
 
 def _day_name(day: int) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, and_, select
 
 from vl2v_contract.chain import ChargedItem, EntryKind, LedgerEntry
+from vl2v_contract.records import PublicKey
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.ledger import Price
-from vl2v_vendor.domain.ports import PublishedKey
 from vl2v_vendor.ledger_sql.account_rows import read_key_budgets
 from vl2v_vendor.ledger_sql.price_list import list_prices
 from vl2v_vendor.ledger_sql.publication import read_ledger_id
@@ -61,7 +61,7 @@ class SqlScan:
         """Return the vendor's name for ever."""
         return read_ledger_id(self._connection)
 
-    def published_keys(self) -> list[PublishedKey]:
+    def published_keys(self) -> list[PublicKey]:
         """Return the signing keys, oldest first."""
         return read_published_keys(self._connection)
 

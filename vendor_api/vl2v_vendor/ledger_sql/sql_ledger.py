@@ -15,10 +15,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.errors import LedgerUnavailable
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, PostedEntry, Price
-from vl2v_vendor.domain.ports import AccountTotals, Clock, LedgerHead, PublishedKey, Signer
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, Price
+from vl2v_vendor.domain.ports import AccountTotals, Clock, LedgerHead, Signer
 from vl2v_vendor.ledger_sql import reading
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
 from vl2v_vendor.ledger_sql.database import database_now, writing
@@ -124,15 +125,15 @@ class SqlLedger:
         """Return the end of the account's chain."""
         return await self._read(lambda connection: reading.read_head(connection, account_id))
 
-    async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
+    async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[StatementEntry]:
         """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
         return await self._audit(lambda connection: reading.read_entries(connection, account_id, after_seq, limit))
 
-    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
         """Return the entries of these numbers in order, with their items."""
         return await self._audit(lambda connection: reading.read_listed_entries(connection, account_id, seqs))
 
-    async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
+    async def find_request(self, account_id: str, request_id: str) -> StatementEntry | None:
         """Return the entry that a request made."""
         return await self._read(lambda connection: reading.read_request(connection, account_id, request_id))
 
@@ -144,7 +145,7 @@ class SqlLedger:
         """Units used in the budgets, less those of charged items that were not refunded; see `drift`."""
         return await self._audit(read_drift_units)
 
-    async def published_keys(self) -> list[PublishedKey]:
+    async def published_keys(self) -> list[PublicKey]:
         """Return public signing keys, oldest first."""
         return await self._read(reading.read_published_keys)
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt
 from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
 from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, OutcomeUnknown
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import Accounts
-from vl2v_vendor.service.audit import Audit, SignedReceipt
+from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.key_issue import lifetime_of, usual_currency
 from vl2v_vendor.service.naming import check_idempotency_key
 
@@ -105,9 +106,7 @@ class Administration:
             ),
         )
 
-    async def top_up(
-        self, context: AdminContext, account: str, units: int, note: str | None
-    ) -> ActResult[SignedReceipt]:
+    async def top_up(self, context: AdminContext, account: str, units: int, note: str | None) -> ActResult[Receipt]:
         """Raise an account's limit; raises NotFound or InvalidRequest."""
         return await self._post(
             context,
@@ -116,9 +115,7 @@ class Administration:
             ),
         )
 
-    async def refund(
-        self, context: AdminContext, account: str, seq: int, units: int, note: str
-    ) -> ActResult[SignedReceipt]:
+    async def refund(self, context: AdminContext, account: str, seq: int, units: int, note: str) -> ActResult[Receipt]:
         """Give units of a charge back; raises NotFound or InvalidRequest."""
         return await self._post(
             context,
@@ -206,7 +203,7 @@ class Administration:
         page = tuple(acts[:limit])
         return ActPage(page, page[-1].id if len(acts) > limit else None)
 
-    async def _post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> ActResult[SignedReceipt]:
+    async def _post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> ActResult[Receipt]:
         """Do an act that makes a ledger entry; the answer is the entry's receipt, the same one for ever."""
         request_id = context.request_id()
         done = await self._act(context, request_id, act)

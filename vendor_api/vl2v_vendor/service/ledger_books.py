@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vl2v_contract.chain import ChargedItem, EntryKind, LedgerEntry
+from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.accounts import Budget
 from vl2v_vendor.domain.ledger import Price
-from vl2v_vendor.domain.ports import LedgerHead, PublishedKey
+from vl2v_vendor.domain.ports import LedgerHead
 
 MAX_PROBLEMS = 1000
 
@@ -68,7 +69,7 @@ class LedgerScan(Protocol):
     def ledger_id(self) -> str:
         """Return the vendor's name for ever."""
 
-    def published_keys(self) -> Sequence[PublishedKey]:
+    def published_keys(self) -> Sequence[PublicKey]:
         """Return the signing keys, oldest first."""
 
     def accounts(self) -> Iterable[AccountBooks]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt, RequestRecord
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.admission import admit, check_price, exhaustion
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector
-from vl2v_vendor.service.audit import RequestRecord, SignedReceipt
 from vl2v_vendor.service.preparation import ItemSource
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
@@ -133,7 +133,7 @@ class Sale:
     items: Sequence[SaleItem]
     price: Price
     budgets: Budgets
-    receipt: SignedReceipt | None = None
+    receipt: Receipt | None = None
     paid_by: tuple[RequestRecord, ...] = ()
     new: list[SaleItem] = field(default_factory=list)
     expired: list[tuple[SaleItem, PaidItem]] = field(default_factory=list)
@@ -246,7 +246,7 @@ class Sale:
             allow_partial=request.allow_partial,
         )
 
-    def post(self, charge: Charge, receipt: SignedReceipt | None) -> None:
+    def post(self, charge: Charge, receipt: Receipt | None) -> None:
         """Take in what the ledger committed."""
         self.budgets, self.receipt = charge.budgets, receipt
         if charge.refused:

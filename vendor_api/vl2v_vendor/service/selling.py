@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from vl2v_contract.identity import fingerprint
+from vl2v_contract.records import RequestRecord
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo, PreparedItem
@@ -25,7 +26,7 @@ from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.request_trace import note, timed
-from vl2v_vendor.service.audit import RequestRecord, sign_receipt
+from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.naming import check_item_key, name_items
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance

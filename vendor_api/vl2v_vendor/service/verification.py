@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vl2v_contract.records import PublicKey
 from vl2v_contract.signatures import successor_message, verify
-from vl2v_vendor.domain.ports import PublishedKey
 from vl2v_vendor.service.account_check import AccountCheck
 from vl2v_vendor.service.ledger_books import MAX_PROBLEMS, LedgerScan, VendorBooks, VerificationReport
 
@@ -30,7 +30,7 @@ def verify_ledger(scan: LedgerScan) -> VerificationReport:
     return report
 
 
-def _check_keys(keys: Sequence[PublishedKey], report: VerificationReport) -> None:
+def _check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
     """Each key but the first is signed by the one before, which retired when it came."""
     for before, key in zip([None, *keys], keys, strict=False):
         if before is None:

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from python_multipart.multipart import parse_options_header
 
 from vl2v_contract.vectors import Dtype, to_base64
-from vl2v_contract.wire import billing, embeddings, headers
+from vl2v_contract.wire import embeddings, headers
 from vl2v_contract.wire.errors import ErrorCode, ItemError
 from vl2v_contract.wire.framed import pack_answer
 from vl2v_vendor.domain.ledger import Vector
@@ -115,8 +115,8 @@ def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
             key_limit_units=key.limit_units if key is not None else None,
             key_remaining_units=key.remaining_units if key is not None else None,
         ),
-        receipt=None if sale.receipt is None else billing.Receipt.model_validate(sale.receipt, from_attributes=True),
-        paid_by=[billing.RequestRecord.model_validate(paid, from_attributes=True) for paid in sale.paid_by],
+        receipt=sale.receipt,
+        paid_by=list(sale.paid_by),
     )
     if form.encoding != "raw":
         return message.model_dump_json().encode()
