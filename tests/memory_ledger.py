@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
+from vl2v_contract.chain import GENESIS_HASH, ChainEnd, ChargedItem, ChargeTerms, EntryOrigin, LedgerEntry
 from vl2v_contract.identity import Modality
 from vl2v_contract.records import PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets, Scope
@@ -123,12 +123,7 @@ class MemoryLedger:
         if not items:
             return None
         self.used_units += len(items)
-        entry = LedgerEntry(
-            ledger_id=self.ledger_id,
-            account_id=order.account_id,
-            seq=len(self.posted) + 1,
-            kind="charge",
-            request_id=order.request_id,
+        terms = ChargeTerms(
             api_key_id=order.api_key_id,
             endpoint=order.endpoint,
             modality=order.modality,
@@ -136,19 +131,19 @@ class MemoryLedger:
             weights_sha=order.weights_sha,
             precision=order.precision,
             preprocessing_id=order.preprocessing_id,
-            units=len(items),
             price_id=price.id,
             unit_price_micro=price.unit_price_micro,
-            amount_micro=len(items) * price.unit_price_micro,
+        )
+        end = ChainEnd(
+            ledger_id=self.ledger_id,
+            account_id=order.account_id,
             currency=price.currency,
-            items_hash=items_hash(items),
-            ref_seq=None,
-            note=None,
-            used_units=self.used_units,
+            seq=len(self.posted),
+            entry_hash=self.posted[-1].entry_hash if self.posted else GENESIS_HASH,
+            used_units=self.used_units - len(items),
             limit_units=self.limit_units,
             created_at=1,
-            signing_key_id="0" * 16,
-            prev_hash=self.posted[-1].entry_hash if self.posted else GENESIS_HASH,
         )
+        entry = LedgerEntry.charge(end, EntryOrigin(order.request_id, 1, "0" * 16), terms, items)
         self.posted.append(StatementEntry(entry, entry.hash(), tuple(items)))
         return self.posted[-1]

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vl2v_contract.chain import ChainEnd
 from vl2v_vendor.domain.accounts import ApiKey, Budget
-from vl2v_vendor.domain.charging import AccountCharges, LockedAccount, Posting
+from vl2v_vendor.domain.charging import AccountCharges, DecidedCharge, LockedAccount
 from vl2v_vendor.domain.errors import LedgerUnavailable, UnknownKey, VendorError
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, Price
 from vl2v_vendor.ledger_sql.driver import Cursor, Driver
-from vl2v_vendor.ledger_sql.rows import entry_row, pack_vector, to_key, to_paid_item, to_price
+from vl2v_vendor.ledger_sql.rows import entry_row, pack_vector, to_chain_end, to_key, to_paid_item, to_price
 from vl2v_vendor.ledger_sql.statements import ChargeStatements, listed
 
 
@@ -82,17 +83,16 @@ class ChargeTransaction:
             keys=locked.keys,
             prices=prices,
             paid=locked.paid,
-            ledger_id=self._ledger_id,
             signing_key_id=self._signing_key_id,
             now=self._now,
         )
         outcomes = [_decide(charges, order) for order in orders]
-        if charges.postings:
-            with self._driver.together():
+        if charges.decided:
+            with self._driver.pipeline():
                 debits = self.debit(locked)
-                self.append_entries(charges.postings)
-                self.append_items(charges.postings)
-                self.store_results(charges.postings)
+                self.append_entries(charges.decided)
+                self.append_items(charges.decided)
+                self.store_results(charges.decided)
             _check_debits(debits)
         return outcomes
 
@@ -101,10 +101,10 @@ class ChargeTransaction:
         if self._statements.probe is not None:
             self._driver.execute(self._statements.probe)
 
-    def lose_patience(self) -> None:
+    def shorten_lock_timeout(self) -> None:
         """Wait no more than a moment for any further lock in this transaction: somebody waited once already."""
-        if self._statements.lose_patience is not None:
-            self._driver.execute(self._statements.lose_patience)
+        if self._statements.shorten_lock_timeout is not None:
+            self._driver.execute(self._statements.shorten_lock_timeout)
 
     def read_prices(self, orders: Iterable[ChargeOrder]) -> dict[tuple[str, str], Price]:
         """The prices in force."""
@@ -126,9 +126,9 @@ class ChargeTransaction:
         account = {"account_id": orders[0].account_id}
         keys = account | {"api_key_ids": self._listed(order.api_key_id for order in orders)}
         items = account | {"item_keys": self._listed(item.item_key for order in orders for item in order.items)}
-        with self._driver.together():
-            if statements.take_turn is not None:
-                run(statements.take_turn, account)
+        with self._driver.pipeline():
+            if statements.lock_account is not None:
+                run(statements.lock_account, account)
             budgets = run(statements.lock_budgets, keys)
             api_keys = run(statements.read_keys, keys)
             paid = run(statements.paid_items, items | {"now": self._now})
@@ -136,7 +136,7 @@ class ChargeTransaction:
         if not found:
             raise UnknownKey
         return _Locked(
-            *_read_budgets(orders[0].account_id, found),
+            *_read_budgets(to_chain_end(self._ledger_id, orders[0].account_id, found[0]), found),
             keys={key.id: key for key in map(to_key, api_keys.fetchall())},
             paid={item.item_key: item for item in map(to_paid_item, paid.fetchall())},
         )
@@ -152,11 +152,11 @@ class ChargeTransaction:
                 self._statements.debit_account,
                 {
                     "budget_id": rows.account_row_id,
-                    "used_units": account.budget.used_units,
+                    "used_units": account.end.used_units,
                     "read_last_seq": rows.last_seq,
-                    "last_seq": account.last_seq,
-                    "head_hash": account.head_hash,
-                    "last_created_at": account.last_created_at,
+                    "last_seq": account.end.seq,
+                    "head_hash": account.end.entry_hash,
+                    "last_created_at": account.end.created_at,
                 },
             )
         ]
@@ -171,39 +171,39 @@ class ChargeTransaction:
                 debits.append(self._driver.execute(self._statements.debit_key, parameters))
         return debits
 
-    def append_entries(self, postings: Iterable[Posting]) -> None:
+    def append_entries(self, decided: Iterable[DecidedCharge]) -> None:
         """Insert the ledger rows."""
-        rows = [entry_row(posting.posted.entry, posting.posted.entry_hash) for posting in postings]
+        rows = [entry_row(charge.posted.entry, charge.posted.entry_hash) for charge in decided]
         self._statements.insert_entries.run(self._driver, rows)
 
-    def append_items(self, postings: Iterable[Posting]) -> None:
+    def append_items(self, decided: Iterable[DecidedCharge]) -> None:
         """Insert the items; their key is what makes them paid for ever."""
         rows = [
             {
-                "account_id": posting.posted.entry.account_id,
+                "account_id": charge.posted.entry.account_id,
                 "item_key": item.item_key,
-                "seq": posting.posted.entry.seq,
+                "seq": charge.posted.entry.seq,
                 "idx": index,
                 "fingerprint": item.fingerprint,
                 "result_sha": item.result_sha,
                 "units": item.units,
             }
-            for posting in postings
-            for index, item in enumerate(posting.items)
+            for charge in decided
+            for index, item in enumerate(charge.items)
         ]
         self._statements.insert_items.run(self._driver, rows)
 
-    def store_results(self, postings: Iterable[Posting]) -> None:
+    def store_results(self, decided: Iterable[DecidedCharge]) -> None:
         """Keep the vectors for replay."""
         rows = [
             {
-                "account_id": posting.posted.entry.account_id,
+                "account_id": charge.posted.entry.account_id,
                 "item_key": item.item_key,
                 "vector": pack_vector(item.vector),
-                "expires_at": posting.posted.entry.created_at + self._retention_micro,
+                "expires_at": charge.posted.entry.created_at + self._retention_micro,
             }
-            for posting in postings
-            for item in posting.items
+            for charge in decided
+            for item in charge.items
         ]
         self._statements.insert_results.run(self._driver, rows)
 
@@ -211,21 +211,11 @@ class ChargeTransaction:
         return listed(dict.fromkeys(values), self._statements.backend)
 
 
-def _read_budgets(account_id: str, found: Sequence[Any]) -> tuple[LockedAccount, _BudgetRows]:
-    """The rows of `lock_budgets`: the account's, then its keys'."""
+def _read_budgets(end: ChainEnd, found: Sequence[Any]) -> tuple[LockedAccount, _BudgetRows]:
+    """Split the rows of `lock_budgets`: the account's, then its keys'."""
     own, *of_keys = found
-    row_id, _, limit_units, used_units, last_seq, head_hash, last_created_at, currency = own
-    account = LockedAccount(
-        account_id=account_id,
-        currency=currency,
-        budget=Budget(limit_units, used_units),
-        key_budgets={row[1]: Budget(row[2], row[3]) for row in of_keys},
-        last_seq=last_seq,
-        head_hash=head_hash,
-        last_created_at=last_created_at,
-    )
-    rows = _BudgetRows(row_id, {row[1]: row[0] for row in of_keys}, last_seq, {row[1]: row[3] for row in of_keys})
-    return account, rows
+    rows = _BudgetRows(own[0], {row[1]: row[0] for row in of_keys}, end.seq, {row[1]: row[3] for row in of_keys})
+    return LockedAccount(end, {row[1]: Budget(row[2], row[3]) for row in of_keys}), rows
 
 
 def _check_debits(debits: Iterable[Cursor]) -> None:

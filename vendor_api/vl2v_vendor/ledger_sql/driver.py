@@ -53,7 +53,7 @@ class Driver:
         """Run a statement for each row."""
         cast("Cursor", self._connection.cursor()).executemany(statement, rows)
 
-    def together(self) -> AbstractContextManager[Any]:
+    def pipeline(self) -> AbstractContextManager[Any]:
         """Send the statements of the block at once, where each would cost a round trip; fetch when it has ended.
 
         They run one after the other all the same, each seeing what the ones before have locked and changed. What goes
@@ -66,7 +66,7 @@ class Driver:
     def stop_preparing(self) -> bool:
         """Use no prepared statement on this connection any more; returns whether it must be replaced to use them again.
 
-        To be called after a statement failed. psycopg counts every statement of a failed `together` block as prepared,
+        To be called after a statement failed. psycopg counts every statement of a failed pipeline as prepared,
         also those that the server skipped, and would fail with "prepared statement does not exist" for ever.
         """
         if self._is_postgresql:

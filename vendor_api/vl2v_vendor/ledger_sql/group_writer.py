@@ -205,7 +205,7 @@ class GroupWriter:
             return outcomes
         driver.execute("RELEASE SAVEPOINT charge")
         if isinstance(failure, self._driver.OperationalError):
-            transaction.lose_patience()
+            transaction.shorten_lock_timeout()
             return [self._explain(order, failure) for order in orders]
         if len(orders) == 1:
             return [self._explain(order, failure) for order in orders]

@@ -13,7 +13,7 @@ from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Clock, Signer
 from vl2v_vendor.keys.published_heads import Heads, HeadsFile, PublishedHead
 from vl2v_vendor.ledger_sql.admin_acts import Act, Outcome, perform
-from vl2v_vendor.ledger_sql.entry_posting import Posting, post_restored
+from vl2v_vendor.ledger_sql.entry_posting import PostingContext, post_restored
 from vl2v_vendor.ledger_sql.reading import read_head, snapshot
 from vl2v_vendor.ledger_sql.tables import accounts, ledger
 
@@ -106,7 +106,7 @@ def _acknowledge_one(engine: Engine, lost: LostHead, by: Acknowledger) -> Publis
     def work(connection: Connection, act_id: str, now: int) -> Outcome:
         if lost.last_seq is None:
             return {"note": by.note}
-        posting = Posting(by.signer, lost.account_id, act_id, now)
+        posting = PostingContext(by.signer, lost.account_id, act_id, now)
         entry = post_restored(connection, posting, lost.published.seq, _entry_note(lost, by.note))
         return {"seq": entry.seq, "entry_hash": entry.hash(), "note": by.note}
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from sqlalchemy import Column, ColumnElement
 
-from vl2v_contract.chain import LedgerEntry
+from vl2v_contract.chain import ChainEnd, LedgerEntry
 from vl2v_vendor.domain.accounts import Account, ApiKey, Budget, Scope
 from vl2v_vendor.domain.ledger import PaidItem, Price, Vector
 from vl2v_vendor.ledger_sql.tables import accounts, api_keys, budgets, ledger, prices
@@ -53,6 +53,21 @@ def entry_row(entry: LedgerEntry, entry_hash: str) -> dict[str, Any]:
 def to_entry(row: Sequence[Any]) -> tuple[LedgerEntry, str]:
     """Return the entry and its stored hash from `ENTRY_COLUMNS`; nothing is checked."""
     return LedgerEntry(**dict(zip(ENTRY_FIELDS, row, strict=False))), row[-1]
+
+
+def to_chain_end(ledger_id: str, account_id: str, row: Sequence[Any]) -> ChainEnd:
+    """Return the end of an account's chain from its own row of `statements.lock_budgets`."""
+    _, _, limit_units, used_units, last_seq, head_hash, last_created_at, currency = row
+    return ChainEnd(
+        ledger_id=ledger_id,
+        account_id=account_id,
+        currency=currency,
+        seq=last_seq,
+        entry_hash=head_hash,
+        used_units=used_units,
+        limit_units=limit_units,
+        created_at=last_created_at,
+    )
 
 
 def to_key(row: Sequence[Any]) -> ApiKey:

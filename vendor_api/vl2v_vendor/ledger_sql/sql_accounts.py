@@ -35,7 +35,7 @@ from vl2v_vendor.ledger_sql.account_rows import (
     read_keys,
 )
 from vl2v_vendor.ledger_sql.admin_acts import Act, Outcome, Work, ignore_replay, perform, read_acts
-from vl2v_vendor.ledger_sql.entry_posting import Posting, post_refund, post_top_up
+from vl2v_vendor.ledger_sql.entry_posting import PostingContext, post_refund, post_top_up
 from vl2v_vendor.ledger_sql.price_list import check_currency, current_price, insert_price, list_prices, lock_prices
 from vl2v_vendor.ledger_sql.reading import snapshot
 from vl2v_vendor.ledger_sql.tables import accounts, api_keys
@@ -93,7 +93,9 @@ class SqlAccounts:
                 )
             account_id = insert_account(connection, name, currency, now)
             if budget_units:
-                post_top_up(connection, Posting(self._signer, account_id, act_id, now), budget_units, "first budget")
+                post_top_up(
+                    connection, PostingContext(self._signer, account_id, act_id, now), budget_units, "first budget"
+                )
             return {"account_id": account_id}
 
         parameters: Mapping[str, JSONValue] = {"name": name, "budget_units": budget_units, "currency": currency}
@@ -170,7 +172,7 @@ class SqlAccounts:
         check_text("a note", note or "", MAX_NOTE_LENGTH)
 
         def work(connection: Connection, act_id: str, now: int) -> Outcome:
-            entry = post_top_up(connection, Posting(self._signer, account.id, act_id, now), units, note)
+            entry = post_top_up(connection, PostingContext(self._signer, account.id, act_id, now), units, note)
             return {"seq": entry.seq}
 
         parameters: Mapping[str, JSONValue] = {"account_id": account.id, "units": units, "note": note}
@@ -187,7 +189,7 @@ class SqlAccounts:
         check_text("a note", note, MAX_NOTE_LENGTH)
 
         def work(connection: Connection, act_id: str, now: int) -> Outcome:
-            entry = post_refund(connection, Posting(self._signer, account.id, act_id, now), seq, units, note)
+            entry = post_refund(connection, PostingContext(self._signer, account.id, act_id, now), seq, units, note)
             return {"seq": entry.seq}
 
         parameters: Mapping[str, JSONValue] = {"account_id": account.id, "ref_seq": seq, "units": units, "note": note}

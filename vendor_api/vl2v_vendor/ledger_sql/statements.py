@@ -44,15 +44,15 @@ class ChargeStatements:
     Attributes:
         probe: a write that changes nothing; None where the database says itself whether it can be written.
         read_state: whether the database is read-only, and its clock in microseconds; None where the process knows both.
-        take_turn: queues for an account in order of arrival; None where writers queue for the whole database.
-        lose_patience: shortens the wait for locks in this transaction; None where a writer holds the whole database.
+        lock_account: queues for an account in order of arrival; None where writers queue for the whole database.
+        shorten_lock_timeout: shortens the wait for locks in this transaction; None where a writer holds the whole database.
     """
 
     backend: str
     probe: str | None
     read_state: str | None
-    take_turn: str | None
-    lose_patience: str | None
+    lock_account: str | None
+    shorten_lock_timeout: str | None
     lock_budgets: str
     read_keys: str
     price_in_force: str
@@ -70,8 +70,8 @@ class ChargeStatements:
             backend=dialect.name,
             probe=None if dialect.name == "postgresql" else "PRAGMA user_version = 0",
             read_state=compile_text(_read_state(), dialect) if dialect.name == "postgresql" else None,
-            take_turn=compile_text(take_turn(), dialect) if dialect.name == "postgresql" else None,
-            lose_patience="SET LOCAL lock_timeout = '50ms'" if dialect.name == "postgresql" else None,
+            lock_account=compile_text(lock_account(), dialect) if dialect.name == "postgresql" else None,
+            shorten_lock_timeout="SET LOCAL lock_timeout = '50ms'" if dialect.name == "postgresql" else None,
             lock_budgets=compile_text(lock_budgets(dialect.name), dialect),
             read_keys=compile_text(_read_keys(dialect.name), dialect),
             price_in_force=compile_text(price_in_force(), dialect),
@@ -89,7 +89,7 @@ def _read_state() -> Select[Any]:
     return select(read_only, database_clock())
 
 
-def take_turn() -> Select[Any]:
+def lock_account() -> Select[Any]:
     """Queue for an account on PostgreSQL until the transaction ends.
 
     Advisory locks are granted in order of arrival. Row locks are not: whoever asks at the moment of a commit overtakes
