@@ -101,11 +101,11 @@ class LedgerEntry:
 
     Attributes:
         seq: 1, 2, 3, ... within the account, without gaps except before a `restored` entry; see `follows`.
-        request_id: the request, or the administrator's act, that made the entry.
-        api_key_id: the public id of the API key that spent.
-        used_units: used by the account after this entry.
-        limit_units: the account's limit after this entry.
-        created_at: never less than the entry before it.
+        request_id: The request, or the administrator's act, that made the entry.
+        api_key_id: The public id of the API key that spent.
+        used_units: Units used by the account after this entry.
+        limit_units: The account's limit after this entry.
+        created_at: Never less than the entry before it.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}

@@ -77,7 +77,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
     """Open everything in order, cheapest refusals first, and close it in reverse.
 
     Raises:
-        VendorError: something cannot be opened; the message names it and the remedy.
+        VendorError: Something cannot be opened; the message names it and the remedy.
     """
     async with AsyncExitStack() as stack:
         clock = SystemClock()
@@ -121,7 +121,7 @@ def model_spec(settings: Settings) -> ModelSpec:
     """Return the open_clip model that the settings name; the packaged tiny teacher if they name none.
 
     Raises:
-        ModelLoadFailed: the settings contradict each other, or the packaged model is missing.
+        ModelLoadFailed: The settings contradict each other, or the packaged model is missing.
     """
     choose = partial(
         ModelSpec,

@@ -60,7 +60,7 @@ class Books:
     """The open database.
 
     Attributes:
-        actor: who the log says it was, for acts that do not go through `accounts`.
+        actor: Actor that the log names, for acts that do not go through `accounts`.
     """
 
     settings: Settings
@@ -87,12 +87,12 @@ def open_books(database: str | None, *, makes: bool = False, posts: bool = False
     """Open the database that the option or the settings name.
 
     Args:
-        database: its URL; None is the settings'.
-        makes: make it if it is new: a command that only looks would call nothing clean.
-        posts: the command adds an entry to an account, so the ledger must hold all that was signed.
+        database: URL of the database; None is that of the settings.
+        makes: Whether to make it if it is new; a command that only looks would call nothing clean.
+        posts: Whether the command adds an entry to an account, so the ledger must hold all that was signed.
 
     Raises:
-        VendorError: it cannot be opened; the message names the remedy.
+        VendorError: It cannot be opened; the message names the remedy.
     """
     settings = load_settings(database_url=database)
     engine = open_engine(settings.database, lock_wait_seconds=STAFF_LOCK_WAIT_SECONDS)

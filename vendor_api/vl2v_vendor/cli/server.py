@@ -52,11 +52,11 @@ def run_server(settings: Settings, *, database_option: str | None = None) -> Non
     until the model is warm.
 
     Args:
-        settings: everything that is configured.
-        database_option: what the command line said; the printed command for a first key repeats it.
+        settings: Everything that is configured.
+        database_option: What the command line said; the printed command for a first key repeats it.
 
     Raises:
-        VendorError: the server cannot start; the message names the remedy.
+        VendorError: The server cannot start; the message names the remedy.
     """
     files = raise_file_limit()
     limits = ConnectionLimits(
@@ -79,12 +79,12 @@ def bind(host: str, port: int, limits: ConnectionLimits) -> LimitedListener:
     """A bound socket that does not listen yet.
 
     Args:
-        host: address.
+        host: Address to listen on.
         port: 0 takes a free one.
-        limits: of the connections that it will accept.
+        limits: Limits of the connections that it will accept.
 
     Raises:
-        CannotListen: names the address and the remedy.
+        CannotListen: Names the address and the remedy.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = LimitedListener(family, limits)

@@ -26,12 +26,12 @@ def in_use(database: Path, *, alone: bool = False) -> Iterator[None]:
     Who opens a file that is being replaced makes a log for the old one, which SQLite would play into the new one.
 
     Args:
-        database: the file; the lock is one beside it, which stays behind.
-        alone: keep all others away.
+        database: File of the database; the lock is a file beside it, which stays behind.
+        alone: Whether to keep all others away.
 
     Raises:
-        DatabaseReplaced: others are at work, or somebody alone.
-        VendorError: the lock file cannot be made here.
+        DatabaseReplaced: Others are at work, or somebody alone.
+        VendorError: The lock file cannot be made here.
     """
     path = Path(f"{database}.use")
     try:

@@ -57,7 +57,7 @@ class HeadsFile:
         """Return the heads; none if there is no file yet.
 
         Raises:
-            HeadsFileError: it is not such a file, or cannot be read.
+            HeadsFileError: It is not such a file, or cannot be read.
         """
         return self._read_all().get(self._ledger_id, {})
 
@@ -65,7 +65,7 @@ class HeadsFile:
         """Put in what lies beyond what the file says.
 
         Raises:
-            HeadsFileError: the file cannot be read or written.
+            HeadsFileError: The file cannot be read or written.
         """
 
         def put_in(known: Heads) -> None:
@@ -139,7 +139,7 @@ class HeadsRecorder:
     """Notes in memory what is signed, and writes it down in the background.
 
     Args:
-        file: must be writable when the server starts; later failures are logged and tried again.
+        file: File of the heads; must be writable when the server starts; later failures are logged and tried again.
     """
 
     def __init__(self, file: HeadsFile) -> None:

@@ -102,7 +102,7 @@ class SecretSigner:
         """Use the last of these keys from now on; they must be published already.
 
         Raises:
-            SecretsError: they do not continue the keys held now.
+            SecretsError: They do not continue the keys held now.
         """
         renewed, held = _Keys.of(keys), self._keys
         if list(renewed.by_id)[: len(held.by_id)] != list(held.by_id):
@@ -113,7 +113,7 @@ class SecretSigner:
         """Sign an entry by the key that it names; returns the signature in base64.
 
         Raises:
-            SigningKeyMissing: the entry names a key that these secrets do not hold.
+            SigningKeyMissing: The entry names a key that these secrets do not hold.
         """
         key = self._keys.by_id.get(entry.signing_key_id)
         if key is None:
@@ -140,7 +140,7 @@ def load_or_create_secrets(path: Path) -> VendorSecrets:
     """Read the secrets file, or make it with a new pepper and a first signing key.
 
     Raises:
-        SecretsError: others may read the file, or it is not a secrets file.
+        SecretsError: Others may read the file, or it is not a secrets file.
     """
     if not path.exists():
         first = StoredKey(SigningKey.generate(), time.time_ns() // 1000, None)
@@ -152,8 +152,8 @@ def load_secrets(path: Path) -> VendorSecrets:
     """Read the secrets file.
 
     Raises:
-        SecretsError: others may read the file, or it is not a secrets file.
-        OSError: there is no such file, or it cannot be read.
+        SecretsError: Others may read the file, or it is not a secrets file.
+        OSError: There is no such file, or it cannot be read.
     """
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
@@ -172,11 +172,11 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
     """Add a successor of the current signing key to the file, whole or not at all; nothing is published yet.
 
     Args:
-        path: the secrets file.
-        not_before: the newest time that the current key has signed, microseconds; this machine's clock may be behind.
+        path: The secrets file.
+        not_before: The newest time that the current key has signed, microseconds; this machine's clock may be behind.
 
     Raises:
-        SecretsError: the file cannot be used.
+        SecretsError: The file cannot be used.
     """
     path = path.resolve()  # behind a link lies the file that is backed up
     with _locked(path.parent):

@@ -75,8 +75,8 @@ def read_key(connection: Connection, name: str) -> ApiKey:
     """Return the key of this id, prefix or whole secret.
 
     Raises:
-        NotFound: there is none.
-        InvalidRequest: a prefix fits several.
+        NotFound: There is none.
+        InvalidRequest: A prefix fits several.
     """
     _check_storable("API key", name)
     named = or_(api_keys.c.id == name, api_keys.c.prefix == name, api_keys.c.secret_sha256 == secret_sha256(name))

@@ -48,8 +48,8 @@ def perform(
     """Do and log an act in one transaction, unless its request id was done before; then return that outcome.
 
     Raises:
-        InvalidRequest: the request id belongs to another act, or cannot be stored.
-        LedgerUnavailable: the database cannot be written.
+        InvalidRequest: The request id belongs to another act, or cannot be stored.
+        LedgerUnavailable: The database cannot be written.
     """
     request_id = act.request_id or f"adm_{secrets.token_hex(12)}"
     check_text("a request id", request_id, MAX_REQUEST_ID_LENGTH)

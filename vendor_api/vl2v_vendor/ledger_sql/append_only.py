@@ -49,7 +49,7 @@ def verify_protection(connection: Connection) -> None:
     """Check that every trigger is there and enabled.
 
     Raises:
-        LedgerUnprotected: names those that are not.
+        LedgerUnprotected: Names those that are not.
     """
     if is_postgresql(connection):
         acts = _POSTGRES_ACTS

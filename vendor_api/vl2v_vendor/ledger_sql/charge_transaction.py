@@ -45,12 +45,12 @@ class ChargeTransaction:
     """The steps of a charge in an open transaction, in the order of `charge`.
 
     Args:
-        driver: of the group's transaction.
-        statements: compiled for its database.
-        ledger_id: goes into every entry.
-        signing_key_id: the key that will sign the receipts.
-        now: the database's clock when the transaction began, microseconds.
-        retention_micro: how long vectors are kept for replay.
+        driver: Driver of the group's transaction.
+        statements: Statements, compiled for its database.
+        ledger_id: Ledger that every entry names.
+        signing_key_id: The key that will sign the receipts.
+        now: The database's clock when the transaction began, microseconds.
+        retention_micro: Time that vectors are kept for replay, microseconds.
     """
 
     def __init__(
@@ -121,6 +121,9 @@ class ChargeTransaction:
 
         The keys as they are now: one may have been revoked while the vectors were computed. The items that somebody
         paid for since admission.
+
+        Raises:
+            UnknownKey: The account is gone.
         """
         statements, run = self._statements, self._driver.execute
         account = {"account_id": orders[0].account_id}

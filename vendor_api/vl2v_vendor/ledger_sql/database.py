@@ -63,7 +63,7 @@ def open_engine(database_url: str, *, lock_wait_seconds: float = LOCK_WAIT_SECON
     The parent folder of a SQLite file is made.
 
     Raises:
-        DatabaseError: not a URL, or of another kind of database.
+        DatabaseError: Not a URL, or of another kind of database.
     """
     url = _parse(database_url)
     if url.get_backend_name() == "postgresql":
@@ -121,7 +121,7 @@ def verify_limits(connection: Connection) -> None:
     """Check inside a transaction that its limits are in force.
 
     Raises:
-        DatabaseError: names the setting, what it is and what it should be, and the remedy.
+        DatabaseError: Names the setting, what it is and what it should be, and the remedy.
     """
     if not is_postgresql(connection):
         return

@@ -82,9 +82,9 @@ class RowInsert:
     their number, at a fraction of the cost of an INSERT for each.
 
     Attributes:
-        statement: an INSERT, of one row for SQLite.
-        binary: the columns of bytes that are taken from the string; none for SQLite.
-        takes_document: whether the statement takes all rows at once.
+        statement: An INSERT, of one row for SQLite.
+        binary: The columns of bytes that are taken from the string; none for SQLite.
+        takes_document: Whether the statement takes all rows at once.
     """
 
     statement: str

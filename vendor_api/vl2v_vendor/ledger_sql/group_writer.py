@@ -58,8 +58,8 @@ class GroupWriter:
     """The one writer of a server process.
 
     Args:
-        engine: the thread takes a connection of its own from it.
-        begin_charging: makes the charge steps for a transaction that has just begun.
+        engine: Engine from which the thread takes a connection of its own.
+        begin_charging: Function that makes the charge steps for a transaction that has just begun.
     """
 
     def __init__(self, engine: Engine, begin_charging: BeginCharging) -> None:
@@ -90,9 +90,9 @@ class GroupWriter:
         Cancelling the caller takes the order back if the thread has not begun with it, and changes nothing otherwise.
 
         Raises:
-            LedgerUnavailable: not written and never will be; or not known to be, if its commit takes longer than
+            LedgerUnavailable: Not written and never will be; or not known to be, if its commit takes longer than
                 `COMMIT_SECONDS` or the connection is lost in it. The same items may be sent again.
-            VendorError: whatever the charge refuses.
+            VendorError: Whatever the charge refuses.
         """
         charge = await self._submit(order)
         assert charge is not None, "only a probe has no outcome"
@@ -102,7 +102,7 @@ class GroupWriter:
         """Check that a transaction can be begun and committed.
 
         Raises:
-            LedgerUnavailable: it cannot.
+            LedgerUnavailable: That cannot be done.
         """
         await self._submit(None)
 

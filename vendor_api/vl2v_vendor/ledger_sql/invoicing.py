@@ -128,7 +128,7 @@ def open_month(engine: Engine, month: Month) -> Iterator[MonthScan]:
     """Open a month's invoices of one state of the ledger, beside a running server.
 
     Raises:
-        LedgerUnavailable: the database cannot be read, also midway.
+        LedgerUnavailable: The database cannot be read, also midway.
     """
     with snapshot(engine) as connection:
         yield MonthScan(connection, month)

@@ -32,9 +32,9 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublicKey:
     """Make a successor of the current signing key and publish it; returns its public half.
 
     Raises:
-        WrongSecrets: the file is not the newest of this database; rotating it would split the line of successors.
-        SecretsError: the file cannot be used.
-        LedgerUnavailable: the database cannot be written.
+        WrongSecrets: The file is not the newest of this database; rotating it would split the line of successors.
+        SecretsError: The file cannot be used.
+        LedgerUnavailable: The database cannot be written.
     """
     try:
         with writing(engine).begin() as connection:
@@ -54,7 +54,7 @@ def read_published(engine: Engine) -> list[PublicKey]:
     """Return the keys that clients are shown, oldest first.
 
     Raises:
-        LedgerUnavailable: the database cannot be read.
+        LedgerUnavailable: The database cannot be read.
     """
     with snapshot(engine) as connection:
         return read_published_keys(connection)
@@ -64,10 +64,10 @@ class SigningKeyWatch:
     """Makes a running server's signer take over the keys that a rotation, or an operator's copy, put into the file.
 
     Args:
-        path: the secrets file.
-        secrets: what the server started with.
-        signer: the server's.
-        engine: where a key is published before it is used.
+        path: The secrets file.
+        secrets: Secrets that the server started with.
+        signer: Signer of the server.
+        engine: Engine of the database in which a key is published before it is used.
     """
 
     def __init__(self, path: Path, secrets: VendorSecrets, signer: SecretSigner, engine: Engine) -> None:
@@ -97,9 +97,9 @@ class SigningKeyWatch:
         """Take over what is new in the file; returns whether anything was. Blocks.
 
         Raises:
-            SecretsError: the file is broken, or of another vendor.
-            SQLAlchemyError: the new key cannot be published now.
-            OSError: the file cannot be read.
+            SecretsError: The file is broken, or of another vendor.
+            SQLAlchemyError: The new key cannot be published now.
+            OSError: The file cannot be read.
         """
         status = self._path.stat()
         version = (status.st_ino, status.st_mtime_ns, status.st_size)

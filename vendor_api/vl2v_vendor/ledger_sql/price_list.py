@@ -30,7 +30,7 @@ def insert_price(
     """Insert a new version, in force from the commit on.
 
     Raises:
-        InvalidRequest: the price is out of range or the currency is not three capital letters.
+        InvalidRequest: The price is out of range or the currency is not three capital letters.
     """
     if not 0 <= unit_price_micro <= MAX_UNIT_PRICE_MICRO:
         raise InvalidRequest(

@@ -28,7 +28,7 @@ def publish_keys(connection: Connection, signer: Signer) -> None:
     """Insert keys that are new, each with a row in the log of the staff's acts, and mark those that they replace.
 
     Raises:
-        WrongSecrets: the signer does not hold all the keys that were published. If it holds none of them, its pepper
+        WrongSecrets: The signer does not hold all the keys that were published. If it holds none of them, its pepper
             is another one too, and no paid item would be recognised.
     """
     if connection.dialect.name == "postgresql":  # two replicas that start on a new database must not both found it
@@ -54,7 +54,7 @@ def ensure_published(connection: Connection, signer: Signer) -> None:
     on with it.
 
     Raises:
-        WrongSecrets: the secrets file belongs to another database.
+        WrongSecrets: The secrets file belongs to another database.
     """
     known = connection.execute(select(signing_keys.c.key_id).where(signing_keys.c.key_id == signer.key_id)).first()
     if known is None:

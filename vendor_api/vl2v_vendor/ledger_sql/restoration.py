@@ -43,8 +43,8 @@ def require_published(engine: Engine, heads: Mapping[str, PublishedHead]) -> Non
     """Check that the ledger holds every published head, or says by a `restored` entry that it is lost.
 
     Raises:
-        LedgerBehind: names an account, the published number, where the ledger ends, and the remedy.
-        LedgerUnavailable: the database cannot be read.
+        LedgerBehind: Names an account, the published number, where the ledger ends, and the remedy.
+        LedgerUnavailable: The database cannot be read.
     """
     lost = find_lost(engine, heads)
     if not lost:
@@ -82,9 +82,9 @@ def acknowledge(engine: Engine, file: HeadsFile, by: Acknowledger) -> list[Ackno
     Safe to repeat: what was acknowledged is not lost any more, also for the file of another replica.
 
     Raises:
-        InvalidRequest: the note is too long, or does not print.
-        LedgerUnavailable: the database cannot be written.
-        HeadsFileError: the file cannot be read or written; what was appended stays.
+        InvalidRequest: The note is too long, or does not print.
+        LedgerUnavailable: The database cannot be written.
+        HeadsFileError: The file cannot be read or written; what was appended stays.
     """
     check_text("a note", by.note or "", MAX_NOTE_LENGTH)
     done: list[Acknowledgement] = []

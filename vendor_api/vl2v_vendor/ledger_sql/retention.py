@@ -17,7 +17,7 @@ def prune_results(engine: Engine, clock: Clock) -> int:
     """Delete expired vectors, in short transactions so that charges go on between them; returns how many.
 
     Raises:
-        LedgerUnavailable: the database cannot be written; what was deleted before stays deleted.
+        LedgerUnavailable: The database cannot be written; what was deleted before stays deleted.
     """
     key = (results.c.account_id, results.c.item_key)
     pruned = 0

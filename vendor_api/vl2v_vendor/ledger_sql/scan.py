@@ -45,7 +45,7 @@ def open_scan(engine: Engine) -> Iterator[SqlScan]:
     """Open a scan over one state of the ledger, beside a running server.
 
     Raises:
-        LedgerUnavailable: the database cannot be read, also midway.
+        LedgerUnavailable: The database cannot be read, also midway.
     """
     with snapshot(engine) as connection:
         yield SqlScan(connection)

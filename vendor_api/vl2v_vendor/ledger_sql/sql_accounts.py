@@ -47,11 +47,11 @@ class SqlAccounts:
     """Accounts, keys and prices in the ledger's database. Every act is logged, in its own transaction.
 
     Args:
-        engine: from `open_engine`, migrated by `upgrade`.
-        signer: what entries are signed for.
-        clock: the time, where the database has no clock of its own (SQLite).
-        actor: who the log says it was.
-        on_replay: called by an act whose request id was done before.
+        engine: Engine from `open_engine`, migrated by `upgrade`.
+        signer: Signer whose key new entries name.
+        clock: The time, where the database has no clock of its own (SQLite).
+        actor: Name of the actor in the log.
+        on_replay: Function that is called by an act whose request id was done before.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SqlAccounts:
         """Open an account; a budget above 0 is its first top-up entry.
 
         Raises:
-            InvalidRequest: the name is taken or malformed, or the budget is out of range.
+            InvalidRequest: The name is taken or malformed, or the budget is out of range.
         """
         check_account_name(name)
         check_currency(currency)
@@ -125,7 +125,7 @@ class SqlAccounts:
         """Make an API key and its secret, of which only a hash is stored; None when the key was made before.
 
         Raises:
-            InvalidRequest: an unknown scope, no scope, or a name, budget or lifetime out of range.
+            InvalidRequest: An unknown scope, no scope, or a name, budget or lifetime out of range.
         """
         terms = KeyTerms(scopes, limit_units, expires_at, lifetime_seconds, name)
         terms.check()
@@ -152,8 +152,8 @@ class SqlAccounts:
         """End a key, named by its id, its prefix or its whole secret, at once. Revoking it again changes nothing.
 
         Raises:
-            NotFound: there is no such key.
-            InvalidRequest: the prefix fits several keys.
+            NotFound: There is no such key.
+            InvalidRequest: The prefix fits several keys.
         """
         found = self._read(lambda connection: read_key(connection, key_id))
 
@@ -183,8 +183,8 @@ class SqlAccounts:
         """Give `units` of the charge entry `seq` back, as a ledger entry.
 
         Raises:
-            NotFound: no charge has this seq.
-            InvalidRequest: more than the charge, less earlier refunds.
+            NotFound: No charge has this seq.
+            InvalidRequest: More than the charge, less earlier refunds.
         """
         check_text("a note", note, MAX_NOTE_LENGTH)
 

@@ -42,10 +42,10 @@ class SqlLedger:
     """The ledger of one server process.
 
     Args:
-        engine: from `open_engine`, migrated by `upgrade`. It stays the caller's to dispose of, after `close`.
-        signer: its keys are published at `start`, and each entry names the one in use.
-        clock: the time, where the database has no clock of its own (SQLite).
-        retention_seconds: how long vectors are kept for free replay.
+        engine: Engine from `open_engine`, migrated by `upgrade`. It stays the caller's to dispose of, after `close`.
+        signer: Signer whose keys are published at `start`, and each entry names the one in use.
+        clock: The time, where the database has no clock of its own (SQLite).
+        retention_seconds: Time that vectors are kept for free replay.
     """
 
     def __init__(self, engine: Engine, *, signer: Signer, clock: Clock, retention_seconds: int) -> None:
@@ -64,8 +64,8 @@ class SqlLedger:
         """Publish the signing keys and start the writer.
 
         Raises:
-            LedgerUnavailable: the database cannot be reached.
-            WrongSecrets: the signing keys belong to another database.
+            LedgerUnavailable: The database cannot be reached.
+            WrongSecrets: The signing keys belong to another database.
         """
         self._ledger_id = await asyncio.to_thread(self._open)
         self._writer.start()

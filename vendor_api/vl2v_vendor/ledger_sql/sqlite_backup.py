@@ -89,10 +89,10 @@ def restore(backup: Path, database: Path, signer: Signer) -> LedgerCopy:
     """Put a backup in the place of the database, which is kept beside it under a dated name.
 
     Raises:
-        ServerAlreadyRunning: a server has the database open.
-        DatabaseReplaced: a command has.
-        BackupRefused: not a backup of this ledger, or one that does not add up, or the database is in use.
-        WrongSecrets: signed by keys that are not those of the secrets file.
+        ServerAlreadyRunning: A server has the database open.
+        DatabaseReplaced: A command has it open.
+        BackupRefused: Not a backup of this ledger, or one that does not add up, or the database is in use.
+        WrongSecrets: Signed by keys that are not those of the secrets file.
     """
     if not backup.is_file():
         raise BackupRefused(f"there is no file {backup}")

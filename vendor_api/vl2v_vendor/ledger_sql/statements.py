@@ -42,10 +42,10 @@ class ChargeStatements:
     """Compiled text of each step's statement for one `backend`; the parameters' names are those of the columns.
 
     Attributes:
-        probe: a write that changes nothing; None where the database says itself whether it can be written.
-        read_state: whether the database is read-only, and its clock in microseconds; None where the process knows both.
-        lock_account: queues for an account in order of arrival; None where writers queue for the whole database.
-        shorten_lock_timeout: shortens the wait for locks in this transaction; None where a writer holds the whole database.
+        probe: Write that changes nothing; None where the database says itself whether it can be written.
+        read_state: Whether the database is read-only, and its clock in microseconds; None where the process knows both.
+        lock_account: Advisory lock that queues in order of arrival; None where writers queue for the whole database.
+        shorten_lock_timeout: Shorter wait for locks in this transaction; None where a writer holds all.
     """
 
     backend: str

@@ -20,7 +20,7 @@ class Waiter:
 
     Attributes:
         is_claimed: `COMMIT` is about to be sent, or was.
-        is_given_up: the caller was refused, and the order must not be committed any more.
+        is_given_up: The caller was refused, and the order must not be committed any more.
     """
 
     order: ChargeOrder | None

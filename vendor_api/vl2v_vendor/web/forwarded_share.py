@@ -23,8 +23,8 @@ class ForwardedShare:
     without a proxy is under the limit of connections already, and does not reach this one.
 
     Args:
-        app: what follows.
-        limits: of connections.
+        app: Application that is called next.
+        limits: Limits of the server's connections.
     """
 
     def __init__(self, app: ASGIApp, limits: ConnectionLimits) -> None:

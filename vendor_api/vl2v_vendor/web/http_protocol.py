@@ -110,7 +110,7 @@ class StrictBuffer(ReceiveBuffer):
         """The lines up to the first empty one, if that has come.
 
         Raises:
-            LocalProtocolError: they are ambiguous; h11 makes it the peer's error.
+            LocalProtocolError: They are ambiguous; h11 makes it the peer's error.
         """
         size = len(self._data)
         lines = super().maybe_extract_lines()

@@ -38,7 +38,7 @@ class LimitedListener(socket.socket):
         """The next connection that is admitted, and its address.
 
         Raises:
-            BlockingIOError: none has arrived, or no more is to be accepted in this turn of the event loop.
+            BlockingIOError: None has arrived, or no more is to be accepted in this turn of the event loop.
         """
         for _ in range(_REFUSED_AT_ONCE):
             if self._limits.is_crowded:

@@ -50,7 +50,7 @@ def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path, *, is_name
     """Compare a loaded model with the golden file; without a file, write it, unless somebody named it.
 
     Raises:
-        ModelLoadFailed: the vectors differ, naming the likely causes; or the file cannot be read or written.
+        ModelLoadFailed: The vectors differ, naming the likely causes; or the file cannot be read or written.
     """
     found = _encode_inputs(model, tokenizer)
     golden = _read(path)

@@ -20,12 +20,12 @@ def load_model(spec: ModelSpec, *, golden_folder: Path, golden_file: Path | None
     """Load a model and check it; picklable, for the model process.
 
     Args:
-        spec: which model, and how.
-        golden_folder: where each model's golden vectors are kept, and the parity report of an int8 model.
-        golden_file: golden vectors to compare with instead.
+        spec: Which model, and how.
+        golden_folder: Where each model's golden vectors are kept, and the parity report of an int8 model.
+        golden_file: Golden vectors to compare with instead.
 
     Raises:
-        ModelLoadFailed: it cannot be loaded, or is not what it should be.
+        ModelLoadFailed: It cannot be loaded, or is not what it should be.
     """
     model: LocalModel
     if spec.precision == "int8":
@@ -45,7 +45,7 @@ def load_pair(spec: ModelSpec) -> tuple[LocalModel, LocalModel]:
     """Return the model in fp32 on the CPU, and as specified.
 
     Raises:
-        ModelLoadFailed: either cannot be loaded.
+        ModelLoadFailed: Either cannot be loaded.
     """
     if spec.precision == "int8":
         return _load_int8(spec)

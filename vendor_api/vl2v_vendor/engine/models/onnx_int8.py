@@ -29,11 +29,11 @@ class OnnxInt8Model:
     """A loaded int8 model. Not thread-safe, as `OpenClipModel`.
 
     Args:
-        exact: the same model in fp32 on the CPU; it is needed for the export only.
-        spec: how it was loaded.
+        exact: The same model in fp32 on the CPU; it is needed for the export only.
+        spec: Specification that it was loaded by.
 
     Raises:
-        ModelLoadFailed: the model cannot be exported or quantised.
+        ModelLoadFailed: The model cannot be exported or quantised.
     """
 
     def __init__(self, exact: OpenClipModel, spec: ModelSpec) -> None:
@@ -59,7 +59,7 @@ def check_parity(exact: OpenClipModel, model: OnnxInt8Model, tokenizer: Tokenize
     """Measure an int8 model against its fp32 original.
 
     Raises:
-        ModelLoadFailed: a vector is further from its original than `floor` allows.
+        ModelLoadFailed: A vector is further from its original than `floor` allows.
     """
     report = measure_parity(exact, model, tokenizer)
     if not report.lowest >= floor:
@@ -74,7 +74,7 @@ def require_packages() -> None:
     """Check that the extra `onnx` is installed, before minutes are spent on a model.
 
     Raises:
-        ModelLoadFailed: names the package and the command.
+        ModelLoadFailed: Names the package and the command.
     """
     try:
         import onnx  # noqa: F401

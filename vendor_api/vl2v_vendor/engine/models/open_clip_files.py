@@ -30,17 +30,17 @@ class ModelSpec:
     """Which model to serve, and how. Plain values, so that it can be sent to the model process.
 
     Attributes:
-        model_id: its name on the price list.
+        model_id: Its name on the price list.
         name: open_clip's architecture name; unused with `config_file`.
         pretrained: open_clip's tag, or a checkpoint file.
-        config_file: model configuration JSON; `checkpoint_file` then holds the weights.
+        config_file: Model configuration JSON; `checkpoint_file` then holds the weights.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: None is fp32 on CPU, fp16 on CUDA.
-        image_mean: overrides the model's own, as do `image_std` and `interpolation`.
+        image_mean: Overrides the model's own, as do `image_std` and `interpolation`.
         policy: Id of the pixel policy.
         threads: Number of torch's threads in the model's process; None leaves torch's choice.
-        compile: let torch.compile fuse the image tower.
-        int8_min_cosine: the least cosine of an int8 vector to its fp32 vector.
+        compile: Let torch.compile fuse the image tower.
+        int8_min_cosine: The least cosine of an int8 vector to its fp32 vector.
     """
 
     model_id: str
@@ -63,7 +63,7 @@ def read_model_config(config_file: Path) -> dict[str, Any]:
     """Return the configuration in the hub's form: `model_cfg` and `preprocess_cfg`.
 
     Raises:
-        ModelLoadFailed: no such file, not JSON, or not a model configuration.
+        ModelLoadFailed: No such file, not JSON, or not a model configuration.
     """
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def build_model(spec: ModelSpec) -> Any:
     """Return the open_clip model in fp32 on the CPU, weights loaded.
 
     Raises:
-        ModelLoadFailed: the message names the file or the name, and the remedy.
+        ModelLoadFailed: The message names the file or the name, and the remedy.
     """
     if spec.config_file is not None:
         return _build_from_files(spec.config_file, spec.checkpoint_file)
@@ -93,7 +93,7 @@ def check_model_name(name: str, pretrained: str | None) -> None:
     """Check an architecture name and its tag against open_clip's lists.
 
     Raises:
-        ModelLoadFailed: names the nearest names, or the tags there are.
+        ModelLoadFailed: Names the nearest names, or the tags there are.
     """
     import open_clip
 

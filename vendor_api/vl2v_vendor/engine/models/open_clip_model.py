@@ -30,11 +30,11 @@ class OpenClipModel:
     """A loaded model. Not thread-safe: one thread, normally of the model process, calls it.
 
     Args:
-        spec: which model, from where, on which device.
-        packed: lay out the weights for fast products where that can be done; an export needs them as they were.
+        spec: Which model, from where, on which device.
+        packed: Lay out the weights for fast products where that can be done; an export needs them as they were.
 
     Raises:
-        ModelLoadFailed: the message names the file or the name, and the remedy.
+        ModelLoadFailed: The message names the file or the name, and the remedy.
     """
 
     def __init__(self, spec: ModelSpec, *, packed: bool = True) -> None:

@@ -29,8 +29,8 @@ def pack_weights(model: nn.Module, probe: Callable[[], VectorBatch]) -> None:
     compiler and may change, and some towers use a layer's weights without calling it.
 
     Args:
-        model: to be packed.
-        probe: what the model says of something, `[N, D]`, by both of its towers.
+        model: Model to be packed.
+        probe: Function that returns vectors `[N, D]` of a fixed input by both of the model's towers.
     """
     expected = probe()
     replaced: list[tuple[nn.Module, str, nn.Module]] = []

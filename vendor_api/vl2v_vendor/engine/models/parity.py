@@ -20,11 +20,11 @@ class ParityReport:
     """How close one precision comes to fp32.
 
     Attributes:
-        model_id: the model.
-        precision: what is compared.
-        image_cosines: to the fp32 vector, by image.
-        text_cosines: to the fp32 vector, by text.
-        same_nearest_text: the share of images that both precisions find nearest to the same text.
+        model_id: Model that was measured.
+        precision: Precision that is compared with fp32.
+        image_cosines: Cosine of each image's vector to its fp32 vector.
+        text_cosines: Cosine of each text's vector to its fp32 vector.
+        same_nearest_text: The share of images that both precisions find nearest to the same text.
     """
 
     model_id: str
@@ -49,9 +49,9 @@ def measure_parity(
     """Encode the same inputs with both models.
 
     Args:
-        exact: the fp32 model.
-        model: the same weights in another precision.
-        tokenizer: of both.
+        exact: The fp32 model.
+        model: The same weights in another precision.
+        tokenizer: Tokenizer of both models.
         pixels: `[N, S, S, 3]` images of one's own; None takes the built-in ones.
     """
     if pixels is None:

@@ -31,10 +31,10 @@ def upgrade(engine: Engine) -> None:
     A role that may not change the schema opens a database that is up to date like any other.
 
     Raises:
-        DatabaseError: a transaction's limits have no effect.
-        LedgerUnavailable: the database cannot be reached.
-        LedgerUnprotected: an append-only trigger is missing.
-        SchemaOutdated: the schema is of another version, and this database role may not change it.
+        DatabaseError: A transaction's limits have no effect.
+        LedgerUnavailable: The database cannot be reached.
+        LedgerUnprotected: An append-only trigger is missing.
+        SchemaOutdated: The schema is of another version, and this database role may not change it.
     """
     try:
         if not _is_current(engine):
