@@ -23,7 +23,7 @@ from ledger_shop import MODEL
 from vendor_in_process import LoopThread, serving
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import is_postgresql, open_engine, writing
-from vl2v_vendor.ledger_sql.key_rotation import SigningKeyWatch
+from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.settings import Settings

@@ -20,7 +20,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.planning.plan import make_plan
 from vl2v_client.planning.queries import TextQuery
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
-from vl2v_vendor.ledger_sql.key_rotation import rotate_and_publish
+from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.settings import Settings
 
 MODEL = "hash-64"

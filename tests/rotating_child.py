@@ -12,7 +12,7 @@ from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.keys import secrets
 from vl2v_vendor.ledger_sql import key_rotation
 from vl2v_vendor.ledger_sql.database import open_engine
-from vl2v_vendor.ledger_sql.publication import publish_keys
+from vl2v_vendor.ledger_sql.key_publication import publish_keys
 
 POINTS = ("before the file is replaced", "after the file is replaced", "before the commit")
 

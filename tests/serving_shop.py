@@ -20,9 +20,9 @@ from PIL import Image
 
 from ledger_shop import FakeClock, fixed_signer
 from memory_ledger import MemoryLedger
+from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import Encoder, PixelBatch, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed
-from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.images.image_decoding import PillowImageDecoder

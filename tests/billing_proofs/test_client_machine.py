@@ -30,7 +30,7 @@ from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged
 from vl2v_client.planning.plan import QueryPlan, make_plan
 from vl2v_client.planning.queries import TextQuery
-from vl2v_vendor.ledger_sql.key_rotation import rotate_and_publish
+from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.ledger_sql.retention import prune_results
 
 MODEL = "hash-64"

@@ -17,7 +17,7 @@ from vl2v_vendor.host.system_clock import SystemClock
 from vl2v_vendor.keys.published_heads import HeadsFile
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
-from vl2v_vendor.ledger_sql.publication import read_ledger_id
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
 from vl2v_vendor.ledger_sql.restoration import Acknowledger, acknowledge
 from vl2v_vendor.settings import Settings
 

@@ -18,7 +18,7 @@ from vl2v_vendor.engine.models.golden import golden_path
 from vl2v_vendor.engine.models.model_loading import load_model
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, build_model
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
-from vl2v_vendor.engine.models.probe_inputs import PROBE_TEXTS, probe_images
+from vl2v_vendor.engine.models.parity import PROBE_TEXTS, probe_images
 from vl2v_vendor.host import durable_files
 from vl2v_vendor.settings import Settings
 

@@ -12,7 +12,7 @@ from vl2v_contract.records import Receipt, Totals
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message, verify
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.keys.secrets import StoredKey, VendorSecrets
-from vl2v_vendor.ledger_sql.publication import WrongSecrets
+from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.audit import Audit, sign_receipt
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
-from vl2v_vendor.engine.models.text_buckets import encode_in_buckets
+from vl2v_vendor.engine.models.batching import encode_in_buckets
 from vl2v_vendor.engine.process.model_messages import Work
 from vl2v_vendor.engine.process.model_worker import answer
 from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots

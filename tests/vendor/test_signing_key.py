@@ -45,8 +45,7 @@ from vl2v_vendor.keys.secrets import (
 )
 from vl2v_vendor.ledger_sql import key_rotation
 from vl2v_vendor.ledger_sql.database import writing
-from vl2v_vendor.ledger_sql.key_rotation import rotate_and_publish
-from vl2v_vendor.ledger_sql.publication import WrongSecrets
+from vl2v_vendor.ledger_sql.key_publication import WrongSecrets, rotate_and_publish
 from vl2v_vendor.ledger_sql.reading import read_published_keys
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.tables import admin_log, budgets

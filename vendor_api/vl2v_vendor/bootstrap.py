@@ -33,7 +33,7 @@ from vl2v_vendor.images.preprocessing import choose_policy, preprocessing_of
 from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder, RecordingSigner
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
-from vl2v_vendor.ledger_sql.key_rotation import SigningKeyWatch
+from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch
 from vl2v_vendor.ledger_sql.migrations import upgrade
 from vl2v_vendor.ledger_sql.restoration import require_published
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts

@@ -16,8 +16,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from vl2v_contract.wire.embeddings import MAX_ITEMS
+from vl2v_vendor.domain.admission import MEBIBYTE, Limits
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.domain.limits import MEBIBYTE, Limits
 
 CONFIG_VARIABLE = "VL2V_VENDOR_CONFIG"
 ENV_PREFIX = "VL2V_VENDOR_"

@@ -18,6 +18,7 @@ from vl2v_vendor.cli.console import (
     RequestIdOption,
     open_books,
     say,
+    show_items,
     show_json,
     show_table,
     show_time,
@@ -45,7 +46,7 @@ def create(
     with open_books(database, makes=True, posts=True) as books:
         chosen = currency or usual_currency(books.accounts, books.settings.currency)
         account = books.accounts.create_account(name, budget_units=budget, currency=chosen, request_id=request_id)
-    _show([account], as_json=as_json)
+    _show(account, as_json=as_json)
 
 
 @app.command("list")
@@ -53,10 +54,7 @@ def list_accounts(as_json: JsonOption = False, database: DatabaseOption = None) 
     """Show all accounts."""
     with open_books(database) as books:
         accounts = books.accounts.accounts()
-    if as_json:
-        show_json([asdict(account) for account in accounts])
-    else:
-        _show(accounts, as_json=False)
+    _show_all(accounts, as_json=as_json)
 
 
 @app.command()
@@ -71,7 +69,7 @@ def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOpti
         keys_shown = [keys_entry(key, budgets.get(key.id)) for key in keys]
         show_json({"account": asdict(account), "keys": keys_shown, "totals": asdict(totals)})
         return
-    _show([account], as_json=False)
+    _show_all([account])
     say()
     show_keys(keys, budgets, now)
     say()
@@ -108,7 +106,7 @@ def topup(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.top_up(account, units, note=note, request_id=request_id)
-    _show([account], as_json=as_json)
+    _show(account, as_json=as_json)
 
 
 @app.command()
@@ -125,7 +123,7 @@ def refund(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.refund(account, seq, units, note, request_id=request_id)
-    _show([account], as_json=as_json)
+    _show(account, as_json=as_json)
 
 
 async def _read_totals(books: Books, account: Account) -> AccountTotals:
@@ -145,22 +143,19 @@ async def _read_statement(books: Books, account: Account, after_seq: int) -> tup
 
 
 def _show_entries(entries: Sequence[StatementEntry]) -> None:
-    show_table(
-        ["SEQ", "KIND", "UNITS", "AMOUNT", "MODEL", "KEY", "REQUEST", "TIME", "NOTE"],
-        [
-            [
-                entry.seq,
-                entry.kind,
-                entry.units,
-                f"{entry.amount_micro} micro-{entry.currency}",
-                entry.model_id,
-                entry.api_key_id,
-                entry.request_id,
-                show_time(entry.created_at),
-                entry.note,
-            ]
-            for entry in (listed.entry for listed in entries)
-        ],
+    show_items(
+        [listed.entry for listed in entries],
+        {
+            "SEQ": "seq",
+            "KIND": "kind",
+            "UNITS": "units",
+            "AMOUNT": lambda entry: f"{entry.amount_micro} micro-{entry.currency}",
+            "MODEL": "model_id",
+            "KEY": "api_key_id",
+            "REQUEST": "request_id",
+            "TIME": lambda entry: show_time(entry.created_at),
+            "NOTE": "note",
+        },
     )
 
 
@@ -179,22 +174,24 @@ def _show_totals(totals: AccountTotals) -> None:
     )
 
 
-def _show(accounts: list[Account], *, as_json: bool) -> None:
+def _show(account: Account, *, as_json: bool) -> None:
     if as_json:
-        show_json(asdict(accounts[0]))
-        return
-    show_table(
-        ["ACCOUNT", "ID", "USED", "LIMIT", "LEFT", "CURRENCY", "SINCE"],
-        [
-            [
-                account.name,
-                account.id,
-                account.budget.used_units,
-                account.budget.limit_units,
-                account.budget.remaining_units,
-                account.currency,
-                show_time(account.created_at),
-            ]
-            for account in accounts
-        ],
+        show_json(asdict(account))
+    else:
+        _show_all([account])
+
+
+def _show_all(accounts: Sequence[Account], *, as_json: bool = False) -> None:
+    show_items(
+        accounts,
+        {
+            "ACCOUNT": "name",
+            "ID": "id",
+            "USED": "budget.used_units",
+            "LIMIT": "budget.limit_units",
+            "LEFT": "budget.remaining_units",
+            "CURRENCY": "currency",
+            "SINCE": lambda account: show_time(account.created_at),
+        },
+        as_json=as_json,
     )

@@ -6,12 +6,13 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -27,7 +28,7 @@ from vl2v_vendor.keys.published_heads import HeadsFile, PublishedHead
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import STAFF_LOCK_WAIT_SECONDS, open_engine
 from vl2v_vendor.ledger_sql.migrations import upgrade
-from vl2v_vendor.ledger_sql.publication import read_ledger_id
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
 from vl2v_vendor.ledger_sql.restoration import require_published
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
@@ -50,6 +51,8 @@ RequestIdOption = Annotated[
     str | None,
     typer.Option("--request-id", help="A name for this act; the same act under it is done once.", callback=_named),
 ]
+
+_T = TypeVar("_T")
 
 _WIDE_COLUMNS = 200
 _SECONDS_PER_DAY = 86_400
@@ -139,6 +142,17 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else _WIDE_COLUMNS
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+def show_items(
+    items: Sequence[_T], columns: Mapping[str, str | Callable[[_T], object]], *, as_json: bool = False
+) -> None:
+    """Print dataclasses: whole as JSON, or a table of columns, each an attribute or a function of an item."""
+    if as_json:
+        show_json([asdict(cast("Any", item)) for item in items])
+        return
+    cells = [attrgetter(cell) if isinstance(cell, str) else cell for cell in columns.values()]
+    show_table(list(columns), [[cell(item) for cell in cells] for item in items])
 
 
 def show_time(microseconds: int | None) -> str | None:

@@ -14,8 +14,8 @@ from vl2v_vendor.cli.console import (
     RequestIdOption,
     open_books,
     say,
+    show_items,
     show_json,
-    show_table,
     show_time,
 )
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Scope
@@ -97,22 +97,19 @@ def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
 
 def show_keys(keys: Sequence[ApiKey], budgets: Mapping[str, Budget], now: int) -> None:
     """Print keys for people; `budgets` are the keys' own, by key id."""
-    show_table(
-        ["KEY", "PREFIX", "ACCOUNT", "NAME", "SCOPES", "STATE", "LEFT/LIMIT", "CREATED", "EXPIRES"],
-        [
-            [
-                key.id,
-                key.prefix,
-                key.account_name,
-                key.name,
-                ",".join(sorted(key.scopes)),
-                _state(key, now),
-                _left(budgets.get(key.id)),
-                show_time(key.created_at),
-                show_time(key.expires_at),
-            ]
-            for key in keys
-        ],
+    show_items(
+        keys,
+        {
+            "KEY": "id",
+            "PREFIX": "prefix",
+            "ACCOUNT": "account_name",
+            "NAME": "name",
+            "SCOPES": lambda key: ",".join(sorted(key.scopes)),
+            "STATE": lambda key: _state(key, now),
+            "LEFT/LIMIT": lambda key: _left(budgets.get(key.id)),
+            "CREATED": lambda key: show_time(key.created_at),
+            "EXPIRES": lambda key: show_time(key.expires_at),
+        },
     )
 
 

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, say, show_json, show_table
+from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, say, show_items, show_json, show_table
 from vl2v_vendor.keys.published_heads import HeadsFile, PublishedHead
 from vl2v_vendor.keys.secrets import load_secrets
-from vl2v_vendor.ledger_sql.publication import read_ledger_id
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
 from vl2v_vendor.ledger_sql.restoration import Acknowledgement, Acknowledger, acknowledge
 from vl2v_vendor.ledger_sql.sqlite_backup import LedgerCopy, back_up, require_sqlite
 from vl2v_vendor.ledger_sql.sqlite_backup import restore as put_back
@@ -79,17 +79,14 @@ def acknowledge_restore(
 
 
 def _show_acts(acts: list[Acknowledgement]) -> None:
-    show_table(
-        ["ACCOUNT", "LAST ENTRY", "PUBLISHED", "RESTORED ENTRY"],
-        [
-            [
-                act.lost.account_id,
-                "account is gone" if act.lost.last_seq is None else act.lost.last_seq,
-                act.lost.published.seq,
-                None if act.restored is None else act.restored.seq,
-            ]
-            for act in acts
-        ],
+    show_items(
+        acts,
+        {
+            "ACCOUNT": "lost.account_id",
+            "LAST ENTRY": lambda act: "account is gone" if act.lost.last_seq is None else act.lost.last_seq,
+            "PUBLISHED": "lost.published.seq",
+            "RESTORED ENTRY": lambda act: None if act.restored is None else act.restored.seq,
+        },
     )
 
 

@@ -14,8 +14,8 @@ from vl2v_vendor.cli.console import (
     RequestIdOption,
     open_books,
     say,
+    show_items,
     show_json,
-    show_table,
     show_time,
 )
 
@@ -52,20 +52,15 @@ def list_prices(
     """Show every version of every price, oldest first."""
     with open_books(database) as books:
         prices = books.accounts.prices(model)
-    if as_json:
-        show_json([asdict(price) for price in prices])
-        return
-    show_table(
-        ["PRICE", "MODEL", "MODALITY", "MICRO PER QUERY", "CURRENCY", "VALID FROM"],
-        [
-            [
-                price.id,
-                price.model_id,
-                price.modality,
-                price.unit_price_micro,
-                price.currency,
-                show_time(price.valid_from),
-            ]
-            for price in prices
-        ],
+    show_items(
+        prices,
+        {
+            "PRICE": "id",
+            "MODEL": "model_id",
+            "MODALITY": "modality",
+            "MICRO PER QUERY": "unit_price_micro",
+            "CURRENCY": "currency",
+            "VALID FROM": lambda price: show_time(price.valid_from),
+        },
+        as_json=as_json,
     )

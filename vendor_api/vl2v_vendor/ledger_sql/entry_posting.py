@@ -10,7 +10,8 @@ from vl2v_contract.chain import ChainEnd, EntryOrigin, LedgerEntry
 from vl2v_vendor.domain import postings
 from vl2v_vendor.domain.errors import NotFound
 from vl2v_vendor.domain.ports import Signer
-from vl2v_vendor.ledger_sql.publication import ensure_published, read_ledger_id
+from vl2v_vendor.ledger_sql.key_publication import ensure_published
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
 from vl2v_vendor.ledger_sql.rows import ENTRY_COLUMNS, entry_row, to_chain_end, to_entry
 from vl2v_vendor.ledger_sql.statements import listed, lock_account, lock_budgets
 from vl2v_vendor.ledger_sql.tables import IS_REFUND, budgets, ledger

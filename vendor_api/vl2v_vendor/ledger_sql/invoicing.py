@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, select
 
 from vl2v_vendor.domain.errors import InvalidRequest
-from vl2v_vendor.ledger_sql.publication import read_ledger_id
-from vl2v_vendor.ledger_sql.reading import snapshot
+from vl2v_vendor.ledger_sql.reading import read_ledger_id, snapshot
 from vl2v_vendor.ledger_sql.tables import accounts, ledger
 
 

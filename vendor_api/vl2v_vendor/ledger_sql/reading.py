@@ -22,7 +22,7 @@ from vl2v_vendor.domain.ports import AccountTotals, LedgerHead
 from vl2v_vendor.ledger_sql.database import begin_snapshot
 from vl2v_vendor.ledger_sql.rows import ENTRY_COLUMNS, to_entry, to_key, to_paid_item, to_price
 from vl2v_vendor.ledger_sql.statements import budgets_of, key_by_secret, listed, paid_items, price_in_force
-from vl2v_vendor.ledger_sql.tables import accounts, budgets, charge_items, ledger, signing_keys
+from vl2v_vendor.ledger_sql.tables import accounts, budgets, charge_items, ledger, signing_keys, vendor
 
 _DAY_MICRO = 86_400_000_000
 
@@ -44,6 +44,11 @@ def snapshot(engine: Engine, *, doing: str = "read") -> Iterator[Connection]:
             yield connection
     except SQLAlchemyError as error:
         raise LedgerUnavailable(f"the ledger database cannot be {doing} ({type(error).__name__}); try again") from error
+
+
+def read_ledger_id(connection: Connection) -> str:
+    """Return the vendor's name for ever, made with the database."""
+    return str(connection.execute(select(vendor.c.ledger_id)).scalar_one())
 
 
 def read_key_by_secret(connection: Connection, secret_sha256: str) -> ApiKey | None:

@@ -15,8 +15,7 @@ from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.ledger_sql.account_rows import read_key_budgets
 from vl2v_vendor.ledger_sql.price_list import list_prices
-from vl2v_vendor.ledger_sql.publication import read_ledger_id
-from vl2v_vendor.ledger_sql.reading import read_head, read_published_keys, snapshot
+from vl2v_vendor.ledger_sql.reading import read_head, read_ledger_id, read_published_keys, snapshot
 from vl2v_vendor.ledger_sql.rows import ENTRY_COLUMNS, to_entry, unpack_vector
 from vl2v_vendor.ledger_sql.tables import (
     IS_REFUND,

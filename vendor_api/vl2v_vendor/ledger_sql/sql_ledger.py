@@ -25,8 +25,8 @@ from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
 from vl2v_vendor.ledger_sql.database import database_now, writing
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.group_writer import DEADLINE_SECONDS, GroupWriter
-from vl2v_vendor.ledger_sql.publication import publish_keys, read_ledger_id
-from vl2v_vendor.ledger_sql.reading import read_drift_units
+from vl2v_vendor.ledger_sql.key_publication import publish_keys
+from vl2v_vendor.ledger_sql.reading import read_drift_units, read_ledger_id
 from vl2v_vendor.ledger_sql.statements import ChargeStatements
 
 _T = TypeVar("_T")

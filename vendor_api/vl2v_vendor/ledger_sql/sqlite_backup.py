@@ -23,8 +23,9 @@ from vl2v_vendor.host.durable_files import replace_durably
 from vl2v_vendor.host.lock_file import in_use, server_lock
 from vl2v_vendor.keys.published_heads import Heads
 from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
 from vl2v_vendor.ledger_sql.migrations import upgrade
-from vl2v_vendor.ledger_sql.publication import WrongSecrets, read_ledger_id
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
 from vl2v_vendor.ledger_sql.restoration import read_heads
 from vl2v_vendor.ledger_sql.scan import SqlScan
 from vl2v_vendor.ledger_sql.tables import signing_keys

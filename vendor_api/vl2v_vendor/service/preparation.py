@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import ImageDecoder, PreparedItem, Tokenizer
 from vl2v_vendor.domain.errors import ItemFailure
-from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.observe.request_trace import timed
 
 _log = logging.getLogger(__name__)

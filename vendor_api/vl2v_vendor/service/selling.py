@@ -12,6 +12,7 @@ from vl2v_contract.identity import fingerprint
 from vl2v_contract.records import RequestRecord
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
+from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
@@ -22,7 +23,6 @@ from vl2v_vendor.domain.errors import (
     VendorError,
 )
 from vl2v_vendor.domain.ledger import PaidItem, Vector
-from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.request_trace import note, timed

@@ -14,9 +14,8 @@ from vl2v_vendor.web.client_watch import ClientWatch
 from vl2v_vendor.web.connections import ConnectionLimits
 from vl2v_vendor.web.forwarded_share import ForwardedShare
 from vl2v_vendor.web.live_series import ConnectionState, EngineState
-from vl2v_vendor.web.middleware import BodyLimit
+from vl2v_vendor.web.middleware import BodyLimit, OverloadGate
 from vl2v_vendor.web.openapi import add_openapi
-from vl2v_vendor.web.overload_gate import OverloadGate
 from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext
 from vl2v_vendor.web.routes import admin, admin_keys, billing, embeddings, health, models, openai

@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from vl2v_vendor.web.client_address import Network, address_name, parse_address
-from vl2v_vendor.web.connection_slots import AddressSlots, Cause, Slot, Waiting
+from vl2v_vendor.web.connection_slots import AddressSlots, Cause, Network, Slot, Waiting, address_name, parse_address
 
 _ADDRESS_SHARE: Final = 4
 _OVERLAP: Final = 64

@@ -8,7 +8,7 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vl2v_vendor.domain.errors import Overloaded
-from vl2v_vendor.web.client_address import address_name
+from vl2v_vendor.web.connection_slots import address_name
 from vl2v_vendor.web.connections import ConnectionLimits
 from vl2v_vendor.web.problems import make_problem, problem_response, refusal_headers
 

@@ -9,8 +9,7 @@ import h11
 from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vl2v_vendor.web.client_address import parse_address
-from vl2v_vendor.web.connection_slots import Slot
+from vl2v_vendor.web.connection_slots import Slot, parse_address
 from vl2v_vendor.web.connections import ConnectionLimits
 
 _LONGEST_UNREAD_SECONDS: Final = 30.0

@@ -18,7 +18,7 @@ from vl2v_contract.vectors import from_base64, to_base64
 from vl2v_vendor.domain.encoder import ModelInfo, Tokenizer, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.model_warm_up import LocalModel
-from vl2v_vendor.engine.models.probe_inputs import PROBE_TEXTS, probe_images
+from vl2v_vendor.engine.models.parity import PROBE_TEXTS, probe_images
 from vl2v_vendor.host.durable_files import write_durably
 
 MIN_COSINE: Final = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.9999, "int8": 0.999}

@@ -13,7 +13,7 @@ import numpy as np
 
 from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
-from vl2v_vendor.engine.models.batch_threads import BatchThreads
+from vl2v_vendor.engine.models.batching import BatchThreads
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, Precision, build_model
 from vl2v_vendor.images.preprocessing import Preprocessing
 

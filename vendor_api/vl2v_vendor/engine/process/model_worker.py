@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
 from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.engine.models.batching import encode_in_buckets
 from vl2v_vendor.engine.models.model_warm_up import LanePace, LocalModel, is_out_of_memory, release_memory, warm_up
-from vl2v_vendor.engine.models.text_buckets import encode_in_buckets
 from vl2v_vendor.engine.process.model_messages import INPUT_TYPES, Answer, Heartbeat, Loaded, NotLoaded, Work
 from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS

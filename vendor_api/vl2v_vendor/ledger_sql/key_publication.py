@@ -1,4 +1,6 @@
-"""Rotating the signing key: made in the secrets file, then published, then taken over by the servers that run.
+"""Publishing the signing keys, since entries name them, and rotating them.
+
+A new key is made in the secrets file, then published, then taken over by the servers that run.
 
 In this order nothing is lost whenever a process dies: a key in the file that is not published yet is published by
 whoever opens the database next, and a server signs with a key only once it is published.
@@ -8,19 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Set
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
+from vl2v_vendor.ledger_sql.admin_acts import Act, log_act
 from vl2v_vendor.ledger_sql.database import writing
-from vl2v_vendor.ledger_sql.publication import ensure_published, publish_keys
 from vl2v_vendor.ledger_sql.reading import read_published_keys, snapshot
-from vl2v_vendor.ledger_sql.tables import budgets
+from vl2v_vendor.ledger_sql.tables import budgets, signing_keys
 
 WATCH_SECONDS = 1.0
 """How soon a running server notices that its secrets file was replaced."""
@@ -122,3 +127,61 @@ class SigningKeyWatch:
         if why != self._complaint:
             _log.error("the secrets file was changed and could not be taken over: %s", why)
             self._complaint = why
+
+
+_PUBLICATION_LOCK = 0x766C3276  # any number that nothing else in the database locks
+
+
+class WrongSecrets(VendorError):
+    """The secrets file belongs to another database, or is an old copy."""
+
+
+def publish_keys(connection: Connection, signer: Signer) -> None:
+    """Insert keys that are new, each with a row in the log of the staff's acts, and mark those that they replace.
+
+    Raises:
+        WrongSecrets: The signer does not hold all the keys that were published. If it holds none of them, its pepper
+            is another one too, and no paid item would be recognised.
+    """
+    if connection.dialect.name == "postgresql":  # two replicas that start on a new database must not both found it
+        connection.execute(select(func.pg_advisory_xact_lock(_PUBLICATION_LOCK)))
+    retired = {row.key_id: row.retired_at for row in connection.execute(select(signing_keys))}
+    _check_complete(retired.keys(), {key.key_id for key in signer.published_keys})
+    for key in signer.published_keys:
+        if key.key_id not in retired:
+            connection.execute(insert(signing_keys).values(asdict(key)))
+            if key.predecessor_id is not None:
+                act = Act("rotate_signing_key", {"predecessor_id": key.predecessor_id})
+                log_act(connection, act, {"key_id": key.key_id}, now=key.created_at)
+        elif retired[key.key_id] != key.retired_at:
+            connection.execute(
+                update(signing_keys).where(signing_keys.c.key_id == key.key_id).values(retired_at=key.retired_at)
+            )
+
+
+def ensure_published(connection: Connection, signer: Signer) -> None:
+    """Publish the signer's keys unless the one in use is published.
+
+    That one may have been replaced: a server, or a copy of the secrets file, that has not yet seen the rotation goes
+    on with it.
+
+    Raises:
+        WrongSecrets: The secrets file belongs to another database.
+    """
+    known = connection.execute(select(signing_keys.c.key_id).where(signing_keys.c.key_id == signer.key_id)).first()
+    if known is None:
+        publish_keys(connection, signer)
+
+
+def _check_complete(published: Set[str], held: Set[str]) -> None:
+    if published <= held:
+        return
+    if held <= published:
+        raise WrongSecrets(
+            "the secrets file is a copy from before the signing key was rotated; copy vendor-secrets.json from the "
+            "machine where it was rotated, or restore its newest backup"
+        )
+    raise WrongSecrets(
+        "the secrets file does not hold the keys that signed this ledger; "
+        "restore the vendor-secrets.json that belongs to the database"
+    )
