@@ -21,8 +21,8 @@ from vl2v_vendor.keys.published_heads import (
     RecordingSigner,
 )
 from vl2v_vendor.ledger_sql.restoration import (
+    AcknowledgeContext,
     Acknowledgement,
-    Acknowledger,
     LedgerBehind,
     acknowledge,
     find_lost,
@@ -50,7 +50,7 @@ def entries(shop: Shop) -> list[StatementEntry]:
 
 
 def acknowledged(shop: Shop, file: HeadsFile, note: str | None = None) -> list[Acknowledgement]:
-    return acknowledge(shop.engine, file, Acknowledger(shop.signer, shop.clock, "test", note))
+    return acknowledge(shop.engine, file, AcknowledgeContext(shop.signer, shop.clock, "test", note))
 
 
 def assert_clean(shop: Shop) -> None:

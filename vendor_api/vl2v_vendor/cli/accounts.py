@@ -17,7 +17,7 @@ from vl2v_vendor.cli.console import (
     JsonOption,
     RequestIdOption,
     open_books,
-    say,
+    print_line,
     show_items,
     show_json,
     show_table,
@@ -70,9 +70,9 @@ def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOpti
         show_json({"account": asdict(account), "keys": keys_shown, "totals": asdict(totals)})
         return
     _show_all([account])
-    say()
+    print_line()
     show_keys(keys, budgets, now)
-    say()
+    print_line()
     _show_totals(totals)
 
 

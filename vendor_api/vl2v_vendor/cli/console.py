@@ -123,7 +123,7 @@ def _published_heads(engine: Engine, settings: Settings) -> Mapping[str, Publish
         return HeadsFile(settings.published_heads_path, read_ledger_id(connection)).read()
 
 
-def say(text: str = "", *, err: bool = False) -> None:
+def print_line(text: str = "", *, err: bool = False) -> None:
     """Print a line for people, on standard output or standard error; what does not print in it is written out."""
     typer.echo(printable(text), err=err)
 

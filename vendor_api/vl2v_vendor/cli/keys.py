@@ -13,7 +13,7 @@ from vl2v_vendor.cli.console import (
     JsonOption,
     RequestIdOption,
     open_books,
-    say,
+    print_line,
     show_items,
     show_json,
     show_time,
@@ -87,7 +87,7 @@ def revoke(
     if as_json:
         show_json(asdict(revoked))
     else:
-        say(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
+        print_line(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
 
 
 def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
@@ -124,7 +124,7 @@ def _parse_scopes(text: str) -> frozenset[Scope]:
 
 def _show_issued(issued: IssuedKey) -> None:
     if issued.secret is None:
-        say(
+        print_line(
             f"API key {issued.key.id} was made before under this request id, and its secret was shown then. "
             f"If it is lost: `vl2v-vendor keys revoke {issued.key.id}`, and make another.",
             err=True,
@@ -132,13 +132,13 @@ def _show_issued(issued: IssuedKey) -> None:
         return
     budget = issued.account.budget
     made = "new account" if issued.account_is_new else "account"
-    say(
+    print_line(
         f"API key {issued.key.id} of {made} {issued.account.name}, "
         f"{budget.remaining_units} of {budget.limit_units} queries left.",
         err=True,
     )
-    say("Keep it now, it is not shown again:", err=True)
-    say(issued.secret)
+    print_line("Keep it now, it is not shown again:", err=True)
+    print_line(issued.secret)
 
 
 def _state(key: ApiKey, now: int) -> str:

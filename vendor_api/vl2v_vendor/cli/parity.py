@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v_vendor.cli.console import JsonOption, say, show_json, show_table
+from vl2v_vendor.cli.console import JsonOption, print_line, show_json, show_table
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 from vl2v_vendor.settings import Settings, load_settings
 
@@ -83,9 +83,11 @@ def _read_images(folder: Path, info: ModelInfo, settings: Settings) -> PixelBatc
 
 def _show(report: ParityReport) -> None:
     rows = [_summary("images", report.image_cosines), _summary("texts", report.text_cosines)]
-    say(f"{report.model_id}: {report.precision} against fp32, cosines")
+    print_line(f"{report.model_id}: {report.precision} against fp32, cosines")
     show_table(["", "count", "lowest", "median", "highest"], rows)
-    say(f"The same of {len(report.text_cosines)} texts is nearest for {report.same_nearest_text:.1%} of the images.")
+    print_line(
+        f"The same of {len(report.text_cosines)} texts is nearest for {report.same_nearest_text:.1%} of the images."
+    )
 
 
 def _summary(name: str, cosines: Sequence[float]) -> list[object]:

@@ -13,7 +13,7 @@ from vl2v_vendor.cli.console import (
     JsonOption,
     RequestIdOption,
     open_books,
-    say,
+    print_line,
     show_items,
     show_json,
     show_time,
@@ -40,7 +40,7 @@ def set_price(
     if as_json:
         show_json(asdict(price))
     else:
-        say(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
+        print_line(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
 
 
 @app.command("list")

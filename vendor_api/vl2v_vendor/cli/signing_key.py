@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from vl2v_contract.records import PublicKey
-from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, say, show_items, show_json, show_time
+from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, print_line, show_items, show_json, show_time
 from vl2v_vendor.keys.secrets import load_secrets
 from vl2v_vendor.ledger_sql.key_publication import read_published, rotate_and_publish
 
@@ -52,8 +52,8 @@ def rotate(as_json: JsonOption = False, database: DatabaseOption = None) -> None
     if as_json:
         show_json(asdict(key))
         return
-    say(f"signing key {key.key_id} replaces {key.predecessor_id}")
-    say(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
+    print_line(f"signing key {key.key_id} replaces {key.predecessor_id}")
+    print_line(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
 
 
 def _state(key: PublicKey, *, is_published: bool) -> str:

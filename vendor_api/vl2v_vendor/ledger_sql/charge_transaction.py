@@ -18,7 +18,7 @@ from vl2v_vendor.domain.errors import LedgerUnavailable, UnknownKey, VendorError
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PaidItem, Price
 from vl2v_vendor.ledger_sql.driver import Cursor, Driver
 from vl2v_vendor.ledger_sql.rows import entry_row, pack_vector, to_chain_end, to_key, to_paid_item, to_price
-from vl2v_vendor.ledger_sql.statements import ChargeStatements, listed
+from vl2v_vendor.ledger_sql.statements import ChargeStatements, array_parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,8 @@ class ChargeTransaction:
         """
         statements, run = self._statements, self._driver.execute
         account = {"account_id": orders[0].account_id}
-        keys = account | {"api_key_ids": self._listed(order.api_key_id for order in orders)}
-        items = account | {"item_keys": self._listed(item.item_key for order in orders for item in order.items)}
+        keys = account | {"api_key_ids": self._array(order.api_key_id for order in orders)}
+        items = account | {"item_keys": self._array(item.item_key for order in orders for item in order.items)}
         with self._driver.pipeline():
             if statements.lock_account is not None:
                 run(statements.lock_account, account)
@@ -210,8 +210,8 @@ class ChargeTransaction:
         ]
         self._statements.insert_results.run(self._driver, rows)
 
-    def _listed(self, values: Iterable[str]) -> object:
-        return listed(dict.fromkeys(values), self._statements.backend)
+    def _array(self, values: Iterable[str]) -> object:
+        return array_parameter(dict.fromkeys(values), self._statements.backend)
 
 
 def _read_budgets(end: ChainEnd, found: Sequence[Any]) -> tuple[LockedAccount, _BudgetRows]:

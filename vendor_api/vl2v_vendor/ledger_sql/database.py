@@ -105,7 +105,7 @@ def writing(engine: Engine) -> Engine:
     return engine.execution_options(**{_WRITER_OPTION: True})
 
 
-def limited(engine: Engine, **limits: str) -> Engine:
+def with_limits(engine: Engine, **limits: str) -> Engine:
     """The same engine and pool, whose transactions have further limits (PostgreSQL's settings; SQLite has none)."""
     if not is_postgresql(engine):
         return engine
@@ -167,7 +167,7 @@ def _parse(database_url: str) -> URL:
 
 def _configure_sqlite(connection: SqliteConnection, _record: Any) -> None:
     cursor = connection.cursor()
-    _enter_wal(cursor.execute)
+    _set_wal_mode(cursor.execute)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     # REPLACE deletes without firing the append-only triggers unless triggers are recursive.
@@ -175,7 +175,7 @@ def _configure_sqlite(connection: SqliteConnection, _record: Any) -> None:
     cursor.close()
 
 
-def _enter_wal(execute: Any) -> None:
+def _set_wal_mode(execute: Any) -> None:
     """Set WAL; the very first switch of a new file does not always honour the busy timeout, so wait here."""
     deadline = monotonic() + LOCK_WAIT_SECONDS
     while True:

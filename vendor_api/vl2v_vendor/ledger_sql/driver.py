@@ -63,7 +63,7 @@ class Driver:
             return nullcontext()
         return cast("AbstractContextManager[Any]", cast("Any", self._connection.driver_connection).pipeline())
 
-    def stop_preparing(self) -> bool:
+    def disable_prepared_statements(self) -> bool:
         """Use no prepared statement on this connection any more; returns whether it must be replaced to use them again.
 
         To be called after a statement failed. psycopg counts every statement of a failed pipeline as prepared,
@@ -113,11 +113,11 @@ class RowInsert:
             return
         parameters: dict[str, Any] = {}
         if self.binary:
-            rows, parameters["bytes"] = self._set_bytes_apart(rows)
+            rows, parameters["bytes"] = self._split_binary(rows)
         parameters["rows"] = json.dumps(rows)
         driver.execute(self.statement, parameters)
 
-    def _set_bytes_apart(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], bytes]:
+    def _split_binary(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], bytes]:
         parts: list[bytes] = []
         start = 1
         apart = []

@@ -13,7 +13,7 @@ from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.ledger_sql.key_publication import ensure_published
 from vl2v_vendor.ledger_sql.reading import read_ledger_id
 from vl2v_vendor.ledger_sql.rows import ENTRY_COLUMNS, entry_row, to_chain_end, to_entry
-from vl2v_vendor.ledger_sql.statements import listed, lock_account, lock_budgets
+from vl2v_vendor.ledger_sql.statements import array_parameter, lock_account, lock_budgets
 from vl2v_vendor.ledger_sql.tables import IS_REFUND, budgets, ledger
 
 
@@ -73,7 +73,7 @@ def _lock(connection: Connection, account_id: str, api_key_id: str | None = None
     backend = connection.dialect.name
     if backend == "postgresql":
         connection.execute(lock_account(), {"account_id": account_id})
-    api_key_ids = listed([] if api_key_id is None else [api_key_id], backend)
+    api_key_ids = array_parameter([] if api_key_id is None else [api_key_id], backend)
     rows = connection.execute(lock_budgets(backend), {"account_id": account_id, "api_key_ids": api_key_ids}).all()
     if not rows:
         raise NotFound(f"no account {account_id}")

@@ -30,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
-from vl2v_vendor.ledger_sql.database import limited, writing
+from vl2v_vendor.ledger_sql.database import with_limits, writing
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.waiters import Claims, Outcome, Waiter, resolve
 
@@ -63,7 +63,7 @@ class GroupWriter:
     """
 
     def __init__(self, engine: Engine, begin_charging: BeginCharging) -> None:
-        self._engine = limited(writing(engine), idle_in_transaction_session_timeout=str(int(COMMIT_SECONDS * 1000)))
+        self._engine = with_limits(writing(engine), idle_in_transaction_session_timeout=str(int(COMMIT_SECONDS * 1000)))
         self._driver = engine.dialect.loaded_dbapi
         self._begin_charging = begin_charging
         self._queue: SimpleQueue[Waiter | None] = SimpleQueue()
@@ -197,7 +197,7 @@ class GroupWriter:
         try:
             outcomes = transaction.charge(orders)
         except Exception as error:
-            self._must_reconnect = driver.stop_preparing()
+            self._must_reconnect = driver.disable_prepared_statements()
             driver.execute("ROLLBACK TO SAVEPOINT charge")
             failure = error
         else:

@@ -21,7 +21,7 @@ from vl2v_vendor.domain.ledger import PaidItem, Price
 from vl2v_vendor.domain.ports import AccountTotals, LedgerHead
 from vl2v_vendor.ledger_sql.database import begin_snapshot
 from vl2v_vendor.ledger_sql.rows import ENTRY_COLUMNS, to_entry, to_key, to_paid_item, to_price
-from vl2v_vendor.ledger_sql.statements import budgets_of, key_by_secret, listed, paid_items, price_in_force
+from vl2v_vendor.ledger_sql.statements import array_parameter, budgets_of, key_by_secret, paid_items, price_in_force
 from vl2v_vendor.ledger_sql.tables import accounts, budgets, charge_items, ledger, signing_keys, vendor
 
 _DAY_MICRO = 86_400_000_000
@@ -60,7 +60,7 @@ def read_key_by_secret(connection: Connection, secret_sha256: str) -> ApiKey | N
 def read_paid(connection: Connection, account_id: str, item_keys: Sequence[str], now: int) -> dict[str, PaidItem]:
     """Return those of the keys that the account paid for."""
     backend = connection.dialect.name
-    parameters = {"account_id": account_id, "item_keys": listed(item_keys, backend), "now": now}
+    parameters = {"account_id": account_id, "item_keys": array_parameter(item_keys, backend), "now": now}
     rows = connection.execute(paid_items(backend), parameters)
     return {item.item_key: item for item in map(to_paid_item, rows)}
 

@@ -67,7 +67,7 @@ def find_lost(engine: Engine, heads: Mapping[str, PublishedHead]) -> list[LostHe
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledger:
+class AcknowledgeContext:
     """Who says so, with which key and clock, and for what reason."""
 
     signer: Signer
@@ -76,7 +76,7 @@ class Acknowledger:
     note: str | None = None
 
 
-def acknowledge(engine: Engine, file: HeadsFile, by: Acknowledger) -> list[Acknowledgement]:
+def acknowledge(engine: Engine, file: HeadsFile, by: AcknowledgeContext) -> list[Acknowledgement]:
     """Append a `restored` entry to each account whose published head is lost, then bring the file into step.
 
     Safe to repeat: what was acknowledged is not lost any more, also for the file of another replica.
@@ -102,7 +102,7 @@ def read_heads(connection: Connection) -> Heads:
     return {account_id: PublishedHead(head.seq, head.entry_hash) for account_id, head in ends.items()}
 
 
-def _acknowledge_one(engine: Engine, lost: LostHead, by: Acknowledger) -> PublishedHead | None:
+def _acknowledge_one(engine: Engine, lost: LostHead, by: AcknowledgeContext) -> PublishedHead | None:
     def work(connection: Connection, act_id: str, now: int) -> Outcome:
         if lost.last_seq is None:
             return {"note": by.note}

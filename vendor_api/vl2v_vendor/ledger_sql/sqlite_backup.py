@@ -106,7 +106,7 @@ def restore(backup: Path, database: Path, signer: Signer) -> LedgerCopy:
         _check_pages(copy)
         found = _verify(copy, backup, signer)
         _check_same_ledger(found, database)
-        replaced = _set_aside(database)
+        replaced = _move_aside(database)
         replace_durably(copy, database)
     return LedgerCopy(found.ledger_id, found.heads, replaced)
 
@@ -203,7 +203,7 @@ def _check_same_ledger(found: LedgerCopy, database: Path) -> None:
         )
 
 
-def _set_aside(database: Path) -> Path | None:
+def _move_aside(database: Path) -> Path | None:
     """Give the database a second, dated name; with its write-ahead log if it is too damaged to take that in."""
     if not database.exists():
         return None

@@ -116,7 +116,7 @@ def lock_budgets(backend: str) -> Select[Any]:
         .join(accounts, accounts.c.id == budgets.c.account_id)
         .where(
             budgets.c.account_id == bindparam("account_id"),
-            or_(budgets.c.api_key_id.is_(None), _is_listed(budgets.c.api_key_id, "api_key_ids", backend)),
+            or_(budgets.c.api_key_id.is_(None), _in_array(budgets.c.api_key_id, "api_key_ids", backend)),
         )
         .order_by(budgets.c.api_key_id.nulls_first())
         .with_for_update(of=budgets)
@@ -129,7 +129,7 @@ def _read_keys(backend: str) -> Select[Any]:
         select(*KEY_COLUMNS)
         .join(accounts, accounts.c.id == api_keys.c.account_id)
         .where(
-            _is_listed(api_keys.c.id, "api_key_ids", backend),
+            _in_array(api_keys.c.id, "api_key_ids", backend),
             api_keys.c.account_id == bindparam("account_id"),
         )
     )
@@ -171,7 +171,7 @@ def price_in_force() -> Select[Any]:
 def paid_items(backend: str) -> Select[Any]:
     """Those of `item_keys` that the account paid for, each with its entry's model and its vector, if still kept.
 
-    The keys are one parameter: see `listed`.
+    The keys are one parameter: see `array_parameter`.
     """
     kept = and_(
         results.c.account_id == charge_items.c.account_id,
@@ -195,7 +195,7 @@ def paid_items(backend: str) -> Select[Any]:
         .where(charge_items.c.account_id == bindparam("account_id"))
     )
     if backend != "postgresql":
-        return paid.where(_is_listed(charge_items.c.item_key, "item_keys", backend))
+        return paid.where(_in_array(charge_items.c.item_key, "item_keys", backend))
     # Key by key, since a planner without statistics would rather walk through the account's whole ledger.
     item_keys = func.unnest(bindparam("item_keys", type_=ARRAY(Text)))
     wanted = item_keys.table_valued("item_key", name="wanted").render_derived()
@@ -203,14 +203,14 @@ def paid_items(backend: str) -> Select[Any]:
     return select(found).select_from(wanted.join(found, true()))
 
 
-def listed(values: Iterable[str], backend: str) -> object:
+def array_parameter(values: Iterable[str], backend: str) -> object:
     """The value of a parameter that lists strings: an array on PostgreSQL, JSON text on SQLite."""
     if backend == "postgresql":
         return list(values)
     return json.dumps(list(values))
 
 
-def _is_listed(column: ColumnElement[Any], parameter: str, backend: str) -> ColumnElement[bool]:
+def _in_array(column: ColumnElement[Any], parameter: str, backend: str) -> ColumnElement[bool]:
     """Whether the column is among the strings of a parameter, so that the text does not depend on their number."""
     if backend == "postgresql":
         return column == any_(bindparam(parameter, type_=ARRAY(Text)))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -14,7 +14,7 @@ from vl2v_contract.records import Receipt, Statement, Summary
 from vl2v_contract.wire import headers
 from vl2v_contract.wire.admin import Account, AccountList, AdminAct, AdminLog, NewAccount, NewRefund, NewTopUp
 from vl2v_vendor.domain import accounts
-from vl2v_vendor.service.administration import MAX_PAGE_ACTS, AdminContext
+from vl2v_vendor.service.administration import MAX_PAGE_ACTS, ActResult, AdminContext
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
 from vl2v_vendor.web.bodies import read_json
 from vl2v_vendor.web.dependencies import ADMIN, AdminCaller, ServicesOf
@@ -27,6 +27,8 @@ READ_STATUSES = problems(401, 403, 503)
 READ_ONE_STATUSES = problems(401, 403, 404, 422, 503)
 ACT_STATUSES = problems(401, 403, 404, 413, 415, 422, 503)
 
+_T = TypeVar("_T")
+
 router = APIRouter(prefix=PREFIX, tags=["admin"], dependencies=[ADMIN])
 
 
@@ -38,10 +40,11 @@ async def admin_context(caller: AdminCaller, idempotency_key: IdempotencyKey = N
 AdminContextOf = Annotated[AdminContext, Depends(admin_context)]
 
 
-def mark_replay(response: Response, replayed: bool) -> None:
-    """Say that nothing was done, because it had been done before."""
-    if replayed:
+def result_of(done: ActResult[_T], response: Response) -> _T:
+    """Return the result of an act; a header says if nothing was done, because it had been done before."""
+    if done.replayed:
         response.headers[headers.IDEMPOTENT_REPLAYED] = "true"
+    return done.result
 
 
 @router.post(
@@ -57,8 +60,7 @@ async def create_account(
     """A new account; its budget is its first top-up. Repeated under its `Idempotency-Key`: as it was made."""
     body = await read_json(request, NewAccount)
     done = await services.administration.create_account(context, body.name, body.budget_units, body.currency)
-    mark_replay(response, done.replayed)
-    return _render_account(done.result)
+    return _render_account(result_of(done, response))
 
 
 @router.get("/accounts", responses=READ_STATUSES, summary="List accounts")
@@ -86,8 +88,7 @@ async def top_up(
     """A new ledger entry, answered with its receipt; every server admits by the new budget at once."""
     body = await read_json(request, NewTopUp)
     done = await services.administration.top_up(context, account, body.units, body.note)
-    mark_replay(response, done.replayed)
-    return done.result
+    return result_of(done, response)
 
 
 @router.post(
@@ -103,8 +104,7 @@ async def refund(
     """A new ledger entry, answered with its receipt; the items stay paid and can still be replayed."""
     body = await read_json(request, NewRefund)
     done = await services.administration.refund(context, account, body.seq, body.units, body.note)
-    mark_replay(response, done.replayed)
-    return done.result
+    return result_of(done, response)
 
 
 @router.get("/accounts/{account}/summary", responses=READ_ONE_STATUSES, summary="An account's bill at a glance")
