@@ -203,3 +203,35 @@ class RequestRecord:
 
     receipt: Receipt
     items: tuple[ChargedItem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecomputeNote:
+    """A note that a paid vector was past its retention and was computed again, free.
+
+    Attributes:
+        seq: Ledger entry that paid for the item.
+        recompute_of: `result_sha` of the vector that was paid.
+        result_sha: `result_sha` of the vector in this answer.
+    """
+
+    v: Literal[1] = 1
+    ledger_id: str
+    account_id: str
+    item_key: str
+    seq: int
+    recompute_of: str
+    result_sha: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRecompute:
+    """A recompute note with its signature."""
+
+    note: RecomputeNote
+    signature: str
+
+    def to_json(self) -> str:
+        """Write note and signature."""
+        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)

@@ -25,7 +25,7 @@ def test_an_expired_result_is_computed_again_free_and_signed() -> None:
         [verdict], [paid] = again.items, first.items
         assert verdict.recompute is not None
         assert verdict.recompute.signature == "recompute"
-        assert verdict.recompute.note["recompute_of"] == paid.result_sha == verdict.result_sha
+        assert verdict.recompute.note.recompute_of == paid.result_sha == verdict.result_sha
 
     tell(story)
 

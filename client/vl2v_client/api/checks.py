@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -124,12 +124,12 @@ def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, 
 
 def _recomputed(key: str, item: ItemResult, vector: HalfVector, request_id: str, keyring: Keyring) -> DeliveredItem:
     signed = item.recompute
-    if signed is None or not keyring.signed_recompute(signed.note.model_dump(), signed.signature):
+    if signed is None or not keyring.signed_recompute(asdict(signed.note), signed.signature):
         raise failed_check(f"item {item.index} was recomputed without a signed note", request_id)
     note = signed.note
     if (note.item_key, note.seq, note.result_sha) != (key, item.seq, result_sha(vector)):
         raise failed_check(f"the note on recomputed item {item.index} is about something else", request_id)
-    return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.model_dump_json())
+    return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.to_json())
 
 
 def _vector(

@@ -90,18 +90,8 @@ def to_account(row: Sequence[Any]) -> Account:
 
 def to_paid_item(row: Sequence[Any]) -> PaidItem:
     """Return the paid item of `statements.paid_items`; the last column is the vector's bytes or null."""
-    item_key, seq, fingerprint, result_sha, model_id, weights_sha, precision, preprocessing_id, vector = row
-    return PaidItem(
-        item_key=item_key,
-        seq=seq,
-        fingerprint=fingerprint,
-        result_sha=result_sha,
-        model_id=model_id,
-        weights_sha=weights_sha,
-        precision=precision,
-        preprocessing_id=preprocessing_id,
-        vector=None if vector is None else unpack_vector(vector),
-    )
+    *known, vector = row
+    return PaidItem(*known, None if vector is None else unpack_vector(vector))
 
 
 def pack_vector(vector: Vector) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vl2v_contract.identity import Modality
-from vl2v_contract.records import Receipt, RequestRecord
+from vl2v_contract.records import Receipt, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.admission import admit, check_price, exhaustion
@@ -56,14 +56,6 @@ class SaleRequest:
     def is_named(self) -> bool:
         """Whether the caller named every item, so that sending it again names the same purchases."""
         return self.idempotency_key is not None or (self.item_keys is not None and None not in self.item_keys)
-
-
-@dataclass(frozen=True, slots=True)
-class SignedRecompute:
-    """A signed note that a paid result was computed again, free; see the contract's `RecomputeNote`."""
-
-    note: dict[str, int | str]
-    signature: str
 
 
 @dataclass(slots=True, eq=False)

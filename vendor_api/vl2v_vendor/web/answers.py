@@ -151,9 +151,7 @@ def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.Ite
         as_base64 = form.encoding == "base64"
         known["embedding"] = to_base64(item.vector, form.dtype) if as_base64 else _numbers(item.vector, form.dtype)
     if item.recompute is not None:
-        known["recompute"] = embeddings.SignedRecomputeNote(
-            note=embeddings.RecomputeNote.model_validate(item.recompute.note), signature=item.recompute.signature
-        )
+        known["recompute"] = item.recompute
     return embeddings.ItemResult(**known, status=item.status, result_sha=item.result_sha, seq=item.seq)
 
 
