@@ -90,8 +90,9 @@ def to_account(row: Sequence[Any]) -> Account:
 
 def to_paid_item(row: Sequence[Any]) -> PaidItem:
     """Return the paid item of `statements.paid_items`; the last column is the vector's bytes or null."""
-    *known, vector = row
-    return PaidItem(*known, None if vector is None else unpack_vector(vector))
+    item_key, seq, fingerprint, result_sha, model_id, weights_sha, precision, preprocessing_id, kept = row
+    vector = None if kept is None else unpack_vector(kept)
+    return PaidItem(item_key, seq, fingerprint, result_sha, model_id, weights_sha, precision, preprocessing_id, vector)
 
 
 def pack_vector(vector: Vector) -> bytes:
