@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from vl2v_contract.chain import GENESIS_HASH, ChainEnd, ChargedItem, ChargeTerms, EntryOrigin, LedgerEntry
+from vl2v_contract.chain import GENESIS_HASH, ChainEnd, ChargedItem, EntryOrigin, LedgerEntry
 from vl2v_contract.identity import Modality
 from vl2v_contract.records import PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets, Scope
@@ -123,17 +123,6 @@ class MemoryLedger:
         if not items:
             return None
         self.used_units += len(items)
-        terms = ChargeTerms(
-            api_key_id=order.api_key_id,
-            endpoint=order.endpoint,
-            modality=order.modality,
-            model_id=order.model_id,
-            weights_sha=order.weights_sha,
-            precision=order.precision,
-            preprocessing_id=order.preprocessing_id,
-            price_id=price.id,
-            unit_price_micro=price.unit_price_micro,
-        )
         end = ChainEnd(
             ledger_id=self.ledger_id,
             account_id=order.account_id,
@@ -144,6 +133,8 @@ class MemoryLedger:
             limit_units=self.limit_units,
             created_at=1,
         )
-        entry = LedgerEntry.charge(end, EntryOrigin(order.request_id, 1, "0" * 16), terms, items)
+        entry = LedgerEntry.charge(
+            end, EntryOrigin(order.request_id, 1, "0" * 16), order, items, price.unit_price_micro
+        )
         self.posted.append(StatementEntry(entry, entry.hash(), tuple(items)))
         return self.posted[-1]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.keys import secrets
-from vl2v_vendor.ledger_sql import key_rotation
+from vl2v_vendor.ledger_sql import key_publication
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
 
@@ -33,5 +33,5 @@ def rotate_and_die(url: str, path: Path, at: str) -> None:
     elif at == POINTS[1]:
         secrets.sync_folder = die  # type: ignore[assignment]
     else:
-        key_rotation.publish_keys = publish_and_die  # type: ignore[attr-defined]
-    key_rotation.rotate_and_publish(open_engine(url), path)
+        key_publication.publish_keys = publish_and_die  # type: ignore[attr-defined]
+    key_publication.rotate_and_publish(open_engine(url), path)

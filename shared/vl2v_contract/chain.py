@@ -6,7 +6,7 @@ the currency. Times are integer microseconds since the Unix epoch, UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -77,7 +77,7 @@ class EntryOrigin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeTerms:
-    """Product and price of a charge: who bought it, what computed it, and what a unit costs."""
+    """What a charge is for: who bought, by which request path, what computed it, and at which price."""
 
     api_key_id: str
     endpoint: str
@@ -87,7 +87,6 @@ class ChargeTerms:
     precision: str
     preprocessing_id: str
     price_id: int
-    unit_price_micro: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,15 +138,26 @@ class LedgerEntry:
 
     @classmethod
     def charge(
-        cls, end: ChainEnd, origin: EntryOrigin, terms: ChargeTerms, items: Iterable[ChargedItem]
+        cls,
+        end: ChainEnd,
+        origin: EntryOrigin,
+        terms: ChargeTerms,
+        items: Sequence[ChargedItem],
+        unit_price_micro: int,
     ) -> LedgerEntry:
         """Compose the entry that charges `items`, which are not empty."""
-        charged = tuple(items)
-        units = sum(item.units for item in charged)
-        product = {name: getattr(terms, name) for name in ChargeTerms.__slots__}
-        amount_micro = units * terms.unit_price_micro
-        moved = {"units": units, "used_units": end.used_units + units, "amount_micro": amount_micro}
-        return cls._after(end, origin, kind="charge", items_hash=items_hash(charged), **product, **moved)
+        units = sum(item.units for item in items)
+        return cls._after(
+            end,
+            origin,
+            kind="charge",
+            **{name: getattr(terms, name) for name in ChargeTerms.__slots__},
+            units=units,
+            unit_price_micro=unit_price_micro,
+            amount_micro=units * unit_price_micro,
+            items_hash=items_hash(items),
+            used_units=end.used_units + units,
+        )
 
     @classmethod
     def top_up(cls, end: ChainEnd, origin: EntryOrigin, units: int, note: str | None) -> LedgerEntry:
@@ -161,10 +171,18 @@ class LedgerEntry:
 
         It repeats key, endpoint, model and price of the charge, so that totals by each subtract it.
         """
-        product = {name: getattr(charge, name) for name in ChargeTerms.__slots__}
-        amount_micro = units * charge.unit_price_micro
-        moved = {"units": units, "used_units": end.used_units - units, "amount_micro": amount_micro}
-        return cls._after(end, origin, kind="refund", ref_seq=charge.seq, note=note, **product, **moved)
+        return cls._after(
+            end,
+            origin,
+            kind="refund",
+            **{name: getattr(charge, name) for name in ChargeTerms.__slots__},
+            units=units,
+            unit_price_micro=charge.unit_price_micro,
+            amount_micro=units * charge.unit_price_micro,
+            used_units=end.used_units - units,
+            ref_seq=charge.seq,
+            note=note,
+        )
 
     @classmethod
     def restored(cls, end: ChainEnd, origin: EntryOrigin, lost_seq: int, note: str) -> LedgerEntry:

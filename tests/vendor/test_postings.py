@@ -41,7 +41,6 @@ TERMS = ChargeTerms(
     precision="fp32",
     preprocessing_id="p",
     price_id=3,
-    unit_price_micro=50,
 )
 ITEMS = (ChargedItem("a", "1", 1), ChargedItem("b", "2", 1), ChargedItem("c", "3", 1))
 
@@ -52,7 +51,7 @@ def end_of(entry: LedgerEntry) -> ChainEnd:
 
 def charged() -> tuple[LedgerEntry, ChainEnd]:
     raised = postings.top_up(EMPTY, ORIGIN, 10, "invoice")
-    entry = LedgerEntry.charge(end_of(raised), ORIGIN, TERMS, ITEMS)
+    entry = LedgerEntry.charge(end_of(raised), ORIGIN, TERMS, ITEMS, 50)
     return entry, end_of(entry)
 
 
@@ -71,7 +70,7 @@ def test_a_top_up_out_of_range_is_refused(units: int) -> None:
 
 def test_a_charge_extends_the_chain() -> None:
     raised = postings.top_up(EMPTY, ORIGIN, 10, None)
-    entry = LedgerEntry.charge(end_of(raised), ORIGIN, TERMS, ITEMS)
+    entry = LedgerEntry.charge(end_of(raised), ORIGIN, TERMS, ITEMS, 50)
     assert (entry.seq, entry.prev_hash, entry.items_hash) == (2, raised.hash(), items_hash(ITEMS))
     assert (entry.units, entry.amount_micro, entry.used_units, entry.limit_units) == (3, 150, 3, 10)
     assert (entry.model_id, entry.unit_price_micro, entry.ref_seq, entry.note) == ("m", 50, None, None)
@@ -82,7 +81,7 @@ def test_a_refund_repeats_the_product_of_its_charge() -> None:
     entry = postings.refund(end, replace(ORIGIN, request_id="req_2"), charge, 1, 2, "blurred")
     assert (entry.kind, entry.ref_seq, entry.units, entry.amount_micro) == ("refund", 2, 2, 100)
     assert (entry.used_units, entry.limit_units, entry.items_hash, entry.request_id) == (1, 10, None, "req_2")
-    for name in ChargeTerms.__slots__:
+    for name in (*ChargeTerms.__slots__, "unit_price_micro"):
         assert getattr(entry, name) == getattr(charge, name)
 
 

@@ -43,7 +43,7 @@ from vl2v_vendor.keys.secrets import (
     load_secrets,
     rotate_signing_key,
 )
-from vl2v_vendor.ledger_sql import key_rotation
+from vl2v_vendor.ledger_sql import key_publication
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets, rotate_and_publish
 from vl2v_vendor.ledger_sql.reading import read_published_keys
@@ -252,7 +252,7 @@ def test_the_watch_ends_when_the_look_that_is_under_way_has_ended(
         ended.set()
         return False
 
-    monkeypatch.setattr(key_rotation, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(key_publication, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(world.watch, "check", look_slowly)
 
     async def story() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from vl2v_contract.chain import ChainEnd, ChargedItem, ChargeTerms, EntryOrigin, LedgerEntry
+from vl2v_contract.chain import ChainEnd, ChargedItem, EntryOrigin, LedgerEntry
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.admission import admit
@@ -124,18 +124,7 @@ class AccountCharges:
         """Compose the entry that extends the account's chain, with its hash."""
         charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
         origin = EntryOrigin(order.request_id, self._now, self._signing_key_id)
-        terms = ChargeTerms(
-            api_key_id=order.api_key_id,
-            endpoint=order.endpoint,
-            modality=order.modality,
-            model_id=order.model_id,
-            weights_sha=order.weights_sha,
-            precision=order.precision,
-            preprocessing_id=order.preprocessing_id,
-            price_id=price.id,
-            unit_price_micro=price.unit_price_micro,
-        )
-        entry = LedgerEntry.charge(self.account.end, origin, terms, charged)
+        entry = LedgerEntry.charge(self.account.end, origin, order, charged, price.unit_price_micro)
         return StatementEntry(entry, entry.hash(), charged)
 
     def _advance(self, order: ChargeOrder, posted: StatementEntry, admitted: tuple[NewItem, ...]) -> Budgets:
