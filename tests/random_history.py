@@ -249,5 +249,5 @@ class History:
     def _charges(self) -> list[int]:
         party = self.parties[0]
         with party.open() as (_cache, client):
-            rows = [row for page in client.statement_pages() for row in page.rows]
+            rows = [row for page in client.statement_pages() for row in page.entries]
         return [row.entry.seq for row in rows if row.entry.kind == "charge"]

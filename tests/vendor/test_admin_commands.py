@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from ledger_shop import Shop
 from vl2v_contract.records import SignedHead, StatementEntry
 from vl2v_vendor.cli import accounts, keys, main, prices
-from vl2v_vendor.cli.console import say, show_table
+from vl2v_vendor.cli.console import print_line, show_table
 from vl2v_vendor.cli.log import log
 from vl2v_vendor.domain.errors import InvalidRequest, VendorError
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
@@ -180,8 +180,8 @@ def test_words_of_others_do_not_steer_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hostile, shown = "a\x1b[2J\r[red]b[/] :smile: \u202e\nc", r"a\x1b[2J\r[red]b[/] :smile: \u202e\nc"
-    say(hostile)
-    say(hostile, err=True)
+    print_line(hostile)
+    print_line(hostile, err=True)
     show_table([hostile], [[hostile], [None]])
     printed = capsys.readouterr()
     assert printed.err == f"{shown}\n"

@@ -132,7 +132,7 @@ def test_a_client_buys_before_and_after_a_rotation_and_audits_clean(settings: Se
 def wait_until_in_use(client: VendorClient, key_id: str) -> None:
     """The statement's head is signed with the key in use."""
     deadline = time.monotonic() + 20
-    while next(client.statement_pages()).head["key_id"] != key_id:
+    while next(client.statement_pages()).signed_head.head.key_id != key_id:
         assert time.monotonic() < deadline, "the server did not take the new key over"
         time.sleep(0.05)
 
