@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal
 from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, LedgerEntry
 
-_CLOSED: Mapping[str, str] = {"extra": "forbid"}
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -25,16 +24,21 @@ def _check_hash(entry_hash: str) -> None:
         raise ValueError("`entry_hash` must be 64 lower-case hexadecimal digits")
 
 
+class _Closed:
+    """A record that is refused if it holds a field that is not its own."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+
+
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(_Closed):
     """A signed ledger entry: proof, offline, of what was bought, for how much, and at which place in the chain.
 
     Attributes:
         key_id: Key that signed; the one that the entry names.
         signature: Base64 Ed25519 over the receipt message of `entry_hash`.
     """
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     entry: LedgerEntry
     entry_hash: str
@@ -64,10 +68,8 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class StatementEntry:
+class StatementEntry(_Closed):
     """One entry with its hash and its items in order."""
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     entry: LedgerEntry
     entry_hash: str
@@ -78,10 +80,8 @@ class StatementEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatementHead:
+class StatementHead(_Closed):
     """The end of the chain when the statement was made."""
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     v: Literal[1] = 1
     ledger_id: str
@@ -101,23 +101,19 @@ class StatementHead:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedHead:
+class SignedHead(_Closed):
     """A statement head with its signature."""
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     head: StatementHead
     signature: str
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(_Closed):
     """A page of the account's ledger, in `seq` order and gapless (see `chain.follows`).
 
     Ask after `next_after_seq` until it is null.
     """
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     entries: tuple[StatementEntry, ...]
     signed_head: SignedHead
@@ -125,14 +121,12 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(_Closed):
     """A key that signs receipts and heads: the first vouches for itself, a later one is signed by its predecessor.
 
     Attributes:
         public_key: Base64 of the 32-byte Ed25519 public key.
     """
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     key_id: str
     public_key: str
@@ -143,20 +137,16 @@ class PublicKey:
 
 
 @dataclass(frozen=True, slots=True)
-class PublicKeys:
+class PublicKeys(_Closed):
     """All keys, oldest first."""
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     ledger_id: str
     keys: tuple[PublicKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(_Closed):
     """Units and money, refunds taken off."""
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     units: int
     amount_micro: int
@@ -170,14 +160,12 @@ class Breakdown(Totals):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(_Closed):
     """The account's bill at a glance, computed from the same rows as the statement.
 
     Attributes:
         api_key_id: The public id of the key that asks.
     """
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     ledger_id: str
     account_id: str
@@ -196,10 +184,8 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(_Closed):
     """One billed request: its receipt and items."""
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _CLOSED
 
     receipt: Receipt
     items: tuple[ChargedItem, ...]
