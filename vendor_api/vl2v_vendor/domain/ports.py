@@ -171,12 +171,17 @@ class Accounts(Protocol):
 
         Raises:
             NotFound: There is no such key.
+            InvalidRequest: The prefix fits several keys.
         """
 
     def top_up(
         self, account: Account, units: int, *, note: str | None = None, request_id: str | None = None
     ) -> Account:
-        """Raise the account's limit by `units`, as a ledger entry."""
+        """Raise the account's limit by `units`, as a ledger entry.
+
+        Raises:
+            InvalidRequest: The units or the note are out of range.
+        """
 
     def refund(self, account: Account, seq: int, units: int, note: str, *, request_id: str | None = None) -> Account:
         """Give `units` of the charge entry `seq` back, as a ledger entry.
@@ -195,7 +200,11 @@ class Accounts(Protocol):
         *,
         request_id: str | None = None,
     ) -> Price:
-        """Make a new version of the price, in force at once."""
+        """Make a new version of the price, in force at once.
+
+        Raises:
+            InvalidRequest: The price is out of range, or the currency is not three capital letters.
+        """
 
     def ensure_prices(self, model_id: str, wanted: Mapping[Modality, int], currency: str) -> None:
         """Insert a version of each wanted price, by modality, that differs from the one in force."""

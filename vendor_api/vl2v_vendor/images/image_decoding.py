@@ -1,4 +1,4 @@
-"""Bytes of an image file to the model's input pixels, under one declared policy (`pixel_policies`).
+"""Bytes of an image file to the model's input pixels, under one declared policy (`preprocessing`).
 
 Whatever the policy, in this order:
 

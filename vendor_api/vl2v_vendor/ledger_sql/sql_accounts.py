@@ -1,4 +1,4 @@
-"""`domain.ports.Accounts` on SQL. Safe beside a running server: it takes the same locks as a charge."""
+"""`domain.ports.Accounts` on SQL, which says what each act refuses. Safe beside a running server: it takes the same locks as a charge."""
 
 from __future__ import annotations
 
@@ -122,11 +122,7 @@ class SqlAccounts:
         name: str = "",
         request_id: str | None = None,
     ) -> tuple[ApiKey, str | None]:
-        """Make an API key and its secret, of which only a hash is stored; None when the key was made before.
-
-        Raises:
-            InvalidRequest: An unknown scope, no scope, or a name, budget or lifetime out of range.
-        """
+        """Make an API key and its secret, of which only a hash is stored; None when the key was made before."""
         terms = KeyTerms(scopes, limit_units, expires_at, lifetime_seconds, name)
         terms.check()
         secret: str | None = None
@@ -149,12 +145,7 @@ class SqlAccounts:
         return self._read(lambda connection: read_key_budgets(connection, _id_of(account)))
 
     def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:
-        """End a key, named by its id, its prefix or its whole secret, at once. Revoking it again changes nothing.
-
-        Raises:
-            NotFound: There is no such key.
-            InvalidRequest: The prefix fits several keys.
-        """
+        """End a key, named by its id, its prefix or its whole secret, at once; again changes nothing."""
         found = self._read(lambda connection: read_key(connection, key_id))
 
         def work(connection: Connection, _act_id: str, now: int) -> Outcome:
@@ -168,7 +159,7 @@ class SqlAccounts:
     def top_up(
         self, account: Account, units: int, *, note: str | None = None, request_id: str | None = None
     ) -> Account:
-        """Raise the account's limit by `units`, as a ledger entry; raises InvalidRequest if out of range."""
+        """Raise the account's limit by `units`, as a ledger entry."""
         check_text("a note", note or "", MAX_NOTE_LENGTH)
 
         def work(connection: Connection, act_id: str, now: int) -> Outcome:
@@ -180,12 +171,7 @@ class SqlAccounts:
         return self.find_account(account.id)
 
     def refund(self, account: Account, seq: int, units: int, note: str, *, request_id: str | None = None) -> Account:
-        """Give `units` of the charge entry `seq` back, as a ledger entry.
-
-        Raises:
-            NotFound: No charge has this seq.
-            InvalidRequest: More than the charge, less earlier refunds.
-        """
+        """Give `units` of the charge entry `seq` back, as a ledger entry."""
         check_text("a note", note, MAX_NOTE_LENGTH)
 
         def work(connection: Connection, act_id: str, now: int) -> Outcome:
@@ -205,7 +191,7 @@ class SqlAccounts:
         *,
         request_id: str | None = None,
     ) -> Price:
-        """Make a new version of the price, in force at once; raises InvalidRequest if out of range."""
+        """Make a new version of the price, in force at once."""
         check_text("a model's id", model_id, MAX_MODEL_ID_LENGTH)
 
         def work(connection: Connection, _act_id: str, now: int) -> Outcome:
