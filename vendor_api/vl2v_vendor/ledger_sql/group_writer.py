@@ -38,7 +38,7 @@ MAX_GROUP_ITEMS = 1024
 """A group takes no further order beyond this many items, so that nobody waits long behind a large one."""
 
 DEADLINE_SECONDS = 1.2
-"""After this a caller is told that the ledger is unavailable, whatever the database does: the refusal is to be with the
+"""After this a caller is refused with LedgerUnavailable, whatever the database does: the refusal is to be with the
 client within 2 s, on a machine that is busy with other things too."""
 
 COMMIT_SECONDS = 0.5
@@ -212,7 +212,7 @@ class GroupWriter:
         return [outcome for order in orders for outcome in self._charge(driver, transaction, [order])]
 
     def _explain(self, order: ChargeOrder, failure: Exception) -> Exception:
-        """What the caller is told, each in an exception of its own: a shared one would mix up their tracebacks."""
+        """Build the caller's error, each an exception of its own: a shared one would mix up their tracebacks."""
         if isinstance(failure, VendorError):
             return failure
         # In this thread nobody knows which request is meant, so the lines say it themselves.

@@ -84,7 +84,7 @@ class SigningKeyWatch:
         self._complaint: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look at the file once a second until told to stop; what is wrong with it is logged, and the old keys stay.
+        """Look at the file once a second until `stop` is set; what is wrong with it is logged, and the old keys stay.
 
         Not to be cancelled: a look that is under way would go on in its thread, and use a closed database.
         """

@@ -1,4 +1,7 @@
-"""`domain.ports.Accounts` on SQL, which says what each act refuses. Safe beside a running server: it takes the same locks as a charge."""
+"""`domain.ports.Accounts` on SQL; the port says what each act refuses.
+
+Safe beside a running server: an act takes the same locks as a charge.
+"""
 
 from __future__ import annotations
 

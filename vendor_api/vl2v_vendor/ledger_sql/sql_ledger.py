@@ -142,7 +142,7 @@ class SqlLedger:
         return await self._audit(lambda connection: reading.read_totals(connection, account_id))
 
     async def drift_units(self) -> int:
-        """Units used in the budgets, less those of charged items that were not refunded; see `drift`."""
+        """Units used in the budgets, less those of charged items that were not refunded; see `read_drift_units`."""
         return await self._audit(read_drift_units)
 
     async def published_keys(self) -> list[PublicKey]:

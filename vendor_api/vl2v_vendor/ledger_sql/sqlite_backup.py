@@ -1,6 +1,6 @@
 """Copies of a SQLite ledger: taken beside a selling server, and put back while none runs.
 
-PostgreSQL has tools of its own for this, which know its write-ahead log; here it is only told so.
+PostgreSQL has tools of its own for this, which know its write-ahead log; a refusal here names them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from vl2v_vendor.service.naming import check_idempotency_key
 MAX_PAGE_ACTS = 1000
 
 _DEADLINE_SECONDS = 1.5
-"""After this a caller is told that the ledger is unavailable, whatever the database does: within 2 s at the client."""
+"""After this a caller is refused with LedgerUnavailable, whatever the database does: within 2 s at the client."""
 
 _T = TypeVar("_T")
 

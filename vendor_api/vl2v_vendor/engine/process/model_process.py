@@ -123,7 +123,7 @@ class ProcessEncoder:
         self._supervisor = asyncio.create_task(self._supervise(child), name="model-supervisor")
 
     async def close(self) -> None:
-        """Stop the child; whoever still waits is told that the model is unavailable."""
+        """Stop the child; whoever still waits fails with ModelUnavailable."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
