@@ -194,23 +194,22 @@ class LedgerEntry:
     @classmethod
     def _after(cls, end: ChainEnd, origin: EntryOrigin, **fields: Any) -> LedgerEntry:
         """Build the entry after `end`; a field that is not given is null, or 0, or as it was."""
-        usual: dict[str, Any] = dict.fromkeys(cls.__slots__, None) | {
-            "v": 1,
-            "ledger_id": end.ledger_id,
-            "account_id": end.account_id,
-            "seq": end.seq + 1,
-            "request_id": origin.request_id,
-            "units": 0,
-            "unit_price_micro": 0,
-            "amount_micro": 0,
-            "currency": end.currency,
-            "used_units": end.used_units,
-            "limit_units": end.limit_units,
-            "created_at": max(origin.now, end.created_at),
-            "signing_key_id": origin.signing_key_id,
-            "prev_hash": end.entry_hash,
-        }
-        return cls(**usual | fields)
+        return cls(
+            **{
+                **_UNUSED,
+                "ledger_id": end.ledger_id,
+                "account_id": end.account_id,
+                "seq": end.seq + 1,
+                "request_id": origin.request_id,
+                "currency": end.currency,
+                "used_units": end.used_units,
+                "limit_units": end.limit_units,
+                "created_at": max(origin.now, end.created_at),
+                "signing_key_id": origin.signing_key_id,
+                "prev_hash": end.entry_hash,
+                **fields,
+            }
+        )
 
     def end(self, entry_hash: str) -> ChainEnd:
         """Return the end of the chain once this entry is its last, under its hash."""
@@ -228,6 +227,17 @@ class LedgerEntry:
     def hash(self) -> str:
         """The entry's hash in the chain, 64 hex digits; it covers every field, `prev_hash` included."""
         return sha256_hex(_ENTRY_TAG + canonical_json({name: getattr(self, name) for name in self.__slots__}))
+
+
+_UNUSED: dict[str, Any] = dict.fromkeys(ChargeTerms.__slots__) | {
+    "units": 0,
+    "unit_price_micro": 0,
+    "amount_micro": 0,
+    "items_hash": None,
+    "ref_seq": None,
+    "note": None,
+}
+"""Fields as they are in an entry of a kind that has no use for them."""
 
 
 def follows(previous_seq: int, entry: LedgerEntry) -> bool:
