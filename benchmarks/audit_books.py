@@ -15,22 +15,21 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, update
 
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.deliveries import SignedReceipt
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
-from vl2v_vendor.adapters.secrets import SecretSigner, load_or_create_secrets
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine, writing
-from vl2v_vendor.adapters.sql.migrations import upgrade
-from vl2v_vendor.adapters.sql.publication import read_ledger_id
-from vl2v_vendor.adapters.sql.reading import read_head
-from vl2v_vendor.adapters.sql.rows import entry_row
-from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.adapters.sql.tables import budgets, charge_items, ledger
-from vl2v_vendor.adapters.system_clock import SystemClock
+from vl2v_contract.records import Receipt
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import LedgerHead
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.keys.secrets import SecretSigner, load_or_create_secrets
+from vl2v_vendor.ledger_sql.database import open_engine, writing
+from vl2v_vendor.ledger_sql.migrations import upgrade
+from vl2v_vendor.ledger_sql.reading import read_head, read_ledger_id
+from vl2v_vendor.ledger_sql.rows import entry_row
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.tables import budgets, charge_items, ledger
 from vl2v_vendor.service.verification import verify_ledger
 
 _VECTOR = bytes(16)
@@ -126,7 +125,7 @@ def _write_sales(
     for sale in sales:
         entry = sale.entry
         signature = signer.sign_receipt(entry, sale.entry_hash)
-        receipt = SignedReceipt(entry, sale.entry_hash, entry.signing_key_id, signature)
+        receipt = Receipt(entry, sale.entry_hash, entry.signing_key_id, signature)
         place = (entry.ledger_id, entry.account_id, entry.seq)
         paid = (entry.request_id, entry.api_key_id, entry.units, entry.unit_price_micro, entry.amount_micro)
         row = (*place, *paid, entry.currency, sale.entry_hash, receipt.to_json())

@@ -30,16 +30,16 @@ from PIL import Image
 from result import Goal, write_result
 
 from vl2v_contract.vectors import result_sha
-from vl2v_vendor.adapters.secrets import load_or_create_secrets
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.server import bind, server_config
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.ledger import Price
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest

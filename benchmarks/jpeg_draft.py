@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from result import Goal, write_result
 
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
-from vl2v_vendor.adapters.pixel_policies import SAFE, SAFE_DRAFT, PixelPolicy
-from vl2v_vendor.adapters.preprocessing import Preprocessing
 from vl2v_vendor.bootstrap import model_spec
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import SAFE, SAFE_DRAFT, PixelPolicy, Preprocessing
 from vl2v_vendor.settings import Settings
 
 SIZES = ((640, 480), (1280, 960), (2048, 1536), (4000, 3000))

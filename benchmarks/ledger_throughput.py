@@ -28,15 +28,15 @@ from sqlalchemy import Engine
 
 from vl2v_contract.signatures import SigningKey
 from vl2v_contract.vectors import result_sha
-from vl2v_vendor.adapters.secrets import SecretSigner, StoredKey
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.adapters.sql.migrations import upgrade
-from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.ledger import ChargeOrder, NewItem
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.keys.secrets import SecretSigner, StoredKey
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.migrations import upgrade
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.verification import verify_ledger
 
 MODEL = "ViT-B-32"

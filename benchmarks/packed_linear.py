@@ -24,7 +24,7 @@ import torch
 from result import write_result
 from torch import nn
 
-from vl2v_vendor.adapters.packed_weights import PackedLinear
+from vl2v_vendor.engine.models.packed_weights import PackedLinear
 
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 LAYERS = {

@@ -22,9 +22,9 @@ from vl2v_client.data.shapes import DEVELOPMENT_STYLES, write_shapes
 from vl2v_client.data.styles import STYLES
 from vl2v_client.data.views import View, load_rgb, render_view
 from vl2v_client.teacher.prompts import PromptTemplateSet
-from vl2v_vendor.adapters.open_clip_files import ModelSpec
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
-from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
 
 IMAGES_PER_CLASS = 30
 

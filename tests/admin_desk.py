@@ -15,12 +15,12 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from serving_shop import images, item_key, png
-from vl2v_vendor.adapters.secrets import load_or_create_secrets
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.bootstrap import open_services
-from vl2v_vendor.service.accounts import KeyRequest, issue_key
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.service.key_issue import KeyRequest, issue_key
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vl2v_vendor.domain.errors import EncodingFailed
-from vl2v_vendor.service.batch_scheduler import BatchScheduler
-from vl2v_vendor.service.micro_batcher import LaneLimits, MicroBatcher
+from vl2v_vendor.engine.queue.batch_scheduler import BatchScheduler
+from vl2v_vendor.engine.queue.micro_batcher import LaneLimits, MicroBatcher
 
 Batcher = MicroBatcher[int, int]
 

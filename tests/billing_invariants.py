@@ -12,9 +12,10 @@ from sqlalchemy import Engine, Row, Table, select, text
 from sqlalchemy.exc import DBAPIError
 
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, follows, items_hash
-from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
-from vl2v_vendor.adapters.sql.tables import budgets, charge_items, ledger, prices
-from vl2v_vendor.domain.ports import AccountTotals, GroupTotal
+from vl2v_contract.records import Breakdown
+from vl2v_vendor.domain.ports import AccountTotals
+from vl2v_vendor.ledger_sql.database import is_postgresql, writing
+from vl2v_vendor.ledger_sql.tables import budgets, charge_items, ledger, prices
 
 _MICRO_PER_DAY = 86_400_000_000
 _SIGNS = {"charge": 1, "refund": -1}
@@ -178,7 +179,7 @@ def _entry_of(row: Row[Any]) -> LedgerEntry:
     return LedgerEntry(**{field.name: getattr(row, field.name) for field in fields(LedgerEntry)})
 
 
-def _named(groups: Iterable[GroupTotal]) -> dict[str, tuple[int, int]]:
+def _named(groups: Iterable[Breakdown]) -> dict[str, tuple[int, int]]:
     return {group.name: (group.units, group.amount_micro) for group in groups}
 
 

@@ -21,11 +21,11 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from ledger_shop import MODEL
 from vendor_in_process import LoopThread, serving
-from vl2v_vendor.adapters.key_rotation import SigningKeyWatch
-from vl2v_vendor.adapters.secrets import load_or_create_secrets
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import is_postgresql, open_engine, writing
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.ledger_sql.database import is_postgresql, open_engine, writing
+from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.settings import Settings
 
 T = TypeVar("T")

@@ -29,8 +29,8 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, event
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vl2v_vendor.adapters.secrets import SecretSigner
 from vl2v_vendor.cli import server
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.settings import load_settings
 
 SALES = "/v1/embeddings/"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.migrations import upgrade
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.migrations import upgrade
 
 _database_numbers = count(1)
 

@@ -19,8 +19,8 @@ from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
-from vl2v_vendor.adapters.key_rotation import rotate_and_publish
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
+from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.settings import Settings
 
 MODEL = "hash-64"

@@ -16,11 +16,11 @@ from ledger_shop import item_key
 from vl2v_contract.canonical import canonical_json
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
 from vl2v_contract.signatures import receipt_message, verify
-from vl2v_vendor.adapters.secrets import load_or_create_secrets
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.verification import verify_ledger
 
 SALE_PATH = "/v1/embeddings/texts"

@@ -15,11 +15,11 @@ from sqlalchemy import Engine
 
 from vl2v_contract.signatures import SigningKey, successor_message
 from vl2v_contract.vectors import result_sha
-from vl2v_vendor.adapters.secrets import SecretSigner, StoredKey
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey
 from vl2v_vendor.domain.ledger import ChargeOrder, NewItem, Vector
+from vl2v_vendor.keys.secrets import SecretSigner, StoredKey
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 T = TypeVar("T")
 

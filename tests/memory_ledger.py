@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
+from vl2v_contract.chain import GENESIS_HASH, ChainEnd, ChargedItem, EntryOrigin, LedgerEntry
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets, Scope
 from vl2v_vendor.domain.errors import BudgetExhausted, PriceChanged, UnknownModel
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, PostedEntry, Price
-from vl2v_vendor.domain.ports import AccountTotals, LedgerHead, PublishedKey
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, Price
+from vl2v_vendor.domain.ports import AccountTotals, LedgerHead
 
 
 @dataclass
@@ -23,7 +24,7 @@ class MemoryLedger:
     keys: dict[str, ApiKey] = field(default_factory=dict)
     prices: dict[tuple[str, Modality], Price] = field(default_factory=dict)
     paid: dict[str, PaidItem] = field(default_factory=dict)
-    posted: list[PostedEntry] = field(default_factory=list)
+    posted: list[StatementEntry] = field(default_factory=list)
     orders: list[ChargeOrder] = field(default_factory=list)
     ledger_id: str = "ledger_memory"
     account_id: str = "acct_memory"
@@ -96,13 +97,13 @@ class MemoryLedger:
         seq, last = len(self.posted), self.posted[-1].entry_hash if self.posted else GENESIS_HASH
         return LedgerHead(seq, last, self.used_units, self.limit_units)
 
-    async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
+    async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[StatementEntry]:
         return self.posted[after_seq : after_seq + limit]
 
-    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
         return [self.posted[seq - 1] for seq in seqs]
 
-    async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
+    async def find_request(self, account_id: str, request_id: str) -> StatementEntry | None:
         return next((posted for posted in self.posted if posted.entry.request_id == request_id), None)
 
     async def totals(self, account_id: str) -> AccountTotals:
@@ -112,42 +113,28 @@ class MemoryLedger:
     async def drift_units(self) -> int:
         return self.used_units - len(self.paid)
 
-    async def published_keys(self) -> list[PublishedKey]:
-        return [PublishedKey("0" * 16, "", 1, None, None, None)]
+    async def published_keys(self) -> list[PublicKey]:
+        return [PublicKey("0" * 16, "", 1, None, None, None)]
 
     async def ping(self) -> None:
         return None
 
-    def _post(self, order: ChargeOrder, price: Price, items: list[ChargedItem]) -> PostedEntry | None:
+    def _post(self, order: ChargeOrder, price: Price, items: list[ChargedItem]) -> StatementEntry | None:
         if not items:
             return None
         self.used_units += len(items)
-        entry = LedgerEntry(
+        end = ChainEnd(
             ledger_id=self.ledger_id,
             account_id=order.account_id,
-            seq=len(self.posted) + 1,
-            kind="charge",
-            request_id=order.request_id,
-            api_key_id=order.api_key_id,
-            endpoint=order.endpoint,
-            modality=order.modality,
-            model_id=order.model_id,
-            weights_sha=order.weights_sha,
-            precision=order.precision,
-            preprocessing_id=order.preprocessing_id,
-            units=len(items),
-            price_id=price.id,
-            unit_price_micro=price.unit_price_micro,
-            amount_micro=len(items) * price.unit_price_micro,
             currency=price.currency,
-            items_hash=items_hash(items),
-            ref_seq=None,
-            note=None,
-            used_units=self.used_units,
+            seq=len(self.posted),
+            entry_hash=self.posted[-1].entry_hash if self.posted else GENESIS_HASH,
+            used_units=self.used_units - len(items),
             limit_units=self.limit_units,
             created_at=1,
-            signing_key_id="0" * 16,
-            prev_hash=self.posted[-1].entry_hash if self.posted else GENESIS_HASH,
         )
-        self.posted.append(PostedEntry(entry, entry.hash(), tuple(items)))
+        entry = LedgerEntry.charge(
+            end, EntryOrigin(order.request_id, 1, "0" * 16), order, items, price.unit_price_micro
+        )
+        self.posted.append(StatementEntry(entry, entry.hash(), tuple(items)))
         return self.posted[-1]

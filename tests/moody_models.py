@@ -9,9 +9,9 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 
 SIZE = 2
 SLEEP_FOR_EVER, COMPUTE_LONG = 251, 252

@@ -27,13 +27,13 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
-from vl2v_vendor.adapters.key_rotation import rotate_and_publish
-from vl2v_vendor.adapters.sql.engine import writing
-from vl2v_vendor.adapters.sql.retention import prune_results
-from vl2v_vendor.adapters.sql.tables import charge_items, results
-from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account
 from vl2v_vendor.domain.errors import InvalidRequest
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.ledger_sql.database import writing
+from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
+from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.tables import charge_items, results
 
 MODEL = "hash-64"
 WORDS = 30
@@ -249,5 +249,5 @@ class History:
     def _charges(self) -> list[int]:
         party = self.parties[0]
         with party.open() as (_cache, client):
-            rows = [row for page in client.statement_pages() for row in page.rows]
+            rows = [row for page in client.statement_pages() for row in page.entries]
         return [row.entry.seq for row in rows if row.entry.kind == "charge"]

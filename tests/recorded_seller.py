@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import event
 
 from ledger_shop import Shop, open_shop
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.domain.ledger import PostedEntry
+from vl2v_contract.records import StatementEntry
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.audit import sign_receipt
 
 CALLERS = 4
@@ -45,7 +45,7 @@ def sell(database_url: str, receipts_path: str, orders: int, synchronous: str, s
     engine.dispose()
 
 
-def _receipt(shop: Shop, posted: PostedEntry) -> bytes:
+def _receipt(shop: Shop, posted: StatementEntry) -> bytes:
     receipt = sign_receipt(shop.signer, posted)
     return f"{receipt.entry.seq} {receipt.entry_hash} {receipt.signature}\n".encode()
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from vl2v_vendor.adapters import key_rotation, secrets
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.publication import publish_keys
 from vl2v_vendor.domain.ports import Signer
+from vl2v_vendor.keys import secrets
+from vl2v_vendor.ledger_sql import key_publication
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.key_publication import publish_keys
 
 POINTS = ("before the file is replaced", "after the file is replaced", "before the commit")
 
@@ -32,5 +33,5 @@ def rotate_and_die(url: str, path: Path, at: str) -> None:
     elif at == POINTS[1]:
         secrets.sync_folder = die  # type: ignore[assignment]
     else:
-        key_rotation.publish_keys = publish_and_die  # type: ignore[attr-defined]
-    key_rotation.rotate_and_publish(open_engine(url), path)
+        key_publication.publish_keys = publish_and_die  # type: ignore[attr-defined]
+    key_publication.rotate_and_publish(open_engine(url), path)

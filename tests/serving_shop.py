@@ -20,18 +20,18 @@ from PIL import Image
 
 from ledger_shop import FakeClock, fixed_signer
 from memory_ledger import MemoryLedger
-from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.preprocessing import preprocessing_of
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine
+from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import Encoder, PixelBatch, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed
-from vl2v_vendor.domain.limits import Limits
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import preprocessing_of
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.selling import Seller

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
-from vl2v_vendor.adapters.open_clip_files import ModelSpec
 from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 16,

@@ -22,7 +22,7 @@ def canonical_json(value: JSONValue) -> bytes:
     """Serialise `value` to the one UTF-8 byte string that stands for it.
 
     Raises:
-        ValueError: a float, an integer outside +-(2**53 - 1), a key that is not ASCII text, or a lone surrogate.
+        ValueError: A float, an integer outside +-(2**53 - 1), a key that is not ASCII text, or a lone surrogate.
     """
     _check(value)
     try:

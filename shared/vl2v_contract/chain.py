@@ -6,9 +6,9 @@ the currency. Times are integer microseconds since the Unix epoch, UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from vl2v_contract.canonical import JSONValue, canonical_json, sha256_hex
 from vl2v_contract.identity import Modality
@@ -26,6 +26,69 @@ _ENTRY_TAG = b"vl2v-entry-v1\n"
 _ITEMS_TAG = b"vl2v-items-v1\n"
 
 
+@dataclass(frozen=True, slots=True)
+class ChargedItem:
+    """One item of a charge: its key, the hash of the vector sold, and its units."""
+
+    item_key: str
+    result_sha: str
+    units: int
+
+
+def items_hash(items: Iterable[ChargedItem]) -> str:
+    """Hash of an entry's items, in order; 64 hex digits."""
+    rows: list[JSONValue] = [[item.item_key, item.result_sha, item.units] for item in items]
+    return sha256_hex(_ITEMS_TAG + canonical_json(rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainEnd:
+    """End of an account's chain, with the budget there; the next entry builds on it.
+
+    Attributes:
+        seq: Number of the last entry; 0 before the first.
+        entry_hash: Hash of the last entry; `GENESIS_HASH` before the first.
+        created_at: Time of the last entry.
+    """
+
+    ledger_id: str
+    account_id: str
+    currency: str
+    seq: int
+    entry_hash: str
+    used_units: int
+    limit_units: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryOrigin:
+    """Request, or administrator's act, that makes an entry.
+
+    Attributes:
+        now: Time of the database's clock; the entry's is later if that of the entry before it is.
+        signing_key_id: Key that will sign the entry's receipt.
+    """
+
+    request_id: str
+    now: int
+    signing_key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeTerms:
+    """What a charge is for: who bought, by which request path, what computed it, and at which price."""
+
+    api_key_id: str
+    endpoint: str
+    modality: Modality
+    model_id: str
+    weights_sha: str
+    precision: str
+    preprocessing_id: str
+    price_id: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
     """One row of the append-only ledger, exactly as it is hashed into the account's chain.
@@ -37,11 +100,11 @@ class LedgerEntry:
 
     Attributes:
         seq: 1, 2, 3, ... within the account, without gaps except before a `restored` entry; see `follows`.
-        request_id: the request, or the administrator's act, that made the entry.
-        api_key_id: the public id of the API key that spent.
-        used_units: used by the account after this entry.
-        limit_units: the account's limit after this entry.
-        created_at: never less than the entry before it.
+        request_id: The request, or the administrator's act, that made the entry.
+        api_key_id: The public id of the API key that spent.
+        used_units: Units used by the account after this entry.
+        limit_units: The account's limit after this entry.
+        created_at: Never less than the entry before it.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
@@ -73,9 +136,108 @@ class LedgerEntry:
     signing_key_id: str
     prev_hash: str
 
+    @classmethod
+    def charge(
+        cls,
+        end: ChainEnd,
+        origin: EntryOrigin,
+        terms: ChargeTerms,
+        items: Sequence[ChargedItem],
+        unit_price_micro: int,
+    ) -> LedgerEntry:
+        """Compose the entry that charges `items`, which are not empty."""
+        units = sum(item.units for item in items)
+        return cls._after(
+            end,
+            origin,
+            kind="charge",
+            **{name: getattr(terms, name) for name in ChargeTerms.__slots__},
+            units=units,
+            unit_price_micro=unit_price_micro,
+            amount_micro=units * unit_price_micro,
+            items_hash=items_hash(items),
+            used_units=end.used_units + units,
+        )
+
+    @classmethod
+    def top_up(cls, end: ChainEnd, origin: EntryOrigin, units: int, note: str | None) -> LedgerEntry:
+        """Compose the entry that raises the limit by `units`."""
+        limit_units = end.limit_units + units
+        return cls._after(end, origin, kind="topup", units=units, limit_units=limit_units, note=note)
+
+    @classmethod
+    def refund(cls, end: ChainEnd, origin: EntryOrigin, charge: LedgerEntry, units: int, note: str) -> LedgerEntry:
+        """Compose the entry that gives `units` of a charge back.
+
+        It repeats key, endpoint, model and price of the charge, so that totals by each subtract it.
+        """
+        return cls._after(
+            end,
+            origin,
+            kind="refund",
+            **{name: getattr(charge, name) for name in ChargeTerms.__slots__},
+            units=units,
+            unit_price_micro=charge.unit_price_micro,
+            amount_micro=units * charge.unit_price_micro,
+            used_units=end.used_units - units,
+            ref_seq=charge.seq,
+            note=note,
+        )
+
+    @classmethod
+    def restored(cls, end: ChainEnd, origin: EntryOrigin, lost_seq: int, note: str) -> LedgerEntry:
+        """Compose the entry that says that entries up to `lost_seq` were signed and are lost."""
+        last_given_seq = max(lost_seq, end.seq)
+        seq = last_given_seq + 1 + RESTORE_MARGIN
+        return cls._after(end, origin, kind="restored", seq=seq, ref_seq=last_given_seq, note=note)
+
+    @classmethod
+    def _after(cls, end: ChainEnd, origin: EntryOrigin, **fields: Any) -> LedgerEntry:
+        """Build the entry after `end`; a field that is not given is null, or 0, or as it was."""
+        return cls(
+            **{
+                **_UNUSED,
+                "ledger_id": end.ledger_id,
+                "account_id": end.account_id,
+                "seq": end.seq + 1,
+                "request_id": origin.request_id,
+                "currency": end.currency,
+                "used_units": end.used_units,
+                "limit_units": end.limit_units,
+                "created_at": max(origin.now, end.created_at),
+                "signing_key_id": origin.signing_key_id,
+                "prev_hash": end.entry_hash,
+                **fields,
+            }
+        )
+
+    def end(self, entry_hash: str) -> ChainEnd:
+        """Return the end of the chain once this entry is its last, under its hash."""
+        return ChainEnd(
+            ledger_id=self.ledger_id,
+            account_id=self.account_id,
+            currency=self.currency,
+            seq=self.seq,
+            entry_hash=entry_hash,
+            used_units=self.used_units,
+            limit_units=self.limit_units,
+            created_at=self.created_at,
+        )
+
     def hash(self) -> str:
         """The entry's hash in the chain, 64 hex digits; it covers every field, `prev_hash` included."""
         return sha256_hex(_ENTRY_TAG + canonical_json({name: getattr(self, name) for name in self.__slots__}))
+
+
+_UNUSED: dict[str, Any] = dict.fromkeys(ChargeTerms.__slots__) | {
+    "units": 0,
+    "unit_price_micro": 0,
+    "amount_micro": 0,
+    "items_hash": None,
+    "ref_seq": None,
+    "note": None,
+}
+"""Fields as they are in an entry of a kind that has no use for them."""
 
 
 def follows(previous_seq: int, entry: LedgerEntry) -> bool:
@@ -88,18 +250,3 @@ def follows(previous_seq: int, entry: LedgerEntry) -> bool:
     if entry.kind != "restored":
         return entry.seq == previous_seq + 1
     return entry.ref_seq is not None and previous_seq <= entry.ref_seq == entry.seq - 1 - RESTORE_MARGIN
-
-
-@dataclass(frozen=True, slots=True)
-class ChargedItem:
-    """One item of a charge: its key, the hash of the vector sold, and its units."""
-
-    item_key: str
-    result_sha: str
-    units: int
-
-
-def items_hash(items: Iterable[ChargedItem]) -> str:
-    """Hash of an entry's items, in order; 64 hex digits."""
-    rows: list[JSONValue] = [[item.item_key, item.result_sha, item.units] for item in items]
-    return sha256_hex(_ITEMS_TAG + canonical_json(rows))

@@ -29,11 +29,11 @@ def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
 
     Args:
         pixels: `height * width * 3` bytes, rows from the top, RGB interleaved.
-        width: pixels per row.
-        height: number of rows.
+        width: Pixels per row.
+        height: Number of rows.
 
     Raises:
-        ValueError: the number of bytes does not fit the size.
+        ValueError: The number of bytes does not fit the size.
     """
     if len(pixels) != width * height * 3:
         raise ValueError(f"{width}x{height} RGB8 needs {width * height * 3} bytes, got {len(pixels)}")

@@ -75,7 +75,7 @@ class SigningKey:
         """The key of a 32-byte seed.
 
         Raises:
-            ValueError: the seed is not 32 bytes.
+            ValueError: The seed is not 32 bytes.
         """
         return cls._wrap(Ed25519PrivateKey.from_private_bytes(seed))
 

@@ -15,8 +15,8 @@ def printable(text: str, *, keep: str = "") -> str:
     written out; letters of every script, spaces and joiners stay.
 
     Args:
-        text: of any origin.
-        keep: characters that stay as they are, such as a line end of one's own.
+        text: Text of any origin.
+        keep: Characters that stay as they are, such as a line end of one's own.
     """
     if text.isprintable():
         return text

@@ -29,7 +29,7 @@ def decode_vector(data: bytes, dtype: Dtype, dimension: int) -> FloatVector:
     """Little-endian bytes to a `[dimension]` vector of `dtype`.
 
     Raises:
-        ValueError: the bytes do not hold exactly `dimension` numbers.
+        ValueError: The bytes do not hold exactly `dimension` numbers.
     """
     wire = _WIRE_DTYPE[dtype]
     if len(data) != dimension * wire.itemsize:
@@ -46,7 +46,7 @@ def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension
     """Little-endian bytes to `[count, dimension]` of `dtype`, read-only and not copied.
 
     Raises:
-        ValueError: the bytes do not hold exactly so many numbers.
+        ValueError: The bytes do not hold exactly so many numbers.
     """
     wire = _WIRE_DTYPE[dtype]
     if len(data) != count * dimension * wire.itemsize:
@@ -64,7 +64,7 @@ def from_base64(text: str, dtype: Dtype, dimension: int) -> FloatVector:
     """Base64 to a `[dimension]` vector of `dtype`.
 
     Raises:
-        ValueError: not base64, or not exactly `dimension` numbers.
+        ValueError: Not base64, or not exactly `dimension` numbers.
     """
     try:
         data = base64.b64decode(text, validate=True)

@@ -28,12 +28,13 @@ from billing_invariants import (
 from billing_model import KeyState, Model, Wish, explained
 from billing_world import HOUR_MICRO, NewDatabase, World, database_maker, pick, run_machine
 from ledger_shop import MODEL, item_key, new_item, vector_of
-from vl2v_vendor.adapters.key_rotation import rotate_and_publish
-from vl2v_vendor.adapters.sql.retention import prune_results
-from vl2v_vendor.adapters.sql.scan import open_scan
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import InvalidRequest
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, PostedEntry
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder
+from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
+from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.service.verification import verify_ledger
 
 NAMES = st.lists(st.sampled_from("abcdefghijklmnop"), min_size=1, max_size=5).map(tuple)
@@ -55,7 +56,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.account = self.world.accounts.create_account("acme", budget_units=FIRST_BUDGET)
         self.model = Model(FIRST_BUDGET, self.world.set_price(100), seq=1)
         self.old_price_ids: list[int] = []
-        self.posted: list[PostedEntry] = []
+        self.posted: list[StatementEntry] = []
         self.ever_charged: dict[tuple[str, str], int] = {}
         self.add_key(None, None)
         self.add_key(3, None)

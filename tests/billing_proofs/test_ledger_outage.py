@@ -19,8 +19,8 @@ from ledger_shop import item_key
 from live_parties import Vendor, free_port
 from outages import disk_full, own_postgres, rows_locked, server_stopped, sqlite_locked
 from poolers import pgbouncer
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.migrations import upgrade
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.migrations import upgrade
 
 ACCOUNTS, BUYERS_PER_ACCOUNT = 2, 4
 LONGEST_REFUSAL_SECONDS = 2.0

@@ -16,8 +16,8 @@ from http_customers import Answer, Customer, new_key, open_accounts, problems_of
 from live_parties import Vendor, free_port
 from outages import rows_locked
 from poolers import dropping_options, pgbouncer
-from vl2v_vendor.adapters.sql.engine import open_engine
 from vl2v_vendor.domain.accounts import Account
+from vl2v_vendor.ledger_sql.database import open_engine
 
 pytestmark = pytest.mark.postgres
 

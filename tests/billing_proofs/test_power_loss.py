@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError
 
 from http_customers import problems_of
 from power_loss import Kind, Record, lose_power, read_log
-from vl2v_vendor.adapters.sql.engine import open_engine
+from vl2v_vendor.ledger_sql.database import open_engine
 
 TESTS = Path(__file__).parent.parent
 DATABASE, RECEIPTS = "vendor.db", "receipts"

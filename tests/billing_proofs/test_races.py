@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 
 from http_customers import Answer, Bill, Customer, new_key, open_accounts, problems_of
 from live_parties import Vendor, free_port
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 
 CLIENTS = 64
 LIMIT = 128

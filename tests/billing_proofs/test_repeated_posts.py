@@ -16,7 +16,7 @@ from serving_shop import images, item_key, png
 from vl2v_contract.wire.embeddings import RequestOptions
 from vl2v_contract.wire.framed import pack_upload
 from vl2v_contract.wire.headers import OCTET_STREAM
-from vl2v_vendor.adapters.sql.tables import metadata
+from vl2v_vendor.ledger_sql.tables import metadata
 
 TEXTS, REPLAY, OPENAI = "/v1/embeddings/texts", "/v1/embeddings/replay", "/v1/embeddings"
 RED, BLUE = png("red"), png("blue")

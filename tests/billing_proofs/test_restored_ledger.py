@@ -12,13 +12,13 @@ from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_contract.chain import RESTORE_MARGIN
-from vl2v_vendor.adapters.published_heads import HeadsFile
-from vl2v_vendor.adapters.secrets import load_or_create_secrets
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.publication import read_ledger_id
-from vl2v_vendor.adapters.sql.restoration import Acknowledger, acknowledge
-from vl2v_vendor.adapters.system_clock import SystemClock
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.keys.published_heads import HeadsFile
+from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
+from vl2v_vendor.ledger_sql.restoration import AcknowledgeContext, acknowledge
 from vl2v_vendor.settings import Settings
 
 
@@ -50,7 +50,7 @@ def acknowledge_restore(settings: Settings) -> None:
     with engine.connect() as connection:
         heads = HeadsFile(settings.published_heads_path, read_ledger_id(connection))
     signer = load_or_create_secrets(settings.secrets_path).signer()
-    done = acknowledge(engine, heads, Acknowledger(signer, SystemClock(), getpass.getuser()))
+    done = acknowledge(engine, heads, AcknowledgeContext(signer, SystemClock(), getpass.getuser()))
     engine.dispose()
     assert [(act.lost.published.seq, act.lost.last_seq) for act in done] == [(4, 2)]
 

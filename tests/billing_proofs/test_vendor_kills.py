@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from http_customers import Answer, Bill, Customer, Document, new_key, open_accounts, problems_of
 from ledger_shop import item_key
 from vendor_nest import Nest
-from vl2v_vendor.adapters.sql.engine import open_engine
+from vl2v_vendor.ledger_sql.database import open_engine
 
 ACCOUNTS, BUYERS_PER_ACCOUNT = 2, 3
 WANTED_ITEMS = 8

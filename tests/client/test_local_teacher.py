@@ -22,7 +22,7 @@ from vl2v_client.runs.local_source import LocalSource
 from vl2v_client.student.model.bundle import StudentBundle, StudentCard
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead
 from vl2v_client.student.model.network import tower_student
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 
 TEXTS = ["a photo of a dog", "a photo of a giraffe"]
 TIMM_TOWER = {"timm_model_name": "resnet18", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vl2v_contract.chain import LedgerEntry
-from vl2v_contract.wire.billing import Receipt
+from vl2v_contract.records import Receipt
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
 from vl2v_contract.wire.framed import UploadHead, pack_answer, pack_upload, unpack_answer, unpack_upload
 from vl2v_contract.wire.frames import ALIGNMENT, ContractError, pack_frame, unpack_frame

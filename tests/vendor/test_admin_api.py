@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from sqlalchemy import text
 
 from admin_desk import ADMIN, Desk, at_the_desk
+from vl2v_contract.records import Receipt, Statement, Summary
 from vl2v_contract.wire.admin import Account, AdminLog, IssuedKey, KeyList, PriceVersion
-from vl2v_contract.wire.billing import Receipt, Statement, Summary
 from vl2v_contract.wire.errors import Problem
-from vl2v_vendor.adapters.sql.engine import open_engine, writing
 from vl2v_vendor.domain.accounts import secret_sha256
+from vl2v_vendor.ledger_sql.database import open_engine, writing
 
 REPLAYED = "idempotent-replayed"
 
@@ -51,7 +52,10 @@ def test_from_a_new_account_to_its_bill(database_url: str, tmp_path: Path) -> No
 
         raised = await desk.post("/accounts/acme/topups", {"units": 5, "note": "invoice 7"})
         given = await desk.post("/accounts/acme/refunds", {"seq": 2, "units": 1, "note": "blurred"})
-        top_up, refund = Receipt.model_validate_json(raised.content), Receipt.model_validate_json(given.content)
+        top_up, refund = (
+            TypeAdapter(Receipt).validate_json(raised.content),
+            TypeAdapter(Receipt).validate_json(given.content),
+        )
         assert (raised.status_code, top_up.entry.kind, top_up.entry.limit_units) == (201, "topup", 8)
         assert (given.status_code, refund.entry.kind, refund.entry.used_units) == (201, "refund", 1)
 
@@ -61,10 +65,10 @@ def test_from_a_new_account_to_its_bill(database_url: str, tmp_path: Path) -> No
             own = (await client.get("/v1/billing/statement?after_seq=1&limit=10")).json()
             own_summary = (await client.get("/v1/billing/summary")).json()
         assert statement["entries"] == own["entries"]
-        assert [entry.entry.seq for entry in Statement.model_validate(statement).entries] == [2, 3, 4]
-        assert Statement.model_validate(statement).entries[1].entry == top_up.entry
+        assert [entry.entry.seq for entry in TypeAdapter(Statement).validate_python(statement).entries] == [2, 3, 4]
+        assert TypeAdapter(Statement).validate_python(statement).entries[1].entry == top_up.entry
         assert summary == own_summary | {"api_key_id": desk.admin_key_id}
-        assert Summary.model_validate(summary).total.units == 1
+        assert TypeAdapter(Summary).validate_python(summary).total.units == 1
         assert {one["name"] for one in (await desk.get("/accounts"))["data"]} == {"acme", "staff"}
         assert (await desk.get("/accounts/acme"))["remaining_units"] == 7
 

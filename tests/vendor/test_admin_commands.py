@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
 from ledger_shop import Shop
-from vl2v_contract.wire.billing import SignedHead, StatementEntry
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_contract.records import SignedHead, StatementEntry
 from vl2v_vendor.cli import accounts, keys, main, prices
-from vl2v_vendor.cli.books import say, show_table
+from vl2v_vendor.cli.console import print_line, show_table
 from vl2v_vendor.cli.log import log
 from vl2v_vendor.domain.errors import InvalidRequest, VendorError
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 Command = Callable[..., Result]
 
@@ -51,7 +52,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 @pytest.fixture
 def sold(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> tuple[Shop, tuple[str, str]]:
     """A shop that sold two images by a key with a budget of 3, and the option that names its database."""
-    monkeypatch.setattr("vl2v_vendor.adapters.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
+    monkeypatch.setattr("vl2v_vendor.keys.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
     key, _ = shop.accounts.create_key(shop.account, scopes=shop.key.scopes, limit_units=3, name="pilot")
 
     async def story(ledger: SqlLedger) -> None:
@@ -86,11 +87,11 @@ def test_a_statement_is_whole_and_can_begin_anywhere(command: Command, sold: tup
         return [posted.entry_hash for posted in await ledger.entries(shop.account.id, after_seq=0, limit=10)]
 
     whole = parsed(command("accounts", "statement", "acme", "--json", *database))
-    entries = [StatementEntry.model_validate(entry) for entry in whole["entries"]]
+    entries = [TypeAdapter(StatementEntry).validate_python(entry) for entry in whole["entries"]]
     assert [entry.entry.kind for entry in entries] == ["topup", "charge"]
     assert [entry.entry_hash for entry in entries] == asyncio.run(read(shop, expected))
     assert len(entries[1].items) == 2
-    head = SignedHead.model_validate(whole["signed_head"]).head
+    head = TypeAdapter(SignedHead).validate_python(whole["signed_head"]).head
     assert (head.seq, head.entry_hash, head.account_id) == (2, entries[1].entry_hash, shop.account.id)
     rest = parsed(command("accounts", "statement", "acme", "--after-seq", "1", "--json", *database))
     assert rest["entries"] == whole["entries"][1:]
@@ -179,8 +180,8 @@ def test_words_of_others_do_not_steer_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hostile, shown = "a\x1b[2J\r[red]b[/] :smile: \u202e\nc", r"a\x1b[2J\r[red]b[/] :smile: \u202e\nc"
-    say(hostile)
-    say(hostile, err=True)
+    print_line(hostile)
+    print_line(hostile, err=True)
     show_table([hostile], [[hostile], [None]])
     printed = capsys.readouterr()
     assert printed.err == f"{shown}\n"

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tiny_clip import write_tiny_clip
-from vl2v_vendor.adapters.batch_threads import BatchThreads
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
+from vl2v_vendor.engine.models.batching import BatchThreads
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 
 BATCH = np.arange(9, dtype=np.int64)[:, None]
 

@@ -10,8 +10,8 @@ import pytest
 
 from batch_gate import LIMITS, Batcher, Gate, settle, submit, tell
 from vl2v_vendor.domain.errors import EncodingFailed
-from vl2v_vendor.service.batch_scheduler import BatchScheduler
-from vl2v_vendor.service.request_trace import start_trace
+from vl2v_vendor.engine.queue.batch_scheduler import BatchScheduler
+from vl2v_vendor.observe.request_trace import start_trace
 
 
 def test_an_idle_lane_answers_at_once_and_a_busy_one_fills_its_batches() -> None:

@@ -12,7 +12,7 @@ import pytest
 from listening_vendor import listening
 from serving_shop import LIMITS, Vendor, tell
 from vl2v_vendor.domain.errors import Overloaded
-from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.web import middleware
 from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
 

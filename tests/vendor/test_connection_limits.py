@@ -12,10 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from vl2v_vendor.cli.file_limit import connections_for, raise_file_limit
-from vl2v_vendor.cli.server import bind
-from vl2v_vendor.web.client_address import Network, address_name
-from vl2v_vendor.web.connection_slots import Slot
+from vl2v_vendor.cli.server import bind, connections_for, raise_file_limit
+from vl2v_vendor.web.connection_slots import Network, Slot, address_name
 from vl2v_vendor.web.connections import ConnectionLimits
 
 

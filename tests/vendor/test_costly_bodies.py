@@ -14,9 +14,9 @@ import pytest
 
 from listening_vendor import listening
 from serving_shop import LIMITS, Vendor, images, png, tell
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
+from vl2v_vendor.domain.admission import MEBIBYTE
 from vl2v_vendor.domain.encoder import PreparedItem
-from vl2v_vendor.domain.limits import MEBIBYTE
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.web import middleware
 from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
 

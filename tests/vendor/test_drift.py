@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from ledger_shop import Shop
 from serving_shop import Vendor, images, png, tell
-from vl2v_vendor.adapters.sql.engine import writing
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.domain.errors import LedgerUnavailable
+from vl2v_vendor.ledger_sql.database import writing
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 Clock = list[float]
 
@@ -32,7 +32,7 @@ async def scraped(client: httpx.AsyncClient) -> str:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The process's clock; its one number is the time in seconds."""
     time = [1000.0]
-    monkeypatch.setattr("vl2v_vendor.web.metrics.monotonic", lambda: time[0])
+    monkeypatch.setattr("vl2v_vendor.observe.metrics.monotonic", lambda: time[0])
     return time
 
 

@@ -10,7 +10,6 @@ import pytest
 from sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
 from serving_shop import PickyEncoder, Vendor, item_key, noise, png, save, tell
 from vl2v_contract.vectors import result_sha
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.domain.accounts import Budget, Budgets
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import (
@@ -24,6 +23,7 @@ from vl2v_vendor.domain.errors import (
     UnknownModel,
 )
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 
 
 def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tiny_clip import CONFIG, write_tiny_clip
-from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
-from vl2v_vendor.adapters.open_clip_files import ModelSpec, build_model, check_model_name
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel, hash_weights
-from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec, build_model, check_model_name
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel, hash_weights
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
 
 TEXTS = ["a photo of a dog", "a", "a quick brown fox jumps over the lazy dog"]
 

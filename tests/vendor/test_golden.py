@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tiny_clip import CONFIG, write_tiny_clip
-from vl2v_vendor.adapters import durable_files
-from vl2v_vendor.adapters.golden import golden_path
-from vl2v_vendor.adapters.model_loading import load_model
-from vl2v_vendor.adapters.open_clip_files import ModelSpec, build_model
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
-from vl2v_vendor.adapters.probe_inputs import PROBE_TEXTS, probe_images
 from vl2v_vendor.bootstrap import model_spec, packaged_golden
 from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.golden import golden_path
+from vl2v_vendor.engine.models.model_loading import load_model
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec, build_model
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.engine.models.parity import PROBE_TEXTS, probe_images
+from vl2v_vendor.host import durable_files
 from vl2v_vendor.settings import Settings
 
 QUICK = {**CONFIG, "quick_gelu": True}

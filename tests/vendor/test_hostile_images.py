@@ -17,11 +17,10 @@ from PIL import Image
 from hostile_images import expanding_profile, floods, large_canvases, png, progressive_bomb, run_length_bmp
 from image_fixtures import image_files
 from serving_shop import noise, save
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.image_structure import MAX_SCANS
-from vl2v_vendor.adapters.pixel_policies import POLICIES
-from vl2v_vendor.adapters.preprocessing import Preprocessing
 from vl2v_vendor.domain.errors import ItemFailure
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.image_structure import MAX_SCANS
+from vl2v_vendor.images.preprocessing import POLICIES, Preprocessing
 
 FILES = image_files()
 ITEM_CODES = {"empty_item", "unsupported_image_format", "image_too_large", "undecodable_image"}
@@ -31,8 +30,8 @@ MEASURE = """
 import json, resource, time
 from hostile_images import expanding_profile, floods, large_canvases, run_length_bmp
 from serving_shop import noise, save
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.preprocessing import Preprocessing
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import Preprocessing
 from vl2v_vendor.domain.errors import ItemFailure
 
 decoder = PillowImageDecoder(Preprocessing(224), max_item_bytes=20_000_000, max_pixels=50_000_000)
@@ -84,8 +83,8 @@ def test_too_many_parts_are_refused_without_reading_them(measured: dict[str, dic
 MEASURE_ONE = """
 import resource, sys
 from pathlib import Path
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.preprocessing import Preprocessing
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import Preprocessing
 
 decoder = PillowImageDecoder(Preprocessing(224), max_item_bytes=20_000_000, max_pixels=50_000_000)
 data = Path(sys.argv[1]).read_bytes()

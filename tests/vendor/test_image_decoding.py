@@ -14,10 +14,9 @@ from PIL import Image
 from image_fixtures import png_with_transparent_colour
 from serving_shop import noise, png, png_bomb, save
 from vl2v_contract.identity import bytes_sha, rgb8_sha
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.pixel_policies import REFERENCE, SAFE, PixelPolicy
-from vl2v_vendor.adapters.preprocessing import Preprocessing
 from vl2v_vendor.domain.errors import ItemFailure
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import REFERENCE, SAFE, PixelPolicy, Preprocessing
 
 SIZE = 32
 

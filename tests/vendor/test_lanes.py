@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.domain.errors import ItemFailure, Overloaded
-from vl2v_vendor.service.lanes import EncodingLanes, largest_input_bytes
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.engine.queue.lanes import EncodingLanes, largest_input_bytes
 
 PIXELS = np.zeros((32, 32, 3), dtype=np.uint8)
 TOKENS = np.array([1, 5, 49407])

@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from ledger_shop import Shop, item_key, new_item, vector_of
 from vl2v_contract.chain import GENESIS_HASH, items_hash
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import BudgetExhausted, InvalidRequest, KeyRevoked, PriceChanged
 from vl2v_vendor.domain.ledger import Charge
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 
 def test_a_charge_debits_appends_and_keeps_the_vectors(shop: Shop) -> None:

@@ -18,13 +18,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from ledger_shop import FakeClock, Shop, fixed_signer
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine, writing
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
 from vl2v_vendor.bootstrap import _ensure_prices
 from vl2v_vendor.cli import accounts, keys, ledger, prices
 from vl2v_vendor.domain.accounts import secret_sha256
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
+from vl2v_vendor.ledger_sql.database import open_engine, writing
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.settings import Settings
 
 Command = Callable[..., Result]
@@ -158,7 +158,7 @@ def test_a_price_that_was_set_survives_a_start_whose_settings_name_another_one(
 
 
 def test_commands_work_beside_a_running_ledger(command: Command, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vl2v_vendor.adapters.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
+    monkeypatch.setattr("vl2v_vendor.keys.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
     url = shop.engine.url.render_as_string(hide_password=False)
 
     async def story(running: SqlLedger) -> None:

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import event
 
 from ledger_shop import Shop, item_key
-from vl2v_vendor.adapters.sql import writer as writer_module
-from vl2v_vendor.adapters.sql.charging import ChargeTransaction
-from vl2v_vendor.adapters.sql.engine import is_postgresql
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.adapters.sql.scan import open_scan
 from vl2v_vendor.domain.errors import LedgerUnavailable
+from vl2v_vendor.ledger_sql import group_writer as writer_module
+from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
+from vl2v_vendor.ledger_sql.database import is_postgresql
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.verification import verify_ledger
 
 
@@ -37,7 +37,7 @@ class SlowCharge(ChargeTransaction):
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SlowCharge]]:
     monkeypatch.setattr(SlowCharge, "charged", threading.Semaphore(0))
     monkeypatch.setattr(SlowCharge, "released", threading.Semaphore(0))
-    monkeypatch.setattr("vl2v_vendor.adapters.sql.ledger.ChargeTransaction", SlowCharge)
+    monkeypatch.setattr("vl2v_vendor.ledger_sql.sql_ledger.ChargeTransaction", SlowCharge)
     monkeypatch.setattr(writer_module, "COMMIT_SECONDS", 3.0, raising=False)
     yield SlowCharge
     SlowCharge.released.release(9)

@@ -16,21 +16,21 @@ import typer
 from typer.testing import CliRunner
 
 from ledger_shop import MODEL, FakeClock, Shop, open_shop
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.invoicing import Month
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.cli import ledger
 from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
-from vl2v_vendor.domain.ledger import PostedEntry
 from vl2v_vendor.domain.ports import AccountTotals
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.invoicing import Month
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 Export = Callable[..., str]
 
 
 def exporter(shop: Shop, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Export:
     """Runs `vl2v-vendor ledger export` on the shop's database and returns what it prints."""
-    monkeypatch.setattr("vl2v_vendor.adapters.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
+    monkeypatch.setattr("vl2v_vendor.keys.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     url = shop.engine.url.render_as_string(hide_password=False)
     app = typer.Typer()
@@ -55,8 +55,8 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def books_of(shop: Shop) -> tuple[AccountTotals, list[PostedEntry]]:
-    async def story(opened: SqlLedger) -> tuple[AccountTotals, list[PostedEntry]]:
+def books_of(shop: Shop) -> tuple[AccountTotals, list[StatementEntry]]:
+    async def story(opened: SqlLedger) -> tuple[AccountTotals, list[StatementEntry]]:
         entries = await opened.entries(shop.account.id, after_seq=0, limit=100)
         return await opened.totals(shop.account.id), entries
 

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, Engine, event, text
 from ledger_shop import open_shop
 from outages import rows_locked
 from poolers import dropping_options, pgbouncer
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import DatabaseError, open_engine, writing
-from vl2v_vendor.adapters.sql.migrations import upgrade
-from vl2v_vendor.adapters.sql.reading import snapshot
-from vl2v_vendor.adapters.sql.scan import open_scan
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.ledger_sql.database import DatabaseError, open_engine, writing
+from vl2v_vendor.ledger_sql.migrations import upgrade
+from vl2v_vendor.ledger_sql.reading import snapshot
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = pytest.mark.postgres

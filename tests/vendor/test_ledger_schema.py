@@ -13,12 +13,12 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from ledger_shop import Shop
-from vl2v_vendor.adapters.sql.append_only import APPEND_ONLY_TABLES, LedgerUnprotected
-from vl2v_vendor.adapters.sql.engine import DatabaseError, is_postgresql, open_engine, writing
-from vl2v_vendor.adapters.sql.entry_posting import _refunded_units
-from vl2v_vendor.adapters.sql.migrations import HEAD_REVISION, upgrade
-from vl2v_vendor.adapters.sql.tables import metadata
 from vl2v_vendor.domain.errors import LedgerUnavailable
+from vl2v_vendor.ledger_sql.append_only import APPEND_ONLY_TABLES, LedgerUnprotected
+from vl2v_vendor.ledger_sql.database import DatabaseError, is_postgresql, open_engine, writing
+from vl2v_vendor.ledger_sql.entry_posting import _refunded_units
+from vl2v_vendor.ledger_sql.migrations import HEAD_REVISION, upgrade
+from vl2v_vendor.ledger_sql.tables import metadata
 
 _COLUMN_OF = {"ledger": "units", "charge_items": "units", "prices": "unit_price_micro", "admin_log": "created_at"}
 

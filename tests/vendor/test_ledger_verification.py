@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Connection, NullPool, create_engine, text
 
 from ledger_shop import Shop, item_key, rotated_signer
-from vl2v_vendor.adapters.sql.engine import is_postgresql, writing
-from vl2v_vendor.adapters.sql.publication import publish_keys
-from vl2v_vendor.adapters.sql.retention import prune_results
-from vl2v_vendor.adapters.sql.scan import SqlScan, open_scan
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
+from vl2v_vendor.ledger_sql.database import is_postgresql, writing
+from vl2v_vendor.ledger_sql.key_publication import publish_keys
+from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.scan import SqlScan, open_scan
 from vl2v_vendor.service.verification import VerificationReport, verify_ledger
 
 

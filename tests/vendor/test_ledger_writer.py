@@ -12,14 +12,14 @@ from sqlalchemy import event, text
 
 from ledger_shop import Shop, item_key, open_shop, without
 from outages import rows_locked
-from vl2v_vendor.adapters.sql import writer as writer_module
-from vl2v_vendor.adapters.sql.charging import ChargeTransaction
-from vl2v_vendor.adapters.sql.engine import is_postgresql, open_engine, writing
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.adapters.sql.scan import open_scan
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import BudgetExhausted, LedgerUnavailable, PriceChanged
 from vl2v_vendor.domain.ledger import Charge
+from vl2v_vendor.ledger_sql import group_writer as writer_module
+from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
+from vl2v_vendor.ledger_sql.database import is_postgresql, open_engine, writing
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.verification import verify_ledger
 
 
@@ -39,7 +39,7 @@ class Gate(ChargeTransaction):
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Gate]]:
     Gate.entered.clear()
     Gate.opened.clear()
-    monkeypatch.setattr("vl2v_vendor.adapters.sql.ledger.ChargeTransaction", Gate)
+    monkeypatch.setattr("vl2v_vendor.ledger_sql.sql_ledger.ChargeTransaction", Gate)
     yield Gate
     Gate.opened.set()
 

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from serving_shop import Vendor, images, item_key, png, tell
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.domain.encoder import VectorBatch
-from vl2v_vendor.service.request_trace import STAGES
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.observe.request_trace import STAGES
 
 IMAGES = "/v1/embeddings/images"
 REPLAY = "/v1/embeddings/replay"

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ledger_shop import FakeClock, fixed_signer
-from vl2v_vendor.adapters.sql import migrations
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine, writing
+from vl2v_vendor.ledger_sql import migrations
+from vl2v_vendor.ledger_sql.database import open_engine, writing
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 
 _OLD_ACT = {"request_id": "adm_old", "act": "create_account", "parameters": "{}", "outcome": "{}", "created_at": 1}
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from moody_models import COMPUTE_LONG, SLEEP_FOR_EVER, MoodyModel, UnitModel, direction, grey, say_how_threads_wait
-from vl2v_vendor.adapters.model_process import ProcessEncoder
-from vl2v_vendor.adapters.model_worker import LoadModel
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
-from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.engine.process.model_process import ProcessEncoder
+from vl2v_vendor.engine.process.model_worker import LoadModel
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
 
 STUCK_SECONDS = 1.2
 SLACK_SECONDS = 1.5

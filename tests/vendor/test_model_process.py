@@ -18,10 +18,10 @@ import pytest
 
 from moody_models import BREAK, BREAK_SILENTLY, POISON, BrittleModel
 from tiny_clip import ChangingModel, FragileModel, die_while_loading, load_nothing, write_tiny_clip
-from vl2v_vendor.adapters.model_process import ProcessEncoder
-from vl2v_vendor.adapters.model_worker import LoadModel, has_lost_device
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.engine.process.model_process import ProcessEncoder
+from vl2v_vendor.engine.process.model_worker import LoadModel, has_lost_device
 
 T = TypeVar("T")
 
@@ -201,7 +201,7 @@ def test_the_child_ends_when_its_parent_is_killed_or_forgets_it(end: str, code: 
         f"""
         import asyncio, os, signal, sys
         from tiny_clip import FragileModel
-        from vl2v_vendor.adapters.model_process import ProcessEncoder
+        from vl2v_vendor.engine.process.model_process import ProcessEncoder
 
         async def main():
             encoder = ProcessEncoder(FragileModel)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tiny_clip import CONFIG, write_tiny_clip
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
-from vl2v_vendor.adapters.normalisation import normalisation_lines, normalisation_source, normalisation_warning
-from vl2v_vendor.adapters.open_clip_files import ModelSpec
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.server import _Foreground
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.engine.models.normalisation import normalisation_lines, normalisation_source, normalisation_warning
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec
 from vl2v_vendor.settings import Settings
 
 HALF = (0.5, 0.5, 0.5)

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from serving_shop import noise, save
 from tiny_clip import CONFIG, write_tiny_clip
-from vl2v_vendor.adapters.model_loading import load_model, load_pair, read_parity
-from vl2v_vendor.adapters.onnx_int8 import OnnxInt8Model, check_parity
-from vl2v_vendor.adapters.open_clip_files import ModelSpec
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
-from vl2v_vendor.adapters.parity import measure_parity
-from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
 from vl2v_vendor.cli import build_app
 from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.model_loading import load_model, load_pair, read_parity
+from vl2v_vendor.engine.models.onnx_int8 import OnnxInt8Model, check_parity
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.engine.models.parity import measure_parity
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
 
 
 @pytest.fixture(autouse=True)

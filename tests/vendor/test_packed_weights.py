@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tiny_clip import CONFIG, write_tiny_clip
-from vl2v_vendor.adapters.open_clip_files import build_model
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
-from vl2v_vendor.adapters.packed_weights import PackedLinear, PackedSelfAttention, pack_weights
+from vl2v_vendor.engine.models.open_clip_files import build_model
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.engine.models.packed_weights import PackedLinear, PackedSelfAttention, pack_weights
 
 TOKENS = np.array([[49406, 320, 1125, 49407], [49406, 539, 320, 49407]])
 TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear", "image_size": 224}

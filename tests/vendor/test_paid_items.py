@@ -10,8 +10,9 @@ import pytest
 
 from sales_desk import RED, buy, caller, keys, states
 from serving_shop import RECOMPUTES_PER_MINUTE, Vendor, item_key, png, tell
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.errors import LedgerUnavailable, ModelUnavailable, OutcomeUnknown, RateLimited
-from vl2v_vendor.domain.ledger import Offer, PostedEntry
+from vl2v_vendor.domain.ledger import Offer
 
 
 def test_an_expired_result_is_computed_again_free_and_signed() -> None:
@@ -24,7 +25,7 @@ def test_an_expired_result_is_computed_again_free_and_signed() -> None:
         [verdict], [paid] = again.items, first.items
         assert verdict.recompute is not None
         assert verdict.recompute.signature == "recompute"
-        assert verdict.recompute.note["recompute_of"] == paid.result_sha == verdict.result_sha
+        assert verdict.recompute.note.recompute_of == paid.result_sha == verdict.result_sha
 
     tell(story)
 
@@ -84,7 +85,7 @@ def test_a_free_item_brings_the_receipt_that_paid_for_it_each_once_and_as_first_
 
 def test_an_answer_of_new_items_reads_no_earlier_purchase() -> None:
     async def story(vendor: Vendor) -> None:
-        async def forbidden(account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+        async def forbidden(account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
             raise AssertionError("nothing was replayed")
 
         vendor.ledger.find_entries = forbidden  # type: ignore[method-assign]
@@ -94,7 +95,7 @@ def test_an_answer_of_new_items_reads_no_earlier_purchase() -> None:
     tell(story)
 
 
-async def down(account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+async def down(account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
     raise LedgerUnavailable("no answer in time")
 
 

@@ -7,10 +7,9 @@ from PIL import Image
 
 from image_fixtures import picture
 from serving_shop import png_bomb, save
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.pixel_policies import POLICIES
-from vl2v_vendor.adapters.preprocessing import Preprocessing
 from vl2v_vendor.domain.errors import ItemFailure
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import POLICIES, Preprocessing
 
 SIZE = 32
 

@@ -17,13 +17,21 @@ from image_fixtures import exif_block, image_files, picture
 from serving_shop import save
 from tiny_clip import write_tiny_clip
 from vl2v_contract.identity import bytes_sha, rgb8_sha
-from vl2v_vendor.adapters import image_decoding
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.open_clip_files import build_model
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
-from vl2v_vendor.adapters.pixel_policies import POLICIES, REFERENCE, SAFE, SAFE_DRAFT, PixelPolicy, choose_policy
-from vl2v_vendor.adapters.preprocessing import Preprocessing, preprocessing_of
 from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.open_clip_files import build_model
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.images import image_decoding
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import (
+    POLICIES,
+    REFERENCE,
+    SAFE,
+    SAFE_DRAFT,
+    PixelPolicy,
+    Preprocessing,
+    choose_policy,
+    preprocessing_of,
+)
 
 SIZE = 32
 FILES = image_files()

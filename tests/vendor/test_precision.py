@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tiny_clip import write_tiny_clip
-from vl2v_vendor.adapters.open_clip_files import ModelSpec
-from vl2v_vendor.adapters.open_clip_model import OpenClipModel
 from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec
+from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 TOKENS = np.array([[49406, 320, 1125, 49407]])

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from serving_shop import LIMITS, noise, save
-from vl2v_vendor.adapters.hash_encoder import WordTokenizer
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.preprocessing import Preprocessing
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
+from vl2v_vendor.engine.models.hash_encoder import WordTokenizer
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import Preprocessing
+from vl2v_vendor.observe.request_trace import start_trace
 from vl2v_vendor.service.preparation import ItemSource, Preparation, RawPixels
-from vl2v_vendor.service.request_trace import start_trace
 
 SIZE = 32
 

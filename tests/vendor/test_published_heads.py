@@ -12,25 +12,25 @@ from sqlalchemy import select
 
 from ledger_shop import Shop
 from vl2v_contract.chain import RESTORE_MARGIN, follows
-from vl2v_vendor.adapters.published_heads import (
+from vl2v_contract.records import StatementEntry
+from vl2v_vendor.keys.published_heads import (
     HeadsFile,
     HeadsFileError,
     HeadsRecorder,
     PublishedHead,
     RecordingSigner,
 )
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.adapters.sql.restoration import (
+from vl2v_vendor.ledger_sql.restoration import (
+    AcknowledgeContext,
     Acknowledgement,
-    Acknowledger,
     LedgerBehind,
     acknowledge,
     find_lost,
     require_published,
 )
-from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.adapters.sql.tables import admin_log
-from vl2v_vendor.domain.ledger import PostedEntry
+from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
+from vl2v_vendor.ledger_sql.tables import admin_log
 from vl2v_vendor.service.audit import Audit, sign_receipt
 from vl2v_vendor.service.verification import verify_ledger
 
@@ -42,15 +42,15 @@ def file(tmp_path: Path) -> HeadsFile:
     return HeadsFile(tmp_path / "vendor-published-heads.json", "ledger_1")
 
 
-def entries(shop: Shop) -> list[PostedEntry]:
-    async def story(ledger: SqlLedger) -> list[PostedEntry]:
+def entries(shop: Shop) -> list[StatementEntry]:
+    async def story(ledger: SqlLedger) -> list[StatementEntry]:
         return await ledger.entries(shop.account.id, after_seq=0, limit=100)
 
     return shop.run(story)
 
 
 def acknowledged(shop: Shop, file: HeadsFile, note: str | None = None) -> list[Acknowledgement]:
-    return acknowledge(shop.engine, file, Acknowledger(shop.signer, shop.clock, "test", note))
+    return acknowledge(shop.engine, file, AcknowledgeContext(shop.signer, shop.clock, "test", note))
 
 
 def assert_clean(shop: Shop) -> None:

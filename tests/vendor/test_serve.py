@@ -18,9 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from pydantic import TypeAdapter
 
 from serving_shop import images, png
-from vl2v_contract.wire.billing import Summary
+from vl2v_contract.records import Summary
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_vendor.cli import main
 from vl2v_vendor.cli.server import Server, bind
@@ -98,7 +99,7 @@ def test_from_nothing_to_a_sold_vector_through_a_kill_to_a_clean_end(environment
         second = EmbeddingsResponse.model_validate_json(again.content)
         assert second.data[0].status == "replayed"
         assert second.data[0].embedding == first.data[0].embedding
-        summary = Summary.model_validate_json(httpx.get(f"{url}/v1/billing/summary", headers=bearer).content)
+        summary = TypeAdapter(Summary).validate_json(httpx.get(f"{url}/v1/billing/summary", headers=bearer).content)
         assert (summary.used_units, summary.remaining_units) == (1, 4)
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vl2v_vendor.adapters.model_messages import Work
-from vl2v_vendor.adapters.model_worker import answer
-from vl2v_vendor.adapters.shared_slots import SharedFile, SlotLayout, Slots
-from vl2v_vendor.adapters.text_buckets import encode_in_buckets
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
+from vl2v_vendor.engine.models.batching import encode_in_buckets
+from vl2v_vendor.engine.process.model_messages import Work
+from vl2v_vendor.engine.process.model_worker import answer
+from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots
 
 LAYOUT = SlotLayout(input_bytes=300, output_bytes=100)
 

@@ -31,9 +31,10 @@ from vl2v_client.core.errors import VendorChanged
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
 from vl2v_contract.signatures import SigningKey, successor_message
-from vl2v_vendor.adapters import key_rotation, secrets
-from vl2v_vendor.adapters.key_rotation import rotate_and_publish
-from vl2v_vendor.adapters.secrets import (
+from vl2v_vendor.cli import build_app
+from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.keys import secrets
+from vl2v_vendor.keys.secrets import (
     SecretsError,
     SecretSigner,
     SigningKeyMissing,
@@ -42,13 +43,12 @@ from vl2v_vendor.adapters.secrets import (
     load_secrets,
     rotate_signing_key,
 )
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import writing
-from vl2v_vendor.adapters.sql.publication import WrongSecrets
-from vl2v_vendor.adapters.sql.reading import read_published_keys
-from vl2v_vendor.adapters.sql.tables import admin_log, budgets
-from vl2v_vendor.cli import build_app
-from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.ledger_sql import key_publication
+from vl2v_vendor.ledger_sql.database import writing
+from vl2v_vendor.ledger_sql.key_publication import WrongSecrets, rotate_and_publish
+from vl2v_vendor.ledger_sql.reading import read_published_keys
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.tables import admin_log, budgets
 from vl2v_vendor.settings import Settings
 
 FORKSERVER = multiprocessing.get_context("forkserver")
@@ -132,7 +132,7 @@ def test_a_client_buys_before_and_after_a_rotation_and_audits_clean(settings: Se
 def wait_until_in_use(client: VendorClient, key_id: str) -> None:
     """The statement's head is signed with the key in use."""
     deadline = time.monotonic() + 20
-    while next(client.statement_pages()).head["key_id"] != key_id:
+    while next(client.statement_pages()).signed_head.head.key_id != key_id:
         assert time.monotonic() < deadline, "the server did not take the new key over"
         time.sleep(0.05)
 
@@ -252,7 +252,7 @@ def test_the_watch_ends_when_the_look_that_is_under_way_has_ended(
         ended.set()
         return False
 
-    monkeypatch.setattr(key_rotation, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(key_publication, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(world.watch, "check", look_slowly)
 
     async def story() -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from vl2v_vendor.service.request_trace import RequestTrace, record, start_trace, timed
+from vl2v_vendor.observe.request_trace import RequestTrace, record, start_trace, timed
 
 T = TypeVar("T")
 

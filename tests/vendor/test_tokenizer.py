@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
 
-from vl2v_vendor.adapters import tokenizer as tokenizer_module
-from vl2v_vendor.adapters.open_clip_files import ModelSpec
-from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
 from vl2v_vendor.domain.errors import ItemFailure
+from vl2v_vendor.engine.models import tokenizer as tokenizer_module
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
 
 SPEC = ModelSpec(model_id="", name="ViT-B-32")
 ALPHABETS = ("abcdefghijklmnopqrstuvwxyz", "a", "ab", "ha", "!?.-", "😂😍", "éàü", "日本語", "o're sd'll ", "ab 1&<;")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from serving_shop import Vendor, images, png, tell
+from vl2v_vendor.observe.tracing import TracingUnavailable, open_tracing
 from vl2v_vendor.web.app import create_app
-from vl2v_vendor.web.tracing import TracingUnavailable, open_tracing
 
 IMAGES = "/v1/embeddings/images"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -58,7 +58,7 @@ def test_a_server_that_cannot_trace_does_not_start(tmp_path: Path) -> None:
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
-    monkeypatch.delitem(sys.modules, "vl2v_vendor.web.otlp_tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "vl2v_vendor.observe.otlp_tracing", raising=False)
     for name in [name for name in sys.modules if name.startswith(("opentelemetry.sdk.", "opentelemetry.exporter"))]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(TracingUnavailable, match=r"vl2v\[vendor,otel\]"):
@@ -80,7 +80,7 @@ class Recorder:
         memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-        from vl2v_vendor.web.otlp_tracing import OtlpTracing
+        from vl2v_vendor.observe.otlp_tracing import OtlpTracing
 
         self._exporter = memory.InMemorySpanExporter()
         self.tracing = OtlpTracing(SimpleSpanProcessor(self._exporter), version="7.0")
@@ -168,7 +168,7 @@ def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
         answered.wait()
 
     monkeypatch.setattr(exporter, "export", wait_for_the_collector)
-    monkeypatch.setattr("vl2v_vendor.web.otlp_tracing._CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr("vl2v_vendor.observe.otlp_tracing._CLOSING_SECONDS", 0.2)
 
     async def story(vendor: Vendor) -> None:
         tracing = open_tracing({ENDPOINT: "http://collector:4318"}, version="1")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving_shop import Vendor, images, item_key, png, tell
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.domain.encoder import PixelBatch, VectorBatch
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
-from vl2v_vendor.adapters.model_warm_up import LanePace, is_out_of_memory, measure_pace, release_memory, warm_up
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.engine.models.model_warm_up import LanePace, is_out_of_memory, measure_pace, release_memory, warm_up
 
 
 class Machine:

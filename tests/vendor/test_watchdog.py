@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vl2v_vendor.adapters.watchdog import PERIOD_SECONDS, Watchdog
+from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS, Watchdog
 
 
 class Process:

@@ -13,8 +13,8 @@ from serving_shop import LIMITS, Vendor, images, item_key, png, tell
 from vl2v_contract.vectors import from_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.errors import Problem
-from vl2v_vendor.adapters.hash_encoder import HashEncoder
 from vl2v_vendor.domain.errors import LedgerUnavailable, ModelLoadFailed, ModelUnavailable, Overloaded
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 
 IMAGES, TEXTS, REPLAY = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings/replay"
 RED, BROKEN = png("red"), b"broken"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from serving_shop import Vendor, images, item_key, png, tell
-from vl2v_contract.wire.billing import PublicKeys, RequestRecord, Statement, Summary
+from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
 from vl2v_contract.wire.catalogue import ModelCard, ModelList
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.errors import ModelUnavailable
@@ -120,18 +122,18 @@ def test_the_bill_shows_what_was_bought() -> None:
     async def story(vendor: Vendor) -> None:
         async with vendor.client() as client:
             bought = (await client.post(IMAGES, json=images(png(), keys=[item_key("a")]))).json()
-            summary = Summary.model_validate_json((await client.get("/v1/billing/summary")).content)
-            statement = Statement.model_validate_json((await client.get("/v1/billing/statement")).content)
+            summary = TypeAdapter(Summary).validate_json((await client.get("/v1/billing/summary")).content)
+            statement = TypeAdapter(Statement).validate_json((await client.get("/v1/billing/statement")).content)
             one = await client.get(f"/v1/billing/requests/{bought['request_id']}")
-            record = RequestRecord.model_validate_json(one.content)
-            keys = PublicKeys.model_validate_json((await client.get("/v1/billing/keys")).content)
+            record = TypeAdapter(RequestRecord).validate_json(one.content)
+            keys = TypeAdapter(PublicKeys).validate_json((await client.get("/v1/billing/keys")).content)
             assert (await client.get("/v1/billing/requests/req_none")).status_code == 404
             assert (await client.get("/v1/billing/statement?limit=0")).status_code == 422
             assert (await client.get("/v1/billing/statement?after_seq=-1")).status_code == 422
         assert (summary.total.units, summary.remaining_units) == (1, 99)
         assert statement.entries[0].items[0].item_key == item_key("a")
         assert statement.signed_head.head.seq == summary.head_seq == 1
-        assert record.receipt.model_dump(mode="json") == bought["receipt"]
+        assert asdict(record.receipt) == bought["receipt"]
         assert keys.ledger_id == "ledger_memory"
 
     tell(story)

@@ -15,34 +15,33 @@ from typing import TypeAlias
 from sqlalchemy import Engine
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.adapters.golden import golden_path
-from vl2v_vendor.adapters.hash_encoder import HashEncoder, WordTokenizer
-from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-from vl2v_vendor.adapters.key_rotation import SigningKeyWatch
-from vl2v_vendor.adapters.lock_file import server_lock
-from vl2v_vendor.adapters.model_loading import load_model, read_parity
-from vl2v_vendor.adapters.model_process import ProcessEncoder
-from vl2v_vendor.adapters.normalisation import normalisation_lines
-from vl2v_vendor.adapters.open_clip_files import ModelSpec
-from vl2v_vendor.adapters.pixel_policies import choose_policy
-from vl2v_vendor.adapters.preprocessing import preprocessing_of
-from vl2v_vendor.adapters.published_heads import HeadsFile, HeadsRecorder, RecordingSigner
-from vl2v_vendor.adapters.secrets import load_or_create_secrets
-from vl2v_vendor.adapters.sql.accounts import SqlAccounts
-from vl2v_vendor.adapters.sql.engine import open_engine
-from vl2v_vendor.adapters.sql.ledger import SqlLedger
-from vl2v_vendor.adapters.sql.migrations import upgrade
-from vl2v_vendor.adapters.sql.restoration import require_published
-from vl2v_vendor.adapters.system_clock import SystemClock
-from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo, Tokenizer
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.domain.ports import Accounts, Clock, Ledger, Signer
-from vl2v_vendor.service.accounts import usual_currency
+from vl2v_vendor.engine.models.golden import golden_path
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
+from vl2v_vendor.engine.models.model_loading import load_model, read_parity
+from vl2v_vendor.engine.models.normalisation import normalisation_lines
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
+from vl2v_vendor.engine.process.model_process import ProcessEncoder
+from vl2v_vendor.engine.queue.lanes import EncodingLanes, largest_input_bytes
+from vl2v_vendor.host.lock_file import server_lock
+from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.images.preprocessing import choose_policy, preprocessing_of
+from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder, RecordingSigner
+from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.ledger_sql.database import open_engine
+from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch
+from vl2v_vendor.ledger_sql.migrations import upgrade
+from vl2v_vendor.ledger_sql.restoration import require_published
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.lanes import EncodingLanes, largest_input_bytes
+from vl2v_vendor.service.key_issue import usual_currency
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.selling import Seller
@@ -78,7 +77,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
     """Open everything in order, cheapest refusals first, and close it in reverse.
 
     Raises:
-        VendorError: something cannot be opened; the message names it and the remedy.
+        VendorError: Something cannot be opened; the message names it and the remedy.
     """
     async with AsyncExitStack() as stack:
         clock = SystemClock()
@@ -122,7 +121,7 @@ def model_spec(settings: Settings) -> ModelSpec:
     """Return the open_clip model that the settings name; the packaged tiny teacher if they name none.
 
     Raises:
-        ModelLoadFailed: the settings contradict each other, or the packaged model is missing.
+        ModelLoadFailed: The settings contradict each other, or the packaged model is missing.
     """
     choose = partial(
         ModelSpec,

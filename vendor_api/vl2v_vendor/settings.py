@@ -16,8 +16,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from vl2v_contract.wire.embeddings import MAX_ITEMS
+from vl2v_vendor.domain.admission import MEBIBYTE, Limits
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.domain.limits import MEBIBYTE, Limits
 
 CONFIG_VARIABLE = "VL2V_VENDOR_CONFIG"
 ENV_PREFIX = "VL2V_VENDOR_"
@@ -35,35 +35,35 @@ class Settings(BaseSettings):
 
     Attributes:
         database_url: `sqlite:///FILE` or `postgresql://...`; None is `vendor.db` in `data_dir`.
-        data_dir: where database, secrets and lock are kept.
-        secrets_file: signing keys and pepper; None is `vendor-secrets.json` in `data_dir`.
-        model: an open_clip architecture, sold with `pretrained`; None is the packaged tiny teacher.
+        data_dir: Where database, secrets and lock are kept.
+        secrets_file: Signing keys and pepper; None is `vendor-secrets.json` in `data_dir`.
+        model: An open_clip architecture, sold with `pretrained`; None is the packaged tiny teacher.
         pretrained: open_clip's tag, or a checkpoint file.
-        model_config_file: an open_clip model configuration; `pretrained` is then its checkpoint file.
-        model_id: the name on the price list; None makes one from the model.
+        model_config_file: An open_clip model configuration; `pretrained` is then its checkpoint file.
+        model_id: The name on the price list; None makes one from the model.
         encoder: `hash` sells vectors made of digests, for tests and load harnesses.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: fp32, fp16, bf16, or int8 (CPU only); None is fp32 on CPU, fp16 on CUDA.
-        int8_min_cosine: an int8 model whose vectors are further from fp32 than this is not served.
-        torch_compile: let torch.compile fuse the image tower; the first batches are slow, and it needs a C++ compiler.
+        int8_min_cosine: An int8 model whose vectors are further from fp32 than this is not served.
+        torch_compile: Let torch.compile fuse the image tower; the first batches are slow, and it needs a C++ compiler.
         pixel_policy: `safe`, or `reference` for open_clip's own pixels bit for bit.
-        jpeg_draft: decode large JPEGs at a fraction of their size; faster, and not exact.
-        golden_file: golden vectors that the model must give; None keeps a file of them for each model in `data_dir`.
+        jpeg_draft: Decode large JPEGs at a fraction of their size; faster, and not exact.
+        golden_file: Golden vectors that the model must give; None keeps a file of them for each model in `data_dir`.
         model_threads: torch threads of the model process; None is one per core.
-        image_price_micro: micro-units of `currency` per image.
-        text_price_micro: micro-units of `currency` per text.
-        retention_days: how long paid vectors are kept for free replay.
-        recompute_items_per_minute: how many vectors past their retention an account may have computed again free.
-        max_batch_items: items in one batch of the model; None measures what pays, for images and texts each.
-        max_queued_items: items that may wait for the model, per modality.
-        max_queued_bytes: bytes of the decoded items that may wait for the model, per modality.
-        max_wait_seconds: how long a request may wait for the model without any of its items moving.
-        max_load_seconds: how long the model may take to load at the start.
-        max_connections: connections open at once, as far as the limit of open files allows.
-        max_connections_per_address: of them for one IPv4 address or IPv6 network of 64 bits; None is a quarter.
-        head_seconds: from accept, or from the last answer, to the complete head of the next request.
-        trusted_proxies: addresses or networks whose `X-Forwarded-For` says who the client is.
-        shutdown_seconds: how long running requests may take after SIGTERM.
+        image_price_micro: Micro-units of `currency` per image.
+        text_price_micro: Micro-units of `currency` per text.
+        retention_days: How long paid vectors are kept for free replay.
+        recompute_items_per_minute: How many vectors past their retention an account may have computed again free.
+        max_batch_items: Items in one batch of the model; None measures what pays, for images and texts each.
+        max_queued_items: Items that may wait for the model, per modality.
+        max_queued_bytes: Bytes of the decoded items that may wait for the model, per modality.
+        max_wait_seconds: How long a request may wait for the model without any of its items moving.
+        max_load_seconds: How long the model may take to load at the start.
+        max_connections: Connections open at once, as far as the limit of open files allows.
+        max_connections_per_address: Connections open at once for one IPv4 address or IPv6 /64; None is a quarter.
+        head_seconds: From accept, or from the last answer, to the complete head of the next request.
+        trusted_proxies: Addresses or networks whose `X-Forwarded-For` says who the client is.
+        shutdown_seconds: How long running requests may take after SIGTERM.
     """
 
     model_config = SettingsConfigDict(
@@ -181,7 +181,7 @@ def load_settings(**overrides: Any) -> Settings:
     """The settings in force; `overrides` that are None do not override.
 
     Raises:
-        SettingsError: names the setting and what is wrong with it, and repeats no value.
+        SettingsError: Names the setting and what is wrong with it, and repeats no value.
     """
     config_file = os.environ.get(CONFIG_VARIABLE)
     if config_file and not Path(config_file).is_file():

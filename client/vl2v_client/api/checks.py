@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.problems import AllItemsFailed
-from vl2v_client.api.responses import PaidRecord, receipt_of, record_of
-from vl2v_client.core.deliveries import DeliveredItem, Delivery, FailedItem, HalfVector, SignedReceipt
+from vl2v_client.api.responses import checked_receipt, checked_record
+from vl2v_client.core.deliveries import DeliveredItem, Delivery, FailedItem, HalfVector
 from vl2v_client.core.errors import VendorChanged, VendorError
 from vl2v_client.core.values import PriceTag, TeacherModel
 from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, items_hash
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt, RequestRecord
 from vl2v_contract.vectors import FloatVector, from_base64, result_sha
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, ItemResult
 
@@ -78,9 +79,9 @@ def check_answer(
         else:
             vector = _vector(item, answer, order, raw)
             delivered.append(_delivered(key, item, vector, answer.request_id, keyring))
-    receipt = None if answer.receipt is None else receipt_of(answer.receipt)
+    receipt = None if answer.receipt is None else checked_receipt(answer.receipt)
     _check_purchase(order, answer, receipt, delivered, keyring)
-    records = [_checked_record(record_of(paid), keyring) for paid in answer.paid_by]
+    records = [_signed_record(checked_record(paid), keyring) for paid in answer.paid_by]
     receipts = _receipts_of(delivered, receipt, records, request_id)
     keys = (answer.budget.remaining_units, answer.budget.key_remaining_units)
     remaining = min(units for units in keys if units is not None)
@@ -127,12 +128,12 @@ def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, 
 
 def _recomputed(key: str, item: ItemResult, vector: HalfVector, request_id: str, keyring: Keyring) -> DeliveredItem:
     signed = item.recompute
-    if signed is None or not keyring.signed_recompute(signed.note.model_dump(), signed.signature):
+    if signed is None or not keyring.signed_recompute(asdict(signed.note), signed.signature):
         raise failed_check(f"item {item.index} was recomputed without a signed note", request_id)
     note = signed.note
     if (note.item_key, note.seq, note.result_sha) != (key, item.seq, result_sha(vector)):
         raise failed_check(f"the note on recomputed item {item.index} is about something else", request_id)
-    return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.model_dump_json())
+    return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.to_json())
 
 
 def _vector(
@@ -161,7 +162,7 @@ def is_unit(vector: HalfVector) -> bool:
 def _check_purchase(
     order: Order,
     answer: EmbeddingsResponse,
-    receipt: SignedReceipt | None,
+    receipt: Receipt | None,
     delivered: Sequence[DeliveredItem],
     keyring: Keyring,
 ) -> None:
@@ -185,7 +186,7 @@ def _check_purchase(
         raise failed_check("usage and receipt name different amounts", request_id)
 
 
-def _check_signed(receipt: SignedReceipt, keyring: Keyring, request_id: str) -> None:
+def _check_signed(receipt: Receipt, keyring: Keyring, request_id: str) -> None:
     if receipt.entry.hash() != receipt.entry_hash:
         raise failed_check("the receipt's hash is not that of its entry", request_id)
     if not keyring.signed_receipt(receipt):
@@ -193,7 +194,7 @@ def _check_signed(receipt: SignedReceipt, keyring: Keyring, request_id: str) -> 
         raise VendorChanged(_failed_message(what), request_id=request_id)
 
 
-def _check_items(receipt: SignedReceipt, items: Sequence[ChargedItem]) -> None:
+def _check_items(receipt: Receipt, items: Sequence[ChargedItem]) -> None:
     entry = receipt.entry
     if entry.items_hash != items_hash(items):
         raise failed_check("the receipt covers other items than those delivered", entry.request_id)
@@ -203,7 +204,7 @@ def _check_items(receipt: SignedReceipt, items: Sequence[ChargedItem]) -> None:
         raise failed_check("the receipt's amount is not its units times its price", entry.request_id)
 
 
-def _check_terms(order: Order, teacher: TeacherModel, receipt: SignedReceipt) -> None:
+def _check_terms(order: Order, teacher: TeacherModel, receipt: Receipt) -> None:
     entry, price = receipt.entry, order.price
     terms = {
         "kind": (entry.kind, "charge"),
@@ -223,7 +224,7 @@ def _check_terms(order: Order, teacher: TeacherModel, receipt: SignedReceipt) ->
             raise VendorChanged(_failed_message(what), request_id=entry.request_id)
 
 
-def _checked_record(record: PaidRecord, keyring: Keyring) -> PaidRecord:
+def _signed_record(record: RequestRecord, keyring: Keyring) -> RequestRecord:
     """Return an earlier purchase that is signed and covers its items."""
     _check_signed(record.receipt, keyring, record.receipt.entry.request_id)
     _check_items(record.receipt, record.items)
@@ -231,8 +232,8 @@ def _checked_record(record: PaidRecord, keyring: Keyring) -> PaidRecord:
 
 
 def _receipts_of(
-    delivered: Sequence[DeliveredItem], own: SignedReceipt | None, earlier: Iterable[PaidRecord], request_id: str
-) -> tuple[SignedReceipt, ...]:
+    delivered: Sequence[DeliveredItem], own: Receipt | None, earlier: Iterable[RequestRecord], request_id: str
+) -> tuple[Receipt, ...]:
     """Return the receipts that paid for what was delivered; every free item must be covered by one of them."""
     paid = {(item.seq, item.item_key, item.result_sha) for item in delivered if item.status == "billed"}
     receipts = {} if own is None else {own.entry.seq: own}

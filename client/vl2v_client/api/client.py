@@ -15,24 +15,13 @@ from vl2v_client.api.checks import Order, all_failed, check_answer
 from vl2v_client.api.connection import DEFAULT_TIMEOUT, Connection
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.problems import AllItemsFailed
-from vl2v_client.api.responses import (
-    Account,
-    Message,
-    PublishedKeys,
-    StatementPage,
-    account_of,
-    keys_of,
-    page_of,
-    parse,
-    read_answer,
-    teacher_of,
-)
+from vl2v_client.api.responses import Message, checked_page, parse, read_answer, teacher_of
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.api.uploads import ACCEPT_VECTORS, ImageForm, Upload, choose_form, image_content
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import VendorError
 from vl2v_client.core.values import TeacherModel
-from vl2v_contract.wire.billing import PublicKeys, Statement, Summary
+from vl2v_contract.records import PublicKeys, Statement, Summary
 from vl2v_contract.wire.catalogue import ModelCard, ModelList
 from vl2v_contract.wire.embeddings import (
     EmbeddingsResponse,
@@ -205,11 +194,11 @@ class VendorClient:
 
     # The bill
 
-    def summary(self) -> Account:
+    def summary(self) -> Summary:
         """Return the account's totals, as the vendor tells them."""
-        return account_of(self._get("/v1/billing/summary", Summary))
+        return self._get("/v1/billing/summary", Summary)
 
-    def statement_pages(self, after_seq: int = 0) -> Iterator[StatementPage]:
+    def statement_pages(self, after_seq: int = 0) -> Iterator[Statement]:
         """Yield the account's chain from `after_seq` on, page by page, as the vendor tells it; nothing is checked.
 
         Raises:
@@ -219,13 +208,15 @@ class VendorClient:
         while next_after is not None:
             page = self._statement_page(next_after, STATEMENT_PAGE_ENTRIES)
             yield page
-            if page.next_after_seq is not None and not (page.rows and next_after < page.next_after_seq < page.head_seq):
+            if page.next_after_seq is not None and not (
+                page.entries and next_after < page.next_after_seq < page.signed_head.head.seq
+            ):
                 raise VendorError(f"the vendor's statement does not go on after entry {next_after}; ask the vendor")
             next_after = page.next_after_seq
 
-    def public_keys(self) -> PublishedKeys:
+    def public_keys(self) -> PublicKeys:
         """Return the vendor's public signing keys, as published."""
-        return keys_of(self._get("/v1/billing/keys", PublicKeys))
+        return self._get("/v1/billing/keys", PublicKeys)
 
     def _terms(self, teacher: TeacherModel, modality: str, units: int, *, allow_partial: bool) -> dict[str, Any]:
         price = teacher.image_price if modality == "image" else teacher.text_price
@@ -270,9 +261,9 @@ class VendorClient:
                 self._image_uploads[teacher.id] = known
         return known
 
-    def _statement_page(self, after_seq: int, limit: int) -> StatementPage:
+    def _statement_page(self, after_seq: int, limit: int) -> Statement:
         query = {"after_seq": after_seq, "limit": limit}
-        return page_of(self._get("/v1/billing/statement", Statement, params=query))
+        return checked_page(self._get("/v1/billing/statement", Statement, params=query))
 
     def _trusted(self) -> Keyring:
         return self.keyring or self.trusted_keys(_unpinned)

@@ -6,9 +6,9 @@ import base64
 import itertools
 from collections.abc import Mapping, Sequence
 
-from vl2v_client.core.deliveries import PublishedKey, SignedReceipt
 from vl2v_client.core.errors import VendorChanged
 from vl2v_contract.canonical import JSONValue
+from vl2v_contract.records import PublicKey, Receipt
 from vl2v_contract.signatures import (
     head_message,
     key_id_of,
@@ -31,7 +31,7 @@ class Keyring:
         VendorChanged: No key, another first key than the pinned one, or a successor that its predecessor never signed.
     """
 
-    def __init__(self, ledger_id: str, keys: Sequence[PublishedKey], *, pinned: str | None = None) -> None:
+    def __init__(self, ledger_id: str, keys: Sequence[PublicKey], *, pinned: str | None = None) -> None:
         if not keys:
             raise VendorChanged(f"vendor {ledger_id} publishes no signing key, so no receipt can be checked")
         if pinned is not None and keys[0].public_key != pinned:
@@ -52,7 +52,7 @@ class Keyring:
         """Base64 of the key that everything hangs on: what to pin."""
         return self.keys[0].public_key
 
-    def signed_receipt(self, receipt: SignedReceipt) -> bool:
+    def signed_receipt(self, receipt: Receipt) -> bool:
         """Return whether an entry of this vendor hashes to the receipt's hash, signed by the key that it names."""
         entry = receipt.entry
         named = (receipt.key_id, self.ledger_id) == (entry.signing_key_id, entry.ledger_id)
@@ -73,7 +73,7 @@ class Keyring:
         return public_key is not None and verify(public_key, message, signature)
 
 
-def _check_succession(ledger_id: str, keys: Sequence[PublishedKey]) -> None:
+def _check_succession(ledger_id: str, keys: Sequence[PublicKey]) -> None:
     for key in keys:
         if _key_id(key.public_key) != key.key_id:
             raise VendorChanged(f"vendor {ledger_id} publishes signing key {key.key_id}, which is not a valid key")

@@ -3,95 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from vl2v_client.api.problems import not_a_vendor
-from vl2v_client.core.deliveries import PublishedKey, SignedReceipt
 from vl2v_client.core.errors import VendorError
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE, MAX_WIDTH, PriceTag, TeacherModel
-from vl2v_contract.canonical import MAX_INTEGER, JSONValue
+from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, LedgerEntry
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt, RequestRecord, Statement
 from vl2v_contract.vectors import FloatVector
-from vl2v_contract.wire.billing import PublicKeys, Receipt, RequestRecord, Statement, Summary
 from vl2v_contract.wire.catalogue import ModelCard
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.framed import unpack_answer
 from vl2v_contract.wire.frames import ContractError
 from vl2v_contract.wire.headers import OCTET_STREAM
 
-Message = TypeVar("Message", bound=BaseModel)
+Message = TypeVar("Message")
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The bill at a glance, as the vendor tells it.
-
-    Attributes:
-        units: Charged less refunded.
-        head_seq: Number of the entry that it was computed at.
-    """
-
-    ledger_id: str
-    account_id: str
-    api_key_id: str
-    currency: str
-    limit_units: int
-    used_units: int
-    remaining_units: int
-    units: int
-    amount_micro: int
-    head_seq: int
-    head_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class StatementRow:
-    """One entry of the account's chain as the vendor shows it; nothing of it is checked yet."""
-
-    entry: LedgerEntry
-    entry_hash: str
-    items: tuple[ChargedItem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StatementPage:
-    """Rows in the vendor's order, and its signed claim about the end of the chain.
-
-    Attributes:
-        head: The signed fields, as signed.
-        next_after_seq: Start of the next page; None after the last.
-    """
-
-    rows: tuple[StatementRow, ...]
-    head: Mapping[str, JSONValue]
-    head_signature: str
-    next_after_seq: int | None
-
-    @property
-    def head_seq(self) -> int:
-        """The last entry of the chain, by the signed head."""
-        return int(str(self.head["seq"]))
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedKeys:
-    """The vendor's public signing keys, oldest first, as published."""
-
-    ledger_id: str
-    keys: tuple[PublishedKey, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PaidRecord:
-    """One billed request: its receipt and items."""
-
-    receipt: SignedReceipt
-    items: tuple[ChargedItem, ...]
+_readers: dict[object, TypeAdapter[Any]] = {}
+"""Readers by message; to build one takes longer than to read a page."""
 
 
 def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
@@ -100,8 +35,11 @@ def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
     Raises:
         VendorError: The body is no such message, so this is no vendor, or one of another version.
     """
+    if kind not in _readers:
+        _readers[kind] = TypeAdapter(kind)
     try:
-        return kind.model_validate_json(response.content)
+        message: Message = _readers[kind].validate_json(response.content)
+        return message
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the body"
@@ -151,51 +89,35 @@ def teacher_of(card: ModelCard) -> TeacherModel:
     )
 
 
-def account_of(summary: Summary) -> Account:
-    """Return the account that a summary describes."""
-    return Account(
-        summary.ledger_id,
-        summary.account_id,
-        summary.api_key_id,
-        summary.currency,
-        summary.limit_units,
-        summary.used_units,
-        summary.remaining_units,
-        summary.total.units,
-        summary.total.amount_micro,
-        summary.head_seq,
-        summary.head_hash,
-    )
-
-
-def keys_of(published: PublicKeys) -> PublishedKeys:
-    """Return the keys of `/v1/billing/keys`."""
-    return PublishedKeys(published.ledger_id, tuple(PublishedKey(**key.model_dump()) for key in published.keys))
-
-
-def receipt_of(receipt: Receipt) -> SignedReceipt:
-    """Return a receipt without the wire.
+def checked_receipt(receipt: Receipt) -> Receipt:
+    """Return the receipt.
 
     Raises:
-        VendorError: A number that canonical JSON cannot hold, so that nothing could be verified.
+        VendorError: It holds a number that canonical JSON cannot hold, so that nothing could be verified.
     """
     _check_numbers(receipt.entry, ())
-    return SignedReceipt(receipt.entry, receipt.entry_hash, receipt.key_id, receipt.signature)
+    return receipt
 
 
-def record_of(record: RequestRecord) -> PaidRecord:
-    """Return a request record without the wire; raises as `receipt_of`."""
+def checked_record(record: RequestRecord) -> RequestRecord:
+    """Return the record.
+
+    Raises:
+        VendorError: It holds a number that canonical JSON cannot hold, so that nothing could be verified.
+    """
     _check_numbers(record.receipt.entry, record.items)
-    return PaidRecord(receipt_of(record.receipt), tuple(record.items))
+    return record
 
 
-def page_of(statement: Statement) -> StatementPage:
-    """Return a statement page without the wire; raises as `receipt_of`."""
-    signed = statement.signed_head
-    for row in statement.entries:
+def checked_page(page: Statement) -> Statement:
+    """Return the page.
+
+    Raises:
+        VendorError: It holds a number that canonical JSON cannot hold, so that nothing could be verified.
+    """
+    for row in page.entries:
         _check_numbers(row.entry, row.items)
-    rows = tuple(StatementRow(row.entry, row.entry_hash, tuple(row.items)) for row in statement.entries)
-    return StatementPage(rows, signed.head.model_dump(), signed.signature, statement.next_after_seq)
+    return page
 
 
 def _check_numbers(entry: LedgerEntry, items: Sequence[ChargedItem]) -> None:

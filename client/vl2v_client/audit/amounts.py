@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vl2v_client.api.responses import StatementRow
 from vl2v_client.audit.audit_report import Difference, Findings
 from vl2v_client.audit.notes import RefundableCharges
 from vl2v_contract.chain import LedgerEntry
+from vl2v_contract.records import StatementEntry
 
 
 class AmountCheck:
@@ -36,7 +36,7 @@ class AmountCheck:
         """Drop what was noted on disk."""
         self._charges.close()
 
-    def take(self, row: StatementRow) -> None:
+    def take(self, row: StatementEntry) -> None:
         """Check the next entry."""
         entry = row.entry
         self._add_up(entry)
@@ -58,7 +58,7 @@ class AmountCheck:
         self.amount_micro += sign * entry.amount_micro
         self.limit_units += entry.units if entry.kind == "topup" else 0
 
-    def _check_units(self, row: StatementRow) -> None:
+    def _check_units(self, row: StatementEntry) -> None:
         entry = row.entry
         counted = len(row.items) if entry.kind == "charge" else 0
         if (entry.kind == "charge" and entry.units != counted) or any(item.units != 1 for item in row.items):

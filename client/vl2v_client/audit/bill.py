@@ -11,7 +11,6 @@ from itertools import chain
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.api.responses import StatementPage
 from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.statement import ChainWalk
@@ -19,6 +18,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cache.vendors import AuditedHead
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
+from vl2v_contract.records import Statement
 
 SETTLE_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 0.05
@@ -97,7 +97,7 @@ def _audit_once(
                 books.take(rows)
                 entries += len(rows)
                 options.progress("audit", entries, max(entries, walk.end_seq))
-                if page.head_seq > walk.end_seq <= walk.seq:
+                if page.signed_head.head.seq > walk.end_seq <= walk.seq:
                     break  # the ledger has grown meanwhile
             walk.finish()
             if not recover:
@@ -130,7 +130,7 @@ def _await_answers(books: Reconciliation, seconds: float) -> None:
         time.sleep(_LOOK_AGAIN_SECONDS)
 
 
-def _read_ahead(client: VendorClient) -> Generator[StatementPage, None, None]:
+def _read_ahead(client: VendorClient) -> Generator[Statement, None, None]:
     """Yield the statement's pages; the next one is fetched while the last one is being verified."""
     pages = client.statement_pages()
     with ThreadPoolExecutor(1, thread_name_prefix="statement") as pool:

@@ -14,10 +14,10 @@ from vl2v_client.api.checks import is_unit
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.cache.records import PaidRow
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.deliveries import SignedReceipt
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.records import Receipt
 
 _EXAMPLES_KEPT = 20
 
@@ -80,7 +80,7 @@ class _Inspector:
             return Damage.NO_RECEIPT
         return None if self._is_signed(row.ledger_id, row.receipt) else Damage.BAD_RECEIPT
 
-    def _signed(self, ledger_id: str, receipt: SignedReceipt) -> bool:
+    def _signed(self, ledger_id: str, receipt: Receipt) -> bool:
         keyring = self._keyring_of(ledger_id)
         return keyring is not None and keyring.signed_receipt(receipt)
 

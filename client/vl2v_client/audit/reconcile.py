@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vl2v_client.api.responses import Account, StatementRow
 from vl2v_client.audit.audit_report import Difference, Findings, KeyTotals, Restore
 from vl2v_client.audit.notes import KeySet
 from vl2v_client.cache.records import NamedItem, PurchaseRecords
 from vl2v_client.core.errors import VendorError
+from vl2v_contract.records import StatementEntry, Summary
 
 _NO_KEY = "none"
 """A charge that names no API key is nobody else's, so it has to be explained."""
@@ -33,7 +33,7 @@ class Reconciliation:
         lost_by_restore: Paid by entries that the vendor lost, and said so.
     """
 
-    def __init__(self, records: PurchaseRecords, ledger_id: str, account: Account, findings: Findings) -> None:
+    def __init__(self, records: PurchaseRecords, ledger_id: str, account: Summary, findings: Findings) -> None:
         self._records = records
         self._ledger_id = ledger_id
         self._account_id = account.account_id
@@ -61,7 +61,7 @@ class Reconciliation:
         for keys in kept:
             keys.close()
 
-    def take(self, rows: Sequence[StatementRow]) -> None:
+    def take(self, rows: Sequence[StatementEntry]) -> None:
         """Reconcile a page.
 
         Raises:
@@ -111,7 +111,7 @@ class Reconciliation:
             if lost:
                 yield lost
 
-    def _take_items(self, row: StatementRow, paid: set[bytes], *, is_repeated: bool) -> None:
+    def _take_items(self, row: StatementEntry, paid: set[bytes], *, is_repeated: bool) -> None:
         entry = row.entry
         try:
             keys = [bytes.fromhex(item.item_key) for item in row.items]
@@ -131,7 +131,7 @@ class Reconciliation:
         for key in repeated:
             self._findings.add(Difference.DUPLICATE_ITEM, "charged before", seq=entry.seq, item_key=key.hex())
 
-    def _take_others(self, row: StatementRow, keys: Sequence[bytes]) -> None:
+    def _take_others(self, row: StatementEntry, keys: Sequence[bytes]) -> None:
         """Compare items that our ledger does not say were paid by this entry."""
         entry = row.entry
         named = self._records.named_items(keys)
@@ -152,7 +152,7 @@ class Reconciliation:
             elif (item.ledger_id, item.account_id) == (self._ledger_id, self._account_id) and item.seq != entry.seq:
                 self._paid_elsewhere.add([key])
 
-    def _take_own(self, row: StatementRow) -> None:
+    def _take_own(self, row: StatementEntry) -> None:
         """Check an entry that charges items of ours: made with our key, so at a price that we agreed to."""
         entry = row.entry
         if entry.api_key_id is not None:
@@ -167,13 +167,13 @@ class Reconciliation:
             why = f"the vendor has named two values of price {entry.price_id}, which cannot change"
             self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq)
 
-    def _check_lost(self, row: StatementRow, key: bytes, item: NamedItem) -> None:
+    def _check_lost(self, row: StatementEntry, key: bytes, item: NamedItem) -> None:
         entry = row.entry
         if (entry.modality, entry.model_id) != (item.modality, item.model_id):
             why = f"charged as {entry.modality} of {entry.model_id}, asked for as {item.modality} of {item.model_id}"
             self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq, item_key=key.hex())
 
-    def _compare(self, row: StatementRow) -> None:
+    def _compare(self, row: StatementEntry) -> None:
         ours, theirs = self._records.receipt(self._ledger_id, self._account_id, row.entry.seq).entry, row.entry
         if ours.request_id == theirs.request_id:
             if (ours.price_id, ours.unit_price_micro) != (theirs.price_id, theirs.unit_price_micro):

@@ -7,12 +7,14 @@ vendor that never stops, cannot keep it busy for ever.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.api.responses import Account, StatementPage, StatementRow
 from vl2v_client.audit.amounts import AmountCheck
 from vl2v_client.audit.audit_report import Difference, Findings, Restore
 from vl2v_client.cache.vendors import AuditedHead
 from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
+from vl2v_contract.records import Statement, StatementEntry, Summary
 
 SUCCESSION_GRACE_MICRO = 3_600_000_000
 """How long a key may still sign after its retirement: the time to restart every replica with the new key."""
@@ -37,28 +39,28 @@ class ChainWalk:
     """
 
     def __init__(
-        self, account: Account, keyring: Keyring, pinned: AuditedHead | None, first: StatementPage, findings: Findings
+        self, account: Summary, keyring: Keyring, pinned: AuditedHead | None, first: Statement, findings: Findings
     ) -> None:
         self._account = account
         self._keyring = keyring
         self._retired_at = {key.key_id: key.retired_at for key in keyring.keys}
         self._pinned = pinned
-        self._head = first.head
+        self._head = first.signed_head.head
         self._findings = findings
         self._created_at = 0
         self._has_met_pin = pinned is None
         self._has_met_summary = account.head_seq == 0
-        self.end_seq = first.head_seq
+        self.end_seq = self._head.seq
         self.amounts = AmountCheck(findings)
         self.seq = 0
         self.entry_hash = GENESIS_HASH
         self.restores: list[Restore] = []
 
-    def take(self, page: StatementPage) -> list[StatementRow]:
+    def take(self, page: Statement) -> list[StatementEntry]:
         """Check the next page; returns the rows that this audit covers."""
         self._check_head(page)
         # Entries that were made since the first page are left to the next audit.
-        rows = [row for row in page.rows if not self.end_seq < row.entry.seq <= page.head_seq]
+        rows = [row for row in page.entries if not self.end_seq < row.entry.seq <= page.signed_head.head.seq]
         for row in rows:
             self._take_row(row)
         return rows
@@ -69,9 +71,9 @@ class ChainWalk:
         if self.end_seq != self.seq:
             why = f"the signed head is entry {self.end_seq}, the statement ends at {self.seq}"
             self._note(Difference.GAP_IN_SEQ, why)
-        elif head.get("entry_hash") != self.entry_hash:
+        elif head.entry_hash != self.entry_hash:
             self._note(Difference.CHAIN_BREAK, "the signed head's hash is not that of the last entry")
-        elif (head.get("used_units"), head.get("limit_units")) != (self.amounts.used_units, self.amounts.limit_units):
+        elif (head.used_units, head.limit_units) != (self.amounts.used_units, self.amounts.limit_units):
             self._note(Difference.AMOUNT_MISMATCH, "the signed head's totals are not those of the last entry")
         if self._pinned is not None and not self._has_met_pin:
             why = f"entry {self._pinned.seq}, up to which the chain was audited before, is not on it any more"
@@ -80,7 +82,7 @@ class ChainWalk:
             why = f"the summary speaks of entry {self._account.head_seq}, which the statement does not have"
             self._note(Difference.GAP_IN_SEQ, why)
 
-    def _take_row(self, row: StatementRow) -> None:
+    def _take_row(self, row: StatementEntry) -> None:
         self._check_place(row.entry)
         self._check_hashes(row)
         self.amounts.take(row)
@@ -88,19 +90,18 @@ class ChainWalk:
         self.seq = row.entry.seq
         self._created_at = max(self._created_at, row.entry.created_at)
 
-    def _check_head(self, page: StatementPage) -> None:
-        head = page.head
-        told = (head.get("ledger_id"), head.get("account_id"))
+    def _check_head(self, page: Statement) -> None:
+        head, signature = page.signed_head.head, page.signed_head.signature
+        told = (head.ledger_id, head.account_id)
         if told != (self._keyring.ledger_id, self._account.account_id):
             self._note(Difference.CHAIN_BREAK, f"the signed head is for another ledger or account: {told}")
-        if not self._keyring.signed_head(head, page.head_signature):
+        if not self._keyring.signed_head(asdict(head), signature):
             self._note(Difference.BAD_SIGNATURE, "the statement's head is not signed by a trusted key")
-        elif self._is_retired(str(head["key_id"]), int(str(head["signed_at"]))):
-            why = f"the statement's head was signed by key {head['key_id']} after its successor had taken over"
+        elif self._is_retired(head.key_id, head.signed_at):
+            why = f"the statement's head was signed by key {head.key_id} after its successor had taken over"
             self._note(Difference.BAD_SIGNATURE, why)
-        place = ("seq", "entry_hash", "used_units", "limit_units")
-        here, first = ([each.get(name) for name in place] for each in (head, self._head))
-        if page.head_seq < self.end_seq or (page.head_seq == self.end_seq and here != first):
+        here, first = ([each.seq, each.entry_hash, each.used_units, each.limit_units] for each in (head, self._head))
+        if head.seq < self.end_seq or (head.seq == self.end_seq and here != first):
             self._note(Difference.HISTORY_REWRITTEN, f"the vendor signed two ends of the chain: {first} and {here}")
 
     def _check_place(self, entry: LedgerEntry) -> None:
@@ -127,7 +128,7 @@ class ChainWalk:
             why = f"entries {restore.first_seq} to {restore.last_seq} are lost, and the chain was audited up to "
             self._note(Difference.LEDGER_RESTORED, f"{why}{self._pinned.seq}", restore.last_seq + 1)
 
-    def _check_hashes(self, row: StatementRow) -> None:
+    def _check_hashes(self, row: StatementEntry) -> None:
         entry = row.entry
         self.entry_hash = entry.hash()
         if self.entry_hash != row.entry_hash:
@@ -152,7 +153,7 @@ class ChainWalk:
         if budget != (entry.used_units, entry.limit_units, entry.limit_units - entry.used_units):
             self._note(Difference.AMOUNT_MISMATCH, "the summary's budget is not that of the entry", entry.seq)
         bill = (self.amounts.units, self.amounts.amount_micro, self.amounts.currency)
-        if (told.units, told.amount_micro, told.currency) != bill:
+        if (told.total.units, told.total.amount_micro, told.currency) != bill:
             self._note(Difference.AMOUNT_MISMATCH, "the summary's totals are not the sums of the entries", entry.seq)
 
     def _is_retired(self, key_id: str, at: int) -> bool:

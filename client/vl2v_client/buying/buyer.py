@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from vl2v_client.buying.batches import Batch, cut_batches, intents_of, render_images, texts_of
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.deliveries import Delivery, FailedItem, SignedReceipt
+from vl2v_client.core.deliveries import Delivery, FailedItem
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress
 from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_contract.records import Receipt
 
 _BUDGET_CODE = "budget_exhausted"
 _RATE_WORTH_KEEPING_UNITS = 64
@@ -45,7 +46,7 @@ class PurchaseReport:
     replayed_units: int = 0
     amount_micro: int = 0
     failed: list[FailedQuery] = field(default_factory=list)
-    receipts: list[SignedReceipt] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
 
     @property
     def vectors(self) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.responses import Account
 from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
 from vl2v_client.buying.context import Caps, PurchaseContext
 from vl2v_client.buying.vendor_meeting import read_account, trust_vendor
@@ -19,8 +18,8 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged
 from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.query_plan import Limits, QueryPlan, still_missing, without_items
+from vl2v_contract.records import Summary
 
 
 def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silent) -> PurchaseReport:
@@ -73,7 +72,7 @@ def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silen
 def _buy_within(
     wanted: QueryPlan,
     limits: Limits,
-    account: Account | None,
+    account: Summary | None,
     context: PurchaseContext,
     report: PurchaseReport,
     progress: Progress,
@@ -154,7 +153,7 @@ def _check_teacher(planned: TeacherModel, client: VendorClient, cache: Embedding
     trust_vendor(client, cache, ledger_id=planned.ledger_id)
 
 
-def _limits(caps: Caps, account: Account | None, cache: EmbeddingCache) -> Limits:
+def _limits(caps: Caps, account: Summary | None, cache: EmbeddingCache) -> Limits:
     spent = NOTHING if caps.task is None else cache.purchases.spent(caps.task)
     remaining_units = None if account is None else account.remaining_units
     return Limits(caps.max_queries, caps.max_cost_micro, remaining_units, spent)

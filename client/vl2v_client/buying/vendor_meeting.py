@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.responses import Account
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
@@ -14,6 +13,7 @@ from vl2v_client.core.values import TeacherModel
 
 _FORBIDDEN = "forbidden"
 """The vendor's code for a key that is good, but not for this."""
+from vl2v_contract.records import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _changes(before: TeacherModel, now: TeacherModel, cache: EmbeddingCache) -> 
     ]
 
 
-def read_account(vendor: VendorClient) -> Account | None:
+def read_account(vendor: VendorClient) -> Summary | None:
     """Return the state of the account; `None` if the key may buy but not read the bill.
 
     Raises:

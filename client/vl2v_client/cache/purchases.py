@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from vl2v_client.cache.database import Database
 from vl2v_client.cache.records import Paid
-from vl2v_client.core.deliveries import DeliveredItem, Delivery, SignedReceipt
+from vl2v_client.core.deliveries import DeliveredItem, Delivery
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
 from vl2v_client.core.values import TeacherModel
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt
 from vl2v_contract.vectors import encode_vector
 
 _RESERVE = """
@@ -221,7 +222,7 @@ def _release(connection: sqlite3.Connection, item_keys: Sequence[str], *, even_e
             _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
 
 
-def _keep_receipt(connection: sqlite3.Connection, receipt: SignedReceipt) -> None:
+def _keep_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
     entry = receipt.entry
     place = (entry.ledger_id, entry.account_id, entry.seq)
     known = connection.execute(

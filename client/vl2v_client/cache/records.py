@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vl2v_client.cache.database import CHUNK, Database
-from vl2v_client.core.deliveries import SignedReceipt
 from vl2v_client.core.errors import CacheError
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class PaidRow:
     result_sha: str
     recompute_json: str | None
     vector: bytes | None
-    receipt: SignedReceipt | None
+    receipt: Receipt | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class PurchaseRecords:
                 return
             after = rows[-1][0]
 
-    def receipt(self, ledger_id: str, account_id: str, seq: int) -> SignedReceipt:
+    def receipt(self, ledger_id: str, account_id: str, seq: int) -> Receipt:
         """Return the receipt of an entry; it must be one that `receipt_hashes` has named."""
         query = "SELECT receipt_json FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq = ?"
         return self._receipt(self._database.rows(query, (ledger_id, account_id, seq))[0][0])
@@ -159,9 +159,9 @@ class PurchaseRecords:
         query = "SELECT price_id, unit_price_micro, currency FROM agreed_prices WHERE ledger_id = ?"
         return {(price_id, micro, currency) for price_id, micro, currency in self._database.rows(query, (ledger_id,))}
 
-    def _receipt(self, text: str) -> SignedReceipt:
+    def _receipt(self, text: str) -> Receipt:
         try:
-            return SignedReceipt.from_json(text)
+            return Receipt.from_json(text)
         except ValueError as error:
             raise CacheError(
                 f"the cache {self._database.path} holds a damaged receipt: restore a copy of it"

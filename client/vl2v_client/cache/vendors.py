@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vl2v_client.cache.database import Database
-from vl2v_client.core.deliveries import PublishedKey
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.values import PriceTag, TeacherModel
+from vl2v_contract.records import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class VendorBook:
         rows = self._database.rows("SELECT first_key FROM vendors WHERE ledger_id = ?", (ledger_id,))
         return str(rows[0][0]) if rows else None
 
-    def keys(self, ledger_id: str) -> tuple[PublishedKey, ...]:
+    def keys(self, ledger_id: str) -> tuple[PublicKey, ...]:
         """Return the public keys as last checked, oldest first; none if the vendor is new."""
         rows = self._database.rows("SELECT keys_json FROM vendors WHERE ledger_id = ?", (ledger_id,))
-        return tuple(PublishedKey(**record) for record in json.loads(rows[0][0])) if rows else ()
+        return tuple(PublicKey(**record) for record in json.loads(rows[0][0])) if rows else ()
 
-    def remember_keys(self, ledger_id: str, keys: Sequence[PublishedKey]) -> None:
+    def remember_keys(self, ledger_id: str, keys: Sequence[PublicKey]) -> None:
         """Pin the first key, for ever, and keep the whole checked line, which can only grow.
 
         Raises:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_contract.chain import LedgerEntry
+from vl2v_contract.records import Receipt
 
 HalfVector = NDArray[np.float16]
 """`[D]` unit-norm float16 embedding, as kept in the cache."""
@@ -18,34 +17,6 @@ DeliveredStatus = Literal["billed", "replayed", "recomputed"]
 
 _EXPIRED, _UNKNOWN = "result_expired", "unknown_item"
 _CHARGED = (_EXPIRED, "item_key_mismatch", "unknown_model")
-
-
-@dataclass(frozen=True, slots=True)
-class SignedReceipt:
-    """A ledger entry under the vendor's signature: proof, offline, of what was bought and for how much."""
-
-    entry: LedgerEntry
-    entry_hash: str
-    key_id: str
-    signature: str
-
-    def to_json(self) -> str:
-        """Return the whole receipt; `from_json` reads it back."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> SignedReceipt:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: The text is not a receipt.
-        """
-        try:
-            body: dict[str, Any] = json.loads(text)
-            entry = LedgerEntry(**body["entry"])
-            return cls(entry, body["entry_hash"], body["key_id"], body["signature"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a receipt: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +73,8 @@ class Delivery:
 
     items: tuple[DeliveredItem, ...]
     failed: tuple[FailedItem, ...]
-    receipts: tuple[SignedReceipt, ...]
-    billed: SignedReceipt | None
+    receipts: tuple[Receipt, ...]
+    billed: Receipt | None
     remaining_units: int | None
 
     @property
@@ -115,15 +86,3 @@ class Delivery:
     def amount_micro(self) -> int:
         """Money that this request cost."""
         return 0 if self.billed is None else self.billed.entry.amount_micro
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedKey:
-    """A public signing key of the vendor; every key but the first is signed by its predecessor."""
-
-    key_id: str
-    public_key: str
-    created_at: int
-    retired_at: int | None
-    predecessor_id: str | None
-    predecessor_signature: str | None

@@ -11,8 +11,8 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vl2v_contract.records import Receipt, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import Dtype
-from vl2v_contract.wire.billing import Receipt, RequestRecord
 from vl2v_contract.wire.errors import ItemError
 
 Encoding = Literal["base64", "float", "raw"]
@@ -95,26 +95,6 @@ class ReplayRequest(_Request):
     dtype: Dtype = "float32"
 
 
-class RecomputeNote(BaseModel):
-    """Signed with a result that was paid earlier, is no longer kept, and was computed again free of charge."""
-
-    v: Literal[1] = 1
-    ledger_id: str
-    account_id: str
-    item_key: str
-    seq: int
-    recompute_of: str = Field(description="`result_sha` of the vector that was paid.")
-    result_sha: str = Field(description="`result_sha` of the vector in this answer.")
-    key_id: str
-
-
-class SignedRecomputeNote(BaseModel):
-    """A recompute note with its signature."""
-
-    note: RecomputeNote
-    signature: str
-
-
 class ItemResult(BaseModel):
     """What became of one item."""
 
@@ -129,7 +109,7 @@ class ItemResult(BaseModel):
     seq: int | None = Field(default=None, description="The ledger entry that paid for it.")
     tokens: int | None = Field(default=None, description="Tokens of a text, start and end included.")
     truncated: bool = False
-    recompute: SignedRecomputeNote | None = None
+    recompute: SignedRecompute | None = None
     error: ItemError | None = None
 
 

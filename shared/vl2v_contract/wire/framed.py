@@ -34,11 +34,11 @@ def pack_answer(head: EmbeddingsResponse, vectors: Sequence[FloatVector]) -> byt
     """Frame an answer.
 
     Args:
-        head: the answer, its items without `embedding`.
+        head: The answer, its items without `embedding`.
         vectors: `[D]` of each delivered item, in order.
 
     Raises:
-        ValueError: another number of vectors than delivered items, or another width.
+        ValueError: Another number of vectors than delivered items, or another width.
     """
     delivered = len(_delivered(head))
     if len(vectors) != delivered or any(vector.shape != (head.embedding_dim,) for vector in vectors):
@@ -53,7 +53,7 @@ def unpack_answer(data: bytes) -> tuple[EmbeddingsResponse, dict[int, FloatVecto
     The vectors are read-only views of `data`; their numbers are not checked.
 
     Raises:
-        ContractError: not a frame, no such answer, or a payload of another length than its items need.
+        ContractError: Not a frame, no such answer, or a payload of another length than its items need.
     """
     frame = unpack_frame(data)
     head = read_head(EmbeddingsResponse, frame)
@@ -80,7 +80,7 @@ def unpack_upload(data: bytes) -> tuple[UploadHead, list[memoryview]]:
     """Take an upload apart; the images are views of `data`.
 
     Raises:
-        ContractError: not a frame, no such head, or a payload of another length than `sizes` says.
+        ContractError: Not a frame, no such head, or a payload of another length than `sizes` says.
     """
     frame = unpack_frame(data)
     if has_too_many_values(frame.head):

@@ -40,7 +40,7 @@ class Frame(NamedTuple):
 
     Attributes:
         head: JSON, not parsed yet.
-        payload: a view of the received bytes, not a copy.
+        payload: A view of the received bytes, not a copy.
     """
 
     head: bytes
@@ -57,7 +57,7 @@ def unpack_frame(data: bytes) -> Frame:
     """Take a frame apart.
 
     Raises:
-        ContractError: truncated, not a frame, of another version, or its head is too long or ends beyond the data.
+        ContractError: Truncated, not a frame, of another version, or its head is too long or ends beyond the data.
     """
     if len(data) < _PRELUDE.size:
         raise ContractError(f"a frame has at least {_PRELUDE.size} bytes, and this has {len(data)}")
@@ -82,7 +82,7 @@ def read_head(kind: type[Head], frame: Frame) -> Head:
     """Parse the head.
 
     Raises:
-        ContractError: it is no such message; names the field.
+        ContractError: It is no such message; names the field.
     """
     try:
         return kind.model_validate_json(frame.head)

@@ -10,23 +10,23 @@ from typing import Annotated
 import typer
 
 from vl2v_contract.canonical import MAX_INTEGER
-from vl2v_contract.wire import billing
-from vl2v_vendor.cli.books import (
+from vl2v_contract.records import Breakdown, SignedHead, StatementEntry
+from vl2v_vendor.cli.console import (
     Books,
     DatabaseOption,
     JsonOption,
     RequestIdOption,
     open_books,
-    say,
+    print_line,
+    show_items,
     show_json,
     show_table,
     show_time,
 )
 from vl2v_vendor.cli.keys import keys_entry, show_keys
 from vl2v_vendor.domain.accounts import Account
-from vl2v_vendor.domain.ports import AccountTotals, GroupTotal
-from vl2v_vendor.service.accounts import usual_currency
-from vl2v_vendor.service.audit import SignedHead
+from vl2v_vendor.domain.ports import AccountTotals
+from vl2v_vendor.service.key_issue import usual_currency
 
 app = typer.Typer(help="Accounts and their budgets, in queries.", no_args_is_help=True)
 
@@ -46,7 +46,7 @@ def create(
     with open_books(database, makes=True, posts=True) as books:
         chosen = currency or usual_currency(books.accounts, books.settings.currency)
         account = books.accounts.create_account(name, budget_units=budget, currency=chosen, request_id=request_id)
-    _show([account], as_json=as_json)
+    _show(account, as_json=as_json)
 
 
 @app.command("list")
@@ -54,10 +54,7 @@ def list_accounts(as_json: JsonOption = False, database: DatabaseOption = None) 
     """Show all accounts."""
     with open_books(database) as books:
         accounts = books.accounts.accounts()
-    if as_json:
-        show_json([asdict(account) for account in accounts])
-    else:
-        _show(accounts, as_json=False)
+    _show_all(accounts, as_json=as_json)
 
 
 @app.command()
@@ -72,10 +69,10 @@ def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOpti
         keys_shown = [keys_entry(key, budgets.get(key.id)) for key in keys]
         show_json({"account": asdict(account), "keys": keys_shown, "totals": asdict(totals)})
         return
-    _show([account], as_json=False)
-    say()
+    _show_all([account])
+    print_line()
     show_keys(keys, budgets, now)
-    say()
+    print_line()
     _show_totals(totals)
 
 
@@ -91,8 +88,7 @@ def statement(
         account = books.accounts.find_account(name)
         entries, head = asyncio.run(_read_statement(books, account, after_seq))
     if as_json:
-        listed = [entry.model_dump(mode="json") for entry in entries]
-        show_json({"entries": listed, "signed_head": asdict(head)})
+        show_json({"entries": [asdict(entry) for entry in entries], "signed_head": asdict(head)})
     else:
         _show_entries(entries)
 
@@ -110,7 +106,7 @@ def topup(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.top_up(account, units, note=note, request_id=request_id)
-    _show([account], as_json=as_json)
+    _show(account, as_json=as_json)
 
 
 @app.command()
@@ -127,55 +123,50 @@ def refund(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.refund(account, seq, units, note, request_id=request_id)
-    _show([account], as_json=as_json)
+    _show(account, as_json=as_json)
 
 
 async def _read_totals(books: Books, account: Account) -> AccountTotals:
     async with books.audit() as audit:
-        return (await audit.summary(account.id)).totals
+        return await audit.totals(account.id)
 
 
-async def _read_statement(
-    books: Books, account: Account, after_seq: int
-) -> tuple[list[billing.StatementEntry], SignedHead]:
-    entries: list[billing.StatementEntry] = []
+async def _read_statement(books: Books, account: Account, after_seq: int) -> tuple[list[StatementEntry], SignedHead]:
+    entries: list[StatementEntry] = []
     async with books.audit() as audit:
         while True:
             page = await audit.statement(account.id, after_seq)
-            entries += [billing.StatementEntry.model_validate(entry, from_attributes=True) for entry in page.entries]
+            entries += page.entries
             if page.next_after_seq is None:
                 return entries, page.signed_head
             after_seq = page.next_after_seq
 
 
-def _show_entries(entries: Sequence[billing.StatementEntry]) -> None:
-    show_table(
-        ["SEQ", "KIND", "UNITS", "AMOUNT", "MODEL", "KEY", "REQUEST", "TIME", "NOTE"],
-        [
-            [
-                entry.seq,
-                entry.kind,
-                entry.units,
-                f"{entry.amount_micro} micro-{entry.currency}",
-                entry.model_id,
-                entry.api_key_id,
-                entry.request_id,
-                show_time(entry.created_at),
-                entry.note,
-            ]
-            for entry in (listed.entry for listed in entries)
-        ],
+def _show_entries(entries: Sequence[StatementEntry]) -> None:
+    show_items(
+        [listed.entry for listed in entries],
+        {
+            "SEQ": "seq",
+            "KIND": "kind",
+            "UNITS": "units",
+            "AMOUNT": lambda entry: f"{entry.amount_micro} micro-{entry.currency}",
+            "MODEL": "model_id",
+            "KEY": "api_key_id",
+            "REQUEST": "request_id",
+            "TIME": lambda entry: show_time(entry.created_at),
+            "NOTE": "note",
+        },
     )
 
 
 def _show_totals(totals: AccountTotals) -> None:
     """One line for each group: every block adds up to the total."""
-    blocks: tuple[tuple[str, Sequence[GroupTotal]], ...] = (
+    blocks: tuple[tuple[str, Sequence[Breakdown]], ...] = (
         ("day", totals.by_day),
         ("model", totals.by_model),
         ("endpoint", totals.by_endpoint),
         ("key", totals.by_key),
-        ("total", (GroupTotal("", totals.units, totals.amount_micro),)),
+        ("total", (Breakdown(totals.units, totals.amount_micro, ""),)),
     )
     show_table(
         ["BY", "GROUP", "UNITS", f"AMOUNT (MICRO-{totals.currency})"],
@@ -183,22 +174,24 @@ def _show_totals(totals: AccountTotals) -> None:
     )
 
 
-def _show(accounts: list[Account], *, as_json: bool) -> None:
+def _show(account: Account, *, as_json: bool) -> None:
     if as_json:
-        show_json(asdict(accounts[0]))
-        return
-    show_table(
-        ["ACCOUNT", "ID", "USED", "LIMIT", "LEFT", "CURRENCY", "SINCE"],
-        [
-            [
-                account.name,
-                account.id,
-                account.budget.used_units,
-                account.budget.limit_units,
-                account.budget.remaining_units,
-                account.currency,
-                show_time(account.created_at),
-            ]
-            for account in accounts
-        ],
+        show_json(asdict(account))
+    else:
+        _show_all([account])
+
+
+def _show_all(accounts: Sequence[Account], *, as_json: bool = False) -> None:
+    show_items(
+        accounts,
+        {
+            "ACCOUNT": "name",
+            "ID": "id",
+            "USED": "budget.used_units",
+            "LIMIT": "budget.limit_units",
+            "LEFT": "budget.remaining_units",
+            "CURRENCY": "currency",
+            "SINCE": lambda account: show_time(account.created_at),
+        },
+        as_json=as_json,
     )

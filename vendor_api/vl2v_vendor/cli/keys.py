@@ -8,18 +8,18 @@ from typing import Annotated, cast
 
 import typer
 
-from vl2v_vendor.cli.books import (
+from vl2v_vendor.cli.console import (
     DatabaseOption,
     JsonOption,
     RequestIdOption,
     open_books,
-    say,
+    print_line,
+    show_items,
     show_json,
-    show_table,
     show_time,
 )
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Scope
-from vl2v_vendor.service.accounts import IssuedKey, KeyRequest, issue_key, usual_currency
+from vl2v_vendor.service.key_issue import IssuedKey, KeyRequest, issue_key, usual_currency
 
 app = typer.Typer(help="API keys; their secrets are shown once and stored as hashes.", no_args_is_help=True)
 
@@ -87,7 +87,7 @@ def revoke(
     if as_json:
         show_json(asdict(revoked))
     else:
-        say(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
+        print_line(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
 
 
 def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
@@ -97,22 +97,19 @@ def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
 
 def show_keys(keys: Sequence[ApiKey], budgets: Mapping[str, Budget], now: int) -> None:
     """Print keys for people; `budgets` are the keys' own, by key id."""
-    show_table(
-        ["KEY", "PREFIX", "ACCOUNT", "NAME", "SCOPES", "STATE", "LEFT/LIMIT", "CREATED", "EXPIRES"],
-        [
-            [
-                key.id,
-                key.prefix,
-                key.account_name,
-                key.name,
-                ",".join(sorted(key.scopes)),
-                _state(key, now),
-                _left(budgets.get(key.id)),
-                show_time(key.created_at),
-                show_time(key.expires_at),
-            ]
-            for key in keys
-        ],
+    show_items(
+        keys,
+        {
+            "KEY": "id",
+            "PREFIX": "prefix",
+            "ACCOUNT": "account_name",
+            "NAME": "name",
+            "SCOPES": lambda key: ",".join(sorted(key.scopes)),
+            "STATE": lambda key: _state(key, now),
+            "LEFT/LIMIT": lambda key: _left(budgets.get(key.id)),
+            "CREATED": lambda key: show_time(key.created_at),
+            "EXPIRES": lambda key: show_time(key.expires_at),
+        },
     )
 
 
@@ -127,7 +124,7 @@ def _parse_scopes(text: str) -> frozenset[Scope]:
 
 def _show_issued(issued: IssuedKey) -> None:
     if issued.secret is None:
-        say(
+        print_line(
             f"API key {issued.key.id} was made before under this request id, and its secret was shown then. "
             f"If it is lost: `vl2v-vendor keys revoke {issued.key.id}`, and make another.",
             err=True,
@@ -135,13 +132,13 @@ def _show_issued(issued: IssuedKey) -> None:
         return
     budget = issued.account.budget
     made = "new account" if issued.account_is_new else "account"
-    say(
+    print_line(
         f"API key {issued.key.id} of {made} {issued.account.name}, "
         f"{budget.remaining_units} of {budget.limit_units} queries left.",
         err=True,
     )
-    say("Keep it now, it is not shown again:", err=True)
-    say(issued.secret)
+    print_line("Keep it now, it is not shown again:", err=True)
+    print_line(issued.secret)
 
 
 def _state(key: ApiKey, now: int) -> str:

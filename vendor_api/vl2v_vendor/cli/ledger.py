@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 import typer
 
-from vl2v_vendor.adapters.published_heads import HeadsFile
-from vl2v_vendor.adapters.sql.restoration import find_lost
-from vl2v_vendor.adapters.sql.retention import prune_results
-from vl2v_vendor.adapters.sql.scan import open_scan
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table
+from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, print_line, show_json, show_table
 from vl2v_vendor.cli.ledger_export import export
 from vl2v_vendor.cli.ledger_files import acknowledge_restore, backup, restore
+from vl2v_vendor.keys.published_heads import HeadsFile
+from vl2v_vendor.ledger_sql.restoration import find_lost
+from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.service.verification import MAX_PROBLEMS, VerificationReport, verify_ledger
 
 _SHOWN_PROBLEMS = 20
@@ -50,19 +50,19 @@ def prune(as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     if as_json:
         show_json({"pruned": pruned})
     else:
-        say(f"{pruned} vectors pruned")
+        print_line(f"{pruned} vectors pruned")
 
 
 def _show(report: VerificationReport) -> None:
     checked = f"accounts {report.accounts}, entries {report.entries}, items {report.items}"
     if report.clean:
-        say(f"clean; checked: {checked}")
+        print_line(f"clean; checked: {checked}")
         return
-    say(f"problems: {report.problem_count}; checked: {checked}")
+    print_line(f"problems: {report.problem_count}; checked: {checked}")
     shown = report.problems[:_SHOWN_PROBLEMS]
     show_table(
         ["ACCOUNT", "ENTRY", "PROBLEM", "DETAIL"],
         [[problem.account_id, problem.seq, problem.code, problem.detail] for problem in shown],
     )
     if report.problem_count > len(shown):
-        say(f"... and {report.problem_count - len(shown)} more; `--json` lists up to {MAX_PROBLEMS}")
+        print_line(f"... and {report.problem_count - len(shown)} more; `--json` lists up to {MAX_PROBLEMS}")

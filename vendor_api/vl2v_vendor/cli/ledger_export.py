@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -16,24 +16,12 @@ from typing import Annotated, TextIO
 import typer
 
 from vl2v_contract.texts import printable
-from vl2v_vendor.adapters.durable_files import replace_durably
-from vl2v_vendor.adapters.sql.invoicing import AccountInvoice, InvoiceLine, Month, MonthScan, open_month
-from vl2v_vendor.cli.books import DatabaseOption, open_books
+from vl2v_vendor.cli.console import DatabaseOption, open_books
+from vl2v_vendor.host.durable_files import replace_durably
+from vl2v_vendor.ledger_sql.invoicing import AccountInvoice, InvoiceLine, Month, MonthScan, open_month
 
 _MICRO = 1_000_000
-_COLUMNS = (
-    "month",
-    "account",
-    "account_id",
-    "kind",
-    "model_id",
-    "modality",
-    "unit_price_micro",
-    "currency",
-    "units",
-    "amount_micro",
-    "amount",
-)
+_COLUMNS = ("month", "account", "account_id", *(field.name for field in fields(InvoiceLine)), "amount")
 
 
 class ExportFormat(StrEnum):
@@ -68,25 +56,13 @@ def decimal_amount(amount_micro: int) -> str:
 
 
 def _write_csv(file: TextIO, month: Month, scan: MonthScan, account_id: str | None) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
     for invoice in scan.invoices(account_id):
+        account = {"account": _as_text(invoice.account_name), "account_id": invoice.account_id}
         for line in invoice.lines:
-            writer.writerow(
-                [
-                    month.name,
-                    _as_text(invoice.account_name),
-                    invoice.account_id,
-                    line.kind,
-                    _as_text(line.model_id),
-                    line.modality,
-                    line.unit_price_micro,
-                    line.currency,
-                    line.units,
-                    line.amount_micro,
-                    decimal_amount(line.amount_micro),
-                ]
-            )
+            row = {"month": month.name, **account, **_line_document(line), "model_id": _as_text(line.model_id)}
+            writer.writerow(row)
 
 
 def _as_text(name: str) -> str:

@@ -9,13 +9,21 @@ from typing import Annotated
 
 import typer
 
-from vl2v_vendor.adapters.published_heads import HeadsFile, PublishedHead
-from vl2v_vendor.adapters.secrets import load_secrets
-from vl2v_vendor.adapters.sql.publication import read_ledger_id
-from vl2v_vendor.adapters.sql.restoration import Acknowledgement, Acknowledger, acknowledge
-from vl2v_vendor.adapters.sql.sqlite_backup import LedgerCopy, back_up, require_sqlite
-from vl2v_vendor.adapters.sql.sqlite_backup import restore as put_back
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table
+from vl2v_vendor.cli.console import (
+    DatabaseOption,
+    JsonOption,
+    open_books,
+    print_line,
+    show_items,
+    show_json,
+    show_table,
+)
+from vl2v_vendor.keys.published_heads import HeadsFile, PublishedHead
+from vl2v_vendor.keys.secrets import load_secrets
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
+from vl2v_vendor.ledger_sql.restoration import AcknowledgeContext, Acknowledgement, acknowledge
+from vl2v_vendor.ledger_sql.sqlite_backup import LedgerCopy, back_up, require_sqlite
+from vl2v_vendor.ledger_sql.sqlite_backup import restore as restore_copy
 from vl2v_vendor.settings import load_settings
 
 
@@ -30,7 +38,7 @@ def backup(
     if as_json:
         show_json(_copy_document(copy))
         return
-    say(f"{file}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
+    print_line(f"{file}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
     _show_heads(copy.heads)
 
 
@@ -42,7 +50,7 @@ def restore(
     """Put a backup in the place of a SQLite ledger, server stopped; the replaced database is kept beside it."""
     settings = load_settings(database_url=database)
     path = require_sqlite(settings.database, "restore")
-    copy = put_back(file, path, load_secrets(settings.secrets_path).signer())
+    copy = restore_copy(file, path, load_secrets(settings.secrets_path).signer())
     published = HeadsFile(settings.published_heads_path, copy.ledger_id).read()
     behind = sorted(
         account_id
@@ -52,12 +60,14 @@ def restore(
     if as_json:
         show_json({**_copy_document(copy), "behind_account_ids": behind})
         return
-    say(f"{path}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
+    print_line(f"{path}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
     if copy.replaced is not None:
-        say(f"the replaced database is {copy.replaced}")
+        print_line(f"the replaced database is {copy.replaced}")
     _show_heads(copy.heads)
     if behind:
-        say(f"behind what was signed: {', '.join(behind)}; run `vl2v-vendor ledger acknowledge-restore` before `serve`")
+        print_line(
+            f"behind what was signed: {', '.join(behind)}; run `vl2v-vendor ledger acknowledge-restore` before `serve`"
+        )
 
 
 def acknowledge_restore(
@@ -69,27 +79,24 @@ def acknowledge_restore(
     with open_books(database) as books:
         with books.engine.connect() as connection:
             file = HeadsFile(books.settings.published_heads_path, read_ledger_id(connection))
-        acts = acknowledge(books.engine, file, Acknowledger(books.signer, books.clock, books.actor, note))
+        acts = acknowledge(books.engine, file, AcknowledgeContext(books.signer, books.clock, books.actor, note))
     if as_json:
         show_json([asdict(act) for act in acts])
     elif not acts:
-        say("nothing to acknowledge: the ledger holds all that was signed")
+        print_line("nothing to acknowledge: the ledger holds all that was signed")
     else:
         _show_acts(acts)
 
 
 def _show_acts(acts: list[Acknowledgement]) -> None:
-    show_table(
-        ["ACCOUNT", "LAST ENTRY", "PUBLISHED", "RESTORED ENTRY"],
-        [
-            [
-                act.lost.account_id,
-                "account is gone" if act.lost.last_seq is None else act.lost.last_seq,
-                act.lost.published.seq,
-                None if act.restored is None else act.restored.seq,
-            ]
-            for act in acts
-        ],
+    show_items(
+        acts,
+        {
+            "ACCOUNT": "lost.account_id",
+            "LAST ENTRY": lambda act: "account is gone" if act.lost.last_seq is None else act.lost.last_seq,
+            "PUBLISHED": "lost.published.seq",
+            "RESTORED ENTRY": lambda act: None if act.restored is None else act.restored.seq,
+        },
     )
 
 

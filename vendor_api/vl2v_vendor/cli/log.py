@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from vl2v_contract.canonical import MAX_INTEGER
-from vl2v_vendor.cli.books import Books, DatabaseOption, JsonOption, open_books, show_json, show_table, show_time
+from vl2v_vendor.cli.console import Books, DatabaseOption, JsonOption, open_books, show_items, show_time
 from vl2v_vendor.domain.accounts import Account, AdminAct
 
 _PAGE_ACTS = 1000
@@ -26,23 +25,18 @@ def log(
     with open_books(database) as books:
         owner = None if account is None else books.accounts.find_account(account)
         acts = list(_read(books, owner, after_id))
-    if as_json:
-        show_json([asdict(act) for act in acts])
-        return
-    show_table(
-        ["ID", "TIME", "ACTOR", "ACT", "ACCOUNT", "REQUEST", "PARAMETERS"],
-        [
-            [
-                act.id,
-                show_time(act.created_at),
-                act.actor,
-                act.act,
-                act.account_id,
-                act.request_id,
-                json.dumps(act.parameters, ensure_ascii=False),
-            ]
-            for act in acts
-        ],
+    show_items(
+        acts,
+        {
+            "ID": "id",
+            "TIME": lambda act: show_time(act.created_at),
+            "ACTOR": "actor",
+            "ACT": "act",
+            "ACCOUNT": "account_id",
+            "REQUEST": "request_id",
+            "PARAMETERS": lambda act: json.dumps(act.parameters, ensure_ascii=False),
+        },
+        as_json=as_json,
     )
 
 

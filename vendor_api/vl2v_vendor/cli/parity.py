@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl2v_vendor.cli.books import JsonOption, say, show_json, show_table
+from vl2v_vendor.cli.console import JsonOption, print_line, show_json, show_table
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 from vl2v_vendor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from vl2v_vendor.adapters.parity import ParityReport
     from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch
+    from vl2v_vendor.engine.models.parity import ParityReport
 
 _MAX_IMAGES = 256
 
@@ -45,10 +45,10 @@ def parity(
 
 
 def _measure(settings: Settings, folder: Path | None) -> ParityReport:
-    from vl2v_vendor.adapters.model_loading import load_pair
-    from vl2v_vendor.adapters.parity import measure_parity
-    from vl2v_vendor.adapters.tokenizer import OpenClipTokenizer
     from vl2v_vendor.bootstrap import model_spec
+    from vl2v_vendor.engine.models.model_loading import load_pair
+    from vl2v_vendor.engine.models.parity import measure_parity
+    from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
 
     spec = model_spec(settings)
     exact, candidate = load_pair(spec)
@@ -61,8 +61,8 @@ def _read_images(folder: Path, info: ModelInfo, settings: Settings) -> PixelBatc
     """`[N, S, S, 3]`: the folder's first images by name; whatever is no image is passed over."""
     import numpy as np
 
-    from vl2v_vendor.adapters.image_decoding import PillowImageDecoder
-    from vl2v_vendor.adapters.preprocessing import preprocessing_of
+    from vl2v_vendor.images.image_decoding import PillowImageDecoder
+    from vl2v_vendor.images.preprocessing import preprocessing_of
 
     limits = settings.limits
     decoder = PillowImageDecoder(
@@ -83,9 +83,11 @@ def _read_images(folder: Path, info: ModelInfo, settings: Settings) -> PixelBatc
 
 def _show(report: ParityReport) -> None:
     rows = [_summary("images", report.image_cosines), _summary("texts", report.text_cosines)]
-    say(f"{report.model_id}: {report.precision} against fp32, cosines")
+    print_line(f"{report.model_id}: {report.precision} against fp32, cosines")
     show_table(["", "count", "lowest", "median", "highest"], rows)
-    say(f"The same of {len(report.text_cosines)} texts is nearest for {report.same_nearest_text:.1%} of the images.")
+    print_line(
+        f"The same of {len(report.text_cosines)} texts is nearest for {report.same_nearest_text:.1%} of the images."
+    )
 
 
 def _summary(name: str, cosines: Sequence[float]) -> list[object]:

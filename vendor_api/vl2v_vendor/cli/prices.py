@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.cli.books import (
+from vl2v_vendor.cli.console import (
     DatabaseOption,
     JsonOption,
     RequestIdOption,
     open_books,
-    say,
+    print_line,
+    show_items,
     show_json,
-    show_table,
     show_time,
 )
 
@@ -40,7 +40,7 @@ def set_price(
     if as_json:
         show_json(asdict(price))
     else:
-        say(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
+        print_line(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
 
 
 @app.command("list")
@@ -52,20 +52,15 @@ def list_prices(
     """Show every version of every price, oldest first."""
     with open_books(database) as books:
         prices = books.accounts.prices(model)
-    if as_json:
-        show_json([asdict(price) for price in prices])
-        return
-    show_table(
-        ["PRICE", "MODEL", "MODALITY", "MICRO PER QUERY", "CURRENCY", "VALID FROM"],
-        [
-            [
-                price.id,
-                price.model_id,
-                price.modality,
-                price.unit_price_micro,
-                price.currency,
-                show_time(price.valid_from),
-            ]
-            for price in prices
-        ],
+    show_items(
+        prices,
+        {
+            "PRICE": "id",
+            "MODEL": "model_id",
+            "MODALITY": "modality",
+            "MICRO PER QUERY": "unit_price_micro",
+            "CURRENCY": "currency",
+            "VALID FROM": lambda price: show_time(price.valid_from),
+        },
+        as_json=as_json,
     )

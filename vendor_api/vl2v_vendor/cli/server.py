@@ -8,6 +8,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -20,17 +21,16 @@ from starlette.types import ASGIApp
 
 from vl2v_contract.texts import printable
 from vl2v_vendor.bootstrap import open_services
-from vl2v_vendor.cli.file_limit import connections_for, raise_file_limit
-from vl2v_vendor.cli.log_output import set_up_logging
 from vl2v_vendor.cli.version import installed_version
 from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.observe.log_output import set_up_logging
+from vl2v_vendor.observe.tracing import Tracing, open_tracing
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
 from vl2v_vendor.web.connections import ConnectionLimits
 from vl2v_vendor.web.http_protocol import limited_protocol
 from vl2v_vendor.web.listener import LimitedListener
-from vl2v_vendor.web.tracing import Tracing, open_tracing
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ def run_server(settings: Settings, *, database_option: str | None = None) -> Non
     until the model is warm.
 
     Args:
-        settings: everything that is configured.
-        database_option: what the command line said; the printed command for a first key repeats it.
+        settings: Everything that is configured.
+        database_option: What the command line said; the printed command for a first key repeats it.
 
     Raises:
-        VendorError: the server cannot start; the message names the remedy.
+        VendorError: The server cannot start; the message names the remedy.
     """
     files = raise_file_limit()
     limits = ConnectionLimits(
@@ -79,12 +79,12 @@ def bind(host: str, port: int, limits: ConnectionLimits) -> LimitedListener:
     """A bound socket that does not listen yet.
 
     Args:
-        host: address.
+        host: Address to listen on.
         port: 0 takes a free one.
-        limits: of the connections that it will accept.
+        limits: Limits of the connections that it will accept.
 
     Raises:
-        CannotListen: names the address and the remedy.
+        CannotListen: Names the address and the remedy.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = LimitedListener(family, limits)
@@ -204,3 +204,27 @@ class _Foreground:
             return
         self._console.print(f"{label:>8}", style="bold", end="  ")
         self._console.print(printable(text), markup=False, emoji=False)
+
+
+_MOST_FILES: Final = 65_536
+_OTHER_FILES: Final = 256
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one, or to 65,536 if that is less; return the limit in force."""
+    soft, hard = (_MOST_FILES if limit == resource.RLIM_INFINITY else limit for limit in _limits())
+    wanted = min(hard, _MOST_FILES)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, _limits()[1]))
+            soft = wanted
+    return soft
+
+
+def connections_for(files: int) -> int:
+    """How many of `files` may be connections: all but 256 for the database, the model and the logs, or the half."""
+    return files - min(_OTHER_FILES, files // 2)
+
+
+def _limits() -> tuple[int, int]:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import typer
 
-from vl2v_vendor.adapters.key_rotation import read_published, rotate_and_publish
-from vl2v_vendor.adapters.secrets import load_secrets
-from vl2v_vendor.cli.books import DatabaseOption, JsonOption, open_books, say, show_json, show_table, show_time
-from vl2v_vendor.domain.ports import PublishedKey
+from vl2v_contract.records import PublicKey
+from vl2v_vendor.cli.console import DatabaseOption, JsonOption, open_books, print_line, show_items, show_json, show_time
+from vl2v_vendor.keys.secrets import load_secrets
+from vl2v_vendor.ledger_sql.key_publication import read_published, rotate_and_publish
 
 app = typer.Typer(help="The keys that sign receipts and statements.", no_args_is_help=True)
 
@@ -25,19 +25,16 @@ def list_keys(as_json: JsonOption = False, database: DatabaseOption = None) -> N
     if as_json:
         show_json([{**asdict(key), "published": key.key_id in known} for key in keys])
         return
-    show_table(
-        ["KEY", "PUBLIC KEY", "STATE", "IN USE SINCE", "UNTIL", "SIGNED BY"],
-        [
-            [
-                key.key_id,
-                key.public_key,
-                _state(key, is_published=key.key_id in known),
-                show_time(key.created_at),
-                show_time(key.retired_at),
-                key.predecessor_id,
-            ]
-            for key in keys
-        ],
+    show_items(
+        keys,
+        {
+            "KEY": "key_id",
+            "PUBLIC KEY": "public_key",
+            "STATE": lambda key: _state(key, is_published=key.key_id in known),
+            "IN USE SINCE": lambda key: show_time(key.created_at),
+            "UNTIL": lambda key: show_time(key.retired_at),
+            "SIGNED BY": "predecessor_id",
+        },
     )
 
 
@@ -55,11 +52,11 @@ def rotate(as_json: JsonOption = False, database: DatabaseOption = None) -> None
     if as_json:
         show_json(asdict(key))
         return
-    say(f"signing key {key.key_id} replaces {key.predecessor_id}")
-    say(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
+    print_line(f"signing key {key.key_id} replaces {key.predecessor_id}")
+    print_line(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
 
 
-def _state(key: PublishedKey, *, is_published: bool) -> str:
+def _state(key: PublicKey, *, is_published: bool) -> str:
     if not is_published:
         return "not published yet"
     return "current" if key.retired_at is None else "replaced"

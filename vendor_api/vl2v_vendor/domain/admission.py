@@ -1,9 +1,11 @@
-"""Whether a request may be worked on and charged: the price that it agreed to, and the budgets that must hold it."""
+"""Whether a request may be worked on and charged: its size, its price, and the budgets that must hold it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vl2v_vendor.domain.accounts import Budgets
-from vl2v_vendor.domain.errors import BudgetExhausted, PriceChanged
+from vl2v_vendor.domain.errors import BudgetExhausted, PriceChanged, TooManyItems
 from vl2v_vendor.domain.ledger import Price
 
 
@@ -54,3 +56,34 @@ def check_price(price: Price, units: int, *, price_id: int | None, max_charge_mi
             f"{units} new items cost {charge_micro} micro-{price.currency}, more than `max_charge_micro` "
             f"{max_charge_micro}; raise it or send fewer items"
         )
+
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that are checked before any work is done.
+
+    Attributes:
+        max_items: Number of items in one request.
+        max_item_bytes: Size of one image file in bytes.
+        max_request_bytes: Size of one request body in bytes.
+        max_pixels: Pixels of one image, read from its header before it is decoded.
+        max_text_bytes: Size of one text in UTF-8 bytes, before it is tokenized.
+    """
+
+    max_items: int = 256
+    max_item_bytes: int = 20 * MEBIBYTE
+    max_request_bytes: int = 64 * MEBIBYTE
+    max_pixels: int = 50_000_000
+    max_text_bytes: int = 4096
+
+    def check_items(self, count: int) -> None:
+        """Check how many items a request has.
+
+        Raises:
+            TooManyItems: It has more than `max_items`.
+        """
+        if count > self.max_items:
+            raise TooManyItems(count, self.max_items)

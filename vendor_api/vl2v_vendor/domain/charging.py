@@ -9,31 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
+from vl2v_contract.chain import ChainEnd, ChargedItem, EntryOrigin, LedgerEntry
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.admission import admit
 from vl2v_vendor.domain.errors import InvalidRequest, PriceChanged, UnknownKey
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, PostedEntry, Price
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price
 
 
 @dataclass(slots=True)
 class LockedAccount:
-    """An account's budgets and the end of its chain, under its lock; `key_budgets` by API key id."""
+    """The end of an account's chain and the budgets of its keys, by API key id, under the account's lock."""
 
-    account_id: str
-    currency: str
-    budget: Budget
+    end: ChainEnd
     key_budgets: dict[str, Budget]
-    last_seq: int
-    head_hash: str
-    last_created_at: int
+
+    def budgets(self, api_key_id: str) -> Budgets:
+        """Return the account's budget, and the key's own if it has one."""
+        return Budgets(Budget(self.end.limit_units, self.end.used_units), self.key_budgets.get(api_key_id))
 
 
 @dataclass(frozen=True, slots=True)
-class Posting:
+class DecidedCharge:
     """A decided charge, to be written: its entry, and the items with their vectors."""
 
-    posted: PostedEntry
+    posted: StatementEntry
     items: tuple[NewItem, ...]
 
 
@@ -42,14 +42,13 @@ class AccountCharges:
 
     Attributes:
         account: State that the decisions so far leave.
-        postings: Decided charges to be written, in the order of the chain.
+        decided: Charges to be written, in the order of the chain.
 
     Args:
         account: Account under its lock.
         keys: API keys of the orders, as they are now, by id.
         prices: Prices in force now, by model id and modality.
         paid: Those of the orders' items that the account has paid for, by item key.
-        ledger_id: Ledger that every entry names.
         signing_key_id: Key that will sign the receipts.
         now: Time of the database's clock, microseconds.
     """
@@ -61,17 +60,15 @@ class AccountCharges:
         keys: Mapping[str, ApiKey],
         prices: Mapping[tuple[str, str], Price],
         paid: Mapping[str, PaidItem],
-        ledger_id: str,
         signing_key_id: str,
         now: int,
     ) -> None:
         self.account = account
-        self.postings: list[Posting] = []
+        self.decided: list[DecidedCharge] = []
         self._keys = keys
         self._prices = prices
         self._paid = paid
         self._sold: dict[str, tuple[NewItem, ChargeOrder, int]] = {}
-        self._ledger_id = ledger_id
         self._signing_key_id = signing_key_id
         self._now = now
 
@@ -89,7 +86,7 @@ class AccountCharges:
         price = self._confirm_price(order)
         known = {item.item_key: found for item in order.items if (found := self._find(item.item_key)) is not None}
         paid = tuple(known.values())
-        budgets = Budgets(self.account.budget, self.account.key_budgets.get(order.api_key_id))
+        budgets = self.account.budgets(order.api_key_id)
         unpaid: dict[str, NewItem] = {}
         for item in order.items:
             if item.item_key not in known:
@@ -100,7 +97,7 @@ class AccountCharges:
         if not admitted:
             return Charge(None, paid, refused, budgets)
         posted = self._compose_entry(order, price, admitted)
-        self.postings.append(Posting(posted, admitted))
+        self.decided.append(DecidedCharge(posted, admitted))
         return Charge(posted, paid, refused, self._advance(order, posted, admitted))
 
     def _find(self, item_key: str) -> PaidItem | None:
@@ -115,61 +112,32 @@ class AccountCharges:
             raise PriceChanged(
                 f"price {order.price_id} of {order.model_id} is no longer in force; read `/v1/models` and send again"
             )
-        if price.currency != self.account.currency:
+        currency = self.account.end.currency
+        if price.currency != currency:
             raise InvalidRequest(
-                f"{order.model_id} is sold in {price.currency} and this account is kept in {self.account.currency}; "
+                f"{order.model_id} is sold in {price.currency} and this account is kept in {currency}; "
                 f"ask the vendor for an account in {price.currency}"
             )
         return price
 
-    def _compose_entry(self, order: ChargeOrder, price: Price, admitted: tuple[NewItem, ...]) -> PostedEntry:
+    def _compose_entry(self, order: ChargeOrder, price: Price, admitted: tuple[NewItem, ...]) -> StatementEntry:
         """Compose the entry that extends the account's chain, with its hash."""
-        account = self.account
         charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
-        units = sum(item.units for item in admitted)
-        entry = LedgerEntry(
-            ledger_id=self._ledger_id,
-            account_id=account.account_id,
-            seq=account.last_seq + 1,
-            kind="charge",
-            request_id=order.request_id,
-            api_key_id=order.api_key_id,
-            endpoint=order.endpoint,
-            modality=order.modality,
-            model_id=order.model_id,
-            weights_sha=order.weights_sha,
-            precision=order.precision,
-            preprocessing_id=order.preprocessing_id,
-            units=units,
-            price_id=price.id,
-            unit_price_micro=price.unit_price_micro,
-            amount_micro=units * price.unit_price_micro,
-            currency=price.currency,
-            items_hash=items_hash(charged),
-            ref_seq=None,
-            note=None,
-            used_units=account.budget.used_units + units,
-            limit_units=account.budget.limit_units,
-            created_at=max(self._now, account.last_created_at),
-            signing_key_id=self._signing_key_id,
-            prev_hash=account.head_hash,
-        )
-        return PostedEntry(entry, entry.hash(), charged)
+        origin = EntryOrigin(order.request_id, self._now, self._signing_key_id)
+        entry = LedgerEntry.charge(self.account.end, origin, order, charged, price.unit_price_micro)
+        return StatementEntry(entry, entry.hash(), charged)
 
-    def _advance(self, order: ChargeOrder, posted: PostedEntry, admitted: tuple[NewItem, ...]) -> Budgets:
+    def _advance(self, order: ChargeOrder, posted: StatementEntry, admitted: tuple[NewItem, ...]) -> Budgets:
         """Move the account on: budgets, chain, and the items that the orders behind will find paid."""
         account, entry = self.account, posted.entry
-        account.budget = Budget(entry.limit_units, entry.used_units)
-        account.last_seq = entry.seq
-        account.head_hash = posted.entry_hash
-        account.last_created_at = entry.created_at
+        account.end = entry.end(posted.entry_hash)
         key_budget = account.key_budgets.get(order.api_key_id)
         if key_budget is not None:
             key_budget = replace(key_budget, used_units=key_budget.used_units + entry.units)
             account.key_budgets[order.api_key_id] = key_budget
         for item in admitted:
             self._sold[item.item_key] = (item, order, entry.seq)
-        return Budgets(account.budget, key_budget)
+        return account.budgets(order.api_key_id)
 
 
 def _as_paid(item: NewItem, order: ChargeOrder, seq: int) -> PaidItem:

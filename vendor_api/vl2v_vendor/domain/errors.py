@@ -1,4 +1,4 @@
-"""Everything the vendor can refuse, as a tree. `web/errors.py` maps each class to a status and an `ErrorCode`.
+"""Everything the vendor can refuse, as a tree. `web/problems.py` maps each class to a status and an `ErrorCode`.
 
     VendorError
       InvalidRequest            the request is malformed

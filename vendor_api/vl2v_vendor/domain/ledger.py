@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_contract.chain import ChargedItem, LedgerEntry
+from vl2v_contract.chain import ChargeTerms
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import Budgets
 
 Vector = NDArray[np.float32]
@@ -82,30 +83,13 @@ class NewItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChargeOrder:
-    """One request's wish to charge its new items in one transaction."""
+class ChargeOrder(ChargeTerms):
+    """One request's wish to charge its new items in one transaction, at the price that it was admitted at."""
 
     account_id: str
-    api_key_id: str
     request_id: str
-    endpoint: str
-    modality: Modality
-    model_id: str
-    weights_sha: str
-    precision: str
-    preprocessing_id: str
-    price_id: int
     items: tuple[NewItem, ...]
     allow_partial: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PostedEntry:
-    """A committed ledger entry with its hash and its items in order."""
-
-    entry: LedgerEntry
-    entry_hash: str
-    items: tuple[ChargedItem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +103,7 @@ class Charge:
         budgets: Budgets after the charge.
     """
 
-    posted: PostedEntry | None
+    posted: StatementEntry | None
     already_paid: tuple[PaidItem, ...]
     refused: tuple[str, ...]
     budgets: Budgets

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Breakdown, PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Budgets, Scope
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, PostedEntry, Price
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,6 @@ class LedgerHead:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupTotal:
-    """Charged units and money of one group, refunds taken off."""
-
-    name: str
-    units: int
-    amount_micro: int
-
-
-@dataclass(frozen=True, slots=True)
 class AccountTotals:
     """The bill at a glance, computed from ledger rows; `head` is the end of the chain in the same snapshot."""
 
@@ -39,22 +31,10 @@ class AccountTotals:
     currency: str
     units: int
     amount_micro: int
-    by_day: tuple[GroupTotal, ...]
-    by_model: tuple[GroupTotal, ...]
-    by_endpoint: tuple[GroupTotal, ...]
-    by_key: tuple[GroupTotal, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedKey:
-    """A public signing key as published; see the contract's `PublicKey`."""
-
-    key_id: str
-    public_key: str
-    created_at: int
-    retired_at: int | None
-    predecessor_id: str | None
-    predecessor_signature: str | None
+    by_day: tuple[Breakdown, ...]
+    by_model: tuple[Breakdown, ...]
+    by_endpoint: tuple[Breakdown, ...]
+    by_key: tuple[Breakdown, ...]
 
 
 class Ledger(Protocol):
@@ -98,13 +78,13 @@ class Ledger(Protocol):
     async def head(self, account_id: str) -> LedgerHead:
         """Return the end of the account's chain."""
 
-    async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[PostedEntry]:
+    async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[StatementEntry]:
         """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
 
-    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[PostedEntry]:
+    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
         """Return the entries of these numbers in order, with their items."""
 
-    async def find_request(self, account_id: str, request_id: str) -> PostedEntry | None:
+    async def find_request(self, account_id: str, request_id: str) -> StatementEntry | None:
         """Return the entry that a request made."""
 
     async def totals(self, account_id: str) -> AccountTotals:
@@ -113,7 +93,7 @@ class Ledger(Protocol):
     async def drift_units(self) -> int:
         """Units used in all accounts' budgets, less those of charged items that were not refunded: always 0."""
 
-    async def published_keys(self) -> list[PublishedKey]:
+    async def published_keys(self) -> list[PublicKey]:
         """Return public signing keys, oldest first."""
 
     async def ping(self) -> None:
@@ -191,12 +171,17 @@ class Accounts(Protocol):
 
         Raises:
             NotFound: There is no such key.
+            InvalidRequest: The prefix fits several keys.
         """
 
     def top_up(
         self, account: Account, units: int, *, note: str | None = None, request_id: str | None = None
     ) -> Account:
-        """Raise the account's limit by `units`, as a ledger entry."""
+        """Raise the account's limit by `units`, as a ledger entry.
+
+        Raises:
+            InvalidRequest: The units or the note are out of range.
+        """
 
     def refund(self, account: Account, seq: int, units: int, note: str, *, request_id: str | None = None) -> Account:
         """Give `units` of the charge entry `seq` back, as a ledger entry.
@@ -215,7 +200,11 @@ class Accounts(Protocol):
         *,
         request_id: str | None = None,
     ) -> Price:
-        """Make a new version of the price, in force at once."""
+        """Make a new version of the price, in force at once.
+
+        Raises:
+            InvalidRequest: The price is out of range, or the currency is not three capital letters.
+        """
 
     def ensure_prices(self, model_id: str, wanted: Mapping[Modality, int], currency: str) -> None:
         """Insert a version of each wanted price, by modality, that differs from the one in force."""
@@ -235,7 +224,7 @@ class Signer(Protocol):
         """The key in use now; a charge's entry names it."""
 
     @property
-    def published_keys(self) -> Sequence[PublishedKey]:
+    def published_keys(self) -> Sequence[PublicKey]:
         """The public halves of all keys with the chain of successors, oldest first."""
 
     def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:

@@ -1,1 +1,1 @@
-"""The use cases, told with ports only."""
+"""The use cases, over ports alone."""

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt
 from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
 from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, OutcomeUnknown
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import Accounts
-from vl2v_vendor.service.accounts import lifetime_of, usual_currency
-from vl2v_vendor.service.audit import Audit, SignedReceipt
+from vl2v_vendor.service.audit import Audit
+from vl2v_vendor.service.key_issue import lifetime_of, usual_currency
 from vl2v_vendor.service.naming import check_idempotency_key
 
 MAX_PAGE_ACTS = 1000
 
 _DEADLINE_SECONDS = 1.5
-"""After this a caller is told that the ledger is unavailable, whatever the database does: within 2 s at the client."""
+"""After this a caller is refused with LedgerUnavailable, whatever the database does: within 2 s at the client."""
 
 _T = TypeVar("_T")
 
@@ -96,7 +97,6 @@ class Administration:
         """Open an account; raises InvalidRequest if the name is taken or something is out of range."""
         return await self._act(
             context,
-            context.request_id(),
             lambda accounts, request_id: accounts.create_account(
                 name,
                 budget_units=budget_units,
@@ -105,9 +105,7 @@ class Administration:
             ),
         )
 
-    async def top_up(
-        self, context: AdminContext, account: str, units: int, note: str | None
-    ) -> ActResult[SignedReceipt]:
+    async def top_up(self, context: AdminContext, account: str, units: int, note: str | None) -> ActResult[Receipt]:
         """Raise an account's limit; raises NotFound or InvalidRequest."""
         return await self._post(
             context,
@@ -116,9 +114,7 @@ class Administration:
             ),
         )
 
-    async def refund(
-        self, context: AdminContext, account: str, seq: int, units: int, note: str
-    ) -> ActResult[SignedReceipt]:
+    async def refund(self, context: AdminContext, account: str, seq: int, units: int, note: str) -> ActResult[Receipt]:
         """Give units of a charge back; raises NotFound or InvalidRequest."""
         return await self._post(
             context,
@@ -144,7 +140,6 @@ class Administration:
         lifetime_seconds = lifetime_of(expires_days)
         return await self._act(
             context,
-            context.request_id(),
             lambda accounts, request_id: accounts.create_key(
                 accounts.find_account(account),
                 scopes=scopes,
@@ -157,9 +152,7 @@ class Administration:
 
     async def revoke_key(self, context: AdminContext, key: str) -> ActResult[ApiKey]:
         """End a key at once; revoking it again changes nothing. Raises NotFound or InvalidRequest."""
-        return await self._act(
-            context, context.request_id(), lambda accounts, request_id: accounts.revoke_key(key, request_id=request_id)
-        )
+        return await self._act(context, lambda accounts, request_id: accounts.revoke_key(key, request_id=request_id))
 
     async def set_price(
         self, context: AdminContext, model_id: str, modality: Modality, unit_price_micro: int, currency: str
@@ -167,7 +160,6 @@ class Administration:
         """Make a new version of a price, in force at once; raises InvalidRequest if out of range."""
         return await self._act(
             context,
-            context.request_id(),
             lambda accounts, request_id: accounts.set_price(
                 model_id, modality, unit_price_micro, currency, request_id=request_id
             ),
@@ -206,19 +198,22 @@ class Administration:
         page = tuple(acts[:limit])
         return ActPage(page, page[-1].id if len(acts) > limit else None)
 
-    async def _post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> ActResult[SignedReceipt]:
+    async def _post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> ActResult[Receipt]:
         """Do an act that makes a ledger entry; the answer is the entry's receipt, the same one for ever."""
         request_id = context.request_id()
-        done = await self._act(context, request_id, act)
+        done = await self._act(context, act, request_id)
         with _confirmed(context):
             record = await self._audit.request(done.result.id, request_id)
         return ActResult(record.receipt, done.replayed)
 
-    async def _act(self, context: AdminContext, request_id: str, act: Callable[[Accounts, str], _T]) -> ActResult[_T]:
+    async def _act(
+        self, context: AdminContext, act: Callable[[Accounts, str], _T], request_id: str | None = None
+    ) -> ActResult[_T]:
+        name = request_id or context.request_id()
         replays: list[bool] = []
         accounts = self._accounts.acting_as(context.caller.id, on_replay=lambda: replays.append(True))
         with _confirmed(context):
-            result = await self._wait(lambda: act(accounts, request_id))
+            result = await self._wait(lambda: act(accounts, name))
         return ActResult(result, bool(replays))
 
     async def _wait(self, work: Callable[[], _T]) -> _T:

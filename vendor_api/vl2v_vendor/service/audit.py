@@ -2,93 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
-from vl2v_contract.chain import ChargedItem, LedgerEntry
+from vl2v_contract.records import (
+    PublicKeys,
+    Receipt,
+    RequestRecord,
+    SignedHead,
+    Statement,
+    StatementEntry,
+    StatementHead,
+    Summary,
+    Totals,
+)
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
-from vl2v_vendor.domain.ledger import PostedEntry
-from vl2v_vendor.domain.ports import AccountTotals, Clock, Ledger, LedgerHead, PublishedKey, Signer
+from vl2v_vendor.domain.ports import AccountTotals, Clock, Ledger, LedgerHead, Signer
 
 MAX_PAGE_ENTRIES = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class SignedReceipt:
-    """A ledger entry, its hash, and the signature by the key that the entry names."""
-
-    entry: LedgerEntry
-    entry_hash: str
-    key_id: str
-    signature: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatementHead:
-    """The end of the chain when the statement was made."""
-
-    v: Literal[1] = 1
-    ledger_id: str
-    account_id: str
-    seq: int
-    entry_hash: str
-    used_units: int
-    limit_units: int
-    signed_at: int
-    key_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class SignedHead:
-    """A statement head with its signature."""
-
-    head: StatementHead
-    signature: str
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A page of the account's ledger; ask after `next_after_seq` until it is None."""
-
-    entries: tuple[PostedEntry, ...]
-    signed_head: SignedHead
-    next_after_seq: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The bill at a glance, with the head that it was computed at."""
-
-    ledger_id: str
-    account_id: str
-    totals: AccountTotals
-
-    @property
-    def remaining_units(self) -> int:
-        """What is left of the account's budget."""
-        return self.totals.head.limit_units - self.totals.head.used_units
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
-    """One billed request: its receipt and items."""
-
-    receipt: SignedReceipt
-    items: tuple[ChargedItem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKeys:
-    """All signing keys, oldest first."""
-
-    ledger_id: str
-    keys: tuple[PublishedKey, ...]
-
-
-def sign_receipt(signer: Signer, posted: PostedEntry) -> SignedReceipt:
+def sign_receipt(signer: Signer, posted: StatementEntry) -> Receipt:
     """Sign the receipt of a committed entry; signing is deterministic, so a replay makes the same bytes."""
     signature = signer.sign_receipt(posted.entry, posted.entry_hash)
-    return SignedReceipt(posted.entry, posted.entry_hash, posted.entry.signing_key_id, signature)
+    return Receipt(posted.entry, posted.entry_hash, posted.entry.signing_key_id, signature)
 
 
 class Audit:
@@ -115,9 +51,30 @@ class Audit:
         last_seq = page[-1].entry.seq if page else head.seq
         return Statement(page, self._sign_head(account_id, head), last_seq if last_seq < head.seq else None)
 
-    async def summary(self, account_id: str) -> Summary:
+    async def totals(self, account_id: str) -> AccountTotals:
         """Return totals by day, model, endpoint and key, refunds taken off."""
-        return Summary(self._ledger.ledger_id, account_id, await self._ledger.totals(account_id))
+        return await self._ledger.totals(account_id)
+
+    async def summary(self, account_id: str, api_key_id: str) -> Summary:
+        """Return the bill at a glance, for the key that asks."""
+        totals = await self._ledger.totals(account_id)
+        head = totals.head
+        return Summary(
+            ledger_id=self._ledger.ledger_id,
+            account_id=account_id,
+            api_key_id=api_key_id,
+            currency=totals.currency,
+            limit_units=head.limit_units,
+            used_units=head.used_units,
+            remaining_units=head.limit_units - head.used_units,
+            total=Totals(totals.units, totals.amount_micro),
+            by_day=totals.by_day,
+            by_model=totals.by_model,
+            by_endpoint=totals.by_endpoint,
+            by_key=totals.by_key,
+            head_seq=head.seq,
+            head_hash=head.entry_hash,
+        )
 
     async def request(self, account_id: str, request_id: str) -> RequestRecord:
         """Return the receipt and items of one billed request; the receipt is byte for byte the one first given.

@@ -7,7 +7,7 @@ import hashlib
 from vl2v_vendor.domain.accounts import ApiKey, Scope
 from vl2v_vendor.domain.errors import UnknownKey
 from vl2v_vendor.domain.ports import Clock, Ledger
-from vl2v_vendor.service.request_trace import note, timed
+from vl2v_vendor.observe.request_trace import note, timed
 
 
 class Authenticator:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import ImageDecoder, PreparedItem, Tokenizer
 from vl2v_vendor.domain.errors import ItemFailure
-from vl2v_vendor.domain.limits import Limits
-from vl2v_vendor.service.request_trace import timed
+from vl2v_vendor.observe.request_trace import timed
 
 _log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import Receipt, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.admission import admit, check_price, exhaustion
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector
-from vl2v_vendor.service.audit import RequestRecord, SignedReceipt
 from vl2v_vendor.service.preparation import ItemSource
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
@@ -56,14 +56,6 @@ class SaleRequest:
     def is_named(self) -> bool:
         """Whether the caller named every item, so that sending it again names the same purchases."""
         return self.idempotency_key is not None or (self.item_keys is not None and None not in self.item_keys)
-
-
-@dataclass(frozen=True, slots=True)
-class SignedRecompute:
-    """A signed note that a paid result was computed again, free; see the contract's `RecomputeNote`."""
-
-    note: dict[str, int | str]
-    signature: str
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +125,7 @@ class Sale:
     items: Sequence[SaleItem]
     price: Price
     budgets: Budgets
-    receipt: SignedReceipt | None = None
+    receipt: Receipt | None = None
     paid_by: tuple[RequestRecord, ...] = ()
     new: list[SaleItem] = field(default_factory=list)
     expired: list[tuple[SaleItem, PaidItem]] = field(default_factory=list)
@@ -246,7 +238,7 @@ class Sale:
             allow_partial=request.allow_partial,
         )
 
-    def post(self, charge: Charge, receipt: SignedReceipt | None) -> None:
+    def post(self, charge: Charge, receipt: Receipt | None) -> None:
         """Take in what the ledger committed."""
         self.budgets, self.receipt = charge.budgets, receipt
         if charge.refused:

@@ -7,10 +7,13 @@ nothing has happened, and after it every vector can be fetched again free.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 
 from vl2v_contract.identity import fingerprint
+from vl2v_contract.records import RecomputeNote, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
+from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
@@ -21,15 +24,14 @@ from vl2v_vendor.domain.errors import (
     VendorError,
 )
 from vl2v_vendor.domain.ledger import PaidItem, Vector
-from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.domain.ports import Ledger, Signer
-from vl2v_vendor.service.audit import RequestRecord, sign_receipt
-from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
+from vl2v_vendor.observe.request_trace import note, timed
+from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.naming import check_item_key, name_items
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
-from vl2v_vendor.service.request_trace import note, timed
-from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest, SignedRecompute
+from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 
 
 class Seller:
@@ -233,17 +235,16 @@ class Seller:
         return {one.entry.seq: RequestRecord(sign_receipt(self._signer, one), one.items) for one in posted}
 
     def _sign_recompute(self, caller: ApiKey, paid: PaidItem, vector: Vector) -> SignedRecompute:
-        signed: dict[str, int | str] = {
-            "v": 1,
-            "ledger_id": self._ledger.ledger_id,
-            "account_id": caller.account_id,
-            "item_key": paid.item_key,
-            "seq": paid.seq,
-            "recompute_of": paid.result_sha,
-            "result_sha": result_sha(vector),
-            "key_id": self._signer.key_id,
-        }
-        return SignedRecompute(signed, self._signer.sign_recompute(signed))
+        note = RecomputeNote(
+            ledger_id=self._ledger.ledger_id,
+            account_id=caller.account_id,
+            item_key=paid.item_key,
+            seq=paid.seq,
+            recompute_of=paid.result_sha,
+            result_sha=result_sha(vector),
+            key_id=self._signer.key_id,
+        )
+        return SignedRecompute(note, self._signer.sign_recompute(asdict(note)))
 
 
 def _replayed(item_key: str, paid: PaidItem | None, model_id: str) -> SaleItem:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import Encoder
-from vl2v_vendor.domain.limits import Limits
 from vl2v_vendor.domain.ports import Ledger
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.authentication import Authenticator
-from vl2v_vendor.service.lanes import EncodingLanes
 from vl2v_vendor.service.selling import Seller
 
 ReadinessCheck = Callable[[], Awaitable[None]]

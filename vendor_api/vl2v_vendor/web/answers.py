@@ -12,13 +12,13 @@ from fastapi.responses import Response
 from python_multipart.multipart import parse_options_header
 
 from vl2v_contract.vectors import Dtype, to_base64
-from vl2v_contract.wire import billing, embeddings, headers
+from vl2v_contract.wire import embeddings, headers
 from vl2v_contract.wire.errors import ErrorCode, ItemError
 from vl2v_contract.wire.framed import pack_answer
 from vl2v_vendor.domain.ledger import Vector
-from vl2v_vendor.service.request_trace import timed
+from vl2v_vendor.observe.request_trace import timed
 from vl2v_vendor.service.sale import Sale, SaleItem
-from vl2v_vendor.web.errors import AllItemsFailed
+from vl2v_vendor.web.problems import AllItemsFailed
 
 _Options: TypeAlias = (
     embeddings.ImagesRequest | embeddings.RequestOptions | embeddings.TextsRequest | embeddings.ReplayRequest
@@ -115,8 +115,8 @@ def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
             key_limit_units=key.limit_units if key is not None else None,
             key_remaining_units=key.remaining_units if key is not None else None,
         ),
-        receipt=None if sale.receipt is None else billing.Receipt.model_validate(sale.receipt, from_attributes=True),
-        paid_by=[billing.RequestRecord.model_validate(paid, from_attributes=True) for paid in sale.paid_by],
+        receipt=sale.receipt,
+        paid_by=list(sale.paid_by),
     )
     if form.encoding != "raw":
         return message.model_dump_json().encode()
@@ -151,9 +151,7 @@ def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.Ite
         as_base64 = form.encoding == "base64"
         known["embedding"] = to_base64(item.vector, form.dtype) if as_base64 else _numbers(item.vector, form.dtype)
     if item.recompute is not None:
-        known["recompute"] = embeddings.SignedRecomputeNote(
-            note=embeddings.RecomputeNote.model_validate(item.recompute.note), signature=item.recompute.signature
-        )
+        known["recompute"] = item.recompute
     return embeddings.ItemResult(**known, status=item.status, result_sha=item.result_sha, seq=item.seq)
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from fastapi import FastAPI
+from prometheus_client.registry import Collector
 
+from vl2v_vendor.observe.metrics import Metrics
+from vl2v_vendor.observe.tracing import Tracing
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.client_watch import ClientWatch
 from vl2v_vendor.web.connections import ConnectionLimits
-from vl2v_vendor.web.errors import add_error_handlers
 from vl2v_vendor.web.forwarded_share import ForwardedShare
-from vl2v_vendor.web.metrics import Metrics
-from vl2v_vendor.web.middleware import BodyLimit
+from vl2v_vendor.web.live_series import ConnectionState, EngineState
+from vl2v_vendor.web.middleware import BodyLimit, OverloadGate
 from vl2v_vendor.web.openapi import add_openapi
-from vl2v_vendor.web.overload_gate import OverloadGate
+from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext
 from vl2v_vendor.web.routes import admin, admin_keys, billing, embeddings, health, models, openai
-from vl2v_vendor.web.tracing import Tracing
 
 ROUTERS: Final = (
     embeddings.router,
@@ -54,7 +55,11 @@ def create_app(
         redirect_slashes=False,  # such a redirect quotes the Host header, which is the caller's
     )
     app.state.services = services
-    app.state.metrics = Metrics(services, version=version, connections=connections)
+    live: list[Collector] = [EngineState(services.lanes, services.encoder)]
+    if connections is not None:
+        live.append(ConnectionState(connections))
+    app.state.metrics = Metrics(services.encoder.info, version=version, live=live)
+    services.lanes.observe_batches(app.state.metrics.observe_batch)
     for router in ROUTERS:
         app.include_router(router)
     add_error_handlers(app)

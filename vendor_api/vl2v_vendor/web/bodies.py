@@ -18,9 +18,9 @@ from vl2v_contract.wire.framed import unpack_upload
 from vl2v_contract.wire.frames import ContractError
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR
 from vl2v_vendor.domain.errors import InvalidRequest, TooManyItems, UnsupportedMediaType
+from vl2v_vendor.observe.request_trace import timed
 from vl2v_vendor.service.preparation import ItemSource, RawPixels
-from vl2v_vendor.service.request_trace import timed
-from vl2v_vendor.web.errors import describe_faults
+from vl2v_vendor.web.problems import describe_faults
 
 Message = TypeVar("Message", bound=BaseModel)
 Parsed = TypeVar("Parsed")

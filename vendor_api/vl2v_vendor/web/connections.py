@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from vl2v_vendor.web.client_address import Network, address_name, parse_address
-from vl2v_vendor.web.connection_slots import AddressSlots, Cause, Slot, Waiting
+from vl2v_vendor.web.connection_slots import AddressSlots, Cause, Network, Slot, Waiting, address_name, parse_address
 
 _ADDRESS_SHARE: Final = 4
 _OVERLAP: Final = 64
@@ -33,11 +32,11 @@ class ConnectionLimits:
     connection only if none waits.
 
     Args:
-        max_connections: open at once. For a moment there are up to 64 more, while as many are being closed.
-        max_per_address: of them for one IPv4 address, or one IPv6 network of 64 bits; None is a quarter.
-        head_seconds: from accept, or from the last answer, to the complete head of the next request.
-        trusted_proxies: addresses that have no share of their own, since they speak for others.
-        clock: seconds that never go back.
+        max_connections: Connections open at once. For a moment there are up to 64 more, while as many are being closed.
+        max_per_address: Connections open at once for one IPv4 address or IPv6 /64; None is a quarter.
+        head_seconds: Time from accept, or from the last answer, to the complete head of the next request.
+        trusted_proxies: Addresses that have no share of their own, since they speak for others.
+        clock: Function that returns seconds that never go back.
     """
 
     def __init__(
@@ -92,8 +91,8 @@ class ConnectionLimits:
         """Give an admitted connection its place, and close the one that has waited longest if that is one too many.
 
         Args:
-            host: as it was admitted.
-            abort: closes the connection at once; `leave` follows.
+            host: Address as it was admitted.
+            abort: Function that closes the connection at once; `leave` follows.
         """
         address = self._addresses[address_name(host)]
         address.arriving -= 1

@@ -8,9 +8,9 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vl2v_vendor.domain.errors import Overloaded
-from vl2v_vendor.web.client_address import address_name
+from vl2v_vendor.web.connection_slots import address_name
 from vl2v_vendor.web.connections import ConnectionLimits
-from vl2v_vendor.web.errors import make_problem, problem_response, refusal_headers
+from vl2v_vendor.web.problems import make_problem, problem_response, refusal_headers
 
 _LONGEST_ADDRESS: Final = 64
 
@@ -23,8 +23,8 @@ class ForwardedShare:
     without a proxy is under the limit of connections already, and does not reach this one.
 
     Args:
-        app: what follows.
-        limits: of connections.
+        app: Application that is called next.
+        limits: Limits of the server's connections.
     """
 
     def __init__(self, app: ASGIApp, limits: ConnectionLimits) -> None:

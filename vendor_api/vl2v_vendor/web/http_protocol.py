@@ -9,8 +9,7 @@ import h11
 from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vl2v_vendor.web.client_address import parse_address
-from vl2v_vendor.web.connection_slots import Slot
+from vl2v_vendor.web.connection_slots import Slot, parse_address
 from vl2v_vendor.web.connections import ConnectionLimits
 
 _LONGEST_UNREAD_SECONDS: Final = 30.0
@@ -110,7 +109,7 @@ class StrictBuffer(ReceiveBuffer):
         """The lines up to the first empty one, if that has come.
 
         Raises:
-            LocalProtocolError: they are ambiguous; h11 makes it the peer's error.
+            LocalProtocolError: They are ambiguous; h11 makes it the peer's error.
         """
         size = len(self._data)
         lines = super().maybe_extract_lines()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from vl2v_contract.wire import headers
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.web.connections import ConnectionLimits
-from vl2v_vendor.web.errors import make_problem, refusal_headers
+from vl2v_vendor.web.problems import make_problem, refusal_headers
 
 _REFUSED_AT_ONCE: Final = 64
 _DISCARDED_BYTES: Final = 64 * 1024
@@ -38,7 +38,7 @@ class LimitedListener(socket.socket):
         """The next connection that is admitted, and its address.
 
         Raises:
-            BlockingIOError: none has arrived, or no more is to be accepted in this turn of the event loop.
+            BlockingIOError: None has arrived, or no more is to be accepted in this turn of the event loop.
         """
         for _ in range(_REFUSED_AT_ONCE):
             if self._limits.is_crowded:

@@ -29,10 +29,10 @@ from vl2v_contract.wire.openai import (
 )
 from vl2v_vendor.domain.encoder import ModelInfo
 from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, UnknownModel
-from vl2v_vendor.service.request_trace import note
+from vl2v_vendor.observe.request_trace import note
 from vl2v_vendor.service.sale import Sale
 from vl2v_vendor.web.bodies import check_values
-from vl2v_vendor.web.errors import describe_faults, make_problem, refusal_headers
+from vl2v_vendor.web.problems import describe_faults, make_problem, refusal_headers
 
 _DATA_URI: Final = "data:"
 _IMAGE_URI: Final = "data:image/"

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vl2v_contract.wire import headers
 from vl2v_vendor.domain.accounts import hide_secrets
-from vl2v_vendor.service.request_trace import NO_ROUTE, RequestTrace, start_trace
-from vl2v_vendor.web.errors import make_problem, problem_response
-from vl2v_vendor.web.metrics import Metrics
-from vl2v_vendor.web.tracing import Tracing
+from vl2v_vendor.observe.metrics import Metrics
+from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, start_trace
+from vl2v_vendor.observe.tracing import Tracing
+from vl2v_vendor.web.problems import make_problem, problem_response
 
 SERVER_TIMING: Final = "Server-Timing"
 

@@ -5,26 +5,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from vl2v_contract.canonical import MAX_INTEGER
-from vl2v_contract.wire import billing, headers
+from vl2v_contract.records import Receipt, Statement, Summary
+from vl2v_contract.wire import headers
 from vl2v_contract.wire.admin import Account, AccountList, AdminAct, AdminLog, NewAccount, NewRefund, NewTopUp
 from vl2v_vendor.domain import accounts
-from vl2v_vendor.service.administration import MAX_PAGE_ACTS, AdminContext
+from vl2v_vendor.service.administration import MAX_PAGE_ACTS, ActResult, AdminContext
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
 from vl2v_vendor.web.bodies import read_json
 from vl2v_vendor.web.dependencies import ADMIN, AdminCaller, ServicesOf
 from vl2v_vendor.web.openapi import json_body, problems
-from vl2v_vendor.web.routes.billing import AfterSeq, PageLimit, render_summary
+from vl2v_vendor.web.routes.billing import AfterSeq, PageLimit
 from vl2v_vendor.web.routes.embeddings import IdempotencyKey
 
 PREFIX = "/v1/admin"
 READ_STATUSES = problems(401, 403, 503)
 READ_ONE_STATUSES = problems(401, 403, 404, 422, 503)
 ACT_STATUSES = problems(401, 403, 404, 413, 415, 422, 503)
+
+_T = TypeVar("_T")
 
 router = APIRouter(prefix=PREFIX, tags=["admin"], dependencies=[ADMIN])
 
@@ -37,10 +40,11 @@ async def admin_context(caller: AdminCaller, idempotency_key: IdempotencyKey = N
 AdminContextOf = Annotated[AdminContext, Depends(admin_context)]
 
 
-def mark_replay(response: Response, replayed: bool) -> None:
-    """Say that nothing was done, because it had been done before."""
-    if replayed:
+def result_of(done: ActResult[_T], response: Response) -> _T:
+    """Return the result of an act; a header says if nothing was done, because it had been done before."""
+    if done.replayed:
         response.headers[headers.IDEMPOTENT_REPLAYED] = "true"
+    return done.result
 
 
 @router.post(
@@ -56,8 +60,7 @@ async def create_account(
     """A new account; its budget is its first top-up. Repeated under its `Idempotency-Key`: as it was made."""
     body = await read_json(request, NewAccount)
     done = await services.administration.create_account(context, body.name, body.budget_units, body.currency)
-    mark_replay(response, done.replayed)
-    return _render_account(done.result)
+    return _render_account(result_of(done, response))
 
 
 @router.get("/accounts", responses=READ_STATUSES, summary="List accounts")
@@ -81,12 +84,11 @@ async def get_account(account: str, services: ServicesOf) -> Account:
 )
 async def top_up(
     account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
-) -> billing.Receipt:
+) -> Receipt:
     """A new ledger entry, answered with its receipt; every server admits by the new budget at once."""
     body = await read_json(request, NewTopUp)
     done = await services.administration.top_up(context, account, body.units, body.note)
-    mark_replay(response, done.replayed)
-    return billing.Receipt.model_validate(done.result, from_attributes=True)
+    return result_of(done, response)
 
 
 @router.post(
@@ -98,29 +100,27 @@ async def top_up(
 )
 async def refund(
     account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
-) -> billing.Receipt:
+) -> Receipt:
     """A new ledger entry, answered with its receipt; the items stay paid and can still be replayed."""
     body = await read_json(request, NewRefund)
     done = await services.administration.refund(context, account, body.seq, body.units, body.note)
-    mark_replay(response, done.replayed)
-    return billing.Receipt.model_validate(done.result, from_attributes=True)
+    return result_of(done, response)
 
 
 @router.get("/accounts/{account}/summary", responses=READ_ONE_STATUSES, summary="An account's bill at a glance")
-async def get_summary(account: str, request: Request, services: ServicesOf) -> billing.Summary:
+async def get_summary(account: str, request: Request, services: ServicesOf) -> Summary:
     """What the account's own keys see at `/v1/billing/summary`."""
     found = await services.administration.account(account)
-    return render_summary(await services.audit.summary(found.id), request.state.api_key_id)
+    return await services.audit.summary(found.id, request.state.api_key_id)
 
 
 @router.get("/accounts/{account}/statement", responses=READ_ONE_STATUSES, summary="An account's ledger, page by page")
 async def get_statement(
     account: str, services: ServicesOf, after_seq: AfterSeq = 0, limit: PageLimit = MAX_PAGE_ENTRIES
-) -> billing.Statement:
+) -> Statement:
     """What the account's own keys see at `/v1/billing/statement`."""
     found = await services.administration.account(account)
-    statement = await services.audit.statement(found.id, after_seq, limit)
-    return billing.Statement.model_validate(statement, from_attributes=True)
+    return await services.audit.statement(found.id, after_seq, limit)
 
 
 @router.get("/log", responses=problems(401, 403, 422, 503), summary="Who did what, when")

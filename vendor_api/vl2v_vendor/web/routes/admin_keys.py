@@ -27,7 +27,7 @@ from vl2v_vendor.web.routes.admin import (
     READ_ONE_STATUSES,
     READ_STATUSES,
     AdminContextOf,
-    mark_replay,
+    result_of,
 )
 
 router = APIRouter(prefix=PREFIX, tags=["admin"], dependencies=[ADMIN])
@@ -59,9 +59,8 @@ async def create_key(
         expires_days=body.expires_days,
         name=body.name,
     )
-    mark_replay(response, done.replayed)
     response.headers["Cache-Control"] = "no-store"
-    key, secret = done.result
+    key, secret = result_of(done, response)
     return IssuedKey(key=_render_key(key), secret=secret, notice=_SHOWN_NOW if secret is not None else _SHOWN_BEFORE)
 
 
@@ -79,8 +78,7 @@ async def revoke_key(key: str, response: Response, context: AdminContextOf, serv
     Revoking a key again changes nothing. A key may revoke itself.
     """
     done = await services.administration.revoke_key(context, key)
-    mark_replay(response, done.replayed)
-    return _render_key(done.result)
+    return _render_key(result_of(done, response))
 
 
 @router.post(
@@ -98,8 +96,7 @@ async def set_price(
     done = await services.administration.set_price(
         context, body.model_id, body.modality, body.unit_price_micro, body.currency
     )
-    mark_replay(response, done.replayed)
-    return _render_price(done.result)
+    return _render_price(result_of(done, response))
 
 
 @router.get("/prices", responses=READ_STATUSES, summary="List prices")
@@ -121,11 +118,5 @@ def _render_listed(key: accounts.ApiKey, budget: accounts.Budget | None) -> List
 
 
 def _render_price(price: Price) -> PriceVersion:
-    return PriceVersion(
-        price_id=price.id,
-        model_id=price.model_id,
-        modality=price.modality,
-        unit_price_micro=price.unit_price_micro,
-        currency=price.currency,
-        valid_from=price.valid_from,
-    )
+    fields = asdict(price)
+    return PriceVersion(price_id=fields.pop("id"), **fields)

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.observe.metrics import Metrics
 from vl2v_vendor.service.services import ReadinessCheck
 from vl2v_vendor.web.dependencies import PUBLIC, ServicesOf
-from vl2v_vendor.web.metrics import Metrics
 
 router = APIRouter(tags=["health"], dependencies=[PUBLIC])
 

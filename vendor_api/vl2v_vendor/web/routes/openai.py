@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from vl2v_contract.wire.headers import JSON
 from vl2v_contract.wire.openai import OpenAIRequest, OpenAIResponse
 from vl2v_vendor.domain.errors import Overloaded
-from vl2v_vendor.service.lanes import EncodingLanes
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.service.sale import SaleRequest
 from vl2v_vendor.web.answers import respond
 from vl2v_vendor.web.bodies import read_body, require_json

@@ -1,1 +1,0 @@
-"""The world outside: SQL, files, images, models, time."""

@@ -1,0 +1,103 @@
+"""A model without weights: every input becomes a unit vector made of its SHAKE-256 digest.
+
+Deterministic on every machine, no torch, no files. It runs the whole product in tests and load harnesses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_contract.identity import text_sha
+from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem, VectorBatch
+from vl2v_vendor.domain.errors import ItemFailure
+from vl2v_vendor.images.preprocessing import SAFE, Preprocessing
+
+_FIRST_WORD_ID = 2
+_START, _END = 1, 49_407
+
+
+@dataclass(frozen=True, slots=True)
+class HashEncoder:
+    """The encoder port, computed in the event loop: hashing a small image takes microseconds."""
+
+    embedding_dim: int = 64
+    image_size: int = 32
+    context_length: int = 77
+    policy: str = SAFE.id
+
+    @property
+    def info(self) -> ModelInfo:
+        """A made-up model that says what it is."""
+        return _describe(self.embedding_dim, self.image_size, self.context_length, self.policy)
+
+    @property
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def restarts(self) -> int:
+        """There is no process that could be replaced."""
+        return 0
+
+    async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
+        """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
+        return np.stack([self._hash(image.tobytes()) for image in images])
+
+    async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
+        """Encode N texts of `[L]` token ids to `[N, D]` float32, unit norm; padding changes nothing."""
+        return np.stack([self._hash(np.trim_zeros(text, "b").astype("<i8").tobytes()) for text in texts])
+
+    def _hash(self, data: bytes) -> VectorBatch:
+        digest = hashlib.shake_256(data).digest(4 * self.embedding_dim)
+        numbers = np.frombuffer(digest, dtype="<i4").astype(np.float64)
+        return (numbers / np.linalg.norm(numbers)).astype(np.float32)
+
+
+@cache
+def _describe(embedding_dim: int, image_size: int, context_length: int, policy: str) -> ModelInfo:
+    preprocessing = Preprocessing(image_size, policy=policy)
+    return ModelInfo(
+        id=f"hash-{embedding_dim}",
+        embedding_dim=embedding_dim,
+        image_size=image_size,
+        image_mean=preprocessing.mean,
+        image_std=preprocessing.std,
+        preprocessing_id=preprocessing.id,
+        context_length=context_length,
+        logit_scale=100.0,
+        logit_bias=0.0,
+        weights_sha=hashlib.sha256(b"vl2v-hash-encoder-v1").hexdigest(),
+        precision="fp32",
+        device="none",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WordTokenizer:
+    """One token per word: the tokenizer that goes with `HashEncoder`."""
+
+    context_length: int = 77
+
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
+        """Tokenize one text.
+
+        Raises:
+            ItemFailure: `text_too_long`, naming count and limit.
+        """
+        words = [_FIRST_WORD_ID + int(hashlib.sha256(word.encode()).hexdigest()[:4], 16) for word in text.split()]
+        count = len(words) + 2
+        if count > self.context_length and not truncate:
+            raise ItemFailure(
+                "text_too_long",
+                f"the text has {count} tokens and the model reads {self.context_length}; "
+                "shorten it or send `truncate: true`",
+            )
+        token_ids = np.array([_START, *words[: self.context_length - 2], _END], dtype=np.int64)
+        return PreparedItem(token_ids, text_sha(text), count, truncated=count > self.context_length)

@@ -1,0 +1,209 @@
+"""Where a model comes from: a name of open_clip's with a pretrained tag, or files.
+
+A model configuration file is JSON, either plain (`embed_dim`, `vision_cfg`, `text_cfg`) or in the hub's form
+(`model_cfg` and `preprocess_cfg`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pickle
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.images.preprocessing import SAFE, Interpolation
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
+
+_MAX_SUMMARY_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Which model to serve, and how. Plain values, so that it can be sent to the model process.
+
+    Attributes:
+        model_id: Its name on the price list.
+        name: open_clip's architecture name; unused with `config_file`.
+        pretrained: open_clip's tag, or a checkpoint file.
+        config_file: Model configuration JSON; `checkpoint_file` then holds the weights.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: None is fp32 on CPU, fp16 on CUDA.
+        image_mean: Overrides the model's own, as do `image_std` and `interpolation`.
+        policy: Id of the pixel policy.
+        threads: Number of torch's threads in the model's process; None leaves torch's choice.
+        compile: Let torch.compile fuse the image tower.
+        int8_min_cosine: The least cosine of an int8 vector to its fp32 vector.
+    """
+
+    model_id: str
+    name: str | None = None
+    pretrained: str | None = None
+    config_file: Path | None = None
+    checkpoint_file: Path | None = None
+    device: str = "auto"
+    precision: Precision | None = None
+    image_mean: tuple[float, float, float] | None = None
+    image_std: tuple[float, float, float] | None = None
+    interpolation: Interpolation | None = None
+    policy: str = SAFE.id
+    threads: int | None = None
+    compile: bool = False
+    int8_min_cosine: float = 0.99
+
+
+def read_model_config(config_file: Path) -> dict[str, Any]:
+    """Return the configuration in the hub's form: `model_cfg` and `preprocess_cfg`.
+
+    Raises:
+        ModelLoadFailed: No such file, not JSON, or not a model configuration.
+    """
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelLoadFailed(f"cannot read model configuration {config_file}: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelLoadFailed(f"model configuration {config_file} is not JSON: {error}") from error
+    if isinstance(config, dict) and "model_cfg" in config:
+        return {"model_cfg": config["model_cfg"], "preprocess_cfg": config.get("preprocess_cfg", {})}
+    if isinstance(config, dict) and all(key in config for key in CONFIG_KEYS):
+        return {"model_cfg": config, "preprocess_cfg": {}}
+    raise ModelLoadFailed(f"{config_file} is no open_clip model configuration; it needs {', '.join(CONFIG_KEYS)}")
+
+
+def build_model(spec: ModelSpec) -> Any:
+    """Return the open_clip model in fp32 on the CPU, weights loaded.
+
+    Raises:
+        ModelLoadFailed: The message names the file or the name, and the remedy.
+    """
+    if spec.config_file is not None:
+        return _build_from_files(spec.config_file, spec.checkpoint_file)
+    return _build_by_name(spec.name or "", spec.pretrained)
+
+
+def check_model_name(name: str, pretrained: str | None) -> None:
+    """Check an architecture name and its tag against open_clip's lists.
+
+    Raises:
+        ModelLoadFailed: Names the nearest names, or the tags there are.
+    """
+    import open_clip
+
+    if name.startswith(("hf-hub:", "local-dir:")):
+        return
+    known = open_clip.list_models()
+    if name.replace("/", "-") not in known:
+        nearest = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or known[:4]
+        raise ModelLoadFailed(f"open_clip knows no model `{name}`; the nearest names are {', '.join(nearest)}")
+    tags = open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))
+    if pretrained is None:
+        raise ModelLoadFailed(
+            f"model `{name}` needs weights: --pretrained with a file or one of {', '.join(tags) or 'no tags'}"
+        )
+    if pretrained.lower().replace("-", "_") in {tag.lower().replace("-", "_") for tag in tags}:
+        return
+    if not Path(pretrained).is_file():
+        raise ModelLoadFailed(
+            f"`{pretrained}` is neither a file nor a pretrained tag of `{name}`; tags: {', '.join(tags) or 'none'}"
+        )
+
+
+def _build_by_name(name: str, pretrained: str | None) -> Any:
+    import open_clip
+
+    check_model_name(name, pretrained)
+    try:
+        with warnings.catch_warnings():
+            # Warns when tag and architecture disagree on QuickGELU: wrong vectors, so it must not pass as a warning.
+            warnings.filterwarnings("error", message="QuickGELU mismatch")
+            model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
+    except UserWarning as error:
+        raise ModelLoadFailed(f"{error} Use the architecture `{name}-quickgelu`, or the other way round.") from error
+    except Exception as error:
+        if _holds_more_than_weights(error):
+            raise _unsafe(pretrained) from error
+        # Hub clients raise many kinds of errors for a missing network; the operator needs one sentence.
+        raise ModelLoadFailed(
+            f"cannot load `{name}` with weights `{pretrained}`; without a network give a checkpoint file as "
+            f"--pretrained. The cause: {_summary(error)}"
+        ) from error
+    if pretrained and Path(pretrained).is_file():
+        _check_activation(model, Path(pretrained))
+    return model
+
+
+def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
+    import open_clip
+
+    config = read_model_config(config_file)
+    if checkpoint_file is None or not checkpoint_file.is_file():
+        raise ModelLoadFailed(
+            f"no checkpoint for {config_file} at {checkpoint_file}; give one as --pretrained (.safetensors or .pt)"
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="vl2v-model-") as folder:
+            Path(folder, "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+            model = open_clip.create_model(
+                f"local-dir:{folder}", load_weights=False, pretrained_image=False, pretrained_text=False
+            )
+    except Exception as error:
+        raise ModelLoadFailed(f"{config_file} describes no model: {_summary(error)}") from error
+    try:
+        open_clip.load_checkpoint(model, str(checkpoint_file), weights_only=True)
+    except RuntimeError as error:
+        if _holds_more_than_weights(error):
+            raise _unsafe(checkpoint_file) from error
+        raise ModelLoadFailed(f"checkpoint {checkpoint_file} does not fit {config_file}: {_summary(error)}") from error
+    except Exception as error:
+        if _holds_more_than_weights(error):
+            raise _unsafe(checkpoint_file) from error
+        # Safetensors has errors of its own for a file that is damaged or something else.
+        kind = type(error).__name__
+        raise ModelLoadFailed(f"{checkpoint_file} is no readable .safetensors or .pt checkpoint ({kind})") from error
+    _check_activation(model, checkpoint_file)
+    return model
+
+
+def _holds_more_than_weights(error: Exception) -> bool:
+    """Whether torch, which open_clip asks for weights alone, refused a pickle or a TorchScript archive."""
+    return isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
+
+
+def _unsafe(checkpoint_file: Path | str | None) -> ModelLoadFailed:
+    return ModelLoadFailed(
+        f"checkpoint {checkpoint_file} is damaged or holds more than weights, which could run code when it is opened; "
+        "save the model's state_dict as .safetensors"
+    )
+
+
+def _check_activation(model: Any, checkpoint_file: Path) -> None:
+    """Refuse a file that open_clip lists as trained with QuickGELU for a model without it; weights fit either."""
+    import open_clip
+    from open_clip.transformer import QuickGELU
+
+    if any(isinstance(module, QuickGELU) for module in model.modules()):
+        return
+    listed = [open_clip.get_pretrained_cfg(name, tag) for name, tag in open_clip.list_pretrained()]
+    same_file = [tag for tag in listed if Path(tag.get("url", "")).name == checkpoint_file.name]
+    is_quick = all(tag.get("quick_gelu", False) for tag in same_file) if same_file else False
+    if is_quick or "quickgelu" in checkpoint_file.stem.lower():
+        raise ModelLoadFailed(
+            f"by its name {checkpoint_file.name} was trained with QuickGELU, and the model has GELU, so its vectors "
+            'would be wrong; use the architecture `...-quickgelu`, or `"quick_gelu": true` in the model configuration '
+            "(or rename the file, if its weights are others)"
+        )
+
+
+def _summary(error: Exception) -> str:
+    """Return the first lines of a library's message, which may run to pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) or type(error).__name__
+    return text if len(text) <= _MAX_SUMMARY_LENGTH else f"{text[:_MAX_SUMMARY_LENGTH]}..."

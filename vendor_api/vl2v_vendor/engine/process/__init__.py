@@ -1,0 +1,1 @@
+"""The model in a process of its own, with its inputs and outputs in shared memory."""

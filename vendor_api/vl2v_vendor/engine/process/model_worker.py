@@ -1,0 +1,213 @@
+"""The child's side of `model_process`: load, warm up, report, then answer batches until the parent is gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
+from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.engine.models.batching import encode_in_buckets
+from vl2v_vendor.engine.models.model_warm_up import LanePace, LocalModel, is_out_of_memory, release_memory, warm_up
+from vl2v_vendor.engine.process.model_messages import INPUT_TYPES, Answer, Heartbeat, Loaded, NotLoaded, Work
+from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots
+from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS
+
+LoadModel: TypeAlias = Callable[[], LocalModel]
+"""Loads the model in the child. Must be picklable: a module's function, a class, or a `functools.partial` of one."""
+
+__all__ = ["LoadModel", "LocalModel", "ModelProbe", "answer", "has_lost_device", "serve_model"]
+
+_LONGEST_ERROR: Final = 300
+_FAILURES_BEFORE_PROBE: Final = 8
+
+_log = logging.getLogger(__name__)
+
+
+def serve_model(
+    load: LoadModel, batch_items: Mapping[Modality, int] | None, connection: Connection, memory: SharedFile
+) -> None:
+    """Run the model process: the target of `multiprocessing.Process`.
+
+    Ctrl-C in a terminal reaches the whole process group, and so does the SIGTERM of systemd, supervisord or `timeout`.
+    The parent alone decides when the child ends: it has requests to finish, which need the model.
+
+    Args:
+        load: Function that loads the model.
+        batch_items: Batch sizes that are decided already; None measures them.
+        connection: Connection to the parent.
+        memory: Shared memory, sized here once the model is known.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # Model libraries log their progress, retries and troubles; the parent says what an operator needs to know.
+    logging.disable(logging.ERROR)
+    # Before torch is imported. OpenMP's threads spin for milliseconds while they wait for each other, and take the
+    # processors from the decoding threads that they wait for in turn: on two busy cores a batch took two to four times
+    # as long. About 0.1 ms bridges the gaps within a forward pass; none at all cost an eighth of an image's time.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    sender = _Sender(connection)
+    inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, inbox), daemon=True, name="model-inbox").start()
+    try:
+        model = load()
+        pace = warm_up(model, batch_items)
+        layout = _choose_layout(model.info, pace)
+        slots = Slots(memory.map(layout.size_bytes), layout)
+    except Exception as error:
+        # Everything that can go wrong here is for the operator, who sees it in the parent.
+        sender.send(NotLoaded(str(error) if isinstance(error, VendorError) else f"{type(error).__name__}: {error}"))
+        return
+    sender.send(Loaded(model.info, pace, layout))
+    threading.Thread(target=_send_heartbeats, args=(sender,), daemon=True, name="model-heartbeat").start()
+    _answer_all(model, slots, inbox, sender)
+
+
+def answer(model: LocalModel, slots: Slots, work: Work) -> Answer:
+    """Encode the batch in a slot and leave its vectors there; what the device does not survive is raised."""
+    if slots.is_abandoned(work.slot):
+        return Answer(work.id, None, "nobody waits for this batch")
+    try:
+        batch = slots.input(work.slot, work.shape, INPUT_TYPES[work.lane])
+        vectors = _encode(model, work.lane, batch)
+        slots.output(work.slot, vectors.shape)[...] = vectors
+        return Answer(work.id, vectors.shape, None)
+    except Exception as error:
+        if has_lost_device(error):
+            raise
+        # One batch's failure must not end the process that serves all others.
+        text = _first_line(error)
+        needs_memory = is_out_of_memory(error)
+    if needs_memory:
+        release_memory()  # only now: until here the exception held the failed batch's tensors
+    return Answer(work.id, None, text)
+
+
+def has_lost_device(error: BaseException) -> bool:
+    """Return whether the device fails every batch from now on, until the process ends.
+
+    So it is after an illegal access, a failed assertion in a kernel or a memory fault of the GPU. It is not so when
+    memory is short, which cuBLAS says in words of its own.
+    """
+    text = str(error)
+    if is_out_of_memory(error) or "ALLOC_FAILED" in text:
+        return False
+    accelerator_error = getattr(sys.modules.get("torch"), "AcceleratorError", ())  # older versions of torch have none
+    return isinstance(error, accelerator_error) or (isinstance(error, RuntimeError) and "CUDA error" in text)
+
+
+class ModelProbe:
+    """Tells a broken model from items that it cannot encode.
+
+    When single items fail in a row, the model is given what it encoded at warm-up. It is broken if that fails too.
+    So whatever a customer sends, and however often, no item ends the process by failing.
+
+    Args:
+        model: Model that has been warmed up.
+    """
+
+    def __init__(self, model: LocalModel) -> None:
+        self._model = model
+        self._failures: Counter[Modality] = Counter()
+
+    def note(self, work: Work, reply: Answer) -> None:
+        """Count the outcome of a batch; if the model is broken, its error is raised."""
+        if reply.error is None:
+            self._failures[work.lane] = 0
+        elif work.shape[0] == 1:
+            self._failures[work.lane] += 1
+        if self._failures[work.lane] >= _FAILURES_BEFORE_PROBE:
+            self._failures[work.lane] = 0
+            self._probe(work.lane)
+
+    def _probe(self, lane: Modality) -> None:
+        size, length = self._model.info.image_size, self._model.info.context_length
+        try:
+            if lane == "text":
+                _encode(self._model, lane, np.ones((1, length), dtype=np.int64))
+            else:
+                noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+                _encode(self._model, lane, noise)
+        except Exception as error:
+            # Models fail in many ways; that memory is short may be another process's doing, and pass.
+            if not is_out_of_memory(error):
+                raise
+
+
+def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], sender: _Sender) -> None:
+    """Answer batches until the model is broken; then end at once, so that the parent starts another process."""
+    probe = ModelProbe(model)
+    while True:
+        work = inbox.get()
+        try:
+            reply = answer(model, slots, work)
+            probe.note(work, reply)
+        except Exception as error:
+            # Whatever it is: only another process can help, and those who wait are told once this one is gone.
+            _log.critical("the model process ends, since its model is broken: %s", _first_line(error))
+            os._exit(1)
+        sender.send(reply)
+
+
+def _encode(model: LocalModel, lane: Modality, batch: NDArray[Any]) -> VectorBatch:
+    return encode_in_buckets(model.encode_tokens, batch) if lane == "text" else model.encode_images(batch)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_ERROR]
+
+
+class _Sender:
+    """Sends messages to the parent, for two threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: Answer | Heartbeat | Loaded | NotLoaded) -> None:
+        with self._lock:
+            self._connection.send(message)
+
+
+def _receive(connection: Connection, inbox: queue.SimpleQueue[Work]) -> None:
+    """Fetch the next batch while the model computes; leave at once when the parent's end is closed or killed."""
+    while True:
+        try:
+            inbox.put(connection.recv())
+        except (EOFError, OSError):
+            os._exit(0)
+
+
+def _send_heartbeats(sender: _Sender) -> None:
+    """Show the parent that this process is alive, whatever the model does."""
+    while True:
+        try:
+            sender.send(Heartbeat(time.process_time()))
+        except OSError:
+            os._exit(0)
+        time.sleep(PERIOD_SECONDS)
+
+
+def _choose_layout(info: ModelInfo, pace: Mapping[Modality, LanePace]) -> SlotLayout:
+    """Slots that hold the largest batch of either lane."""
+    images, texts = pace["image"].batch_items, pace["text"].batch_items
+    image_bytes = 3 * info.image_size**2
+    text_bytes = np.dtype(np.int64).itemsize * info.context_length
+    vector_bytes = np.dtype(np.float32).itemsize * info.embedding_dim
+    return SlotLayout(
+        input_bytes=max(images * image_bytes, texts * text_bytes), output_bytes=max(images, texts) * vector_bytes
+    )

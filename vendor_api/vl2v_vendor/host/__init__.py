@@ -1,0 +1,1 @@
+"""Services of the operating system: durable files, file locks and the clock."""

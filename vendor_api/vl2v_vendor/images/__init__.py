@@ -1,0 +1,1 @@
+"""Images from strangers: structure checks, decoding and preprocessing to the model's pixels."""

@@ -1,0 +1,1 @@
+"""Secrets of the vendor: signing keys, and the file of the heads that they signed."""

@@ -1,0 +1,255 @@
+"""The vendor's secrets: the fingerprint pepper, which never rotates, and the signing keys, the current one last.
+
+They live in one JSON file that only its owner can read, beside the database and not in it, so that a copy of the
+database can neither sign nor recognise content. Losing the file means losing both: back it up with the database.
+
+A key that was replaced stays in the file for ever: every receipt is signed again, to the same bytes, by the key that
+its entry names, whenever it is asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vl2v_contract.chain import LedgerEntry
+from vl2v_contract.records import PublicKey
+from vl2v_contract.signatures import SigningKey, head_message, receipt_message, recompute_message, successor_message
+from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.host.durable_files import keep_owner, sync_folder
+
+_PEPPER_BYTES = 32
+_OWNER_ONLY = 0o600
+
+
+class SecretsError(VendorError):
+    """The secrets file cannot be used."""
+
+
+class SigningKeyMissing(LedgerUnavailable):
+    """A replica signed with a key that this server's secrets file does not hold yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A signing key, when it was made, and, but for the first, its predecessor's signature."""
+
+    key: SigningKey
+    created_at: int
+    predecessor_signature: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VendorSecrets:
+    """What the secrets file holds. Its `repr` shows no secret."""
+
+    pepper: bytes = field(repr=False)
+    keys: tuple[StoredKey, ...]
+
+    def signer(self) -> SecretSigner:
+        """Return a signer with every key, the last in use."""
+        return SecretSigner(self.keys)
+
+    def with_new_key(self, *, now: int) -> VendorSecrets:
+        """Add a new signing key, signed by the one that it replaces; made at `now`, or just after it."""
+        successor, newest = SigningKey.generate(), self.keys[-1]
+        signature = newest.key.sign(successor_message(successor.public_key))
+        # Keys are published in the order of their times, which a clock that was put back must not disturb.
+        created_at = max(now, newest.created_at + 1)
+        return replace(self, keys=(*self.keys, StoredKey(successor, created_at, signature)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys of one version of the secrets file."""
+
+    by_id: Mapping[str, SigningKey]
+    current: SigningKey
+    published: tuple[PublicKey, ...]
+
+    @classmethod
+    def of(cls, stored: tuple[StoredKey, ...]) -> _Keys:
+        return cls({key.key.key_id: key.key for key in stored}, stored[-1].key, _publish(stored))
+
+
+class SecretSigner:
+    """`domain.ports.Signer` over keys held in memory. Thread-safe."""
+
+    def __init__(self, keys: tuple[StoredKey, ...]) -> None:
+        self._keys = _Keys.of(keys)
+
+    @property
+    def key_id(self) -> str:
+        """The key in use now."""
+        return self._keys.current.key_id
+
+    @property
+    def published_keys(self) -> tuple[PublicKey, ...]:
+        """The public halves, oldest first."""
+        return self._keys.published
+
+    def adopt(self, keys: tuple[StoredKey, ...]) -> None:
+        """Use the last of these keys from now on; they must be published already.
+
+        Raises:
+            SecretsError: They do not continue the keys held now.
+        """
+        renewed, held = _Keys.of(keys), self._keys
+        if list(renewed.by_id)[: len(held.by_id)] != list(held.by_id):
+            raise SecretsError("its signing keys do not continue those in use; restore the file that they are from")
+        self._keys = renewed
+
+    def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
+        """Sign an entry by the key that it names; returns the signature in base64.
+
+        Raises:
+            SigningKeyMissing: The entry names a key that these secrets do not hold.
+        """
+        key = self._keys.by_id.get(entry.signing_key_id)
+        if key is None:
+            raise SigningKeyMissing(
+                f"entry {entry.seq} of {entry.account_id} is signed with the key {entry.signing_key_id}, which is not "
+                "in this server's secrets file yet; copy the file from where the key was rotated"
+            )
+        return key.sign(receipt_message(entry_hash))
+
+    def sign_head(self, head: Mapping[str, int | str]) -> str:
+        """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
+        return self._named(head).sign(head_message(head))
+
+    def sign_recompute(self, note: Mapping[str, int | str]) -> str:
+        """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
+        return self._named(note).sign(recompute_message(note))
+
+    def _named(self, message: Mapping[str, int | str]) -> SigningKey:
+        """Return the key that a message names: another one may be in use by now."""
+        return self._keys.by_id[str(message["key_id"])]
+
+
+def load_or_create_secrets(path: Path) -> VendorSecrets:
+    """Read the secrets file, or make it with a new pepper and a first signing key.
+
+    Raises:
+        SecretsError: Others may read the file, or it is not a secrets file.
+    """
+    if not path.exists():
+        first = StoredKey(SigningKey.generate(), time.time_ns() // 1000, None)
+        _create(path, VendorSecrets(secrets.token_bytes(_PEPPER_BYTES), (first,)))
+    return load_secrets(path)
+
+
+def load_secrets(path: Path) -> VendorSecrets:
+    """Read the secrets file.
+
+    Raises:
+        SecretsError: Others may read the file, or it is not a secrets file.
+        OSError: There is no such file, or it cannot be read.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise SecretsError(f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        keys = tuple(_read_key(stored) for stored in document["signing_keys"])
+        if not keys:
+            raise ValueError("no signing key")
+        return VendorSecrets(base64.b64decode(document["pepper"], validate=True), keys)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SecretsError(f"{path} is not a secrets file; restore it from a backup, do not delete it") from error
+
+
+def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
+    """Add a successor of the current signing key to the file, whole or not at all; nothing is published yet.
+
+    Args:
+        path: The secrets file.
+        not_before: The newest time that the current key has signed, microseconds; this machine's clock may be behind.
+
+    Raises:
+        SecretsError: The file cannot be used.
+    """
+    path = path.resolve()  # behind a link lies the file that is backed up
+    with _locked(path.parent):
+        renewed = load_secrets(path).with_new_key(now=max(not_before, time.time_ns() // 1000))
+        for left_behind in path.parent.glob(f".{path.name}.*"):  # by a process that was killed here
+            left_behind.unlink(missing_ok=True)
+        temporary = _write_temporary(path, renewed)
+        keep_owner(temporary, path)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    return renewed
+
+
+def _publish(keys: tuple[StoredKey, ...]) -> tuple[PublicKey, ...]:
+    return tuple(
+        PublicKey(
+            key_id=stored.key.key_id,
+            public_key=stored.key.public_key,
+            created_at=stored.created_at,
+            retired_at=keys[index + 1].created_at if index + 1 < len(keys) else None,
+            predecessor_id=keys[index - 1].key.key_id if index else None,
+            predecessor_signature=stored.predecessor_signature,
+        )
+        for index, stored in enumerate(keys)
+    )
+
+
+def _read_key(stored: dict[str, Any]) -> StoredKey:
+    seed = base64.b64decode(stored["seed"], validate=True)
+    return StoredKey(SigningKey.from_seed(seed), int(stored["created_at"]), stored["predecessor_signature"])
+
+
+def _create(path: Path, content: VendorSecrets) -> None:
+    """Write the file whole or not at all; if another process was faster, its file stands."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _write_temporary(path, content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _write_temporary(path: Path, content: VendorSecrets) -> Path:
+    document = {
+        "version": 1,
+        "pepper": base64.b64encode(content.pepper).decode("ascii"),
+        "signing_keys": [
+            {
+                "seed": base64.b64encode(stored.key.seed()).decode("ascii"),
+                "created_at": stored.created_at,
+                "predecessor_signature": stored.predecessor_signature,
+            }
+            for stored in content.keys
+        ],
+    }
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _OWNER_ONLY)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(document, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other rotations out. The kernel frees the lock of a process that dies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,134 @@
+"""The log of the staff's acts, which also makes them idempotent: an act under a known id is not done again."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from vl2v_contract.canonical import JSONValue, canonical_json
+from vl2v_vendor.domain.accounts import MAX_REQUEST_ID_LENGTH, AdminAct, check_text
+from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
+from vl2v_vendor.domain.ports import Clock
+from vl2v_vendor.ledger_sql.database import database_now, is_postgresql, writing
+from vl2v_vendor.ledger_sql.tables import admin_log
+
+_LOG_LOCK = 0x766C3277  # beside the locks of the migrations and of the signing keys
+_MAX_ACTOR_LENGTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is asked for. `parameters` identify the act when it is tried again, and are logged: no secrets."""
+
+    name: str
+    parameters: Mapping[str, JSONValue]
+    account_id: str | None = None
+    request_id: str | None = None
+    actor: str | None = None
+
+
+Outcome = Mapping[str, Any]
+Work = Callable[[Connection, str, int], Outcome]
+"""Does an act, given its request id and the database's time; returns what is logged as its outcome."""
+
+
+def ignore_replay() -> None:
+    """Do nothing, as most callers do when an act was done before."""
+
+
+def perform(
+    engine: Engine, clock: Clock, act: Act, work: Work, *, on_replay: Callable[[], None] = ignore_replay
+) -> Outcome:
+    """Do and log an act in one transaction, unless its request id was done before; then return that outcome.
+
+    Raises:
+        InvalidRequest: The request id belongs to another act, or cannot be stored.
+        LedgerUnavailable: The database cannot be written.
+    """
+    request_id = act.request_id or f"adm_{secrets.token_hex(12)}"
+    check_text("a request id", request_id, MAX_REQUEST_ID_LENGTH)
+    try:
+        parameters = canonical_json(act.parameters).decode("utf-8")
+    except ValueError as error:
+        raise InvalidRequest(f"a parameter of {act.name} is out of range: {error}") from error
+    try:
+        with writing(engine).begin() as connection:
+            _lock(connection, request_id)
+            earlier = _earlier_outcome(connection, request_id, act.name, parameters)
+            if earlier is not None:
+                on_replay()
+                return earlier
+            now = database_now(connection, clock)
+            outcome = work(connection, request_id, now)
+            _log(connection, act, {"request_id": request_id, "parameters": parameters, "created_at": now}, outcome)
+            return outcome
+    except IntegrityError as error:
+        raise InvalidRequest(f"the act clashes with an earlier one: {error.orig}") from error
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(f"the ledger database cannot be written ({type(error).__name__}); try again") from error
+
+
+def log_act(connection: Connection, act: Act, outcome: Outcome, *, now: int) -> None:
+    """Log an act that its own transaction keeps from being done twice."""
+    request_id = act.request_id or f"adm_{secrets.token_hex(12)}"
+    parameters = canonical_json(act.parameters).decode("utf-8")
+    _log(connection, act, {"request_id": request_id, "parameters": parameters, "created_at": now}, outcome)
+
+
+def read_acts(connection: Connection, *, after_id: int, limit: int, account_id: str | None) -> list[AdminAct]:
+    """Return logged acts after `after_id` in order, at most `limit`; those of one account, if it is given."""
+    query = select(
+        admin_log.c.id,
+        admin_log.c.request_id,
+        admin_log.c.act,
+        admin_log.c.account_id,
+        admin_log.c.actor,
+        admin_log.c.parameters,
+        admin_log.c.outcome,
+        admin_log.c.created_at,
+    ).where(admin_log.c.id > after_id)
+    if account_id is not None:
+        query = query.where(admin_log.c.account_id == account_id)
+    return [
+        AdminAct(*row[:5], json.loads(row.parameters), json.loads(row.outcome), row.created_at)
+        for row in connection.execute(query.order_by(admin_log.c.id).limit(limit))
+    ]
+
+
+def _lock(connection: Connection, request_id: str) -> None:
+    """Two tries of one act at once: the second waits for the first. SQLite has one writer anyway."""
+    if is_postgresql(connection):
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 0))"), {"id": request_id})
+
+
+def _earlier_outcome(connection: Connection, request_id: str, act: str, parameters: str) -> Outcome | None:
+    row = connection.execute(select(admin_log).where(admin_log.c.request_id == request_id)).one_or_none()
+    if row is None:
+        return None
+    if (row.act, row.parameters) != (act, parameters):
+        raise InvalidRequest(
+            f"request id {request_id} (over HTTP: this `Idempotency-Key`) was used for another act ({row.act}); "
+            "give each act one of its own"
+        )
+    outcome: Outcome = json.loads(row.outcome)
+    return outcome
+
+
+def _log(connection: Connection, act: Act, named: Mapping[str, object], outcome: Outcome) -> None:
+    if is_postgresql(connection):
+        # Acts are committed in the order of their ids, so that whoever pages through the log misses none.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOG_LOCK})
+    row = {
+        **named,
+        "act": act.name,
+        "account_id": outcome.get("account_id", act.account_id),
+        "actor": act.actor and act.actor[:_MAX_ACTOR_LENGTH],
+        "outcome": canonical_json(dict(outcome)).decode("utf-8"),
+    }
+    connection.execute(insert(admin_log).values(row))

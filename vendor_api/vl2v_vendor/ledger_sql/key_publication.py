@@ -1,0 +1,187 @@
+"""Publishing the signing keys, since entries name them, and rotating them.
+
+A new key is made in the secrets file, then published, then taken over by the servers that run.
+
+In this order nothing is lost whenever a process dies: a key in the file that is not published yet is published by
+whoever opens the database next, and a server signs with a key only once it is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Set
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from vl2v_contract.records import PublicKey
+from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.domain.ports import Signer
+from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
+from vl2v_vendor.ledger_sql.admin_acts import Act, log_act
+from vl2v_vendor.ledger_sql.database import writing
+from vl2v_vendor.ledger_sql.reading import read_published_keys, snapshot
+from vl2v_vendor.ledger_sql.tables import budgets, signing_keys
+
+WATCH_SECONDS = 1.0
+"""How soon a running server notices that its secrets file was replaced."""
+
+_log = logging.getLogger(__name__)
+
+
+def rotate_and_publish(engine: Engine, path: Path) -> PublicKey:
+    """Make a successor of the current signing key and publish it; returns its public half.
+
+    Raises:
+        WrongSecrets: The file is not the newest of this database; rotating it would split the line of successors.
+        SecretsError: The file cannot be used.
+        LedgerUnavailable: The database cannot be written.
+    """
+    try:
+        with writing(engine).begin() as connection:
+            publish_keys(connection, load_secrets(path).signer())
+            newest = connection.execute(select(func.max(budgets.c.last_created_at))).scalar_one() or 0
+            signer = rotate_signing_key(path, not_before=newest).signer()
+            publish_keys(connection, signer)
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(
+            f"the ledger database cannot be written ({type(error).__name__}); `vl2v-vendor signing-key list` shows "
+            "whether a new key is in the secrets file, which is then published as soon as it can be"
+        ) from error
+    return signer.published_keys[-1]
+
+
+def read_published(engine: Engine) -> list[PublicKey]:
+    """Return the keys that clients are shown, oldest first.
+
+    Raises:
+        LedgerUnavailable: The database cannot be read.
+    """
+    with snapshot(engine) as connection:
+        return read_published_keys(connection)
+
+
+class SigningKeyWatch:
+    """Makes a running server's signer take over the keys that a rotation, or an operator's copy, put into the file.
+
+    Args:
+        path: The secrets file.
+        secrets: Secrets that the server started with.
+        signer: Signer of the server.
+        engine: Engine of the database in which a key is published before it is used.
+    """
+
+    def __init__(self, path: Path, secrets: VendorSecrets, signer: SecretSigner, engine: Engine) -> None:
+        self._path = path
+        self._pepper = secrets.pepper
+        self._signer = signer
+        self._engine = engine
+        self._seen: tuple[int, int, int] | None = None
+        self._complaint: str | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look at the file once a second until `stop` is set; what is wrong with it is logged, and the old keys stay.
+
+        Not to be cancelled: a look that is under way would go on in its thread, and use a closed database.
+        """
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), WATCH_SECONDS)
+                return
+            try:
+                await asyncio.to_thread(self.check)
+                self._complaint = None
+            except (VendorError, SQLAlchemyError, OSError) as error:
+                self._complain(str(error))
+
+    def check(self) -> bool:
+        """Take over what is new in the file; returns whether anything was. Blocks.
+
+        Raises:
+            SecretsError: The file is broken, or of another vendor.
+            SQLAlchemyError: The new key cannot be published now.
+            OSError: The file cannot be read.
+        """
+        status = self._path.stat()
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if version == self._seen:
+            return False
+        secrets = load_secrets(self._path)
+        if secrets.pepper != self._pepper:
+            raise SecretsError(f"{self._path} is of another vendor; restore the one that this server started with")
+        renewed = secrets.signer()
+        is_new = renewed.published_keys != self._signer.published_keys
+        if is_new:
+            with writing(self._engine).begin() as connection:
+                ensure_published(connection, renewed)
+            self._signer.adopt(secrets.keys)
+            _log.info("now signing with key %s", renewed.key_id)
+        self._seen = version
+        return is_new
+
+    def _complain(self, why: str) -> None:
+        if why != self._complaint:
+            _log.error("the secrets file was changed and could not be taken over: %s", why)
+            self._complaint = why
+
+
+_PUBLICATION_LOCK = 0x766C3276  # any number that nothing else in the database locks
+
+
+class WrongSecrets(VendorError):
+    """The secrets file belongs to another database, or is an old copy."""
+
+
+def publish_keys(connection: Connection, signer: Signer) -> None:
+    """Insert keys that are new, each with a row in the log of the staff's acts, and mark those that they replace.
+
+    Raises:
+        WrongSecrets: The signer does not hold all the keys that were published. If it holds none of them, its pepper
+            is another one too, and no paid item would be recognised.
+    """
+    if connection.dialect.name == "postgresql":  # two replicas that start on a new database must not both found it
+        connection.execute(select(func.pg_advisory_xact_lock(_PUBLICATION_LOCK)))
+    retired = {row.key_id: row.retired_at for row in connection.execute(select(signing_keys))}
+    _check_complete(retired.keys(), {key.key_id for key in signer.published_keys})
+    for key in signer.published_keys:
+        if key.key_id not in retired:
+            connection.execute(insert(signing_keys).values(asdict(key)))
+            if key.predecessor_id is not None:
+                act = Act("rotate_signing_key", {"predecessor_id": key.predecessor_id})
+                log_act(connection, act, {"key_id": key.key_id}, now=key.created_at)
+        elif retired[key.key_id] != key.retired_at:
+            connection.execute(
+                update(signing_keys).where(signing_keys.c.key_id == key.key_id).values(retired_at=key.retired_at)
+            )
+
+
+def ensure_published(connection: Connection, signer: Signer) -> None:
+    """Publish the signer's keys unless the one in use is published.
+
+    That one may have been replaced: a server, or a copy of the secrets file, that has not yet seen the rotation goes
+    on with it.
+
+    Raises:
+        WrongSecrets: The secrets file belongs to another database.
+    """
+    known = connection.execute(select(signing_keys.c.key_id).where(signing_keys.c.key_id == signer.key_id)).first()
+    if known is None:
+        publish_keys(connection, signer)
+
+
+def _check_complete(published: Set[str], held: Set[str]) -> None:
+    if published <= held:
+        return
+    if held <= published:
+        raise WrongSecrets(
+            "the secrets file is a copy from before the signing key was rotated; copy vendor-secrets.json from the "
+            "machine where it was rotated, or restore its newest backup"
+        )
+    raise WrongSecrets(
+        "the secrets file does not hold the keys that signed this ledger; "
+        "restore the vendor-secrets.json that belongs to the database"
+    )

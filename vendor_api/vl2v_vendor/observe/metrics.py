@@ -1,0 +1,154 @@
+"""Prometheus series. Money is not counted here: the ledger counts it, exactly, and a restart forgets these numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable
+from time import monotonic
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
+
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.encoder import ModelInfo
+from vl2v_vendor.domain.errors import LedgerUnavailable
+from vl2v_vendor.domain.ports import Ledger
+from vl2v_vendor.observe.request_trace import RequestTrace
+
+_DRIFT_REST_SECONDS: Final = 15.0
+_DRIFT_SHARE: Final = 0.02
+"""How much of the time a ledger of any size may spend on comparing its sums."""
+_SECONDS_BUCKETS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_ITEMS_BUCKETS: Final = tuple(2**power for power in range(11))
+_FIRST_ERROR_STATUS: Final = 400
+_CLIENT_GONE_STATUS: Final = 499
+
+
+class Metrics:
+    """The series of one server, in a registry of their own.
+
+    Args:
+        model: Model on sale.
+        version: Version of this program.
+        live: Series that are read when they are scraped.
+    """
+
+    def __init__(self, model: ModelInfo, *, version: str, live: Iterable[Collector] = ()) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._make_request_series(registry)
+        self._make_sale_series(registry)
+        self._make_batch_series(registry)
+        for collector in live:
+            registry.register(collector)
+        ProcessCollector(registry=registry)
+        _describe(model, version, registry)
+        self._drift_units = Gauge(
+            "ledger_drift_units",
+            "Units used in the budgets, less the units of charged items that were not refunded: alert unless 0. "
+            "NaN while the ledger cannot be read.",
+            registry=registry,
+        )
+        self._drift_lock = asyncio.Lock()
+        self._drift_due = 0.0
+
+    def _make_request_series(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter("vl2v_requests", "Requests answered.", ("endpoint", "status"), registry=registry)
+        self.requests_in_flight = Gauge(
+            "vl2v_requests_in_flight", "Requests that have no whole answer yet.", registry=registry
+        )
+        self._refusals = Counter(
+            "vl2v_refusals",
+            "Requests refused, by the problem's code and status; `unnamed` is an answer without a problem document.",
+            ("endpoint", "code", "status"),
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "vl2v_request_seconds",
+            "From the arrival of a request's head to the last byte of its answer.",
+            ("endpoint",),
+            buckets=_SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._stage_seconds = Histogram(
+            "vl2v_stage_seconds",
+            "What a request spent in each stage: parse, decode, queue, forward, commit, encode.",
+            ("endpoint", "stage"),
+            buckets=_SECONDS_BUCKETS,
+            registry=registry,
+        )
+
+    def _make_sale_series(self, registry: CollectorRegistry) -> None:
+        self._billed_units = Counter(
+            "vl2v_billed_units_approximate",
+            "Units billed since this process started. Approximate: the ledger is the truth.",
+            ("modality",),
+            registry=registry,
+        )
+        self._items = Counter("vl2v_items", "Items answered.", ("modality", "outcome"), registry=registry)
+
+    def _make_batch_series(self, registry: CollectorRegistry) -> None:
+        self._batch_items = Histogram(
+            "vl2v_batch_items", "Items in a batch of the model.", ("lane",), buckets=_ITEMS_BUCKETS, registry=registry
+        )
+        self._batch_seconds = Histogram(
+            "vl2v_batch_seconds",
+            "How long the model took for a batch.",
+            ("lane",),
+            buckets=_SECONDS_BUCKETS,
+            registry=registry,
+        )
+
+    def observe_request(self, trace: RequestTrace) -> None:
+        """Count one request and, if it is a sale, its items; status 499 is one whose client went away."""
+        endpoint, status, facts = trace.endpoint, str(trace.status), trace.facts
+        self._requests.labels(endpoint, status).inc()
+        self._request_seconds.labels(endpoint).observe(trace.seconds)
+        for stage, seconds in trace.stages.items():
+            self._stage_seconds.labels(endpoint, stage).observe(seconds)
+        if trace.status >= _FIRST_ERROR_STATUS and trace.status != _CLIENT_GONE_STATUS:
+            self._refusals.labels(endpoint, facts.get("problem", "unnamed"), status).inc()
+        if "modality" in facts:
+            self._billed_units.labels(facts["modality"]).inc(facts["billed_units"])
+            for outcome, name in (("billed", "billed_units"), ("free", "free_units"), ("failed", "failed_items")):
+                self._items.labels(facts["modality"], outcome).inc(facts[name])
+
+    def observe_batch(self, lane: Modality, items: int, seconds: float) -> None:
+        """Count one batch that the model has done."""
+        self._batch_items.labels(lane).observe(items)
+        self._batch_seconds.labels(lane).observe(seconds)
+
+    async def refresh_drift(self, ledger: Ledger) -> None:
+        """Let the ledger compare its sums, unless it did lately. It reads every item for that."""
+        async with self._drift_lock:
+            started = monotonic()
+            if started < self._drift_due:
+                return
+            try:
+                self._drift_units.set(await ledger.drift_units())
+            except LedgerUnavailable:
+                self._drift_units.set(math.nan)
+            finished = monotonic()
+            rest = max(_DRIFT_REST_SECONDS, (finished - started) / _DRIFT_SHARE)
+            self._drift_due = finished + rest
+
+    def render(self) -> bytes:
+        """Render the text format that Prometheus scrapes."""
+        return generate_latest(self._registry)
+
+
+def _describe(model: ModelInfo, version: str, registry: CollectorRegistry) -> None:
+    """Add two series that are always 1: their labels say what runs here."""
+    Info("vl2v_build", "This program.", registry=registry).info({"version": version})
+    Info("vl2v_model", "The model on sale.", registry=registry).info(
+        {
+            "model": model.id,
+            "precision": model.precision,
+            "device": model.device,
+            "preprocessing_id": model.preprocessing_id,
+            "weights_sha": model.weights_sha,
+        }
+    )
