@@ -17,7 +17,11 @@ _UNEXPECTED_EXIT_CODE = 70
 
 
 def main() -> None:
-    """Run the command line; a refusal is one sentence on standard error and exit code 1."""
+    """Run the command line; a refusal is one sentence on standard error and exit code 1.
+
+    Raises:
+        Exception: A fault of the program, if the environment asks for its traceback.
+    """
     try:
         build_app()()
     except VendorError as error:

@@ -117,6 +117,9 @@ def measure_pace(run: Callable[[int], object], clock: Callable[[], float] = time
     Args:
         run: Function that encodes a batch of so many items.
         clock: Clock in seconds.
+
+    Raises:
+        Exception: Any error of `run` but a want of memory.
     """
     run(1)  # the first call of all initialises lazily; its time says nothing
     samples = [_sample(run, 1, clock)]
