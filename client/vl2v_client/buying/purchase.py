@@ -18,6 +18,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged
 from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.query_plan import Limits, QueryPlan, still_missing, without_items
 from vl2v_contract.records import Summary
 

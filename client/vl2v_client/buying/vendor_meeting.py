@@ -10,10 +10,10 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
 from vl2v_client.core.money import format_micro
 from vl2v_client.core.values import TeacherModel
+from vl2v_contract.records import Summary
 
 _FORBIDDEN = "forbidden"
 """The vendor's code for a key that is good, but not for this."""
-from vl2v_contract.records import Summary
 
 
 @dataclass(frozen=True, slots=True)
