@@ -11,12 +11,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, LedgerEntry
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+# What a reader of the wire's description sees; `__post_init__` holds records to it that were never on the wire.
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
 def _check_hash(entry_hash: str) -> None:
@@ -41,7 +47,7 @@ class Receipt(_Closed):
     """
 
     entry: LedgerEntry
-    entry_hash: str
+    entry_hash: Hash
     key_id: str
     signature: str
 
@@ -72,7 +78,7 @@ class StatementEntry(_Closed):
     """One entry with its hash and its items in order."""
 
     entry: LedgerEntry
-    entry_hash: str
+    entry_hash: Hash
     items: tuple[ChargedItem, ...]
 
     def __post_init__(self) -> None:
@@ -86,11 +92,11 @@ class StatementHead(_Closed):
     v: Literal[1] = 1
     ledger_id: str
     account_id: str
-    seq: int
-    entry_hash: str
-    used_units: int
-    limit_units: int
-    signed_at: int
+    seq: Count
+    entry_hash: Hash
+    used_units: Count
+    limit_units: Count
+    signed_at: Count
     key_id: str
 
     def __post_init__(self) -> None:
