@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from databases import (
+from support.ledger.databases import (
     database_url,
     engine,
     migrated_postgres,
@@ -14,7 +14,7 @@ from databases import (
     postgres_url,
     sqlite_url,
 )
-from proof_figures import figures, full, prove, scale
+from support.proofs.proof_figures import figures, full, prove, scale
 
 __all__ = [
     "database_url",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from inprocess_vendor import open_vendor, vendor_settings
-from random_history import History
+from support.proofs.random_history import History
+from support.vendor.inprocess_vendor import open_vendor, vendor_settings
 
 HISTORIES_PER_VENDOR = 5
 

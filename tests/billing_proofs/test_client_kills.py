@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from buying_child import FORKSERVER, KillPoint, command
-from live_parties import Vendor, free_port
+from support.client.buying_child import FORKSERVER, KillPoint, command
+from support.vendor.live_parties import Vendor, free_port
 from vl2v_client.audit.holdings import verify_holdings
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.data.shapes import write_shapes

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from billing_invariants import Books, check_rows_add_up
-from billing_world import NewDatabase, Shopfront, database_maker, run_machine
-from buying_bench import buy
-from vendor_in_process import AppTransport
+from support.client.buying_bench import buy
+from support.proofs.billing_invariants import Books, check_rows_add_up
+from support.proofs.billing_world import NewDatabase, Shopfront, database_maker, run_machine
+from support.vendor.vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.context import Caps

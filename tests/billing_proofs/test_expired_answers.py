@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from billing_world import Shopfront, database_maker
-from buying_bench import buy
-from vendor_in_process import AppTransport
+from support.client.buying_bench import buy
+from support.proofs.billing_world import Shopfront, database_maker
+from support.vendor.vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import Difference
 from vl2v_client.audit.bill import audit_bill

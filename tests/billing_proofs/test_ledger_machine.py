@@ -18,16 +18,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from billing_invariants import (
+from support.ledger.ledger_shop import MODEL, item_key, new_item, vector_of
+from support.proofs.billing_invariants import (
     Books,
     check_i8_charged_is_delivered,
     check_i10_append_only,
     check_i11_totals_agree,
     check_rows_add_up,
 )
-from billing_model import KeyState, Model, Wish, explained
-from billing_world import HOUR_MICRO, NewDatabase, World, database_maker, pick, run_machine
-from ledger_shop import MODEL, item_key, new_item, vector_of
+from support.proofs.billing_model import KeyState, Model, Wish, explained
+from support.proofs.billing_world import HOUR_MICRO, NewDatabase, World, database_maker, pick, run_machine
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import InvalidRequest

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from http_customers import Answer, Customer, new_key, open_accounts, problems_of
-from ledger_shop import item_key
-from live_parties import Vendor, free_port
-from outages import disk_full, own_postgres, rows_locked, server_stopped, sqlite_locked
-from poolers import pgbouncer
+from support.ledger.ledger_shop import item_key
+from support.vendor.http_customers import Answer, Customer, new_key, open_accounts, problems_of
+from support.vendor.live_parties import Vendor, free_port
+from support.vendor.outages import disk_full, own_postgres, rows_locked, server_stopped, sqlite_locked
+from support.vendor.poolers import pgbouncer
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.migrations import upgrade
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import ask, buy, draw_pictures
-from live_parties import Vendor, free_port
-from lossy_proxy import LossyProxy, between
+from support.adversary.lossy_proxy import LossyProxy, between
+from support.client.buying_bench import ask, buy, draw_pictures
+from support.vendor.live_parties import Vendor, free_port
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.audit.bill import audit_bill

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import buy
-from honest_books import MODEL, Party
-from inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
-from lying_answers import REFUSED, Change, LyingAnswers, receipt
-from lying_vendor import Body
+from support.adversary.lying_answers import REFUSED, Change, LyingAnswers, receipt
+from support.adversary.lying_vendor import Body
+from support.client.buying_bench import buy
+from support.ledger.honest_books import MODEL, Party
+from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.vendor_meeting import meet_vendor

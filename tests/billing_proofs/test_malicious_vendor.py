@@ -11,10 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from honest_books import HonestBooks, Party, pin, write_books
-from inprocess_vendor import open_vendor
-from lie_making import sealed
-from lies import (
+from support.adversary.lie_making import sealed
+from support.adversary.lies import (
     AMOUNTS,
     BREAK,
     HISTORIES,
@@ -28,7 +26,9 @@ from lies import (
     UNVERIFIED,
     Told,
 )
-from lying_vendor import Books
+from support.adversary.lying_vendor import Books
+from support.ledger.honest_books import HonestBooks, Party, pin, write_books
+from support.vendor.inprocess_vendor import open_vendor
 from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXIT_DIFFERENCES, AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from http_customers import Answer, Customer, new_key, open_accounts, problems_of
-from live_parties import Vendor, free_port
-from outages import rows_locked
-from poolers import dropping_options, pgbouncer
+from support.vendor.http_customers import Answer, Customer, new_key, open_accounts, problems_of
+from support.vendor.live_parties import Vendor, free_port
+from support.vendor.outages import rows_locked
+from support.vendor.poolers import dropping_options, pgbouncer
 from vl2v_vendor.domain.accounts import Account
 from vl2v_vendor.ledger_sql.database import open_engine
 

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
-from http_customers import problems_of
-from power_loss import Kind, Record, lose_power, read_log
+from support.ledger.power_loss import Kind, Record, lose_power, read_log
+from support.vendor.http_customers import problems_of
 from vl2v_vendor.ledger_sql.database import open_engine
 
 TESTS = Path(__file__).parent.parent
@@ -56,7 +56,9 @@ def write_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if sys.platform != "linux" or compiler is None:
         pytest.skip("recording writes needs Linux and a C compiler (cc)")
     library = tmp_path_factory.mktemp("shim") / "write_log.so"
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, TESTS / "write_log.c", "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-O1", "-shared", "-fPIC", "-o", library, TESTS / "support/ledger/write_log.c", "-ldl"], check=True
+    )
     return library
 
 
@@ -75,8 +77,9 @@ def record(write_log: Path, migrated_sqlite: Path, tmp_path: Path) -> Callable[[
             "WRITE_LOG_FOLDER": str(folder),
             "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
         }
+        seller = str(TESTS / "support/ledger/recorded_seller.py")
         words = (f"sqlite:///{folder / DATABASE}", str(folder / RECEIPTS), str(orders), synchronous, str(seed))
-        subprocess.run([sys.executable, str(TESTS / "recorded_seller.py"), *words], env=environment, check=True)
+        subprocess.run([sys.executable, seller, *words], env=environment, check=True)
         records = [record for record in read_log(log) if not record.name.endswith("-shm")]  # made anew at every start
         return Run({DATABASE: migrated_sqlite.read_bytes()}, records)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from http_customers import Answer, Bill, Customer, new_key, open_accounts, problems_of
-from live_parties import Vendor, free_port
+from support.vendor.http_customers import Answer, Bill, Customer, new_key, open_accounts, problems_of
+from support.vendor.live_parties import Vendor, free_port
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine, select
 
-from admin_desk import ADMIN, IMAGES, Desk, at_the_desk
-from serving_shop import images, item_key, png
+from support.vendor.admin_desk import ADMIN, IMAGES, Desk, at_the_desk
+from support.vendor.serving_shop import images, item_key, png
 from vl2v_contract.wire.embeddings import RequestOptions
 from vl2v_contract.wire.framed import pack_upload
 from vl2v_contract.wire.headers import OCTET_STREAM

@@ -6,8 +6,8 @@ import getpass
 import shutil
 from pathlib import Path
 
-from honest_books import Party
-from inprocess_vendor import open_vendor, vendor_settings
+from support.ledger.honest_books import Party
+from support.vendor.inprocess_vendor import open_vendor, vendor_settings
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from billing_invariants import Books, check_i8_charged_is_delivered, check_rows_add_up
-from billing_model import Told
-from billing_sales import FILES, PHRASES, TEXTS, Names, SalesBooks, body_of, key_of
-from billing_world import NewDatabase, Shopfront, database_maker, pick, run_machine
-from serving_shop import images, noise, save
-from stored_bytes import check_i12_no_input_stored
+from support.proofs.billing_invariants import Books, check_i8_charged_is_delivered, check_rows_add_up
+from support.proofs.billing_model import Told
+from support.proofs.billing_sales import FILES, PHRASES, TEXTS, Names, SalesBooks, body_of, key_of
+from support.proofs.billing_world import NewDatabase, Shopfront, database_maker, pick, run_machine
+from support.vendor.serving_shop import images, noise, save
+from support.vendor.stored_bytes import check_i12_no_input_stored
 from vl2v_contract.identity import Modality
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.ledger_sql.retention import prune_results

@@ -28,8 +28,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from live_parties import Vendor, free_port
-from serving_shop import png
+from support.vendor.live_parties import Vendor, free_port
+from support.vendor.serving_shop import png
 
 CHECKS = [
     not_a_server_error,

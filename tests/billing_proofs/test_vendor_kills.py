@@ -15,9 +15,9 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from http_customers import Answer, Bill, Customer, Document, new_key, open_accounts, problems_of
-from ledger_shop import item_key
-from vendor_nest import Nest
+from support.ledger.ledger_shop import item_key
+from support.vendor.http_customers import Answer, Bill, Customer, Document, new_key, open_accounts, problems_of
+from support.vendor.vendor_nest import Nest
 from vl2v_vendor.ledger_sql.database import open_engine
 
 ACCOUNTS, BUYERS_PER_ACCOUNT = 2, 3

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import connect
-from fake_vendor import FakeVendor
+from support.client.buying_bench import connect
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 

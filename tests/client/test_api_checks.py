@@ -8,8 +8,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from fake_ledger import Body
-from fake_vendor import FakeVendor
+from support.client.fake_ledger import Body
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import VendorChanged, VendorError

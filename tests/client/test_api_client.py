@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fake_vendor import FakeVendor
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.core.errors import (

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, buy, connect, draw_pictures, plan_for
-from fake_ledger import Body, Posted, rechained
-from fake_vendor import FakeVendor
+from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
+from support.client.fake_ledger import Body, Posted, rechained
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from buying_bench import buy, connect, plan_for
-from client_shell import Result, invoke
-from fake_ledger import Body, rechained
-from fake_vendor import API_KEY, FakeVendor, served
+from support.client.buying_bench import buy, connect, plan_for
+from support.client.client_shell import Result, invoke
+from support.client.fake_ledger import Body, rechained
+from support.client.fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.audit.audit_report import Difference
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorUnavailable

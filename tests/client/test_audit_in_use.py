@@ -10,9 +10,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from buying_bench import buy, connect, plan_for
-from fake_ledger import Posted, rechained
-from fake_vendor import FakeVendor
+from support.client.buying_bench import buy, connect, plan_for
+from support.client.fake_ledger import Posted, rechained
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorUnavailable

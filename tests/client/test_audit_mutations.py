@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buying_bench import buy, connect, plan_for
-from fake_ledger import Body
-from fake_vendor import FakeVendor
+from support.client.buying_bench import buy, connect, plan_for
+from support.client.fake_ledger import Body
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError

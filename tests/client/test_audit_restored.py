@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import buy, connect, plan_for
-from fake_ledger import Posted
-from fake_vendor import FakeVendor
+from support.client.buying_bench import buy, connect, plan_for
+from support.client.fake_ledger import Posted
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache

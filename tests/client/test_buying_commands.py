@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import draw_pictures
-from client_shell import ClientShell
-from fake_ledger import rechained
-from fake_vendor import API_KEY, FakeVendor, served
+from support.client.buying_bench import draw_pictures
+from support.client.client_shell import ClientShell
+from support.client.fake_ledger import rechained
+from support.client.fake_vendor import API_KEY, FakeVendor, served
 from vl2v_client.cli.app import run
 from vl2v_client.cli.vendor import open_vendor
 from vl2v_client.config.run import PurchaseConfig

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from buying_bench import ask, buy, draw_pictures, plan_for
-from fake_vendor import FakeVendor
+from support.client.buying_bench import ask, buy, draw_pictures, plan_for
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import Damage, verify_holdings
 from vl2v_client.cache.faults import naming_faults

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from buying_bench import draw_pictures
-from client_shell import ClientShell
-from fake_vendor import FakeVendor, served
+from support.client.buying_bench import draw_pictures
+from support.client.client_shell import ClientShell
+from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.student.loss.methods import METHODS, check_effects, check_label_weight
 from vl2v_client.student.loss.stages import TrainingConfig

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import training_child
-from training_child import Result, train_watched
+from support.client import training_child
+from support.client.training_child import Result, train_watched
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.student.train.distributed import Ranks, is_first_process, naming_lost_ranks
 

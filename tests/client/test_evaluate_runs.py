@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from buying_bench import draw_domains
-from client_shell import ClientShell
-from fake_vendor import FakeVendor, served
+from support.client.buying_bench import draw_domains
+from support.client.client_shell import ClientShell
+from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import DataError, RunError
 
 

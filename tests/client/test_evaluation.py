@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from student_factories import CLASSES, SIZE, TINY_VIT, WIDTH, coloured_views, fresh_classifier, teacher_targets
+from support.client.student_factories import (
+    CLASSES,
+    SIZE,
+    TINY_VIT,
+    WIDTH,
+    coloured_views,
+    fresh_classifier,
+    teacher_targets,
+)
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import open_dataset

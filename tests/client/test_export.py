@@ -9,7 +9,7 @@ import pytest
 import timm
 from safetensors.torch import load_file
 
-from student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
+from support.client.student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.export.cost import LocalAnswers, Purchase, cost_text
 from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report, write_report

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from client_shell import invoke
+from support.client.client_shell import invoke
 from vl2v_client.cli.app import app
 
 WIDTH = 80

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from student_factories import fresh_classifier, training_data
+from support.client.student_factories import fresh_classifier, training_data
 from vl2v_client.student.loss.methods import erm
 from vl2v_client.student.loss.stages import TrainingConfig
 from vl2v_client.student.train.feeds import TrainingRun, open_feed

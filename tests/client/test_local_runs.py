@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from client_shell import Result, invoke
-from tiny_clip import CONFIG, write_tiny_clip
+from support.client.client_shell import Result, invoke
+from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import UsageError

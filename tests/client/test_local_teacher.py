@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_clip import CONFIG, write_tiny_clip
+from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.export.weights import export_bundle, load_bundle

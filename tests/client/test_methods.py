@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from student_factories import coloured_views, fresh_classifier, text_head, training_data
+from support.client.student_factories import coloured_views, fresh_classifier, text_head, training_data
 from vl2v_client.student.loss.methods import METHODS, asks_about_images, asks_about_texts, erm, vl2v_adip
 from vl2v_client.student.loss.objective import OBJECTIVES
 from vl2v_client.student.loss.stages import BestOfEquals, Method, Stage, TrainingConfig

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from student_factories import fresh_classifier, training_data
+from support.client.student_factories import fresh_classifier, training_data
 from vl2v_client.core.errors import RunError
 from vl2v_client.student.loss.methods import erm, vl2v_adip
 from vl2v_client.student.loss.mixup import Mix, draw_mix

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import draw_domains
-from client_shell import QUICK
-from fake_vendor import API_KEY, FakeVendor, served
+from support.client.buying_bench import draw_domains
+from support.client.client_shell import QUICK
+from support.client.fake_vendor import API_KEY, FakeVendor, served
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def url(vendor: FakeVendor) -> Iterator[str]:
 
 def _run(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     known = {"VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db"), "COLUMNS": "80", **environment}
-    command = [sys.executable, str(ROOT / "tests/client_with_sharpness.py"), *words]
+    command = [sys.executable, str(ROOT / "tests/support/client/client_with_sharpness.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **known})
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from buying_bench import draw_domains
-from client_shell import ClientShell
-from fake_vendor import FakeVendor, served
+from support.client.buying_bench import draw_domains
+from support.client.client_shell import ClientShell
+from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
 from vl2v_client.student.loss.methods import vl2v_adip
 from vl2v_client.student.loss.stages import TrainingConfig, as_first_named

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from client_shell import ClientShell
-from fake_vendor import FakeVendor, served
+from support.client.client_shell import ClientShell
+from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.evaluation.pilot_findings import (
     DomainFinding,

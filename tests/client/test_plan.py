@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from buying_bench import ask, buy, connect, draw_pictures, plan_for
-from fake_vendor import FakeVendor
+from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.buying.batches import cut_batches
 from vl2v_client.buying.vendor_meeting import meet_vendor, remembered_teacher

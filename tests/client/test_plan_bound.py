@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from buying_bench import ask, connect, draw_pictures
-from fake_vendor import FakeVendor
+from support.client.buying_bench import ask, connect, draw_pictures
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.buying.run_plan import plan_run
 from vl2v_client.buying.vendor_meeting import meet_vendor

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from buying_bench import draw_domains
-from client_shell import ClientShell
-from fake_vendor import FakeVendor, served
+from support.client.buying_bench import draw_domains
+from support.client.client_shell import ClientShell
+from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
 from vl2v_client.export.predictions import ImagePrediction, read_predictions, write_predictions
 

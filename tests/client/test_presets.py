@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from student_factories import TINY_VIT
+from support.client.student_factories import TINY_VIT
 from vl2v_client.api.client import VendorClient
 from vl2v_client.buying.vendor_meeting import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from buying_bench import ask, buy, connect, draw_pictures, plan_for
-from fake_vendor import FakeVendor
+from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import verify_holdings
 from vl2v_client.buying.context import Caps

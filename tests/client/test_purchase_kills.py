@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, buy, connect, draw_pictures, plan_for
-from buying_child import FORKSERVER, purchase
-from fake_vendor import FakeVendor, served
+from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
+from support.client.buying_child import FORKSERVER, purchase
+from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, buy, draw_pictures, plan_for
-from fake_ledger import Body
-from fake_vendor import API_KEY, FakeVendor
+from support.client.buying_bench import ask, buy, draw_pictures, plan_for
+from support.client.fake_ledger import Body
+from support.client.fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.context import Caps

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buying_bench import ask, buy, draw_pictures, plan_for
-from fake_vendor import FakeVendor
+from support.client.buying_bench import ask, buy, draw_pictures, plan_for
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.buying.context import Caps

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from buying_bench import draw_domains
-from fake_vendor import FakeVendor
+from support.client.buying_bench import draw_domains
+from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.buying.purchase import buy

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
+from support.client.student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.export.report import read_report

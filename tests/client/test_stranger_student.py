@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save
 
-from student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
+from support.client.student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError
 from vl2v_client.export.weights import export_bundle, load_bundle

@@ -13,9 +13,9 @@ from PIL import Image
 from rich.markdown import Markdown
 from rich.table import Column, Table
 
-from client_shell import ClientShell
-from fake_vendor import FakeVendor, served
-from student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
+from support.client.client_shell import ClientShell
+from support.client.fake_vendor import FakeVendor, served
+from support.client.student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.cli.app import run
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR, PlainConsole, show_error

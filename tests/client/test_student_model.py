@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from student_factories import SIZE, TINY_VIT, WIDTH, fresh_classifier
+from support.client.student_factories import SIZE, TINY_VIT, WIDTH, fresh_classifier
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.student.model.card import StudentEntry, read_entry
 from vl2v_client.student.model.inputs import student_input

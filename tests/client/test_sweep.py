@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from client_shell import ClientShell, Result
-from fake_vendor import FakeVendor, served
-from tiny_clip import write_tiny_clip
+from support.client.client_shell import ClientShell, Result
+from support.client.fake_vendor import FakeVendor, served
+from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_client.core.errors import DataError, RunError, UsageError
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import split

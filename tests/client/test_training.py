@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from student_factories import coloured_views, fresh_classifier, teacher_targets, training_data
+from support.client.student_factories import coloured_views, fresh_classifier, teacher_targets, training_data
 from vl2v_client.core.errors import Diverged, RunError
 from vl2v_client.student.loss.methods import erm, vl2v_adip
 from vl2v_client.student.loss.stages import Method, Stage, TrainingConfig, online_queries

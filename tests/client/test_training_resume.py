@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from student_factories import CLASSES, TINY_VIT, text_head, training_data
+from support.client.student_factories import CLASSES, TINY_VIT, text_head, training_data
 from vl2v_client.student.loss.methods import METHODS
 from vl2v_client.student.loss.stages import Method, TrainingConfig
 from vl2v_client.student.model.classifier import new_classifier

@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
-from buying_bench import ask, buy, connect, draw_pictures, plan_for
-from fake_ledger import Body
-from fake_vendor import API_KEY, FakeVendor
+from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
+from support.client.fake_ledger import Body
+from support.client.fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.uploads import Upload, choose_form, is_near
 from vl2v_client.cache.store import EmbeddingCache

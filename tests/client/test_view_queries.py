@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from buying_bench import draw_domains
-from client_shell import QUICK, ClientShell
-from fake_vendor import FakeVendor, served
+from support.client.buying_bench import draw_domains
+from support.client.client_shell import QUICK, ClientShell
+from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.planning.hashing import pixels_sha

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from version_01 import FIXTURES, Command, Done, ServedLedger, data_at_its_place, relocate, served_ledger
+from support.client.version_01 import FIXTURES, Command, Done, ServedLedger, data_at_its_place, relocate, served_ledger
 from vl2v_client.cli import main as client_main
 from vl2v_vendor.cli import main as vendor_main
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from version_01 import OFFLINE, Command, Done, ServedLedger, copy_ledger
+from support.client.version_01 import OFFLINE, Command, Done, ServedLedger, copy_ledger
 
 
 def test_the_data_set_is_drawn_as_before(client: Command, unpacked: Path, tmp_path: Path) -> None:

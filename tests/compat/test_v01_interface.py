@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from version_01 import FIXTURES, Command, ServedLedger
+from support.client.version_01 import FIXTURES, Command, ServedLedger
 
 _PROSE = frozenset({"title", "description", "summary", "example", "examples", "operationId", "tags"})
 _NAMED = frozenset({"properties", "paths", "responses", "content", "headers", "securitySchemes"})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from version_01 import OFFLINE, Command
+from support.client.version_01 import OFFLINE, Command
 
 FINISHED = (
     "k-center-two-rounds",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from live_parties import Client, Vendor, free_port
+from support.vendor.live_parties import Client, Vendor, free_port
 from vl2v_client.data.shapes import write_shapes
 
 

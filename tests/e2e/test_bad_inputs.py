@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from live_parties import BIN, Client, Vendor, free_port
+from support.vendor.live_parties import BIN, Client, Vendor, free_port
 
 BUY = ("--target-domain", "sketch", "--views", "1")
 

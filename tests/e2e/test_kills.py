@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from live_parties import Client, Vendor
+from support.vendor.live_parties import Client, Vendor
 
 STEPS = ("--align-steps", "20", "--distill-steps", "60", "--evaluate-every", "10", "--batch-size", "4")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from live_parties import Client, Vendor
+from support.vendor.live_parties import Client, Vendor
 
 STEPS = ("--align-steps", "20", "--distill-steps", "30", "--evaluate-every", "10", "--batch-size", "4")
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from live_parties import Client, Vendor
+from support.vendor.live_parties import Client, Vendor
 
 QUICK = ("--align-steps", "20", "--distill-steps", "20", "--evaluate-every", "10", "--batch-size", "4")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from databases import (
+from support.ledger.databases import (
     database_url,
     empty_postgres_url,
     engine,
@@ -17,7 +17,7 @@ from databases import (
     postgres_url,
     sqlite_url,
 )
-from ledger_shop import Shop, open_shop
+from support.ledger.ledger_shop import Shop, open_shop
 
 __all__ = [
     "database_url",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from ledger_shop import MODEL, Shop, item_key
+from support.ledger.ledger_shop import MODEL, Shop, item_key
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, secret_sha256
 from vl2v_vendor.domain.errors import BudgetExhausted, Forbidden, InvalidRequest, KeyExpired, KeyRevoked, NotFound
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger

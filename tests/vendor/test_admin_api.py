@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import text
 
-from admin_desk import ADMIN, Desk, at_the_desk
+from support.vendor.admin_desk import ADMIN, Desk, at_the_desk
 from vl2v_contract.records import Receipt, Statement, Summary
 from vl2v_contract.wire.admin import Account, AdminLog, IssuedKey, KeyList, PriceVersion
 from vl2v_contract.wire.errors import Problem

@@ -17,7 +17,7 @@ import typer
 from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
-from ledger_shop import Shop
+from support.ledger.ledger_shop import Shop
 from vl2v_contract.records import SignedHead, StatementEntry
 from vl2v_vendor.cli import accounts, keys, main, prices
 from vl2v_vendor.cli.console import print_line, show_table

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fastapi.encoders import jsonable_encoder
 
-from serving_shop import Vendor, item_key, tell
+from support.vendor.serving_shop import Vendor, item_key, tell
 from vl2v_contract.vectors import Dtype, encode_vectors, result_sha, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.framed import unpack_answer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_clip import write_tiny_clip
+from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.engine.models.batching import BatchThreads
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel

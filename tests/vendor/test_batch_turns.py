@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from batch_gate import LIMITS, Batcher, Gate, settle, submit, tell
+from support.vendor.batch_gate import LIMITS, Batcher, Gate, settle, submit, tell
 from vl2v_vendor.domain.errors import EncodingFailed
 from vl2v_vendor.engine.queue.batch_scheduler import BatchScheduler
 from vl2v_vendor.observe.request_trace import start_trace

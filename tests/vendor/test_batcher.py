@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from batch_gate import LIMITS, Batcher, Gate, open_and, settle, submit, tell
+from support.vendor.batch_gate import LIMITS, Batcher, Gate, open_and, settle, submit, tell
 from vl2v_vendor.domain.errors import EncodingFailed, ModelUnavailable, Overloaded
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from listening_vendor import listening
-from serving_shop import LIMITS, Vendor, tell
+from support.vendor.listening_vendor import listening
+from support.vendor.serving_shop import LIMITS, Vendor, tell
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.web import middleware

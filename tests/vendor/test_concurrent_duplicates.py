@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sales_desk import RED, buy, keys, states
-from serving_shop import Vendor, tell
+from support.vendor.sales_desk import RED, buy, keys, states
+from support.vendor.serving_shop import Vendor, tell
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.ledger import Offer

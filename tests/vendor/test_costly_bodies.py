@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from listening_vendor import listening
-from serving_shop import LIMITS, Vendor, images, png, tell
+from support.vendor.listening_vendor import listening
+from support.vendor.serving_shop import LIMITS, Vendor, images, png, tell
 from vl2v_vendor.domain.admission import MEBIBYTE
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.images.image_decoding import PillowImageDecoder

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving_shop import Vendor, images, png, tell
+from support.vendor.serving_shop import Vendor, images, png, tell
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "vendor_api" / "observability"

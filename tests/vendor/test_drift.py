@@ -8,8 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from ledger_shop import Shop
-from serving_shop import Vendor, images, png, tell
+from support.ledger.ledger_shop import Shop
+from support.vendor.serving_shop import Vendor, images, png, tell
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger

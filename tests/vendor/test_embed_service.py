@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
-from serving_shop import PickyEncoder, Vendor, item_key, noise, png, save, tell
+from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
+from support.vendor.serving_shop import PickyEncoder, Vendor, item_key, noise, png, save, tell
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import Budget, Budgets
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_clip import CONFIG, write_tiny_clip
+from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, build_model, check_model_name

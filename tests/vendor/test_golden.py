@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_clip import CONFIG, write_tiny_clip
+from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.bootstrap import model_spec, packaged_golden
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.golden import golden_path

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
-from admin_desk import Desk, at_the_desk
-from serving_shop import item_key
+from support.vendor.admin_desk import Desk, at_the_desk
+from support.vendor.serving_shop import item_key
 from vl2v_vendor.host.system_clock import SystemClock
 from vl2v_vendor.ledger_sql.append_only import APPEND_ONLY_TABLES
 from vl2v_vendor.ledger_sql.database import open_engine

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inprocess_vendor import open_vendor, vendor_settings
-from serving_shop import Vendor, tell
+from support.vendor.inprocess_vendor import open_vendor, vendor_settings
+from support.vendor.serving_shop import Vendor, tell
 from vl2v_vendor.domain.errors import ModelUnavailable
 from vl2v_vendor.settings import SettingsError
 from vl2v_vendor.web.routes import health

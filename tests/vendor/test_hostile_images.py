@@ -14,9 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hostile_images import expanding_profile, floods, large_canvases, png, progressive_bomb, run_length_bmp
-from image_fixtures import image_files
-from serving_shop import noise, save
+from support.adversary.hostile_images import (
+    expanding_profile,
+    floods,
+    large_canvases,
+    png,
+    progressive_bomb,
+    run_length_bmp,
+)
+from support.vendor.image_fixtures import image_files
+from support.vendor.serving_shop import noise, save
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.image_structure import MAX_SCANS
@@ -28,8 +35,8 @@ ITEM_CODES = {"empty_item", "unsupported_image_format", "image_too_large", "unde
 # In a process of its own, where whatever a file costs shows in the peak memory; the best of three times is taken.
 MEASURE = """
 import json, resource, time
-from hostile_images import expanding_profile, floods, large_canvases, run_length_bmp
-from serving_shop import noise, save
+from support.adversary.hostile_images import expanding_profile, floods, large_canvases, run_length_bmp
+from support.vendor.serving_shop import noise, save
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import Preprocessing
 from vl2v_vendor.domain.errors import ItemFailure

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
-from listening_vendor import listening
-from raw_http import GET, HOST, PlainApp, exchange
-from serving_shop import Vendor, tell
+from support.vendor.listening_vendor import listening
+from support.vendor.raw_http import GET, HOST, PlainApp, exchange
+from support.vendor.serving_shop import Vendor, tell
 from vl2v_vendor.cli.server import bind, server_config
 from vl2v_vendor.web.app import create_app
 from vl2v_vendor.web.connections import ConnectionLimits

@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from listening_vendor import listening
-from raw_http import CHUNKED, GET, HOST, POST, PlainApp, exchange
-from serving_shop import Vendor, tell
+from support.vendor.listening_vendor import listening
+from support.vendor.raw_http import CHUNKED, GET, HOST, POST, PlainApp, exchange
+from support.vendor.serving_shop import Vendor, tell
 from vl2v_vendor.web.connections import ConnectionLimits
 
 AMBIGUOUS = {

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_fixtures import png_with_transparent_colour
-from serving_shop import noise, png, png_bomb, save
+from support.vendor.image_fixtures import png_with_transparent_colour
+from support.vendor.serving_shop import noise, png, png_bomb, save
 from vl2v_contract.identity import bytes_sha, rgb8_sha
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_decoding import PillowImageDecoder

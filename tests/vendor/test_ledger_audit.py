@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 from pydantic import TypeAdapter
 
-from ledger_shop import Shop, fixed_signer, item_key
+from support.ledger.ledger_shop import Shop, fixed_signer, item_key
 from vl2v_contract.records import Receipt, Totals
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message, verify
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound

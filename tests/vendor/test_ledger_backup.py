@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from ledger_shop import Shop, fixed_signer, open_shop, rotated_signer
+from support.ledger.ledger_shop import Shop, fixed_signer, open_shop, rotated_signer
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.host.durable_files import replace_durably
 from vl2v_vendor.host.lock_file import DatabaseReplaced, ServerAlreadyRunning, in_use, server_lock

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from ledger_shop import Shop, item_key, new_item, vector_of
+from support.ledger.ledger_shop import Shop, item_key, new_item, vector_of
 from vl2v_contract.chain import GENESIS_HASH, items_hash
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import BudgetExhausted, InvalidRequest, KeyRevoked, PriceChanged

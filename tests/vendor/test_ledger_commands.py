@@ -17,7 +17,7 @@ import typer
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
-from ledger_shop import FakeClock, Shop, fixed_signer
+from support.ledger.ledger_shop import FakeClock, Shop, fixed_signer
 from vl2v_vendor.bootstrap import _ensure_prices
 from vl2v_vendor.cli import accounts, keys, ledger, prices
 from vl2v_vendor.domain.accounts import secret_sha256

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import event
 
-from ledger_shop import Shop, item_key
+from support.ledger.ledger_shop import Shop, item_key
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.ledger_sql import group_writer as writer_module
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction

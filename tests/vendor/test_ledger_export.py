@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ledger_shop import MODEL, FakeClock, Shop, open_shop
+from support.ledger.ledger_shop import MODEL, FakeClock, Shop, open_shop
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.cli import ledger
 from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from ledger_shop import open_shop
-from outages import rows_locked
-from poolers import dropping_options, pgbouncer
+from support.ledger.ledger_shop import open_shop
+from support.vendor.outages import rows_locked
+from support.vendor.poolers import dropping_options, pgbouncer
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.ledger_sql.database import DatabaseError, open_engine, writing
 from vl2v_vendor.ledger_sql.migrations import upgrade

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from ledger_shop import Shop
+from support.ledger.ledger_shop import Shop
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.ledger_sql.append_only import APPEND_ONLY_TABLES, LedgerUnprotected
 from vl2v_vendor.ledger_sql.database import DatabaseError, is_postgresql, open_engine, writing

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, NullPool, create_engine, text
 
-from ledger_shop import Shop, item_key, rotated_signer
+from support.ledger.ledger_shop import Shop, item_key, rotated_signer
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.ledger_sql.database import is_postgresql, writing
 from vl2v_vendor.ledger_sql.key_publication import publish_keys

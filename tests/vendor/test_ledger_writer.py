@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 from sqlalchemy import event, text
 
-from ledger_shop import Shop, item_key, open_shop, without
-from outages import rows_locked
+from support.ledger.ledger_shop import Shop, item_key, open_shop, without
+from support.vendor.outages import rows_locked
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import BudgetExhausted, LedgerUnavailable, PriceChanged
 from vl2v_vendor.domain.ledger import Charge

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving_shop import Vendor, images, item_key, png, tell
+from support.vendor.serving_shop import Vendor, images, item_key, png, tell
 from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.observe.request_trace import STAGES

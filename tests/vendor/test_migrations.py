@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ledger_shop import FakeClock, fixed_signer
+from support.ledger.ledger_shop import FakeClock, fixed_signer
 from vl2v_vendor.ledger_sql import migrations
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts

@@ -12,7 +12,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from moody_models import COMPUTE_LONG, SLEEP_FOR_EVER, MoodyModel, UnitModel, direction, grey, say_how_threads_wait
+from support.vendor.moody_models import (
+    COMPUTE_LONG,
+    SLEEP_FOR_EVER,
+    MoodyModel,
+    UnitModel,
+    direction,
+    grey,
+    say_how_threads_wait,
+)
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
 from vl2v_vendor.engine.process.model_worker import LoadModel

@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from moody_models import BREAK, BREAK_SILENTLY, POISON, BrittleModel
-from tiny_clip import ChangingModel, FragileModel, die_while_loading, load_nothing, write_tiny_clip
+from support.vendor.moody_models import BREAK, BREAK_SILENTLY, POISON, BrittleModel
+from support.vendor.tiny_clip import ChangingModel, FragileModel, die_while_loading, load_nothing, write_tiny_clip
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
@@ -200,7 +200,7 @@ def test_the_child_ends_when_its_parent_is_killed_or_forgets_it(end: str, code: 
     script = textwrap.dedent(
         f"""
         import asyncio, os, signal, sys
-        from tiny_clip import FragileModel
+        from support.vendor.tiny_clip import FragileModel
         from vl2v_vendor.engine.process.model_process import ProcessEncoder
 
         async def main():

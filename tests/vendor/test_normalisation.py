@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tiny_clip import CONFIG, write_tiny_clip
+from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.server import _Foreground
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder

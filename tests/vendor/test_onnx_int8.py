@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from serving_shop import noise, save
-from tiny_clip import CONFIG, write_tiny_clip
+from support.vendor.serving_shop import noise, save
+from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.cli import build_app
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.model_loading import load_model, load_pair, read_parity

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from live_parties import Vendor, free_port
-from serving_shop import images, item_key, png
+from support.vendor.live_parties import Vendor, free_port
+from support.vendor.serving_shop import images, item_key, png
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has all of 127.0.0.0/8")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from listening_vendor import listening
-from serving_shop import Vendor, png, tell
+from support.vendor.listening_vendor import listening
+from support.vendor.serving_shop import Vendor, png, tell
 
 openai: Any = pytest.importorskip("openai")
 

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving_shop import PickyEncoder, Vendor, item_key, png, tell
+from support.vendor.serving_shop import PickyEncoder, Vendor, item_key, png, tell
 from vl2v_contract.vectors import from_base64
 from vl2v_contract.wire.openai import OpenAIProblem, OpenAIResponse
 from vl2v_vendor.domain.errors import LedgerUnavailable

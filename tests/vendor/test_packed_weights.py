@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tiny_clip import CONFIG, write_tiny_clip
+from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.engine.models.open_clip_files import build_model
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 from vl2v_vendor.engine.models.packed_weights import PackedLinear, PackedSelfAttention, pack_weights

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sales_desk import RED, buy, caller, keys, states
-from serving_shop import RECOMPUTES_PER_MINUTE, Vendor, item_key, png, tell
+from support.vendor.sales_desk import RED, buy, caller, keys, states
+from support.vendor.serving_shop import RECOMPUTES_PER_MINUTE, Vendor, item_key, png, tell
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.errors import LedgerUnavailable, ModelUnavailable, OutcomeUnknown, RateLimited
 from vl2v_vendor.domain.ledger import Offer

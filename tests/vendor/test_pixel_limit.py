@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from image_fixtures import picture
-from serving_shop import png_bomb, save
+from support.vendor.image_fixtures import picture
+from support.vendor.serving_shop import png_bomb, save
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import POLICIES, Preprocessing

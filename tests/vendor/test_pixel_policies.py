@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from image_fixtures import exif_block, image_files, picture
-from serving_shop import save
-from tiny_clip import write_tiny_clip
+from support.vendor.image_fixtures import exif_block, image_files, picture
+from support.vendor.serving_shop import save
+from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_contract.identity import bytes_sha, rgb8_sha
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.open_clip_files import build_model

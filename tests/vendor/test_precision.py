@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_clip import write_tiny_clip
+from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel

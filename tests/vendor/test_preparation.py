@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from serving_shop import LIMITS, noise, save
+from support.vendor.serving_shop import LIMITS, noise, save
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.engine.models.hash_encoder import WordTokenizer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from ledger_shop import Shop
+from support.ledger.ledger_shop import Shop
 from vl2v_contract.chain import RESTORE_MARGIN, follows
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.keys.published_heads import (

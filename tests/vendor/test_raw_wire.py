@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving_shop import Vendor, images, item_key, noise, png, save, tell
+from support.vendor.serving_shop import Vendor, images, item_key, noise, png, save, tell
 from vl2v_contract.vectors import FloatVector, from_base64, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
 from vl2v_contract.wire.errors import Problem

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from live_parties import Vendor, free_port
-from serving_shop import images, item_key, png
+from support.vendor.live_parties import Vendor, free_port
+from support.vendor.serving_shop import images, item_key, png
 from vl2v_contract.chain import RESTORE_MARGIN, follows
 from vl2v_contract.records import Statement
 

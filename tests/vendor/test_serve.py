@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 from pydantic import TypeAdapter
 
-from serving_shop import images, png
+from support.vendor.serving_shop import images, png
 from vl2v_contract.records import Summary
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_vendor.cli import main

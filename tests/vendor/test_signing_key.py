@@ -18,11 +18,11 @@ import pytest
 from sqlalchemy import Engine, select, update
 from typer.testing import CliRunner, Result
 
-from billing_world import World, database_maker
-from buying_bench import buy
-from ledger_shop import fixed_signer
-from rotating_child import POINTS, rotate_and_die
-from vendor_in_process import AppTransport, running
+from support.client.buying_bench import buy
+from support.ledger.ledger_shop import fixed_signer
+from support.proofs.billing_world import World, database_maker
+from support.vendor.rotating_child import POINTS, rotate_and_die
+from support.vendor.vendor_in_process import AppTransport, running
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.vendor_meeting import meet_vendor

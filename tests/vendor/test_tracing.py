@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from serving_shop import Vendor, images, png, tell
+from support.vendor.serving_shop import Vendor, images, png, tell
 from vl2v_vendor.observe.tracing import TracingUnavailable, open_tracing
 from vl2v_vendor.web.app import create_app
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving_shop import Vendor, images, item_key, png, tell
+from support.vendor.serving_shop import Vendor, images, item_key, png, tell
 from vl2v_vendor.domain.encoder import PixelBatch, VectorBatch
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving_shop import LIMITS, Vendor, images, item_key, png, tell
+from support.vendor.serving_shop import LIMITS, Vendor, images, item_key, png, tell
 from vl2v_contract.vectors import from_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.errors import Problem

@@ -12,7 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from serving_shop import Vendor, images, item_key, png, tell
+from support.vendor.serving_shop import Vendor, images, item_key, png, tell
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
 from vl2v_contract.wire.catalogue import ModelCard, ModelList
 from vl2v_contract.wire.errors import Problem

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from proof_figures import Prove, figures, full, prove, scale
+from support.proofs.proof_figures import Prove, figures, full, prove, scale
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from pictures import photo_jpeg
 from random_models import save_random_model
 
-from proof_vendor import OpenVendor, ProofVendor, Size, proof_vendor
+from support.proofs.proof_vendor import OpenVendor, ProofVendor, Size, proof_vendor
 
 __all__ = ["figures", "full", "prove", "scale"]
 

@@ -14,9 +14,9 @@ import pytest
 from http_target import Answer, Target, multipart
 from load_generator import Arrival, answers_of, close_after, hammer, open_loop
 
-from poison import IMAGES_PATH
-from proof_figures import Prove
-from proof_vendor import OpenVendor, ProofVendor, Size
+from support.adversary.poison import IMAGES_PATH
+from support.proofs.proof_figures import Prove
+from support.proofs.proof_vendor import OpenVendor, ProofVendor, Size
 
 FACTOR = 4
 ITEMS = 8

@@ -13,9 +13,9 @@ import pytest
 from http_target import Target
 from load_generator import Outcome, answers_of, ask_all, close_after
 
-from poison import KINDS, Item, Order, Verdict, gif_bomb, make_orders, needle, png_bomb
-from proof_figures import Prove
-from proof_vendor import OpenVendor, Size
+from support.adversary.poison import KINDS, Item, Order, Verdict, gif_bomb, make_orders, needle, png_bomb
+from support.proofs.proof_figures import Prove
+from support.proofs.proof_vendor import OpenVendor, Size
 
 CLIENTS = 32
 BLOCK_ORDERS = 100

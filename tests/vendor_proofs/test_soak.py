@@ -17,9 +17,9 @@ import pytest
 from http_target import ConnectionLost, Target, multipart
 from load_generator import Outcome, answers_of, ask_all, hammer
 
-from poison import IMAGES_PATH, TEXTS_PATH, Order, make_orders
-from proof_figures import Prove
-from proof_vendor import Customer, OpenVendor, ProofVendor, Size
+from support.adversary.poison import IMAGES_PATH, TEXTS_PATH, Order, make_orders
+from support.proofs.proof_figures import Prove
+from support.proofs.proof_vendor import Customer, OpenVendor, ProofVendor, Size
 
 SINGLES, BULK, READERS = 4, 2, 2
 BULK_IMAGES = 16

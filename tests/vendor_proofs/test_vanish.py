@@ -14,9 +14,9 @@ from http_target import Answer, Connection, ConnectionLost, Target, multipart
 from load_generator import close_after
 from pictures import photo_jpeg
 
-from poison import IMAGES_PATH
-from proof_figures import Prove
-from proof_vendor import OpenVendor, ProofVendor, Size
+from support.adversary.poison import IMAGES_PATH
+from support.proofs.proof_figures import Prove
+from support.proofs.proof_vendor import OpenVendor, ProofVendor, Size
 
 BLOCKERS = 8
 """One batch: it keeps the model busy, and nobody but those who leave waits behind it."""

@@ -15,9 +15,9 @@ import pytest
 from http_target import Answer, Target, multipart
 from load_generator import Outcome, answers_of, close_after, hammer
 
-from poison import IMAGES_PATH
-from proof_figures import Prove
-from proof_vendor import OpenVendor, ProofVendor
+from support.adversary.poison import IMAGES_PATH
+from support.proofs.proof_figures import Prove
+from support.proofs.proof_vendor import OpenVendor, ProofVendor
 
 CLIENTS = 8
 POLL_ALLOWANCE_SECONDS = 0.5

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from fake_ledger import Body
+from support.client.fake_ledger import Body
 from vl2v_contract.identity import rgb8_sha
 from vl2v_contract.wire.framed import unpack_upload
 from vl2v_contract.wire.frames import pack_frame

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from serving_shop import Vendor, item_key, png
+from support.vendor.serving_shop import Vendor, item_key, png
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.service.sale import Sale, SaleRequest
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine
 
-from ledger_shop import item_key
+from support.ledger.ledger_shop import item_key
 from vl2v_contract.canonical import canonical_json
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
 from vl2v_contract.signatures import receipt_message, verify

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from student_factories import fresh_classifier, partly_bought_data
+from support.client.student_factories import fresh_classifier, partly_bought_data
 from vl2v_client.core.errors import ClientError
 from vl2v_client.student.loss.methods import vl2v_adip
 from vl2v_client.student.loss.stages import TrainingConfig

@@ -20,8 +20,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from fake_ledger import ACCOUNT_ID, LEDGER_ID, Body, FakeLedger, Posted
-from fake_wire import FRAMED_CARD, frame_answer, read_images
+from support.client.fake_ledger import ACCOUNT_ID, LEDGER_ID, Body, FakeLedger, Posted
+from support.client.fake_wire import FRAMED_CARD, frame_answer, read_images
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import bytes_sha, rgb8_sha, text_sha
 from vl2v_contract.signatures import recompute_message

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from buying_bench import buy
-from inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
-from lying_vendor import Lie, LyingVendor, Truth
+from support.adversary.lying_vendor import Lie, LyingVendor, Truth
+from support.client.buying_bench import buy
+from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.vendor_meeting import meet_vendor

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from PIL import Image
 
-from serving_shop import png_bomb, save
+from support.vendor.serving_shop import png_bomb, save
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KILOBYTE_PAYLOAD = b"\0" * 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lie_making import (
+from support.adversary.lie_making import (
     both,
     cursor,
     cut,
@@ -35,7 +35,7 @@ from lie_making import (
     summary,
     swap_items,
 )
-from lying_vendor import Lie
+from support.adversary.lying_vendor import Lie
 
 OURS, THEIRS, REFUND, TOP_UP, REPRICED, RESIGNED, LAST = 2, 4, 5, 6, 7, 8, 9
 

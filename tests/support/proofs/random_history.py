@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 from sqlalchemy import select, update
 
-from buying_bench import buy
-from inprocess_vendor import InProcessVendor
+from support.client.buying_bench import buy
+from support.vendor.inprocess_vendor import InProcessVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill

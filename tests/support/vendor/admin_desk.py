@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from serving_shop import images, item_key, png
+from support.vendor.serving_shop import images, item_key, png
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.host.system_clock import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving_shop import noise, save
+from support.vendor.serving_shop import noise, save
 
 SHAPES = {"wide": (75, 50), "tall": (30, 200), "odd": (33, 47), "tiny": (3, 2), "input": (32, 32), "large": (320, 240)}
 

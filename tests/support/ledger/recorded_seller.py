@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from ledger_shop import Shop, open_shop
+from support.ledger.ledger_shop import Shop, open_shop
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 
-from lying_vendor import Body
+from support.adversary.lying_vendor import Body
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
 from vl2v_contract.signatures import SigningKey, receipt_message
 

@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from ledger_shop import MODEL
-from vendor_in_process import LoopThread, serving
+from support.ledger.ledger_shop import MODEL
+from support.vendor.vendor_in_process import LoopThread, serving
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import is_postgresql, open_engine, writing
 from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import httpx
 
-from buying_bench import ask, buy, draw_pictures
-from fake_vendor import API_KEY
+from support.client.buying_bench import ask, buy, draw_pictures
+from support.client.fake_vendor import API_KEY
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import Connection
 from vl2v_client.buying.vendor_meeting import meet_vendor

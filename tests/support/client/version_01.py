@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-FIXTURES = Path(__file__).parent / "fixtures" / "v0.1"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "v0.1"
 MADE_AT = "http://127.0.0.1:47919"
 """Address of the vendor when the fixtures were made: the caches remember its model and prices under it."""
 

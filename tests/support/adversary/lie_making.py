@@ -6,7 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from lying_vendor import Body, Books, Lie
+from support.adversary.lying_vendor import Body, Books, Lie
 from vl2v_contract.signatures import SigningKey, successor_message
 
 OURS, RESIGNED, LAST = 2, 8, 9

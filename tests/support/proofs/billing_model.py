@@ -7,8 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from billing_world import RETENTION_HOURS
-from ledger_shop import item_key
+from support.ledger.ledger_shop import item_key
+from support.proofs.billing_world import RETENTION_HOURS
 from vl2v_vendor.domain.errors import BudgetExhausted, KeyExpired, KeyRevoked, PriceChanged
 from vl2v_vendor.domain.ledger import Charge
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 
-from billing_invariants import Books
-from billing_model import KeyState, Model, Told, Wish
-from billing_world import HOUR_MICRO, Shopfront, pick
-from serving_shop import images, noise, save
-from stored_bytes import LogCollector, forms_of, traces_of
+from support.proofs.billing_invariants import Books
+from support.proofs.billing_model import KeyState, Model, Told, Wish
+from support.proofs.billing_world import HOUR_MICRO, Shopfront, pick
+from support.vendor.serving_shop import images, noise, save
+from support.vendor.stored_bytes import LogCollector, forms_of, traces_of
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import rgb8_sha
 from vl2v_contract.signatures import head_message, receipt_message, recompute_message, verify

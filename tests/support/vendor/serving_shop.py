@@ -18,8 +18,8 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
-from ledger_shop import FakeClock, fixed_signer
-from memory_ledger import MemoryLedger
+from support.ledger.ledger_shop import FakeClock, fixed_signer
+from support.ledger.memory_ledger import MemoryLedger
 from vl2v_vendor.domain.admission import Limits
 from vl2v_vendor.domain.encoder import Encoder, PixelBatch, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed

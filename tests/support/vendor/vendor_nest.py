@@ -11,9 +11,9 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from live_parties import free_port
+from support.vendor.live_parties import free_port
 
-_HATCH = "import crashing_vendor; crashing_vendor.hatch({log!r}, {life_line})"
+_HATCH = "from support.vendor import crashing_vendor; crashing_vendor.hatch({log!r}, {life_line})"
 
 
 class Nest:
@@ -30,7 +30,7 @@ class Nest:
         self._points = home / "points.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("VL2V_")}
         self._environment = clean | {
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
             "VL2V_VENDOR_DATA_DIR": str(home),
             "VL2V_VENDOR_DATABASE_URL": database_url,
             "VL2V_VENDOR_ENCODER": "hash",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from fake_vendor import API_KEY
+from support.client.fake_vendor import API_KEY
 from vl2v_client.cli.app import INTERRUPTED_EXIT_CODE
 from vl2v_client.cli.app import invoke as invoke_words
 from vl2v_client.cli.console import show_error

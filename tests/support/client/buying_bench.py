@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from fake_vendor import API_KEY, FakeVendor
+from support.client.fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.buying import purchase

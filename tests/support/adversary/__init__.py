@@ -1,0 +1,1 @@
+"""What attacks: liars, poison, bad networks."""

@@ -1,0 +1,1 @@
+"""Ledgers and databases to test with."""

@@ -1,0 +1,1 @@
+"""What the proofs share: models, invariants, worlds and figures."""
