@@ -75,3 +75,10 @@ def test_help_loads_none_of_the_libraries_that_only_the_work_needs(command: str)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_list_of_commands_says_what_each_is_for() -> None:
+    shown = invoke(["--help"], {"COLUMNS": str(WIDTH)}).stdout.splitlines()
+    for command in {words.split()[0] for words in COMMANDS}:
+        (line,) = [line for line in shown if line.startswith(f"│ {command} ")]
+        assert len(line.strip("│ ").split()) > 3, line

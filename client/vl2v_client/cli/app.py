@@ -31,21 +31,48 @@ app = App(
     default_parameter=Parameter(negative=(), allow_repeating=True),
 )
 
-_COMMANDS = ("distill", "sweep", "plan", "pilot", "buy", "evaluate", "predict", "audit", "shapes")
-_EXAMPLES = {
-    "distill": "vl2v-client distill --data photos --target-domain sketch",
-    "sweep": "vl2v-client sweep --data photos --seed 0 --seed 1 --seed 2",
-    "plan": "vl2v-client plan --data photos --target-domain sketch",
-    "pilot": "vl2v-client pilot --data photos --target-domain sketch",
-    "buy": "vl2v-client buy --data photos --target-domain sketch --max-cost 2.50",
-    "evaluate": "vl2v-client evaluate runs/photos-sketch-seed0 --teacher",
-    "predict": "vl2v-client predict runs/photos-sketch-seed0 new.jpg",
-    "audit": "vl2v-client audit --recover",
-    "shapes": "vl2v-client shapes data/shapes",
+_COMMANDS = {
+    "distill": (
+        "Plan, buy, align, distil, evaluate on the unseen domain, export.",
+        "vl2v-client distill --data photos --target-domain sketch",
+    ),
+    "sweep": (
+        "Hold out each domain in turn, with several seeds and methods; buy once for all.",
+        "vl2v-client sweep --data photos --seed 0 --seed 1 --seed 2",
+    ),
+    "plan": (
+        "Show what the same options of `distill` would buy, and the price. Costs nothing.",
+        "vl2v-client plan --data photos --target-domain sketch",
+    ),
+    "pilot": (
+        "Ask about a few training images, and say what more of them are worth.",
+        "vl2v-client pilot --data photos --target-domain sketch",
+    ),
+    "buy": (
+        "Buy the embeddings that the cache lacks.",
+        "vl2v-client buy --data photos --target-domain sketch --max-cost 2.50",
+    ),
+    "evaluate": (
+        "Score the exported student by domain; with --teacher, beside the zero-shot teacher.",
+        "vl2v-client evaluate runs/photos-sketch-seed0 --teacher",
+    ),
+    "predict": (
+        "Classify images with a finished student. Needs no vendor.",
+        "vl2v-client predict runs/photos-sketch-seed0 new.jpg",
+    ),
+    "audit": (
+        "Verify every entry of the vendor's ledger and compare it with your own.",
+        "vl2v-client audit --recover",
+    ),
+    "shapes": ("Draw the `shapes` data set of the demo.", "vl2v-client shapes data/shapes"),
 }
-for _name in _COMMANDS:
-    app.command(f"vl2v_client.cli.{_name}:{_name}", name=_name, help_epilogue=f"Example: `{_EXAMPLES[_name]}`")
-app.command("vl2v_client.cli.cache:cache_app", name="cache")
+"""Command: what it is for, in the list of all commands, and an example. It is loaded when it is called."""
+
+for _name, (_summary, _example) in _COMMANDS.items():
+    app.command(f"vl2v_client.cli.{_name}:{_name}", name=_name, help=_summary, help_epilogue=f"Example: `{_example}`")
+app.command(
+    "vl2v_client.cli.cache:cache_app", name="cache", help="Look at the cache of bought embeddings, and check it."
+)
 
 
 def run(words: Sequence[str]) -> int:

@@ -41,8 +41,16 @@ def sweep(
         tuple[str, ...],
         Parameter(group=COMMON, show_default=False, help="Domain to hold out; every one in turn if left out."),
     ] = (),
-    seed: Annotated[tuple[int, ...], Parameter(group=COMMON, help="Seed of a training; repeatable.")] = (0,),
-    method: Annotated[tuple[MethodName, ...], Parameter(group=COMMON, help="Method of the students; repeatable.")] = (
+    seed: Annotated[
+        tuple[int, ...],
+        Parameter(group=COMMON, show_default=False, help="Seed of a training; repeatable; 0 if left out."),
+    ] = (0,),
+    method: Annotated[
+        tuple[MethodName, ...],
+        Parameter(
+            group=COMMON, show_default=lambda names: ", ".join(names), help="Method of the students; repeatable."
+        ),
+    ] = (
         "erm",
         "vl2v-adip",
     ),

@@ -1,7 +1,8 @@
 """The real server in a process that can kill itself with SIGKILL at a named point of a sale.
 
-`python -c "from support.vendor import crashing_vendor; crashing_vendor.hatch(...)"` imports the vendor once and forks a server for every
-line that it reads, so that a restart costs no import. The settings come from the environment, as everywhere.
+`python -c "from support.vendor import crashing_vendor; crashing_vendor.hatch(...)"` imports the vendor once and forks a
+server for every line that it reads, so that a restart costs no import. The settings come from the environment, as
+everywhere.
 
 The points are found as the sale passes them, whatever the statements of a charge are:
 
