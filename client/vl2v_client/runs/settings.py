@@ -12,7 +12,7 @@ from vl2v_client.config.run import RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.runs.resolution import resolve_run, run_choice
+from vl2v_client.runs.resolution import methods_of, resolve_run, run_choice
 from vl2v_client.runs.run_record import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
@@ -46,7 +46,7 @@ class RunSettings:
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of all methods that are trained, the exported one last."""
-        return (*self.training.baselines, self.training.method)
+        return methods_of(self.training)
 
     @property
     def impute(self) -> str:
