@@ -10,7 +10,7 @@ from accuracy_runs import Outcome
 from intervals import DRAWS, FEWEST_SEEDS, Difference, difference
 from result import Goal
 
-from vl2v_client.evaluation.leave_one_out import spread
+from vl2v_client.export.sweep_report import spread
 
 TOO_FEW_PAIRS = 3
 """So many pairs of target and seed, or fewer, decide nothing."""

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from vl2v_client.student.loss.stages import Segments
-from vl2v_client.student.train.averages import ExponentialMovingAverage, between
-from vl2v_client.student.train.swad import LossValley
+from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, between
 
 LOSSES = [1.258, 0.344, 0.311, 0.339, 0.121, 0.102, 0.136, 0.142, 0.153, 0.178, 0.159, 0.143, 0.173]
 LOSSES += [0.291, 0.165, 0.261, 0.725, 0.935, 0.476, 0.091, 0.079, 0.079, 0.095, 0.531, 0.368, 0.137]

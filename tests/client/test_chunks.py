@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vl2v_client.student.model.chunks import in_chunks
+from vl2v_client.student.model.classifier import in_chunks
 
 CPU = torch.device("cpu")
 

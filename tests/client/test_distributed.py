@@ -13,7 +13,7 @@ import torch
 from support.client import training_child
 from support.client.training_child import Result, train_watched
 from vl2v_client.core.errors import RunError, UsageError
-from vl2v_client.student.train.distributed import Ranks, is_first_process, naming_lost_ranks
+from vl2v_client.student.train.devices import Ranks, is_first_process, naming_lost_ranks
 
 CHILD = Path(training_child.__file__)
 SECONDS = 120

@@ -22,10 +22,14 @@ from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.renders import RenderStore, render_views
 from vl2v_client.data.splits import split
 from vl2v_client.data.views import View
-from vl2v_client.evaluation.accuracy import Count, evaluate, negative_log_likelihood
-from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
-from vl2v_client.evaluation.prediction import predict
-from vl2v_client.evaluation.zero_shot import zero_shot_logits
+from vl2v_client.evaluation.accuracy import (
+    Count,
+    calibration_error,
+    evaluate,
+    fit_temperature,
+    negative_log_likelihood,
+    predict,
+)
 from vl2v_client.runs.scoring import score_classifier
 from vl2v_client.student.loss.methods import vl2v_adip
 from vl2v_client.student.loss.stages import TrainingConfig
@@ -33,6 +37,7 @@ from vl2v_client.student.model.bundle import StudentBundle, StudentCard
 from vl2v_client.student.train.labelled_views import labelled_views
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.teacher.text_classifier import zero_shot_logits
 
 
 def _logits(predictions: list[int], classes: int = 3) -> np.ndarray:

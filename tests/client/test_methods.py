@@ -18,8 +18,7 @@ from vl2v_client.student.loss.stages import BestOfEquals, Method, Stage, Trainin
 from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.averages import WISE_FT_GRID, between
 from vl2v_client.student.train.loop import train
-from vl2v_client.student.train.results import TrainingResult
-from vl2v_client.student.train.source_score import SourceScore, choose_interpolation
+from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_interpolation
 from vl2v_client.student.train.stage_state import StageState
 from vl2v_client.student.train.step_batch import TrainingData
 

@@ -12,8 +12,7 @@ from support.client.buying_bench import draw_pictures
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.teacher.prompts import PromptTemplateSet
-from vl2v_client.teacher.text_classifier import zero_shot_classifier
+from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_classifier
 from vl2v_contract.identity import text_sha
 
 

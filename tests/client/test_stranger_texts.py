@@ -20,10 +20,9 @@ from vl2v_client.cli.app import run
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR, PlainConsole, show_error
 from vl2v_client.core.errors import DataError
-from vl2v_client.evaluation.leave_one_out import Outcome
 from vl2v_client.export.cost import Purchase
 from vl2v_client.export.report import DomainRow, ReportRow, RunReport
-from vl2v_client.export.sweep_report import SharedPurchase, SweepReport
+from vl2v_client.export.sweep_report import Outcome, SharedPurchase, SweepReport
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.student.model.bundle import StudentBundle, StudentCard
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vl2v_client.student.train.swad import LossValley, WeightAverage
+from vl2v_client.student.train.averages import LossValley, WeightAverage
 
 
 def _weights(step: int) -> dict[str, Tensor]:

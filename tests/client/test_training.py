@@ -16,8 +16,7 @@ from vl2v_client.core.errors import Diverged, RunError
 from vl2v_client.student.loss.methods import erm, vl2v_adip
 from vl2v_client.student.loss.stages import Method, Stage, TrainingConfig, online_queries
 from vl2v_client.student.train.loop import train
-from vl2v_client.student.train.results import TrainingResult
-from vl2v_client.student.train.source_score import SourceScore, choose_learning_rate
+from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_learning_rate
 from vl2v_client.student.train.step_batch import TrainingData
 
 QUICK = TrainingConfig(

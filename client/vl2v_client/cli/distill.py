@@ -17,7 +17,7 @@ def distill(
     from vl2v_client.recipes.distill import distill as run_distill
     from vl2v_client.runs.resolution import default_folder
     from vl2v_client.runs.settings import settle
-    from vl2v_client.student.train.distributed import is_first_process
+    from vl2v_client.student.train.devices import is_first_process
 
     run = run_config(named, config)
     folder = run.report.out or default_folder(run)

@@ -20,7 +20,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify images: CSV, or one JSON object a line, with path, class and probability."""
-    from vl2v_client.evaluation.prediction import predict as predict_images
+    from vl2v_client.evaluation.accuracy import predict as predict_images
     from vl2v_client.export.weights import load_bundle
 
     student = run / "student" if (run / "student").is_dir() else run

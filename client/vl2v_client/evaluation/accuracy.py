@@ -1,14 +1,22 @@
-"""Accuracy, by domain and by class, and log-likelihood of logits against labels."""
+"""From logits to predictions, how often they are right, by domain and class, and how far their confidence is from that.
+
+Calibration: Guo et al., ICML 2017, arXiv 1706.04599 (temperature scaling, expected calibration error).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import DataError
+from vl2v_client.data.views import canonical_view, load_rgb, render_view
+from vl2v_client.student.model.bundle import StudentBundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +109,95 @@ def log_probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> 
     shifted: NDArray[np.float64] = scaled - scaled.max(axis=1, keepdims=True)
     normaliser: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted - normaliser
+
+
+_SMALLEST, _LARGEST = 1e-2, 1e3
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_ROUNDS = 60
+
+
+def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the temperature in 0.01 .. 1000 that minimises the negative log-likelihood, by golden-section search.
+
+    The likelihood counts one label more, spread over all classes: a hold-out without a single error would otherwise
+    push the temperature to its lower bound (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
+    temperature, so the search cannot miss it.
+
+    Args:
+        logits: `[N, C]` on source validation.
+        labels: `[N]`.
+    """
+    low, high = math.log(_SMALLEST), math.log(_LARGEST)
+    for _ in range(_ROUNDS):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        losses = (_smoothed_loss(logits, labels, math.exp(place)) for place in (left, right))
+        low, high = (low, right) if next(losses) < next(losses) else (left, high)
+    return math.exp((low + high) / 2)
+
+
+def _smoothed_loss(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> float:
+    logs = log_probabilities(logits, temperature)
+    rows = np.arange(len(labels))
+    return -float(logs[rows, labels].sum() + logs.mean()) / (len(labels) + 1)
+
+
+def calibration_error(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0, *, bins: int = 15
+) -> float:
+    """Return expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence."""
+    confidence = np.exp(log_probabilities(logits, temperature)).max(axis=1)
+    right = logits.argmax(axis=1) == labels
+    places = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = [abs(confidence[places == bin_].sum() - right[places == bin_].sum()) for bin_ in range(bins)]
+    return float(sum(gaps)) / len(labels)
+
+
+_PIXELS_IN_MEMORY = 128 * 224**2
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the student says about one image.
+
+    Attributes:
+        path: The image.
+        class_name: The likeliest class.
+        class_index: Its place among the card's class names.
+        probability: Probability of that class, at the card's temperature.
+    """
+
+    path: Path
+    class_name: str
+    class_index: int
+    probability: float
+
+
+def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 128) -> Iterator[Prediction]:
+    """Classify image files one after another, through the very steps that the student was scored with.
+
+    Args:
+        bundle: Student from `export.weights.load_bundle`.
+        images: Files of any kind that `load_rgb` reads.
+        batch_size: Images in memory at a time; fewer if they are larger than 224 pixels.
+
+    Raises:
+        DataError: An image cannot be read, or the student's answer is not finite; the images before its batch have
+            been predicted.
+    """
+    paths, size = iter(images), max(bundle.card.view_size, bundle.card.student.input.size)
+    batch_size = max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
+    while batch := list(islice(paths, batch_size)):
+        yield from _predict_batch(bundle, batch)
+
+
+def _predict_batch(bundle: StudentBundle, paths: Sequence[Path]) -> Iterator[Prediction]:
+    card = bundle.card
+    pixels = np.stack([render_view(load_rgb(path), canonical_view(), card.view_size) for path in paths])
+    logits = bundle.classifier.logits(pixels)
+    if not np.isfinite(logits).all():
+        first = paths[int(np.argmin(np.isfinite(logits).all(axis=1)))]
+        raise DataError(f"the student's answer to {first} is not finite: its weights are of no use; export it again")
+    probabilities = np.exp(log_probabilities(logits, card.temperature))
+    for path, row in zip(paths, probabilities, strict=True):
+        index = int(row.argmax())
+        yield Prediction(path, card.class_names[index], index, float(row[index]))

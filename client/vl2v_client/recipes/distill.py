@@ -17,7 +17,7 @@ from vl2v_client.runs.run_images import find_images, keep_images, name_images
 from vl2v_client.runs.scoring import score_classifier
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.student.train.distributed import Ranks, joined_ranks
+from vl2v_client.student.train.devices import Ranks, joined_ranks
 from vl2v_client.student.train.labelled_views import LabelledViews
 
 

@@ -15,7 +15,6 @@ from vl2v_client.core.errors import DataError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import choose, evaluate
-from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
@@ -27,7 +26,7 @@ from vl2v_client.runs.run_folder import RunFolder, claim_finished_run
 from vl2v_client.runs.scored_images import DomainScore, ScoredImages, choose_images
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.teacher_answers import ask_teacher
-from vl2v_client.teacher.prompts import PromptTemplateSet
+from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from vl2v_client.evaluation.pilot_findings import (
     probe_accuracies,
     suspects,
 )
-from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.runs.features import canonical_features
 from vl2v_client.runs.pilot_report import PilotReport, Suspect, make_offers
 from vl2v_client.runs.pilot_sample import PilotSample, draw_sample, labels_of, look_at
 from vl2v_client.student.model.spec import StudentSpec
+from vl2v_client.teacher.text_classifier import zero_shot_logits
 
 DEFAULT_QUERIES = 200
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.core.progress import Progress, renamed
-from vl2v_client.evaluation.leave_one_out import Outcome
 from vl2v_client.export.report import ReportRow, RunReport, read_report
-from vl2v_client.export.sweep_report import SweepReport, write_sweep_report
+from vl2v_client.export.sweep_report import Outcome, SweepReport, write_sweep_report
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
 from vl2v_client.runs.run_folder import claim_run_folder

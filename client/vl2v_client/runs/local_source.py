@@ -16,7 +16,6 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
-from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, LocalAnswers, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.local.origin import LocalModel
@@ -38,6 +37,7 @@ from vl2v_client.student.model.spec import InputFormat, StudentSpec
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.teacher.text_classifier import zero_shot_logits
 from vl2v_contract.canonical import sha256_hex
 
 _PAID_TERMS = ("model", "max_queries", "max_cost", "partial", "skip_failed")

@@ -11,7 +11,7 @@ from vl2v_client.core.seeds import child_seed
 from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel
 from vl2v_client.data.renders import render_views
 from vl2v_client.data.views import View, canonical_view
-from vl2v_client.local.tower import ImageTower
+from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.features import rendered_features
 from vl2v_client.runs.run_folder import RunFolder
@@ -23,11 +23,9 @@ from vl2v_client.student.model.classifier import StudentClassifier, TextHead, ne
 from vl2v_client.student.model.network import tower_student
 from vl2v_client.student.train.labelled_views import LabelledViews, labelled_views
 from vl2v_client.student.train.loop import train
-from vl2v_client.student.train.results import TrainingResult
-from vl2v_client.student.train.source_score import choose_learning_rate
+from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.step_batch import TrainingData
-from vl2v_client.teacher.imputation import NO_IMPUTATION, impute
-from vl2v_client.teacher.targets import ImageTargets
+from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets, impute
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from vl2v_client.core.values import TeacherModel
 from vl2v_client.evaluation.pilot_findings import Advice, DomainFinding
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.selectors import RANDOM
-from vl2v_client.teacher.prompts import PromptTemplateSet
+from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.loss.methods import METHODS
 from vl2v_client.student.model.bundle import StudentBundle, StudentCard
 from vl2v_client.student.train.results import TrainingResult
-from vl2v_client.teacher.imputation import NO_IMPUTATION
-from vl2v_client.teacher.targets import ImageTargets
+from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
 
 
 def export_student(

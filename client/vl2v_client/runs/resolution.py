@@ -12,7 +12,7 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.planning.choice import QueryChoice, query_choice
 from vl2v_client.student.loss.methods import METHODS, WHITE_BOX, asks_about_images, check_effects, check_label_weight
-from vl2v_client.teacher.imputation import NO_IMPUTATION
+from vl2v_client.teacher.targets import NO_IMPUTATION
 
 
 def resolve_run(config: RunConfig) -> RunConfig:

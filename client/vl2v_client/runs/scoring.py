@@ -8,8 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.data.splits import Split
-from vl2v_client.evaluation.accuracy import Choices, Evaluation, choose, evaluate, negative_log_likelihood
-from vl2v_client.evaluation.calibration import calibration_error, fit_temperature
+from vl2v_client.evaluation.accuracy import (
+    Choices,
+    Evaluation,
+    calibration_error,
+    choose,
+    evaluate,
+    fit_temperature,
+    negative_log_likelihood,
+)
 from vl2v_client.export.report import DomainRow, ReportRow
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.labelled_views import LabelledViews

@@ -16,7 +16,6 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices
-from vl2v_client.evaluation.zero_shot import zero_shot_logits
 from vl2v_client.export.cost import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
@@ -41,6 +40,7 @@ from vl2v_client.student.loss.methods import METHODS, asks_about_images
 from vl2v_client.student.loss.stages import online_queries
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.teacher.text_classifier import zero_shot_logits
 
 
 @dataclass(frozen=True)

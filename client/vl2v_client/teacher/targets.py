@@ -1,14 +1,16 @@
-"""Targets of distillation: each view of each sample joined with the embedding that was bought for it."""
+"""Image targets of each view: the embedding bought for it, one borrowed from its image, or one imputed and weighed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
+from vl2v_client.core.seeds import generator
+from vl2v_client.teacher.linear_map import fit_weights
 from vl2v_client.teacher.text_classifier import unit_rows
 
 
@@ -104,3 +106,127 @@ def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]
     return ImageTargets(vectors, targets.bought, weights)
+
+
+NO_IMPUTATION = "none"
+
+FOLDS = 5
+"""In which bought images are held out to measure trust."""
+
+_SHORTEST = 1e-6
+
+
+@dataclass(frozen=True)
+class ViewFacts:
+    """What is known of `V` views whether or not they are bought.
+
+    Attributes:
+        features: `[V, F]` of the frozen student.
+        labels: `[V]`.
+        strata: `[V]`, one number per domain and class.
+    """
+
+    features: NDArray[np.floating]
+    labels: NDArray[np.int64]
+    strata: NDArray[np.int64]
+
+    def at(self, chosen: NDArray[np.int64]) -> ViewFacts:
+        """Return the facts of some of the views."""
+        return ViewFacts(self.features[chosen], self.labels[chosen], self.strata[chosen])
+
+
+def class_mean(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
+    """Return the mean embedding of the same class and domain, or of the class where the domain has none."""
+    by_stratum = _means(bought.strata, embeddings, asked.strata)
+    by_class = _means(bought.labels, embeddings, asked.labels)
+    return np.where(np.isin(asked.strata, bought.strata)[:, None], by_stratum, by_class)
+
+
+def ridge(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
+    """Return the class mean, moved by what sets the frozen student's features apart from their own class mean.
+
+    How far is a ridge regression from the one difference to the other, with the mean of each class and domain left
+    free (`teacher.linear_map`). The label is known and says most of the embedding: a map from features alone is worse.
+    """
+    features = bought.features.astype(np.float64)
+    _, stratum, sizes = np.unique(bought.strata, return_inverse=True, return_counts=True)
+    weights, _ = fit_weights(
+        features - class_mean(bought, features, bought),
+        embeddings - class_mean(bought, embeddings, bought),
+        1 / sizes[stratum],
+    )
+    moved = (asked.features - class_mean(bought, features, asked)) @ weights
+    return np.where(np.isin(asked.labels, bought.labels)[:, None], class_mean(bought, embeddings, asked) + moved, 0)
+
+
+def impute(
+    targets: ImageTargets,
+    *,
+    features: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    domains: Sequence[str],
+    seed: int,
+) -> ImageTargets:
+    """Give the views that have no target the one that `ridge` imputes.
+
+    Their weight is the trust in it: the mean cosine between bought embeddings and what it makes of them when
+    their images are held out, in five folds; never above 1, the weight of a bought one. Where fewer than two images
+    are bought, or none of the view's class, the view trains on its text alone.
+
+    Args:
+        targets: Targets of `N` samples and `K` views.
+        features: `[N, K, F]` of the frozen student.
+        labels: `[N]`.
+        domains: `[N]`.
+        seed: Seed of the folds.
+    """
+    samples, views = targets.bought.shape
+    bought, lacking = np.flatnonzero(targets.bought), np.flatnonzero(targets.weights == 0)
+    if not len(lacking):
+        return targets
+    facts = _facts(features, labels, domains, views)
+    flat = targets.vectors.reshape(samples * views, -1)
+    embeddings = flat[bought].astype(np.float64)
+    trust = _measure_trust(facts.at(bought), embeddings, bought // views, seed)
+    if trust == 0:
+        return targets
+    guesses = ridge(facts.at(bought), embeddings, facts.at(lacking))
+    lengths = np.linalg.norm(guesses, axis=1)
+    guessed = lengths > _SHORTEST
+    vectors, weights = flat.copy(), targets.weights.reshape(-1).copy()
+    vectors[lacking[guessed]] = guesses[guessed] / lengths[guessed, None]
+    weights[lacking[guessed]] = trust
+    return replace(targets, vectors=vectors.reshape(targets.vectors.shape), weights=weights.reshape(samples, views))
+
+
+def _facts(features: NDArray[np.floating], labels: NDArray[np.int64], domains: Sequence[str], views: int) -> ViewFacts:
+    _, domain_numbers = np.unique(np.asarray(domains), return_inverse=True)
+    strata = domain_numbers * (int(labels.max(initial=0)) + 1) + labels
+    return ViewFacts(features.reshape(-1, features.shape[-1]), np.repeat(labels, views), np.repeat(strata, views))
+
+
+def _measure_trust(bought: ViewFacts, embeddings: NDArray[np.float64], images: NDArray[np.int64], seed: int) -> float:
+    """Return the mean cosine on held-out images, 0 to 1; 0 if there is nothing to hold out."""
+    distinct = np.unique(images)
+    if len(distinct) < 2:
+        return 0.0
+    fold_of = generator(seed, "impute").permutation(len(distinct)) % min(FOLDS, len(distinct))
+    folds = fold_of[np.searchsorted(distinct, images)]
+    cosines = []
+    for fold in range(int(folds.max()) + 1):
+        held, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        guesses = ridge(bought.at(kept), embeddings[kept], bought.at(held))
+        lengths = np.linalg.norm(guesses, axis=1)
+        guessed = lengths > _SHORTEST
+        cosines.append((guesses[guessed] * embeddings[held[guessed]]).sum(axis=1) / lengths[guessed])
+    joined = np.concatenate(cosines)
+    return float(np.clip(joined.mean(), 0, 1)) if len(joined) else 0.0
+
+
+def _means(groups: NDArray[np.int64], embeddings: NDArray[np.float64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean embedding of each asked group; zero where it has none."""
+    count = int(max(groups.max(initial=0), asked.max(initial=0))) + 1
+    sums, sizes = np.zeros((count, embeddings.shape[1])), np.bincount(groups, minlength=count)
+    np.add.at(sums, groups, embeddings)
+    means: NDArray[np.float64] = sums / np.maximum(sizes, 1)[:, None]
+    return means[asked]

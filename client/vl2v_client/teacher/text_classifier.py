@@ -1,12 +1,60 @@
-"""The zero-shot classifier: one unit vector per class, made of the teacher's text embeddings."""
+"""The teacher's text side: the prompts of each class, and the zero-shot classifier that their embeddings make."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import EmbeddingMatrix
+
+CLASS_FIELD = "{class}"
+DEFAULT_TEMPLATE = "a photo of a {class}"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplateSet:
+    """Templates that hold `{class}`; one text query per class and template.
+
+    Attributes:
+        templates: Templates, at least one; the published method uses the default alone.
+
+    Raises:
+        UsageError: There is no template, or one twice, or one that holds something else in braces than `{class}`.
+    """
+
+    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+
+    def __post_init__(self) -> None:
+        if not self.templates:
+            raise UsageError(f"at least one prompt template is needed, such as {DEFAULT_TEMPLATE!r}")
+        for template in self.templates:
+            around = template.replace(CLASS_FIELD, "")
+            if around == template or "{" in around or "}" in around:
+                raise UsageError(
+                    f"the prompt template {template!r} must hold {CLASS_FIELD} and nothing else in braces, "
+                    f"as in {DEFAULT_TEMPLATE!r}"
+                )
+        if len(set(self.templates)) < len(self.templates):
+            raise UsageError(f"a prompt template is named twice in {', '.join(self.templates)}: name each once")
+
+    def prompts(self, class_names: Sequence[str]) -> list[list[str]]:
+        """Return the texts to buy, one list of `T` templates per class; underscores of a folder name become spaces.
+
+        Raises:
+            DataError: Two classes have the same texts, so that no text tells them apart.
+        """
+        spoken = [name.replace("_", " ") for name in class_names]
+        double = next((name for name in spoken if spoken.count(name) > 1), None)
+        if double is not None:
+            alike = [name for name, words in zip(class_names, spoken, strict=True) if words == double]
+            raise DataError(
+                f"the classes {' and '.join(map(repr, alike))} have the same prompts: rename one, or join them"
+            )
+        return [[template.replace(CLASS_FIELD, name) for template in self.templates] for name in spoken]
 
 
 def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
@@ -33,3 +81,21 @@ def zero_shot_classifier(text_embeddings: ArrayLike) -> EmbeddingMatrix:
         `[C, D]` float32 of unit rows, in the order of the classes.
     """
     return unit_rows(unit_rows(text_embeddings).astype(np.float64).mean(axis=1))
+
+
+def zero_shot_logits(
+    image_embeddings: NDArray[np.float32], classifier: EmbeddingMatrix, *, logit_scale: float, logit_bias: float = 0.0
+) -> NDArray[np.float32]:
+    """Return `logit_scale * cos(img, txt_c) + logit_bias`.
+
+    Args:
+        image_embeddings: `[N, D]` of canonical views, in any scale.
+        classifier: `[C, D]` unit text embeddings.
+        logit_scale: The teacher's.
+        logit_bias: The teacher's.
+
+    Returns:
+        `[N, C]` float32.
+    """
+    cosines = unit_rows(image_embeddings) @ classifier.T
+    return (logit_scale * cosines + logit_bias).astype(np.float32)

@@ -129,7 +129,7 @@ class VisionConfig(_Strict):
 
 
 class TowerEntry(_Strict):
-    """What `local.tower.tower_config` gives."""
+    """What `local.teacher.tower_config` gives."""
 
     embed_dim: Features
     vision_cfg: VisionConfig

@@ -12,12 +12,39 @@ from typing import Any
 
 import timm
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import MAX_IMAGE_SIZE
 from vl2v_client.student.model.card import StudentEntry
-from vl2v_client.student.model.trial import try_backbone
 from vl2v_contract.canonical import sha256_hex
+
+MAX_OPERATIONS = 10**13
+"""For one image, forward. The largest CLIP tower that open_clip can make a student of takes 2.9e12, ViT-L/14 4e11."""
+
+
+def try_backbone(backbone: nn.Module, size: int) -> tuple[int, ...]:
+    """Feed a backbone one image, `[1, 3, size, size]`.
+
+    Args:
+        backbone: Backbone with its parameters on the meta device.
+        size: Size of the image in pixels.
+
+    Returns:
+        The shape of its features.
+
+    Raises:
+        ValueError: One image takes more than `MAX_OPERATIONS`.
+        Exception: The backbone cannot take such an image; whatever its library raises.
+    """
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shape = tuple(backbone.eval()(torch.empty(1, 3, size, size)).shape)
+    operations = counter.get_total_flops()
+    if operations > MAX_OPERATIONS:
+        raise ValueError(f"one image takes {operations:.1e} operations, more than {MAX_OPERATIONS:.0e}")
+    return shape
+
 
 TINY = "tiny"
 """The student that ships with the package."""
@@ -45,7 +72,7 @@ class StudentSpec:
         tag: Timm's tag of pretrained weights to fetch, written out, because timm's default tags move.
         weights: A local safetensors file under timm's names, instead of a tag.
         weights_sha256: SHA-256 of that file.
-        tower: What builds an open_clip image tower, `local.tower.tower_config`, if the student is one and not timm's.
+        tower: What builds an open_clip image tower, `local.teacher.tower_config`, if the student is one and not timm's.
     """
 
     architecture: str

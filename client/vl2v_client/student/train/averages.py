@@ -1,14 +1,214 @@
-"""Other averages of weights than SWAD's valley: the exponential moving average, and a line between two ends."""
+"""Averages of weights: SWAD's, along a valley of the validation loss; the exponential moving one; and WiSE-FT's line.
+
+SWAD (Cha et al., NeurIPS 2021, arXiv 2102.08604): the rule is that of the authors' `LossValley` (khanrc/swad), written
+anew from its behaviour. Weights are averaged at every step within a *segment*, which lasts from one evaluation to the
+next; the valley is an average of segments. Three traits of the rule that the paper does not spell out are kept, since
+they move the result. Segments count alike, whatever their number of steps. The first segment that enters the valley
+replaces the one that detected it. Until the tolerance window has filled, each evaluation adds the oldest segment again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vl2v_client.student.train.swad import Weights
+from vl2v_client.config.training import Segments
+
+Weights = dict[str, Tensor]
+
+CUMULATIVE_UNTIL, CUMULATIVE_PERIOD = 2500, 1000
+"""A cumulative segment begins anew at each multiple of the second past the first."""
+
+
+@dataclass
+class WeightAverage:
+    """A running mean of weights, and the steps that it spans.
+
+    Attributes:
+        weights: The mean so far; empty before the first addition.
+        count: Number of weights added.
+        start_step: First step of the first addition, -1 before it.
+        end_step: Last step of the last addition, -1 before it.
+    """
+
+    weights: Weights = field(default_factory=dict)
+    count: int = 0
+    start_step: int = -1
+    end_step: int = -1
+
+    @torch.no_grad()
+    def add(self, weights: Mapping[str, Tensor], *, start_step: int, end_step: int) -> None:
+        """Take one more set of weights into the mean; the first replaces whatever is there."""
+        if self.count == 0:
+            self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            self.start_step = start_step
+        else:
+            for name, mean in self.weights.items():
+                mean += (weights[name].detach() - mean) / (self.count + 1)
+        self.count += 1
+        self.end_step = end_step
+
+    def copy(self) -> WeightAverage:
+        """Return the average with weights that later additions do not move."""
+        weights = {name: tensor.clone() for name, tensor in self.weights.items()}
+        return WeightAverage(weights, self.count, self.start_step, self.end_step)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The mean weights of the steps up to one evaluation, and the validation loss there."""
+
+    average: WeightAverage
+    loss: float
+
+
+class LossValley:
+    """Finds the valley: it opens when the loss stops falling and closes when it has risen for good.
+
+    Args:
+        converge: The valley opens at a segment whose loss is the least of this many.
+        tolerance: The valley closes when the least of this many losses exceeds the threshold.
+        tolerance_ratio: The threshold is `1 + tolerance_ratio` times the mean loss when the valley opened.
+        segments: `original`, as described above, or `cumulative`: an evaluation closes a segment without beginning
+            the next one, which goes on averaging from where the closed one began, except at every whole thousand past
+            step 2,500. So does the published code of VL2V-ADiP unless it is told not to.
+    """
+
+    def __init__(
+        self,
+        *,
+        converge: int = 3,
+        tolerance: int = 6,
+        tolerance_ratio: float = 0.3,
+        segments: Segments = "original",
+    ) -> None:
+        self._converge = converge
+        self._tolerance = tolerance
+        self._tolerance_ratio = tolerance_ratio
+        self._segments = segments
+        self._current = WeightAverage()
+        self._recent: list[Segment] = []
+        self._valley: WeightAverage | None = None
+        self._threshold = float("inf")
+        self._converge_step = -1
+        self._dead = False
+
+    @property
+    def is_dead(self) -> bool:
+        """The valley has closed: later steps change nothing, so training may stop."""
+        return self._dead
+
+    @property
+    def is_converged(self) -> bool:
+        """The valley has opened."""
+        return self._valley is not None
+
+    def add_step(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Take the weights after `step` into the current segment."""
+        start = step if self._current.count == 0 else self._current.start_step
+        self._current.add(weights, start_step=start, end_step=step)
+
+    def add_evaluation(self, loss: float) -> None:
+        """Close the current segment with the validation loss at its end."""
+        segment = self._close_segment()
+        if self._dead:
+            return
+        self._recent.append(Segment(segment, loss))
+        del self._recent[: -max(self._tolerance, self._converge)]
+        if self._valley is None:
+            self._try_to_open()
+        else:
+            self._go_on(self._valley)
+
+    def final(self) -> WeightAverage:
+        """Return the average over the valley, or over the last segment if none has opened.
+
+        Raises:
+            ValueError: There was no evaluation yet.
+        """
+        if not self._recent:
+            raise ValueError("SWAD has seen no evaluation yet")
+        if self._valley is None:
+            return self._recent[-1].average
+        valley = self._valley.copy()
+        if not self._dead:
+            left = self._window()[1:]
+            while left and min(segment.loss for segment in left) <= self._threshold:
+                last = left.pop(0).average
+                valley.add(last.weights, start_step=last.end_step, end_step=last.end_step)
+        return valley
+
+    def _close_segment(self) -> WeightAverage:
+        closed, step = self._current, self._current.end_step
+        if self._segments == "cumulative" and not (step > CUMULATIVE_UNTIL and step % CUMULATIVE_PERIOD == 0):
+            self._current = closed.copy()
+        else:
+            self._current = WeightAverage()
+        return closed
+
+    def _window(self) -> list[Segment]:
+        return self._recent[-self._tolerance :]
+
+    def _try_to_open(self) -> None:
+        last = self._recent[-self._converge :]
+        losses = [segment.loss for segment in last]
+        if len(last) < self._converge or losses[0] > min(losses):
+            return
+        self._converge_step = last[0].average.end_step
+        self._threshold = sum(losses) / len(losses) * (1 + self._tolerance_ratio)
+        self._valley = WeightAverage(dict(last[0].average.weights))
+        for segment in self._opening_segments(last):
+            _add_segment(self._valley, segment)
+
+    def _opening_segments(self, last: list[Segment]) -> Sequence[Segment]:
+        """Return the segments that already belong to a valley which opens now."""
+        if self._tolerance < self._converge:
+            return last[1 : 1 + self._converge - self._tolerance]
+        if self._tolerance == self._converge:
+            return []
+        before = self._window()[: self._tolerance - self._converge + 1]
+        above = [index for index, segment in enumerate(before) if segment.loss > self._threshold]
+        first_below = above[-1] + 1 if above else 0
+        return before[first_below + 1 :]
+
+    def _go_on(self, valley: WeightAverage) -> None:
+        window = self._window()
+        if window[0].average.end_step < self._converge_step:
+            return
+        if min(segment.loss for segment in window) > self._threshold:
+            self._dead = True
+            return
+        _add_segment(valley, window[0])
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a later `restore` needs, of tensors and plain values."""
+        return {
+            "current": vars(self._current).copy(),
+            "recent": [{"average": vars(segment.average).copy(), "loss": segment.loss} for segment in self._recent],
+            "valley": None if self._valley is None else vars(self._valley).copy(),
+            "threshold": self._threshold,
+            "converge_step": self._converge_step,
+            "dead": self._dead,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._current = WeightAverage(**state["current"])
+        self._recent = [Segment(WeightAverage(**one["average"]), one["loss"]) for one in state["recent"]]
+        self._valley = None if state["valley"] is None else WeightAverage(**state["valley"])
+        self._threshold = state["threshold"]
+        self._converge_step = state["converge_step"]
+        self._dead = state["dead"]
+
+
+def _add_segment(valley: WeightAverage, segment: Segment) -> None:
+    average = segment.average
+    valley.add(average.weights, start_step=average.start_step, end_step=average.end_step)
+
 
 WISE_FT_GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """The shares of the final weights that source validation chooses from."""

@@ -1,16 +1,23 @@
-"""Checkpoints: one file per stage, written whole or not at all, refused by any other run."""
+"""What a stage writes: its checkpoint, refused by any other run by a fingerprint, and `metrics.jsonl`."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.student.loss.stages import Stage, as_first_named
+from vl2v_client.student.train.feeds import TrainingRun
 
 _FORMAT = 1
 
@@ -65,3 +72,56 @@ class StageCheckpoint:
                 f"{self.path} belongs to a run with other settings or data: choose another output folder, or remove it"
             )
         return dict(state)
+
+
+_NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views")
+"""Options of training that a stage's own fields and data stand for."""
+
+
+def stage_fingerprint(run: TrainingRun, stage: Stage) -> str:
+    """Return the SHA-256 of all that decides a stage's result: settings, data, targets and the weights at its start."""
+    settings = {name: value for name, value in run.config.result_options().items() if name not in _NOT_OF_A_STAGE}
+    data = run.data
+    described = [
+        as_first_named(asdict(stage)),
+        as_first_named(settings),
+        asdict(run.classifier.input),
+        data.train.pixels.shape,
+        data.train.domains,
+    ]
+    described += [data.train.of, data.validation.of, *([] if data.fresh is None else [data.fresh.of])]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
+    arrays += [] if data.targets is None else [data.targets.vectors, data.targets.weights]
+    arrays += [head.matrix for head in (run.classifier.head, data.teacher_head) if head is not None]
+    arrays += [value.cpu().numpy() for value in run.classifier.student.state_dict().values()]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class MetricsFile:
+    """The file of a run, brought back to `rows` when it opens: what a crash wrote after its checkpoint is dropped.
+
+    Args:
+        path: `None` writes nothing.
+        rows: All rows so far, of earlier stages too.
+    """
+
+    def __init__(self, path: Path | None, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._path = path
+        self._write("w", rows)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row."""
+        self._write("a", [row])
+
+    def _write(self, mode: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open(mode) as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+        except OSError as error:
+            raise CacheError(f"{self._path} cannot be written ({error.strerror}): make room, then run again") from error

@@ -16,14 +16,12 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.loss.methods import stage_asks_about_images
-from vl2v_client.student.loss.mixup import Mix, draw_mix
 from vl2v_client.student.loss.stages import Stage
-from vl2v_client.student.model.chunks import in_chunks
-from vl2v_client.student.model.classifier import StudentClassifier
-from vl2v_client.student.model.compiled import compile_or_warn
+from vl2v_client.student.model.classifier import StudentClassifier, in_chunks
 from vl2v_client.student.model.inputs import normalised, pixel_tensor, student_input
-from vl2v_client.student.train.distributed import ALONE, Ranks
-from vl2v_client.student.train.sampling import rows_by_domain, sample_batch
+from vl2v_client.student.model.network import compile_or_warn
+from vl2v_client.student.train.devices import ALONE, Ranks
+from vl2v_client.student.train.sampling import Mix, draw_mix, rows_by_domain, sample_batch
 from vl2v_client.student.train.step_batch import FreshViews, TrainingData
 
 Rows = NDArray[np.int64]

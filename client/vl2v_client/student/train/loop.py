@@ -16,19 +16,14 @@ from vl2v_client.core.seeds import child_seed
 from vl2v_client.student.loss.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.loss.stages import Method, Stage
 from vl2v_client.student.model.classifier import StudentClassifier
-from vl2v_client.student.train.averages import WISE_FT_GRID, between
-from vl2v_client.student.train.checkpoint import StageCheckpoint
-from vl2v_client.student.train.devices import reproducible, resolve_device
-from vl2v_client.student.train.distributed import joined_ranks
+from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between
+from vl2v_client.student.train.checkpoint import MetricsFile, StageCheckpoint, stage_fingerprint
+from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
 from vl2v_client.student.train.feeds import Feed, LoadedStep, TrainingRun, open_feed
-from vl2v_client.student.train.fingerprint import stage_fingerprint
 from vl2v_client.student.train.loader import default_workers, load_ahead
-from vl2v_client.student.train.metrics import MetricsFile
-from vl2v_client.student.train.results import TrainingResult, stage_result
-from vl2v_client.student.train.source_score import SourceScore, choose_interpolation, score
+from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_interpolation, score
 from vl2v_client.student.train.stage_state import StageState, apply_weights, copy_weights
 from vl2v_client.student.train.step_batch import BatchSource, TrainingData
-from vl2v_client.student.train.swad import Weights
 
 
 def train(
@@ -70,7 +65,7 @@ def train(
             state = _run_stage(run, stage, folder, history, progress)
             state.release()
             history += state.history
-            results.append(stage_result(state))
+            results.append(state.result())
         share = _interpolate(run, first, state.final()) if method.interpolate else None
         validation = _score_as_used(run)
     return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share)

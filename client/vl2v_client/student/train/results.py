@@ -1,15 +1,106 @@
-"""What a training leaves behind, stage by stage."""
+"""What training is judged by, its score on the source domains' hold-out and nothing else, and what it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vl2v_client.core.errors import Diverged
 from vl2v_client.student.loss.stages import Method
 from vl2v_client.student.model.classifier import StudentClassifier
-from vl2v_client.student.train.source_score import SourceScore
-from vl2v_client.student.train.stage_state import StageState
+
+_WORST = (-math.inf, -math.inf)
+"""The rank of a training that diverged."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScore:
+    """A model on source validation; every domain counts alike, as in DomainBed.
+
+    Attributes:
+        accuracy: Mean of the domains' accuracies, 0 to 1.
+        loss: Mean of the domains' cross-entropies; it drives SWAD.
+        by_domain: Accuracy of each.
+    """
+
+    accuracy: float
+    loss: float
+    by_domain: dict[str, float]
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better: accuracy, then a lower loss."""
+        return self.accuracy, -self.loss
+
+
+def score(logits: Tensor, labels: Tensor, domains: Sequence[str]) -> SourceScore:
+    """Score logits `[N, C]` against labels `[N]` of the domains `[N]`."""
+    losses = functional.cross_entropy(logits.double(), labels, reduction="none")
+    right = (logits.argmax(dim=-1) == labels).double()
+    accuracies, means = {}, []
+    for domain in sorted(set(domains)):
+        rows = torch.tensor([name == domain for name in domains], device=logits.device)
+        accuracies[domain] = float(right[rows].mean())
+        means.append(float(losses[rows].mean()))
+    return SourceScore(sum(accuracies.values()) / len(accuracies), sum(means) / len(means), accuracies)
+
+
+class Scored(Protocol):
+    """Anything that was scored on source validation."""
+
+    @property
+    def validation(self) -> SourceScore:
+        """Its score."""
+
+
+ScoredRun = TypeVar("ScoredRun", bound=Scored)
+
+
+def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredRun]) -> tuple[float, ScoredRun]:
+    """Climb from the middle of the grid, down or up, to what source validation likes better than both neighbours.
+
+    Args:
+        grid: The learning rates in order.
+        train: A whole run at one learning rate: same data, views and steps each time.
+
+    Returns:
+        The learning rate and its run.
+
+    Raises:
+        Diverged: At the middle rate and at both of its neighbours.
+    """
+    runs: dict[int, ScoredRun] = {}
+    ranks: dict[int, tuple[float, float]] = {}
+    lost: Diverged | None = None
+
+    def rank(place: int) -> tuple[float, float]:
+        nonlocal lost
+        if place not in ranks:
+            try:
+                runs[place] = train(grid[place])
+                ranks[place] = runs[place].validation.rank
+            except Diverged as error:
+                lost, ranks[place] = error, _WORST
+        return ranks[place]
+
+    best = len(grid) // 2
+    for side in (-1, 1):
+        while 0 <= best + side < len(grid) and rank(best) < rank(best + side):
+            best += side
+    if best not in runs and lost is not None:
+        raise lost
+    return grid[best], runs[best]
+
+
+def choose_interpolation(grid: Sequence[float], score_at: Callable[[float], SourceScore]) -> float:
+    """Return the place in the grid that source validation likes best; of equals, the first."""
+    return max(grid, key=lambda share: score_at(share).rank)
 
 
 @dataclass(frozen=True)
@@ -52,16 +143,3 @@ class TrainingResult:
     stages: tuple[StageResult, ...]
     history: tuple[Mapping[str, Any], ...]
     interpolation: float | None = None
-
-
-def stage_result(state: StageState) -> StageResult:
-    """Return how a finished stage went."""
-    average = state.swad.final()
-    return StageResult(
-        name=state.stage.name,
-        steps=state.step,
-        best_step=state.best.step,
-        best_accuracy=state.best.rank[0],
-        swad_steps=(average.start_step, average.end_step),
-        swad_converged=state.swad.is_converged,
-    )

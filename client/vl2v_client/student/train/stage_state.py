@@ -15,9 +15,8 @@ from vl2v_client.core.errors import Diverged
 from vl2v_client.student.loss.objective import per_bought
 from vl2v_client.student.loss.stages import Stage
 from vl2v_client.student.model.network import Student
-from vl2v_client.student.train.averages import ExponentialMovingAverage
-from vl2v_client.student.train.source_score import SourceScore
-from vl2v_client.student.train.swad import LossValley, Weights
+from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, Weights
+from vl2v_client.student.train.results import SourceScore, StageResult
 
 
 @dataclass
@@ -120,6 +119,18 @@ class StageState:
         if self.ema is not None:
             return self.ema.weights
         return copy_weights(self.weights) if self.stage.final_weights == "last" else self.swad.final().weights
+
+    def result(self) -> StageResult:
+        """Return how the stage went, once it is finished."""
+        average = self.swad.final()
+        return StageResult(
+            name=self.stage.name,
+            steps=self.step,
+            best_step=self.best.step,
+            best_accuracy=self.best.rank[0],
+            swad_steps=(average.start_step, average.end_step),
+            swad_converged=self.swad.is_converged,
+        )
 
     def _counts_for_best(self, validation: SourceScore) -> bool:
         if self.step - 1 < self.stage.best_from:
