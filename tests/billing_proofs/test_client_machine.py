@@ -24,8 +24,7 @@ from support.proofs.billing_world import NewDatabase, Shopfront, database_maker,
 from support.vendor.vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import Caps
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import Caps, meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged

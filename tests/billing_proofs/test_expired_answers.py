@@ -15,8 +15,7 @@ from support.vendor.vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import Difference
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import Caps
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import Caps, meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged, VendorUnavailable
 from vl2v_client.planning.queries import TextQuery

@@ -16,7 +16,7 @@ from support.vendor.live_parties import Vendor, free_port
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorUnavailable
 from vl2v_client.planning.queries import TextQuery

@@ -14,7 +14,7 @@ from support.ledger.honest_books import MODEL, Party
 from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorError
 from vl2v_client.planning.queries import TextQuery

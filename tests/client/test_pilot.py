@@ -23,7 +23,7 @@ from vl2v_client.evaluation.pilot_findings import (
     probe_accuracies,
     suspects,
 )
-from vl2v_client.runs import pilot_sample
+from vl2v_client.runs import pilot_report
 from vl2v_contract.identity import text_sha
 
 TRAIN, TEXTS = 32, 2
@@ -125,8 +125,8 @@ def test_a_domain_that_was_not_asked_about_is_left_out(
         shutil.copytree(run.data / "art", run.data / domain)
         for picture in (run.data / domain).rglob("*.png"):
             Image.fromarray(np.asarray(Image.open(picture)) ^ len(domain)).save(picture)
-    monkeypatch.setattr(pilot_sample, "FEWEST_IMAGES", 1)
-    monkeypatch.setattr(pilot_sample, "_PROBE_IMAGES", 1)
+    monkeypatch.setattr(pilot_report, "FEWEST_IMAGES", 1)
+    monkeypatch.setattr(pilot_report, "_PROBE_IMAGES", 1)
     found = run.json("pilot", "--queries", "7", "--yes")["domains"]
     assert len(found) < 5
     assert sum(domain["images"] for domain in found) == 3

@@ -14,12 +14,12 @@ from PIL import Image
 from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.buying.batches import cut_batches
-from vl2v_client.buying.vendor_meeting import meet_vendor, remembered_teacher
+from vl2v_client.buying.buyer import cut_batches
+from vl2v_client.buying.context import meet_vendor, remembered_teacher
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
-from vl2v_client.planning import hashing
+from vl2v_client.planning import queries as planned_queries
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
 from vl2v_contract.identity import EmbeddingIdentity
@@ -64,8 +64,8 @@ def test_a_second_plan_opens_no_image(
     def refuse(path: Path) -> Image.Image:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(hashing, "load_rgb", refuse)
-    monkeypatch.setattr(hashing, "image_size", refuse)
+    monkeypatch.setattr(planned_queries, "load_rgb", refuse)
+    monkeypatch.setattr(planned_queries, "image_size", refuse)
     assert plan_for(vendor, cache, queries).image_keys == first.image_keys
 
 

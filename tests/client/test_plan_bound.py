@@ -11,19 +11,16 @@ import pytest
 
 from support.client.buying_bench import ask, connect, draw_pictures
 from support.client.fake_vendor import FakeVendor
-from vl2v_client.buying.context import PurchaseContext
-from vl2v_client.buying.run_plan import plan_run
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import PurchaseContext, meet_vendor, plan_run
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli.tables import estimate_json, estimate_table
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.data.folder import list_files, open_dataset
 from vl2v_client.data.splits import split, training_files
-from vl2v_client.planning import hashing
+from vl2v_client.planning import queries as planned_queries
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.hashing import hash_files, read_files
 from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
-from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.queries import TextQuery, hash_files, read_files
 from vl2v_client.planning.query_plan import Limits, make_plan
 from vl2v_client.recipes import plan as recipe
 from vl2v_client.recipes.plan import estimate_run
@@ -71,7 +68,7 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
     choice = QueryChoice(data, target_domain="photo", views=3)
     with monkeypatch.context() as patched:
         for name in ("load_rgb", "image_size", "render_view"):
-            patched.setattr(hashing, name, lambda *_: pytest.fail("a picture was opened"))
+            patched.setattr(planned_queries, name, lambda *_: pytest.fail("a picture was opened"))
         bound = _bound(vendor, cache, choice)
     assert bound is not None
     assert bound.image_files == 16
@@ -95,13 +92,13 @@ def test_a_second_bound_reads_no_file_and_a_changed_one_is_read_again(
     paths = [str(sample.path) for sample in samples]
     first = hash_files(tmp_path, paths, cache)
     read: list[str] = []
-    whole = hashing._hash_all
+    whole = planned_queries._hash_all
 
     def watched(chunk: list[str]) -> list[str]:
         read.extend(chunk)
         return whole(chunk)
 
-    monkeypatch.setattr(hashing, "_hash_all", watched)
+    monkeypatch.setattr(planned_queries, "_hash_all", watched)
     assert hash_files(tmp_path, paths, cache) == first
     assert read == []
     shutil.copy(paths[0], paths[1])

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from support.client.student_factories import TINY_VIT
 from vl2v_client.api.client import VendorClient
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.options import declared
 from vl2v_client.config.presets import PUBLISHED_STUDENTS, is_domain_net, resolve

@@ -14,7 +14,7 @@ from vl2v_client.core.errors import CacheError, DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.renders import RenderStore, render_views
 from vl2v_client.data.views import View, load_rgb, render_view, views_for
-from vl2v_client.planning.hashing import pixels_sha
+from vl2v_client.planning.queries import pixels_sha
 from vl2v_contract.identity import rgb8_sha
 
 

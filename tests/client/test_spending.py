@@ -15,16 +15,15 @@ from pydantic import ValidationError
 from support.client.buying_bench import draw_domains
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.buying.context import PurchaseContext
+from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.buying.purchase import buy
-from vl2v_client.buying.run_plan import plan_run
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig, Selector
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError, UsageError
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
-from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.purchase_record import choose_queries
 from vl2v_client.runs.resolution import resolve_run
 from vl2v_client.runs.run_folder import claim_run_folder
 

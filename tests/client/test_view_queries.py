@@ -16,8 +16,8 @@ from support.client.client_shell import QUICK, ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.data.views import VIEW_RECIPES
-from vl2v_client.planning.hashing import pixels_sha
-from vl2v_client.runs.run_targets import image_targets
+from vl2v_client.planning.queries import pixels_sha
+from vl2v_client.runs.teacher_answers import image_targets
 from vl2v_client.teacher.targets import ImageTargets
 
 TRAIN, CLASSES = 16, 2  # two source domains of two classes of five pictures, less the hold-out

@@ -16,7 +16,7 @@ from vl2v_client.core.values import Sample
 from vl2v_client.data.renders import render_views
 from vl2v_client.data.styles import STYLES
 from vl2v_client.data.views import VIEW_RECIPES, View, canonical_view, styled_views, views_for
-from vl2v_client.planning.hashing import pixels_sha
+from vl2v_client.planning.queries import pixels_sha
 from vl2v_contract.canonical import canonical_json, sha256_hex
 
 NAME = "ab" * 32
@@ -95,7 +95,7 @@ import sys
 from pathlib import Path
 from vl2v_client.core.values import Sample
 from vl2v_client.data.renders import render_views
-from vl2v_client.planning.hashing import pixels_sha
+from vl2v_client.planning.queries import pixels_sha
 from vl2v_client.data.views import views_for
 folder, workers = Path(sys.argv[1]), int(sys.argv[2])
 samples = [Sample(path, "art", 0) for path in sorted((folder / "data").iterdir(), reverse=True)]

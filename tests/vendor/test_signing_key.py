@@ -25,7 +25,7 @@ from support.vendor.rotating_child import POINTS, rotate_and_die
 from support.vendor.vendor_in_process import AppTransport, running
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.planning.queries import TextQuery

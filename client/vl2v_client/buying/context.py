@@ -1,4 +1,7 @@
-"""Whom to buy from, and on which terms."""
+"""Whom to buy from, and on which terms; meeting the vendor, and the plan of a run there.
+
+The vendor's first key is trusted once. Whatever it sells now that is not what was bought before is said.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,13 @@ from dataclasses import dataclass
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import PurchaseConfig
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
+from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import TeacherModel
+from vl2v_client.planning.choice import QueryChoice, collect_queries
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan, make_plan
+from vl2v_contract.records import Summary
 
 DEFAULT_WORKERS = 4
 
@@ -77,3 +86,131 @@ def purchase_context(
         skip_failed=terms.skip_failed,
         workers=terms.requests,
     )
+
+
+_FORBIDDEN = "forbidden"
+"""The vendor's code for a key that is good, but not for this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """The model on sale, and what has changed since the last meeting.
+
+    Attributes:
+        notices: Sentences for the user; empty if all is as before.
+    """
+
+    teacher: TeacherModel
+    notices: tuple[str, ...]
+
+
+def meet(context: PurchaseContext) -> TeacherModel:
+    """Return the vendor's model and notify the user of what has changed. Without a vendor: the model as last seen.
+
+    Raises:
+        VendorError: The vendor refuses, or was never met and cannot be reached.
+    """
+    try:
+        meeting = meet_vendor(context.vendor, context.cache, context.model)
+    except VendorUnavailable as error:
+        teacher = remembered_teacher(context.cache, context.vendor.url, context.model)
+        if teacher is None:
+            raise
+        meeting = Meeting(teacher, (f"{error}; model and prices are those of the last visit",))
+    for notice in meeting.notices:
+        context.notify(notice)
+    return meeting.teacher
+
+
+def meet_vendor(client: VendorClient, cache: EmbeddingCache, model_id: str | None = None) -> Meeting:
+    """Ask the vendor for its model, pin its keys on first use, and compare with what it showed before.
+
+    Raises:
+        VendorChanged: The signing keys do not descend from the one pinned for this ledger.
+        VendorError: The vendor cannot be reached, has no such model, or is no vendor.
+    """
+    before = cache.vendors.teacher(client.url, model_id)
+    teacher = client.model(model_id)
+    trust_vendor(client, cache, ledger_id=teacher.ledger_id)
+    notices = () if before is None else tuple(_changes(before, teacher, cache))
+    cache.vendors.remember_teacher(client.url, model_id, teacher)
+    return Meeting(teacher, notices)
+
+
+def remembered_teacher(cache: EmbeddingCache, url: str, model_id: str | None = None) -> TeacherModel | None:
+    """Return the model that `url` showed at the last meeting: enough for a run whose vectors are all here."""
+    return cache.vendors.teacher(url.rstrip("/"), model_id)
+
+
+def trust_vendor(client: VendorClient, cache: EmbeddingCache, *, ledger_id: str) -> None:
+    """Fetch the vendor's keys, hold them against the pinned first key, and make the client check receipts with them.
+
+    Raises:
+        VendorChanged: The keys are of another ledger, or do not descend from the pinned one.
+    """
+    keyring = client.trusted_keys(cache.vendors.first_key)
+    if keyring.ledger_id != ledger_id:
+        raise VendorChanged(
+            f"the vendor at {client.url} sells for ledger {ledger_id} but publishes the keys of {keyring.ledger_id}"
+        )
+    cache.vendors.remember_keys(ledger_id, keyring.keys)
+
+
+def _changes(before: TeacherModel, now: TeacherModel, cache: EmbeddingCache) -> list[str]:
+    names = ("ledger_id", "id", "weights_sha", "precision", "preprocessing_id")
+    changed = [name for name in names if getattr(before, name) != getattr(now, name)]
+    if changed:
+        held = cache.purchases.paid_items(before.ledger_id, before.id, before.weights_sha)
+        what = ", ".join(f"{name} {getattr(before, name)[:16]} -> {getattr(now, name)[:16]}" for name in changed)
+        return [
+            f"the vendor now serves another model than the cached one ({what}): the {held:,} vectors bought before do "
+            "not fit it, and this plan counts every query as new"
+        ]
+    pairs = (("image", before.image_price, now.image_price), ("text", before.text_price, now.text_price))
+    return [
+        f"the price of one {modality} query is now {format_micro(new.unit_price_micro, new.currency)}, "
+        f"before {format_micro(old.unit_price_micro, old.currency)}"
+        for modality, old, new in pairs
+        if (old.unit_price_micro, old.currency) != (new.unit_price_micro, new.currency)
+    ]
+
+
+def read_account(vendor: VendorClient) -> Summary | None:
+    """Return the state of the account; `None` if the key may buy but not read the bill.
+
+    Raises:
+        NotAuthorized: The key is none.
+        VendorUnavailable: The vendor does not answer.
+    """
+    try:
+        return vendor.summary()
+    except NotAuthorized as error:
+        if error.code != _FORBIDDEN:
+            raise
+        return None
+
+
+def remaining_units(vendor: VendorClient) -> int | None:
+    """Return what the account has left; `None` if the vendor does not answer, or the key may not read the bill.
+
+    Raises:
+        NotAuthorized: The key is none.
+    """
+    try:
+        account = read_account(vendor)
+    except VendorUnavailable:
+        return None
+    return None if account is None else account.remaining_units
+
+
+def plan_run(choice: QueryChoice, context: PurchaseContext, *, progress: Progress = silent) -> PlannedRun:
+    """Meet the vendor and plan what a run asks of it.
+
+    Raises:
+        DataError: The data set cannot be used.
+        VendorError: As `meet`.
+    """
+    teacher = meet(context)
+    queries = collect_queries(choice, context.cache, progress=progress)
+    plan = make_plan(queries.images, queries.texts, teacher, context.cache, progress=progress)
+    return PlannedRun(queries, plan)

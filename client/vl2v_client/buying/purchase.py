@@ -11,15 +11,16 @@ from dataclasses import replace
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
-from vl2v_client.buying.context import Caps, PurchaseContext
-from vl2v_client.buying.vendor_meeting import read_account, trust_vendor
+from vl2v_client.buying.context import Caps, PurchaseContext, read_account, trust_vendor
 from vl2v_client.cache.records import NOTHING
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged
 from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
-from vl2v_client.planning.query_plan import Limits, QueryPlan, still_missing, without_items
+from vl2v_client.data.views import canonical_view
+from vl2v_client.planning.queries import ImageQuery, hash_views
+from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, still_missing, without_items
 from vl2v_contract.records import Summary
 
 
@@ -91,6 +92,19 @@ def _buy_within(
         Buyer(affordable, purchase_id, context, report, progress).run()
     if affordable.units < wanted.units:
         raise BudgetExhausted(str(wanted.excess(limits)))
+
+
+def check_hold_out(planned: PlannedRun, context: PurchaseContext, *, progress: Progress = silent) -> None:
+    """Decode the images of the hold-out before any image is bought, but for those that were decoded before.
+
+    Without a broken one its domain is split anew, and a part of what was bought would train nobody.
+
+    Raises:
+        DataError: Names the first that is broken.
+    """
+    if any(item.modality == "image" for item in planned.plan.missing):
+        looks = [ImageQuery(sample, canonical_view()) for sample in planned.queries.split.validation]
+        hash_views(looks, context.cache, size=planned.plan.teacher.image_size, progress=progress)
 
 
 def settle_outstanding(

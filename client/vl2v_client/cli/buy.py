@@ -18,7 +18,7 @@ def buy(
     *, named: Named, config: ConfigFile = None, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
-    from vl2v_client.recipes.buy import buy as buy_run
+    from vl2v_client.recipes.plan import buy as buy_run
 
     run = run_config(named, config)
     with open_purchase(run.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):

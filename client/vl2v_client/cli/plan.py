@@ -25,7 +25,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what the same options of `distill` would buy: queries, cache hits, price, time and disk. Costs nothing."""
-    from vl2v_client.buying.vendor_meeting import remaining_units
+    from vl2v_client.buying.context import remaining_units
     from vl2v_client.planning.query_plan import Limits, QueryPlan
     from vl2v_client.recipes.plan import plan as plan_run
 

@@ -61,7 +61,7 @@ def sweep(
 ) -> None:
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
     from vl2v_client.recipes.sweep import sweep as run_sweep
-    from vl2v_client.runs.sweep_settings import default_sweep_folder, settle_sweep
+    from vl2v_client.runs.settings import default_sweep_folder, settle_sweep
 
     run = run_config(named, config)
     folder = run.report.out or default_sweep_folder(run)

@@ -55,8 +55,7 @@ def open_purchase(
     terms: PurchaseConfig, api_key: str | None, *, as_json: bool, yes: bool
 ) -> Iterator[tuple[PurchaseContext, Bars]]:
     """Open vendor, cache and progress bars; a person sees each plan and approves it, unless `yes`."""
-    from vl2v_client.buying.context import purchase_context
-    from vl2v_client.buying.vendor_meeting import remaining_units
+    from vl2v_client.buying.context import purchase_context, remaining_units
 
     with (
         open_cache(terms.cache) as cache,

@@ -15,8 +15,7 @@ from vl2v_client.data.class_names import check_class_names
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import Split, split
 from vl2v_client.data.views import STANDARD, View, styled_views, view_recipe, views_for
-from vl2v_client.planning.hashing import read_files
-from vl2v_client.planning.queries import ImageQuery, TextQuery
+from vl2v_client.planning.queries import ImageQuery, TextQuery, read_files
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 

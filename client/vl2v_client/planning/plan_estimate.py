@@ -11,8 +11,7 @@ from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
-from vl2v_client.planning.hashing import hash_files
-from vl2v_client.planning.queries import TextQuery
+from vl2v_client.planning.queries import TextQuery, hash_files
 from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
 
 

@@ -1,11 +1,24 @@
-"""What the teacher is asked about: a view of an image, or a text."""
+"""What the teacher is asked about, and the content hash of every view: only what no memo remembers is rendered."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
-from vl2v_client.core.values import Sample
-from vl2v_client.data.views import View
+from vl2v_client.cache.contents import FileContent, FileStamp, changed_ns, view_key
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import DataError
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import RGBImage, Sample
+from vl2v_client.data.views import RENDERER_VERSION, View, image_size, load_rgb, render_view
+from vl2v_contract.identity import rgb8_sha
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +48,182 @@ class TextQuery:
 
 
 Query = ImageQuery | TextQuery
+
+
+_COMMIT_EVERY = 256
+_HASHES_PER_COMMIT = 16_384
+_HASHES_PER_TASK = 64
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[Path, FileContent]:
+    """Hash and size of each file, read only if it is new or changed.
+
+    Args:
+        paths: Image files.
+        cache: Holds the memo.
+        progress: Gets every file that is read, as phase "read files".
+
+    Raises:
+        DataError: A file is missing or is no image.
+    """
+    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
+    known = cache.contents.files(stamps.values())
+    unknown = [stamp for stamp in stamps.values() if stamp not in known]
+    done = 0
+    for chunk in _chunks(unknown, _COMMIT_EVERY):
+        fresh = dict(zip(chunk, _in_threads(_read_file, chunk), strict=True))
+        cache.contents.remember_files(fresh)
+        known.update(fresh)
+        done += len(chunk)
+        progress("read files", done, len(unknown))
+    return {path: known[stamp] for path, stamp in stamps.items()}
+
+
+def hash_files(
+    folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, progress: Progress = silent
+) -> dict[str, str]:
+    """Hash of each file's bytes by path, read only if the file is new or changed; no picture is decoded.
+
+    Args:
+        folder: Absolute, and above all of them.
+        paths: Absolute.
+        cache: Holds the memo.
+        progress: Gets every file that is hashed, as phase "hash files".
+
+    Raises:
+        DataError: A file is missing or cannot be read.
+    """
+    known = cache.contents.hashes_below(str(folder))
+    hashes: dict[str, str] = {}
+    unknown = []
+    for path in sorted(paths):  # as the disk, the memory and the memo's index like them
+        size_bytes, changed = file_facts(path)
+        remembered = known.get(path)
+        if remembered is not None and remembered[:2] == (size_bytes, changed):
+            hashes[path] = remembered[2]
+        else:
+            unknown.append((path, size_bytes, changed))
+    done = 0
+    for chunk in _chunks(unknown, _HASHES_PER_COMMIT):
+        fresh = hash_in_threads([path for path, _, _ in chunk])
+        cache.contents.remember_hashes((*facts, file_sha) for facts, file_sha in zip(chunk, fresh, strict=True))
+        hashes.update((path, file_sha) for (path, _, _), file_sha in zip(chunk, fresh, strict=True))
+        done += len(chunk)
+        progress("hash files", done, len(unknown))
+    return hashes
+
+
+def hash_views(
+    queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
+) -> list[str]:
+    """Return the content hash of each query's pixels at `size` x `size`; a file is decoded once for all its new views.
+
+    Raises:
+        DataError: A file is missing, is no image, or its view does not fit it any more.
+    """
+    keys = view_keys(queries, cache, size=size, progress=progress)
+    known = cache.contents.views(dict.fromkeys(keys))
+    unknown: dict[Path, dict[bytes, View]] = defaultdict(dict)
+    seen: set[bytes] = set(known)
+    for query, key in zip(queries, keys, strict=True):
+        if key not in seen:
+            seen.add(key)
+            unknown[query.sample.path][key] = query.view
+    total = len(seen) - len(known)
+    for chunk in _chunks(list(unknown.items()), _COMMIT_EVERY):
+        fresh = [pair for pairs in _in_threads(lambda task: _hash_file_views(*task, size), chunk) for pair in pairs]
+        cache.contents.remember_views(fresh)
+        known.update(fresh)
+        progress("render views", total - (len(seen) - len(known)), total)
+    return [known[key] for key in keys]
+
+
+def view_keys(
+    queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
+) -> list[bytes]:
+    """Return a hash of what decides each query's pixels at `size` x `size`: equal for copies. Decodes nothing.
+
+    Raises:
+        DataError: A file is missing or is no image.
+    """
+    files = read_files((query.sample.path for query in queries), cache, progress=progress)
+    return [_memo_key(files[query.sample.path], query.view, size) for query in queries]
+
+
+def hash_in_threads(paths: Sequence[str]) -> list[str]:
+    """Hash of each file's bytes, in order; no memo is asked.
+
+    Raises:
+        DataError: A file is missing or cannot be read.
+    """
+    tasks = list(_chunks(paths, _HASHES_PER_TASK))
+    return [file_sha for of_task in _in_threads(_hash_all, tasks) for file_sha in of_task]
+
+
+def pixels_sha(pixels: RGBImage) -> str:
+    """Return content hash of `[H, W, 3]` pixels."""
+    height, width, _ = pixels.shape
+    return rgb8_sha(pixels.tobytes(), width=width, height=height)
+
+
+def _hash_file_views(path: Path, views: Mapping[bytes, View], size: int) -> list[tuple[bytes, str]]:
+    image = load_rgb(path)
+    return [(key, pixels_sha(render_view(image, view, size))) for key, view in views.items()]
+
+
+def _memo_key(content: FileContent, view: View, size: int) -> bytes:
+    return view_key(content.file_sha, view.to_json(), image_size=size, renderer=RENDERER_VERSION)
+
+
+def _stamp(path: Path) -> FileStamp:
+    try:
+        return FileStamp.of(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def file_facts(path: str) -> tuple[int, int]:
+    """Return a file's size in bytes, and when it changed last, in nanoseconds.
+
+    Raises:
+        DataError: It is missing.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return status.st_size, changed_ns(status)
+
+
+def _hash_all(paths: Sequence[str]) -> list[str]:
+    hashes = []
+    for path in paths:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                hashes.append(hashlib.sha256(file.readall()).hexdigest())
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    return hashes
+
+
+def _unreadable(path: Path | str, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read ({error.strerror}): check that it exists and its permissions")
+
+
+def _read_file(stamp: FileStamp) -> FileContent:
+    width, height = image_size(stamp.path)
+    return FileContent(hashlib.sha256(stamp.path.read_bytes()).hexdigest(), width, height)
+
+
+def _in_threads(work: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> list[_Result]:
+    # Pillow and hashlib release the interpreter lock, so threads use every core.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return list(pool.map(work, tasks))
+
+
+def _chunks(tasks: Sequence[_Task], size: int) -> Iterator[list[_Task]]:
+    walk = iter(tasks)
+    while chunk := list(islice(walk, size)):
+        yield chunk

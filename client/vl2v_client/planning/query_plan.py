@@ -12,8 +12,7 @@ from vl2v_client.core.money import format_micro
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
-from vl2v_client.planning.hashing import hash_views
-from vl2v_client.planning.queries import ImageQuery, Query, TextQuery
+from vl2v_client.planning.queries import ImageQuery, Query, TextQuery, hash_views
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
 
 _ROW_OVERHEAD_BYTES = 700  # keys, intent, index pages and the item's share of a receipt

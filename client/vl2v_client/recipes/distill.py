@@ -10,11 +10,10 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import RunData, TrainedMethod, render_canonical, train_method
-from vl2v_client.runs.prediction_rows import keep_predictions
 from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
-from vl2v_client.runs.scoring import score_classifier
+from vl2v_client.runs.scoring import keep_predictions, score_classifier
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.student.train.devices import Ranks, joined_ranks

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.buying.context import PurchaseContext
-from vl2v_client.buying.vendor_meeting import meet
+from vl2v_client.buying.context import PurchaseContext, meet
 from vl2v_client.core.errors import DataError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.views import canonical_view
@@ -20,11 +19,9 @@ from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.runs.method_training import render_canonical
-from vl2v_client.runs.prediction_rows import keep_predictions
-from vl2v_client.runs.recorded_config import RecordedConfig, recorded_config
 from vl2v_client.runs.run_folder import RunFolder, claim_finished_run
-from vl2v_client.runs.scored_images import DomainScore, ScoredImages, choose_images
-from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
+from vl2v_client.runs.scored_images import DomainScore, RecordedConfig, ScoredImages, choose_images, recorded_config
+from vl2v_client.runs.scoring import ZERO_SHOT, keep_predictions, zero_shot_row
 from vl2v_client.runs.teacher_answers import ask_teacher
 from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
 

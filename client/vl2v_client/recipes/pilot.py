@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.buying.context import PurchaseContext
-from vl2v_client.buying.vendor_meeting import meet
+from vl2v_client.buying.context import PurchaseContext, meet
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.evaluation.pilot_findings import (
@@ -21,8 +20,15 @@ from vl2v_client.evaluation.pilot_findings import (
 )
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.runs.features import canonical_features
-from vl2v_client.runs.pilot_report import PilotReport, Suspect, make_offers
-from vl2v_client.runs.pilot_sample import PilotSample, draw_sample, labels_of, look_at
+from vl2v_client.runs.pilot_report import (
+    PilotReport,
+    PilotSample,
+    Suspect,
+    draw_sample,
+    labels_of,
+    look_at,
+    make_offers,
+)
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 

@@ -1,4 +1,4 @@
-"""What a run would buy: an exact plan, or an upper bound where rendering all views would take too long."""
+"""What a run would buy: an exact plan, or an upper bound where rendering takes too long; and buying it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.buying.context import PurchaseContext
-from vl2v_client.buying.run_plan import plan_run
-from vl2v_client.buying.vendor_meeting import meet
+from vl2v_client.buying import purchase
+from vl2v_client.buying.buyer import PurchaseReport
+from vl2v_client.buying.context import PurchaseContext, meet, plan_run
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.folder import list_files
@@ -17,7 +17,7 @@ from vl2v_client.data.splits import training_files
 from vl2v_client.planning.choice import QueryChoice, text_queries
 from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
-from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.purchase_record import choose_queries
 from vl2v_client.runs.resolution import resolve_run, run_choice
 
 EXACT_VIEWS = 20_000
@@ -66,7 +66,7 @@ def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Pro
 
     Raises:
         DataError: The data set cannot be used, or a file cannot be read.
-        VendorError: As `buying.vendor_meeting.meet`.
+        VendorError: As `buying.context.meet`.
     """
     root = choice.data.absolute()
     files = list_files(root)
@@ -85,3 +85,19 @@ def _features(config: RunConfig, planned: PlannedRun, progress: Progress) -> NDA
     from vl2v_client.runs.settings import settle
 
     return run_features(settle(config), planned, progress)
+
+
+def buy(config: RunConfig, context: PurchaseContext, *, progress: Progress) -> PurchaseReport:
+    """Plan a run and buy its answers; nothing is paid twice.
+
+    Args:
+        config: Configuration of the run.
+        context: Whom to buy from, and on which terms.
+        progress: Gets every step that takes time.
+
+    Raises:
+        ClientError: See `core.errors`; whatever was bought is kept.
+    """
+    planned = plan_selected(config, context, progress=progress)
+    purchase.check_hold_out(planned, context, progress=progress)
+    return purchase.buy(planned.plan, context, progress=progress)

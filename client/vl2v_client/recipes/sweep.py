@@ -16,8 +16,8 @@ from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
 from vl2v_client.runs.run_folder import claim_run_folder
 from vl2v_client.runs.scoring import ZERO_SHOT
+from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.runs.sweep_settings import SweepSettings
 from vl2v_client.student.loss.stages import online_queries
 
 Run = tuple[str, int, str]

@@ -21,16 +21,15 @@ from vl2v_client.export.report import ReportRow
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice, collect_queries
-from vl2v_client.planning.hashing import read_files, view_keys
+from vl2v_client.planning.queries import read_files, view_keys
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
-from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.run_folder import RunFolder
-from vl2v_client.runs.run_targets import Vectors
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Announce, Source
+from vl2v_client.runs.source import Announce, Source, billable_image_keys, billable_text_keys
+from vl2v_client.runs.teacher_answers import Vectors
 from vl2v_client.student.loss.methods import stage_asks_about_images
 from vl2v_client.student.model.card import StudentEntry, read_entry
 from vl2v_client.student.model.spec import InputFormat, StudentSpec

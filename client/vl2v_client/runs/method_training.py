@@ -15,8 +15,8 @@ from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.features import rendered_features
 from vl2v_client.runs.run_folder import RunFolder
-from vl2v_client.runs.run_targets import Vectors, image_targets, text_classifier
 from vl2v_client.runs.settings import RunSettings
+from vl2v_client.runs.teacher_answers import Vectors, image_targets, text_classifier
 from vl2v_client.student.loss.methods import ERM, METHODS, asks_about_texts, erm
 from vl2v_client.student.loss.stages import Method
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier

@@ -1,4 +1,9 @@
-"""The run folder: one configuration, its metrics, checkpoints, rendered views, student and report."""
+"""The run folder: one configuration, its metrics, checkpoints, rendered views, student and report.
+
+Format 1 of `config.json` (version 0.1.0) was flat, named the final weights `carries`, and had options that version
+0.2.0 removed. Where these stood at what this version always does, the record equals a new one and its run goes on; any
+other value is named by `removed_values`.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +14,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from vl2v_client.config.run import Imputation, Selector
+from vl2v_client.config.training import FinalWeights
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.core.files import read_json
-from vl2v_client.runs.run_record import current_config, removed_values
 from vl2v_contract.canonical import sha256_hex
 
 CONFIG_FILE = "config.json"
-_CHOICE_FILE = "choice.json"
-_PURCHASE_FILE = "purchase.json"
-_USED_FILE = "used.json"
-_LEFT_OUT_FILE = "left_out.json"
-_IMAGES_FILE = "images.json"
-_RECORDS = (CONFIG_FILE, _CHOICE_FILE, _PURCHASE_FILE, _USED_FILE)
+CHOICE_FILE = "choice.json"
+"""Which queries a selection chose, once it has."""
+PURCHASE_FILE = "purchase.json"
+"""The name under which all that the run buys under its caps is counted."""
+USED_FILE = "used.json"
+"""Which embeddings the run trains on, once its purchase is done."""
+LEFT_OUT_FILE = "left_out.json"
+"""Which embeddings a sweep's purchase went on without."""
+IMAGES_FILE = "images.json"
+"""Which images the run trained on, selected with and was judged by, once it is done."""
+_RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE)
 _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5
@@ -55,31 +66,6 @@ class RunFolder:
         return self.path / "student"
 
     @property
-    def choice(self) -> Path:
-        """Which queries a selection chose, once it has."""
-        return self.path / _CHOICE_FILE
-
-    @property
-    def purchase(self) -> Path:
-        """The name under which all that the run buys under its caps is counted."""
-        return self.path / _PURCHASE_FILE
-
-    @property
-    def used(self) -> Path:
-        """Which embeddings the run trains on, once its purchase is done."""
-        return self.path / _USED_FILE
-
-    @property
-    def left_out(self) -> Path:
-        """Which embeddings a sweep's purchase went on without."""
-        return self.path / _LEFT_OUT_FILE
-
-    @property
-    def images(self) -> Path:
-        """Which images the run trained on, selected with and was judged by, once it is done."""
-        return self.path / _IMAGES_FILE
-
-    @property
     def settings_sha(self) -> str:
         """Names the configuration, for files that belong to it."""
         return sha256_hex(json.dumps(self.written, sort_keys=True).encode())
@@ -92,12 +78,13 @@ class RunFolder:
         """Return rendered views of one use: `train`, `validation` or `target`."""
         return (self.shared_renders or self.path / "renders") / f"{use}.u8"
 
-    def recall(self, path: Path) -> dict[str, Any] | None:
-        """Return what `keep` wrote to a file; None if it is not there, or of other settings.
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """Return what `keep` wrote to the file of this name; None if it is not there, or of other settings.
 
         Raises:
             RunError: The file is damaged.
         """
+        path = self.path / name
         if not path.exists():
             return None
         try:
@@ -106,12 +93,13 @@ class RunFolder:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RunError(f"{path} is damaged: put back a copy of it, or choose another report.out") from error
 
-    def keep(self, path: Path, record: Mapping[str, Any]) -> None:
+    def keep(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a file that belongs to these settings: whole and for good, or not at all.
 
         Raises:
             CacheError: It cannot be written.
         """
+        path = self.path / name
         try:
             _write_durably(path, json.dumps({"format": 1, "of": self.settings_sha, **record}))
         except OSError as error:
@@ -242,3 +230,70 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         elif before != after:
             found.append(f"{prefix}{name} was {before!r}, is {after!r}")
     return found
+
+
+CONFIG_FORMAT = 2
+CHOICE_FORMAT = 2
+
+_MOVED = {
+    "data": {"data": "root", "target_domain": "target_domain", "prompt_templates": "prompts", "seed": "seed"},
+    "purchase": {"views": "views", "view_recipe": "view_recipe", "impute": "impute", "online": "online"},
+    "training": {"preset": "preset", "method": "method", "baselines": "baselines", "train_views": "train_views"},
+}
+"""Group: its options by their names in format 1."""
+
+_KEPT = ("sweep", "student", "erm_learning_rates", "teacher", "files_sha", "style_targets")
+
+
+def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of `config.json` in this version's format; removed values stay, so that no new run equals it.
+
+    Args:
+        record: Record of a run or a sweep, as its file holds it.
+    """
+    if record.get("format") != 1:
+        return dict(record)
+    config: dict[str, Any] = {name: record[name] for name in _KEPT if name in record}
+    for group, names in _MOVED.items():
+        config[group] = {new: record[old] for old, new in names.items() if old in record}
+    spending = dict(record.get("spending", {}))
+    if spending.pop("rounds", 1) != 1:
+        config["purchase"]["rounds"] = record["spending"]["rounds"]
+    config["purchase"] |= {"select": spending.get("select"), "max_queries": spending.get("max_queries")}
+    config["training"] |= {_renamed(name): value for name, value in record.get("training", {}).items()}
+    if "stages" in record:
+        stages = record["stages"]
+        config["stages"] = [{_renamed(name): value for name, value in stage.items()} for stage in stages]
+    if config.get("style_targets") == "bought":
+        del config["style_targets"]
+    return config | {"format": CONFIG_FORMAT}
+
+
+def removed_values(config: Mapping[str, Any]) -> list[str]:
+    """Name what a configuration in this version's format asks for that this version cannot do."""
+    purchase, training = config.get("purchase", {}), config.get("training", {})
+    found = [f"style_targets {config['style_targets']!r}"] if "style_targets" in config else []
+    found += [f"rounds {purchase['rounds']!r}"] if "rounds" in purchase else []
+    for name, value, known in (
+        ("select", purchase.get("select"), (None, *get_args(Selector))),
+        ("impute", purchase.get("impute", "none"), get_args(Imputation)),
+        ("carries", training.get("final_weights", "swad"), get_args(FinalWeights)),
+    ):
+        found += [f"{name} {value!r}"] if value not in known else []
+    return found
+
+
+def chosen_keys(record: Mapping[str, Any]) -> list[str]:
+    """Return the cache keys that a record of `choice.json` names, in the order of buying; format 1 had several rounds.
+
+    Raises:
+        KeyError: The record is damaged.
+    """
+    if record["format"] == 1:
+        return [key for of_round in record["rounds"] for key in of_round]
+    keys: list[str] = record["keys"]
+    return keys
+
+
+def _renamed(name: str) -> str:
+    return "final_weights" if name == "carries" else name

@@ -15,8 +15,8 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.splits import Split
-from vl2v_client.planning.hashing import read_files
-from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.planning.queries import read_files
+from vl2v_client.runs.run_folder import IMAGES_FILE, RunFolder
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def keep_images(folder: RunFolder, images: RunImages) -> None:
     Raises:
         CacheError: The folder cannot be written.
     """
-    folder.keep(folder.images, asdict(images))
+    folder.keep(IMAGES_FILE, asdict(images))
 
 
 def read_images(folder: RunFolder) -> RunImages:
@@ -89,12 +89,12 @@ def find_images(folder: RunFolder) -> RunImages | None:
     Raises:
         RunError: It is damaged.
     """
-    record = folder.recall(folder.images)
+    record = folder.recall(IMAGES_FILE)
     if record is None:
         return None
     try:
         return _IMAGES.validate_python(record)
     except ValidationError as error:
         raise RunError(
-            f"{folder.images} is damaged: put back a copy of it, or run `vl2v-client distill` again"
+            f"{folder.path / IMAGES_FILE} is damaged: put back a copy of it, or run `vl2v-client distill` again"
         ) from error

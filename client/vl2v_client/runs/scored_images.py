@@ -8,15 +8,54 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.evaluation.accuracy import Evaluation
-from vl2v_client.planning.hashing import hash_in_threads
-from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.planning.queries import hash_in_threads
+from vl2v_client.runs.run_folder import CONFIG_FILE, RunFolder
 from vl2v_client.runs.run_images import RunImages, read_images
 from vl2v_client.student.model.bundle import StudentCard
+
+
+class RecordedTeacher(BaseModel):
+    """The model that a run learned from."""
+
+    id: str
+    ledger_id: str
+    weights_sha: str
+
+
+class RecordedData(BaseModel):
+    """The data set that a run learned from, and the templates of its prompts."""
+
+    root: str
+    prompts: list[str]
+
+
+class RecordedConfig(BaseModel):
+    """The entries that an evaluation needs."""
+
+    data: RecordedData
+    teacher: RecordedTeacher
+
+
+def recorded_config(folder: RunFolder) -> RecordedConfig:
+    """Return the recorded configuration of a run.
+
+    Raises:
+        RunError: An entry is missing or has a wrong type.
+    """
+    try:
+        return RecordedConfig.model_validate(folder.config)
+    except ValidationError as error:
+        entry = "/".join(map(str, error.errors(include_input=False)[0]["loc"]))
+        raise RunError(
+            f"{folder.path / CONFIG_FILE} has no right entry {entry!r}: put back a copy of it, or run again"
+        ) from error
+
 
 TRAINED_ON = "trained on"
 HOLD_OUT = "source, hold-out"

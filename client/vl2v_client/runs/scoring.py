@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.core.values import Sample
 from vl2v_client.data.splits import Split
 from vl2v_client.evaluation.accuracy import (
     Choices,
@@ -17,7 +20,9 @@ from vl2v_client.evaluation.accuracy import (
     fit_temperature,
     negative_log_likelihood,
 )
+from vl2v_client.export.predictions import ImagePrediction, read_predictions, write_predictions
 from vl2v_client.export.report import DomainRow, ReportRow
+from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.labelled_views import LabelledViews
 
@@ -100,3 +105,36 @@ def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, tar
 
 def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> float:
     return float((logits[:count].argmax(axis=1) == labels[:count]).mean())
+
+
+def keep_predictions(
+    folder: RunFolder,
+    root: Path,
+    samples: Sequence[Sample],
+    class_names: Sequence[str],
+    choices: Mapping[str, Choices | None],
+    *,
+    keep_others: bool,
+) -> None:
+    """Write the predictions of some classifiers for the images of the unseen domain.
+
+    Args:
+        folder: The run.
+        root: Folder of the data set.
+        samples: `N` images of the unseen domain.
+        class_names: Names by class index.
+        choices: Predictions `[N]` by the name of the classifier's row; None adds nothing.
+        keep_others: Keep what the file holds of other classifiers; else they are dropped.
+
+    Raises:
+        CacheError: The folder cannot be written.
+        RunError: The file that is there is damaged.
+    """
+    new = {name: made for name, made in choices.items() if made is not None}
+    rows = [row for row in read_predictions(folder.path) if row.classifier not in new] if keep_others else []
+    for name, made in new.items():
+        for sample, index, probability in zip(samples, made.classes, made.probabilities, strict=True):
+            path, label = sample.path.relative_to(root).as_posix(), class_names[sample.class_index]
+            rows.append(ImagePrediction(name, path, label, class_names[index], float(probability)))
+    if rows:
+        write_predictions(folder.path, rows)

@@ -16,9 +16,22 @@ from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import RunData
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
+from vl2v_client.student.loss.methods import asks_about_images, asks_about_texts
+from vl2v_client.student.loss.stages import Method
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+
+
+def billable_image_keys(method: Method, config: TrainingConfig, planned: PlannedRun) -> tuple[str, ...]:
+    """Return the cache keys of the image queries that a method reads, each once."""
+    return planned.plan.used_image_keys if asks_about_images(method, config) else ()
+
+
+def billable_text_keys(method: Method, planned: PlannedRun) -> tuple[str, ...]:
+    """Return the cache keys of the text queries that a method reads, in the plan's order."""
+    return planned.plan.text_keys if asks_about_texts(method) else ()
+
 
 Announce = Callable[[PlannedRun], str]
 """Says, in a sentence, what a sweep is going to buy."""

@@ -1,8 +1,8 @@
-"""What a vendor's teacher says of images and class prompts, outside a run: for a pilot, or for images never asked."""
+"""What the teacher's answers say of images and class prompts: a zero-shot classifier, and targets to train on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,85 @@ from numpy.typing import NDArray
 from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.buying.purchase import buy
+from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import EmbeddingMatrix, TeacherModel
+from vl2v_client.planning.choice import RunQueries
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.planning.query_plan import make_plan
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan, make_plan
+from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
+
+Vectors = Mapping[str, NDArray[np.float16]]
+"""What the cache holds, by cache key."""
+
+Imputation = Callable[[ImageTargets], ImageTargets]
+"""Gives views `[N, A]` that are asked about, and were not bought, a target."""
+
+
+def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
+    """Return the zero-shot classifier `[C, D]` of the bought class prompts.
+
+    Raises:
+        DataError: One of them was not bought.
+    """
+    queries, plan = planned.queries, planned.plan
+    texts = _bought_texts(queries.texts, plan.text_keys, vectors)
+    return zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
+
+
+def image_targets(
+    planned: PlannedRun,
+    vectors: Vectors,
+    *,
+    allow_missing: bool,
+    imputation: Imputation | None = None,
+) -> ImageTargets:
+    """Return targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
+
+    A view that nobody asks about borrows its image's target. An image of which nothing was bought or imputed has none.
+
+    Raises:
+        CacheError: An embedding is missing, and may not be.
+    """
+    queries, plan = planned.queries, planned.plan
+    asked = asked_targets(queries, plan, vectors, allow_missing=allow_missing)
+    if imputation is not None:
+        asked = imputation(asked)
+    return borrow_from_same_image(_padded(asked, len(queries.views[0]) or 1))
+
+
+def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, allow_missing: bool) -> ImageTargets:
+    """Return what was bought about the `A` views that are asked about, `[N, A, D]`.
+
+    Raises:
+        CacheError: An embedding is missing, and may not be.
+    """
+    count, train = queries.asked_views, queries.split.train
+    return join_image_targets(
+        [plan.image_keys[row * count : (row + 1) * count] for row in range(len(train))],
+        vectors,
+        dimension=plan.teacher.embedding_dim,
+        names=[str(sample.path) for sample in train],
+        allow_missing=allow_missing,
+    )
+
+
+def _padded(asked: ImageTargets, count: int) -> ImageTargets:
+    """Return targets of `count` views, of which `asked` has the first; the others have none."""
+    further = ((0, 0), (0, count - asked.bought.shape[1]))
+    vectors = np.pad(asked.vectors, (*further, (0, 0)))
+    return ImageTargets(vectors, np.pad(asked.bought, further), np.pad(asked.weights, further))
+
+
+def _bought_texts(queries: Sequence[TextQuery], keys: Sequence[str], vectors: Vectors) -> NDArray[np.float16]:
+    for query, key in zip(queries, keys, strict=True):
+        if key not in vectors:
+            raise DataError(
+                f"there is no embedding of {query.name}, and nothing trains without it: buy it, or rename "
+                "its class folder"
+            )
+    return np.stack([vectors[key] for key in keys])
 
 
 @dataclass(frozen=True)
@@ -46,7 +120,7 @@ def ask_teacher(
     Args:
         images: `N` views of images.
         prompts: `T` texts for each of `C` classes.
-        teacher: Model to ask, as `buying.vendor_meeting.meet` gives it.
+        teacher: Model to ask, as `buying.context.meet` gives it.
         context: Whom to buy from.
         progress: Gets every step that takes time.
 

@@ -8,9 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from vl2v_client.buying.context import Caps, PurchaseContext
-from vl2v_client.buying.purchase import buy
-from vl2v_client.buying.run_plan import check_hold_out, plan_run
+from vl2v_client.buying.context import Caps, PurchaseContext, plan_run
+from vl2v_client.buying.purchase import buy, check_hold_out
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
@@ -20,22 +19,21 @@ from vl2v_client.export.cost import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
-from vl2v_client.runs.billable_queries import billable_image_keys, billable_text_keys
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.purchase_record import (
+    choose_queries,
     count_from_the_start,
     keep_left_out,
     keep_used,
     read_left_out,
     read_used,
 )
-from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.run_folder import RunFolder
-from vl2v_client.runs.run_targets import Vectors, text_classifier
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Announce, Source
+from vl2v_client.runs.source import Announce, Source, billable_image_keys, billable_text_keys
+from vl2v_client.runs.teacher_answers import Vectors, text_classifier
 from vl2v_client.student.loss.methods import METHODS, asks_about_images
 from vl2v_client.student.loss.stages import online_queries
 from vl2v_client.student.train.labelled_views import LabelledViews

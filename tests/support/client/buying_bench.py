@@ -16,8 +16,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.buying import purchase
 from vl2v_client.buying.buyer import PurchaseReport
-from vl2v_client.buying.context import Caps, Notify, PurchaseContext
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import Caps, Notify, PurchaseContext, meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample

@@ -20,7 +20,7 @@ from support.client.buying_bench import ask, buy, draw_pictures
 from support.client.fake_vendor import API_KEY
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import Connection
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache import database
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli import app

@@ -15,7 +15,7 @@ from support.client.buying_bench import buy
 from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan

@@ -22,7 +22,7 @@ from support.vendor.inprocess_vendor import InProcessVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.vendor_meeting import meet_vendor
+from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
 from vl2v_client.planning.queries import TextQuery
