@@ -40,11 +40,10 @@ from vl2v_vendor.host.system_clock import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
-from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 from vl2v_vendor.service.selling import Seller
-from vl2v_vendor.service.services import Services
+from vl2v_vendor.service.services import Authenticator, Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
 from vl2v_vendor.web.connections import ConnectionLimits

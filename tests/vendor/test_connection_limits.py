@@ -13,8 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from vl2v_vendor.cli.server import bind, connections_for, raise_file_limit
-from vl2v_vendor.web.connection_slots import Network, Slot, address_name
-from vl2v_vendor.web.connections import ConnectionLimits
+from vl2v_vendor.web.connections import ConnectionLimits, Network, Slot, address_name
 
 
 class Crowd:

@@ -14,8 +14,7 @@ import pytest
 
 from support.vendor.listening_vendor import listening
 from support.vendor.serving_shop import LIMITS, Vendor, images, png, tell
-from vl2v_vendor.domain.admission import MEBIBYTE
-from vl2v_vendor.domain.encoder import PreparedItem
+from vl2v_vendor.domain.encoder import MEBIBYTE, PreparedItem
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.web import middleware
 from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit

@@ -18,7 +18,7 @@ from vl2v_contract.chain import (
     follows,
     items_hash,
 )
-from vl2v_vendor.domain import postings
+from vl2v_vendor.domain.charging import decide_refund, decide_top_up
 from vl2v_vendor.domain.errors import InvalidRequest
 
 ORIGIN = EntryOrigin("req_1", 100, "key")
@@ -50,13 +50,13 @@ def end_of(entry: LedgerEntry) -> ChainEnd:
 
 
 def charged() -> tuple[LedgerEntry, ChainEnd]:
-    raised = postings.top_up(EMPTY, ORIGIN, 10, "invoice")
+    raised = decide_top_up(EMPTY, ORIGIN, 10, "invoice")
     entry = LedgerEntry.charge(end_of(raised), ORIGIN, TERMS, ITEMS, 50)
     return entry, end_of(entry)
 
 
 def test_a_top_up_raises_the_limit_and_moves_no_money() -> None:
-    entry = postings.top_up(EMPTY, ORIGIN, 10, "invoice")
+    entry = decide_top_up(EMPTY, ORIGIN, 10, "invoice")
     assert (entry.kind, entry.seq, entry.units, entry.limit_units, entry.used_units) == ("topup", 1, 10, 10, 0)
     assert (entry.amount_micro, entry.price_id, entry.api_key_id, entry.items_hash) == (0, None, None, None)
     assert (entry.request_id, entry.created_at, entry.signing_key_id, entry.note) == ("req_1", 100, "key", "invoice")
@@ -65,11 +65,11 @@ def test_a_top_up_raises_the_limit_and_moves_no_money() -> None:
 @pytest.mark.parametrize("units", [0, -1, MAX_INTEGER])
 def test_a_top_up_out_of_range_is_refused(units: int) -> None:
     with pytest.raises(InvalidRequest, match="out of range"):
-        postings.top_up(replace(EMPTY, limit_units=1), ORIGIN, units, None)
+        decide_top_up(replace(EMPTY, limit_units=1), ORIGIN, units, None)
 
 
 def test_a_charge_extends_the_chain() -> None:
-    raised = postings.top_up(EMPTY, ORIGIN, 10, None)
+    raised = decide_top_up(EMPTY, ORIGIN, 10, None)
     entry = LedgerEntry.charge(end_of(raised), ORIGIN, TERMS, ITEMS, 50)
     assert (entry.seq, entry.prev_hash, entry.items_hash) == (2, raised.hash(), items_hash(ITEMS))
     assert (entry.units, entry.amount_micro, entry.used_units, entry.limit_units) == (3, 150, 3, 10)
@@ -78,7 +78,7 @@ def test_a_charge_extends_the_chain() -> None:
 
 def test_a_refund_repeats_the_product_of_its_charge() -> None:
     charge, end = charged()
-    entry = postings.refund(end, replace(ORIGIN, request_id="req_2"), charge, 1, 2, "blurred")
+    entry = decide_refund(end, replace(ORIGIN, request_id="req_2"), charge, 1, 2, "blurred")
     assert (entry.kind, entry.ref_seq, entry.units, entry.amount_micro) == ("refund", 2, 2, 100)
     assert (entry.used_units, entry.limit_units, entry.items_hash, entry.request_id) == (1, 10, None, "req_2")
     for name in (*ChargeTerms.__slots__, "unit_price_micro"):
@@ -89,7 +89,7 @@ def test_a_refund_repeats_the_product_of_its_charge() -> None:
 def test_a_refund_of_more_than_is_left_is_refused(refunded_units: int, units: int) -> None:
     charge, end = charged()
     with pytest.raises(InvalidRequest, match=f"{3 - refunded_units} of its 3 are left"):
-        postings.refund(end, ORIGIN, charge, refunded_units, units, "blurred")
+        decide_refund(end, ORIGIN, charge, refunded_units, units, "blurred")
 
 
 @pytest.mark.parametrize("lost_seq", [1, 2, 40])
@@ -102,4 +102,4 @@ def test_a_restored_entry_skips_every_number_that_was_given(lost_seq: int) -> No
 
 
 def test_time_never_goes_back_within_an_account() -> None:
-    assert postings.top_up(replace(EMPTY, created_at=500), ORIGIN, 1, None).created_at == 500
+    assert decide_top_up(replace(EMPTY, created_at=500), ORIGIN, 1, None).created_at == 500

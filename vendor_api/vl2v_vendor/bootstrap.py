@@ -40,12 +40,11 @@ from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
-from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.key_issue import usual_currency
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.selling import Seller
-from vl2v_vendor.service.services import Services
+from vl2v_vendor.service.services import Authenticator, Services
 from vl2v_vendor.settings import Settings, SettingsError
 
 Report: TypeAlias = Callable[[str, str], None]

@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from vl2v_contract.wire.embeddings import MAX_ITEMS
-from vl2v_vendor.domain.admission import MEBIBYTE, Limits
+from vl2v_vendor.domain.encoder import MEBIBYTE, Limits
 from vl2v_vendor.domain.errors import VendorError
 
 CONFIG_VARIABLE = "VL2V_VENDOR_CONFIG"

@@ -20,8 +20,7 @@ from PIL import Image
 
 from support.ledger.ledger_shop import FakeClock, fixed_signer
 from support.ledger.memory_ledger import MemoryLedger
-from vl2v_vendor.domain.admission import Limits
-from vl2v_vendor.domain.encoder import Encoder, PixelBatch, VectorBatch
+from vl2v_vendor.domain.encoder import Encoder, Limits, PixelBatch, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
@@ -31,11 +30,10 @@ from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
-from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.selling import Seller
-from vl2v_vendor.service.services import ReadinessCheck, Services
+from vl2v_vendor.service.services import Authenticator, ReadinessCheck, Services
 from vl2v_vendor.web.app import create_app
 
 T = TypeVar("T")

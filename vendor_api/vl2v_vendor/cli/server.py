@@ -29,8 +29,7 @@ from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
 from vl2v_vendor.web.connections import ConnectionLimits
-from vl2v_vendor.web.http_protocol import limited_protocol
-from vl2v_vendor.web.listener import LimitedListener
+from vl2v_vendor.web.transport import LimitedListener, limited_protocol
 
 _log = logging.getLogger(__name__)
 

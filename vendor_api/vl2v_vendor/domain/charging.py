@@ -1,4 +1,4 @@
-"""Deciding the charges of one account while nobody else can write it: pure rules, no storage.
+"""The rules of charges, top-ups and refunds: pure decisions, no storage.
 
 The adapter locks the account, reads what is needed, has each order decided here, and writes all that was decided. An
 order that is refused changes nothing for those behind it.
@@ -9,12 +9,61 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChainEnd, ChargedItem, EntryOrigin, LedgerEntry
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
-from vl2v_vendor.domain.admission import admit
-from vl2v_vendor.domain.errors import InvalidRequest, PriceChanged, UnknownKey
+from vl2v_vendor.domain.errors import BudgetExhausted, InvalidRequest, PriceChanged, UnknownKey
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price
+
+
+def admit(wanted_units: int, budgets: Budgets, *, allow_partial: bool, delivers_free: bool = False) -> int:
+    """Return how many of the wanted units both budgets admit.
+
+    Before the work this is a hint that refuses early; inside the charge's transaction it decides.
+
+    Args:
+        wanted_units: Units of the new items.
+        budgets: Budgets of the account and the key.
+        allow_partial: Admit the longest prefix that fits, instead of all or nothing.
+        delivers_free: Whether the answer also delivers items that are already paid, so that the prefix may be empty.
+
+    Raises:
+        BudgetExhausted: The units do not fit; names the budget that holds less.
+    """
+    fitting = min(wanted_units, max(0, budgets.remaining_units))
+    if fitting == wanted_units or (allow_partial and (fitting or delivers_free)):
+        return fitting
+    raise exhaustion(wanted_units, budgets)
+
+
+def exhaustion(wanted_units: int, budgets: Budgets) -> BudgetExhausted:
+    """Build the refusal that names the tighter budget."""
+    name, budget = "account", budgets.account
+    if budgets.key is not None and budgets.key.remaining_units < budget.remaining_units:
+        name, budget = "key", budgets.key
+    return BudgetExhausted(
+        budget=name,
+        limit_units=budget.limit_units,
+        remaining_units=budget.remaining_units,
+        wanted_units=wanted_units,
+    )
+
+
+def check_price(price: Price, units: int, *, price_id: int | None, max_charge_micro: int | None) -> None:
+    """Compare the price in force with what the client pinned.
+
+    Raises:
+        PriceChanged: Another price id is in force, or `units` would cost more than the client's maximum.
+    """
+    if price_id is not None and price_id != price.id:
+        raise PriceChanged(f"price {price_id} is no longer in force; price {price.id} is. Read /v1/models and decide")
+    charge_micro = units * price.unit_price_micro
+    if max_charge_micro is not None and charge_micro > max_charge_micro:
+        raise PriceChanged(
+            f"{units} new items cost {charge_micro} micro-{price.currency}, more than `max_charge_micro` "
+            f"{max_charge_micro}; raise it or send fewer items"
+        )
 
 
 @dataclass(slots=True)
@@ -152,3 +201,40 @@ def _as_paid(item: NewItem, order: ChargeOrder, seq: int) -> PaidItem:
         preprocessing_id=order.preprocessing_id,
         vector=item.vector,
     )
+
+
+def decide_top_up(end: ChainEnd, origin: EntryOrigin, units: int, note: str | None) -> LedgerEntry:
+    """Decide a top-up, which raises the account's limit by `units`.
+
+    Raises:
+        InvalidRequest: The number of units is not positive, or the limit would leave 53 bits.
+    """
+    if units <= 0 or end.limit_units + units > MAX_INTEGER:
+        raise InvalidRequest(
+            f"a top-up of {units} units is out of range; give a positive number, with a new limit below 2**53"
+        )
+    return LedgerEntry.top_up(end, origin, units, note)
+
+
+def decide_refund(
+    end: ChainEnd, origin: EntryOrigin, charge: LedgerEntry, refunded_units: int, units: int, note: str
+) -> LedgerEntry:
+    """Decide a refund, which gives `units` of a charge back.
+
+    Args:
+        end: End of the account's chain.
+        origin: Act that asks for the refund.
+        charge: Charge that is refunded, in part or whole.
+        refunded_units: Units of it that earlier refunds gave back.
+        units: Units to give back now.
+        note: Reason.
+
+    Raises:
+        InvalidRequest: The number of units is not positive, or more than the charge has left.
+    """
+    left_units = charge.units - refunded_units
+    if not 0 < units <= left_units:
+        raise InvalidRequest(
+            f"{units} units cannot be refunded of entry {charge.seq}: {left_units} of its {charge.units} are left"
+        )
+    return LedgerEntry.refund(end, origin, charge, units, note)

@@ -1,4 +1,4 @@
-"""Writing the entries that the staff make, each at the end of the account's chain; `domain.postings` decides them."""
+"""Writing the entries that the staff make, each at the end of the account's chain; `domain.charging` decides them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, insert, select, update
 
 from vl2v_contract.chain import ChainEnd, EntryOrigin, LedgerEntry
-from vl2v_vendor.domain import postings
+from vl2v_vendor.domain.charging import decide_refund, decide_top_up
 from vl2v_vendor.domain.errors import NotFound
 from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.ledger_sql.key_publication import ensure_published
@@ -33,9 +33,9 @@ class PostingContext:
 
 
 def post_top_up(connection: Connection, context: PostingContext, units: int, note: str | None) -> LedgerEntry:
-    """Raise the account's limit by `units`; raises NotFound, or InvalidRequest as `postings.top_up`."""
+    """Raise the account's limit by `units`; raises NotFound, or InvalidRequest as `decide_top_up`."""
     account = _lock(connection, context.account_id)
-    entry = postings.top_up(account.end, context.origin, units, note)
+    entry = decide_top_up(account.end, context.origin, units, note)
     return _append(connection, context.signer, account.budget_id, entry)
 
 
@@ -49,12 +49,12 @@ def post_restored(connection: Connection, context: PostingContext, lost_seq: int
 def post_refund(connection: Connection, context: PostingContext, seq: int, units: int, note: str) -> LedgerEntry:
     """Give `units` of the charge `seq` back, to the account's budget and to the key's if it has one.
 
-    Raises NotFound if no charge has this seq, and InvalidRequest as `postings.refund`.
+    Raises NotFound if no charge has this seq, and InvalidRequest as `decide_refund`.
     """
     charge = _read_charge(connection, context.account_id, seq)
     account = _lock(connection, context.account_id, charge.api_key_id)
     refunded_units = _refunded_units(connection, context.account_id, seq)
-    entry = postings.refund(account.end, context.origin, charge, refunded_units, units, note)
+    entry = decide_refund(account.end, context.origin, charge, refunded_units, units, note)
     _append(connection, context.signer, account.budget_id, entry)
     if account.key_budget_id is not None:
         credited = budgets.c.used_units - units

@@ -19,7 +19,7 @@ from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import Accounts
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.key_issue import lifetime_of, usual_currency
-from vl2v_vendor.service.naming import check_idempotency_key
+from vl2v_vendor.service.preparation import check_idempotency_key
 
 MAX_PAGE_ACTS = 1000
 

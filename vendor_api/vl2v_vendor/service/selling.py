@@ -13,8 +13,7 @@ from vl2v_contract.identity import fingerprint
 from vl2v_contract.records import RecomputeNote, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
-from vl2v_vendor.domain.admission import Limits
-from vl2v_vendor.domain.encoder import Encoder, ModelInfo, PreparedItem
+from vl2v_vendor.domain.encoder import Encoder, Limits, ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
     ItemFailure,
@@ -28,8 +27,7 @@ from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.request_trace import note, timed
 from vl2v_vendor.service.audit import sign_receipt
-from vl2v_vendor.service.naming import check_item_key, name_items
-from vl2v_vendor.service.preparation import Preparation
+from vl2v_vendor.service.preparation import Preparation, check_item_key, name_items
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from vl2v_vendor.domain.admission import Limits
-from vl2v_vendor.domain.encoder import Encoder
-from vl2v_vendor.domain.ports import Ledger
+from vl2v_vendor.domain.accounts import ApiKey, Scope
+from vl2v_vendor.domain.encoder import Encoder, Limits
+from vl2v_vendor.domain.errors import UnknownKey
+from vl2v_vendor.domain.ports import Clock, Ledger
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
+from vl2v_vendor.observe.request_trace import note, timed
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
-from vl2v_vendor.service.authentication import Authenticator
 from vl2v_vendor.service.selling import Seller
+
+
+class Authenticator:
+    """Looks every key up in the ledger's database: a revoked key stops working at once, on every replica."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    async def authenticate(self, secret: str | None, scope: Scope) -> ApiKey:
+        """Return the API key whose secret this is, if it may act under `scope`.
+
+        Raises:
+            UnknownKey: There is no key, or it was never issued.
+            KeyRevoked: The key was revoked.
+            KeyExpired: The key has expired.
+            Forbidden: The key lacks the scope.
+        """
+        if not secret:
+            raise UnknownKey
+        with timed("commit"):
+            key = await self._ledger.find_key(hashlib.sha256(secret.encode()).hexdigest())
+        if key is None:
+            raise UnknownKey
+        note(api_key_id=key.id, account_id=key.account_id)
+        key.require(scope, now=self._clock.now())
+        return key
+
 
 ReadinessCheck = Callable[[], Awaitable[None]]
 """Returns when all is well; raises otherwise."""

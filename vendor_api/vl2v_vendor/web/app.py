@@ -1,24 +1,26 @@
-"""The application: routes, middleware and error handling around the services."""
+"""The application: routes, middleware, error handling and live metrics around the services."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, get_args
 
 from fastapi import FastAPI
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from vl2v_vendor.domain.encoder import Encoder
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.metrics import Metrics
 from vl2v_vendor.observe.tracing import Tracing
 from vl2v_vendor.service.services import Services
-from vl2v_vendor.web.client_watch import ClientWatch
-from vl2v_vendor.web.connections import ConnectionLimits
-from vl2v_vendor.web.forwarded_share import ForwardedShare
-from vl2v_vendor.web.live_series import ConnectionState, EngineState
-from vl2v_vendor.web.middleware import BodyLimit, OverloadGate
+from vl2v_vendor.web.connections import Cause, ConnectionLimits
+from vl2v_vendor.web.middleware import BodyLimit, ClientWatch, ForwardedShare, OverloadGate
 from vl2v_vendor.web.openapi import add_openapi
 from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext
-from vl2v_vendor.web.routes import admin, admin_keys, billing, embeddings, health, models, openai
+from vl2v_vendor.web.routes import admin, billing, embeddings, health, models, openai
 
 ROUTERS: Final = (
     embeddings.router,
@@ -26,7 +28,6 @@ ROUTERS: Final = (
     models.router,
     billing.router,
     admin.router,
-    admin_keys.router,
     health.router,
 )
 
@@ -75,3 +76,50 @@ def create_app(
         app.add_middleware(ForwardedShare, limits=connections)
     app.add_middleware(RequestContext, metrics=app.state.metrics, tracing=tracing)
     return app
+
+
+class ConnectionState(Collector):
+    """How many connections are open, and why others are not."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
+
+    def collect(self) -> Iterator[Metric]:
+        """The series as of now."""
+        yield GaugeMetricFamily("vl2v_connections", "Connections that are open.", value=self._limits.open)
+        yield GaugeMetricFamily(
+            "vl2v_connections_limit", "Connections that may be open.", value=self._limits.max_connections
+        )
+        ended = CounterMetricFamily(
+            "vl2v_connections_ended", "Connections that were refused, or closed by the vendor.", labels=["cause"]
+        )
+        for cause in get_args(Cause):
+            ended.add_metric([cause], self._limits.counts[cause])
+        yield ended
+
+
+class EngineState(Collector):
+    """What waits for the model, and how the model is."""
+
+    def __init__(self, lanes: EncodingLanes, encoder: Encoder) -> None:
+        self._lanes = lanes
+        self._encoder = encoder
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the series as of now."""
+        items = GaugeMetricFamily("vl2v_queue_depth", "Items that wait for the model.", labels=["lane"])
+        for lane, waiting in self._lanes.queued_items.items():
+            items.add_metric([lane], waiting)
+        yield items
+        sizes = GaugeMetricFamily("vl2v_queue_bytes", "Bytes of the items that wait for the model.", labels=["lane"])
+        for lane, waiting in self._lanes.queued_bytes.items():
+            sizes.add_metric([lane], waiting)
+        yield sizes
+        yield GaugeMetricFamily(
+            "vl2v_model_ready", "Whether the model is loaded, warm and alive.", value=float(self._encoder.ready)
+        )
+        yield CounterMetricFamily(
+            "vl2v_model_restarts",
+            "How often the model process was replaced.",
+            value=self._encoder.restarts,
+        )

@@ -1,20 +1,110 @@
 """How many connections may be open, how many of them for one address, and which is closed when there are too many.
 
-This module keeps the accounts. `web/listener.py` accepts or refuses by them, `web/http_protocol.py` reports what each
-connection does.
+This module keeps the accounts. The listener of `web/transport.py` accepts or refuses by them, its protocol reports what
+each connection does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import ipaddress
 import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final, Literal
 
-from vl2v_vendor.web.connection_slots import AddressSlots, Cause, Network, Slot, Waiting, address_name, parse_address
+Cause = Literal[
+    "refused_full",  # every connection that may be open has a request in hand
+    "refused_address",  # every connection that one address may have open has one
+    "refused_files",  # the process has no file left
+    "closed_full",  # had no request in hand, and another came in its place
+    "closed_address",  # the same, for another of the same address
+    "slow_request",  # sent no complete head in time
+    "slow_reader",  # did not read its answer in time
+    "malformed",  # sent what is not HTTP
+]
+"""Why a connection was refused or closed."""
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """The place of one open connection."""
+
+    address: AddressSlots
+    abort: Callable[[], None]
+    deadline: float = 0.0
+    cause: Cause = "slow_request"
+    is_busy: bool = False
+    is_closing: bool = False
+    is_customer: bool = False
+
+
+class Waiting:
+    """Connections without a request in hand, in the order in which they are closed to make room.
+
+    Those on which a good key was shown come last: a stranger cannot be one of them.
+    """
+
+    def __init__(self) -> None:
+        self._lines: tuple[dict[Slot, None], dict[Slot, None]] = ({}, {})  # strangers, customers
+
+    def __iter__(self) -> Iterator[Slot]:
+        return chain(*self._lines)
+
+    def __bool__(self) -> bool:
+        return any(self._lines)
+
+    def add(self, slot: Slot) -> None:
+        """Put one at the end."""
+        self._lines[slot.is_customer][slot] = None
+
+    def discard(self, slot: Slot) -> None:
+        """Take one out, if it is in."""
+        self._lines[slot.is_customer].pop(slot, None)
+
+
+@dataclass(eq=False, slots=True)
+class AddressSlots:
+    """The connections of one address, of which `held` are open and not being closed."""
+
+    name: str
+    share: int
+    held: int = 0
+    arriving: int = 0
+    busy: int = 0
+    waiting: Waiting = field(default_factory=Waiting)
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_IPV6_HOST_BITS: Final = 64
+_REMEMBERED: Final = 1024
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def parse_address(host: str) -> Address | None:
+    """Parse an address; None if it is none. IPv4 where it came through an IPv6 socket (`::ffff:192.0.2.1`)."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def address_name(host: str) -> str:
+    """Name whom a connection is counted for: an IPv4 address, an IPv6 network of 64 bits, or else the text itself."""
+    address = parse_address(host)
+    if not isinstance(address, ipaddress.IPv6Address):
+        return host if address is None else str(address)
+    return f"{ipaddress.IPv6Address(int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS)}/{_IPV6_HOST_BITS}"
+
 
 _ADDRESS_SHARE: Final = 4
 _OVERLAP: Final = 64
@@ -74,13 +164,15 @@ class ConnectionLimits:
         name = address_name(host)
         address = self._addresses.get(name)
         if address is not None and address.busy + address.arriving >= address.share:
-            self.count("refused_address")
+            self.counts["refused_address"] += 1
             return False
         if self._held >= self.max_connections and not (self._waiting or self._arriving):
-            self.count("refused_full")
+            self.counts["refused_full"] += 1
             return False
         if address is None:
-            address = self._addresses[name] = AddressSlots(name, self._share_of(host))
+            address = self._addresses[name] = AddressSlots(
+                name, sys.maxsize if self.is_trusted(host) else self.max_per_address
+            )
         address.held += 1
         address.arriving += 1
         self.open += 1
@@ -101,20 +193,16 @@ class ConnectionLimits:
         self.wait(slot, self.head_seconds)
         # One goes for each one that enters, not more: others of the same burst are yet to enter, and close theirs.
         if address.held > address.share:
-            self._close(address.waiting.first(), "closed_address")
+            self._close(next(iter(address.waiting)), "closed_address")
         elif self._held > self.max_connections:
-            self._close(self._waiting.first(), "closed_full")
+            self._close(next(iter(self._waiting)), "closed_full")
         return slot
 
     def wait(self, slot: Slot, seconds: float, cause: Cause = "slow_request") -> None:
         """Note that a connection has no request in hand from now on, and how long it may stay so."""
         if slot.is_closing:
             return
-        if slot.is_busy:
-            slot.is_busy = False
-            slot.address.busy -= 1
-        else:
-            self._forget(slot)
+        self._forget(slot)
         slot.deadline, slot.cause = self._clock() + seconds, cause
         self._waiting.add(slot)
         slot.address.waiting.add(slot)
@@ -129,28 +217,19 @@ class ConnectionLimits:
 
     def recognise(self, slot: Slot) -> None:
         """Note that a good key was shown on a connection; call `wait` or `work` after it."""
-        if not slot.is_customer:
-            self._forget(slot)
-            slot.is_customer = True
+        self._forget(slot)
+        slot.is_customer = True
 
     def leave(self, slot: Slot) -> None:
         """Free the place of a connection that is closed."""
         self.open -= 1
         if slot.is_closing:
             self._closing -= 1
-            return
-        if slot.is_busy:
-            slot.address.busy -= 1
-        self._release(slot)
-
-    def count(self, cause: Cause) -> None:
-        """Count a refusal or a closure, for the metrics and the log."""
-        self.counts[cause] += 1
+        else:
+            self._release(slot)
 
     def is_trusted(self, host: str) -> bool:
-        """Whether an address is a trusted proxy's."""
-        if not self.trusted_proxies:
-            return False
+        """Tell whether an address is a trusted proxy's."""
         address = parse_address(host)
         return address is not None and any(address in network for network in self.trusted_proxies)
 
@@ -163,21 +242,28 @@ class ConnectionLimits:
     def sweep(self) -> None:
         """Close every connection that has waited too long; log at most a line a minute."""
         now = self._clock()
-        for slot in self._waiting.overdue(now):
+        for slot in [slot for slot in self._waiting if slot.deadline <= now]:
             self._close(slot, slot.cause)
-        if now >= self._log_due and self.counts != self._logged:
-            self._write_line()
-            self._logged, self._log_due = self.counts.copy(), now + _LOG_SECONDS
+        fresh = dict(self.counts - self._logged)
+        if now < self._log_due or not fresh:
+            return
+        self._logged, self._log_due = self.counts.copy(), now + _LOG_SECONDS
+        busiest = max(self._addresses.values(), key=lambda address: address.held, default=None)
+        most = f", {busiest.held:,} of them from {busiest.name}" if busiest is not None else ""
+        _log.warning(
+            "connections refused or closed since the last such line: %s; %s open%s",
+            ", ".join(f"{number:,} {cause}" for cause, number in fresh.items()),
+            f"{self.open:,}",
+            most,
+            extra={"fields": {"connections": {"open": self.open, **fresh}}},
+        )
 
     @property
     def _held(self) -> int:
         return self.open - self._closing
 
-    def _share_of(self, host: str) -> int:
-        return sys.maxsize if self.is_trusted(host) else self.max_per_address
-
     def _close(self, slot: Slot, cause: Cause) -> None:
-        self.count(cause)
+        self.counts[cause] += 1
         slot.is_closing = True
         self._closing += 1
         self._release(slot)
@@ -190,18 +276,8 @@ class ConnectionLimits:
             del self._addresses[slot.address.name]
 
     def _forget(self, slot: Slot) -> None:
+        """Take a connection out of the counts of waiting and busy ones."""
+        slot.address.busy -= slot.is_busy
+        slot.is_busy = False
         self._waiting.discard(slot)
         slot.address.waiting.discard(slot)
-
-    def _write_line(self) -> None:
-        fresh = {cause: number for cause, number in (self.counts - self._logged).items() if number}
-        told = ", ".join(f"{number:,} {cause}" for cause, number in fresh.items())
-        busiest = max(self._addresses.values(), key=lambda address: address.held, default=None)
-        most = f", {busiest.held:,} of them from {busiest.name}" if busiest is not None else ""
-        _log.warning(
-            "connections refused or closed since the last such line: %s; %s open%s",
-            told,
-            f"{self.open:,}",
-            most,
-            extra={"fields": {"connections": {"open": self.open, **fresh}}},
-        )

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: bounds on request bodies, and refusal before the body when too much waits.
+"""Pure ASGI middleware around the routes: bounds on bodies and on each client's share, refusal when too much waits.
 
 Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnection from the handler.
 """
@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, cast
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.errors import BodyStalled, Overloaded, PayloadTooLarge
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
-from vl2v_vendor.web.problems import make_problem, problem_response, refusal_headers
+from vl2v_vendor.web.connections import ConnectionLimits, address_name
+from vl2v_vendor.web.problems import refusal
 
 BODIES_AT_ONCE: Final = 4
 """Bodies of the largest size that are held at the same time."""
+
+_LONGEST_ADDRESS: Final = 64
 
 _DISCARDED_BYTES: Final = 256 * 1024
 """A refused body up to this size is taken in and thrown away, which costs less than a new connection."""
@@ -46,9 +51,6 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         body = _Body(self, scope, receive, send)
         try:
             await self._app(scope, body.receive, body.send)
@@ -93,17 +95,14 @@ class _Body:
         if not self._has_begun:
             self._has_begun, self._began = True, time.monotonic()
             self._limit.admit(self._declared_bytes or 0, self._declared_bytes or 0)
-        if not self._is_awaited:
-            message = await self._receive()
-        else:
-            allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
-            left = self._began + allowed - time.monotonic()
-            try:
-                async with asyncio.timeout(min(_LONGEST_PAUSE_SECONDS, left)):
-                    message = await self._receive()
-            except TimeoutError:
-                self._has_stalled = True
-                raise BodyStalled from None
+        allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
+        left = min(_LONGEST_PAUSE_SECONDS, self._began + allowed - time.monotonic())
+        try:
+            async with asyncio.timeout(left if self._is_awaited else None):
+                message = await self._receive()
+        except TimeoutError:
+            self._has_stalled = True
+            raise BodyStalled from None
         if message["type"] == "http.request":
             self._is_awaited = message.get("more_body", False)
             more_bytes = len(message.get("body", b""))
@@ -116,13 +115,10 @@ class _Body:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._limit.release(self)
-            if self._is_awaited and not self._is_small:
+            is_small = self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
+            if self._is_awaited and (self._has_stalled or not is_small):
                 MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
-
-    @property
-    def _is_small(self) -> bool:
-        return not self._has_stalled and self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
 
 
 class OverloadGate:
@@ -143,12 +139,99 @@ class OverloadGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._modality_of:
+        if scope["method"] == "POST" and scope["path"] in self._modality_of:
             try:
                 self._lanes.check_room(self._modality_of[scope["path"]])
             except Overloaded as error:
                 scope["state"]["endpoint"] = scope["path"]
-                problem = make_problem(error, scope["state"]["request_id"])
-                await problem_response(problem, refusal_headers(problem, error))(scope, receive, send)
+                await refusal(error, scope["state"]["request_id"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class ClientWatch:
+    """Ends the work of a client that went away: what still waits is neither done nor billed.
+
+    A charge that has begun is finished all the same, and its vectors can be fetched free.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        work = cast("asyncio.Task[Any]", asyncio.current_task())
+        watch: asyncio.Task[None] | None = None
+        has_answered = client_has_left = False
+
+        async def wait_for_departure() -> None:
+            nonlocal client_has_left
+            await receive()
+            if not has_answered:
+                client_has_left = True
+                work.cancel()
+
+        async def receive_watched() -> Message:
+            """After the body is read, nothing but the client's departure can come in."""
+            nonlocal watch
+            if watch is not None:
+                await watch
+                return {"type": "http.disconnect"}
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                watch = asyncio.create_task(wait_for_departure())
+            return message
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_answered
+            has_answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_watched, send_noted)
+        except asyncio.CancelledError:
+            if not client_has_left:
+                raise
+            work.uncancel()
+            raise ClientDisconnect from None
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+
+class ForwardedShare:
+    """Refuses a request while its client has as many in progress as one address may have connections.
+
+    A proxy's connections carry one client's requests after another's, so they are nobody's. Whose a request is says
+    `scope["client"]`, where uvicorn's ProxyHeadersMiddleware has put the address that the proxy forwarded. Who comes
+    without a proxy is under the limit of connections already, and does not reach this one.
+
+    Args:
+        app: Application that is called next.
+        limits: Limits of the server's connections.
+    """
+
+    def __init__(self, app: ASGIApp, limits: ConnectionLimits) -> None:
+        self._app = app
+        self._limits = limits
+        self._running: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        client = scope.get("client")
+        if client is None or self._limits.is_trusted(client[0]):
+            await self._app(scope, receive, send)
+            return
+        name = address_name(client[0][:_LONGEST_ADDRESS])
+        if self._running[name] >= self._limits.max_per_address:
+            self._limits.counts["refused_address"] += 1
+            error = Overloaded(f"{self._running[name]} requests of this address are in progress; try again in a moment")
+            await refusal(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        self._running[name] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]

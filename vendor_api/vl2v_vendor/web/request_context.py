@@ -19,7 +19,7 @@ from vl2v_vendor.domain.accounts import hide_secrets
 from vl2v_vendor.observe.metrics import Metrics
 from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, start_trace
 from vl2v_vendor.observe.tracing import Tracing
-from vl2v_vendor.web.problems import make_problem, problem_response
+from vl2v_vendor.web.problems import refusal
 
 SERVER_TIMING: Final = "Server-Timing"
 
@@ -49,8 +49,7 @@ class RequestContext:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return  # there are no lifespan events here, and no WebSockets
         request_id = f"req_{secrets.token_hex(_REQUEST_ID_BYTES)}"
         scope.setdefault("state", {})["request_id"] = request_id
         with self._metrics.requests_in_flight.track_inprogress():
@@ -90,7 +89,7 @@ class RequestContext:
             # The last resort: the cause goes into the log under the request's id, and nothing of it into the answer.
             _log.exception("request %s failed", request_id)
             if trace.status == 0:
-                await problem_response(make_problem(error, request_id))(scope, receive, send_named)
+                await refusal(error, request_id)(scope, receive, send_named)
 
 
 def _write_access_line(trace: RequestTrace) -> None:

@@ -11,8 +11,7 @@ from typing import Final, TypeAlias, cast
 import numpy as np
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.domain.admission import MEBIBYTE
-from vl2v_vendor.domain.encoder import Encoder, ModelInfo, ModelInput
+from vl2v_vendor.domain.encoder import MEBIBYTE, Encoder, ModelInfo, ModelInput
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.ledger import Vector
 from vl2v_vendor.engine.queue.batch_scheduler import BatchScheduler

@@ -1,21 +1,203 @@
-"""OpenAI's embeddings API, over the same service: what works with its clients works here."""
+"""OpenAI's language for the one path that speaks it: what a request asks for, its answer, and its refusals."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
+from vl2v_contract.identity import Modality
+from vl2v_contract.vectors import to_base64
+from vl2v_contract.wire.errors import ErrorCode
 from vl2v_contract.wire.headers import JSON
-from vl2v_contract.wire.openai import OpenAIRequest, OpenAIResponse
-from vl2v_vendor.domain.errors import Overloaded
+from vl2v_contract.wire.openai import (
+    Input,
+    OpenAIEmbedding,
+    OpenAIFault,
+    OpenAIProblem,
+    OpenAIRequest,
+    OpenAIResponse,
+    OpenAIUsage,
+    TextInput,
+)
+from vl2v_vendor.domain.encoder import ModelInfo
+from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, Overloaded, UnknownModel
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
-from vl2v_vendor.service.sale import SaleRequest
+from vl2v_vendor.observe.request_trace import note
+from vl2v_vendor.service.sale import Sale, SaleRequest
 from vl2v_vendor.web.answers import respond
-from vl2v_vendor.web.bodies import read_body, require_json
+from vl2v_vendor.web.bodies import check_values, read_body, require_json
 from vl2v_vendor.web.dependencies import EmbedCaller, ServicesOf
-from vl2v_vendor.web.openai_messages import OpenAIRoute, build_openai, check_dimensions, parse_openai, sources_of
 from vl2v_vendor.web.openapi import OPENAI_STATUSES, json_body, openai_problems
+from vl2v_vendor.web.problems import describe_faults, make_problem, refusal_headers
 from vl2v_vendor.web.routes.embeddings import IdempotencyKey
+
+_DATA_URI: Final = "data:"
+_IMAGE_URI: Final = "data:image/"
+_INPUT_FORMS: Final = (
+    '`input` is a text or a list, not empty, of texts, {"text": ...} or {"image": base64 or data URI}; '
+    "token ids are not read"
+)
+_BAD_REQUEST: Final = 400
+_UNPROCESSABLE: Final = 422
+_INTERNAL: Final = 500
+
+_TYPES: Final = {
+    ErrorCode.BUDGET_EXHAUSTED: "insufficient_quota",
+    ErrorCode.RATE_LIMITED: "rate_limit_error",
+    ErrorCode.FORBIDDEN: "permission_error",
+}
+_CODES: Final = {
+    ErrorCode.UNAUTHENTICATED: "invalid_api_key",
+    ErrorCode.UNKNOWN_MODEL: "model_not_found",
+    ErrorCode.RATE_LIMITED: "rate_limit_exceeded",
+}
+"""OpenAI's own names, where it has one; else the code is ours."""
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_log = logging.getLogger(__name__)
+
+
+class InvalidField(InvalidRequest):
+    """One field of the request is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def parse_openai(body: bytes) -> OpenAIRequest:
+    """Validate a JSON body.
+
+    Raises:
+        InvalidField: Names the first wrong field, repeats no input.
+    """
+    check_values(body)
+    try:
+        return OpenAIRequest.model_validate_json(body)
+    except ValidationError as error:
+        fault = dict(error.errors(include_url=False, include_context=False, include_input=False)[0])
+        location = fault["loc"]
+        field = str(location[0])[:40] if isinstance(location, tuple) and location else "body"
+        raise InvalidField(field, _INPUT_FORMS if field == "input" else describe_faults([fault])) from None
+
+
+def check_dimensions(request: OpenAIRequest, model: ModelInfo) -> None:
+    """Check that the requested width is the model's own.
+
+    Raises:
+        InvalidField: It is another one.
+    """
+    width = model.embedding_dim
+    if request.dimensions not in (None, width):
+        raise InvalidField("dimensions", f"vectors of `{request.model}` have {width} dimensions, no more and no fewer")
+
+
+def sources_of(request: OpenAIRequest) -> tuple[Modality, Sequence[str]]:
+    """Return the items of a request: texts, or images as base64.
+
+    Raises:
+        InvalidField: There are none, items of both kinds, a URL, or a data URI that is not base64.
+    """
+    items = [request.input] if isinstance(request.input, str) else request.input
+    if not items:
+        raise InvalidField("input", _INPUT_FORMS)
+    texts = [text for text in map(_text_of, items) if text is not None]
+    if not texts:
+        return "image", [_base64_of(position, item) for position, item in enumerate(items)]
+    if len(texts) < len(items):
+        raise InvalidField(
+            "input", "texts and images are in one request; send two, so that each is sold whole or not at all"
+        )
+    return "text", texts
+
+
+def build_openai(sale: Sale, *, as_base64: bool) -> bytes:
+    """Build the body of the answer to a request whose every item was delivered."""
+    tokens = sum(item.prepared.tokens or 0 for item in sale.items if item.prepared is not None)
+    vectors = [item.vector for item in sale.items if item.vector is not None]
+    answer = OpenAIResponse(
+        data=[
+            OpenAIEmbedding(index=index, embedding=to_base64(vector, "float32") if as_base64 else vector.tolist())
+            for index, vector in enumerate(vectors)
+        ],
+        model=sale.model_id,
+        usage=OpenAIUsage(prompt_tokens=tokens, total_tokens=tokens),
+    )
+    return answer.model_dump_json().encode()
+
+
+class OpenAIRoute(APIRoute):
+    """A route whose refusals, those of its dependencies included, have OpenAI's shape."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap the handler, so that every refusal is answered in OpenAI's shape."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ClientDisconnect:
+                raise
+            except Exception as error:
+                return _refuse(error, request.state.request_id)
+
+        return answer
+
+
+def _refuse(error: Exception, request_id: str) -> Response:
+    problem = make_problem(error, request_id)
+    if problem.code is ErrorCode.INTERNAL:
+        _log.error("request %s failed", request_id, exc_info=error)
+    note(problem=problem.code.value)
+    fault = OpenAIFault(
+        message=problem.detail,
+        type=_TYPES.get(problem.code, "server_error" if problem.status >= _INTERNAL else "invalid_request_error"),
+        param=_param_of(error),
+        code=_CODES.get(problem.code, problem.code.value),
+    )
+    return Response(
+        OpenAIProblem(error=fault).model_dump_json(),
+        # OpenAI's clients know a malformed request as a 400.
+        status_code=_BAD_REQUEST if problem.status == _UNPROCESSABLE else problem.status,
+        headers=refusal_headers(problem, error),
+        media_type=JSON,
+    )
+
+
+def _param_of(error: Exception) -> str | None:
+    if isinstance(error, InvalidField):
+        return error.field
+    if isinstance(error, ItemsFailed):
+        return f"input[{next(iter(error.failures))}]"
+    return "model" if isinstance(error, UnknownModel) else None
+
+
+def _text_of(item: Input) -> str | None:
+    if isinstance(item, TextInput):
+        return item.text
+    return item if isinstance(item, str) and not item.startswith(_IMAGE_URI) else None
+
+
+def _base64_of(position: int, item: Input) -> str:
+    image = item if isinstance(item, str) else getattr(item, "image", "")
+    field = f"input[{position}]"
+    if image[:8].lower().startswith(("http://", "https://")):
+        raise InvalidField(field, f"{field} is an URL, and nothing is fetched here; send the file itself, as base64")
+    if not image.startswith(_DATA_URI):
+        return image
+    kind, comma, content = image.partition(",")
+    if not comma or not kind.endswith(";base64"):
+        raise InvalidField(field, f"{field} is not a data URI such as data:image/png;base64,...")
+    return content
+
 
 PATH = "/v1/embeddings"
 

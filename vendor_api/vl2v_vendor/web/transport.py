@@ -1,16 +1,95 @@
-"""HTTP/1.1 by uvicorn and h11, with deadlines for what a connection waits for, and strict about line ends."""
+"""The listening socket and HTTP/1.1 by uvicorn and h11, both bounded by `ConnectionLimits`.
+
+The socket accepts while there is room, and refuses at once when there is none. The protocol has deadlines for what a
+connection waits for, and is strict about line ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import socket
 from typing import Any, ClassVar, Final
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vl2v_vendor.web.connection_slots import Slot, parse_address
-from vl2v_vendor.web.connections import ConnectionLimits
+from vl2v_vendor.domain.errors import Overloaded
+from vl2v_vendor.web.connections import ConnectionLimits, Slot, parse_address
+from vl2v_vendor.web.problems import refusal
+
+_REFUSED_AT_ONCE: Final = 64
+_DISCARDED_BYTES: Final = 64 * 1024
+_NO_FILE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class LimitedListener(socket.socket):
+    """A TCP socket for asyncio's server that accepts no more connections than `limits` admit.
+
+    asyncio accepts in a loop until `accept` raises BlockingIOError. So that is what it gets as well when it should turn
+    to other work; what has arrived meanwhile is accepted in the loop's next turn. An accept that fails for want of
+    files would make asyncio log thousands of lines a second: such a connection is closed by means of a file that is
+    kept for this purpose.
+    """
+
+    def __init__(self, family: socket.AddressFamily, limits: ConnectionLimits) -> None:
+        # asyncio sends small answers at once (TCP_NODELAY) only on sockets that name their protocol.
+        super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._limits = limits
+        self._refusal = _refusal()
+        self._spare = socket.socket()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return the next connection that is admitted, and its address.
+
+        Raises:
+            BlockingIOError: None has arrived, or no more is to be accepted in this turn of the event loop.
+        """
+        for _ in range(_REFUSED_AT_ONCE):
+            if self._limits.is_crowded:
+                break
+            try:
+                connection, address = super().accept()
+            except OSError as error:
+                if error.errno not in _NO_FILE:
+                    raise
+                self._refuse_without_file()
+                break
+            if self._limits.admit(address[0]):
+                return connection, address
+            self._refuse(connection)
+        raise BlockingIOError
+
+    def close(self) -> None:
+        """Stop listening."""
+        super().close()
+        self._spare.close()
+
+    def _refuse_without_file(self) -> None:
+        self._limits.counts["refused_files"] += 1
+        self._spare.close()
+        with contextlib.suppress(OSError):
+            super().accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._spare = socket.socket()
+
+    def _refuse(self, connection: socket.socket) -> None:
+        """Answer unasked and close. What has been sent is read first, or a reset would take the answer away."""
+        with connection, contextlib.suppress(OSError):
+            connection.setblocking(False)
+            connection.send(self._refusal)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(_DISCARDED_BYTES)
+
+
+def _refusal() -> bytes:
+    answer = refusal(Overloaded("as many connections are open as may be; try again in a moment"), request_id="")
+    sent = [(b"connection", b"close"), *answer.raw_headers]
+    lines = [b"HTTP/1.1 503 Service Unavailable", *(b"%s: %s" % (name.title(), value) for name, value in sent)]
+    return b"\r\n".join([*lines, b"", bytes(answer.body)])
+
 
 _LONGEST_UNREAD_SECONDS: Final = 30.0
 """Until an answer is read, however short it is."""
@@ -20,7 +99,7 @@ _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 
 
 def limited_protocol(limits: ConnectionLimits) -> type[LimitedProtocol]:
-    """The protocol class, for uvicorn's `http=`, whose connections are counted by `limits`."""
+    """Return the protocol class, for uvicorn's `http=`, whose connections are counted by `limits`."""
     return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits})
 
 
@@ -78,7 +157,7 @@ class LimitedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, and whatever was still to be answered; close."""
-        self.limits.count("malformed")
+        self.limits.counts["malformed"] += 1
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # its application is not to answer as well
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -106,7 +185,7 @@ class StrictBuffer(ReceiveBuffer):
     """
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        """The lines up to the first empty one, if that has come.
+        """Extract the lines up to the first empty one, if that has come.
 
         Raises:
             LocalProtocolError: They are ambiguous; h11 makes it the peer's error.
