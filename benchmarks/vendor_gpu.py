@@ -19,7 +19,7 @@ from vendor_arms import IMAGES_PATH, OURS, RAW, Arm, ours
 from vendor_turns import Figures, Row, check, make_row, take_turns, vectors_of
 
 from vl2v_contract.wire.embeddings import RequestOptions
-from vl2v_contract.wire.framed import pack_upload
+from vl2v_contract.wire.frames import pack_upload
 from vl2v_contract.wire.headers import OCTET_STREAM, RGB8_TENSOR
 
 FORWARD, DECODE, JPEGS, TENSORS, PARITY = (

@@ -16,7 +16,7 @@ from vendor_arms import TEXTS_PATH, Arm
 from vendor_turns import Row, check, make_row, vectors_of
 
 from vl2v_contract.vectors import encode_vector, to_base64
-from vl2v_contract.wire.framed import unpack_answer
+from vl2v_contract.wire.frames import unpack_answer
 
 FASTAPI = "FastAPI default"
 SIZE, COST, ANSWER, STAGE = "bytes of 32 vectors", "encoding 32 vectors", "bytes of the whole answer", "encode stage"

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from vl2v_contract.canonical import JSONValue, canonical_json, sha256_hex
-from vl2v_contract.identity import Modality
+from vl2v_contract.identity import JSONValue, Modality, canonical_json, sha256_hex
 
 EntryKind = Literal["charge", "topup", "refund", "restored"]
 
@@ -36,7 +35,7 @@ class ChargedItem:
 
 
 def items_hash(items: Iterable[ChargedItem]) -> str:
-    """Hash of an entry's items, in order; 64 hex digits."""
+    """Hash an entry's items, in order, to 64 hex digits."""
     rows: list[JSONValue] = [[item.item_key, item.result_sha, item.units] for item in items]
     return sha256_hex(_ITEMS_TAG + canonical_json(rows))
 
@@ -225,7 +224,7 @@ class LedgerEntry:
         )
 
     def hash(self) -> str:
-        """The entry's hash in the chain, 64 hex digits; it covers every field, `prev_hash` included."""
+        """Return the entry's hash in the chain, 64 hex digits; it covers every field, `prev_hash` included."""
         return sha256_hex(_ENTRY_TAG + canonical_json({name: getattr(self, name) for name in self.__slots__}))
 
 
@@ -241,7 +240,7 @@ _UNUSED: dict[str, Any] = dict.fromkeys(ChargeTerms.__slots__) | {
 
 
 def follows(previous_seq: int, entry: LedgerEntry) -> bool:
-    """Whether the entry's number is the one to come after `previous_seq` (0 before an account's first entry).
+    """Return whether the entry's number is the one to come after `previous_seq` (0 before an account's first entry).
 
     That is the next number. Only a `restored` entry has another: it lies `RESTORE_MARGIN` beyond the numbers that were
     given out before a backup was restored, so that none is ever given out twice. Each such gap is an entry of its own,

@@ -1,4 +1,4 @@
-"""The same thing has the same name everywhere: content hashes, item keys, cache keys.
+"""Canonical JSON (RFC 8785) for everything that is hashed, keyed or signed; content hashes, item keys, cache keys.
 
 An *item* is one image or one text. Its `content_sha` names the content, its cache key names the vector that one
 vendor's model makes of it, and its item key, a keyed hash of the same fields, names the purchase: one key is
@@ -9,11 +9,60 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from vl2v_contract.canonical import canonical_json, sha256_hex
+JSONValue: TypeAlias = "bool | int | str | Sequence[JSONValue] | Mapping[str, JSONValue] | None"
+
+MAX_INTEGER = 2**53 - 1
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def canonical_json(value: JSONValue) -> bytes:
+    """Serialise `value` to the one UTF-8 byte string that stands for it.
+
+    Only objects, arrays, strings, booleans, null and integers below 2**53 are allowed. A float has no place in money or
+    identity, and leaving floats out makes Python's own serialiser agree with RFC 8785 byte for byte.
+
+    Raises:
+        ValueError: A float, an integer outside +-(2**53 - 1), a key that is not ASCII text, or a lone surrogate.
+    """
+    _check(value)
+    try:
+        return _ENCODER.encode(value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("canonical JSON cannot hold a lone surrogate") from error
+
+
+def sha256_hex(data: bytes | memoryview) -> str:
+    """Hash `data` to the 64 lower-case hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check(value: object) -> None:
+    if value is None or isinstance(value, str | bool):
+        return
+    if isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise ValueError(f"canonical JSON holds integers below 2**53, not {value}")
+        return
+    if isinstance(value, dict):
+        for key, member in value.items():
+            # ASCII keys sort alike by code point (Python) and by UTF-16 unit (RFC 8785).
+            if not (isinstance(key, str) and key.isascii()):
+                raise ValueError(f"canonical JSON keys are ASCII strings, not {key!r}")
+            _check(member)
+        return
+    if isinstance(value, list | tuple):
+        for member in value:
+            _check(member)
+        return
+    raise ValueError(f"canonical JSON cannot hold a {type(value).__name__}")
+
 
 Modality = Literal["image", "text"]
 
@@ -23,7 +72,7 @@ _RGB8_TAG = b"vl2v-rgb8-v1\0"
 
 
 def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
-    """Content hash of an RGB8 image exactly at the model's input size.
+    """Hash the content of an RGB8 image exactly at the model's input size.
 
     Hashing pixels, not the file, makes the hash the same for a PNG of any compression level and for a raw tensor.
 
@@ -43,12 +92,12 @@ def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
 
 
 def bytes_sha(data: bytes) -> str:
-    """Content hash of any other image: its bytes as sent."""
+    """Hash any other image: its bytes as sent."""
     return sha256_hex(data)
 
 
 def text_sha(text: str) -> str:
-    """Content hash of a text: its UTF-8 bytes, nothing normalised."""
+    """Hash a text: its UTF-8 bytes, nothing normalised."""
     return sha256_hex(text.encode("utf-8"))
 
 
@@ -66,14 +115,14 @@ class EmbeddingIdentity:
     content_sha: str
 
     def item_key(self, item_secret: bytes) -> str:
-        """The purchase's name: HMAC-SHA256 under the cache's own secret, 64 hex digits.
+        """Return the purchase's name: HMAC-SHA256 under the cache's own secret, 64 hex digits.
 
         The secret keeps the vendor's ledger from telling whether two accounts bought the same image.
         """
         return hmac.new(item_secret, self._canonical(), hashlib.sha256).hexdigest()
 
     def cache_key(self) -> str:
-        """The vector's name in the local cache: the same fields without the secret, 64 hex digits."""
+        """Return the vector's name in the local cache: the same fields without the secret, 64 hex digits."""
         return sha256_hex(self._canonical())
 
     def _canonical(self) -> bytes:
@@ -81,7 +130,7 @@ class EmbeddingIdentity:
 
 
 def fingerprint(pepper: bytes, *, modality: Modality, model_id: str, truncate: bool, content_sha: str) -> str:
-    """What the vendor remembers of a paid item to recognise the same content: keyed, so no input hash is stored.
+    """Return what the vendor keeps of a paid item to recognise the same content: keyed, so no input hash is stored.
 
     Weights, precision and preprocessing are left out: the ledger entry names them, and an item whose model has
     moved on must still be recognised as the same item.

@@ -15,8 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, LedgerEntry
+from vl2v_contract.identity import MAX_INTEGER
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 

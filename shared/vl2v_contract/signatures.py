@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from vl2v_contract.canonical import JSONValue, canonical_json, sha256_hex
+from vl2v_contract.identity import JSONValue, canonical_json, sha256_hex
 
 _RECEIPT_TAG = b"vl2v-receipt-v1\n"
 _HEAD_TAG = b"vl2v-head-v1\n"
@@ -23,32 +23,32 @@ _SUCCESSOR_TAG = b"vl2v-successor-v1\n"
 
 
 def receipt_message(entry_hash: str) -> bytes:
-    """What a receipt signs: the entry's hash, which covers every field of the entry and its place in the chain."""
+    """Return what a receipt signs: the hash of the entry, which covers all its fields and its place in the chain."""
     return _RECEIPT_TAG + bytes.fromhex(entry_hash)
 
 
 def head_message(head: Mapping[str, JSONValue]) -> bytes:
-    """What a statement head signs: its canonical body, the signature left out."""
+    """Return what a statement head signs: its canonical body, the signature left out."""
     return _HEAD_TAG + canonical_json(dict(head))
 
 
 def recompute_message(note: Mapping[str, JSONValue]) -> bytes:
-    """What a recomputed result signs: the canonical note that names the paid and the new `result_sha`."""
+    """Return what a recomputed result signs: the canonical note that names the paid and the new `result_sha`."""
     return _RECOMPUTE_TAG + canonical_json(dict(note))
 
 
 def successor_message(public_key: str) -> bytes:
-    """What the old key signs when a new key takes over."""
+    """Return what the old key signs when a new key takes over."""
     return _SUCCESSOR_TAG + base64.b64decode(public_key)
 
 
 def key_id_of(public_key: bytes) -> str:
-    """The short name of a public key: the first 16 hex digits of its SHA-256."""
+    """Return the short name of a public key: the first 16 hex digits of its SHA-256."""
     return sha256_hex(public_key)[:16]
 
 
 def verify(public_key: str, message: bytes, signature: str) -> bool:
-    """Whether base64 `signature` over `message` was made by base64 `public_key`; never raises."""
+    """Return whether base64 `signature` over `message` was made by base64 `public_key`; never raises."""
     try:
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
         key.verify(base64.b64decode(signature, validate=True), message)
@@ -67,12 +67,12 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A new random key."""
+        """Make a new random key."""
         return cls._wrap(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> SigningKey:
-        """The key of a 32-byte seed.
+        """Return the key of a 32-byte seed.
 
         Raises:
             ValueError: The seed is not 32 bytes.
@@ -80,11 +80,11 @@ class SigningKey:
         return cls._wrap(Ed25519PrivateKey.from_private_bytes(seed))
 
     def seed(self) -> bytes:
-        """The 32 secret bytes that `from_seed` takes."""
+        """Return the 32 secret bytes that `from_seed` takes."""
         return self.private_key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
 
     def sign(self, message: bytes) -> str:
-        """Base64 signature of `message`; Ed25519 is deterministic, so a replay signs to the same bytes."""
+        """Sign `message`; returns base64. Ed25519 is deterministic, so a replay signs to the same bytes."""
         return base64.b64encode(self.private_key.sign(message)).decode("ascii")
 
     @classmethod

@@ -9,7 +9,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""`text` with each character that does not print written out, such as `\x1b` for ESC.
+    r"""Return `text` with each character that does not print written out, such as `\x1b` for ESC.
 
     Control characters, line ends, marks that turn the direction of text, lone surrogates and unassigned characters are
     written out; letters of every script, spaces and joiners stay.

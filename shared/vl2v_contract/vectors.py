@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 Dtype = Literal["float32", "float16"]
 FloatVector: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
@@ -21,12 +21,12 @@ _WIRE_DTYPE: dict[Dtype, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16"
 
 
 def encode_vector(vector: FloatVector, dtype: Dtype) -> bytes:
-    """`[D]` vector to `D * itemsize` little-endian bytes; float16 rounds to nearest, ties to even."""
+    """Encode a `[D]` vector as `D * itemsize` little-endian bytes; float16 rounds to nearest, ties to even."""
     return np.ascontiguousarray(vector, dtype=_WIRE_DTYPE[dtype]).tobytes()
 
 
 def decode_vector(data: bytes, dtype: Dtype, dimension: int) -> FloatVector:
-    """Little-endian bytes to a `[dimension]` vector of `dtype`.
+    """Decode little-endian bytes to a `[dimension]` vector of `dtype`.
 
     Raises:
         ValueError: The bytes do not hold exactly `dimension` numbers.
@@ -38,12 +38,12 @@ def decode_vector(data: bytes, dtype: Dtype, dimension: int) -> FloatVector:
 
 
 def encode_vectors(vectors: Sequence[FloatVector], dtype: Dtype) -> bytes:
-    """N `[D]` vectors to `N * D * itemsize` bytes: `encode_vector` of each, in order."""
+    """Encode N `[D]` vectors as `N * D * itemsize` bytes: `encode_vector` of each, in order."""
     return np.asarray(vectors, dtype=_WIRE_DTYPE[dtype]).tobytes()
 
 
 def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension: int) -> FloatMatrix:
-    """Little-endian bytes to `[count, dimension]` of `dtype`, read-only and not copied.
+    """Decode little-endian bytes to `[count, dimension]` of `dtype`, read-only and not copied.
 
     Raises:
         ValueError: The bytes do not hold exactly so many numbers.
@@ -56,12 +56,12 @@ def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension
 
 
 def to_base64(vector: FloatVector, dtype: Dtype) -> str:
-    """`encode_vector`, then base64."""
+    """Encode a `[D]` vector as `encode_vector` does, then as base64."""
     return base64.b64encode(encode_vector(vector, dtype)).decode("ascii")
 
 
 def from_base64(text: str, dtype: Dtype, dimension: int) -> FloatVector:
-    """Base64 to a `[dimension]` vector of `dtype`.
+    """Decode base64 to a `[dimension]` vector of `dtype`.
 
     Raises:
         ValueError: Not base64, or not exactly `dimension` numbers.
@@ -74,5 +74,5 @@ def from_base64(text: str, dtype: Dtype, dimension: int) -> FloatVector:
 
 
 def result_sha(vector: FloatVector) -> str:
-    """SHA-256 of the float16 bytes: a client that stores half precision can always check it; 64 hex digits."""
+    """Hash the float16 bytes of a vector: a client that stores half precision can always check it; 64 hex digits."""
     return sha256_hex(encode_vector(vector, "float16"))

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 from support.vendor.admin_desk import ADMIN, IMAGES, Desk, at_the_desk
 from support.vendor.serving_shop import images, item_key, png
 from vl2v_contract.wire.embeddings import RequestOptions
-from vl2v_contract.wire.framed import pack_upload
+from vl2v_contract.wire.frames import pack_upload
 from vl2v_contract.wire.headers import OCTET_STREAM
 from vl2v_vendor.ledger_sql.tables import metadata
 

@@ -17,7 +17,7 @@ from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
 from vl2v_client.student.loss.methods import vl2v_adip
 from vl2v_client.student.loss.stages import TrainingConfig, as_first_named
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 SELECTED = ("--max-queries", "10", "--select", "k-center")
 FLAT_TRAINING = ("preset", "method", "baselines", "train_views")

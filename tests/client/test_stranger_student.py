@@ -25,7 +25,7 @@ from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError
 from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.student.model.bundle import StudentBundle, StudentCard
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 SECONDS = 2.0
 """Of processor time for a refusal."""

@@ -12,11 +12,10 @@ import pytest
 from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
 from support.client.fake_ledger import Body
 from support.client.fake_vendor import API_KEY, FakeVendor
-from vl2v_client.api.client import VendorClient
-from vl2v_client.api.uploads import Upload, choose_form, is_near
+from vl2v_client.api.client import Upload, VendorClient, choose_form, is_near
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
-from vl2v_contract.wire.catalogue import ModelCard
+from vl2v_contract.wire.embeddings import ModelCard
 from vl2v_contract.wire.frames import pack_frame, unpack_frame
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR
 

@@ -17,7 +17,7 @@ from vl2v_client.data.renders import render_views
 from vl2v_client.data.styles import STYLES
 from vl2v_client.data.views import VIEW_RECIPES, View, canonical_view, styled_views, views_for
 from vl2v_client.planning.queries import pixels_sha
-from vl2v_contract.canonical import canonical_json, sha256_hex
+from vl2v_contract.identity import canonical_json, sha256_hex
 
 NAME = "ab" * 32
 DRAWN = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vl2v_contract.canonical import MAX_INTEGER, JSONValue, canonical_json, sha256_hex
+from vl2v_contract.identity import MAX_INTEGER, JSONValue, canonical_json, sha256_hex
 
 KEYS = st.text(st.characters(max_codepoint=127), max_size=8)
 SCALARS = (

@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.records import Receipt
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
-from vl2v_contract.wire.framed import UploadHead, pack_answer, pack_upload, unpack_answer, unpack_upload
-from vl2v_contract.wire.frames import ALIGNMENT, ContractError, pack_frame, unpack_frame
+from vl2v_contract.wire.frames import (
+    ALIGNMENT,
+    ContractError,
+    UploadHead,
+    pack_answer,
+    pack_frame,
+    pack_upload,
+    unpack_answer,
+    unpack_frame,
+    unpack_upload,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 from vl2v_contract.vectors import Dtype, decode_vector, encode_vector, from_base64, result_sha, to_base64
 
 VECTORS = npst.arrays(np.float32, st.integers(1, 32), elements=st.floats(-1, 1, width=32))

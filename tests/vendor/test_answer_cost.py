@@ -14,7 +14,7 @@ from fastapi.encoders import jsonable_encoder
 from support.vendor.serving_shop import Vendor, item_key, tell
 from vl2v_contract.vectors import Dtype, encode_vectors, result_sha, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
-from vl2v_contract.wire.framed import unpack_answer
+from vl2v_contract.wire.frames import unpack_answer
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 from vl2v_vendor.web.answers import AnswerForm, build_answer

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import (
     GENESIS_HASH,
     RESTORE_MARGIN,
@@ -18,6 +17,7 @@ from vl2v_contract.chain import (
     follows,
     items_hash,
 )
+from vl2v_contract.identity import MAX_INTEGER
 from vl2v_vendor.domain.charging import decide_refund, decide_top_up
 from vl2v_vendor.domain.errors import InvalidRequest
 

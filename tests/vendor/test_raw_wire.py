@@ -13,8 +13,7 @@ from support.vendor.serving_shop import Vendor, images, item_key, noise, png, sa
 from vl2v_contract.vectors import FloatVector, from_base64, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
 from vl2v_contract.wire.errors import Problem
-from vl2v_contract.wire.framed import pack_upload, unpack_answer
-from vl2v_contract.wire.frames import pack_frame
+from vl2v_contract.wire.frames import pack_frame, pack_upload, unpack_answer
 from vl2v_contract.wire.headers import MULTIPART, OCTET_STREAM, RGB8_TENSOR
 from vl2v_vendor.web import answers, bodies
 from vl2v_vendor.web.answers import accepted

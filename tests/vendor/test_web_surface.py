@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from support.vendor.serving_shop import Vendor, images, item_key, png, tell
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
-from vl2v_contract.wire.catalogue import ModelCard, ModelList
+from vl2v_contract.wire.embeddings import ModelCard, ModelList
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.errors import ModelUnavailable
 from vl2v_vendor.web.app import ROUTERS

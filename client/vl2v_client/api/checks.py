@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.api.problems import AllItemsFailed
-from vl2v_client.api.responses import checked_receipt, checked_record
+from vl2v_client.api.responses import AllItemsFailed, check_numbers
 from vl2v_client.core.deliveries import DeliveredItem, Delivery, FailedItem, HalfVector
 from vl2v_client.core.errors import VendorChanged, VendorError
 from vl2v_client.core.values import PriceTag, TeacherModel
-from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, items_hash
-from vl2v_contract.identity import Modality
-from vl2v_contract.records import Receipt, RequestRecord
+from vl2v_contract.identity import MAX_INTEGER, Modality
+from vl2v_contract.records import Receipt
 from vl2v_contract.vectors import FloatVector, from_base64, result_sha
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, ItemResult
 
@@ -36,7 +35,6 @@ class Order:
     item_keys: tuple[str, ...]
     modality: Modality | None = None
     teacher: TeacherModel | None = None
-    embedding_dim: int | None = None
     is_free: bool = False
 
     @property
@@ -46,9 +44,19 @@ class Order:
         Raises:
             ValueError: The order is a replay, which has no price.
         """
-        if self.teacher is None or self.modality is None:
+        if self.teacher is None:
             raise ValueError("a replay has no price")
         return self.teacher.image_price if self.modality == "image" else self.teacher.text_price
+
+    def terms(self) -> dict[str, Any]:
+        """Return the request's fields that hold the vendor to model and price.
+
+        Raises:
+            ValueError: The order is a replay.
+        """
+        most = 0 if self.is_free else len(self.item_keys) * self.price.unit_price_micro
+        pins = {"price_id": self.price.price_id, "max_charge_micro": most}
+        return {"model": self.teacher and self.teacher.id, "dtype": "float16", **pins}
 
 
 def check_answer(
@@ -68,24 +76,23 @@ def check_answer(
         VendorError: Any other check failed; the message says which.
     """
     request_id = answer.request_id
-    if [item.index for item in answer.data] != list(range(len(order.item_keys))):
-        raise failed_check("it does not have one result per item, in order", request_id)
+    is_complete = [item.index for item in answer.data] == list(range(len(order.item_keys)))
+    _require(is_complete, "it does not have one result per item, in order", request_id)
     delivered, failed = [], []
     for key, item in zip(order.item_keys, answer.data, strict=True):
-        if item.item_key != key:
-            raise failed_check(f"item {item.index} came back under another item key", request_id)
-        if item.status == "failed":
-            failed.append(_failed(key, item, request_id))
+        _require(item.item_key == key, f"item {item.index} came back under another item key", request_id)
+        if item.status != "failed":
+            delivered.append(_delivered(key, item, _vector(item, answer, order, raw), request_id, keyring))
+        elif item.error is None:
+            raise _failed_check(f"item {item.index} failed without saying why", request_id)
         else:
-            vector = _vector(item, answer, order, raw)
-            delivered.append(_delivered(key, item, vector, answer.request_id, keyring))
-    receipt = None if answer.receipt is None else checked_receipt(answer.receipt)
-    _check_purchase(order, answer, receipt, delivered, keyring)
-    records = [_signed_record(checked_record(paid), keyring) for paid in answer.paid_by]
-    receipts = _receipts_of(delivered, receipt, records, request_id)
-    keys = (answer.budget.remaining_units, answer.budget.key_remaining_units)
-    remaining = min(units for units in keys if units is not None)
-    return Delivery(tuple(delivered), tuple(failed), receipts, receipt, remaining)
+            failed.append(FailedItem(key, str(item.error.code), item.error.detail))
+    _check_purchase(order, answer, [item for item in delivered if item.status == "billed"], keyring)
+    for paid in answer.paid_by:
+        _check_receipt(paid.receipt, paid.items, keyring, paid.receipt.entry.request_id)
+    budgets = (answer.budget.remaining_units, answer.budget.key_remaining_units)
+    remaining = min(units for units in budgets if units is not None)
+    return Delivery(tuple(delivered), tuple(failed), _receipts_of(delivered, answer), answer.receipt, remaining)
 
 
 def all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
@@ -95,62 +102,10 @@ def all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
         VendorError: It does not name every item.
     """
     errors = {item.index: item for item in refusal.items}
-    if errors.keys() != set(range(len(order.item_keys))):
-        raise failed_check("every item failed, but not every item says why", refusal.request_id)
+    is_complete = errors.keys() == set(range(len(order.item_keys)))
+    _require(is_complete, "every item failed, but not every item says why", refusal.request_id)
     failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(order.item_keys))
     return Delivery((), tuple(failed), (), None, None)
-
-
-def failed_check(what: str, request_id: str | None) -> VendorError:
-    """Return the error for an answer that cannot be accepted."""
-    return VendorError(_failed_message(what), request_id=request_id)
-
-
-def _failed_message(what: str) -> str:
-    return f"the vendor's answer fails a check: {what}; it was not stored. Run `vl2v-client audit` and ask the vendor"
-
-
-def _failed(key: str, item: ItemResult, request_id: str) -> FailedItem:
-    if item.error is None:
-        raise failed_check(f"item {item.index} failed without saying why", request_id)
-    return FailedItem(key, str(item.error.code), item.error.detail)
-
-
-def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, keyring: Keyring) -> DeliveredItem:
-    if item.seq is None or not 1 <= item.seq <= MAX_INTEGER or item.result_sha is None or item.status == "failed":
-        raise failed_check(f"item {item.index} names no ledger entry or no result hash", request_id)
-    if item.status == "recomputed":
-        return _recomputed(key, item, vector, request_id, keyring)
-    if result_sha(vector) != item.result_sha:
-        raise failed_check(f"the vector of item {item.index} is not the one that was billed", request_id)
-    return DeliveredItem(key, item.status, vector, item.result_sha, item.seq)
-
-
-def _recomputed(key: str, item: ItemResult, vector: HalfVector, request_id: str, keyring: Keyring) -> DeliveredItem:
-    signed = item.recompute
-    if signed is None or not keyring.signed_recompute(asdict(signed.note), signed.signature):
-        raise failed_check(f"item {item.index} was recomputed without a signed note", request_id)
-    note = signed.note
-    if (note.item_key, note.seq, note.result_sha) != (key, item.seq, result_sha(vector)):
-        raise failed_check(f"the note on recomputed item {item.index} is about something else", request_id)
-    return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.to_json())
-
-
-def _vector(
-    item: ItemResult, answer: EmbeddingsResponse, order: Order, raw: Mapping[int, FloatVector] | None
-) -> HalfVector:
-    wanted = order.embedding_dim or answer.embedding_dim
-    has_form = raw is not None or isinstance(item.embedding, str)
-    if answer.embedding_dim != wanted or answer.dtype != "float16" or not has_form:
-        raise failed_check(f"vectors are not {wanted} float16 numbers, raw or in base64", answer.request_id)
-    try:
-        sent = raw[item.index] if raw is not None else from_base64(str(item.embedding), "float16", wanted)
-    except ValueError as error:
-        raise failed_check(f"the vector of item {item.index} is damaged: {error}", answer.request_id) from error
-    vector: HalfVector = sent.astype(np.float16, copy=False)
-    if not is_unit(vector):
-        raise failed_check(f"the vector of item {item.index} is not finite and of unit length", answer.request_id)
-    return vector
 
 
 def is_unit(vector: HalfVector) -> bool:
@@ -159,49 +114,84 @@ def is_unit(vector: HalfVector) -> bool:
     return bool(np.isfinite(wide).all()) and abs(float(np.linalg.norm(wide)) - 1.0) <= NORM_TOLERANCE
 
 
+def _require(holds: bool, what: str, request_id: str | None) -> None:
+    """Refuse the answer, as one that `what` describes, unless the check holds."""
+    if not holds:
+        raise _failed_check(what, request_id)
+
+
+def _failed_check(what: str, request_id: str | None, kind: type[VendorError] = VendorError) -> VendorError:
+    remedy = "it was not stored. Run `vl2v-client audit` and ask the vendor"
+    return kind(f"the vendor's answer fails a check: {what}; {remedy}", request_id=request_id)
+
+
+def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, keyring: Keyring) -> DeliveredItem:
+    if item.seq is None or not 1 <= item.seq <= MAX_INTEGER or item.result_sha is None or item.status == "failed":
+        raise _failed_check(f"item {item.index} names no ledger entry or no result hash", request_id)
+    sha = result_sha(vector)
+    if item.status != "recomputed":
+        _require(sha == item.result_sha, f"the vector of item {item.index} is not the one that was billed", request_id)
+        return DeliveredItem(key, item.status, vector, item.result_sha, item.seq)
+    signed = item.recompute
+    if signed is None or not keyring.signed_recompute(asdict(signed.note), signed.signature):
+        raise _failed_check(f"item {item.index} was recomputed without a signed note", request_id)
+    note = signed.note
+    is_about_it = (note.item_key, note.seq, note.result_sha) == (key, item.seq, sha)
+    _require(is_about_it, f"the note on recomputed item {item.index} is about something else", request_id)
+    return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.to_json())
+
+
+def _vector(
+    item: ItemResult, answer: EmbeddingsResponse, order: Order, raw: Mapping[int, FloatVector] | None
+) -> HalfVector:
+    wanted = answer.embedding_dim if order.teacher is None else order.teacher.embedding_dim
+    has_form = raw is not None or isinstance(item.embedding, str)
+    is_readable = answer.embedding_dim == wanted and answer.dtype == "float16" and has_form
+    _require(is_readable, f"vectors are not {wanted} float16 numbers, raw or in base64", answer.request_id)
+    try:
+        sent = raw[item.index] if raw is not None else from_base64(str(item.embedding), "float16", wanted)
+    except ValueError as error:
+        raise _failed_check(f"the vector of item {item.index} is damaged: {error}", answer.request_id) from error
+    vector: HalfVector = sent.astype(np.float16, copy=False)
+    what = f"the vector of item {item.index} is not finite and of unit length"
+    _require(is_unit(vector), what, answer.request_id)
+    return vector
+
+
 def _check_purchase(
-    order: Order,
-    answer: EmbeddingsResponse,
-    receipt: Receipt | None,
-    delivered: Sequence[DeliveredItem],
-    keyring: Keyring,
+    order: Order, answer: EmbeddingsResponse, billed: Sequence[DeliveredItem], keyring: Keyring
 ) -> None:
     """Hold the receipt against the items that the answer calls billed."""
-    request_id = answer.request_id
-    billed = [item for item in delivered if item.status == "billed"]
-    if answer.usage.billed_units != len(billed):
-        raise failed_check(f"{len(billed)} items were billed, but {answer.usage.billed_units} units", request_id)
+    request_id, receipt, units = answer.request_id, answer.receipt, answer.usage.billed_units
+    _require(units == len(billed), f"{len(billed)} items were billed, but {units} units", request_id)
     if receipt is None:
-        if billed:
-            raise failed_check("items were billed without a receipt", request_id)
+        _require(not billed, "items were billed without a receipt", request_id)
         return
     if order.teacher is None or order.is_free or not billed:
-        raise failed_check("a request that should be free came with a charge", request_id)
-    _check_signed(receipt, keyring, request_id)
-    _check_items(receipt, [ChargedItem(item.item_key, item.result_sha, 1) for item in billed])
+        raise _failed_check("a request that should be free came with a charge", request_id)
+    items = [ChargedItem(item.item_key, item.result_sha, 1) for item in billed]
+    _check_receipt(receipt, items, keyring, request_id)
     _check_terms(order, order.teacher, receipt)
-    if any(item.seq != receipt.entry.seq for item in billed) or receipt.entry.request_id != request_id:
-        raise failed_check("the receipt is for another request", request_id)
-    if answer.usage.amount_micro != receipt.entry.amount_micro:
-        raise failed_check("usage and receipt name different amounts", request_id)
+    is_its_own = receipt.entry.request_id == request_id and all(item.seq == receipt.entry.seq for item in billed)
+    _require(is_its_own, "the receipt is for another request", request_id)
+    is_equal = answer.usage.amount_micro == receipt.entry.amount_micro
+    _require(is_equal, "usage and receipt name different amounts", request_id)
 
 
-def _check_signed(receipt: Receipt, keyring: Keyring, request_id: str) -> None:
-    if receipt.entry.hash() != receipt.entry_hash:
-        raise failed_check("the receipt's hash is not that of its entry", request_id)
+def _check_receipt(receipt: Receipt, items: Sequence[ChargedItem], keyring: Keyring, request_id: str) -> None:
+    """Check that a receipt is signed, covers these items, and charges one unit for each."""
+    entry = receipt.entry
+    check_numbers(entry, items)
+    _require(entry.hash() == receipt.entry_hash, "the receipt's hash is not that of its entry", request_id)
     if not keyring.signed_receipt(receipt):
         what = f"the receipt is not signed by a trusted key of vendor {keyring.ledger_id}"
-        raise VendorChanged(_failed_message(what), request_id=request_id)
-
-
-def _check_items(receipt: Receipt, items: Sequence[ChargedItem]) -> None:
-    entry = receipt.entry
-    if entry.items_hash != items_hash(items):
-        raise failed_check("the receipt covers other items than those delivered", entry.request_id)
-    if entry.units != len(items) or any(item.units != 1 for item in items):
-        raise failed_check(f"{len(items)} items cost {entry.units} units, not one each", entry.request_id)
-    if entry.amount_micro != entry.units * entry.unit_price_micro:
-        raise failed_check("the receipt's amount is not its units times its price", entry.request_id)
+        raise _failed_check(what, request_id, VendorChanged)
+    covers = entry.items_hash == items_hash(items)
+    _require(covers, "the receipt covers other items than those delivered", entry.request_id)
+    is_one_each = entry.units == len(items) and all(item.units == 1 for item in items)
+    _require(is_one_each, f"{len(items)} items cost {entry.units} units, not one each", entry.request_id)
+    is_product = entry.amount_micro == entry.units * entry.unit_price_micro
+    _require(is_product, "the receipt's amount is not its units times its price", entry.request_id)
 
 
 def _check_terms(order: Order, teacher: TeacherModel, receipt: Receipt) -> None:
@@ -221,30 +211,20 @@ def _check_terms(order: Order, teacher: TeacherModel, receipt: Receipt) -> None:
     for name, (told, agreed) in terms.items():
         if told != agreed:
             what = f"the receipt's {name} is {told}, not {agreed} as agreed"
-            raise VendorChanged(_failed_message(what), request_id=entry.request_id)
+            raise _failed_check(what, entry.request_id, VendorChanged)
 
 
-def _signed_record(record: RequestRecord, keyring: Keyring) -> RequestRecord:
-    """Return an earlier purchase that is signed and covers its items."""
-    _check_signed(record.receipt, keyring, record.receipt.entry.request_id)
-    _check_items(record.receipt, record.items)
-    return record
-
-
-def _receipts_of(
-    delivered: Sequence[DeliveredItem], own: Receipt | None, earlier: Iterable[RequestRecord], request_id: str
-) -> tuple[Receipt, ...]:
+def _receipts_of(delivered: Sequence[DeliveredItem], answer: EmbeddingsResponse) -> tuple[Receipt, ...]:
     """Return the receipts that paid for what was delivered; every free item must be covered by one of them."""
     paid = {(item.seq, item.item_key, item.result_sha) for item in delivered if item.status == "billed"}
-    receipts = {} if own is None else {own.entry.seq: own}
-    for record in earlier:
+    receipts = {} if answer.receipt is None else {answer.receipt.entry.seq: answer.receipt}
+    for record in answer.paid_by:
         seq = record.receipt.entry.seq
-        if seq in receipts:
-            raise failed_check(f"it shows two receipts for entry {seq}", request_id)
+        _require(seq not in receipts, f"it shows two receipts for entry {seq}", answer.request_id)
         receipts[seq] = record.receipt
         paid |= {(seq, item.item_key, item.result_sha) for item in record.items}
     for item in delivered:
-        if (item.seq, item.item_key, item.result_sha) not in paid:
-            raise failed_check(f"no receipt shows that entry {item.seq} paid for item {item.item_key[:12]}", request_id)
+        what = f"no receipt shows that entry {item.seq} paid for item {item.item_key[:12]}"
+        _require((item.seq, item.item_key, item.result_sha) in paid, what, answer.request_id)
     used = {item.seq for item in delivered}
     return tuple(receipt for seq, receipt in receipts.items() if seq in used)

@@ -2,110 +2,74 @@
 
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any
+import ipaddress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 import httpx
 
 from vl2v_client.api.checks import Order, all_failed, check_answer
-from vl2v_client.api.connection import DEFAULT_TIMEOUT, Connection
+from vl2v_client.api.connection import Connection
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.api.problems import AllItemsFailed
-from vl2v_client.api.responses import Message, checked_page, parse, read_answer, teacher_of
-from vl2v_client.api.retries import RetryPolicy
-from vl2v_client.api.uploads import ACCEPT_VECTORS, ImageForm, Upload, choose_form, image_content
+from vl2v_client.api.responses import AllItemsFailed, Message, check_numbers, parse, read_answer, teacher_of
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import VendorError
 from vl2v_client.core.values import TeacherModel
 from vl2v_contract.records import PublicKeys, Statement, Summary
-from vl2v_contract.wire.catalogue import ModelCard, ModelList
 from vl2v_contract.wire.embeddings import (
     EmbeddingsResponse,
+    ModelCard,
+    ModelList,
     ReplayRequest,
     RequestOptions,
     TextItem,
     TextsRequest,
 )
+from vl2v_contract.wire.frames import pack_upload
+from vl2v_contract.wire.headers import JSON, OCTET_STREAM, RGB8_TENSOR
 
 STATEMENT_PAGE_ENTRIES = 500
 
+ImageForm: TypeAlias = Literal["rgb8", "png"]
+"""Pixels as they are, 150 kB at 224 x 224, or PNG, of a photograph about 90 kB, which takes 5 ms to write and read."""
 
-class VendorClient:
+Upload: TypeAlias = Literal["auto", "raw", "png"]
+"""What the user wants; `auto` goes by how far away the vendor is."""
+
+UPLOADS: Final[tuple[Upload, ...]] = ("auto", "raw", "png")
+
+_ACCEPT_VECTORS: Final = {"Accept": f"{OCTET_STREAM}, {JSON};q=0.9"}
+"""Raw vectors from a vendor that knows them; another answers JSON."""
+
+_NEAR_DOMAINS: Final = (".local", ".internal", ".lan", ".localhost")
+
+
+class VendorClient(Connection):
     """One vendor, over HTTP. Thread-safe. Making one sends nothing.
 
     Every delivery is checked before it is returned; receipts against the keys of `trusted_keys`, which are
     otherwise fetched, unpinned, when first needed.
 
+    Attributes:
+        keyring: The keys that receipts are checked against; None before they were first needed.
+
     Args:
         url: The vendor's base URL.
         api_key: The account's key; never shown.
-        transport: Replaces the network, in tests.
-        timeout: Seconds for connecting and between bytes.
-        policy: When to send again.
-        sleep: Wait between attempts, in seconds.
-        rng: Source of the jitter.
         upload: Form in which images are sent.
+        options: Options of the `Connection`.
 
     Raises:
         UsageError: The URL is not one.
         NotAuthorized: The key cannot be a key.
     """
 
-    def __init__(
-        self,
-        url: str,
-        api_key: str | None,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
-        policy: RetryPolicy | None = None,
-        sleep: Callable[[float], object] | None = None,
-        rng: random.Random | None = None,
-        upload: Upload = "auto",
-    ) -> None:
+    def __init__(self, url: str, api_key: str | None, *, upload: Upload = "auto", **options: Any) -> None:
+        super().__init__(url, api_key, **options)
         self._upload = upload
         self._image_uploads: dict[str, tuple[str, ...]] = {}
-        self._connection = Connection(
-            url, api_key, transport=transport, timeout=timeout, policy=policy, sleep=sleep, rng=rng
-        )
-        self._lock = threading.Lock()
-        self._keyring: Keyring | None = None
-
-    def __enter__(self) -> VendorClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def url(self) -> str:
-        """The vendor's base URL."""
-        return self._connection.url
-
-    @property
-    def exposes_key(self) -> bool:
-        """Whether the API key travels unencrypted beyond this machine."""
-        return self._connection.exposes_key
-
-    @property
-    def keyring(self) -> Keyring | None:
-        """The keys that receipts are checked against; None before they were first needed."""
-        with self._lock:
-            return self._keyring
-
-    def close(self) -> None:
-        """Close the sockets."""
-        self._connection.close()
-
-    def cancel(self) -> None:
-        """Let no request start any more and wake those that wait; for Ctrl-C."""
-        self._connection.cancel()
+        self.keyring: Keyring | None = None
 
     def trusted_keys(self, first_key_of: Callable[[str], str | None]) -> Keyring:
         """Fetch the vendor's public keys and check receipts against them from now on.
@@ -116,20 +80,16 @@ class VendorClient:
         Raises:
             VendorChanged: The keys do not descend from the pinned one.
         """
-        published = self.public_keys()
+        published = self._get("/v1/billing/keys", PublicKeys)
         keyring = Keyring(published.ledger_id, published.keys, pinned=first_key_of(published.ledger_id))
-        with self._lock:
-            self._keyring = keyring
+        self.keyring = keyring
         return keyring
 
     # What is on sale
 
     def model(self, model_id: str | None = None) -> TeacherModel:
         """Return the model of that id, or the vendor's default."""
-        card = self._card(model_id)
-        with self._lock:
-            self._image_uploads[card.id] = card.image_uploads
-        return teacher_of(card)
+        return teacher_of(self._card(model_id))
 
     def image_form(self, teacher: TeacherModel) -> ImageForm:
         """Return the form in which this model's images are best sent: RGB8 pixels at its input size, or PNG files."""
@@ -163,11 +123,10 @@ class VendorClient:
             VendorUnavailable: No final answer; whatever was billed comes free under the same item keys.
             VendorError: Refused, or the answer fails a check.
         """
-        terms = self._terms(teacher, "image", 0 if is_free else len(images), allow_partial=allow_partial)
-        options = RequestOptions(**terms, item_keys=list(item_keys))
-        order = Order(tuple(item_keys), "image", teacher, teacher.embedding_dim, is_free)
-        content = image_content(options, images, form, self._offered_uploads(teacher))
-        return self._embed("/v1/embeddings/images", order, **content)
+        order = Order(tuple(item_keys), "image", teacher, is_free)
+        options = RequestOptions(**order.terms(), allow_partial=allow_partial, item_keys=list(item_keys))
+        content = _image_content(options, images, form, self._offered_uploads(teacher))
+        return self._embed("images", order, **content)
 
     def embed_texts(
         self,
@@ -179,18 +138,15 @@ class VendorClient:
         is_free: bool = False,
     ) -> Delivery:
         """Buy the embeddings of texts; as `embed_images`."""
+        order = Order(tuple(item_keys), "text", teacher, is_free)
         items = [TextItem(text=text, item_key=key) for text, key in zip(texts, item_keys, strict=True)]
-        terms = self._terms(teacher, "text", 0 if is_free else len(texts), allow_partial=allow_partial)
-        body = TextsRequest(**terms, items=items, truncate=False)
-        order = Order(tuple(item_keys), "text", teacher, teacher.embedding_dim, is_free)
-        content = {"json": body.model_dump(exclude_none=True), "headers": ACCEPT_VECTORS}
-        return self._embed("/v1/embeddings/texts", order, **content)
+        body = TextsRequest(**order.terms(), allow_partial=allow_partial, items=items, truncate=False)
+        return self._embed("texts", order, json=body.model_dump(exclude_none=True), headers=_ACCEPT_VECTORS)
 
     def replay(self, item_keys: Sequence[str]) -> Delivery:
         """Fetch paid vectors again, free, while the vendor keeps them; others come back as failed items."""
-        body = ReplayRequest(item_keys=list(item_keys), dtype="float16")
-        content = {"json": body.model_dump(exclude_none=True), "headers": ACCEPT_VECTORS}
-        return self._embed("/v1/embeddings/replay", Order(tuple(item_keys)), **content)
+        body = ReplayRequest(item_keys=list(item_keys), dtype="float16").model_dump(exclude_none=True)
+        return self._embed("replay", Order(tuple(item_keys)), json=body, headers=_ACCEPT_VECTORS)
 
     # The bill
 
@@ -199,86 +155,94 @@ class VendorClient:
         return self._get("/v1/billing/summary", Summary)
 
     def statement_pages(self, after_seq: int = 0) -> Iterator[Statement]:
-        """Yield the account's chain from `after_seq` on, page by page, as the vendor tells it; nothing is checked.
+        """Yield the account's chain from `after_seq` on, page by page, as the vendor tells it; no hash is checked.
 
         Raises:
-            VendorError: A page that holds nothing, or does not go forward, or goes on beyond the signed head: no end.
+            VendorError: A number that cannot be; or a page that holds nothing, or does not go forward, or goes on
+                beyond the signed head: no end.
         """
-        next_after: int | None = after_seq
-        while next_after is not None:
-            page = self._statement_page(next_after, STATEMENT_PAGE_ENTRIES)
+        after: int | None = after_seq
+        while after is not None:
+            query = {"after_seq": after, "limit": STATEMENT_PAGE_ENTRIES}
+            page = self._get("/v1/billing/statement", Statement, params=query)
+            for row in page.entries:
+                check_numbers(row.entry, row.items)
             yield page
-            if page.next_after_seq is not None and not (
-                page.entries and next_after < page.next_after_seq < page.signed_head.head.seq
-            ):
-                raise VendorError(f"the vendor's statement does not go on after entry {next_after}; ask the vendor")
-            next_after = page.next_after_seq
-
-    def public_keys(self) -> PublicKeys:
-        """Return the vendor's public signing keys, as published."""
-        return self._get("/v1/billing/keys", PublicKeys)
-
-    def _terms(self, teacher: TeacherModel, modality: str, units: int, *, allow_partial: bool) -> dict[str, Any]:
-        price = teacher.image_price if modality == "image" else teacher.text_price
-        return {
-            "model": teacher.id,
-            "dtype": "float16",
-            "price_id": price.price_id,
-            "max_charge_micro": units * price.unit_price_micro,
-            "allow_partial": allow_partial,
-        }
+            following = page.next_after_seq
+            if following is not None and not (page.entries and after < following < page.signed_head.head.seq):
+                raise VendorError(f"the vendor's statement does not go on after entry {after}; ask the vendor")
+            after = following
 
     def _embed(self, path: str, order: Order, **content: Any) -> Delivery:
-        keyring = self._trusted()
+        keyring = self.keyring or self.trusted_keys(lambda _ledger_id: None)
         try:
-            response = self._connection.request("POST", path, **content)
+            response = self.request("POST", f"/v1/embeddings/{path}", **content)
         except AllItemsFailed as refusal:
             return all_failed(order, refusal)
         try:
             answer, vectors = read_answer(response, self.url)
             if any(key_id not in keyring for key_id in _signing_keys(answer)):
-                keyring = self.trusted_keys(_pinned_by(keyring))
+                first_key = keyring.first  # a rotation of keys must leave it as it is
+                keyring = self.trusted_keys(lambda _ledger_id: first_key)
             return check_answer(order, answer, keyring, vectors)
         except VendorError as error:
             error.was_refused = False  # the request was answered: what it charged stays charged
             raise
 
     def _card(self, model_id: str | None) -> ModelCard:
-        if model_id is not None:
-            return self._get(f"/v1/models/{quote(model_id)}", ModelCard)
-        cards = self._get("/v1/models", ModelList).data
+        cards = (
+            self._get("/v1/models", ModelList).data
+            if model_id is None
+            else [self._get(f"/v1/models/{quote(model_id)}", ModelCard)]
+        )
         if not cards:
             raise VendorError(f"the vendor at {self.url} has no model on sale; ask the vendor")
+        self._image_uploads[model_id or cards[0].id] = cards[0].image_uploads
         return cards[0]
 
     def _offered_uploads(self, teacher: TeacherModel) -> tuple[str, ...]:
         """Return media types in which the vendor reads images, asked once."""
-        with self._lock:
-            known = self._image_uploads.get(teacher.id)
-        if known is None:
-            known = self._card(teacher.id).image_uploads
-            with self._lock:
-                self._image_uploads[teacher.id] = known
-        return known
-
-    def _statement_page(self, after_seq: int, limit: int) -> Statement:
-        query = {"after_seq": after_seq, "limit": limit}
-        return checked_page(self._get("/v1/billing/statement", Statement, params=query))
-
-    def _trusted(self) -> Keyring:
-        return self.keyring or self.trusted_keys(_unpinned)
+        if teacher.id not in self._image_uploads:
+            self._card(teacher.id)
+        return self._image_uploads[teacher.id]
 
     def _get(self, path: str, kind: type[Message], params: dict[str, int] | None = None) -> Message:
-        return parse(self._connection.request("GET", path, params=params), kind, self.url)
+        return parse(self.request("GET", path, params=params), kind, self.url)
 
 
-def _unpinned(_ledger_id: str) -> None:
-    """Return the error of a vendor whose first key is not known."""
+def choose_form(upload: Upload, offered: Collection[str], url: str) -> ImageForm:
+    """Return the cheapest form for this vendor: pixels on the way to a neighbour, PNG over the internet.
+
+    What PNG saves takes longer to write and read than to send from about 100 Mbit/s on.
+
+    Args:
+        upload: What the user wants.
+        offered: Media types that the vendor reads.
+        url: Address of the vendor.
+    """
+    if RGB8_TENSOR not in offered or upload == "png":
+        return "png"
+    return "rgb8" if upload == "raw" or is_near(url) else "png"
 
 
-def _pinned_by(keyring: Keyring) -> Callable[[str], str | None]:
-    """Return a key rotation must leave the first key as it is."""
-    return lambda _ledger_id: keyring.first
+def is_near(url: str) -> bool:
+    """Return whether an address is this machine's or its own network's: nothing is resolved."""
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith(_NEAR_DOMAINS)
+
+
+def _image_content(
+    options: RequestOptions, images: Sequence[bytes], form: ImageForm, offered: Collection[str]
+) -> dict[str, Any]:
+    """Return a request's content as `httpx` takes it; a vendor that reads no frames gets a multipart form."""
+    media_type = RGB8_TENSOR if form == "rgb8" else OCTET_STREAM
+    if media_type in offered:
+        return {"content": pack_upload(options, images), "headers": {**_ACCEPT_VECTORS, "Content-Type": media_type}}
+    files = [("images", (f"{index}.png", data, "image/png")) for index, data in enumerate(images)]
+    return {"files": files, "data": {"options": options.model_dump_json(exclude_none=True)}, "headers": _ACCEPT_VECTORS}
 
 
 def _signing_keys(answer: EmbeddingsResponse) -> set[str]:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from vl2v_client.core.errors import VendorChanged
-from vl2v_contract.canonical import JSONValue
+from vl2v_contract.identity import JSONValue
 from vl2v_contract.records import PublicKey, Receipt
 from vl2v_contract.signatures import (
     head_message,

@@ -1,32 +1,91 @@
-"""From the wire's messages to the client's values; the wire stops here."""
+"""From the wire's answers to the client's values, or to an error that says what to do; the wire stops here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from vl2v_client.api.problems import not_a_vendor
-from vl2v_client.core.errors import VendorError
+from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE, MAX_WIDTH, PriceTag, TeacherModel
-from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChargedItem, LedgerEntry
-from vl2v_contract.identity import Modality
-from vl2v_contract.records import Receipt, RequestRecord, Statement
+from vl2v_contract.identity import MAX_INTEGER, Modality
 from vl2v_contract.vectors import FloatVector
-from vl2v_contract.wire.catalogue import ModelCard
-from vl2v_contract.wire.embeddings import EmbeddingsResponse
-from vl2v_contract.wire.framed import unpack_answer
-from vl2v_contract.wire.frames import ContractError
+from vl2v_contract.wire.embeddings import EmbeddingsResponse, ModelCard
+from vl2v_contract.wire.errors import ErrorCode, Problem
+from vl2v_contract.wire.frames import ContractError, unpack_answer
 from vl2v_contract.wire.headers import OCTET_STREAM
 
 Message = TypeVar("Message")
 
+_KEY_SOURCE = "give the API key, or set VL2V_API_KEY; the vendor issues keys"
+_NOT_AUTHORIZED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
 
-_readers: dict[object, TypeAdapter[Any]] = {}
-"""Readers by message; to build one takes longer than to read a page."""
+_reader_of: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""Reader of a message; to build one takes longer than to read a page."""
+
+
+class AllItemsFailed(VendorError):
+    """Every item of a request failed on its own; nothing was billed. `items` says why, one by one."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail, code=str(problem.code), request_id=problem.request_id)
+        self.items = problem.items
+
+
+def problem_error(response: httpx.Response, url: str) -> VendorError:
+    """Return the error that an answer outside 2xx stands for."""
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        return _foreign_error(response, url)
+    kind: type[VendorError] = VendorError
+    if response.status_code == httpx.codes.PAYMENT_REQUIRED:
+        kind, left = BudgetExhausted, ""
+        if problem.remaining_units is not None:
+            left = f" ({problem.remaining_units} queries left)"
+        message = f"the vendor's {problem.budget or 'account'} budget is exhausted{left}: {problem.detail}. "
+        message += "Everything bought so far is kept; after a top-up run the same command again"
+    elif response.status_code in _NOT_AUTHORIZED:
+        kind, message = NotAuthorized, f"the vendor at {url} refused the API key: {problem.detail}; {_KEY_SOURCE}"
+    elif problem.code is ErrorCode.PRICE_CHANGED:
+        kind = VendorChanged
+        message = f"the vendor's price has changed and nothing was bought: {problem.detail}; plan again to see it"
+    elif problem.code is ErrorCode.ALL_ITEMS_FAILED:
+        return AllItemsFailed(problem)
+    elif problem.retryable:
+        kind = VendorUnavailable
+        message = f"the vendor cannot serve this now: {problem.detail}; run the same command again to go on"
+    else:
+        items = "".join(f"; item {item.index}: {item.detail}" for item in problem.items[:3])
+        message = f"the vendor refused the request: {problem.detail}{items}"
+    return kind(message, code=str(problem.code), request_id=problem.request_id)
+
+
+def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
+    """Return the error for a request that never got a whole answer."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return VendorUnavailable(f"no vendor answers at {url} ({error}): is it running at purchase.vendor_url?")
+    if isinstance(error, httpx.TimeoutException):
+        return VendorUnavailable(f"the vendor at {url} did not answer in time; run the same command again to go on")
+    return VendorUnavailable(f"the connection to the vendor at {url} broke ({error}); run the same command again")
+
+
+def not_a_vendor(url: str, what: str) -> VendorError:
+    """Return the error for a server that does not speak this wire."""
+    return VendorError(f"{url} is not a VL2V vendor of this version ({what}); check purchase.vendor_url")
+
+
+def _foreign_error(response: httpx.Response, url: str) -> VendorError:
+    status, path = response.status_code, response.request.url.path
+    if status in _NOT_AUTHORIZED:
+        return NotAuthorized(f"{url} refused the request with {status}; {_KEY_SOURCE}")
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
+        return VendorUnavailable(f"{url} answered {path} with {status}; run the same command again to go on")
+    return not_a_vendor(url, f"{path} answered {status} {response.headers.get('content-type', 'without a type')}")
 
 
 def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
@@ -35,10 +94,8 @@ def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
     Raises:
         VendorError: The body is no such message, so this is no vendor, or one of another version.
     """
-    if kind not in _readers:
-        _readers[kind] = TypeAdapter(kind)
     try:
-        message: Message = _readers[kind].validate_json(response.content)
+        message: Message = _reader_of(kind).validate_json(response.content)
         return message
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -67,9 +124,14 @@ def teacher_of(card: ModelCard) -> TeacherModel:
         VendorError: A price is missing.
     """
     sizes = (card.embedding_dim, card.image_size, card.limits.max_items, card.limits.max_request_bytes)
-    possible = card.image_size <= MAX_IMAGE_SIZE and card.embedding_dim <= MAX_WIDTH
-    possible = possible and 0 < card.logit_scale <= MAX_LOGIT_SCALE and abs(card.logit_bias) <= MAX_LOGIT_SCALE
-    if not (possible and all(1 <= size <= MAX_INTEGER for size in sizes)):
+    is_possible = (
+        all(1 <= size <= MAX_INTEGER for size in sizes)
+        and card.image_size <= MAX_IMAGE_SIZE
+        and card.embedding_dim <= MAX_WIDTH
+        and 0 < card.logit_scale <= MAX_LOGIT_SCALE
+        and abs(card.logit_bias) <= MAX_LOGIT_SCALE
+    )
+    if not is_possible:
         raise VendorError(f"the vendor's model {card.id} has a size or limit that cannot be; ask the vendor")
     return TeacherModel(
         id=card.id,
@@ -89,51 +151,15 @@ def teacher_of(card: ModelCard) -> TeacherModel:
     )
 
 
-def checked_receipt(receipt: Receipt) -> Receipt:
-    """Return the receipt.
+def check_numbers(entry: LedgerEntry, items: Sequence[ChargedItem]) -> None:
+    """Check that canonical JSON can hold every number of an entry and its items; else nothing could be verified.
 
     Raises:
-        VendorError: It holds a number that canonical JSON cannot hold, so that nothing could be verified.
+        VendorError: It cannot.
     """
-    _check_numbers(receipt.entry, ())
-    return receipt
-
-
-def checked_record(record: RequestRecord) -> RequestRecord:
-    """Return the record.
-
-    Raises:
-        VendorError: It holds a number that canonical JSON cannot hold, so that nothing could be verified.
-    """
-    _check_numbers(record.receipt.entry, record.items)
-    return record
-
-
-def checked_page(page: Statement) -> Statement:
-    """Return the page.
-
-    Raises:
-        VendorError: It holds a number that canonical JSON cannot hold, so that nothing could be verified.
-    """
-    for row in page.entries:
-        _check_numbers(row.entry, row.items)
-    return page
-
-
-def _check_numbers(entry: LedgerEntry, items: Sequence[ChargedItem]) -> None:
-    numbers = (
-        entry.seq,
-        entry.units,
-        entry.price_id or 0,
-        entry.unit_price_micro,
-        entry.amount_micro,
-        entry.ref_seq or 0,
-        entry.used_units,
-        entry.limit_units,
-        entry.created_at,
-        *(item.units for item in items),
-    )
-    if not all(0 <= number <= MAX_INTEGER for number in numbers):
+    counts = (entry.seq, entry.units, entry.unit_price_micro, entry.amount_micro, entry.used_units, entry.limit_units)
+    references = (entry.price_id or 0, entry.ref_seq or 0, entry.created_at)
+    if not all(0 <= number <= MAX_INTEGER for number in (*counts, *references, *(item.units for item in items))):
         raise VendorError(f"the vendor's entry {entry.seq} holds a number that cannot be; ask the vendor")
 
 

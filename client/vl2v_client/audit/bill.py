@@ -14,8 +14,8 @@ from vl2v_client.api.keyring import Keyring
 from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.statement import ChainWalk
+from vl2v_client.cache.records import AuditedHead
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.cache.vendors import AuditedHead
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_contract.records import Statement

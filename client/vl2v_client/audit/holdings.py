@@ -16,7 +16,7 @@ from vl2v_client.cache.records import PaidRow
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 from vl2v_contract.records import Receipt
 
 _EXAMPLES_KEPT = 20

@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vl2v_client.cache.database import CHUNK
-from vl2v_client.cache.faults import naming_faults
+from vl2v_client.cache.database import CHUNK, naming_faults
 
 
 class _Notes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vl2v_client.api.uploads import ImageForm
+from vl2v_client.api.client import ImageForm
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.store import EmbeddingCache
@@ -25,8 +25,7 @@ from vl2v_client.core.errors import (
     VendorError,
     VendorUnavailable,
 )
-from vl2v_client.core.money import format_micro
-from vl2v_client.core.progress import Progress
+from vl2v_client.core.progress import Progress, format_micro
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.views import encode_png, load_rgb, render_view
 from vl2v_client.planning.queries import ImageQuery, TextQuery, pixels_sha

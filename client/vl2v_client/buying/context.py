@@ -13,8 +13,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
-from vl2v_client.core.money import format_micro
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan, make_plan

@@ -15,8 +15,7 @@ from vl2v_client.buying.context import Caps, PurchaseContext, read_account, trus
 from vl2v_client.cache.records import NOTHING
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged
-from vl2v_client.core.money import format_micro
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.queries import ImageQuery, hash_views

@@ -1,15 +1,21 @@
-"""One connection for all threads of this process, beside other processes on the same file."""
+"""The file of the cache: one connection for all threads of this process, beside other processes on the same file.
+
+SQLite's errors become messages that say which file, what happened and what to do. Purchases on one cache take turns by
+a lock file beside it, held by the kernel, so that no crash leaves it locked: what one purchase has sent and not yet
+received looks to another like something lost, which it would ask for too early, hear was never paid, and take back.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vl2v_client.cache.faults import naming_faults
 from vl2v_client.cache.schema import open_connection
 from vl2v_client.core.errors import CacheError
 
@@ -64,3 +70,68 @@ class Database:
         for start in range(0, len(wanted), CHUNK):
             chunk = wanted[start : start + CHUNK]
             yield from self.rows(query.format(keys=",".join("?" * len(chunk))), [*values, *chunk])
+
+
+_PRIMARY_CODE = 0xFF  # the low byte of an extended result code
+
+_MOVE = "or name another file with purchase.cache"
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command again: nothing paid is lost",
+    sqlite3.SQLITE_BUSY: "another process holds it; wait for that process to end and run the same command again",
+    sqlite3.SQLITE_LOCKED: "another process holds it; wait for that process to end and run the same command again",
+    sqlite3.SQLITE_READONLY: f"it, or its folder, may not be written; change the permissions, {_MOVE}",
+    sqlite3.SQLITE_PERM: f"it may not be opened; change the permissions, {_MOVE}",
+    sqlite3.SQLITE_CANTOPEN: f"it cannot be opened; check the path and its permissions, {_MOVE}",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write; check it (a full disk shows like this too) and run again",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away, restore a copy, then recover what was paid with an audit",
+    sqlite3.SQLITE_NOTADB: f"it is not a cache of vl2v; {_MOVE}",
+}
+
+
+@contextmanager
+def naming_faults(path: Path) -> Iterator[None]:
+    """Turn every SQLite error of the block into a `CacheError` about `path`.
+
+    Raises:
+        CacheError: SQLite failed.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        remedy = _REMEDIES.get((code or 0) & _PRIMARY_CODE, "run the same command again")
+        raise CacheError(f"{path}: {error}: {remedy}") from error
+
+
+@contextmanager
+def purchase_lock(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the turn while the block runs; `waiting` is told if another purchase has it.
+
+    The file stays behind: removing it would let two processes lock two files of one name.
+
+    Raises:
+        CacheError: The lock file cannot be made or locked.
+    """
+    path = Path(f"{cache_path.resolve()}.lock")  # one lock, by whichever link the cache is named
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CacheError(
+            f"{path} cannot be made: {error.strerror}; change the permissions, or name another file with purchase.cache"
+        ) from error
+    try:
+        _lock(descriptor, path, waiting)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, waiting: Callable[[], None]) -> None:
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be locked: {error.strerror}; keep purchase.cache on a local disk") from error

@@ -15,7 +15,7 @@ from vl2v_client.cli.console import PlainConsole, show_error, write_json
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes
 from vl2v_client.cli.vendor import open_cache, open_vendor
 from vl2v_client.core.errors import ClientError
-from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
     from vl2v_client.audit.audit_report import AuditReport, Difference

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import PURCHASING_OPTIONS, ApiKey, AsJson, ConfigFile, Named, Yes, run_config, takes
 from vl2v_client.cli.vendor import open_purchase
-from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
     from vl2v_client.buying.buyer import PurchaseReport

@@ -13,7 +13,7 @@ from vl2v_client.cli.console import PlainConsole, write_json
 from vl2v_client.cli.options import PURCHASE_OPTIONS, AsJson, Named, run_config, takes
 from vl2v_client.cli.vendor import open_cache
 from vl2v_client.core.errors import CacheError
-from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
     from vl2v_client.audit.holdings import HoldingsReport

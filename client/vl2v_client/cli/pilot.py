@@ -25,7 +25,7 @@ from vl2v_client.cli.options import (
     takes,
 )
 from vl2v_client.cli.vendor import open_purchase
-from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
     from vl2v_client.runs.pilot_report import PilotReport

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
     from vl2v_client.planning.plan_estimate import PlanEstimate

@@ -16,8 +16,7 @@ from vl2v_client.config.run import PurchaseConfig, RunConfig
 from vl2v_client.core.errors import ClientError, UsageError
 
 if TYPE_CHECKING:  # `--help` needs none of these, and they take most of its time
-    from vl2v_client.api.client import VendorClient
-    from vl2v_client.api.uploads import Upload
+    from vl2v_client.api.client import Upload, VendorClient
     from vl2v_client.buying.context import PurchaseContext
     from vl2v_client.cache.store import EmbeddingCache
     from vl2v_client.planning.query_plan import QueryPlan
@@ -107,7 +106,7 @@ def _confirm(question: str) -> None:
 
 def _upload() -> Upload:
     """Return how to send images, by `VL2V_UPLOAD`: it changes the bytes on the way and nothing else."""
-    from vl2v_client.api.uploads import UPLOADS
+    from vl2v_client.api.client import UPLOADS
 
     wanted = os.environ.get(UPLOAD_VARIABLE, "auto")
     for upload in UPLOADS:

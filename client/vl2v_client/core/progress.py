@@ -1,4 +1,4 @@
-"""How rooms tell how far they are, without knowing who looks."""
+"""What people are shown of the work: how far a phase is, and amounts of money."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def renamed(progress: Progress, rename: Callable[[str], str]) -> Progress:
         progress(rename(phase), done, total, extras)
 
     return tell
+
+
+def format_micro(amount_micro: int, currency: str) -> str:
+    """Return money for people: `1_250_000, "EUR"` is `1.25 EUR`; never rounded away."""
+    whole, micro = divmod(amount_micro, 1_000_000)
+    fraction = f"{micro:06d}".rstrip("0").ljust(2, "0")
+    return f"{whole:,}.{fraction} {currency}"

@@ -19,7 +19,7 @@ from vl2v_client.core.errors import CacheError, DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
 from vl2v_client.data.views import RENDERER_VERSION, View, load_rgb, render_view
-from vl2v_contract.canonical import canonical_json, sha256_hex
+from vl2v_contract.identity import canonical_json, sha256_hex
 
 _FORMAT = 1
 

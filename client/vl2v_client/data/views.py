@@ -16,8 +16,7 @@ import PIL
 from PIL import Image, ImageEnhance
 
 from vl2v_client.core.errors import DataError
-from vl2v_client.core.seeds import generator
-from vl2v_client.core.values import RGBImage
+from vl2v_client.core.values import RGBImage, generator
 from vl2v_client.data.images import encode_png, image_size, load_rgb
 from vl2v_client.data.styles import STYLES, check_style, stylise
 from vl2v_client.data.view_recipes import (

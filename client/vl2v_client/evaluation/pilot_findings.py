@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.seeds import generator
+from vl2v_client.core.values import generator
 from vl2v_client.teacher.linear_map import fit_linear_map
 
 Verdict = Literal["yes", "no", "undecided"]

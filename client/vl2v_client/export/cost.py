@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import format_micro
 
 
 @dataclass(frozen=True, slots=True)

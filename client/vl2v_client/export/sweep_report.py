@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError
-from vl2v_client.core.money import format_micro
+from vl2v_client.core.progress import format_micro
 from vl2v_client.export.cost import SharedPurchase
 from vl2v_client.export.tables import percent, quoted, table
 

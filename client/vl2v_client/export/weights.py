@@ -27,7 +27,7 @@ from vl2v_client.student.model.card import MAX_CARD_BYTES
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead
 from vl2v_client.student.model.network import NOT_WEIGHTS, empty_student
 from vl2v_client.student.model.spec import try_backbone
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 WEIGHTS_FILE = "student.safetensors"
 CARD_FILE = "student.json"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
-from vl2v_client.core.money import format_micro
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.queries import TextQuery, hash_files
 from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan

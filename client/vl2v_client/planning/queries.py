@@ -12,8 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from vl2v_client.cache.contents import FileContent, FileStamp, changed_ns, view_key
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp, changed_ns, view_key
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
-from vl2v_client.core.money import format_micro
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
 from vl2v_client.planning.queries import ImageQuery, Query, TextQuery, hash_views

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.config.run import Selector
-from vl2v_client.core.seeds import generator
+from vl2v_client.core.values import generator
 
 RANDOM: Final = "random"
 

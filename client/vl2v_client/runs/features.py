@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.seeds import child_seed
-from vl2v_client.core.values import RGBImage, Sample
+from vl2v_client.core.values import RGBImage, Sample, child_seed
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.settings import RunSettings

@@ -37,7 +37,7 @@ from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.teacher.text_classifier import zero_shot_logits
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 _PAID_TERMS = ("model", "max_queries", "max_cost", "partial", "skip_failed")
 """Options of a purchase that mean nothing to a teacher who sells nothing."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vl2v_client.core.progress import Progress, renamed
-from vl2v_client.core.seeds import child_seed
-from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel
+from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel, child_seed
 from vl2v_client.data.renders import render_views
 from vl2v_client.data.views import View, canonical_view
 from vl2v_client.local.teacher import ImageTower

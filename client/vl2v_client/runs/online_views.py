@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.cache.contents import FileContent
+from vl2v_client.cache.store import FileContent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
 from vl2v_client.data.views import RENDERER_VERSION, drawn_view, load_rgb, render_view
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from vl2v_client.config.run import Imputation, Selector
 from vl2v_client.config.training import FinalWeights
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.core.files import read_json
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 CONFIG_FILE = "config.json"
 CHOICE_FILE = "choice.json"

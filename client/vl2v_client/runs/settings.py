@@ -21,7 +21,7 @@ from vl2v_client.runs.run_folder import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """ERM's learning rates over the distill stage's; the choice climbs from the middle."""

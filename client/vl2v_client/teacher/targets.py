@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
-from vl2v_client.core.seeds import generator
+from vl2v_client.core.values import generator
 from vl2v_client.teacher.linear_map import fit_weights
 from vl2v_client.teacher.text_classifier import unit_rows
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vl2v_contract.canonical import MAX_INTEGER
-from vl2v_contract.identity import Modality
+from vl2v_contract.identity import MAX_INTEGER, Modality
 
 Scope = Literal["embed", "billing", "admin"]
 

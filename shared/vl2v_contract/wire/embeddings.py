@@ -1,7 +1,7 @@
-"""Embedding requests and answers.
+"""Models on sale, and requests for their embeddings with the answers.
 
 An image request is JSON (`ImagesRequest`); multipart: file fields named `images`, in order, and one optional form
-field `options` that holds `RequestOptions` as JSON; or a frame (`framed.UploadHead`). A text request is JSON. The
+field `options` that holds `RequestOptions` as JSON; or a frame (`frames.UploadHead`). A text request is JSON. The
 answer has one element per item, in order: a vector, or an error of its own.
 """
 
@@ -11,9 +11,65 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vl2v_contract.identity import Modality
 from vl2v_contract.records import Receipt, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import Dtype
 from vl2v_contract.wire.errors import ItemError
+from vl2v_contract.wire.headers import JSON, MULTIPART
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Price(_Frozen):
+    """The price in force for one modality of one model."""
+
+    price_id: int
+    modality: Modality
+    unit_price_micro: int = Field(ge=0)
+    currency: str
+    valid_from: int
+
+
+class Limits(_Frozen):
+    """What one request may hold."""
+
+    max_items: int
+    max_item_bytes: int
+    max_request_bytes: int
+    max_pixels: int
+    max_text_bytes: int
+
+
+class ModelCard(_Frozen):
+    """A model on sale."""
+
+    id: str
+    ledger_id: str
+    embedding_dim: int
+    image_size: int = Field(description="Input height and width in pixels.")
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    preprocessing_id: str
+    context_length: int
+    logit_scale: float = Field(description="exp() of the model's own value: what a cosine is multiplied by.")
+    logit_bias: float = Field(default=0.0, description="Added after the scale (SigLIP).")
+    weights_sha: str
+    precision: str
+    prices: list[Price]
+    limits: Limits
+    image_uploads: tuple[str, ...] = Field(
+        default=(JSON, MULTIPART), description="Media types in which images are taken; the cheapest to read last."
+    )
+    answers: tuple[str, ...] = Field(default=(JSON,), description="Media types in which vectors are delivered.")
+
+
+class ModelList(_Frozen):
+    """All models on sale; the first is the default."""
+
+    data: list[ModelCard]
+
 
 Encoding = Literal["base64", "float", "raw"]
 """Vectors as base64 or as numbers in JSON, or raw in a frame (`framed`)."""
@@ -34,7 +90,7 @@ Items = Annotated[list[Element], Field(min_length=1, max_length=MAX_ITEMS, fail_
 
 
 def has_too_many_values(json: bytes) -> bool:
-    """Whether the JSON of a request holds more values than any request needs, told without parsing it."""
+    """Return whether the JSON of a request holds more values than any request needs, without parsing it."""
     return json.count(b",") > MAX_COMMAS
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v_contract.wire.embeddings import RequestOptions
-from vl2v_contract.wire.framed import pack_upload
+from vl2v_contract.wire.frames import pack_upload
 from vl2v_contract.wire.headers import OCTET_STREAM
 
 IMAGES_PATH, TEXTS_PATH = "/v1/embeddings/images", "/v1/embeddings/texts"

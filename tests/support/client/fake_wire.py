@@ -13,8 +13,7 @@ import httpx
 
 from support.client.fake_ledger import Body
 from vl2v_contract.identity import rgb8_sha
-from vl2v_contract.wire.framed import unpack_upload
-from vl2v_contract.wire.frames import pack_frame
+from vl2v_contract.wire.frames import pack_frame, unpack_upload
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR
 
 FRAMED_CARD = {"image_uploads": [JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR], "answers": [JSON, OCTET_STREAM]}

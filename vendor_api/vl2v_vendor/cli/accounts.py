@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v_contract.canonical import MAX_INTEGER
+from vl2v_contract.identity import MAX_INTEGER
 from vl2v_contract.records import Breakdown, SignedHead, StatementEntry
 from vl2v_vendor.cli.console import (
     Books,

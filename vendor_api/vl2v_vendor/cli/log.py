@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vl2v_contract.canonical import MAX_INTEGER
+from vl2v_contract.identity import MAX_INTEGER
 from vl2v_vendor.cli.console import Books, DatabaseOption, JsonOption, open_books, show_items, show_time
 from vl2v_vendor.domain.accounts import Account, AdminAct
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import ChainEnd, ChargedItem, EntryOrigin, LedgerEntry
+from vl2v_contract.identity import MAX_INTEGER
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.errors import BudgetExhausted, InvalidRequest, PriceChanged, UnknownKey

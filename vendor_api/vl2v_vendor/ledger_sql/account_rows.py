@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, or_, select
 
-from vl2v_contract.canonical import MAX_INTEGER
 from vl2v_contract.chain import GENESIS_HASH
+from vl2v_contract.identity import MAX_INTEGER
 from vl2v_vendor.domain.accounts import (
     MAX_KEY_NAME_LENGTH,
     Account,

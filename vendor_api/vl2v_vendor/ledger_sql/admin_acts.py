@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from vl2v_contract.canonical import JSONValue, canonical_json
+from vl2v_contract.identity import JSONValue, canonical_json
 from vl2v_vendor.domain.accounts import MAX_REQUEST_ID_LENGTH, AdminAct, check_text
 from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
 from vl2v_vendor.domain.ports import Clock

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, select
 
-from vl2v_contract.canonical import JSONValue, canonical_json, sha256_hex
+from vl2v_contract.identity import JSONValue, canonical_json, sha256_hex
 from vl2v_vendor.domain.accounts import MAX_NOTE_LENGTH, check_text
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Clock, Signer

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, select, update
 
-from vl2v_contract.canonical import JSONValue
-from vl2v_contract.identity import Modality
+from vl2v_contract.identity import JSONValue, Modality
 from vl2v_vendor.domain.accounts import (
     MAX_MODEL_ID_LENGTH,
     MAX_NOTE_LENGTH,

@@ -14,7 +14,7 @@ from python_multipart.multipart import parse_options_header
 from vl2v_contract.vectors import Dtype, to_base64
 from vl2v_contract.wire import embeddings, headers
 from vl2v_contract.wire.errors import ErrorCode, ItemError
-from vl2v_contract.wire.framed import pack_answer
+from vl2v_contract.wire.frames import pack_answer
 from vl2v_vendor.domain.ledger import Vector
 from vl2v_vendor.observe.request_trace import timed
 from vl2v_vendor.service.sale import Sale, SaleItem

@@ -14,8 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
 from vl2v_contract.wire.embeddings import ImagesRequest, RequestOptions, has_too_many_values
-from vl2v_contract.wire.framed import unpack_upload
-from vl2v_contract.wire.frames import ContractError
+from vl2v_contract.wire.frames import ContractError, unpack_upload
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR
 from vl2v_vendor.domain.errors import InvalidRequest, TooManyItems, UnsupportedMediaType
 from vl2v_vendor.observe.request_trace import timed

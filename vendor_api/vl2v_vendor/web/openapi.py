@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from vl2v_contract.wire.admin import NewAccount, NewKey, NewPrice, NewRefund, NewTopUp
 from vl2v_contract.wire.embeddings import ImagesRequest, ReplayRequest, RequestOptions, TextsRequest
 from vl2v_contract.wire.errors import Problem
-from vl2v_contract.wire.framed import UploadHead
+from vl2v_contract.wire.frames import UploadHead
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, PROBLEM_JSON, RGB8_TENSOR
 from vl2v_contract.wire.openai import OpenAIProblem, OpenAIRequest
 

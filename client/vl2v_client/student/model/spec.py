@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import MAX_IMAGE_SIZE
 from vl2v_client.student.model.card import StudentEntry
-from vl2v_contract.canonical import sha256_hex
+from vl2v_contract.identity import sha256_hex
 
 MAX_OPERATIONS = 10**13
 """For one image, forward. The largest CLIP tower that open_clip can make a student of takes 2.9e12, ViT-L/14 4e11."""

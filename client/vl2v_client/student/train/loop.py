@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.seeds import child_seed
+from vl2v_client.core.values import child_seed
 from vl2v_client.student.loss.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.loss.stages import Method, Stage
 from vl2v_client.student.model.classifier import StudentClassifier

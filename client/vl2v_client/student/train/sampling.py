@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vl2v_client.core.seeds import generator
+from vl2v_client.core.values import generator
 
 
 def rows_by_domain(domains: Sequence[str]) -> list[NDArray[np.int64]]:

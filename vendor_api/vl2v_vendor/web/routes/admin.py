@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from vl2v_contract.canonical import MAX_INTEGER
+from vl2v_contract.identity import MAX_INTEGER
 from vl2v_contract.records import Receipt, Statement, Summary
 from vl2v_contract.wire import headers
 from vl2v_contract.wire.admin import (

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from vl2v_contract.canonical import MAX_INTEGER
+from vl2v_contract.identity import MAX_INTEGER
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
 from vl2v_vendor.web.dependencies import PUBLIC, BillingCaller, ServicesOf

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter
 
-from vl2v_contract.wire.catalogue import Limits, ModelCard, ModelList, Price
+from vl2v_contract.wire.embeddings import Limits, ModelCard, ModelList, Price
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.answers import ANSWER_FORMS
 from vl2v_vendor.web.bodies import UPLOAD_FORMS
