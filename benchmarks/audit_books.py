@@ -26,9 +26,9 @@ from vl2v_vendor.keys.secrets import SecretSigner, load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.migrations import upgrade
 from vl2v_vendor.ledger_sql.reading import read_head, read_ledger_id
-from vl2v_vendor.ledger_sql.rows import entry_row
 from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+from vl2v_vendor.ledger_sql.statements import entry_row
 from vl2v_vendor.ledger_sql.tables import budgets, charge_items, ledger
 from vl2v_vendor.service.verification import verify_ledger
 

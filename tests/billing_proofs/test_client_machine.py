@@ -31,7 +31,7 @@ from vl2v_client.core.errors import BudgetExhausted, VendorChanged
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import QueryPlan, make_plan
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
-from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 
 MODEL = "hash-64"
 ALL_WORDS = [f"word {number}" for number in range(16)]

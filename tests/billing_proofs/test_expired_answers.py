@@ -21,7 +21,7 @@ from vl2v_client.core.errors import BudgetExhausted, VendorChanged, VendorUnavai
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import QueryPlan, make_plan
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
-from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 
 BUDGET = 6
 LOST = ("a cat", "a dog", "a house")

@@ -33,8 +33,8 @@ from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
-from vl2v_vendor.ledger_sql.retention import prune_results
 from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 from vl2v_vendor.service.verification import verify_ledger
 
 NAMES = st.lists(st.sampled_from("abcdefghijklmnop"), min_size=1, max_size=5).map(tuple)

@@ -22,7 +22,7 @@ from support.vendor.serving_shop import images, noise, save
 from support.vendor.stored_bytes import check_i12_no_input_stored
 from vl2v_contract.identity import Modality
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
-from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 
 MODEL = "hash-64"
 IMAGE_NAMES, TEXT_NAMES = (

@@ -13,12 +13,12 @@ from sqlalchemy.exc import ProgrammingError
 from support.vendor.admin_desk import Desk, at_the_desk
 from support.vendor.serving_shop import item_key
 from vl2v_vendor.host.system_clock import SystemClock
-from vl2v_vendor.ledger_sql.append_only import APPEND_ONLY_TABLES
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.ledger_sql.migrations import SchemaOutdated, upgrade
-from vl2v_vendor.ledger_sql.retention import prune_results
 from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
+from vl2v_vendor.ledger_sql.tables import APPEND_ONLY_TABLES
 from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = pytest.mark.postgres

@@ -18,12 +18,12 @@ from vl2v_vendor.host.durable_files import replace_durably
 from vl2v_vendor.host.lock_file import DatabaseReplaced, ServerAlreadyRunning, in_use, server_lock
 from vl2v_vendor.keys.published_heads import PublishedHead
 from vl2v_vendor.ledger_sql import sqlite_backup
-from vl2v_vendor.ledger_sql.append_only import LedgerUnprotected
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
 from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.ledger_sql.sqlite_backup import BackupRefused, LedgerCopy, back_up, require_sqlite, restore
+from vl2v_vendor.ledger_sql.tables import LedgerUnprotected
 from vl2v_vendor.service.verification import verify_ledger
 
 

@@ -22,7 +22,7 @@ from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
 from vl2v_vendor.domain.ports import AccountTotals
 from vl2v_vendor.ledger_sql.database import open_engine
-from vl2v_vendor.ledger_sql.invoicing import Month
+from vl2v_vendor.ledger_sql.scan import Month
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 Export = Callable[..., str]

@@ -14,11 +14,10 @@ from sqlalchemy.exc import DBAPIError
 
 from support.ledger.ledger_shop import Shop
 from vl2v_vendor.domain.errors import LedgerUnavailable
-from vl2v_vendor.ledger_sql.append_only import APPEND_ONLY_TABLES, LedgerUnprotected
+from vl2v_vendor.ledger_sql.account_rows import _refunded_units
 from vl2v_vendor.ledger_sql.database import DatabaseError, is_postgresql, open_engine, writing
-from vl2v_vendor.ledger_sql.entry_posting import _refunded_units
 from vl2v_vendor.ledger_sql.migrations import HEAD_REVISION, upgrade
-from vl2v_vendor.ledger_sql.tables import metadata
+from vl2v_vendor.ledger_sql.tables import APPEND_ONLY_TABLES, LedgerUnprotected, metadata
 
 _COLUMN_OF = {"ledger": "units", "charge_items": "units", "prices": "unit_price_micro", "admin_log": "created_at"}
 

@@ -12,8 +12,8 @@ from support.ledger.ledger_shop import Shop, item_key, rotated_signer
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.ledger_sql.database import is_postgresql, writing
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
-from vl2v_vendor.ledger_sql.retention import prune_results
 from vl2v_vendor.ledger_sql.scan import SqlScan, open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 from vl2v_vendor.service.verification import VerificationReport, verify_ledger
 
 

@@ -32,7 +32,7 @@ from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.host.system_clock import SystemClock
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
-from vl2v_vendor.ledger_sql.retention import prune_results
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 from vl2v_vendor.ledger_sql.tables import charge_items, results
 
 MODEL = "hash-64"

@@ -11,8 +11,8 @@ from vl2v_vendor.cli.ledger_export import export
 from vl2v_vendor.cli.ledger_files import acknowledge_restore, backup, restore
 from vl2v_vendor.keys.published_heads import HeadsFile
 from vl2v_vendor.ledger_sql.restoration import find_lost
-from vl2v_vendor.ledger_sql.retention import prune_results
 from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 from vl2v_vendor.service.verification import MAX_PROBLEMS, VerificationReport, verify_ledger
 
 _SHOWN_PROBLEMS = 20

@@ -18,7 +18,7 @@ import typer
 from vl2v_contract.texts import printable
 from vl2v_vendor.cli.console import DatabaseOption, open_books
 from vl2v_vendor.host.durable_files import replace_durably
-from vl2v_vendor.ledger_sql.invoicing import AccountInvoice, InvoiceLine, Month, MonthScan, open_month
+from vl2v_vendor.ledger_sql.scan import AccountInvoice, InvoiceLine, Month, SqlScan, open_scan
 
 _MICRO = 1_000_000
 _COLUMNS = ("month", "account", "account_id", *(field.name for field in fields(InvoiceLine)), "amount")
@@ -44,7 +44,7 @@ def export(
     of_month = Month.parse(month)
     with open_books(database) as books:
         account_id = None if account is None else books.accounts.find_account(account).id
-        with open_month(books.engine, of_month) as scan, _written(out) as file:
+        with open_scan(books.engine) as scan, _written(out) as file:
             write = _write_csv if form is ExportFormat.CSV else _write_json
             write(file, of_month, scan, account_id)
 
@@ -55,10 +55,10 @@ def decimal_amount(amount_micro: int) -> str:
     return f"{'-' if amount_micro < 0 else ''}{whole}.{rest:06d}"
 
 
-def _write_csv(file: TextIO, month: Month, scan: MonthScan, account_id: str | None) -> None:
+def _write_csv(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
     writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for invoice in scan.invoices(account_id):
+    for invoice in scan.invoices(month, account_id):
         account = {"account": _as_text(invoice.account_name), "account_id": invoice.account_id}
         for line in invoice.lines:
             row = {"month": month.name, **account, **_line_document(line), "model_id": _as_text(line.model_id)}
@@ -71,10 +71,10 @@ def _as_text(name: str) -> str:
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
-def _write_json(file: TextIO, month: Month, scan: MonthScan, account_id: str | None) -> None:
+def _write_json(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
     """One document, an account at a time."""
     file.write(f'{{"v": 1, "ledger_id": {json.dumps(scan.ledger_id())}, "month": "{month.name}", "accounts": [')
-    for number, invoice in enumerate(scan.invoices(account_id)):
+    for number, invoice in enumerate(scan.invoices(month, account_id)):
         file.write(",\n" if number else "\n")
         json.dump(_document(invoice), file)
     file.write("\n]}\n")

@@ -1,34 +1,46 @@
-"""Rows of accounts, API keys and budgets as the staff read and make them, on the connection of one transaction."""
+"""Rows of accounts, API keys and budgets, and the ledger's entries that the staff make, in one transaction each."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select
+from sqlalchemy import Connection, func, insert, or_, select, update
 
-from vl2v_contract.chain import GENESIS_HASH
-from vl2v_contract.identity import MAX_INTEGER
-from vl2v_vendor.domain.accounts import (
-    MAX_KEY_NAME_LENGTH,
-    Account,
-    ApiKey,
-    Budget,
-    Scope,
-    check_scopes,
-    check_text,
-    generate_secret,
-    secret_prefix,
-    secret_sha256,
-)
+from vl2v_contract.chain import GENESIS_HASH, ChainEnd, EntryOrigin, LedgerEntry
+from vl2v_vendor.domain.accounts import Account, ApiKey, Budget, secret_prefix, secret_sha256
+from vl2v_vendor.domain.charging import decide_refund, decide_top_up
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
-from vl2v_vendor.ledger_sql.rows import ACCOUNT_COLUMNS, KEY_COLUMNS, to_account, to_key
-from vl2v_vendor.ledger_sql.tables import accounts, api_keys, budgets
+from vl2v_vendor.domain.ports import Signer
+from vl2v_vendor.ledger_sql.admin_acts import ActInProgress
+from vl2v_vendor.ledger_sql.key_publication import ensure_published
+from vl2v_vendor.ledger_sql.reading import read_ledger_id
+from vl2v_vendor.ledger_sql.statements import (
+    ENTRY_COLUMNS,
+    KEYS,
+    LOCK_ACCOUNT,
+    array_parameter,
+    entry_row,
+    lock_budgets,
+    to_chain_end,
+    to_entry,
+    to_key,
+)
+from vl2v_vendor.ledger_sql.tables import IS_REFUND, accounts, api_keys, budgets, ledger
 
 _ACCOUNTS = (
-    select(*ACCOUNT_COLUMNS).join(budgets, budgets.c.account_id == accounts.c.id).where(budgets.c.api_key_id.is_(None))
+    select(
+        accounts.c.id,
+        accounts.c.name,
+        accounts.c.currency,
+        accounts.c.created_at,
+        budgets.c.limit_units,
+        budgets.c.used_units,
+    )
+    .join(budgets, budgets.c.account_id == accounts.c.id)
+    .where(budgets.c.api_key_id.is_(None))
 )
-_KEYS = select(*KEY_COLUMNS).join(accounts, accounts.c.id == api_keys.c.account_id)
 
 
 def read_account(connection: Connection, name: str) -> Account:
@@ -39,30 +51,30 @@ def read_account(connection: Connection, name: str) -> Account:
     """
     _check_storable("account", name)
     query = _ACCOUNTS.where(or_(accounts.c.id == name, accounts.c.name == name))
-    found = [to_account(row) for row in connection.execute(query.order_by(accounts.c.id != name).limit(1))]
-    if not found:
+    row = connection.execute(query.order_by(accounts.c.id != name).limit(1)).first()
+    if row is None:
         raise NotFound(
             f"no account {name}; `vl2v-vendor accounts list` shows those there are, "
             f"`vl2v-vendor accounts create {name} --budget UNITS` makes it"
         )
-    return found[0]
+    return _to_account(row)
 
 
 def read_accounts(connection: Connection) -> list[Account]:
     """Return all accounts by name."""
-    return [to_account(row) for row in connection.execute(_ACCOUNTS.order_by(accounts.c.name))]
+    return [_to_account(row) for row in connection.execute(_ACCOUNTS.order_by(accounts.c.name))]
 
 
-def read_keys(connection: Connection, account_id: str | None) -> list[ApiKey]:
+def read_keys(connection: Connection, account: Account | None = None) -> list[ApiKey]:
     """Return the account's API keys, or everybody's, oldest first."""
-    query = _KEYS.order_by(api_keys.c.created_at, api_keys.c.id)
-    if account_id is not None:
-        query = query.where(api_keys.c.account_id == account_id)
+    query = KEYS.order_by(api_keys.c.created_at, api_keys.c.id)
+    if account is not None:
+        query = query.where(api_keys.c.account_id == account.id)
     return [to_key(row) for row in connection.execute(query)]
 
 
 def read_key_budgets(connection: Connection, account_id: str | None) -> dict[str, Budget]:
-    """Return the keys' own budgets by key id."""
+    """Return the keys' own budgets by key id, of one account or of all; a key without one is not there."""
     query = select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(
         budgets.c.api_key_id.is_not(None)
     )
@@ -80,81 +92,43 @@ def read_key(connection: Connection, name: str) -> ApiKey:
     """
     _check_storable("API key", name)
     named = or_(api_keys.c.id == name, api_keys.c.prefix == name, api_keys.c.secret_sha256 == secret_sha256(name))
-    found = [to_key(row) for row in connection.execute(_KEYS.where(named))]
+    found = connection.execute(KEYS.where(named)).all()
     shown = secret_prefix(name)
     if not found:
         raise NotFound(f"no API key {shown}; `vl2v-vendor keys list` shows those there are")
     if len(found) > 1:
         raise InvalidRequest(f"{shown} fits {len(found)} keys; name one by its id, see `vl2v-vendor keys list`")
-    return found[0]
+    return to_key(found[0])
+
+
+def _to_account(row: Sequence[Any]) -> Account:
+    *own, limit_units, used_units = row
+    return Account(*[*own, Budget(limit_units, used_units)])
 
 
 def _check_storable(what: str, name: str) -> None:
-    """PostgreSQL would fail to even look for a NUL, as if it were out of order."""
+    """Refuse a name that no row has and that PostgreSQL would fail to even look for, such as one with a NUL."""
     if not name.isprintable():
         raise NotFound(f"no {what} has a name with characters that do not print")
 
 
-_MICRO = 1_000_000
-_MAX_LIFETIME_SECONDS = 100 * 366 * 86_400
+def insert_account(act: ActInProgress, name: str, currency: str) -> str:
+    """Insert a new account with an empty budget; returns its id.
 
-
-@dataclass(frozen=True, slots=True)
-class KeyTerms:
-    """What a new API key may do, and for how long; see `Accounts.create_key`."""
-
-    scopes: frozenset[Scope]
-    limit_units: int | None
-    expires_at: int | None
-    lifetime_seconds: int | None
-    name: str
-
-    def check(self) -> None:
-        """Check the terms.
-
-        Raises:
-            InvalidRequest: There is an unknown scope, no scope, or a name, budget or lifetime out of range.
-        """
-        check_scopes(self.scopes)
-        check_text("a key's name", self.name, MAX_KEY_NAME_LENGTH)
-        if self.limit_units is not None and not 0 <= self.limit_units <= MAX_INTEGER:
-            raise InvalidRequest(f"a key budget of {self.limit_units} queries is out of range")
-        if self.lifetime_seconds is not None and not 0 < self.lifetime_seconds <= _MAX_LIFETIME_SECONDS:
-            raise InvalidRequest(
-                f"a key cannot expire after {self.lifetime_seconds} seconds; give more than 0, and less than 100 years"
-            )
-
-
-def insert_account(connection: Connection, name: str, currency: str, now: int) -> str:
-    """Insert a new account with an empty budget; returns its id."""
+    Raises:
+        InvalidRequest: The name is taken.
+    """
+    if act.connection.execute(select(accounts.c.id).where(accounts.c.name == name)).first():
+        raise InvalidRequest(f"account {name} exists; raise its budget with `vl2v-vendor accounts topup {name} UNITS`")
     account_id = f"acct_{secrets.token_hex(6)}"
-    row = {"id": account_id, "name": name, "currency": currency, "created_at": now}
-    connection.execute(insert(accounts).values(row))
-    _insert_budget(connection, account_id, None, 0, now)
+    row = {"id": account_id, "name": name, "currency": currency, "created_at": act.now}
+    act.connection.execute(insert(accounts).values(row))
+    insert_budget(act, account_id, None, 0)
     return account_id
 
 
-def insert_key(connection: Connection, account_id: str, terms: KeyTerms, now: int) -> tuple[str, str]:
-    """Insert a new API key, with its own budget if the terms name one; returns its id and its secret."""
-    key_id, secret = f"key_{secrets.token_hex(6)}", generate_secret()
-    lifetime_seconds = terms.lifetime_seconds
-    row = {
-        "id": key_id,
-        "account_id": account_id,
-        "name": terms.name,
-        "prefix": secret_prefix(secret),
-        "secret_sha256": secret_sha256(secret),
-        "scopes": " ".join(sorted(terms.scopes)),
-        "created_at": now,
-        "expires_at": terms.expires_at if lifetime_seconds is None else now + lifetime_seconds * _MICRO,
-    }
-    connection.execute(insert(api_keys).values(row))
-    if terms.limit_units is not None:
-        _insert_budget(connection, account_id, key_id, terms.limit_units, now)
-    return key_id, secret
-
-
-def _insert_budget(connection: Connection, account_id: str, api_key_id: str | None, limit_units: int, now: int) -> None:
+def insert_budget(act: ActInProgress, account_id: str, api_key_id: str | None, limit_units: int) -> None:
+    """Insert the budget of an account, at the start of its chain, or of one of its API keys."""
     row = {
         "account_id": account_id,
         "api_key_id": api_key_id,
@@ -162,6 +136,82 @@ def _insert_budget(connection: Connection, account_id: str, api_key_id: str | No
         "used_units": 0,
         "last_seq": 0,
         "head_hash": GENESIS_HASH,
-        "last_created_at": now,
+        "last_created_at": act.now,
     }
-    connection.execute(insert(budgets).values(row))
+    act.connection.execute(insert(budgets).values(row))
+
+
+def post_top_up(act: ActInProgress, signer: Signer, account_id: str, units: int, note: str | None) -> LedgerEntry:
+    """Raise the account's limit by `units`; raises NotFound, or InvalidRequest as `decide_top_up`."""
+    end, budget_ids = _lock(act.connection, account_id)
+    entry = decide_top_up(end, _origin(act, signer), units, note)
+    return _append(act.connection, signer, budget_ids[0], entry)
+
+
+def post_restored(act: ActInProgress, signer: Signer, account_id: str, lost_seq: int, note: str) -> LedgerEntry:
+    """Record that entries up to `lost_seq` were signed and are lost; the chain goes on beyond every number given."""
+    end, budget_ids = _lock(act.connection, account_id)
+    entry = LedgerEntry.restored(end, _origin(act, signer), lost_seq, note)
+    return _append(act.connection, signer, budget_ids[0], entry)
+
+
+def post_refund(act: ActInProgress, signer: Signer, account_id: str, seq: int, units: int, note: str) -> LedgerEntry:
+    """Give `units` of the charge `seq` back, to the account's budget and to the key's if it has one.
+
+    Raises:
+        NotFound: No charge has this seq.
+        InvalidRequest: As `decide_refund`.
+    """
+    query = select(*ENTRY_COLUMNS).where(
+        ledger.c.account_id == account_id, ledger.c.seq == seq, ledger.c.kind == "charge"
+    )
+    row = act.connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"entry {seq} is no charge of this account; see the statement for its charges")
+    charge, _ = to_entry(row)
+    end, budget_ids = _lock(act.connection, account_id, charge.api_key_id)
+    refunded_units = _refunded_units(act.connection, account_id, seq)
+    entry = decide_refund(end, _origin(act, signer), charge, refunded_units, units, note)
+    _append(act.connection, signer, budget_ids[0], entry)
+    for key_budget_id in budget_ids[1:]:
+        credited = budgets.c.used_units - units
+        act.connection.execute(update(budgets).where(budgets.c.id == key_budget_id).values(used_units=credited))
+    return entry
+
+
+def _origin(act: ActInProgress, signer: Signer) -> EntryOrigin:
+    return EntryOrigin(act.request_id, act.now, signer.key_id)
+
+
+def _lock(connection: Connection, account_id: str, api_key_id: str | None = None) -> tuple[ChainEnd, list[int]]:
+    """Lock an account; returns the end of its chain, and the ids of its budget and of the key's, if that has one."""
+    backend = connection.dialect.name
+    if backend == "postgresql":
+        connection.execute(LOCK_ACCOUNT, {"account_id": account_id})
+    api_key_ids = array_parameter([] if api_key_id is None else [api_key_id], backend)
+    rows = connection.execute(lock_budgets(backend), {"account_id": account_id, "api_key_ids": api_key_ids}).all()
+    if not rows:
+        raise NotFound(f"no account {account_id}")
+    return to_chain_end(read_ledger_id(connection), account_id, rows[0]), [row.id for row in rows]
+
+
+def _refunded_units(connection: Connection, account_id: str, seq: int) -> int:
+    query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
+        ledger.c.account_id == account_id, IS_REFUND, ledger.c.ref_seq == seq
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _append(connection: Connection, signer: Signer, budget_id: int, entry: LedgerEntry) -> LedgerEntry:
+    ensure_published(connection, signer)
+    entry_hash = entry.hash()
+    state = {
+        "limit_units": entry.limit_units,
+        "used_units": entry.used_units,
+        "last_seq": entry.seq,
+        "head_hash": entry_hash,
+        "last_created_at": entry.created_at,
+    }
+    connection.execute(update(budgets).where(budgets.c.id == budget_id).values(state))
+    connection.execute(insert(ledger).values(entry_row(entry, entry_hash)))
+    return entry

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from vl2v_contract.identity import JSONValue, canonical_json
-from vl2v_vendor.domain.accounts import MAX_REQUEST_ID_LENGTH, AdminAct, check_text
+from vl2v_vendor.domain.accounts import MAX_REQUEST_ID_LENGTH, Account, AdminAct, check_text
 from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
 from vl2v_vendor.domain.ports import Clock
 from vl2v_vendor.ledger_sql.database import database_now, is_postgresql, writing
@@ -33,9 +33,18 @@ class Act:
     actor: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ActInProgress:
+    """The transaction that does an act, with the act's request id and the database's time in microseconds."""
+
+    connection: Connection
+    request_id: str
+    now: int
+
+
 Outcome = Mapping[str, Any]
-Work = Callable[[Connection, str, int], Outcome]
-"""Does an act, given its request id and the database's time; returns what is logged as its outcome."""
+Work = Callable[[ActInProgress], Outcome]
+"""Does an act; returns what is logged as its outcome."""
 
 
 def ignore_replay() -> None:
@@ -51,7 +60,7 @@ def perform(
         InvalidRequest: The request id belongs to another act, or cannot be stored.
         LedgerUnavailable: The database cannot be written.
     """
-    request_id = act.request_id or f"adm_{secrets.token_hex(12)}"
+    request_id = act.request_id or _make_request_id()
     check_text("a request id", request_id, MAX_REQUEST_ID_LENGTH)
     try:
         parameters = canonical_json(act.parameters).decode("utf-8")
@@ -59,14 +68,15 @@ def perform(
         raise InvalidRequest(f"a parameter of {act.name} is out of range: {error}") from error
     try:
         with writing(engine).begin() as connection:
-            _lock(connection, request_id)
+            if is_postgresql(connection):  # of two tries at once the second waits for the first
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 0))"), {"id": request_id})
             earlier = _earlier_outcome(connection, request_id, act.name, parameters)
             if earlier is not None:
                 on_replay()
                 return earlier
-            now = database_now(connection, clock)
-            outcome = work(connection, request_id, now)
-            _log(connection, act, {"request_id": request_id, "parameters": parameters, "created_at": now}, outcome)
+            in_progress = ActInProgress(connection, request_id, database_now(connection, clock))
+            outcome = work(in_progress)
+            _log(in_progress, act, parameters, outcome)
             return outcome
     except IntegrityError as error:
         raise InvalidRequest(f"the act clashes with an earlier one: {error.orig}") from error
@@ -76,13 +86,14 @@ def perform(
 
 def log_act(connection: Connection, act: Act, outcome: Outcome, *, now: int) -> None:
     """Log an act that its own transaction keeps from being done twice."""
-    request_id = act.request_id or f"adm_{secrets.token_hex(12)}"
-    parameters = canonical_json(act.parameters).decode("utf-8")
-    _log(connection, act, {"request_id": request_id, "parameters": parameters, "created_at": now}, outcome)
+    in_progress = ActInProgress(connection, act.request_id or _make_request_id(), now)
+    _log(in_progress, act, canonical_json(act.parameters).decode("utf-8"), outcome)
 
 
-def read_acts(connection: Connection, *, after_id: int, limit: int, account_id: str | None) -> list[AdminAct]:
-    """Return logged acts after `after_id` in order, at most `limit`; those of one account, if it is given."""
+def read_acts(
+    connection: Connection, *, after_id: int = 0, limit: int, account: Account | None = None
+) -> list[AdminAct]:
+    """Return logged acts `after_id + 1 ...` in order, at most `limit`; of one account, if given."""
     query = select(
         admin_log.c.id,
         admin_log.c.request_id,
@@ -93,18 +104,16 @@ def read_acts(connection: Connection, *, after_id: int, limit: int, account_id: 
         admin_log.c.outcome,
         admin_log.c.created_at,
     ).where(admin_log.c.id > after_id)
-    if account_id is not None:
-        query = query.where(admin_log.c.account_id == account_id)
+    if account is not None:
+        query = query.where(admin_log.c.account_id == account.id)
     return [
         AdminAct(*row[:5], json.loads(row.parameters), json.loads(row.outcome), row.created_at)
         for row in connection.execute(query.order_by(admin_log.c.id).limit(limit))
     ]
 
 
-def _lock(connection: Connection, request_id: str) -> None:
-    """Two tries of one act at once: the second waits for the first. SQLite has one writer anyway."""
-    if is_postgresql(connection):
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 0))"), {"id": request_id})
+def _make_request_id() -> str:
+    return f"adm_{secrets.token_hex(12)}"
 
 
 def _earlier_outcome(connection: Connection, request_id: str, act: str, parameters: str) -> Outcome | None:
@@ -120,12 +129,15 @@ def _earlier_outcome(connection: Connection, request_id: str, act: str, paramete
     return outcome
 
 
-def _log(connection: Connection, act: Act, named: Mapping[str, object], outcome: Outcome) -> None:
+def _log(in_progress: ActInProgress, act: Act, parameters: str, outcome: Outcome) -> None:
+    connection = in_progress.connection
     if is_postgresql(connection):
         # Acts are committed in the order of their ids, so that whoever pages through the log misses none.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOG_LOCK})
     row = {
-        **named,
+        "request_id": in_progress.request_id,
+        "parameters": parameters,
+        "created_at": in_progress.now,
         "act": act.name,
         "account_id": outcome.get("account_id", act.account_id),
         "actor": act.actor and act.actor[:_MAX_ACTOR_LENGTH],

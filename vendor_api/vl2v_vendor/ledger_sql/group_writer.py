@@ -21,6 +21,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import groupby
 from queue import Empty, SimpleQueue
 
@@ -32,7 +33,6 @@ from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
 from vl2v_vendor.ledger_sql.database import with_limits, writing
 from vl2v_vendor.ledger_sql.driver import Driver
-from vl2v_vendor.ledger_sql.waiters import Claims, Outcome, Waiter, resolve
 
 MAX_GROUP_ITEMS = 1024
 """A group takes no further order beyond this many items, so that nobody waits long behind a large one."""
@@ -49,7 +49,24 @@ _UNCONFIRMED = "the ledger did not answer in time; send the same items again, no
 _CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
 _NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
 
-BeginCharging = Callable[[Driver], ChargeTransaction]
+Outcome = Charge | Exception | None
+"""What became of an order: a charge, or why there is none; None for a probe."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """An order, or None for a mere probe of the database, and the future of the caller who waits for it.
+
+    Attributes:
+        is_claimed: `COMMIT` is about to be sent, or was.
+        is_given_up: The caller was refused, and the order must not be committed any more.
+    """
+
+    order: ChargeOrder | None
+    future: asyncio.Future[Charge | None] = field(repr=False)
+    is_claimed: bool = False
+    is_given_up: bool = False
+
 
 _log = logging.getLogger(__name__)
 
@@ -62,12 +79,12 @@ class GroupWriter:
         begin_charging: Function that makes the charge steps for a transaction that has just begun.
     """
 
-    def __init__(self, engine: Engine, begin_charging: BeginCharging) -> None:
+    def __init__(self, engine: Engine, begin_charging: Callable[[Driver], ChargeTransaction]) -> None:
         self._engine = with_limits(writing(engine), idle_in_transaction_session_timeout=str(int(COMMIT_SECONDS * 1000)))
         self._driver = engine.dialect.loaded_dbapi
         self._begin_charging = begin_charging
         self._queue: SimpleQueue[Waiter | None] = SimpleQueue()
-        self._claims = Claims()
+        self._claims = threading.Lock()
         self._connection: Connection | None = None
         self._must_reconnect = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -109,12 +126,11 @@ class GroupWriter:
     async def _submit(self, order: ChargeOrder | None) -> Charge | None:
         if self._stopped.is_set():
             raise LedgerUnavailable("the server is stopping; nothing was billed")
-        loop = asyncio.get_running_loop()
-        waiter = Waiter(order, loop, loop.create_future())
+        waiter = Waiter(order, asyncio.get_running_loop().create_future())
         self._queue.put(waiter)
         try:
             await asyncio.wait((waiter.future,), timeout=DEADLINE_SECONDS)
-            if not waiter.future.done() and not self._claims.give_up(waiter):
+            if not waiter.future.done() and not self._give_up(waiter):
                 await asyncio.wait((waiter.future,), timeout=COMMIT_SECONDS)
             if waiter.future.done():
                 return waiter.future.result()
@@ -148,8 +164,8 @@ class GroupWriter:
         return group, False
 
     def _settle(self, group: list[Waiter]) -> None:
-        # Two replicas that lock their groups' accounts in one order cannot deadlock.
-        group.sort(key=lambda waiter: waiter.account_id)
+        # Two replicas that lock their groups' accounts in one order cannot deadlock. Probes come first.
+        group.sort(key=lambda waiter: waiter.order.account_id if waiter.order else "")
         try:
             outcomes = self._commit(group)
             while outcomes is None:
@@ -160,28 +176,43 @@ class GroupWriter:
             self._disconnect()
             self._refuse(group)
         else:
-            resolve(group, outcomes)
+            _resolve(group, outcomes)
             if self._must_reconnect:
                 self._disconnect()
 
     def _commit(self, group: Sequence[Waiter]) -> list[Outcome] | None:
         """Write the group in one transaction, account by account; None if it was rolled back for who gave up."""
-        connection = self._connect()
-        with connection.begin() as whole:
-            driver = Driver(connection)
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        with self._connection.begin() as whole:
+            driver = Driver(self._connection)
             transaction = self._begin_charging(driver)
-            outcomes: list[Outcome] = []
-            for _, waiters in groupby(group, key=lambda waiter: waiter.account_id):
-                orders = [waiter.order for waiter in waiters]
-                named = [order for order in orders if order is not None]
-                if len(named) < len(orders):
-                    transaction.probe()
-                outcomes += [None] * (len(orders) - len(named))
-                outcomes += self._charge(driver, transaction, named)
-            if not self._claims.claim(group, outcomes):
+            orders = [waiter.order for waiter in group if waiter.order is not None]
+            outcomes: list[Outcome] = [None] * (len(group) - len(orders))
+            if outcomes:
+                transaction.probe()
+            for _, of_account in groupby(orders, key=lambda order: order.account_id):
+                outcomes += self._charge(driver, transaction, list(of_account))
+            if not self._claim(group, outcomes):
                 whole.rollback()
                 return None
             return outcomes
+
+    def _give_up(self, waiter: Waiter) -> bool:
+        """Take an order back for good, unless it is claimed; returns whether it was taken back."""
+        with self._claims:
+            waiter.is_given_up = not waiter.is_claimed
+        return waiter.is_given_up
+
+    def _claim(self, group: Sequence[Waiter], outcomes: Sequence[Outcome]) -> bool:
+        """Claim the group for its commit, unless a caller gave up an order that was charged; returns whether it did."""
+        with self._claims:
+            for waiter, outcome in zip(group, outcomes, strict=True):
+                if waiter.is_given_up and isinstance(outcome, Charge) and outcome.posted is not None:
+                    return False
+            for waiter in group:
+                waiter.is_claimed = True
+        return True
 
     def _charge(
         self, driver: Driver, transaction: ChargeTransaction, orders: list[ChargeOrder]
@@ -191,8 +222,8 @@ class GroupWriter:
         A lock that somebody else holds concerns them all, and is waited for once in a group. Whatever else goes wrong
         may be one order's own fault, so each is tried again alone.
         """
-        if not orders:
-            return []
+        outcomes: Sequence[Charge | Exception] = ()
+        failure: Exception | None = None
         driver.execute("SAVEPOINT charge")
         try:
             outcomes = transaction.charge(orders)
@@ -200,14 +231,13 @@ class GroupWriter:
             self._must_reconnect = driver.disable_prepared_statements()
             driver.execute("ROLLBACK TO SAVEPOINT charge")
             failure = error
-        else:
-            driver.execute("RELEASE SAVEPOINT charge")
-            return outcomes
         driver.execute("RELEASE SAVEPOINT charge")
-        if isinstance(failure, self._driver.OperationalError):
+        if failure is None:
+            return outcomes
+        is_locked = isinstance(failure, self._driver.OperationalError)
+        if is_locked:
             transaction.shorten_lock_timeout()
-            return [self._explain(order, failure) for order in orders]
-        if len(orders) == 1:
+        if is_locked or len(orders) == 1:
             return [self._explain(order, failure) for order in orders]
         return [outcome for order in orders for outcome in self._charge(driver, transaction, [order])]
 
@@ -223,11 +253,6 @@ class GroupWriter:
         _log.error("request %s could not be charged", order.request_id, exc_info=failure, extra={"fields": about})
         return failure
 
-    def _connect(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        return self._connection
-
     def _disconnect(self) -> None:
         """Forget the connection, whatever state it is in; the next group opens another."""
         self._must_reconnect = False
@@ -241,14 +266,31 @@ class GroupWriter:
 
     def _refuse(self, group: list[Waiter]) -> None:
         """Fail the group, and all who queued behind it: they would only wait as long again."""
-        stop = False
+        queued: list[Waiter | None] = []
         with suppress(Empty):
             while True:
-                waiter = self._queue.get_nowait()
-                if waiter is None:
-                    stop = True
-                else:
-                    group.append(waiter)
-        if stop:
+                queued.append(self._queue.get_nowait())
+        if None in queued:
             self._queue.put(None)
-        resolve(group, [LedgerUnavailable(_CANNOT_WRITE) for _ in group])
+        group += [waiter for waiter in queued if waiter is not None]
+        _resolve(group, [LedgerUnavailable(_CANNOT_WRITE) for _ in group])
+
+
+def _resolve(group: Sequence[Waiter], outcomes: Sequence[Outcome]) -> None:
+    """Hand each waiter its outcome in its own loop, with one wake-up per loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Charge | None], Outcome]]] = {}
+    for waiter, outcome in zip(group, outcomes, strict=True):
+        by_loop.setdefault(waiter.future.get_loop(), []).append((waiter.future, outcome))
+    for loop, settled in by_loop.items():
+        with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+            loop.call_soon_threadsafe(_deliver, settled)
+
+
+def _deliver(settled: Sequence[tuple[asyncio.Future[Charge | None], Outcome]]) -> None:
+    for future, outcome in settled:
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

@@ -12,8 +12,8 @@ from vl2v_vendor.domain.accounts import MAX_NOTE_LENGTH, check_text
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Clock, Signer
 from vl2v_vendor.keys.published_heads import Heads, HeadsFile, PublishedHead
-from vl2v_vendor.ledger_sql.admin_acts import Act, Outcome, perform
-from vl2v_vendor.ledger_sql.entry_posting import PostingContext, post_restored
+from vl2v_vendor.ledger_sql.account_rows import post_restored
+from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, perform
 from vl2v_vendor.ledger_sql.reading import read_head, snapshot
 from vl2v_vendor.ledger_sql.tables import accounts, ledger
 
@@ -87,9 +87,7 @@ def acknowledge(engine: Engine, file: HeadsFile, by: AcknowledgeContext) -> list
         HeadsFileError: The file cannot be read or written; what was appended stays.
     """
     check_text("a note", by.note or "", MAX_NOTE_LENGTH)
-    done: list[Acknowledgement] = []
-    for lost in find_lost(engine, file.read()):
-        done.append(Acknowledgement(lost, _acknowledge_one(engine, lost, by)))
+    done = [Acknowledgement(lost, _acknowledge_one(engine, lost, by)) for lost in find_lost(engine, file.read())]
     file.merge({act.lost.account_id: act.restored for act in done if act.restored is not None})
     file.forget(act.lost.account_id for act in done if act.restored is None)
     return done
@@ -103,11 +101,13 @@ def read_heads(connection: Connection) -> Heads:
 
 
 def _acknowledge_one(engine: Engine, lost: LostHead, by: AcknowledgeContext) -> PublishedHead | None:
-    def work(connection: Connection, act_id: str, now: int) -> Outcome:
+    lost_hash = f"lost head {lost.published.entry_hash}"
+
+    def work(act: ActInProgress) -> Outcome:
         if lost.last_seq is None:
             return {"note": by.note}
-        posting = PostingContext(by.signer, lost.account_id, act_id, now)
-        entry = post_restored(connection, posting, lost.published.seq, _entry_note(lost, by.note))
+        note = lost_hash if by.note is None else f"{lost_hash}; {by.note}"
+        entry = post_restored(act, by.signer, lost.account_id, lost.published.seq, note)
         return {"seq": entry.seq, "entry_hash": entry.hash(), "note": by.note}
 
     parameters: Mapping[str, JSONValue] = {
@@ -122,11 +122,6 @@ def _acknowledge_one(engine: Engine, lost: LostHead, by: AcknowledgeContext) -> 
     return PublishedHead(outcome["seq"], outcome["entry_hash"]) if "seq" in outcome else None
 
 
-def _entry_note(lost: LostHead, note: str | None) -> str:
-    hash_of_lost = f"lost head {lost.published.entry_hash}"
-    return hash_of_lost if note is None else f"{hash_of_lost}; {note}"
-
-
 def _lost(connection: Connection, account_id: str, head: PublishedHead) -> LostHead | None:
     if connection.execute(select(accounts.c.id).where(accounts.c.id == account_id)).first() is None:
         return LostHead(account_id, head, None)
@@ -137,8 +132,6 @@ def _lost(connection: Connection, account_id: str, head: PublishedHead) -> LostH
         .limit(1)
     )
     found = connection.execute(query).first()
-    if found is not None and found.seq == head.seq and found.entry_hash == head.entry_hash:
-        return None
-    if found is not None and found.seq > head.seq and found.kind == "restored":
-        return None
-    return LostHead(account_id, head, read_head(connection, account_id).seq)
+    is_held = found is not None and found.seq == head.seq and found.entry_hash == head.entry_hash
+    is_acknowledged = found is not None and found.seq > head.seq and found.kind == "restored"
+    return None if is_held or is_acknowledged else LostHead(account_id, head, read_head(connection, account_id).seq)

@@ -1,31 +1,34 @@
-"""Reading the whole ledger in one snapshot, as a stream, for `service.verification`."""
+"""Reading the whole ledger in one snapshot: its books, for `service.verification`, and a month's invoices."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, select
+from sqlalchemy import Connection, Engine, Row, Select, and_, func, select
 
 from vl2v_contract.chain import ChargedItem, EntryKind, LedgerEntry
 from vl2v_contract.records import PublicKey
 from vl2v_contract.vectors import result_sha
+from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.ledger_sql.account_rows import read_key_budgets
-from vl2v_vendor.ledger_sql.price_list import list_prices
-from vl2v_vendor.ledger_sql.reading import read_head, read_ledger_id, read_published_keys, snapshot
-from vl2v_vendor.ledger_sql.rows import ENTRY_COLUMNS, to_entry, unpack_vector
-from vl2v_vendor.ledger_sql.tables import (
-    IS_REFUND,
-    accounts,
-    admin_log,
-    api_keys,
-    charge_items,
-    ledger,
-    results,
+from vl2v_vendor.ledger_sql.reading import (
+    IS_SALE,
+    SUMS,
+    read_head,
+    read_ledger_id,
+    read_prices,
+    read_published_keys,
+    snapshot,
 )
+from vl2v_vendor.ledger_sql.statements import ENTRY_COLUMNS, to_entry, unpack_vector
+from vl2v_vendor.ledger_sql.tables import IS_REFUND, accounts, admin_log, api_keys, charge_items, ledger, results
 from vl2v_vendor.service.ledger_books import AccountBooks, LoggedAct, StoredItem
 
 _ROWS_AT_A_TIME = 1000
@@ -37,6 +40,61 @@ _POSTING_ACTS: dict[str, tuple[EntryKind, str | None]] = {
     "acknowledge_restore": ("restored", None),
 }
 """The acts that make entries: of which kind, and the parameter that says of how many units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A month in UTC: its name such as `2026-11`, and its bounds in microseconds, the end not included."""
+
+    name: str
+    start: int
+    end: int
+
+    @classmethod
+    def parse(cls, name: str) -> Month:
+        """Parse a month's name.
+
+        Raises:
+            InvalidRequest: It is none.
+        """
+        if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", name) is None or name[:4] in ("0000", "9999"):
+            raise InvalidRequest(f"{name} is no month; write it like 2026-11")
+        year, month = int(name[:4]), int(name[5:])
+        days = datetime(year, month, 1, tzinfo=UTC), datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+        start, end = (int(day.timestamp()) * 1_000_000 for day in days)
+        return cls(name, start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    """Units of one product at one price; those of refunds are negative, and so is their amount."""
+
+    kind: str
+    model_id: str
+    modality: str
+    unit_price_micro: int
+    currency: str
+    units: int
+    amount_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRange:
+    """The account's entries of the month, of every kind: the statement has these numbers and this hash at the end."""
+
+    first_seq: int
+    last_seq: int
+    head_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInvoice:
+    """One account's month."""
+
+    account_id: str
+    account_name: str
+    lines: tuple[InvoiceLine, ...]
+    entries: EntryRange
 
 
 @contextmanager
@@ -51,7 +109,7 @@ def open_scan(engine: Engine) -> Iterator[SqlScan]:
 
 
 class SqlScan:
-    """`service.ledger_books.LedgerScan` on one connection."""
+    """`service.ledger_books.LedgerScan` on one connection, and the invoices."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -64,23 +122,25 @@ class SqlScan:
         """Return the signing keys, oldest first."""
         return read_published_keys(self._connection)
 
+    def prices(self) -> dict[int, Price]:
+        """Return every version of every price, by id."""
+        return {price.id: price for price in read_prices(self._connection)}
+
     def accounts(self) -> Iterator[AccountBooks]:
         """Return every account with its head, its keys, and the staff's acts."""
         rows = self._connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
         for account_id, currency in rows:
+            key_ids = select(api_keys.c.id).where(api_keys.c.account_id == account_id)
+            refunded = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, IS_REFUND)
             yield AccountBooks(
                 account_id,
                 currency,
                 read_head(self._connection, account_id),
-                api_key_ids=self._api_key_ids(account_id),
+                api_key_ids=frozenset(self._connection.execute(key_ids).scalars()),
                 key_budgets=read_key_budgets(self._connection, account_id),
                 acts=self._acts(account_id),
-                refunded_seqs=self._refunded_seqs(account_id),
+                refunded_seqs=frozenset(self._connection.execute(refunded).scalars()),
             )
-
-    def prices(self) -> dict[int, Price]:
-        """Return every version of every price, by id."""
-        return {price.id: price for price in list_prices(self._connection, None)}
 
     def entries(self, account_id: str) -> Iterator[tuple[LedgerEntry, str]]:
         """Return the account's entries with their stored hashes, by seq."""
@@ -103,14 +163,28 @@ class SqlScan:
             .where(charge_items.c.account_id == account_id)
             .order_by(charge_items.c.seq, charge_items.c.idx)
         )
-        for row in self._stream(query):
-            seq, index, item_key, sold_sha, units, vector = tuple(row)
+        for seq, index, item_key, sold_sha, units, vector in map(tuple, self._stream(query)):
             kept_sha = None if vector is None else result_sha(unpack_vector(vector))
             yield StoredItem(seq, index, ChargedItem(item_key, sold_sha, units), kept_sha)
 
-    def _api_key_ids(self, account_id: str) -> frozenset[str]:
-        query = select(api_keys.c.id).where(api_keys.c.account_id == account_id)
-        return frozenset(self._connection.execute(query).scalars())
+    def invoices(self, month: Month, account_id: str | None = None) -> Iterator[AccountInvoice]:
+        """Yield the invoice of one account, or of all by name; an account without an entry in the month has none."""
+        query = select(accounts.c.id, accounts.c.name).order_by(accounts.c.name)
+        if account_id is not None:
+            query = query.where(accounts.c.id == account_id)
+        for found_id, name in self._connection.execute(query).all():
+            of_account = ledger.c.account_id == found_id
+            of_month = and_(of_account, ledger.c.created_at >= month.start, ledger.c.created_at < month.end)
+            bounds = select(func.min(ledger.c.seq), func.max(ledger.c.seq)).where(of_month)
+            first_seq, last_seq = self._connection.execute(bounds).one()
+            if first_seq is None:
+                continue
+            head = select(ledger.c.entry_hash).where(of_account, ledger.c.seq == last_seq)
+            entries = EntryRange(first_seq, last_seq, self._connection.execute(head).scalar_one())
+            product = [ledger.c[name] for name in ("kind", "model_id", "modality", "unit_price_micro", "currency")]
+            sums = select(*product, *SUMS.values()).where(of_month, IS_SALE).group_by(*product).order_by(*product)
+            lines = [InvoiceLine(*[*row[:5], *map(int, row[5:])]) for row in self._connection.execute(sums)]
+            yield AccountInvoice(found_id, name, tuple(lines), entries)
 
     def _acts(self, account_id: str) -> dict[str, LoggedAct]:
         query = select(admin_log.c.request_id, admin_log.c.act, admin_log.c.parameters).where(
@@ -123,10 +197,6 @@ class SqlScan:
             if units or kind == "restored":  # an account without a first budget has no first entry
                 found[request_id] = LoggedAct(name, kind, units)
         return found
-
-    def _refunded_seqs(self, account_id: str) -> frozenset[int]:
-        query = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, IS_REFUND)
-        return frozenset(self._connection.execute(query).scalars())
 
     def _stream(self, query: Select[Any]) -> Iterator[Row[Any]]:
         return iter(self._connection.execute(query.execution_options(yield_per=_ROWS_AT_A_TIME)))

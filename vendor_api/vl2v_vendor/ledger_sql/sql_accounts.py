@@ -5,44 +5,56 @@ Safe beside a running server: an act takes the same locks as a charge.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TypeVar
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, insert, text, update
 
-from vl2v_contract.identity import JSONValue, Modality
+from vl2v_contract.identity import MAX_INTEGER, JSONValue, Modality
 from vl2v_vendor.domain.accounts import (
+    MAX_KEY_NAME_LENGTH,
     MAX_MODEL_ID_LENGTH,
     MAX_NOTE_LENGTH,
     Account,
-    AdminAct,
     ApiKey,
     Budget,
     Scope,
     check_account_name,
+    check_scopes,
     check_text,
+    generate_secret,
+    secret_prefix,
+    secret_sha256,
 )
 from vl2v_vendor.domain.errors import InvalidRequest
-from vl2v_vendor.domain.ledger import Price
+from vl2v_vendor.domain.ledger import MAX_UNIT_PRICE_MICRO, Price
 from vl2v_vendor.domain.ports import Clock, Signer
-from vl2v_vendor.ledger_sql.account_rows import (
-    KeyTerms,
-    insert_account,
-    insert_key,
-    read_account,
-    read_accounts,
-    read_key,
-    read_key_budgets,
-    read_keys,
-)
-from vl2v_vendor.ledger_sql.admin_acts import Act, Outcome, Work, ignore_replay, perform, read_acts
-from vl2v_vendor.ledger_sql.entry_posting import PostingContext, post_refund, post_top_up
-from vl2v_vendor.ledger_sql.price_list import check_currency, current_price, insert_price, list_prices, lock_prices
-from vl2v_vendor.ledger_sql.reading import snapshot
-from vl2v_vendor.ledger_sql.tables import accounts, api_keys
+from vl2v_vendor.ledger_sql import account_rows
+from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, Work, ignore_replay, perform, read_acts
+from vl2v_vendor.ledger_sql.database import is_postgresql
+from vl2v_vendor.ledger_sql.reading import find_price, read_prices, snapshot
+from vl2v_vendor.ledger_sql.tables import api_keys, prices
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+_MICRO = 1_000_000
+_MAX_LIFETIME_SECONDS = 100 * 366 * 86_400
+_PRICES_LOCK = 0x766C3278  # beside the locks of the migrations, of the signing keys and of the admin log
+
+
+def _reads(query: Callable[Concatenate[Connection, _P], _T]) -> Callable[Concatenate[SqlAccounts, _P], _T]:
+    """Make a method of `SqlAccounts` from a query on the connection of one snapshot."""
+
+    @wraps(query)
+    def method(self: SqlAccounts, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with snapshot(self._engine) as connection:
+            return query(connection, *args, **kwargs)
+
+    return method
 
 
 class SqlAccounts:
@@ -71,6 +83,18 @@ class SqlAccounts:
         self._actor = actor
         self._on_replay = on_replay
 
+    accounts = _reads(account_rows.read_accounts)
+    acts = _reads(read_acts)
+    find_account = _reads(account_rows.read_account)
+    keys = _reads(account_rows.read_keys)
+    prices = _reads(read_prices)
+    _find_key = _reads(account_rows.read_key)
+    _key_budgets = _reads(account_rows.read_key_budgets)
+
+    def key_budgets(self, account: Account | None = None) -> Mapping[str, Budget]:
+        """Return the keys' own budgets by key id; a key without one is not there."""
+        return self._key_budgets(None if account is None else account.id)
+
     def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ignore_replay) -> SqlAccounts:
         """Return the same accounts, for one member of the staff."""
         return SqlAccounts(self._engine, signer=self._signer, clock=self._clock, actor=actor, on_replay=on_replay)
@@ -84,34 +108,20 @@ class SqlAccounts:
             InvalidRequest: The name is taken or malformed, or the budget is out of range.
         """
         check_account_name(name)
-        check_currency(currency)
+        _check_currency(currency)
         if budget_units < 0:
             raise InvalidRequest(f"a budget of {budget_units} queries is below 0")
 
-        def work(connection: Connection, act_id: str, now: int) -> Outcome:
-            if connection.execute(select(accounts.c.id).where(accounts.c.name == name)).first():
-                raise InvalidRequest(
-                    f"account {name} exists; raise its budget with `vl2v-vendor accounts topup {name} UNITS`"
-                )
-            account_id = insert_account(connection, name, currency, now)
+        def work(act: ActInProgress) -> Outcome:
+            account_id = account_rows.insert_account(act, name, currency)
             if budget_units:
-                post_top_up(
-                    connection, PostingContext(self._signer, account_id, act_id, now), budget_units, "first budget"
-                )
+                account_rows.post_top_up(act, self._signer, account_id, budget_units, "first budget")
             return {"account_id": account_id}
 
         parameters: Mapping[str, JSONValue] = {"name": name, "budget_units": budget_units, "currency": currency}
         outcome = self._perform(Act("create_account", parameters, request_id=request_id), work)
         # As it was made, also when that was long ago and the act is tried again.
         return replace(self.find_account(outcome["account_id"]), budget=Budget(budget_units, 0))
-
-    def find_account(self, name: str) -> Account:
-        """Return the account of this id or, if no account has it, of this name; raises NotFound if there is none."""
-        return self._read(lambda connection: read_account(connection, name))
-
-    def accounts(self) -> list[Account]:
-        """Return all accounts by name."""
-        return self._read(read_accounts)
 
     def create_key(
         self,
@@ -124,64 +134,73 @@ class SqlAccounts:
         name: str = "",
         request_id: str | None = None,
     ) -> tuple[ApiKey, str | None]:
-        """Make an API key and its secret, of which only a hash is stored; None when the key was made before."""
-        terms = KeyTerms(scopes, limit_units, expires_at, lifetime_seconds, name)
-        terms.check()
-        secret: str | None = None
+        """Make an API key and its secret, of which only a hash is stored; None when the key was made before.
 
-        def work(connection: Connection, _act_id: str, now: int) -> Outcome:
-            nonlocal secret
-            key_id, secret = insert_key(connection, account.id, terms, now)
-            return {"api_key_id": key_id}
+        Raises:
+            InvalidRequest: There is an unknown scope, no scope, or a name, budget or lifetime out of range.
+        """
+        check_scopes(scopes)
+        check_text("a key's name", name, MAX_KEY_NAME_LENGTH)
+        if limit_units is not None and not 0 <= limit_units <= MAX_INTEGER:
+            raise InvalidRequest(f"a key budget of {limit_units} queries is out of range")
+        if lifetime_seconds is not None and not 0 < lifetime_seconds <= _MAX_LIFETIME_SECONDS:
+            raise InvalidRequest(
+                f"a key cannot expire after {lifetime_seconds} seconds; give more than 0, and less than 100 years"
+            )
+        new_id, secret = f"key_{secrets.token_hex(6)}", generate_secret()
+        secret_columns = {"prefix": secret_prefix(secret), "secret_sha256": secret_sha256(secret)}
+        terms = {"account_id": account.id, "name": name, "scopes": " ".join(sorted(scopes))}
 
-        parameters: Mapping[str, JSONValue] = {**asdict(terms), "account_id": account.id, "scopes": sorted(scopes)}
-        outcome = self._perform(Act("create_key", parameters, account.id, request_id), work)
-        return self._read(lambda connection: read_key(connection, outcome["api_key_id"])), secret
+        def work(act: ActInProgress) -> Outcome:
+            end = expires_at if lifetime_seconds is None else act.now + lifetime_seconds * _MICRO
+            row = {"id": new_id, **secret_columns, **terms, "created_at": act.now, "expires_at": end}
+            act.connection.execute(insert(api_keys).values(row))
+            if limit_units is not None:
+                account_rows.insert_budget(act, account.id, new_id, limit_units)
+            return {"api_key_id": new_id}
 
-    def keys(self, account: Account | None = None) -> list[ApiKey]:
-        """Return the account's API keys, or everybody's, oldest first."""
-        return self._read(lambda connection: read_keys(connection, _id_of(account)))
-
-    def key_budgets(self, account: Account | None = None) -> Mapping[str, Budget]:
-        """Return the keys' own budgets by key id; a key without one is not there."""
-        return self._read(lambda connection: read_key_budgets(connection, _id_of(account)))
+        parameters: Mapping[str, JSONValue] = {
+            "account_id": account.id,
+            "scopes": sorted(scopes),
+            "limit_units": limit_units,
+            "expires_at": expires_at,
+            "lifetime_seconds": lifetime_seconds,
+            "name": name,
+        }
+        key_id = self._perform(Act("create_key", parameters, account.id, request_id), work)["api_key_id"]
+        return self._find_key(key_id), secret if key_id == new_id else None
 
     def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:
         """End a key, named by its id, its prefix or its whole secret, at once; again changes nothing."""
-        found = self._read(lambda connection: read_key(connection, key_id))
+        found = self._find_key(key_id)
 
-        def work(connection: Connection, _act_id: str, now: int) -> Outcome:
+        def work(act: ActInProgress) -> Outcome:
             revoked = update(api_keys).where(api_keys.c.id == found.id, api_keys.c.revoked_at.is_(None))
-            connection.execute(revoked.values(revoked_at=now))
+            act.connection.execute(revoked.values(revoked_at=act.now))
             return {"api_key_id": found.id}
 
         self._perform(Act("revoke_key", {"api_key_id": found.id}, found.account_id, request_id), work)
-        return self._read(lambda connection: read_key(connection, found.id))
+        return self._find_key(found.id)
 
     def top_up(
         self, account: Account, units: int, *, note: str | None = None, request_id: str | None = None
     ) -> Account:
         """Raise the account's limit by `units`, as a ledger entry."""
         check_text("a note", note or "", MAX_NOTE_LENGTH)
-
-        def work(connection: Connection, act_id: str, now: int) -> Outcome:
-            entry = post_top_up(connection, PostingContext(self._signer, account.id, act_id, now), units, note)
-            return {"seq": entry.seq}
-
-        parameters: Mapping[str, JSONValue] = {"account_id": account.id, "units": units, "note": note}
-        self._perform(Act("top_up", parameters, account.id, request_id), work)
+        self._perform(
+            Act("top_up", {"account_id": account.id, "units": units, "note": note}, account.id, request_id),
+            lambda act: {"seq": account_rows.post_top_up(act, self._signer, account.id, units, note).seq},
+        )
         return self.find_account(account.id)
 
     def refund(self, account: Account, seq: int, units: int, note: str, *, request_id: str | None = None) -> Account:
         """Give `units` of the charge entry `seq` back, as a ledger entry."""
         check_text("a note", note, MAX_NOTE_LENGTH)
-
-        def work(connection: Connection, act_id: str, now: int) -> Outcome:
-            entry = post_refund(connection, PostingContext(self._signer, account.id, act_id, now), seq, units, note)
-            return {"seq": entry.seq}
-
         parameters: Mapping[str, JSONValue] = {"account_id": account.id, "ref_seq": seq, "units": units, "note": note}
-        self._perform(Act("refund", parameters, account.id, request_id), work)
+        self._perform(
+            Act("refund", parameters, account.id, request_id),
+            lambda act: {"seq": account_rows.post_refund(act, self._signer, account.id, seq, units, note).seq},
+        )
         return self.find_account(account.id)
 
     def set_price(
@@ -195,28 +214,31 @@ class SqlAccounts:
     ) -> Price:
         """Make a new version of the price, in force at once."""
         check_text("a model's id", model_id, MAX_MODEL_ID_LENGTH)
-
-        def work(connection: Connection, _act_id: str, now: int) -> Outcome:
-            return asdict(insert_price(connection, model_id, modality, unit_price_micro, currency, now))
-
         parameters: Mapping[str, JSONValue] = {
             "model_id": model_id,
             "modality": modality,
             "unit_price_micro": unit_price_micro,
             "currency": currency,
         }
-        return Price(**self._perform(Act("set_price", parameters, request_id=request_id), work))
+        outcome = self._perform(
+            Act("set_price", parameters, request_id=request_id),
+            lambda act: asdict(_insert_price(act, model_id, modality, unit_price_micro, currency)),
+        )
+        return Price(**outcome)
 
     def ensure_prices(self, model_id: str, wanted: Mapping[Modality, int], currency: str) -> None:
         """Insert a version of each wanted price, by modality, that differs from the one in force."""
 
-        def work(connection: Connection, _act_id: str, now: int) -> Outcome:
-            lock_prices(connection)
+        def work(act: ActInProgress) -> Outcome:
+            if is_postgresql(act.connection):
+                # Two replicas cannot both insert a first price. An advisory lock, since locking the table takes
+                # rights to change its rows, which a server need not have.
+                act.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _PRICES_LOCK})
             inserted = []
             for modality, unit_price_micro in wanted.items():
-                current = current_price(connection, model_id, modality)
+                current = find_price(act.connection, model_id, modality)
                 if current is None or (current.unit_price_micro, current.currency) != (unit_price_micro, currency):
-                    inserted.append(insert_price(connection, model_id, modality, unit_price_micro, currency, now).id)
+                    inserted.append(_insert_price(act, model_id, modality, unit_price_micro, currency).id)
             return {"inserted_price_ids": inserted}
 
         parameters: Mapping[str, JSONValue] = {
@@ -226,23 +248,27 @@ class SqlAccounts:
         }
         self._perform(Act("ensure_prices", parameters), work)
 
-    def prices(self, model_id: str | None = None) -> list[Price]:
-        """Return all versions of the prices of one model, or of all, oldest first."""
-        return self._read(lambda connection: list_prices(connection, model_id))
-
-    def acts(self, *, after_id: int = 0, limit: int, account: Account | None = None) -> list[AdminAct]:
-        """Return logged acts after `after_id` in order, at most `limit`; of one account, if given."""
-        return self._read(
-            lambda connection: read_acts(connection, after_id=after_id, limit=limit, account_id=_id_of(account))
-        )
-
     def _perform(self, act: Act, work: Work) -> Outcome:
         return perform(self._engine, self._clock, replace(act, actor=self._actor), work, on_replay=self._on_replay)
 
-    def _read(self, query: Callable[[Connection], _T]) -> _T:
-        with snapshot(self._engine) as connection:
-            return query(connection)
+
+def _insert_price(act: ActInProgress, model_id: str, modality: Modality, unit_price_micro: int, currency: str) -> Price:
+    """Insert a new version of a price, in force from the commit on."""
+    if not 0 <= unit_price_micro <= MAX_UNIT_PRICE_MICRO:
+        raise InvalidRequest(
+            f"a unit price of {unit_price_micro} micro-units is out of range; give 0 to {MAX_UNIT_PRICE_MICRO}"
+        )
+    _check_currency(currency)
+    row = {
+        "model_id": model_id,
+        "modality": modality,
+        "unit_price_micro": unit_price_micro,
+        "currency": currency,
+        "valid_from": act.now,
+    }
+    return Price(*act.connection.execute(insert(prices).values(row).returning(*prices.c)).one())
 
 
-def _id_of(account: Account | None) -> str | None:
-    return None if account is None else account.id
+def _check_currency(currency: str) -> None:
+    if len(currency) != 3 or not currency.isascii() or not currency.isalpha() or not currency.isupper():
+        raise InvalidRequest(f"`{currency}` is no currency code; use three capital letters such as EUR")

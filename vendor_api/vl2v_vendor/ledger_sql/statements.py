@@ -1,21 +1,21 @@
-"""The statements of a sale, written once: to construct one takes SQLAlchemy longer than SQLite takes to answer it.
+"""The statements of a sale, and its rows as the domain has them.
 
-Those of a charge are also compiled once per database to plain text with named parameters. The writer hands them to the
-driver itself, since SQLAlchemy's execution layer too takes its time over each.
+Each is written once: to construct one takes SQLAlchemy longer than SQLite takes to answer it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
+import numpy as np
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
-    Executable,
     Select,
     Text,
     and_,
@@ -26,80 +26,52 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.engine import Dialect
 
-from vl2v_vendor.ledger_sql.database import database_clock
-from vl2v_vendor.ledger_sql.driver import RowInsert, compile_text
-from vl2v_vendor.ledger_sql.rows import KEY_COLUMNS, PRICE_COLUMNS
+from vl2v_contract.chain import ChainEnd, LedgerEntry
+from vl2v_vendor.domain.accounts import ApiKey
+from vl2v_vendor.domain.ledger import PaidItem, Vector
 from vl2v_vendor.ledger_sql.tables import accounts, api_keys, budgets, charge_items, ledger, prices, results
 
+ENTRY_FIELDS = tuple(field.name for field in fields(LedgerEntry))
+ENTRY_COLUMNS: tuple[Column[Any], ...] = (*(ledger.c[name] for name in ENTRY_FIELDS), ledger.c.entry_hash)
 
-@dataclass(frozen=True, slots=True)
-class ChargeStatements:
-    """Compiled text of each step's statement for one `backend`; the parameters' names are those of the columns.
+LOCK_ACCOUNT = select(
+    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("account_id", type_=Text), literal_column("0")))
+)
+"""Queue for an account on PostgreSQL until the transaction ends.
 
-    Attributes:
-        probe: Write that changes nothing; None where the database says itself whether it can be written.
-        read_state: Whether the database is read-only, and its clock in microseconds; None where the process knows both.
-        lock_account: Advisory lock that queues in order of arrival; None where writers queue for the whole database.
-        shorten_lock_timeout: Shorter wait for locks in this transaction; None where a writer holds all.
-    """
+Advisory locks are granted in order of arrival. Row locks are not: whoever asks at the moment of a commit overtakes
+those who wait, and the waits of a busy account grow a long tail.
+"""
 
-    backend: str
-    probe: str | None
-    read_state: str | None
-    lock_account: str | None
-    shorten_lock_timeout: str | None
-    lock_budgets: str
-    read_keys: str
-    price_in_force: str
-    paid_items: str
-    debit_account: str
-    debit_key: str
-    insert_entries: RowInsert
-    insert_items: RowInsert
-    insert_results: RowInsert
+KEYS = select(
+    api_keys.c.id,
+    api_keys.c.account_id,
+    accounts.c.name.label("account_name"),
+    api_keys.c.prefix,
+    api_keys.c.scopes,
+    api_keys.c.created_at,
+    api_keys.c.expires_at,
+    api_keys.c.revoked_at,
+    api_keys.c.name,
+).join(accounts, accounts.c.id == api_keys.c.account_id)
+"""All API keys, for `to_key`."""
 
-    @classmethod
-    def compile(cls, dialect: Dialect) -> ChargeStatements:
-        """The statements in the text of one database."""
-        return cls(
-            backend=dialect.name,
-            probe=None if dialect.name == "postgresql" else "PRAGMA user_version = 0",
-            read_state=compile_text(_read_state(), dialect) if dialect.name == "postgresql" else None,
-            lock_account=compile_text(lock_account(), dialect) if dialect.name == "postgresql" else None,
-            shorten_lock_timeout="SET LOCAL lock_timeout = '50ms'" if dialect.name == "postgresql" else None,
-            lock_budgets=compile_text(lock_budgets(dialect.name), dialect),
-            read_keys=compile_text(_read_keys(dialect.name), dialect),
-            price_in_force=compile_text(price_in_force(), dialect),
-            paid_items=compile_text(paid_items(dialect.name), dialect),
-            debit_account=compile_text(_debit_account(), dialect),
-            debit_key=compile_text(_debit_key(), dialect),
-            insert_entries=RowInsert.into(ledger, dialect),
-            insert_items=RowInsert.into(charge_items, dialect),
-            insert_results=RowInsert.into(results, dialect),
-        )
+KEY_BY_SECRET = KEYS.where(api_keys.c.secret_sha256 == bindparam("secret_sha256"))
+
+PRICE_IN_FORCE = (
+    select(*prices.c)
+    .where(prices.c.model_id == bindparam("model_id"), prices.c.modality == bindparam("modality"))
+    .order_by(prices.c.id.desc())
+)
+"""The prices of a model's modality, newest first: the first row is in force, whatever a clock that was set says."""
+
+_FLOAT32 = np.dtype("<f4")
 
 
-def _read_state() -> Select[Any]:
-    read_only = func.current_setting(literal_column("'transaction_read_only'"))
-    return select(read_only, database_clock())
-
-
-def lock_account() -> Select[Any]:
-    """Queue for an account on PostgreSQL until the transaction ends.
-
-    Advisory locks are granted in order of arrival. Row locks are not: whoever asks at the moment of a commit overtakes
-    those who wait, and the waits of a busy account grow a long tail.
-    """
-    return select(
-        func.pg_advisory_xact_lock(func.hashtextextended(bindparam("account_id", type_=Text), literal_column("0")))
-    )
-
-
+@cache
 def lock_budgets(backend: str) -> Select[Any]:
     """Lock the account's row, then those of the API keys `api_key_ids` that have one; the account's comes first."""
     return (
@@ -116,60 +88,16 @@ def lock_budgets(backend: str) -> Select[Any]:
         .join(accounts, accounts.c.id == budgets.c.account_id)
         .where(
             budgets.c.account_id == bindparam("account_id"),
-            or_(budgets.c.api_key_id.is_(None), _in_array(budgets.c.api_key_id, "api_key_ids", backend)),
+            or_(budgets.c.api_key_id.is_(None), in_array(budgets.c.api_key_id, "api_key_ids", backend)),
         )
         .order_by(budgets.c.api_key_id.nulls_first())
         .with_for_update(of=budgets)
     )
 
 
-def _read_keys(backend: str) -> Select[Any]:
-    """Those of the API keys `api_key_ids` that the account has."""
-    return (
-        select(*KEY_COLUMNS)
-        .join(accounts, accounts.c.id == api_keys.c.account_id)
-        .where(
-            _in_array(api_keys.c.id, "api_key_ids", backend),
-            api_keys.c.account_id == bindparam("account_id"),
-        )
-    )
-
-
-@cache
-def key_by_secret() -> Select[Any]:
-    """The API key whose secret has the hash `secret_sha256`."""
-    return (
-        select(*KEY_COLUMNS)
-        .join(accounts, accounts.c.id == api_keys.c.account_id)
-        .where(api_keys.c.secret_sha256 == bindparam("secret_sha256"))
-    )
-
-
-@cache
-def budgets_of() -> Select[Any]:
-    """The budgets of `account_id`: its own, which has no API key, and that of the key `api_key_id`, if there is one."""
-    return select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(
-        budgets.c.account_id == bindparam("account_id"),
-        or_(budgets.c.api_key_id.is_(None), budgets.c.api_key_id == bindparam("api_key_id")),
-    )
-
-
-@cache
-def price_in_force() -> Select[Any]:
-    """The prices of a model's modality, newest first: the first row is in force, whatever a clock that was set says."""
-    return (
-        select(*PRICE_COLUMNS)
-        .where(
-            prices.c.model_id == bindparam("model_id"),
-            prices.c.modality == bindparam("modality"),
-        )
-        .order_by(prices.c.id.desc())
-    )
-
-
 @cache
 def paid_items(backend: str) -> Select[Any]:
-    """Those of `item_keys` that the account paid for, each with its entry's model and its vector, if still kept.
+    """Find those of `item_keys` that the account paid for, each with its entry's model and its vector, if still kept.
 
     The keys are one parameter: see `array_parameter`.
     """
@@ -195,7 +123,7 @@ def paid_items(backend: str) -> Select[Any]:
         .where(charge_items.c.account_id == bindparam("account_id"))
     )
     if backend != "postgresql":
-        return paid.where(_in_array(charge_items.c.item_key, "item_keys", backend))
+        return paid.where(in_array(charge_items.c.item_key, "item_keys", backend))
     # Key by key, since a planner without statistics would rather walk through the account's whole ledger.
     item_keys = func.unnest(bindparam("item_keys", type_=ARRAY(Text)))
     wanted = item_keys.table_valued("item_key", name="wanted").render_derived()
@@ -204,44 +132,60 @@ def paid_items(backend: str) -> Select[Any]:
 
 
 def array_parameter(values: Iterable[str], backend: str) -> object:
-    """The value of a parameter that lists strings: an array on PostgreSQL, JSON text on SQLite."""
-    if backend == "postgresql":
-        return list(values)
-    return json.dumps(list(values))
+    """Return a parameter that lists strings: an array on PostgreSQL, JSON text on SQLite."""
+    return list(values) if backend == "postgresql" else json.dumps(list(values))
 
 
-def _in_array(column: ColumnElement[Any], parameter: str, backend: str) -> ColumnElement[bool]:
-    """Whether the column is among the strings of a parameter, so that the text does not depend on their number."""
+def in_array(column: ColumnElement[Any], parameter: str, backend: str) -> ColumnElement[bool]:
+    """Ask whether a column is among the strings of a parameter; the text does not depend on their number."""
     if backend == "postgresql":
         return column == any_(bindparam(parameter, type_=ARRAY(Text)))
     values = func.json_each(bindparam(parameter, type_=Text)).table_valued("value")
     return column.in_(select(values.c.value))
 
 
-def _debit_account() -> Executable:
-    return (
-        update(budgets)
-        .where(
-            budgets.c.id == bindparam("budget_id"),
-            budgets.c.limit_units >= bindparam("used_units", type_=BigInteger),
-            budgets.c.last_seq == bindparam("read_last_seq", type_=BigInteger),
-        )
-        .values(
-            used_units=bindparam("used_units", type_=BigInteger),
-            last_seq=bindparam("last_seq", type_=BigInteger),
-            head_hash=bindparam("head_hash"),
-            last_created_at=bindparam("last_created_at", type_=BigInteger),
-        )
+def entry_row(entry: LedgerEntry, entry_hash: str) -> dict[str, Any]:
+    """Return the ledger row of an entry."""
+    return {name: getattr(entry, name) for name in ENTRY_FIELDS} | {"entry_hash": entry_hash}
+
+
+def to_entry(row: Sequence[Any]) -> tuple[LedgerEntry, str]:
+    """Return the entry and its stored hash from `ENTRY_COLUMNS`; nothing is checked."""
+    return LedgerEntry(**dict(zip(ENTRY_FIELDS, row, strict=False))), row[-1]
+
+
+def to_chain_end(ledger_id: str, account_id: str, row: Sequence[Any]) -> ChainEnd:
+    """Return the end of an account's chain from its own row of `lock_budgets`."""
+    _, _, limit_units, used_units, last_seq, head_hash, last_created_at, currency = row
+    return ChainEnd(
+        ledger_id=ledger_id,
+        account_id=account_id,
+        currency=currency,
+        seq=last_seq,
+        entry_hash=head_hash,
+        used_units=used_units,
+        limit_units=limit_units,
+        created_at=last_created_at,
     )
 
 
-def _debit_key() -> Executable:
-    return (
-        update(budgets)
-        .where(
-            budgets.c.id == bindparam("budget_id"),
-            budgets.c.limit_units >= bindparam("used_units", type_=BigInteger),
-            budgets.c.used_units == bindparam("read_used_units", type_=BigInteger),
-        )
-        .values(used_units=bindparam("used_units", type_=BigInteger))
-    )
+def to_key(row: Sequence[Any]) -> ApiKey:
+    """Return the API key of a row of `KEYS`."""
+    key_id, account_id, account_name, prefix, scopes, *rest = row
+    return ApiKey(key_id, account_id, account_name, prefix, frozenset(scopes.split()), *rest)
+
+
+def to_paid_item(row: Sequence[Any]) -> PaidItem:
+    """Return the paid item of a row of `paid_items`; the last column is the vector's bytes or null."""
+    *terms, kept = row
+    return PaidItem(*[*terms, None if kept is None else unpack_vector(kept)])
+
+
+def pack_vector(vector: Vector) -> bytes:
+    """Return a `[D]` float32 vector as `4 * D` little-endian bytes."""
+    return np.ascontiguousarray(vector, dtype=_FLOAT32).tobytes()
+
+
+def unpack_vector(data: bytes) -> Vector:
+    """Return `4 * D` little-endian bytes as a read-only `[D]` float32 array."""
+    return np.frombuffer(data, dtype=_FLOAT32)

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
-from vl2v_vendor.ledger_sql.append_only import verify_protection
 from vl2v_vendor.ledger_sql.database import is_postgresql, verify_limits, writing
+from vl2v_vendor.ledger_sql.tables import verify_protection
 
 HEAD_REVISION = "0004"
 _ADVISORY_LOCK = 0x766C3276  # "vl2v"

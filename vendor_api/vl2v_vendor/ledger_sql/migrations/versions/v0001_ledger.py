@@ -11,8 +11,8 @@ import time
 import sqlalchemy as sa
 from alembic import op
 
-from vl2v_vendor.ledger_sql.append_only import protect
 from vl2v_vendor.ledger_sql.database import is_postgresql
+from vl2v_vendor.ledger_sql.tables import protect
 
 revision = "0001"
 down_revision = None
