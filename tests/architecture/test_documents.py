@@ -6,15 +6,13 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from cyclopts import App
 
+from support.help_screens import commands_of, flags_of
 from vl2v_client.cli.app import app as client_app
 from vl2v_client.config.run import RunConfig
-from vl2v_vendor.cli import build_app
+from vl2v_vendor.cli.app import app as vendor_app
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -45,30 +43,12 @@ def _code(text: str) -> Iterator[str]:
 @cache
 def _options() -> dict[str, set[str]]:
     """Return the options of each command, by its words."""
-    options = {"vl2v-client": {"--help", "--version"}}
-    for name in client_app:
-        if name.startswith("-"):
-            continue
-        command = client_app[name]
-        nested = {f"{name} {inner}": command[inner] for inner in command if not inner.startswith("-")}
-        for words, one in ({name: command} | nested).items():
-            options[f"vl2v-client {words}"] = _names_of(one)
-    _walk("vl2v-vendor", typer.main.get_command(build_app()), options)
+    options = {}
+    for program, app in (("vl2v-client", client_app), ("vl2v-vendor", vendor_app)):
+        options[program] = {"--help", "--version"}
+        for words in commands_of(app):
+            options[f"{program} {words}"] = {"--help", *flags_of(app, words)}
     return options
-
-
-def _names_of(command: App) -> set[str]:
-    try:
-        found = command.assemble_argument_collection()
-    except ValueError:  # a group of commands
-        return {"--help"}
-    return {"--help", *(name for argument in found for name in argument.names)}
-
-
-def _walk(words: str, command: Any, options: dict[str, set[str]]) -> None:
-    options[words] = {"--help", *(name for one in command.params for name in (*one.opts, *one.secondary_opts))}
-    for name, inner in getattr(command, "commands", {}).items():
-        _walk(f"{words} {name}", inner, options)
 
 
 @cache

@@ -107,8 +107,8 @@ _DOORS = (
     "vl2v_vendor/cli/ledger_export.py",
     "vl2v_vendor/cli/server.py",
 )
-_OWN_WORDS = ("json.dumps(", "metadata.version(", "f'vl2v-vendor {installed_version()}'")
-_PRINTS = {"print", "typer.echo", "typer.secho", "Console", "csv.writer", "sys.stdout.write"}
+_OWN_WORDS = ("json.dumps(", "metadata.version(")
+_PRINTS = {"print", "Console", "csv.writer", "sys.stdout.write", "sys.stderr.write"}
 
 
 def test_words_of_others_leave_by_the_doors_that_write_out_what_steers() -> None:

@@ -171,3 +171,20 @@ def test_words_of_others_neither_colour_nor_steer_the_terminal(capsys: pytest.Ca
     shown = capsys.readouterr().err
     assert shown.startswith("error: no\\x1b[2Jsuch[red]run\n  error: bought holds no")
     assert not {letter for letter in shown if not letter.isprintable()} - {"\n"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "--views", "1.5"),
+        ("buy", "--max-queries", "2.5"),
+        ("pilot", "--queries", "200.4"),
+        ("sweep", "--seed", "0", "--seed", "1.5"),
+        ("distill", "--batch-size", "0x20"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused_and_not_rounded(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([words[0], "--data", "nowhere", *words[1:]]) == 2
+    assert f"{words[-1]!r} is not a whole number" in capsys.readouterr().err

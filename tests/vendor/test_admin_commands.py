@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from pydantic import TypeAdapter
-from typer.testing import CliRunner, Result
 
 from support.ledger.ledger_shop import Shop
+from support.vendor.vendor_shell import Result, invoke
 from vl2v_contract.records import SignedHead, StatementEntry
-from vl2v_vendor.cli import accounts, keys, main, prices
+from vl2v_vendor.cli import main
 from vl2v_vendor.cli.console import print_line, show_table
-from vl2v_vendor.cli.log import log
 from vl2v_vendor.domain.errors import InvalidRequest, VendorError
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
@@ -34,15 +32,9 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     for name in [name for name in os.environ if name.startswith("VL2V_VENDOR_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    app = typer.Typer()
-    for module in (accounts, keys, prices):
-        app.add_typer(module.app, name=module.__name__.rpartition(".")[2])
-    app.command()(log)
 
     def run(*arguments: str) -> Result:
-        result = CliRunner().invoke(app, arguments)
-        if isinstance(result.exception, VendorError):
-            raise result.exception
+        result = invoke(*arguments)
         assert result.exit_code == 0, result.output
         return result
 
@@ -189,7 +181,7 @@ def test_words_of_others_do_not_steer_the_terminal(
     assert not {letter for letter in printed.out if not letter.isprintable()} - {"\n"}
 
     for error in (VendorError(hostile), OSError(hostile), ValueError(hostile)):
-        monkeypatch.setattr("vl2v_vendor.cli.build_app", partial(_fail, error))
+        monkeypatch.setattr("vl2v_vendor.cli.app.invoke", partial(_fail, error))
         with pytest.raises(SystemExit):
             main()
         told = capsys.readouterr().err
@@ -197,5 +189,5 @@ def test_words_of_others_do_not_steer_the_terminal(
         assert not {letter for letter in told if not letter.isprintable()} - {"\n"}
 
 
-def _fail(error: Exception) -> None:
+def _fail(error: Exception, _words: object) -> None:
     raise error

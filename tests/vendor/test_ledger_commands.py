@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from sqlalchemy import text
-from typer.testing import CliRunner, Result
 
 from support.ledger.ledger_shop import FakeClock, Shop, fixed_signer
+from support.vendor.vendor_shell import Result, invoke
 from vl2v_vendor.bootstrap import _ensure_prices
-from vl2v_vendor.cli import accounts, keys, ledger, prices
 from vl2v_vendor.domain.accounts import secret_sha256
-from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
+from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
@@ -36,17 +34,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     for name in [name for name in os.environ if name.startswith("VL2V_VENDOR_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    app = typer.Typer()
-    for module in (accounts, keys, ledger, prices):
-        app.add_typer(module.app, name=module.__name__.rpartition(".")[2])
-
-    def run(*arguments: str) -> Result:
-        result = CliRunner().invoke(app, arguments)
-        if isinstance(result.exception, VendorError):
-            raise result.exception
-        return result
-
-    return run
+    return invoke
 
 
 def parsed(result: Result) -> Any:
@@ -178,9 +166,11 @@ def test_commands_work_beside_a_running_ledger(command: Command, shop: Shop, mon
     assert command("ledger", "verify", "--database", url).exit_code == 0
 
 
-def test_the_commands_load_no_model_and_no_web_framework() -> None:
+def test_the_commands_load_no_model_and_no_web_framework(command: Command) -> None:
+    command("accounts", "create", "acme")
     program = (
-        "import sys, vl2v_vendor.cli.keys, vl2v_vendor.cli.accounts, vl2v_vendor.cli.prices, vl2v_vendor.cli.ledger;"
+        "import sys; from vl2v_vendor.cli.app import run; assert run(['accounts', 'show', 'acme']) == 0;"
+        "assert run(['ledger', 'verify']) == 0; assert 'sqlalchemy' in sys.modules;"
         "sys.exit(','.join({'torch', 'open_clip', 'fastapi', 'PIL', 'alembic'} & set(sys.modules)) or 0)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

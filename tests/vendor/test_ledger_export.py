@@ -12,14 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from support.ledger.ledger_shop import MODEL, FakeClock, Shop, open_shop
+from support.vendor.vendor_shell import invoke
 from vl2v_contract.records import StatementEntry
-from vl2v_vendor.cli import ledger
 from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount
-from vl2v_vendor.domain.errors import InvalidRequest, NotFound, VendorError
+from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ports import AccountTotals
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.scan import Month
@@ -33,13 +31,9 @@ def exporter(shop: Shop, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Expor
     monkeypatch.setattr("vl2v_vendor.keys.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     url = shop.engine.url.render_as_string(hide_password=False)
-    app = typer.Typer()
-    app.add_typer(ledger.app, name="ledger")
 
     def run(*options: str) -> str:
-        result = CliRunner().invoke(app, ["ledger", "export", "--database", url, *options])
-        if isinstance(result.exception, VendorError):
-            raise result.exception
+        result = invoke("ledger", "export", "--database", url, *options)
         assert result.exit_code == 0, result.output
         return result.stdout
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from support.vendor.serving_shop import noise, save
 from support.vendor.tiny_clip import CONFIG, write_tiny_clip
-from vl2v_vendor.cli import build_app
+from support.vendor.vendor_shell import invoke
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.model_loading import load_model, load_pair, read_parity
 from vl2v_vendor.engine.models.onnx_int8 import OnnxInt8Model, check_parity
@@ -118,7 +117,7 @@ def test_missing_packages_are_named(spec: ModelSpec, monkeypatch: pytest.MonkeyP
 
 
 def run_parity(*arguments: object) -> tuple[int, str]:
-    done = CliRunner().invoke(build_app(), ["parity", *map(str, arguments)])
+    done = invoke("parity", *map(str, arguments))
     return done.exit_code, done.stdout
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select, update
-from typer.testing import CliRunner, Result
 
 from support.client.buying_bench import buy
 from support.ledger.ledger_shop import fixed_signer
 from support.proofs.billing_world import World, database_maker
 from support.vendor.rotating_child import POINTS, rotate_and_die
 from support.vendor.vendor_in_process import AppTransport, running
+from support.vendor.vendor_shell import Result, invoke
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.context import meet_vendor
@@ -31,8 +31,6 @@ from vl2v_client.core.errors import VendorChanged
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
 from vl2v_contract.signatures import SigningKey, successor_message
-from vl2v_vendor.cli import build_app
-from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.keys import secrets
 from vl2v_vendor.keys.secrets import (
     SecretsError,
@@ -71,9 +69,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 
 
 def command(*words: str) -> Result:
-    result = CliRunner().invoke(build_app(), words)
-    if isinstance(result.exception, VendorError):
-        raise result.exception
+    result = invoke(*words)
     assert result.exit_code == 0, result.output
     return result
 

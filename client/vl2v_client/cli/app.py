@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vl2v_client.cli.console import STDERR, show_error
-from vl2v_client.cli.options import flag_name, with_flags
+from vl2v_client.cli.options import convert_strictly, flag_name, with_flags
 from vl2v_client.cli.removed import refuse_removed
 from vl2v_client.core.errors import ClientError, UsageError
 
@@ -28,7 +28,7 @@ app = App(
     help_flags=("--help", "-h"),
     version=lambda: metadata.version("vl2v"),
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative=(), allow_repeating=True),
+    default_parameter=Parameter(negative=(), allow_repeating=True, converter=convert_strictly),
 )
 
 _COMMANDS = {

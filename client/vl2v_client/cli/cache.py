@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from vl2v_client.audit.holdings import HoldingsReport
     from vl2v_client.cache.store import CacheStats
 
-cache_app = App(name="cache", help="Look at the cache of bought embeddings, and check it.")
+cache_app = App(
+    name="cache",
+    help="Look at the cache of bought embeddings, and check it.",
+    help_epilogue="Example: `vl2v-client cache stats`",
+)
 
 _CACHE = PURCHASE_OPTIONS.only("cache")
 

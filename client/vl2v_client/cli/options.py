@@ -6,13 +6,13 @@ import functools
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token, convert
 from pydantic.fields import FieldInfo
 
 from vl2v_client.config.options import Options, declared
@@ -144,6 +144,24 @@ def with_flags(message: str) -> str:
         return flag_name(group, option) if option in _GROUPS[group].model_fields else found.group()
 
     return re.sub(rf"\b({'|'.join(_GROUPS)})\.([a-z_]+)\b", flag, message)
+
+
+def convert_strictly(wanted: Any, tokens: Sequence[Token]) -> Any:
+    """Convert as cyclopts does, but round no fraction to a whole number.
+
+    Raises:
+        ValueError: A number is wanted, and a word is none.
+    """
+    if int in (wanted, *get_args(wanted)):
+        for token in tokens:
+            try:
+                int(token.value)
+            except ValueError:
+                raise ValueError(f"{token.value!r} is not a whole number") from None
+    try:
+        return convert(wanted, tokens)
+    except ArithmeticError:  # what `Decimal` raises
+        raise ValueError(f"{tokens[0].value!r} is not a number") from None
 
 
 def takes(*sections: Section) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

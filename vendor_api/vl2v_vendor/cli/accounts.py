@@ -1,22 +1,22 @@
-"""`vl2v-vendor accounts`: customers and their budgets."""
+"""`vl2v-vendor accounts`, `prices` and `log`: customers and their budgets, the price list, and who did what when."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
-from vl2v_contract.identity import MAX_INTEGER
-from vl2v_contract.records import Breakdown, SignedHead, StatementEntry
+from vl2v_contract.identity import MAX_INTEGER, Modality
+from vl2v_vendor.cli.books import Books, open_books
 from vl2v_vendor.cli.console import (
-    Books,
     DatabaseOption,
     JsonOption,
     RequestIdOption,
-    open_books,
     print_line,
     show_items,
     show_json,
@@ -24,41 +24,59 @@ from vl2v_vendor.cli.console import (
     show_time,
 )
 from vl2v_vendor.cli.keys import keys_entry, show_keys
-from vl2v_vendor.domain.accounts import Account
-from vl2v_vendor.domain.ports import AccountTotals
-from vl2v_vendor.service.key_issue import usual_currency
 
-app = typer.Typer(help="Accounts and their budgets, in queries.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from vl2v_contract.records import SignedHead, StatementEntry
+    from vl2v_vendor.domain.accounts import Account, AdminAct
+    from vl2v_vendor.domain.ports import AccountTotals
 
-NameArgument = Annotated[str, typer.Argument(help="The account's name or id.")]
+_PAGE_ACTS = 1000
+
+accounts_app = App(
+    name="accounts",
+    help="Accounts and their budgets, in queries.",
+    help_epilogue="Example: `vl2v-vendor accounts create acme --budget 10000`",
+)
+prices_app = App(
+    name="prices",
+    help="Prices per query, in millionths of the currency.",
+    help_epilogue="Example: `vl2v-vendor prices set tiny-teacher image 100`",
+)
+
+NameArgument = Annotated[str, Parameter(help="The account's name or id.")]
+ToEntry = Number(gte=0, lte=MAX_INTEGER)
 
 
-@app.command()
+@accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts create acme --budget 10000`")
 def create(
     name: NameArgument,
-    budget: Annotated[int, typer.Option(help="Queries that the account may spend.")] = 0,
-    currency: Annotated[str | None, typer.Option(help="Three letters; default that of the prices.")] = None,
+    /,
+    *,
+    budget: Annotated[int, Parameter(help="Queries that the account may spend.")] = 0,
+    currency: Annotated[str | None, Parameter(help="Three letters; default that of the prices.")] = None,
     request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
     """Open an account."""
+    from vl2v_vendor.service.key_issue import usual_currency
+
     with open_books(database, makes=True, posts=True) as books:
         chosen = currency or usual_currency(books.accounts, books.settings.currency)
         account = books.accounts.create_account(name, budget_units=budget, currency=chosen, request_id=request_id)
     _show(account, as_json=as_json)
 
 
-@app.command("list")
-def list_accounts(as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+@accounts_app.command(name="list", help_epilogue="Example: `vl2v-vendor accounts list --json`")
+def list_accounts(*, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     """Show all accounts."""
     with open_books(database) as books:
         accounts = books.accounts.accounts()
     _show_all(accounts, as_json=as_json)
 
 
-@app.command()
-def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+@accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts show acme`")
+def show(name: NameArgument, /, *, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     """Show an account's budget, keys and bill."""
     with open_books(database) as books:
         account = books.accounts.find_account(name)
@@ -76,10 +94,12 @@ def show(name: NameArgument, as_json: JsonOption = False, database: DatabaseOpti
     _show_totals(totals)
 
 
-@app.command()
+@accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts statement acme --after-seq 100`")
 def statement(
     name: NameArgument,
-    after_seq: Annotated[int, typer.Option(min=0, max=MAX_INTEGER, help="Begin after this entry.")] = 0,
+    /,
+    *,
+    after_seq: Annotated[int, Parameter(validator=ToEntry, help="Begin after this entry.")] = 0,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
@@ -93,11 +113,15 @@ def statement(
         _show_entries(entries)
 
 
-@app.command()
+@accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts topup acme 5000 --note 'invoice 7'`")
 def topup(
     name: NameArgument,
-    units: Annotated[int, typer.Argument(help="Queries to add to the budget.")],
-    note: Annotated[str | None, typer.Option(help="Goes into the ledger, such as an invoice number.")] = None,
+    units: Annotated[int, Parameter(help="Queries to add to the budget.")],
+    /,
+    *,
+    note: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="Goes into the ledger, such as an invoice number.")
+    ] = None,
     request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
@@ -109,12 +133,14 @@ def topup(
     _show(account, as_json=as_json)
 
 
-@app.command()
+@accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts refund acme 12 100 --note 'sold twice'`")
 def refund(
     name: NameArgument,
-    seq: Annotated[int, typer.Argument(help="The charge's number in the account's statement.")],
-    units: Annotated[int, typer.Argument(help="Queries to give back.")],
-    note: Annotated[str, typer.Option(help="The reason; goes into the ledger.")],
+    seq: Annotated[int, Parameter(help="The charge's number in the account's statement.")],
+    units: Annotated[int, Parameter(help="Queries to give back.")],
+    /,
+    *,
+    note: Annotated[str, Parameter(allow_leading_hyphen=True, help="The reason; goes into the ledger.")],
     request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
@@ -124,6 +150,85 @@ def refund(
         account = books.accounts.find_account(name)
         account = books.accounts.refund(account, seq, units, note, request_id=request_id)
     _show(account, as_json=as_json)
+
+
+@prices_app.command(name="set", help_epilogue="Example: `vl2v-vendor prices set tiny-teacher image 100`")
+def set_price(
+    model: Annotated[str, Parameter(help="The model's id.")],
+    modality: Annotated[Modality, Parameter(help="What is sold.")],
+    unit_price_micro: Annotated[int, Parameter(help="Millionths of the currency per query.")],
+    /,
+    *,
+    currency: Annotated[str | None, Parameter(help="Three letters; default from the settings.")] = None,
+    request_id: RequestIdOption = None,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Set a price; requests that were quoted the old one are refused, not billed."""
+    with open_books(database, makes=True) as books:
+        price = books.accounts.set_price(
+            model, modality, unit_price_micro, currency or books.settings.currency, request_id=request_id
+        )
+    if as_json:
+        show_json(asdict(price))
+    else:
+        print_line(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
+
+
+@prices_app.command(name="list", help_epilogue="Example: `vl2v-vendor prices list --model tiny-teacher`")
+def list_prices(
+    *,
+    model: Annotated[str | None, Parameter(help="Only this model's.")] = None,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Show every version of every price, oldest first."""
+    with open_books(database) as books:
+        prices = books.accounts.prices(model)
+    show_items(
+        prices,
+        {
+            "PRICE": "id",
+            "MODEL": "model_id",
+            "MODALITY": "modality",
+            "MICRO PER QUERY": "unit_price_micro",
+            "CURRENCY": "currency",
+            "VALID FROM": lambda price: show_time(price.valid_from),
+        },
+        as_json=as_json,
+    )
+
+
+def log(
+    *,
+    account: Annotated[str | None, Parameter(help="Only acts that concern this account.")] = None,
+    after_id: Annotated[int, Parameter(validator=ToEntry, help="Begin after this act.")] = 0,
+    as_json: JsonOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Show the acts of the staff, from the command line and over HTTP, newest last."""
+    with open_books(database) as books:
+        owner = None if account is None else books.accounts.find_account(account)
+        acts = list(_read_acts(books, owner, after_id))
+    show_items(
+        acts,
+        {
+            "ID": "id",
+            "TIME": lambda act: show_time(act.created_at),
+            "ACTOR": "actor",
+            "ACT": "act",
+            "ACCOUNT": "account_id",
+            "REQUEST": "request_id",
+            "PARAMETERS": lambda act: json.dumps(act.parameters, ensure_ascii=False),
+        },
+        as_json=as_json,
+    )
+
+
+def _read_acts(books: Books, account: Account | None, after_id: int) -> Iterator[AdminAct]:
+    while page := books.accounts.acts(after_id=after_id, limit=_PAGE_ACTS, account=account):
+        yield from page
+        after_id = page[-1].id
 
 
 async def _read_totals(books: Books, account: Account) -> AccountTotals:
@@ -160,18 +265,11 @@ def _show_entries(entries: Sequence[StatementEntry]) -> None:
 
 
 def _show_totals(totals: AccountTotals) -> None:
-    """One line for each group: every block adds up to the total."""
-    blocks: tuple[tuple[str, Sequence[Breakdown]], ...] = (
-        ("day", totals.by_day),
-        ("model", totals.by_model),
-        ("endpoint", totals.by_endpoint),
-        ("key", totals.by_key),
-        ("total", (Breakdown(totals.units, totals.amount_micro, ""),)),
-    )
-    show_table(
-        ["BY", "GROUP", "UNITS", f"AMOUNT (MICRO-{totals.currency})"],
-        [[by, group.name, group.units, group.amount_micro] for by, groups in blocks for group in groups],
-    )
+    """Show one line for each group: every block adds up to the total."""
+    blocks = {"day": totals.by_day, "model": totals.by_model, "endpoint": totals.by_endpoint, "key": totals.by_key}
+    rows = [[by, group.name, group.units, group.amount_micro] for by, groups in blocks.items() for group in groups]
+    rows.append(["total", "", totals.units, totals.amount_micro])
+    show_table(["BY", "GROUP", "UNITS", f"AMOUNT (MICRO-{totals.currency})"], rows)
 
 
 def _show(account: Account, *, as_json: bool) -> None:

@@ -1,51 +1,68 @@
-"""`vl2v-vendor keys`: API keys."""
+"""`vl2v-vendor keys` and `signing-key`: API keys, and the keys that sign receipts and statements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
-import typer
+from cyclopts import App, Parameter
 
+from vl2v_vendor.cli.books import open_books
 from vl2v_vendor.cli.console import (
     DatabaseOption,
     JsonOption,
     RequestIdOption,
-    open_books,
     print_line,
     show_items,
     show_json,
     show_time,
 )
-from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Scope
-from vl2v_vendor.service.key_issue import IssuedKey, KeyRequest, issue_key, usual_currency
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 
-app = typer.Typer(help="API keys; their secrets are shown once and stored as hashes.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from vl2v_contract.records import PublicKey
+    from vl2v_vendor.domain.accounts import ApiKey, Budget, Scope
+    from vl2v_vendor.service.key_issue import IssuedKey
+
+keys_app = App(
+    name="keys",
+    help="API keys; their secrets are shown once and stored as hashes.",
+    help_epilogue="Example: `vl2v-vendor keys create --account acme --budget 10000`",
+)
+signing_keys_app = App(
+    name="signing-key",
+    help="The keys that sign receipts and statements.",
+    help_epilogue="Example: `vl2v-vendor signing-key list`",
+)
 
 
-@app.command()
+@keys_app.command(help_epilogue="Example: `vl2v-vendor keys create --account acme --budget 10000`")
 def create(
-    account: Annotated[str, typer.Option(help="The account that pays; made with --budget if it is new.")],
-    budget: Annotated[int | None, typer.Option(help="Queries that a new account may spend.")] = None,
-    key_budget: Annotated[int | None, typer.Option(help="Queries that this key may spend of them.")] = None,
-    scopes: Annotated[str, typer.Option(help="Comma-separated: embed, billing, admin.")] = ",".join(
+    *,
+    account: Annotated[str, Parameter(help="The account that pays; made with --budget if it is new.")],
+    budget: Annotated[int | None, Parameter(help="Queries that a new account may spend.")] = None,
+    key_budget: Annotated[int | None, Parameter(help="Queries that this key may spend of them.")] = None,
+    scopes: Annotated[str, Parameter(help="Comma-separated: embed, billing, admin.")] = ",".join(
         sorted(DEFAULT_SCOPES, reverse=True)
     ),
-    expires: Annotated[float | None, typer.Option(metavar="DAYS", help="Days until it expires.")] = None,
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    expires: Annotated[float | None, Parameter(help="Days until it expires.")] = None,
+    name: Annotated[str, Parameter(allow_leading_hyphen=True, help="What the key is for.")] = "",
     request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
     """Make an API key, and its account if there is none of this name."""
+    from vl2v_vendor.service.key_issue import KeyRequest, issue_key, usual_currency
+
     with open_books(database, makes=True, posts=True) as books:
         request = KeyRequest(
             account_name=account,
             budget_units=budget,
             currency=usual_currency(books.accounts, books.settings.currency),
             key_budget_units=key_budget,
-            scopes=_parse_scopes(scopes),
+            # `create_key` refuses unknown ones
+            scopes=cast("frozenset[Scope]", frozenset(map(str.strip, scopes.split(","))) - {""}),
             expires_days=expires,
             name=name,
             request_id=request_id,
@@ -57,9 +74,10 @@ def create(
         _show_issued(issued)
 
 
-@app.command("list")
+@keys_app.command(name="list", help_epilogue="Example: `vl2v-vendor keys list --account acme`")
 def list_keys(
-    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    *,
+    account: Annotated[str | None, Parameter(help="Only this account's.")] = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
 ) -> None:
@@ -74,9 +92,11 @@ def list_keys(
         show_keys(keys, budgets, now)
 
 
-@app.command()
+@keys_app.command(help_epilogue="Example: `vl2v-vendor keys revoke vl2v_Xb3kT9aQ`")
 def revoke(
-    key: Annotated[str, typer.Argument(help="The key's id or prefix.")],
+    key: Annotated[str, Parameter(help="The key's id or prefix.")],
+    /,
+    *,
     request_id: RequestIdOption = None,
     as_json: JsonOption = False,
     database: DatabaseOption = None,
@@ -90,8 +110,61 @@ def revoke(
         print_line(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
 
 
+@signing_keys_app.command(name="list", help_epilogue="Example: `vl2v-vendor signing-key list`")
+def list_signing_keys(*, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+    """Show the public keys, oldest first, with the times they were in use."""
+    from vl2v_vendor.keys.secrets import load_secrets
+    from vl2v_vendor.ledger_sql.key_publication import read_published
+
+    with open_books(database) as books:
+        published = read_published(books.engine)
+        held = load_secrets(books.settings.secrets_path).signer().published_keys
+    known = {key.key_id for key in published}
+    keys = [*published, *(key for key in held if key.key_id not in known)]
+    if as_json:
+        show_json([{**asdict(key), "published": key.key_id in known} for key in keys])
+        return
+
+    def state(key: PublicKey) -> str:
+        if key.key_id not in known:
+            return "not published yet"
+        return "current" if key.retired_at is None else "replaced"
+
+    show_items(
+        keys,
+        {
+            "KEY": "key_id",
+            "PUBLIC KEY": "public_key",
+            "STATE": state,
+            "IN USE SINCE": lambda key: show_time(key.created_at),
+            "UNTIL": lambda key: show_time(key.retired_at),
+            "SIGNED BY": "predecessor_id",
+        },
+    )
+
+
+@signing_keys_app.command(help_epilogue="Example: `vl2v-vendor signing-key rotate`")
+def rotate(*, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+    """Replace the signing key by a new one, signed by the old one, which stays in the secrets file.
+
+    Old receipts stay valid, and are signed again by the old key when they are asked for. Servers that use this
+    secrets file take the new key over within a second, without a restart. Other machines need a copy of the file:
+    until they have it they sign with the old key, and answer 503 where they would have to sign with the new one.
+    """
+    from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
+
+    with open_books(database) as books:
+        path = books.settings.secrets_path
+        key = rotate_and_publish(books.engine, path)
+    if as_json:
+        show_json(asdict(key))
+        return
+    print_line(f"signing key {key.key_id} replaces {key.predecessor_id}")
+    print_line(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
+
+
 def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
-    """A key for a machine; `budget` is null for a key without one of its own."""
+    """Return a key for a machine; `budget` is null for a key without one of its own."""
     return {**asdict(key), "budget": None if budget is None else asdict(budget)}
 
 
@@ -115,11 +188,6 @@ def show_keys(keys: Sequence[ApiKey], budgets: Mapping[str, Budget], now: int) -
 
 def _left(budget: Budget | None) -> str | None:
     return None if budget is None else f"{budget.remaining_units}/{budget.limit_units}"
-
-
-def _parse_scopes(text: str) -> frozenset[Scope]:
-    """Return the named scopes; `create_key` refuses unknown ones."""
-    return cast("frozenset[Scope]", frozenset(scope.strip() for scope in text.split(",") if scope.strip()))
 
 
 def _show_issued(issued: IssuedKey) -> None:

@@ -9,54 +9,53 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
-import typer
+from cyclopts import Parameter
 
 from vl2v_contract.texts import printable
-from vl2v_vendor.cli.console import DatabaseOption, open_books
-from vl2v_vendor.host.durable_files import replace_durably
-from vl2v_vendor.ledger_sql.scan import AccountInvoice, InvoiceLine, Month, SqlScan, open_scan
+from vl2v_vendor.cli.books import open_books
+from vl2v_vendor.cli.console import OUTPUT, DatabaseOption
+
+if TYPE_CHECKING:
+    from vl2v_vendor.ledger_sql.scan import AccountInvoice, InvoiceLine, Month, SqlScan
 
 _MICRO = 1_000_000
-_COLUMNS = ("month", "account", "account_id", *(field.name for field in fields(InvoiceLine)), "amount")
-
-
-class ExportFormat(StrEnum):
-    """How an export is written."""
-
-    CSV = "csv"
-    JSON = "json"
 
 
 def export(
-    month: Annotated[str, typer.Option(help="A month in UTC, like 2026-11.")],
-    account: Annotated[str | None, typer.Option(help="Only this account, by name.")] = None,
-    form: Annotated[ExportFormat, typer.Option("--format", help="csv, or json with the entries' range.")] = (
-        ExportFormat.CSV
-    ),
-    out: Annotated[Path | None, typer.Option(help="A file to write instead of standard output.")] = None,
+    *,
+    month: Annotated[str, Parameter(help="A month in UTC, like 2026-11.")],
+    account: Annotated[str | None, Parameter(help="Only this account, by name.")] = None,
+    form: Annotated[
+        Literal["csv", "json"], Parameter(name="--format", group=OUTPUT, help="JSON has the entries' range too.")
+    ] = "csv",
+    out: Annotated[Path | None, Parameter(group=OUTPUT, help="A file to write instead of standard output.")] = None,
     database: DatabaseOption = None,
 ) -> None:
     """Sum a month up for invoicing: per account, model, modality and price, refunds as lines of their own."""
+    from vl2v_vendor.ledger_sql.scan import Month, open_scan
+
     of_month = Month.parse(month)
     with open_books(database) as books:
         account_id = None if account is None else books.accounts.find_account(account).id
         with open_scan(books.engine) as scan, _written(out) as file:
-            write = _write_csv if form is ExportFormat.CSV else _write_json
+            write = _write_csv if form == "csv" else _write_json
             write(file, of_month, scan, account_id)
 
 
 def decimal_amount(amount_micro: int) -> str:
-    """Micro-units as a decimal number with six places, for people: `-1234500` is `-1.234500`."""
+    """Return micro-units as a decimal number with six places, for people: `-1234500` is `-1.234500`."""
     whole, rest = divmod(abs(amount_micro), _MICRO)
     return f"{'-' if amount_micro < 0 else ''}{whole}.{rest:06d}"
 
 
 def _write_csv(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
-    writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+    from vl2v_vendor.ledger_sql.scan import InvoiceLine
+
+    columns = ("month", "account", "account_id", *(field.name for field in fields(InvoiceLine)), "amount")
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     for invoice in scan.invoices(month, account_id):
         account = {"account": _as_text(invoice.account_name), "account_id": invoice.account_id}
@@ -72,7 +71,7 @@ def _as_text(name: str) -> str:
 
 
 def _write_json(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
-    """One document, an account at a time."""
+    """Write one document, an account at a time."""
     file.write(f'{{"v": 1, "ledger_id": {json.dumps(scan.ledger_id())}, "month": "{month.name}", "accounts": [')
     for number, invoice in enumerate(scan.invoices(month, account_id)):
         file.write(",\n" if number else "\n")
@@ -99,7 +98,9 @@ def _line_document(line: InvoiceLine) -> dict[str, object]:
 
 @contextmanager
 def _written(out: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is whole before it gets its name."""
+    """Open standard output, or a file that is whole before it gets its name."""
+    from vl2v_vendor.host.durable_files import replace_durably
+
     if out is None:
         yield sys.stdout
         return

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from vl2v_contract.texts import printable
 from vl2v_vendor.bootstrap import open_services
-from vl2v_vendor.cli.version import installed_version
+from vl2v_vendor.cli.console import installed_version
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.observe.log_output import set_up_logging
 from vl2v_vendor.observe.tracing import Tracing, open_tracing
@@ -47,7 +47,7 @@ class CannotListen(VendorError):
 def run_server(settings: Settings, *, database_option: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then finish what was begun and return.
 
-    The address is bound before the model is loaded, so that a port in use is told at once; connections are refused
+    The address is bound before the model is loaded, so that a port in use is refused at once; connections are refused
     until the model is warm.
 
     Args:
@@ -75,7 +75,7 @@ def run_server(settings: Settings, *, database_option: str | None = None) -> Non
 
 
 def bind(host: str, port: int, limits: ConnectionLimits) -> LimitedListener:
-    """A bound socket that does not listen yet.
+    """Bind a socket that does not listen yet.
 
     Args:
         host: Address to listen on.
@@ -98,7 +98,7 @@ def bind(host: str, port: int, limits: ConnectionLimits) -> LimitedListener:
 
 
 def server_config(app: ASGIApp, limits: ConnectionLimits, *, shutdown_seconds: int = 30) -> uvicorn.Config:
-    """How uvicorn serves `app` on a socket of `bind` with the same limits."""
+    """Configure uvicorn to serve `app` on a socket of `bind` with the same limits."""
     return uvicorn.Config(
         app,
         http=limited_protocol(limits),
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, and say so."""
+        """Start as uvicorn does, and say so."""
         await super().startup(sockets)
         # What is loaded by now stays: to walk it for garbage would stop every request for a tenth of a second.
         gc.collect()
@@ -196,7 +196,7 @@ class _Foreground:
         self._report("api key", command)
 
     def _report(self, label: str, text: str) -> None:
-        """Tell a step of the start: aligned for people, or as one more line of a JSON log."""
+        """Report a step of the start: aligned for people, or as one more line of a JSON log."""
         if self._settings.log_format == "json":
             level = logging.WARNING if label == "warning" else logging.INFO
             _log.log(level, "%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
@@ -221,7 +221,7 @@ def raise_file_limit() -> int:
 
 
 def connections_for(files: int) -> int:
-    """How many of `files` may be connections: all but 256 for the database, the model and the logs, or the half."""
+    """Return how many of `files` may be connections: all but 256 for database, model and logs, or the half."""
     return files - min(_OTHER_FILES, files // 2)
 
 
