@@ -29,13 +29,13 @@ from torch import Tensor
 
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.data.views import drawn_view, render_view
-from vl2v_client.student.loss.methods import vl2v_adip
+from vl2v_client.student.loss.methods import Stage, TrainingConfig, vl2v_adip
 from vl2v_client.student.loss.objective import image_and_text
-from vl2v_client.student.loss.stages import Stage, TrainingConfig
+from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.model.inputs import student_input
 from vl2v_client.student.model.network import build_student
-from vl2v_client.student.model.spec import InputFormat, StudentSpec, resolve_student
+from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.feeds import LoadedStep, TrainingRun, open_feed
 from vl2v_client.student.train.labelled_views import LabelledViews
@@ -49,10 +49,10 @@ DEFAULT_VIEWS = 10
 PUBLISHED_STEPS_TIMED, OWN_STEPS_TIMED = 10, 200
 SAME_LOSS_STEPS = 60
 HALF = (0.5, 0.5, 0.5)
-TEACHER = StudentSpec("vit_base_patch16_224", InputFormat(224, HALF, HALF), 768)
+TEACHER = StudentSpec("vit_base_patch16_224", InputFormat(224, HALF, HALF, "bicubic"), 768)
 STUDENTS = {
     "tiny": None,
-    "vit_small_patch16_224": StudentSpec("vit_small_patch16_224", InputFormat(224, HALF, HALF), 384),
+    "vit_small_patch16_224": StudentSpec("vit_small_patch16_224", InputFormat(224, HALF, HALF, "bicubic"), 384),
     "vit_base_patch16_224": TEACHER,
 }
 LEAST_ALIGN, LEAST_DISTILL = 50.0, {"vit_base_patch16_224": 1.25, "vit_small_patch16_224": 2.0}

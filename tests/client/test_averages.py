@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vl2v_client.student.loss.stages import Segments
+from vl2v_client.student.loss.methods import Segments
 from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, between
 
 LOSSES = [1.258, 0.344, 0.311, 0.339, 0.121, 0.102, 0.136, 0.142, 0.153, 0.178, 0.159, 0.143, 0.173]

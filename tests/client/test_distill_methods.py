@@ -12,8 +12,7 @@ from support.client.buying_bench import draw_pictures
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.loss.methods import METHODS, check_effects, check_label_weight
-from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.loss.methods import METHODS, TrainingConfig, check_effects, check_label_weight
 
 CONTENTS = 5
 """Distinct pictures: each class and domain has the same five."""

@@ -31,9 +31,9 @@ from vl2v_client.evaluation.accuracy import (
     predict,
 )
 from vl2v_client.runs.scoring import score_classifier
-from vl2v_client.student.loss.methods import vl2v_adip
-from vl2v_client.student.loss.stages import TrainingConfig
-from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
+from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.spec import StudentCard
 from vl2v_client.student.train.labelled_views import labelled_views
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.step_batch import TrainingData

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from support.client.student_factories import fresh_classifier, training_data
-from vl2v_client.student.loss.methods import erm
-from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.loss.methods import TrainingConfig, erm
 from vl2v_client.student.train.feeds import TrainingRun, open_feed
 from vl2v_client.student.train.loader import default_workers, load_ahead
 

@@ -33,8 +33,7 @@ from vl2v_client.recipes.distill import distill as run_distill
 from vl2v_client.runs.local_source import LocalSource
 from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.settings import settle
-from vl2v_client.student.loss.methods import vl2v_adip
-from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.model.classifier import TextHead, new_classifier
 from vl2v_client.student.model.inputs import student_input
 from vl2v_client.student.model.spec import resolve_student

@@ -19,9 +19,9 @@ from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LOCAL_LEDGER, LocalTeacher
 from vl2v_client.runs.local_source import LocalSource
-from vl2v_client.student.model.bundle import StudentBundle, StudentCard
-from vl2v_client.student.model.classifier import StudentClassifier, TextHead
+from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier, TextHead
 from vl2v_client.student.model.network import tower_student
+from vl2v_client.student.model.spec import StudentCard
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 
 TEXTS = ["a photo of a dog", "a photo of a giraffe"]

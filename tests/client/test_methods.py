@@ -12,9 +12,18 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from support.client.student_factories import coloured_views, fresh_classifier, text_head, training_data
-from vl2v_client.student.loss.methods import METHODS, asks_about_images, asks_about_texts, erm, vl2v_adip
+from vl2v_client.student.loss.methods import (
+    METHODS,
+    BestOfEquals,
+    Method,
+    Stage,
+    TrainingConfig,
+    asks_about_images,
+    asks_about_texts,
+    erm,
+    vl2v_adip,
+)
 from vl2v_client.student.loss.objective import OBJECTIVES
-from vl2v_client.student.loss.stages import BestOfEquals, Method, Stage, TrainingConfig
 from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.averages import WISE_FT_GRID, between
 from vl2v_client.student.train.loop import train

@@ -15,8 +15,7 @@ from support.client.buying_bench import draw_domains
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
-from vl2v_client.student.loss.methods import vl2v_adip
-from vl2v_client.student.loss.stages import TrainingConfig, as_first_named
+from vl2v_client.student.loss.methods import TrainingConfig, as_first_named, vl2v_adip
 from vl2v_contract.identity import sha256_hex
 
 SELECTED = ("--max-queries", "10", "--select", "k-center")

@@ -18,8 +18,7 @@ from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig, Studen
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.runs.settings import IMAGENET_MEAN, IMAGENET_STD, RunSettings, choose_student
-from vl2v_client.student.loss.methods import vl2v_adip
-from vl2v_client.student.loss.stages import online_queries
+from vl2v_client.student.loss.methods import online_queries, vl2v_adip
 
 PACS = Path("data/PACS")
 

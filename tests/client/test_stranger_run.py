@@ -18,7 +18,8 @@ from vl2v_client.export.report import read_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_images import RunImages, keep_images
-from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.spec import StudentCard
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from support.client.student_factories import SIZE, TINY_VIT, coloured_views, fre
 from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError
 from vl2v_client.export.weights import export_bundle, load_bundle
-from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.spec import StudentCard
 from vl2v_contract.identity import sha256_hex
 
 SECONDS = 2.0

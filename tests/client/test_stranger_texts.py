@@ -20,11 +20,12 @@ from vl2v_client.cli.app import run
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR, PlainConsole, show_error
 from vl2v_client.core.errors import DataError
-from vl2v_client.export.cost import Purchase
+from vl2v_client.export.pages import Purchase
 from vl2v_client.export.report import DomainRow, ReportRow, RunReport
 from vl2v_client.export.sweep_report import Outcome, SharedPurchase, SweepReport
 from vl2v_client.export.weights import export_bundle
-from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.spec import StudentCard
 
 HOSTILE = "a\x1b[2J\x1b]8;;http://192.0.2.1\x07b\x1b\\ [red]c[/] [link=http://192.0.2.1]d[/link] :smile: \u202ee\r\x9bf"
 SEEN = r"a\x1b[2J\x1b]8;;http://192.0.2.1\x07b\x1b\ [red]c[/] [link=http://192.0.2.1]d[/link] :smile: \u202ee\r\x9bf"

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from support.client.student_factories import SIZE, TINY_VIT, WIDTH, fresh_classifier
 from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.student.model.card import StudentEntry, read_entry
+from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
 from vl2v_client.student.model.inputs import student_input
 from vl2v_client.student.model.network import Student, build_backbone, build_student
-from vl2v_client.student.model.spec import InputFormat, StudentSpec, resolve_student
+from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.sampling import rows_by_domain, sample_batch
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def test_the_student_that_ships_is_loaded_at_its_size_or_another() -> None:
 
 
 def test_a_spec_survives_its_card() -> None:
-    again = StudentSpec.from_entry(read_entry(StudentEntry, json.loads(json.dumps(TINY_VIT.to_json()))))
+    again = StudentSpec.from_entry(read_entry(StudentEntry, json.dumps(TINY_VIT.to_json())))
     assert again == TINY_VIT
 
 
@@ -128,7 +128,7 @@ def test_batch_norm_stays_in_evaluation_while_the_student_trains() -> None:
 def test_input_is_scaled_and_normalised_with_the_student_s_own_numbers() -> None:
     pixels = np.zeros((2, 4, 4, 3), dtype=np.uint8)
     pixels[1] = 255
-    wanted = InputFormat(4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    wanted = InputFormat(4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0), "bicubic")
     inputs = student_input(pixels, wanted, CPU)
     assert inputs.shape == (2, 3, 4, 4)
     assert inputs[:, :, 0, 0].tolist() == [[-1, -1, 0], [1, 3, 1]]
@@ -137,7 +137,7 @@ def test_input_is_scaled_and_normalised_with_the_student_s_own_numbers() -> None
 @pytest.mark.parametrize("size", [8, 32])
 def test_another_size_is_resized_without_leaving_the_range(size: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 2, (1, 16, 16, 3), dtype=np.uint8) * 255
-    inputs = student_input(pixels, InputFormat(size, (0, 0, 0), (1, 1, 1)), CPU, channels_last=True)
+    inputs = student_input(pixels, InputFormat(size, (0, 0, 0), (1, 1, 1), "bicubic"), CPU, channels_last=True)
     assert inputs.shape == (1, 3, size, size)
     assert inputs.min() >= 0
     assert inputs.max() <= 1

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from support.client.student_factories import coloured_views, fresh_classifier, teacher_targets, training_data
 from vl2v_client.core.errors import Diverged, RunError
-from vl2v_client.student.loss.methods import erm, vl2v_adip
-from vl2v_client.student.loss.stages import Method, Stage, TrainingConfig, online_queries
+from vl2v_client.student.loss.methods import Method, Stage, TrainingConfig, erm, online_queries, vl2v_adip
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_learning_rate
 from vl2v_client.student.train.step_batch import TrainingData
@@ -168,7 +167,7 @@ def test_the_learning_rate_is_chosen_on_source_validation() -> None:
     config = QUICK.replace(align_steps=15, distill_steps=15, evaluate_every=10)
 
     def run(rate: float) -> TrainingResult:
-        method = erm(config, learning_rate=rate)
+        method = erm(config.model_copy(update={"distill_learning_rate": rate}))
         return train(method, fresh_classifier(text=False), training_data(teacher=False), config)
 
     rate, chosen = choose_learning_rate([1e-7, 1e-3], run)

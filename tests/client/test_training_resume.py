@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from support.client.student_factories import CLASSES, TINY_VIT, text_head, training_data
-from vl2v_client.student.loss.methods import METHODS
-from vl2v_client.student.loss.stages import Method, TrainingConfig
+from vl2v_client.student.loss.methods import METHODS, Method, TrainingConfig
 from vl2v_client.student.model.classifier import new_classifier
 from vl2v_client.student.train import loop as training
 from vl2v_client.student.train.loop import train

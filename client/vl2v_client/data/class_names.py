@@ -14,7 +14,7 @@ MAX_CLASSES = 50_000
 """ImageNet-21k has 21,841."""
 
 
-def _shown_as_they_are(names: list[str]) -> list[str]:
+def _shown_as_they_are(names: tuple[str, ...]) -> tuple[str, ...]:
     if any(printable(name) != name for name in names):
         raise ValueError("a class name has control characters")
     if len(set(names)) < len(names):
@@ -23,7 +23,7 @@ def _shown_as_they_are(names: list[str]) -> list[str]:
 
 
 ClassNames = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=255)]],
+    tuple[Annotated[str, Field(min_length=1, max_length=255)], ...],
     Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True),
     AfterValidator(_shown_as_they_are),
 ]
@@ -36,7 +36,7 @@ def check_class_names(names: Sequence[str]) -> None:
         DataError: There are too many, or a name is too long or has control characters.
     """
     try:
-        TypeAdapter(ClassNames).validate_python(list(names))
+        TypeAdapter(ClassNames).validate_python(tuple(names))
     except ValidationError as error:
         reason = error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
         raise DataError(f"the class folders cannot be used ({reason[:1].lower()}{reason[1:]}): rename them") from error

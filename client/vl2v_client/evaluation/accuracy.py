@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
-from vl2v_client.student.model.bundle import StudentBundle
+from vl2v_client.student.model.classifier import StudentBundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,6 @@ def _predict_batch(bundle: StudentBundle, paths: Sequence[Path]) -> Iterator[Pre
     if not np.isfinite(logits).all():
         first = paths[int(np.argmin(np.isfinite(logits).all(axis=1)))]
         raise DataError(f"the student's answer to {first} is not finite: its weights are of no use; export it again")
-    probabilities = np.exp(log_probabilities(logits, card.temperature))
-    for path, row in zip(paths, probabilities, strict=True):
-        index = int(row.argmax())
-        yield Prediction(path, card.class_names[index], index, float(row[index]))
+    choices = choose(logits, card.temperature)
+    for path, index, share in zip(paths, choices.classes.tolist(), choices.probabilities.tolist(), strict=True):
+        yield Prediction(path, card.class_names[index], index, share)

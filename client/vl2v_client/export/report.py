@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.errors import RunError
 from vl2v_client.core.files import read_json
-from vl2v_client.export.cost import LocalAnswers, Purchase, cost_text
-from vl2v_client.export.tables import percent, quoted, table
+from vl2v_client.export.pages import LocalAnswers, Purchase, cost_text, percent, quoted, table, write_pages
 from vl2v_contract.texts import printable
 
 _FORMAT = 1
 _MAX_BYTES = 64 * 2**20
 """A confusion of 2,000 classes takes 40 MB."""
 _LARGEST_CONFUSION = 12
+_PLACES = {True: "in-domain, hold-out", False: "out-of-domain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +125,21 @@ class RunReport:
 
     def summary(self) -> str:
         """Return the beginning of the page, for a terminal: accuracies and cost."""
-        return self._quoted()._summary()
+        report = self._quoted()
+        return "\n\n".join(report._beginning(_accuracies(report.rows, report.target_domain, brief=True)))
 
     def to_markdown(self) -> str:
         """Return the report as a page; no name in it is taken for markup."""
-        return self._quoted()._page()
+        report = self._quoted()
+        name, parts = report.rows[-1].name, report._beginning(_accuracies(report.rows, report.target_domain))
+        if report.by_domain:
+            parts += [f"## {name} by domain", _by_domain(report.by_domain)]
+        parts += ["## How it was measured", report._protocol()]
+        if report.confusion is not None and len(report.class_names) <= _LARGEST_CONFUSION:
+            where = report.target_domain or "source validation"
+            parts += [f"## Confusion of {name} on {where}", _confusion(report.class_names, report.confusion)]
+        parts += ["## Settings", table(["setting", "value"], list(report.settings.items()))]
+        return "\n\n".join(parts) + "\n"
 
     def _quoted(self) -> RunReport:
         """Return the report with every name from outside quoted for Markdown."""
@@ -149,29 +158,10 @@ class RunReport:
             by_domain=tuple(replace(row, domain=quoted(row.domain)) for row in self.by_domain),
         )
 
-    def _summary(self) -> str:
-        accuracies = _brief_table(self.rows, self.target_domain)
-        return "\n\n".join([f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()])
-
-    def _page(self) -> str:
-        accuracies = _accuracy_table(self.rows, measured=self.target_domain is not None)
-        parts = [f"# {self._title()}", self._headline(), accuracies, "## What it cost", self._cost()]
-        if self.by_domain:
-            parts += [f"## {self.rows[-1].name} by domain", _by_domain(self.by_domain)]
-        parts += ["## How it was measured", self._protocol()]
-        if self.confusion is not None and len(self.class_names) <= _LARGEST_CONFUSION:
-            where = self.target_domain or "source validation"
-            parts += [f"## Confusion of {self.rows[-1].name} on {where}", _confusion(self.class_names, self.confusion)]
-        parts += ["## Settings", _settings(self.settings)]
-        return "\n\n".join(parts) + "\n"
-
-    def _title(self) -> str:
-        if self.target_domain is None:
-            return f"{self.dataset}: a student of {self.teacher}"
-        return f"{self.dataset}: a student of {self.teacher}, tested on unseen {self.target_domain}"
-
-    def _cost(self) -> str:
-        return cost_text(self.purchase, self.local)
+    def _beginning(self, accuracies: str) -> list[str]:
+        tested = "" if self.target_domain is None else f", tested on unseen {self.target_domain}"
+        title = f"# {self.dataset}: a student of {self.teacher}{tested}"
+        return [title, self._headline(), accuracies, "## What it cost", cost_text(self.purchase, self.local)]
 
     def _headline(self) -> str:
         if self.target_domain is None:
@@ -180,10 +170,13 @@ class RunReport:
                 "like those of training. Expect less on images of another style."
             )
         last = self.rows[-1]
-        others = [row for row in self.rows[:-1] if row.target is not None]
         if last.target is None:
             return f"**{last.name} was not evaluated on {self.target_domain}.**"
-        gaps = [f"{100 * (last.target - (row.target or 0)):+.1f} points against {row.name}" for row in others]
+        gaps = [
+            f"{100 * (last.target - row.target):+.1f} points against {row.name}"
+            for row in self.rows[:-1]
+            if row.target is not None
+        ]
         against = f" ({', '.join(gaps)})" if gaps else ""
         reached = f"**{last.name} reaches {percent(last.target)} on {self.target_domain}**"
         return f"{reached}, a domain that it never saw{against}."
@@ -215,12 +208,7 @@ def write_report(folder: Path, report: RunReport) -> None:
     Raises:
         CacheError: The folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.md").write_text(report.to_markdown(), encoding="utf-8")
-        (folder / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error
+    write_pages(folder, report.to_markdown(), report.to_json())
 
 
 def read_report(folder: Path) -> RunReport:
@@ -237,54 +225,38 @@ def read_report(folder: Path) -> RunReport:
     return RunReport.from_json(record)
 
 
-def _brief_table(rows: Sequence[ReportRow], target_domain: str | None) -> str:
-    """Return the columns that fit a terminal."""
-    header = ["", "source validation", *([f"unseen {target_domain}"] if target_domain else [])]
-    lines = [
-        [row.name, percent(row.source_validation), *([percent(row.target)] if target_domain else [])] for row in rows
-    ]
-    return table(header, lines)
-
-
-def _accuracy_table(rows: Sequence[ReportRow], *, measured: bool) -> str:
-    target = ["target", "target 80 %"] if measured else []
-    header = ["", "source validation", *target, "NLL", "calibration error", "uncalibrated", ""]
-    lines = []
-    for row in rows:
-        on_target = [percent(row.target), percent(row.target_in)] if measured else []
-        nll = "-" if row.nll is None else f"{row.nll:.3f}"
-        errors = percent(row.calibration_error), percent(row.uncalibrated_error)
-        lines.append([row.name, percent(row.source_validation), *on_target, nll, *errors, row.note])
-    if not any(row.note for row in rows):
-        header.pop()
-        lines = [line[:-1] for line in lines]
-    return table(header, lines)
+def _accuracies(rows: Sequence[ReportRow], target_domain: str | None, *, brief: bool = False) -> str:
+    """Return the table of the classifiers; `brief` has the columns that fit a terminal."""
+    columns = [("", [row.name for row in rows])]
+    columns.append(("source validation", [percent(row.source_validation) for row in rows]))
+    if target_domain is not None:
+        columns.append((f"unseen {target_domain}" if brief else "target", [percent(row.target) for row in rows]))
+    if not brief:
+        if target_domain is not None:
+            columns.append(("target 80 %", [percent(row.target_in) for row in rows]))
+        columns.append(("NLL", ["-" if row.nll is None else f"{row.nll:.3f}" for row in rows]))
+        columns.append(("calibration error", [percent(row.calibration_error) for row in rows]))
+        columns.append(("uncalibrated", [percent(row.uncalibrated_error) for row in rows]))
+        if any(row.note for row in rows):
+            columns.append(("", [row.note for row in rows]))
+    return table([header for header, _ in columns], list(zip(*(cells for _, cells in columns), strict=True)))
 
 
 def _by_domain(rows: Sequence[DomainRow]) -> str:
-    lines = [[row.domain, _place(row.seen), f"{row.images:,}", percent(row.accuracy)] for row in rows]
+    lines = [[row.domain, _PLACES[row.seen], f"{row.images:,}", percent(row.accuracy)] for row in rows]
     for seen in (True, False):
         accuracies = [row.accuracy for row in rows if row.seen == seen]
         if accuracies:
             images = sum(row.images for row in rows if row.seen == seen)
-            lines.append(["*mean*", _place(seen), f"{images:,}", percent(sum(accuracies) / len(accuracies))])
+            lines.append(["*mean*", _PLACES[seen], f"{images:,}", percent(sum(accuracies) / len(accuracies))])
     worst = min(rows, key=lambda row: row.accuracy)
-    lines.append([f"*worst: {worst.domain}*", _place(worst.seen), f"{worst.images:,}", percent(worst.accuracy)])
+    lines.append([f"*worst: {worst.domain}*", _PLACES[worst.seen], f"{worst.images:,}", percent(worst.accuracy)])
     return table(["domain", "", "images", "accuracy"], lines)
 
 
-def _place(seen: bool) -> str:
-    return "in-domain, hold-out" if seen else "out-of-domain"
-
-
 def _confusion(class_names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
-    lines: list[list[str]] = []
-    for name, counts in zip(class_names, confusion, strict=True):
-        total = sum(counts)
-        recall = f"{counts[len(lines)] / total:.0%}" if total else "-"
-        lines.append([name, *(str(count) if count else "." for count in counts), recall])
+    lines = []
+    for label, (name, counts) in enumerate(zip(class_names, confusion, strict=True)):
+        recall = f"{counts[label] / sum(counts):.0%}" if any(counts) else "-"
+        lines.append([name, *(str(count or ".") for count in counts), recall])
     return "Rows are labels, columns predictions.\n\n" + table(["", *class_names, "recall"], lines)
-
-
-def _settings(settings: Mapping[str, str]) -> str:
-    return table(["setting", "value"], [[name, value] for name, value in settings.items()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +10,7 @@ from typing import Any
 
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.progress import format_micro
-from vl2v_client.export.cost import SharedPurchase
-from vl2v_client.export.tables import percent, quoted, table
+from vl2v_client.export.pages import SharedPurchase, percent, quoted, table, write_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +223,7 @@ def write_sweep_report(folder: Path, report: SweepReport) -> None:
         CacheError: The folder cannot be written.
     """
     try:
-        (folder / "report.md").write_text(report.to_markdown(), encoding="utf-8")
-        (folder / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_pages(folder, report.to_markdown(), report.to_json())
         draw_sweep(folder / "report.png", report)
     except OSError as error:
         raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,9 @@ from torch import Tensor, nn
 from vl2v_client.core.errors import CacheError, DataError, RunError, UsageError
 from vl2v_client.core.files import open_regular
 from vl2v_client.core.values import MAX_WIDTH
-from vl2v_client.student.model.bundle import StudentBundle, StudentCard
-from vl2v_client.student.model.card import MAX_CARD_BYTES
-from vl2v_client.student.model.classifier import StudentClassifier, TextHead
+from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier, TextHead
 from vl2v_client.student.model.network import NOT_WEIGHTS, empty_student
-from vl2v_client.student.model.spec import try_backbone
+from vl2v_client.student.model.spec import MAX_CARD_BYTES, StudentCard, try_backbone
 from vl2v_contract.identity import sha256_hex
 
 WEIGHTS_FILE = "student.safetensors"
@@ -36,13 +34,21 @@ MAX_WEIGHTS_BYTES = 8 * 2**30
 compared with the card before memory is taken, so a file of any size takes about as much memory as it has bytes.
 """
 
+CLASSIFIER_KEY = "classifier"
+"""The text classifier, `[C, D]`, beside the student's own weights."""
+
+_MAX_DERIVED_BYTES = 2**30
+"""Size of tables that a model computes when it is built and its file does not hold, such as relative positions."""
+_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
+_NAMED = 3
+
 
 def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[np.uint8]) -> StudentBundle:
-    """Write a student, reads it back, and makes sure that it is the one that was scored.
+    """Write a student, read it back, and make sure that it is the one that was scored.
 
     `student.safetensors` holds the backbone under `backbone.` and timm's names (open_clip's, if the student is a
-    teacher's image tower), the projection, and the text
-    classifier `[C, D]` if there is one; `student.json` is the card.
+    teacher's image tower), the projection, and the text classifier `[C, D]` if there is one; `student.json` is the
+    card.
 
     Args:
         folder: Made if absent; files of an earlier export are replaced.
@@ -56,19 +62,24 @@ def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[
         CacheError: The folder cannot be written.
         RunError: The student read back does not give exactly the same logits.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(bundle.classifier).items()}
-    data = save(tensors)
+    classifier = bundle.classifier
+    tensors: dict[str, Tensor] = dict(classifier.student.state_dict())
+    if classifier.head is not None:
+        tensors[CLASSIFIER_KEY] = torch.from_numpy(classifier.head.matrix)
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     card = replace(bundle.card, weights_sha256=sha256_hex(data))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS_FILE, data)
-        _replace(folder / CARD_FILE, json.dumps(card.to_json(), indent=2).encode() + b"\n")
+        for name, content in (WEIGHTS_FILE, data), (CARD_FILE, json.dumps(card.to_json(), indent=2).encode() + b"\n"):
+            partial = folder / f"{name}.partial"
+            partial.write_bytes(content)
+            partial.replace(folder / name)
     except OSError as error:
         raise CacheError(
             f"{folder} cannot be written ({error.strerror}): make room or choose another folder"
         ) from error
-    again = load_bundle(folder, device=bundle.classifier.device)
-    if not np.array_equal(again.classifier.logits(check_pixels), bundle.classifier.logits(check_pixels)):
+    again = load_bundle(folder, device=classifier.device)
+    if not np.array_equal(again.classifier.logits(check_pixels), classifier.logits(check_pixels)):
         raise RunError(
             f"the student read back from {folder} is not the one that was scored: do not use it; report this"
         )
@@ -108,44 +119,6 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
     return StudentBundle(StudentClassifier(student.to(device).eval(), card.student.input, head), card)
 
 
-def _tensors(classifier: StudentClassifier) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = dict(classifier.student.state_dict())
-    if classifier.head is not None:
-        tensors[CLASSIFIER_KEY] = torch.from_numpy(classifier.head.matrix)
-    return tensors
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
-CLASSIFIER_KEY = "classifier"
-"""The text classifier, `[C, D]`, beside the student's own weights."""
-
-_MAX_DERIVED_BYTES = 2**30
-"""Size of tables that a model computes when it is built and its file does not hold, such as relative positions."""
-_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
-_NAMED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """What the header says of one tensor.
-
-    Attributes:
-        dtype: Safetensors' name of it, such as `F32`.
-        shape: Shape of the tensor.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
-
-
 def check_header(path: Path, card: StudentCard) -> int:
     """Compare each tensor's name, type and shape with the model that the card describes.
 
@@ -163,15 +136,14 @@ def check_header(path: Path, card: StudentCard) -> int:
         UsageError: The student is an open_clip image tower, and open_clip is not installed.
     """
     with _refused(f"{path} does not fit its card"):
-        stored = _read_header(path)
-        outputs = _outputs(stored, len(card.class_names))
+        stored, outputs = _read_header(path, len(card.class_names))
     entry = "student.arguments" if card.student.tower is None else "student.open_clip"
     with _refused(f"the student's card describes no {card.student.architecture!r} that can be built by `{entry}`"):
         with torch.device("meta"):
             student = empty_student(card.student, outputs=outputs)
         expected = _expected(student)
     if CLASSIFIER_KEY in stored:
-        expected[CLASSIFIER_KEY] = StoredTensor("F32", (len(card.class_names), outputs))
+        expected[CLASSIFIER_KEY] = f"F32 {[len(card.class_names), outputs]}"
     with _refused(f"{path} does not fit its card"):
         _compare(stored, expected)
     with _refused(f"the student's card describes no model for `student.input.size` {card.student.input.size}"):
@@ -193,38 +165,31 @@ def _refused(what: str) -> Iterator[None]:
         raise DataError(f"{what} ({reason}): export the student again") from error
 
 
-def _read_header(path: Path) -> dict[str, StoredTensor]:
-    """Return safetensors itself checks that the tensors fill the file and do not overlap."""
+def _read_header(path: Path, classes: int) -> tuple[dict[str, str], int]:
+    """Return each tensor's type and shape as words, and the width of the student's outputs.
+
+    Safetensors itself checks that the tensors fill the file and do not overlap.
+    """
     with safe_open(str(path), framework="pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return {name: StoredTensor(part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+        stored = {name: f"{part.get_dtype()} {list(part.get_shape())}" for name, part in parts.items()}
+        if CLASSIFIER_KEY not in parts:
+            return stored, classes
+        shape = parts[CLASSIFIER_KEY].get_shape()
+    if len(shape) != 2 or shape[0] != classes or not 1 <= shape[1] <= MAX_WIDTH:
+        raise ValueError(f"its text classifier is {stored[CLASSIFIER_KEY]} and the card has {classes} classes")
+    return stored, shape[1]
 
 
-def _outputs(stored: Mapping[str, StoredTensor], classes: int) -> int:
-    matrix = stored.get(CLASSIFIER_KEY)
-    if matrix is None:
-        return classes
-    if len(matrix.shape) != 2 or matrix.shape[0] != classes or not 1 <= matrix.shape[1] <= MAX_WIDTH:
-        raise ValueError(f"its text classifier is {matrix} and the card has {classes} classes")
-    return matrix.shape[1]
-
-
-def _expected(student: nn.Module) -> dict[str, StoredTensor]:
+def _expected(student: nn.Module) -> dict[str, str]:
     state = student.state_dict()
-    _check_derived(student, set(state))
-    return {
-        name: StoredTensor(_DTYPES.get(value.dtype, str(value.dtype)), tuple(value.shape))
-        for name, value in state.items()
-    }
-
-
-def _check_derived(student: nn.Module, in_file: set[str]) -> None:
-    derived = sum(value.nbytes for name, value in student.named_buffers() if name not in in_file)
+    derived = sum(value.nbytes for name, value in student.named_buffers() if name not in state)
     if derived > _MAX_DERIVED_BYTES:
         raise ValueError(f"the model computes {derived:,} bytes of tables, more than {_MAX_DERIVED_BYTES:,}")
+    return {name: f"{_DTYPES.get(value.dtype, value.dtype)} {list(value.shape)}" for name, value in state.items()}
 
 
-def _compare(stored: Mapping[str, StoredTensor], expected: Mapping[str, StoredTensor]) -> None:
+def _compare(stored: Mapping[str, str], expected: Mapping[str, str]) -> None:
     different = [
         name
         for name in sorted({*stored, *expected})

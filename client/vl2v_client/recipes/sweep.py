@@ -18,7 +18,7 @@ from vl2v_client.runs.run_folder import claim_run_folder
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.student.loss.stages import online_queries
+from vl2v_client.student.loss.methods import online_queries
 
 Run = tuple[str, int, str]
 """Target, seed and method."""
@@ -88,7 +88,7 @@ def _published_queries(settings: SweepSettings, shared: PlannedRun) -> int:
 
 def _report(settings: SweepSettings, source: Source, shared: PlannedRun, reports: dict[Run, RunReport]) -> SweepReport:
     run = settings.run
-    bill = source.sweep_bill(run.training, settings.methods, shared)
+    purchase, queries = source.sweep_bill(run.training, settings.methods, shared)
     return SweepReport(
         dataset=shared.queries.dataset.root.name,
         targets=settings.targets,
@@ -98,8 +98,8 @@ def _report(settings: SweepSettings, source: Source, shared: PlannedRun, reports
         views=settings.describe_views(),
         outcomes=tuple(_outcome(key, report) for key, report in reports.items()),
         teacher_target_in=source.teacher_accuracy(shared, settings.targets, _teacher_rows(reports)),
-        purchase=bill.purchase,
-        queries=bill.queries,
+        purchase=purchase,
+        queries=queries,
         published_queries=_published_queries(settings, shared),
     )
 

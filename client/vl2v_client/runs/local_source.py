@@ -16,7 +16,7 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
-from vl2v_client.export.cost import Bill, LocalAnswers, SweepBill
+from vl2v_client.export.pages import Bill, LocalAnswers, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
@@ -31,8 +31,8 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Announce, Source, billable_image_keys, billable_text_keys
 from vl2v_client.runs.teacher_answers import Vectors
 from vl2v_client.student.loss.methods import stage_asks_about_images
-from vl2v_client.student.model.card import StudentEntry, read_entry
-from vl2v_client.student.model.spec import InputFormat, StudentSpec
+from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
+from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
@@ -84,13 +84,13 @@ class LocalSource:
         facts = self.teacher.facts
         spec = StudentSpec(
             architecture=f"image tower of {facts.id}",
-            input=InputFormat(facts.image_size, self.teacher.mean, self.teacher.std),
+            input=InputFormat(facts.image_size, self.teacher.mean, self.teacher.std, "bicubic"),
             features=self.teacher.image_tower().projection.in_features,
             weights_sha256=facts.weights_sha,
             tower=self.teacher.tower_config,
         )
         try:
-            read_entry(StudentEntry, json.loads(json.dumps(spec.to_json())))
+            read_entry(StudentEntry, json.dumps(spec.to_json()))
         except DataError as error:
             raise UsageError(f"the image tower of {facts.id} cannot be a student: {error}") from error
         return spec
@@ -162,7 +162,7 @@ class LocalSource:
             taken = zip(method.stages, exported.stages, strict=True)
             steps = sum(result.steps for stage, result in taken if stage_asks_about_images(stage, config))
             images = steps * config.batch_size * len(planned.queries.split.source_domains)
-        return Bill(local=LocalAnswers(images, texts, online=settings.online))
+        return LocalAnswers(images, texts, online=settings.online)
 
     def follower(self) -> LocalSource:
         """Return the same source: every process has the teacher."""
@@ -176,7 +176,7 @@ class LocalSource:
 
     def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
         """Return a bill of nothing."""
-        return SweepBill(None, {})
+        return None, {}
 
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]

@@ -16,8 +16,7 @@ from vl2v_client.runs.features import rendered_features
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.teacher_answers import Vectors, image_targets, text_classifier
-from vl2v_client.student.loss.methods import ERM, METHODS, asks_about_texts, erm
-from vl2v_client.student.loss.stages import Method
+from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.model.network import tower_student
 from vl2v_client.student.train.labelled_views import LabelledViews, labelled_views
@@ -141,7 +140,7 @@ def _train_erm(
 
     def run(rate: float) -> TrainingResult:
         rate_progress = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
-        method = erm(settings.training, learning_rate=rate)
+        method = erm(settings.training.model_copy(update={"distill_learning_rate": rate}))
         return _train(method, settings, data, teacher, folder.method(f"{ERM}-lr-{rate:g}"), rate_progress)
 
     rate, result = choose_learning_rate(settings.erm_learning_rates, run)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import RunError
-from vl2v_client.export.cost import Bill
+from vl2v_client.export.pages import Bill, LocalAnswers, Purchase
 from vl2v_client.export.report import ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.choice import QueryChoice
@@ -19,7 +19,8 @@ from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT, Score
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.loss.methods import METHODS
-from vl2v_client.student.model.bundle import StudentBundle, StudentCard
+from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.spec import StudentCard
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
 
@@ -62,7 +63,7 @@ def export_student(
         logit_bias=teacher.logit_bias if texts else 0.0,
         temperature=score.temperature,
         teacher={"id": teacher.id, "weights_sha": teacher.weights_sha, "ledger_id": teacher.ledger_id},
-        queries={} if bill.purchase is None else {"images": bill.purchase.images, "texts": bill.purchase.texts},
+        queries={"images": bill.images, "texts": bill.texts} if isinstance(bill, Purchase) else {},
         scores={name: value for name, value in scores.items() if value is not None},
         target_domain=settings.choice.target_domain,
     )
@@ -100,8 +101,8 @@ def make_report(
         target_domain=split.target_domain,
         counts=counts,
         rows=tuple(rows),
-        purchase=bill.purchase,
-        local=bill.local,
+        purchase=bill if isinstance(bill, Purchase) else None,
+        local=bill if isinstance(bill, LocalAnswers) else None,
         teacher=planned.plan.teacher.id,
         student=f"{student.architecture} at {student.input.size} px",
         seed=settings.training.seed,

@@ -17,7 +17,7 @@ from vl2v_client.evaluation.accuracy import Evaluation
 from vl2v_client.planning.queries import hash_in_threads
 from vl2v_client.runs.run_folder import CONFIG_FILE, RunFolder
 from vl2v_client.runs.run_images import RunImages, read_images
-from vl2v_client.student.model.bundle import StudentCard
+from vl2v_client.student.model.spec import StudentCard
 
 
 class RecordedTeacher(BaseModel):

@@ -9,15 +9,14 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices
-from vl2v_client.export.cost import Bill, SweepBill
+from vl2v_client.export.pages import Bill, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import RunData
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.student.loss.methods import asks_about_images, asks_about_texts
-from vl2v_client.student.loss.stages import Method
+from vl2v_client.student.loss.methods import Method, asks_about_images, asks_about_texts
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult

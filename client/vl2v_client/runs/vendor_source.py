@@ -15,7 +15,7 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices
-from vl2v_client.export.cost import Bill, Purchase, SharedPurchase, SweepBill
+from vl2v_client.export.pages import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
@@ -34,8 +34,7 @@ from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Announce, Source, billable_image_keys, billable_text_keys
 from vl2v_client.runs.teacher_answers import Vectors, text_classifier
-from vl2v_client.student.loss.methods import METHODS, asks_about_images
-from vl2v_client.student.loss.stages import online_queries
+from vl2v_client.student.loss.methods import METHODS, asks_about_images, online_queries
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.teacher.text_classifier import zero_shot_logits
@@ -121,7 +120,7 @@ class VendorSource:
         paid, whole = records.paid([*images, *texts]), records.paid([*plan.used_image_keys, *plan.text_keys])
         amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
         sources = len(planned.queries.split.source_domains)
-        purchase = Purchase(
+        return Purchase(
             images=paid["image"].units,
             texts=paid["text"].units,
             amount_micro=amount_micro,
@@ -130,7 +129,6 @@ class VendorSource:
             other_queries=sum(whole[kind].units - paid[kind].units for kind in whole),
             other_amount_micro=sum(of_kind.amount_micro for of_kind in whole.values()) - amount_micro,
         )
-        return Bill(purchase=purchase)
 
     def follower(self) -> VendorSource:
         """Return a source that never buys: what the first process could not buy is missing here too."""
@@ -171,7 +169,7 @@ class VendorSource:
             method = METHODS[name](training)
             keys = (*billable_image_keys(method, training, planned), *billable_text_keys(method, planned))
             queries[method.name] = sum(of_kind.units for of_kind in records.paid(keys).values())
-        return SweepBill(SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries)
+        return SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries
 
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
-from vl2v_client.student.model.spec import InputFormat, StudentSpec
+from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.step_batch import TrainingData
 from vl2v_client.teacher.targets import ImageTargets
@@ -23,7 +24,7 @@ CLASSES = ("red", "green", "blue")
 TINY_VIT = StudentSpec(
     architecture="vit_tiny_patch16_224",
     arguments={"img_size": SIZE, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2},
-    input=InputFormat(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    input=InputFormat(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic"),
     features=32,
 )
 

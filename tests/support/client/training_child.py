@@ -18,8 +18,7 @@ import torch
 
 from support.client.student_factories import fresh_classifier, partly_bought_data
 from vl2v_client.core.errors import ClientError
-from vl2v_client.student.loss.methods import vl2v_adip
-from vl2v_client.student.loss.stages import TrainingConfig
+from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.train.loop import train
 
 CONFIG = TrainingConfig(

@@ -1,4 +1,4 @@
-"""The methods under their literature names: each a row of stages for the one loop, none a class of its own.
+"""The methods under their literature names: each a row of stages for the one loop, which knows none of them by name.
 
 Every method but VL2V-SD, which has one published stage, trains for as many steps as VL2V-ADiP's two together, on the
 same views, so that rows differ in what they learn from and not in how long. A view without a target trains on its
@@ -8,12 +8,83 @@ class's text alone, and in KD on its label alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from vl2v_client.config.training import TrainingConfig
+from vl2v_client.config.training import BestOfEquals, FinalWeights, Segments, TrainingConfig
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.loss.stages import Head, Method, Part, Stage
+
+Part = Literal["backbone", "projection"]
+Head = Literal["text", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One run of the loop.
+
+    Attributes:
+        name: Name of its rows, its checkpoint and its stream of samples.
+        trains: The parts that move; all others stay as they are, to the bit.
+        objective: A key of `objective.OBJECTIVES`.
+        steps: Optimizer steps at most; a dead SWAD valley ends the stage early, unless it leaves another average.
+        learning_rate: Learning rate of Adam, constant.
+        final_weights: Weights that leave the stage: those of the best evaluation on source validation, SWAD's average,
+            the exponential moving average, or the last.
+        image_weight: The share of the teacher's term; `None` is the config's.
+        best_from: Evaluations at earlier steps, counted from 0, are not candidates for the best.
+        best_of_equals: Choice among equal accuracies. `lower_loss` takes the lower loss, then the first; `last` takes
+            the last of those that no earlier evaluation surpasses, not even one before `best_from`, as published.
+        segments: Which steps a segment of SWAD averages: `original` those since the last evaluation, `cumulative`
+            those since step 0 or, past step 2,500, since the last whole thousand, as the published code does.
+    """
+
+    name: str
+    trains: tuple[Part, ...]
+    objective: str
+    steps: int
+    learning_rate: float
+    final_weights: FinalWeights
+    image_weight: float | None = None
+    best_from: int = 0
+    best_of_equals: BestOfEquals = "lower_loss"
+    segments: Segments = "original"
+
+    def share_of_image(self, config: TrainingConfig) -> float:
+        """Return the weight `w` of the teacher's term in this stage."""
+        return config.image_weight if self.image_weight is None else self.image_weight
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to make a student.
+
+    Attributes:
+        name: Name in the literature.
+        head: `text` classifies by cosine to the teacher's text embeddings, `linear` by a head of its own.
+        stages: Stages in order.
+        interpolate: WiSE-FT: the result lies between the last stage's first and final weights, where source
+            validation likes it best.
+        white_box: The student is the teacher's own image tower, so the teacher must be local.
+    """
+
+    name: str
+    head: Head
+    stages: tuple[Stage, ...]
+    interpolate: bool = False
+    white_box: bool = False
+
+
+def online_queries(config: TrainingConfig, source_domains: int) -> int:
+    """Return image queries that the published loop would ask in a run of these settings: every image of every step."""
+    return (config.align_steps + config.distill_steps) * config.batch_size * source_domains
+
+
+def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by the names that version 0.1.0 hashed, so that its checkpoints are read."""
+    return {"carries" if name == "final_weights" else name: value for name, value in settings.items()}
+
 
 VL2V_ADIP = "vl2v-adip"
 ERM = "erm"
@@ -34,6 +105,7 @@ _HYPER_PARAMETERS = ("align_steps", "align_learning_rate", "distill_learning_rat
 """Options of training that some methods ignore."""
 
 _ALL: tuple[Part, ...] = ("backbone", "projection")
+_PROJECTION: tuple[Part, ...] = ("projection",)
 
 
 def vl2v_adip(config: TrainingConfig) -> Method:
@@ -43,7 +115,7 @@ def vl2v_adip(config: TrainingConfig) -> Method:
     the first, and SWAD's average over the second is the result; unlike there, that average is the student that is
     kept.
     """
-    return _two_stages("VL2V-ADiP", config, "image_and_text")
+    return _two_stages("VL2V-ADiP", "image_and_text", config)
 
 
 def vl2v_sd(config: TrainingConfig) -> Method:
@@ -51,72 +123,61 @@ def vl2v_sd(config: TrainingConfig) -> Method:
 
     One stage, in which the tower and its own output projection all train on the same loss as VL2V-ADiP.
     """
-    stage = _stage("distill", _ALL, "image_and_text", config.distill_steps, config.distill_learning_rate, config)
+    stage = _stage("distill", _ALL, "image_and_text", config.distill_steps, config)
     return Method("VL2V-SD", "text", (stage,), interpolate=config.interpolate, white_box=True)
 
 
-def erm(config: TrainingConfig, *, learning_rate: float | None = None) -> Method:
+def erm(config: TrainingConfig) -> Method:
     """Return empirical risk minimisation: cross-entropy on the labels alone, as in DomainBed (arXiv 2007.01434)."""
-    return _one_stage("ERM", config, "erm", _ALL, "cross_entropy", rate=learning_rate, head="linear")
+    return _one_stage("ERM", "erm", _ALL, "cross_entropy", config, head="linear")
 
 
-def linear_probe(config: TrainingConfig) -> Method:
-    """Return a linear head on the frozen backbone, by cross-entropy; at the align stage's learning rate."""
-    rate = config.align_learning_rate
-    return _one_stage("linear probe", config, "probe", ("projection",), "cross_entropy", rate=rate, head="linear")
+def _two_stages(name: str, objective: str, config: TrainingConfig, *, image_weight: float | None = None) -> Method:
+    last = _stage("distill", ("backbone",), objective, config.distill_steps, config, image_weight)
+    align = replace(
+        _stage("align", ("projection",), objective, config.align_steps, config, image_weight),
+        final_weights="best",
+        best_from=config.align_best_from,
+        segments=config.align_segments,
+    )
+    return Method(name, "text", (align, last), interpolate=config.interpolate)
 
 
-def kd(config: TrainingConfig) -> Method:
-    """Return knowledge distillation (Hinton et al., arXiv 1503.02531), on the teacher's zero-shot probabilities.
-
-    The teacher's logits are made here, of its bought image embeddings and text matrix; see `objective.soft_targets`.
-    """
-    return _one_stage("KD", config, "kd", _ALL, "soft_targets", head="linear", image_weight=KD_IMAGE_WEIGHT)
-
-
-def image_cosine(config: TrainingConfig) -> Method:
-    """Run VL2V-ADiP with the image term alone."""
-    return _two_stages("image cosine", config, "image_and_text", image_weight=1.0)
-
-
-def text_cosine(config: TrainingConfig) -> Method:
-    """Run VL2V-ADiP with the text term alone, which is RISE's absolute distance (Huang et al., arXiv 2309.12530)."""
-    return _two_stages("text cosine", config, "image_and_text", image_weight=0.0)
+def _one_stage(
+    name: str,
+    stage: str,
+    trains: tuple[Part, ...],
+    objective: str,
+    config: TrainingConfig,
+    *,
+    head: Head = "text",
+    image_weight: float | None = None,
+) -> Method:
+    only = _stage(stage, trains, objective, config.align_steps + config.distill_steps, config, image_weight)
+    return Method(name, head, (only,), interpolate=config.interpolate)
 
 
-def rise_relative(config: TrainingConfig) -> Method:
-    """Train on RISE's two language terms, absolute and relative, in VL2V-ADiP's stages; no image is asked about."""
-    return _two_stages("RISE relative", config, "text_distances", image_weight=0.0)
-
-
-def feature_mse(config: TrainingConfig) -> Method:
-    """Return feature distillation of CLIP-KD (Yang et al., arXiv 2307.12732): mean squared error of unit vectors."""
-    return _two_stages("feature MSE", config, "feature_mse", image_weight=1.0)
-
-
-def simkd(config: TrainingConfig) -> Method:
-    """Fit features by squared error and reuse the teacher's classifier: SimKD (Chen et al., arXiv 2203.14001).
-
-    As published, backbone and projection train together and no label is read. The projection here is the student's
-    linear one, not a block of convolutions on feature maps, which a vendor does not sell.
-    """
-    return _one_stage("SimKD", config, "simkd", _ALL, "simkd", image_weight=1.0)
-
-
-def adip_no_align(config: TrainingConfig) -> Method:
-    """Train the backbone under a projection that stays as it was drawn."""
-    return _one_stage("ADiP, no align", config, "distill", ("backbone",), "image_and_text")
-
-
-def adip_align_only(config: TrainingConfig) -> Method:
-    """Train the projection on a backbone that stays as it was."""
-    rate = config.align_learning_rate
-    return _one_stage("ADiP, align only", config, "align", ("projection",), "image_and_text", rate=rate)
-
-
-def adip_joint(config: TrainingConfig) -> Method:
-    """Train projection and backbone together in one stage."""
-    return _one_stage("ADiP, joint", config, "joint", _ALL, "image_and_text")
+def _stage(
+    name: str,
+    trains: tuple[Part, ...],
+    objective: str,
+    steps: int,
+    config: TrainingConfig,
+    image_weight: float | None = None,
+) -> Stage:
+    """Return a method's last stage; one that moves the projection alone has the align stage's learning rate."""
+    return Stage(
+        name,
+        trains,
+        objective,
+        steps,
+        config.align_learning_rate if trains == _PROJECTION else config.distill_learning_rate,
+        final_weights=config.final_weights,
+        image_weight=image_weight,
+        best_from=config.distill_best_from,
+        best_of_equals=config.best_of_equals,
+        segments=config.distill_segments,
+    )
 
 
 METHODS: Mapping[str, Callable[[TrainingConfig], Method]] = MappingProxyType(
@@ -124,16 +185,27 @@ METHODS: Mapping[str, Callable[[TrainingConfig], Method]] = MappingProxyType(
         VL2V_ADIP: vl2v_adip,
         "vl2v-sd": vl2v_sd,
         ERM: erm,
-        "linear-probe": linear_probe,
-        "kd": kd,
-        "image-cosine": image_cosine,
-        "text-cosine": text_cosine,
-        "rise-relative": rise_relative,
-        "feature-mse": feature_mse,
-        "simkd": simkd,
-        "adip-no-align": adip_no_align,
-        "adip-align-only": adip_align_only,
-        "adip-joint": adip_joint,
+        # a linear head on the frozen backbone, by cross-entropy
+        "linear-probe": partial(_one_stage, "linear probe", "probe", _PROJECTION, "cross_entropy", head="linear"),
+        # knowledge distillation (Hinton et al., arXiv 1503.02531) on the teacher's zero-shot probabilities; its logits
+        # are made here, of its bought image embeddings and text matrix, see `objective.soft_targets`
+        "kd": partial(_one_stage, "KD", "kd", _ALL, "soft_targets", head="linear", image_weight=KD_IMAGE_WEIGHT),
+        # VL2V-ADiP with the image term alone
+        "image-cosine": partial(_two_stages, "image cosine", "image_and_text", image_weight=1.0),
+        # with the text term alone, which is RISE's absolute distance (Huang et al., arXiv 2309.12530)
+        "text-cosine": partial(_two_stages, "text cosine", "image_and_text", image_weight=0.0),
+        # RISE's two language terms, absolute and relative, in VL2V-ADiP's stages; no image is asked about
+        "rise-relative": partial(_two_stages, "RISE relative", "text_distances", image_weight=0.0),
+        # feature distillation of CLIP-KD (Yang et al., arXiv 2307.12732): mean squared error of unit vectors
+        "feature-mse": partial(_two_stages, "feature MSE", "feature_mse", image_weight=1.0),
+        # SimKD (Chen et al., arXiv 2203.14001): features by squared error, and the teacher's classifier. As published,
+        # backbone and projection train together and no label is read. The projection here is the student's linear one,
+        # not a block of convolutions on feature maps, which a vendor does not sell.
+        "simkd": partial(_one_stage, "SimKD", "simkd", _ALL, "simkd", image_weight=1.0),
+        # the backbone under a projection that stays as it was drawn; the projection on a backbone that stays; both
+        "adip-no-align": partial(_one_stage, "ADiP, no align", "distill", ("backbone",), "image_and_text"),
+        "adip-align-only": partial(_one_stage, "ADiP, align only", "align", _PROJECTION, "image_and_text"),
+        "adip-joint": partial(_one_stage, "ADiP, joint", "joint", _ALL, "image_and_text"),
     }
 )
 """By the name that the command line knows."""
@@ -168,7 +240,11 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
         UsageError: It is above 0, and one of the methods cannot use it.
     """
     config = TrainingConfig()
-    useful = [name for name, method in METHODS.items() if _adds_labels(method(config))]
+    useful = [
+        name
+        for name, method in METHODS.items()
+        if all(stage.objective in ADD_LABELS for stage in method(config).stages)
+    ]
     useless = [name for name in names if name not in useful]
     if weight and useless:
         raise UsageError(
@@ -202,66 +278,3 @@ def _reads(method: Callable[[TrainingConfig], Method], field: str) -> bool:
 
 def _facts(stage: Stage, config: TrainingConfig) -> tuple[Stage, float | None]:
     return stage, stage.share_of_image(config) if stage.objective in ASK_ABOUT_IMAGES else None
-
-
-def _adds_labels(method: Method) -> bool:
-    return all(stage.objective in ADD_LABELS for stage in method.stages)
-
-
-def _two_stages(name: str, config: TrainingConfig, objective: str, *, image_weight: float | None = None) -> Method:
-    align = Stage(
-        "align",
-        ("projection",),
-        objective,
-        config.align_steps,
-        config.align_learning_rate,
-        final_weights="best",
-        image_weight=image_weight,
-        best_from=config.align_best_from,
-        best_of_equals=config.best_of_equals,
-        segments=config.align_segments,
-    )
-    rate = config.distill_learning_rate
-    distill = _stage("distill", ("backbone",), objective, config.distill_steps, rate, config, image_weight)
-    return Method(name, "text", (align, distill), interpolate=config.interpolate)
-
-
-def _one_stage(
-    name: str,
-    config: TrainingConfig,
-    stage: str,
-    trains: tuple[Part, ...],
-    objective: str,
-    *,
-    rate: float | None = None,
-    head: Head = "text",
-    image_weight: float | None = None,
-) -> Method:
-    steps = config.align_steps + config.distill_steps
-    rate = config.distill_learning_rate if rate is None else rate
-    only = _stage(stage, trains, objective, steps, rate, config, image_weight)
-    return Method(name, head, (only,), interpolate=config.interpolate)
-
-
-def _stage(
-    name: str,
-    trains: tuple[Part, ...],
-    objective: str,
-    steps: int,
-    rate: float,
-    config: TrainingConfig,
-    image_weight: float | None = None,
-) -> Stage:
-    """Return a method's last stage."""
-    return Stage(
-        name,
-        trains,
-        objective,
-        steps,
-        rate,
-        final_weights=config.final_weights,
-        image_weight=image_weight,
-        best_from=config.distill_best_from,
-        best_of_equals=config.best_of_equals,
-        segments=config.distill_segments,
-    )

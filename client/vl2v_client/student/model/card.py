@@ -7,6 +7,7 @@ from the network if they are asked to. No entry that asks for it passes.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -14,27 +15,25 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import from_json
 
 from vl2v_client.core.errors import DataError
-from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE, MAX_WIDTH
-from vl2v_client.data.class_names import ClassNames
+from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_WIDTH
 from vl2v_contract.texts import printable
-
-CARD_FORMAT = 1
-MAX_CARD_BYTES = 4 * 2**20
-"""Room for the names of 50,000 classes at 80 bytes each."""
 
 _LONGEST_ENTRY = 120
 _ARCHITECTURE = re.compile(r"[a-z0-9_]{1,100}")
 
 
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 def _known_to_timm(name: str) -> str:
@@ -55,8 +54,10 @@ Heads = Annotated[int, Field(ge=1, le=256)]
 Ratio = Annotated[float, Field(gt=0, le=16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Features = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+Mean = Annotated[float, Field(ge=-1_000, le=1_000)]
+Deviation = Annotated[float, Field(ge=1e-4, le=1_000)]
 Text = Annotated[str, Field(max_length=10_000)]
-_Entry = TypeVar("_Entry", bound=BaseModel)
+_Entry = TypeVar("_Entry")
 
 
 class BackboneArguments(_Strict):
@@ -70,12 +71,15 @@ class BackboneArguments(_Strict):
     mlp_ratio: Ratio = 4.0
 
 
-class InputEntry(_Strict):
-    """`student.model.spec.InputFormat`."""
+@dataclass(frozen=True, slots=True)
+class InputFormat:
+    """What a student wants to see: the normalisation is its own, never the teacher's."""
+
+    __pydantic_config__ = STRICT
 
     size: Size
-    mean: Annotated[list[Annotated[float, Field(ge=-1_000, le=1_000)]], Field(min_length=3, max_length=3)]
-    std: Annotated[list[Annotated[float, Field(ge=1e-4, le=1_000)]], Field(min_length=3, max_length=3)]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Deviation, Deviation, Deviation]
     interpolation: Literal["bilinear", "bicubic"]
 
 
@@ -137,7 +141,7 @@ class TowerEntry(_Strict):
 
 
 class StudentEntry(_Strict):
-    """`student.model.spec.StudentSpec`.
+    """`student.model.spec.StudentSpec`, as a card has it.
 
     The architecture of an open_clip tower is a text for people and builds nothing.
     """
@@ -146,7 +150,7 @@ class StudentEntry(_Strict):
     architecture: Text
     arguments: BackboneArguments
     features: Features
-    input: InputEntry
+    input: InputFormat
     initial_weights: Text | None = None
     needs: Text | None = None
 
@@ -163,49 +167,14 @@ class StudentEntry(_Strict):
         return arguments
 
 
-class Card(_Strict):
-    """`student.model.bundle.StudentCard`."""
-
-    format: Literal[1]
-    student: StudentEntry
-    view_size: Size
-    class_names: ClassNames
-    method: Text
-    seed: int
-    prompt_templates: Annotated[list[Text], Field(max_length=10_000)] = []
-    logit_scale: Annotated[float, Field(gt=0, le=MAX_LOGIT_SCALE)] | None = None
-    logit_bias: Annotated[float, Field(ge=-MAX_LOGIT_SCALE, le=MAX_LOGIT_SCALE)] = 0.0
-    temperature: Annotated[float, Field(ge=1e-3, le=1e4)] = 1.0
-    teacher: dict[str, str] = {}
-    queries: dict[Text, Annotated[int, Field(ge=0)]] = {}
-    scores: dict[Text, float] = {}
-    target_domain: Text | None = None
-    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-def read_card(data: bytes) -> Card:
-    """Return the card in a JSON file.
-
-    Raises:
-        DataError: It is no card, one of another version, or has an entry that no card has; the entry is named.
-    """
-    try:
-        record = from_json(data)
-    except ValueError as error:
-        raise DataError(f"the student's card is not JSON ({error}): export the student again") from error
-    if not isinstance(record, dict) or record.get("format") != CARD_FORMAT:
-        raise DataError(f"the student's card is not of format {CARD_FORMAT}: use the version of vl2v that made it")
-    return read_entry(Card, record)
-
-
-def read_entry(model: type[_Entry], record: object) -> _Entry:
-    """Return a part of a card, of its JSON values.
+def read_entry(model: type[_Entry], data: bytes | str) -> _Entry:
+    """Return a card, or a part of one, of its JSON.
 
     Raises:
         DataError: It has an entry that no card has; the entry is named.
     """
     try:
-        return model.model_validate(record)
+        return TypeAdapter(model).validate_json(data)
     except ValidationError as error:
         entry, reason = _first_fault(error)
         raise DataError(
@@ -218,7 +187,7 @@ def _first_fault(error: ValidationError) -> tuple[str, str]:
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     # A union adds the name of a type to the entry's own.
     entry = printable(".".join(str(part) for part in fault["loc"] if "-" not in str(part)))[:_LONGEST_ENTRY]
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return entry, "no card has this entry"
     reason = fault["msg"].removeprefix("Value error, ")
     return entry, reason[:1].lower() + reason[1:]

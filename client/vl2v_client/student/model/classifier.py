@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.inputs import student_input
 from vl2v_client.student.model.network import Student, build_student
-from vl2v_client.student.model.spec import InputFormat, StudentSpec
+from vl2v_client.student.model.spec import StudentCard, StudentSpec
 
 
 def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device: torch.device) -> Iterator[Tensor]:
@@ -118,6 +119,14 @@ class StudentClassifier:
             return np.zeros((0, classes), dtype=np.float32)
         joined: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
         return joined
+
+
+@dataclass(frozen=True)
+class StudentBundle:
+    """A student ready to be used or exported: it, and the card that says what it is and how it came about."""
+
+    classifier: StudentClassifier
+    card: StudentCard
 
 
 def new_classifier(spec: StudentSpec, head: TextHead | None, *, class_count: int, seed: int) -> StudentClassifier:

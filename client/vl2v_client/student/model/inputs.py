@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vl2v_client.student.model.spec import InputFormat
+from vl2v_client.student.model.card import InputFormat
 
 
 def student_input(

@@ -8,17 +8,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, from_json
+from pydantic_core.core_schema import no_info_after_validator_function
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.core.values import MAX_IMAGE_SIZE
-from vl2v_client.student.model.card import StudentEntry
+from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE
+from vl2v_client.data.class_names import ClassNames
+from vl2v_client.student.model.card import STRICT, InputFormat, Size, StudentEntry, Text, read_entry
 from vl2v_contract.identity import sha256_hex
+
+CARD_FORMAT: Literal[1] = 1
+MAX_CARD_BYTES = 4 * 2**20
+"""Room for the names of 50,000 classes at 80 bytes each."""
 
 MAX_OPERATIONS = 10**13
 """For one image, forward. The largest CLIP tower that open_clip can make a student of takes 2.9e12, ViT-L/14 4e11."""
@@ -48,16 +56,6 @@ def try_backbone(backbone: nn.Module, size: int) -> tuple[int, ...]:
 
 TINY = "tiny"
 """The student that ships with the package."""
-
-
-@dataclass(frozen=True, slots=True)
-class InputFormat:
-    """What a student wants to see: the normalisation is its own, never the teacher's."""
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bicubic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +96,72 @@ class StudentSpec:
     @classmethod
     def from_entry(cls, entry: StudentEntry) -> StudentSpec:
         """Return the architecture and input of a card; its weights are in the bundle beside it."""
-        seen, tower = entry.input, entry.open_clip
-        return cls(
-            architecture=entry.architecture,
-            arguments=entry.arguments.model_dump(exclude_unset=True),
-            features=entry.features,
-            input=InputFormat(seen.size, _triple(seen.mean), _triple(seen.std), seen.interpolation),
-            tower=None if tower is None else tower.model_dump(exclude_unset=True),
-        )
+        tower = None if entry.open_clip is None else entry.open_clip.model_dump(exclude_unset=True)
+        arguments = entry.arguments.model_dump(exclude_unset=True)
+        return cls(entry.architecture, entry.input, entry.features, arguments, tower=tower)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(cls.from_entry, handler.generate_schema(StudentEntry))
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """Everything about a student but its weights.
+
+    Attributes:
+        student: Architecture and input.
+        view_size: Images are rendered at this size first (the teacher's input size), as they were for training.
+        class_names: Names of the classes in the order of the logits.
+        method: Name of the method in the literature.
+        seed: Seed of the run.
+        prompt_templates: Templates that the text classifier was made with; empty for a linear head.
+        logit_scale: Logit scale of the text classifier; `None` for a linear head.
+        logit_bias: Logit bias of the text classifier.
+        temperature: Fitted on source validation; probabilities are `softmax(logits / temperature)`.
+        teacher: The vendor's model, `id` and `weights_sha`; empty if there was none.
+        queries: Numbers of `images` and `texts` bought for this student.
+        scores: Accuracies by name, 0 to 1.
+        target_domain: What was held out, if anything.
+        weights_sha256: SHA-256 of the file beside the card; filled in on export.
+    """
+
+    __pydantic_config__ = STRICT
+
+    student: StudentSpec
+    view_size: Size
+    class_names: ClassNames
+    method: Text
+    seed: int
+    prompt_templates: Annotated[tuple[Text, ...], Field(max_length=10_000)] = ()
+    logit_scale: Annotated[float, Field(gt=0, le=MAX_LOGIT_SCALE)] | None = None
+    logit_bias: Annotated[float, Field(ge=-MAX_LOGIT_SCALE, le=MAX_LOGIT_SCALE)] = 0.0
+    temperature: Annotated[float, Field(ge=1e-3, le=1e4)] = 1.0
+    teacher: dict[str, str] = field(default_factory=dict)
+    queries: dict[Text, Annotated[int, Field(ge=0)]] = field(default_factory=dict)
+    scores: dict[Text, float] = field(default_factory=dict)
+    target_domain: Text | None = None
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = ""
+    format: Literal[1] = CARD_FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as JSON values."""
+        return {"format": self.format, **vars(self), "student": self.student.to_json()}
+
+    @classmethod
+    def from_json(cls, data: bytes) -> StudentCard:
+        """Return the card of which `to_json` made the JSON values in `data`.
+
+        Raises:
+            DataError: It is no card, one of another version, or has an entry that no card has; the entry is named.
+        """
+        try:
+            record = from_json(data)
+        except ValueError as error:
+            raise DataError(f"the student's card is not JSON ({error}): export the student again") from error
+        if not isinstance(record, dict) or record.get("format") != CARD_FORMAT:
+            raise DataError(f"the student's card is not of format {CARD_FORMAT}: use the version of vl2v that made it")
+        return read_entry(cls, data)
 
 
 def resolve_student(name: str, *, weights: Path | None = None, size: int | None = None) -> StudentSpec:

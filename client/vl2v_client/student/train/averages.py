@@ -10,7 +10,7 @@ replaces the one that detected it. Until the tolerance window has filled, each e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,12 @@ from torch import Tensor
 from vl2v_client.config.training import Segments
 
 Weights = dict[str, Tensor]
+
+
+def copy_weights(weights: Mapping[str, Tensor]) -> Weights:
+    """Return a copy that later steps do not move."""
+    return {name: value.detach().clone() for name, value in weights.items()}
+
 
 CUMULATIVE_UNTIL, CUMULATIVE_PERIOD = 2500, 1000
 """A cumulative segment begins anew at each multiple of the second past the first."""
@@ -44,8 +50,7 @@ class WeightAverage:
     def add(self, weights: Mapping[str, Tensor], *, start_step: int, end_step: int) -> None:
         """Take one more set of weights into the mean; the first replaces whatever is there."""
         if self.count == 0:
-            self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
-            self.start_step = start_step
+            self.weights, self.start_step = copy_weights(weights), start_step
         else:
             for name, mean in self.weights.items():
                 mean += (weights[name].detach() - mean) / (self.count + 1)
@@ -54,8 +59,12 @@ class WeightAverage:
 
     def copy(self) -> WeightAverage:
         """Return the average with weights that later additions do not move."""
-        weights = {name: tensor.clone() for name, tensor in self.weights.items()}
-        return WeightAverage(weights, self.count, self.start_step, self.end_step)
+        return replace(self, weights=copy_weights(self.weights))
+
+    def add_segment(self, segment: Segment) -> None:
+        """Take the mean of a segment into this one."""
+        average = segment.average
+        self.add(average.weights, start_step=average.start_step, end_step=average.end_step)
 
 
 @dataclass(frozen=True)
@@ -66,41 +75,30 @@ class Segment:
     loss: float
 
 
+@dataclass
 class LossValley:
     """Finds the valley: it opens when the loss stops falling and closes when it has risen for good.
 
-    Args:
+    Attributes:
         converge: The valley opens at a segment whose loss is the least of this many.
         tolerance: The valley closes when the least of this many losses exceeds the threshold.
         tolerance_ratio: The threshold is `1 + tolerance_ratio` times the mean loss when the valley opened.
         segments: `original`, as described above, or `cumulative`: an evaluation closes a segment without beginning
             the next one, which goes on averaging from where the closed one began, except at every whole thousand past
             step 2,500. So does the published code of VL2V-ADiP unless it is told not to.
+        is_dead: The valley has closed: later steps change nothing, so training may stop.
     """
 
-    def __init__(
-        self,
-        *,
-        converge: int = 3,
-        tolerance: int = 6,
-        tolerance_ratio: float = 0.3,
-        segments: Segments = "original",
-    ) -> None:
-        self._converge = converge
-        self._tolerance = tolerance
-        self._tolerance_ratio = tolerance_ratio
-        self._segments = segments
-        self._current = WeightAverage()
-        self._recent: list[Segment] = []
-        self._valley: WeightAverage | None = None
-        self._threshold = float("inf")
-        self._converge_step = -1
-        self._dead = False
-
-    @property
-    def is_dead(self) -> bool:
-        """The valley has closed: later steps change nothing, so training may stop."""
-        return self._dead
+    converge: int = 3
+    tolerance: int = 6
+    tolerance_ratio: float = 0.3
+    segments: Segments = "original"
+    is_dead: bool = field(default=False, init=False)
+    _current: WeightAverage = field(default_factory=WeightAverage, init=False)
+    _recent: list[Segment] = field(default_factory=list, init=False)
+    _valley: WeightAverage | None = field(default=None, init=False)
+    _threshold: float = field(default=float("inf"), init=False)
+    _converge_step: int = field(default=-1, init=False)
 
     @property
     def is_converged(self) -> bool:
@@ -109,20 +107,21 @@ class LossValley:
 
     def add_step(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Take the weights after `step` into the current segment."""
-        start = step if self._current.count == 0 else self._current.start_step
-        self._current.add(weights, start_step=start, end_step=step)
+        self._current.add(weights, start_step=step, end_step=step)
 
     def add_evaluation(self, loss: float) -> None:
         """Close the current segment with the validation loss at its end."""
         segment = self._close_segment()
-        if self._dead:
+        if self.is_dead:
             return
         self._recent.append(Segment(segment, loss))
-        del self._recent[: -max(self._tolerance, self._converge)]
+        del self._recent[: -max(self.tolerance, self.converge)]
         if self._valley is None:
             self._try_to_open()
-        else:
-            self._go_on(self._valley)
+        elif self._window[0].average.end_step >= self._converge_step:
+            self.is_dead = min(segment.loss for segment in self._window) > self._threshold
+            if not self.is_dead:
+                self._valley.add_segment(self._window[0])
 
     def final(self) -> WeightAverage:
         """Return the average over the valley, or over the last segment if none has opened.
@@ -135,8 +134,8 @@ class LossValley:
         if self._valley is None:
             return self._recent[-1].average
         valley = self._valley.copy()
-        if not self._dead:
-            left = self._window()[1:]
+        if not self.is_dead:
+            left = self._window[1:]
             while left and min(segment.loss for segment in left) <= self._threshold:
                 last = left.pop(0).average
                 valley.add(last.weights, start_step=last.end_step, end_step=last.end_step)
@@ -144,45 +143,35 @@ class LossValley:
 
     def _close_segment(self) -> WeightAverage:
         closed, step = self._current, self._current.end_step
-        if self._segments == "cumulative" and not (step > CUMULATIVE_UNTIL and step % CUMULATIVE_PERIOD == 0):
+        if self.segments == "cumulative" and not (step > CUMULATIVE_UNTIL and step % CUMULATIVE_PERIOD == 0):
             self._current = closed.copy()
         else:
             self._current = WeightAverage()
         return closed
 
+    @property
     def _window(self) -> list[Segment]:
-        return self._recent[-self._tolerance :]
+        return self._recent[-self.tolerance :]
 
     def _try_to_open(self) -> None:
-        last = self._recent[-self._converge :]
+        last = self._recent[-self.converge :]
         losses = [segment.loss for segment in last]
-        if len(last) < self._converge or losses[0] > min(losses):
+        if len(last) < self.converge or losses[0] > min(losses):
             return
         self._converge_step = last[0].average.end_step
-        self._threshold = sum(losses) / len(losses) * (1 + self._tolerance_ratio)
+        self._threshold = sum(losses) / len(losses) * (1 + self.tolerance_ratio)
         self._valley = WeightAverage(dict(last[0].average.weights))
         for segment in self._opening_segments(last):
-            _add_segment(self._valley, segment)
+            self._valley.add_segment(segment)
 
     def _opening_segments(self, last: list[Segment]) -> Sequence[Segment]:
         """Return the segments that already belong to a valley which opens now."""
-        if self._tolerance < self._converge:
-            return last[1 : 1 + self._converge - self._tolerance]
-        if self._tolerance == self._converge:
-            return []
-        before = self._window()[: self._tolerance - self._converge + 1]
+        if self.tolerance <= self.converge:
+            return last[1 : 1 + self.converge - self.tolerance]
+        before = self._window[: self.tolerance - self.converge + 1]
         above = [index for index, segment in enumerate(before) if segment.loss > self._threshold]
         first_below = above[-1] + 1 if above else 0
         return before[first_below + 1 :]
-
-    def _go_on(self, valley: WeightAverage) -> None:
-        window = self._window()
-        if window[0].average.end_step < self._converge_step:
-            return
-        if min(segment.loss for segment in window) > self._threshold:
-            self._dead = True
-            return
-        _add_segment(valley, window[0])
 
     def state(self) -> dict[str, Any]:
         """Return everything that a later `restore` needs, of tensors and plain values."""
@@ -192,7 +181,7 @@ class LossValley:
             "valley": None if self._valley is None else vars(self._valley).copy(),
             "threshold": self._threshold,
             "converge_step": self._converge_step,
-            "dead": self._dead,
+            "dead": self.is_dead,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -202,38 +191,33 @@ class LossValley:
         self._valley = None if state["valley"] is None else WeightAverage(**state["valley"])
         self._threshold = state["threshold"]
         self._converge_step = state["converge_step"]
-        self._dead = state["dead"]
-
-
-def _add_segment(valley: WeightAverage, segment: Segment) -> None:
-    average = segment.average
-    valley.add(average.weights, start_step=average.start_step, end_step=average.end_step)
+        self.is_dead = state["dead"]
 
 
 WISE_FT_GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """The shares of the final weights that source validation chooses from."""
 
 
+@dataclass
 class ExponentialMovingAverage:
     """`mean <- d mean + (1 - d) weights` after every step, with `d = min(decay, (1 + t) / (10 + t))` at step `t`.
 
     The smaller `d` of the first steps keeps a short run from remembering its first weights.
 
-    Args:
+    Attributes:
         decay: Once warm, 0 to below 1.
     """
 
-    def __init__(self, decay: float) -> None:
-        self._decay = decay
-        self.steps = 0
-        self.weights: Weights = {}
+    decay: float
+    steps: int = 0
+    weights: Weights = field(default_factory=dict)
 
     @torch.no_grad()
     def add_step(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights after a step; the first are the mean."""
         if self.steps == 0:
-            self.weights = {name: value.detach().clone() for name, value in weights.items()}
-        decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
+            self.weights = copy_weights(weights)
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, mean in self.weights.items():
             mean += (1 - decay) * (weights[name].detach() - mean)
         self.steps += 1

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError, RunError
-from vl2v_client.student.loss.stages import Stage, as_first_named
+from vl2v_client.student.loss.methods import Stage, as_first_named
 from vl2v_client.student.train.feeds import TrainingRun
 
 _FORMAT = 1

@@ -15,8 +15,7 @@ from torch import Tensor
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.student.loss.methods import stage_asks_about_images
-from vl2v_client.student.loss.stages import Stage
+from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.model.classifier import StudentClassifier, in_chunks
 from vl2v_client.student.model.inputs import normalised, pixel_tensor, student_input
 from vl2v_client.student.model.network import compile_or_warn

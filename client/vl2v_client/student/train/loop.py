@@ -13,16 +13,16 @@ from torch import Tensor
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import child_seed
+from vl2v_client.student.loss.methods import Method, Stage
 from vl2v_client.student.loss.objective import OBJECTIVES, LossTerms, Objective
-from vl2v_client.student.loss.stages import Method, Stage
 from vl2v_client.student.model.classifier import StudentClassifier
-from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between
+from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
 from vl2v_client.student.train.checkpoint import MetricsFile, StageCheckpoint, stage_fingerprint
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
 from vl2v_client.student.train.feeds import Feed, LoadedStep, TrainingRun, open_feed
 from vl2v_client.student.train.loader import default_workers, load_ahead
 from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_interpolation, score
-from vl2v_client.student.train.stage_state import StageState, apply_weights, copy_weights
+from vl2v_client.student.train.stage_state import StageState, apply_weights
 from vl2v_client.student.train.step_batch import BatchSource, TrainingData
 
 

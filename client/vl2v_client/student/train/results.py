@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from vl2v_client.core.errors import Diverged
-from vl2v_client.student.loss.stages import Method
+from vl2v_client.student.loss.methods import Method
 from vl2v_client.student.model.classifier import StudentClassifier
-
-_WORST = (-math.inf, -math.inf)
-"""The rank of a training that diverged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,58 +47,6 @@ def score(logits: Tensor, labels: Tensor, domains: Sequence[str]) -> SourceScore
         accuracies[domain] = float(right[rows].mean())
         means.append(float(losses[rows].mean()))
     return SourceScore(sum(accuracies.values()) / len(accuracies), sum(means) / len(means), accuracies)
-
-
-class Scored(Protocol):
-    """Anything that was scored on source validation."""
-
-    @property
-    def validation(self) -> SourceScore:
-        """Its score."""
-
-
-ScoredRun = TypeVar("ScoredRun", bound=Scored)
-
-
-def choose_learning_rate(grid: Sequence[float], train: Callable[[float], ScoredRun]) -> tuple[float, ScoredRun]:
-    """Climb from the middle of the grid, down or up, to what source validation likes better than both neighbours.
-
-    Args:
-        grid: The learning rates in order.
-        train: A whole run at one learning rate: same data, views and steps each time.
-
-    Returns:
-        The learning rate and its run.
-
-    Raises:
-        Diverged: At the middle rate and at both of its neighbours.
-    """
-    runs: dict[int, ScoredRun] = {}
-    ranks: dict[int, tuple[float, float]] = {}
-    lost: Diverged | None = None
-
-    def rank(place: int) -> tuple[float, float]:
-        nonlocal lost
-        if place not in ranks:
-            try:
-                runs[place] = train(grid[place])
-                ranks[place] = runs[place].validation.rank
-            except Diverged as error:
-                lost, ranks[place] = error, _WORST
-        return ranks[place]
-
-    best = len(grid) // 2
-    for side in (-1, 1):
-        while 0 <= best + side < len(grid) and rank(best) < rank(best + side):
-            best += side
-    if best not in runs and lost is not None:
-        raise lost
-    return grid[best], runs[best]
-
-
-def choose_interpolation(grid: Sequence[float], score_at: Callable[[float], SourceScore]) -> float:
-    """Return the place in the grid that source validation likes best; of equals, the first."""
-    return max(grid, key=lambda share: score_at(share).rank)
 
 
 @dataclass(frozen=True)
@@ -143,3 +89,45 @@ class TrainingResult:
     stages: tuple[StageResult, ...]
     history: tuple[Mapping[str, Any], ...]
     interpolation: float | None = None
+
+
+def choose_learning_rate(
+    grid: Sequence[float], train: Callable[[float], TrainingResult]
+) -> tuple[float, TrainingResult]:
+    """Climb from the middle of the grid, down or up, to what source validation likes better than both neighbours.
+
+    Args:
+        grid: The learning rates in order.
+        train: A whole run at one learning rate: same data, views and steps each time.
+
+    Returns:
+        The learning rate and its run.
+
+    Raises:
+        Diverged: At the middle rate and at both of its neighbours.
+    """
+
+    @cache
+    def attempt(place: int) -> TrainingResult | Diverged:
+        try:
+            return train(grid[place])
+        except Diverged as error:
+            return error
+
+    def rank(place: int) -> tuple[float, float]:
+        run = attempt(place)
+        return (-math.inf, -math.inf) if isinstance(run, Diverged) else run.validation.rank
+
+    best = len(grid) // 2
+    for side in (-1, 1):
+        while 0 <= best + side < len(grid) and rank(best) < rank(best + side):
+            best += side
+    chosen = attempt(best)
+    if isinstance(chosen, Diverged):
+        raise chosen
+    return grid[best], chosen
+
+
+def choose_interpolation(grid: Sequence[float], score_at: Callable[[float], SourceScore]) -> float:
+    """Return the place in the grid that source validation likes best; of equals, the first."""
+    return max(grid, key=lambda share: score_at(share).rank)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import Diverged
+from vl2v_client.student.loss.methods import Stage
 from vl2v_client.student.loss.objective import per_bought
-from vl2v_client.student.loss.stages import Stage
 from vl2v_client.student.model.network import Student
-from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, Weights
+from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, Weights, copy_weights
 from vl2v_client.student.train.results import SourceScore, StageResult
 
 
@@ -49,12 +49,7 @@ class StageState:
         self.history: list[dict[str, Any]] = []
         self.best = BestWeights()
         self._highest = -1.0
-        self.swad = LossValley(
-            converge=config.converge,
-            tolerance=config.tolerance,
-            tolerance_ratio=config.tolerance_ratio,
-            segments=stage.segments,
-        )
+        self.swad = LossValley(config.converge, config.tolerance, config.tolerance_ratio, stage.segments)
         self.ema = ExponentialMovingAverage(config.ema_decay) if stage.final_weights == "ema" else None
         self._student = student
         for name, parameter in student.named_parameters():
@@ -133,22 +128,20 @@ class StageState:
         )
 
     def _counts_for_best(self, validation: SourceScore) -> bool:
-        if self.step - 1 < self.stage.best_from:
-            is_better = False
-        elif self.stage.best_of_equals == "last":
+        if self._is_at_its_end and not self.best.weights:
+            return True  # a stage without a candidate still leaves something
+        if self.stage.best_of_equals == "last":
             is_better = validation.accuracy >= self._highest
         else:
             is_better = validation.rank > self.best.rank
-        # a stage without a candidate still leaves something
-        return is_better or (self._is_at_its_end and not self.best.weights)
+        return is_better and self.step > self.stage.best_from
 
     @property
     def _is_at_its_end(self) -> bool:
-        ends_early = self.swad.is_dead and self.ema is None
-        return ends_early or self.step == self.stage.steps
+        return self.step == self.stage.steps or (self.swad.is_dead and self.ema is None)
 
     def release(self) -> None:
-        """Put the final weights into the student and unfreezes all of it."""
+        """Put the final weights into the student and unfreeze all of it."""
         apply_weights(self._student, self.final())
         for parameter in self._student.parameters():
             parameter.requires_grad_(True)
@@ -192,11 +185,6 @@ class StageState:
     @property
     def _on_cuda(self) -> bool:
         return self._student.projection.weight.is_cuda
-
-
-def copy_weights(weights: Mapping[str, Tensor]) -> Weights:
-    """Return a copy that later steps do not move."""
-    return {name: value.detach().clone() for name, value in weights.items()}
 
 
 @torch.no_grad()
