@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vl2v_contract.chain import ChargedItem, LedgerEntry
+from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry
 from vl2v_contract.identity import MAX_INTEGER
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -25,16 +25,15 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
-def _check_hash(entry_hash: str) -> None:
-    if not _HASH.fullmatch(entry_hash):
-        raise ValueError("`entry_hash` must be 64 lower-case hexadecimal digits")
-
-
 class _Closed:
     """A record that is refused if it holds a field that is not its own."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if not _HASH.fullmatch(getattr(self, "entry_hash", GENESIS_HASH)):
+            raise ValueError("`entry_hash` must be 64 lower-case hexadecimal digits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,6 @@ class Receipt(_Closed):
     entry_hash: Hash
     key_id: str
     signature: str
-
-    def __post_init__(self) -> None:
-        _check_hash(self.entry_hash)
 
     def to_json(self) -> str:
         """Write the whole receipt; `from_json` reads it back."""
@@ -81,9 +77,6 @@ class StatementEntry(_Closed):
     entry_hash: Hash
     items: tuple[ChargedItem, ...]
 
-    def __post_init__(self) -> None:
-        _check_hash(self.entry_hash)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementHead(_Closed):
@@ -100,7 +93,7 @@ class StatementHead(_Closed):
     key_id: str
 
     def __post_init__(self) -> None:
-        _check_hash(self.entry_hash)
+        _Closed.__post_init__(self)
         for name in ("seq", "used_units", "limit_units", "signed_at"):
             if not 0 <= getattr(self, name) <= MAX_INTEGER:
                 raise ValueError(f"`{name}` must be 0 or more and below 2**53")

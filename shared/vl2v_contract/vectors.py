@@ -20,26 +20,9 @@ FloatMatrix: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 _WIRE_DTYPE: dict[Dtype, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 
-def encode_vector(vector: FloatVector, dtype: Dtype) -> bytes:
-    """Encode a `[D]` vector as `D * itemsize` little-endian bytes; float16 rounds to nearest, ties to even."""
-    return np.ascontiguousarray(vector, dtype=_WIRE_DTYPE[dtype]).tobytes()
-
-
-def decode_vector(data: bytes, dtype: Dtype, dimension: int) -> FloatVector:
-    """Decode little-endian bytes to a `[dimension]` vector of `dtype`.
-
-    Raises:
-        ValueError: The bytes do not hold exactly `dimension` numbers.
-    """
-    wire = _WIRE_DTYPE[dtype]
-    if len(data) != dimension * wire.itemsize:
-        raise ValueError(f"{dimension} {dtype} numbers need {dimension * wire.itemsize} bytes, got {len(data)}")
-    return np.frombuffer(data, dtype=wire)
-
-
-def encode_vectors(vectors: Sequence[FloatVector], dtype: Dtype) -> bytes:
-    """Encode N `[D]` vectors as `N * D * itemsize` bytes: `encode_vector` of each, in order."""
-    return np.asarray(vectors, dtype=_WIRE_DTYPE[dtype]).tobytes()
+def encode_vector(vector: FloatVector | Sequence[FloatVector], dtype: Dtype) -> bytes:
+    """Encode a `[D]` vector, or N of them in order, as little-endian bytes; float16 rounds to nearest, ties to even."""
+    return np.asarray(vector, dtype=_WIRE_DTYPE[dtype]).tobytes()
 
 
 def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension: int) -> FloatMatrix:
@@ -49,9 +32,10 @@ def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension
         ValueError: The bytes do not hold exactly so many numbers.
     """
     wire = _WIRE_DTYPE[dtype]
-    if len(data) != count * dimension * wire.itemsize:
-        needed = count * dimension * wire.itemsize
-        raise ValueError(f"{count} vectors of {dimension} {dtype} numbers need {needed} bytes, got {len(data)}")
+    needed = count * dimension * wire.itemsize
+    if len(data) != needed:
+        several = f"{count} vectors of " if count != 1 else ""
+        raise ValueError(f"{several}{dimension} {dtype} numbers need {needed} bytes, got {len(data)}")
     return np.frombuffer(data, dtype=wire).reshape(count, dimension)
 
 
@@ -70,7 +54,8 @@ def from_base64(text: str, dtype: Dtype, dimension: int) -> FloatVector:
         data = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError("the vector is not valid base64") from error
-    return decode_vector(data, dtype, dimension)
+    vector: FloatVector = decode_vectors(data, dtype, 1, dimension)[0]
+    return vector
 
 
 def result_sha(vector: FloatVector) -> str:

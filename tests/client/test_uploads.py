@@ -125,8 +125,8 @@ def reframed(change: Callable[[bytes, bytes], bytes]) -> Callable[[httpx.Request
     def after(request: httpx.Request, response: httpx.Response) -> httpx.Response:
         if request.method != "POST":
             return response
-        frame = unpack_frame(response.content)
-        return httpx.Response(200, content=change(frame.head, bytes(frame.payload)), headers=response.headers)
+        head, payload = unpack_frame(response.content)
+        return httpx.Response(200, content=change(head, bytes(payload)), headers=response.headers)
 
     return after
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from vl2v_contract.identity import sha256_hex
-from vl2v_contract.vectors import Dtype, decode_vector, encode_vector, from_base64, result_sha, to_base64
+from vl2v_contract.vectors import Dtype, decode_vectors, encode_vector, from_base64, result_sha, to_base64
 
 VECTORS = npst.arrays(np.float32, st.integers(1, 32), elements=st.floats(-1, 1, width=32))
 
@@ -20,7 +20,7 @@ VECTORS = npst.arrays(np.float32, st.integers(1, 32), elements=st.floats(-1, 1, 
 @given(VECTORS, st.sampled_from(["float32", "float16"]))
 def test_what_is_encoded_decodes_to_the_same_numbers(vector: np.ndarray, dtype: Dtype) -> None:
     expected = vector.astype(np.dtype(dtype))
-    np.testing.assert_array_equal(decode_vector(encode_vector(vector, dtype), dtype, len(vector)), expected)
+    np.testing.assert_array_equal(decode_vectors(encode_vector(vector, dtype), dtype, 1, len(vector))[0], expected)
     np.testing.assert_array_equal(from_base64(to_base64(vector, dtype), dtype, len(vector)), expected)
 
 
@@ -54,7 +54,7 @@ def test_a_client_that_keeps_float16_can_check_the_hash(vector: np.ndarray) -> N
 
 def test_wrong_sizes_and_text_are_refused() -> None:
     with pytest.raises(ValueError, match="3 float32 numbers need 12 bytes, got 8"):
-        decode_vector(bytes(8), "float32", 3)
+        decode_vectors(bytes(8), "float32", 1, 3)
     with pytest.raises(ValueError, match="base64"):
         from_base64("not base64!", "float16", 1)
     with pytest.raises(ValueError, match="need 2 bytes"):

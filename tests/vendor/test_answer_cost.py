@@ -12,7 +12,7 @@ import pytest
 from fastapi.encoders import jsonable_encoder
 
 from support.vendor.serving_shop import Vendor, item_key, tell
-from vl2v_contract.vectors import Dtype, encode_vectors, result_sha, to_base64
+from vl2v_contract.vectors import Dtype, encode_vector, result_sha, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.frames import unpack_answer
 from vl2v_vendor.domain.encoder import PreparedItem
@@ -86,12 +86,12 @@ def test_building_the_whole_answer_is_twenty_times_cheaper(
 def test_vectors_take_a_quarter_as_base64_and_a_tenth_as_halves(dtype: Dtype, vectors: np.ndarray) -> None:
     usual = len(fastapis_way(vectors))
     assert len(json.dumps([to_base64(vector, "float32") for vector in vectors])) <= WIRE_BASE64_AT_MOST * usual
-    raw = len(encode_vectors(list(vectors), dtype))
+    raw = len(encode_vector(list(vectors), dtype))
     assert raw <= (WIRE_RAW_AT_MOST if dtype == "float16" else 2 * WIRE_RAW_AT_MOST) * usual
 
 
 def test_the_head_of_a_frame_is_small(outcome: Sale, vectors: np.ndarray) -> None:
-    framed, half = build_answer(outcome, "req_1", RAW), encode_vectors(list(vectors), "float16")
+    framed, half = build_answer(outcome, "req_1", RAW), encode_vector(list(vectors), "float16")
     assert len(framed) - len(half) <= 300 * ITEMS + 3000
     assert len(framed) <= 0.5 * len(build_answer(outcome, "req_1", BASE64))
 

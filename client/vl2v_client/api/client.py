@@ -104,27 +104,25 @@ class VendorClient(Connection):
         teacher: TeacherModel,
         *,
         form: ImageForm = "png",
-        allow_partial: bool = True,
         is_free: bool = False,
     ) -> Delivery:
-        """Buy the embeddings of images; those paid before come free.
+        """Buy the embeddings of images, as many as the budget admits; those paid before come free.
 
         Args:
             images: The bytes of PNG files, or of RGB8 pixels `[S, S, 3]`.
             item_keys: One per image; the same on every attempt, now and after a crash.
             teacher: The model and price agreed to; the vendor is held to both.
             form: Form of the images; pixels only if `image_form` says so.
-            allow_partial: Take as many as the budget admits instead of none.
             is_free: Whether all were charged before, so nothing is paid for any of them now.
 
         Raises:
-            BudgetExhausted: The budget admits none (or not all, without `allow_partial`); nothing was billed.
+            BudgetExhausted: The budget admits none; nothing was billed.
             VendorChanged: The price, model or signing key is not the one agreed to.
             VendorUnavailable: No final answer; whatever was billed comes free under the same item keys.
             VendorError: Refused, or the answer fails a check.
         """
         order = Order(tuple(item_keys), "image", teacher, is_free)
-        options = RequestOptions(**order.terms(), allow_partial=allow_partial, item_keys=list(item_keys))
+        options = RequestOptions(**order.terms(), item_keys=list(item_keys))
         content = _image_content(options, images, form, self._offered_uploads(teacher))
         return self._embed("images", order, **content)
 
@@ -134,13 +132,12 @@ class VendorClient(Connection):
         item_keys: Sequence[str],
         teacher: TeacherModel,
         *,
-        allow_partial: bool = True,
         is_free: bool = False,
     ) -> Delivery:
         """Buy the embeddings of texts; as `embed_images`."""
         order = Order(tuple(item_keys), "text", teacher, is_free)
         items = [TextItem(text=text, item_key=key) for text, key in zip(texts, item_keys, strict=True)]
-        body = TextsRequest(**order.terms(), allow_partial=allow_partial, items=items, truncate=False)
+        body = TextsRequest(**order.terms(), items=items, truncate=False)
         return self._embed("texts", order, json=body.model_dump(exclude_none=True), headers=_ACCEPT_VECTORS)
 
     def replay(self, item_keys: Sequence[str]) -> Delivery:
@@ -154,14 +151,14 @@ class VendorClient(Connection):
         """Return the account's totals, as the vendor tells them."""
         return self._get("/v1/billing/summary", Summary)
 
-    def statement_pages(self, after_seq: int = 0) -> Iterator[Statement]:
-        """Yield the account's chain from `after_seq` on, page by page, as the vendor tells it; no hash is checked.
+    def statement_pages(self) -> Iterator[Statement]:
+        """Yield the account's chain, page by page, as the vendor tells it; no hash is checked.
 
         Raises:
             VendorError: A number that cannot be; or a page that holds nothing, or does not go forward, or goes on
                 beyond the signed head: no end.
         """
-        after: int | None = after_seq
+        after: int | None = 0
         while after is not None:
             query = {"after_seq": after, "limit": STATEMENT_PAGE_ENTRIES}
             page = self._get("/v1/billing/statement", Statement, params=query)

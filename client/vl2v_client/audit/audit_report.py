@@ -1,11 +1,20 @@
-"""What an audit found: every difference under a name of its own, the totals, and the exit code."""
+"""What an audit keeps: its report, every difference under a name of its own, and notes on disk while it reads.
+
+The notes are on disk so that a statement of any length needs little memory.
+"""
 
 from __future__ import annotations
 
+import sqlite3
+import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
+
+from vl2v_client.cache.database import CHUNK, naming_faults
 
 EXAMPLES_KEPT = 20
 EXIT_CLEAN, EXIT_DIFFERENCES, EXIT_UNVERIFIED = 0, 1, 2
@@ -86,6 +95,12 @@ class KeyTotals:
     units: int = 0
     amount_micro: int = 0
 
+    def add(self, items: int, amount_micro: int) -> None:
+        """Add items of one unit each, and the money that they cost."""
+        self.items += items
+        self.units += items
+        self.amount_micro += amount_micro
+
 
 @dataclass(slots=True)
 class Findings:
@@ -94,11 +109,17 @@ class Findings:
     counts: Counter[Difference] = field(default_factory=Counter)
     examples: list[Finding] = field(default_factory=list)
 
-    def add(self, difference: Difference, detail: str, *, seq: int | None = None, item_key: str | None = None) -> None:
+    def add(self, difference: Difference, detail: str, seq: int | None = None, item_key: str | None = None) -> None:
         """Count a difference, and keep it in full if it is among the first of its kind."""
         if self.counts[difference] < EXAMPLES_KEPT:
             self.examples.append(Finding(difference, detail, seq, item_key))
         self.counts[difference] += 1
+
+    def add_if(self, difference: Difference, seq: int | None, is_so: dict[str, bool]) -> None:
+        """Add each detail that is so."""
+        for detail, found in is_so.items():
+            if found:
+                self.add(difference, detail, seq)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,3 +187,71 @@ class AuditReport:
             "clean": self.is_clean,
             "exit_code": self.exit_code,
         }
+
+
+class Notes:
+    """Tables in a private temporary file that vanishes when it is closed."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.gettempdir())
+        self._tables = 0
+        with naming_faults(self._folder):
+            self._connection = sqlite3.connect("", isolation_level=None)
+        for statement in ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = OFF", "BEGIN"):
+            self.run(statement)
+
+    def run(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Execute one statement."""
+        with naming_faults(self._folder):
+            return self._connection.execute(statement, values)
+
+    def table(self, columns: str) -> str:
+        """Make a table; returns its name."""
+        self._tables += 1
+        self.run(f"CREATE TABLE notes_{self._tables} ({columns}) WITHOUT ROWID")
+        return f"notes_{self._tables}"
+
+    def close(self) -> None:
+        """Drop the notes."""
+        self._connection.close()
+
+
+class KeySet:
+    """A set of short keys."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._run = notes.run
+        self._table = notes.table("key BLOB PRIMARY KEY")
+
+    def add(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Add all; returns those that were in the set before, or came twice."""
+        insert = f"INSERT OR IGNORE INTO {self._table} VALUES (?)"
+        return [key for key in keys if self._run(insert, (key,)).rowcount == 0]
+
+    def __contains__(self, key: bytes) -> bool:
+        return self._run(f"SELECT 1 FROM {self._table} WHERE key = ?", (key,)).fetchone() is not None
+
+    def chunks(self) -> Iterator[list[bytes]]:
+        """Yield all keys in order, a chunk at a time."""
+        query = f"SELECT key FROM {self._table} WHERE key > ? ORDER BY key LIMIT ?"
+        chunk = [b""]
+        while chunk := [row[0] for row in self._run(query, (chunk[-1], CHUNK)).fetchall()]:
+            yield chunk
+
+
+class RefundableCharges:
+    """How many units of each charge are left to be refunded, and on what terms."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._run = notes.run
+        self._table = notes.table("seq INTEGER PRIMARY KEY, terms INTEGER NOT NULL, left_units INTEGER NOT NULL")
+
+    def charge(self, seq: int, terms: tuple[object, ...], units: int) -> None:
+        """Note a charge; a number that came before stays what it was."""
+        self._run(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?, ?)", (seq, hash(terms), units))
+
+    def refund(self, seq: int, terms: tuple[object, ...], units: int) -> bool:
+        """Take units off a charge; False, and nothing taken, if it is not there on these terms with so many left."""
+        where = "seq = ?2 AND terms = ?3 AND left_units >= ?1"
+        update = f"UPDATE {self._table} SET left_units = left_units - ?1 WHERE {where}"
+        return self._run(update, (units, seq, hash(terms))).rowcount == 1

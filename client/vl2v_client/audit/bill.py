@@ -6,12 +6,11 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings
+from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings, Notes
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.statement import ChainWalk
 from vl2v_client.cache.records import AuditedHead
@@ -23,12 +22,6 @@ from vl2v_contract.records import Statement
 SETTLE_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 0.05
 _OTHER_MODEL = "unknown_model"
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    settle_seconds: float
-    progress: Progress
 
 
 def audit_bill(
@@ -53,12 +46,12 @@ def audit_bill(
         CacheError: The cache cannot be read.
     """
     keyring = _trusted_keys(client, cache)
-    options = _Options(settle_seconds, progress)
-    report, recovered = _audit_once(client, cache, keyring, options, recover=recover)
+    report = _audit_once(client, cache, keyring, progress, None if recover else settle_seconds)
+    recovered = report.recovered_items
     # The vendor may have gone over to a new key since its keys were read.
     renewed = _trusted_keys(client, cache) if report.findings.counts[Difference.BAD_SIGNATURE] else keyring
     if recovered or renewed.keys != keyring.keys:
-        report, _ = _audit_once(client, cache, renewed, options, recover=False)
+        report = _audit_once(client, cache, renewed, progress, settle_seconds)
         report.recovered_items = recovered
     if not CHAIN_DIFFERENCES & report.findings.counts.keys():
         head = AuditedHead(report.head_seq, report.head_hash)
@@ -73,8 +66,9 @@ def _trusted_keys(client: VendorClient, cache: EmbeddingCache) -> Keyring:
 
 
 def _audit_once(
-    client: VendorClient, cache: EmbeddingCache, keyring: Keyring, options: _Options, *, recover: bool
-) -> tuple[AuditReport, int]:
+    client: VendorClient, cache: EmbeddingCache, keyring: Keyring, progress: Progress, settle_seconds: float | None
+) -> AuditReport:
+    """Audit what the vendor shows now; without `settle_seconds`, lost responses are recovered and not waited for."""
     findings = Findings()
     account = client.summary()
     if account.ledger_id != keyring.ledger_id:
@@ -83,44 +77,41 @@ def _audit_once(
             f"{keyring.ledger_id}: nothing can be verified; ask the vendor"
         )
     pinned = cache.vendors.audited_head(keyring.ledger_id, account.account_id)
-    # Our receipts so far are noted before the statement is made: it must have them all.
-    with (
-        closing(Reconciliation(cache.records, keyring.ledger_id, account, findings)) as books,
-        closing(_read_ahead(client)) as pages,
-    ):
+    with closing(Notes()) as notes, closing(_read_ahead(client)) as pages:
+        # Our receipts so far are noted before the statement is made: it must have them all.
+        books = Reconciliation(cache.records, account, findings, notes)
         first = next(pages)
-        walk = ChainWalk(account, keyring, pinned, first, findings)
-        with closing(walk.amounts):
-            entries = 0
-            for page in chain([first], pages):
-                rows = walk.take(page)
-                books.take(rows)
-                entries += len(rows)
-                options.progress("audit", entries, max(entries, walk.end_seq))
-                if page.signed_head.head.seq > walk.end_seq <= walk.seq:
-                    break  # the ledger has grown meanwhile
-            walk.finish()
-            if not recover:
-                _await_answers(books, options.settle_seconds)
-            books.finish(walk.seq, walk.restores, 0 if pinned is None else pinned.seq)
-            recovered = sum(_recover(client, cache, keys) for keys in books.lost_items()) if recover else 0
-    amounts = walk.amounts
-    report = AuditReport(
+        walk = ChainWalk(account, keyring, pinned, first, findings, notes)
+        entries = 0
+        for page in chain([first], pages):
+            rows = walk.take(page)
+            books.take(rows)
+            entries += len(rows)
+            progress("audit", entries, max(entries, walk.end_seq))
+            if page.signed_head.head.seq > walk.end_seq <= walk.seq:
+                break  # the ledger has grown meanwhile
+        walk.finish()
+        if settle_seconds is not None:
+            _await_answers(books, settle_seconds)
+        books.finish(walk.seq, walk.restores, 0 if pinned is None else pinned.seq)
+        lost = [] if settle_seconds is not None else books.lost_items()
+        recovered = sum(_recover(client, cache, keys) for keys in lost)
+    return AuditReport(
         ledger_id=keyring.ledger_id,
         account_id=account.account_id,
         head_seq=walk.seq,
         head_hash=walk.entry_hash,
-        limit_units=amounts.limit_units,
+        limit_units=walk.amounts.limit_units,
         entries=entries,
         matched_items=books.matched_items,
-        units=amounts.units,
-        amount_micro=amounts.amount_micro,
-        currency=amounts.currency,
+        units=walk.amounts.units,
+        amount_micro=walk.amounts.amount_micro,
+        currency=walk.amounts.currency,
         other_keys=books.other_keys,
         lost_by_restore=books.lost_by_restore,
         findings=findings,
+        recovered_items=recovered,
     )
-    return report, recovered
 
 
 def _await_answers(books: Reconciliation, seconds: float) -> None:
@@ -154,7 +145,6 @@ def _recover(client: VendorClient, cache: EmbeddingCache, item_keys: list[str]) 
             delivery = client.replay(asking)
             cache.purchases.store(delivery)
             recovered += len(delivery.items)
-            asking = [failed.item_key for failed in delivery.failed if failed.code == _OTHER_MODEL]
-            if not delivery.items:
-                break
+            others = [failed.item_key for failed in delivery.failed if failed.code == _OTHER_MODEL]
+            asking = others if delivery.items else []
     return recovered

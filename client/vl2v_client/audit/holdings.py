@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -51,12 +52,24 @@ def verify_holdings(cache: EmbeddingCache, *, progress: Progress = silent) -> Ho
 
     Sends nothing. Raises `CacheError` if the file itself is damaged.
     """
+
+    @lru_cache(maxsize=64)
+    def keyring_of(ledger_id: str) -> Keyring | None:
+        try:
+            return Keyring(ledger_id, cache.vendors.keys(ledger_id), pinned=cache.vendors.first_key(ledger_id))
+        except VendorChanged:
+            return None
+
+    @lru_cache(maxsize=1024)  # one receipt pays for many items
+    def is_signed(ledger_id: str, receipt: Receipt) -> bool:
+        keyring = keyring_of(ledger_id)
+        return keyring is not None and keyring.signed_receipt(receipt)
+
     report = HoldingsReport()
-    inspector = _Inspector(cache)
     total = sum(vendor.paid_items for vendor in cache.stats().vendors)
     for row in cache.records.paid_rows():
         report.items += 1
-        damage = _vector_damage(row) or inspector.receipt_damage(row)
+        damage = _damage(row, is_signed)
         if damage is not None:
             report.damage[damage] += 1
             if len(report.examples) < _EXAMPLES_KEPT:
@@ -66,37 +79,14 @@ def verify_holdings(cache: EmbeddingCache, *, progress: Progress = silent) -> Ho
     return report
 
 
-class _Inspector:
-    """Checks receipts against the pinned keys, and remembers verdicts: one receipt pays for many items."""
-
-    def __init__(self, cache: EmbeddingCache) -> None:
-        self._vendors = cache.vendors
-        self._keyring_of = lru_cache(maxsize=64)(self._keyring)
-        self._is_signed = lru_cache(maxsize=1024)(self._signed)
-
-    def receipt_damage(self, row: PaidRow) -> Damage | None:
-        """Return what is wrong with the receipt of a paid item."""
-        if row.receipt is None:
-            return Damage.NO_RECEIPT
-        return None if self._is_signed(row.ledger_id, row.receipt) else Damage.BAD_RECEIPT
-
-    def _signed(self, ledger_id: str, receipt: Receipt) -> bool:
-        keyring = self._keyring_of(ledger_id)
-        return keyring is not None and keyring.signed_receipt(receipt)
-
-    def _keyring(self, ledger_id: str) -> Keyring | None:
-        try:
-            return Keyring(ledger_id, self._vendors.keys(ledger_id), pinned=self._vendors.first_key(ledger_id))
-        except VendorChanged:
-            return None
-
-
-def _vector_damage(row: PaidRow) -> Damage | None:
+def _damage(row: PaidRow, is_signed: Callable[[str, Receipt], bool]) -> Damage | None:
     if row.vector is None:
         return Damage.NO_VECTOR
     if len(row.vector) % 2 or not is_unit(np.frombuffer(row.vector, dtype="<f2")):
         return Damage.BAD_VECTOR
-    expected = row.result_sha
-    if row.recompute_json is not None:
-        expected = json.loads(row.recompute_json)["note"]["result_sha"]
-    return None if sha256_hex(row.vector) == expected else Damage.WRONG_HASH
+    expected = row.result_sha if row.recompute_json is None else json.loads(row.recompute_json)["note"]["result_sha"]
+    if sha256_hex(row.vector) != expected:
+        return Damage.WRONG_HASH
+    if row.receipt is None:
+        return Damage.NO_RECEIPT
+    return None if is_signed(row.ledger_id, row.receipt) else Damage.BAD_RECEIPT

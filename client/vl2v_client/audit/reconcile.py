@@ -6,8 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vl2v_client.audit.audit_report import Difference, Findings, KeyTotals, Restore
-from vl2v_client.audit.notes import KeySet
+from vl2v_client.audit.audit_report import Difference, Findings, KeySet, KeyTotals, Notes, Restore
 from vl2v_client.cache.records import NamedItem, PurchaseRecords
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.records import StatementEntry, Summary
@@ -33,33 +32,24 @@ class Reconciliation:
         lost_by_restore: Paid by entries that the vendor lost, and said so.
     """
 
-    def __init__(self, records: PurchaseRecords, ledger_id: str, account: Summary, findings: Findings) -> None:
+    def __init__(self, records: PurchaseRecords, account: Summary, findings: Findings, notes: Notes) -> None:
         self._records = records
-        self._ledger_id = ledger_id
-        self._account_id = account.account_id
-        self._findings = findings
-        self._last_receipt_seq = records.last_seq(ledger_id, account.account_id)
-        self._agreed_prices = records.agreed_prices(ledger_id)
-        self._own_keys = {account.api_key_id, *records.api_key_ids(ledger_id, account.account_id)}
-        self._matched_entries = KeySet()
-        self._other_requests = KeySet()
-        self._other_items = KeySet()
-        self._lost = KeySet()
-        self._paid_elsewhere = KeySet()
+        self._place = place = (account.ledger_id, account.account_id)
+        self._note = findings.add
+        self._counts = findings.counts
+        self._last_receipt_seq = records.last_seq(*place)
+        self._agreed_prices = records.agreed_prices(account.ledger_id)
+        self._own_keys = {_NO_KEY, account.api_key_id, *records.api_key_ids(*place)}
+        self._matched_entries, self._other_requests, self._other_items = (KeySet(notes) for _ in range(3))
+        self._lost, self._paid_elsewhere = KeySet(notes), KeySet(notes)
         self._unknown: dict[str, _Unknown] = defaultdict(_Unknown)
         self._unpaid_items = 0
         self.matched_items = 0
         self.other_keys: dict[str, KeyTotals] = {}
         self.lost_by_restore = KeyTotals()
-        for other in records.accounts_of_key(ledger_id, account.api_key_id) - {account.account_id}:
+        for other in records.accounts_of_key(account.ledger_id, account.api_key_id) - {account.account_id}:
             why = f"receipts made with our key {account.api_key_id} name account {other}, the statement another"
             findings.add(Difference.CHAIN_BREAK, why)
-
-    def close(self) -> None:
-        """Drop what was noted on disk."""
-        kept = (self._matched_entries, self._other_requests, self._other_items, self._lost, self._paid_elsewhere)
-        for keys in kept:
-            keys.close()
 
     def take(self, rows: Sequence[StatementEntry]) -> None:
         """Reconcile a page.
@@ -68,8 +58,8 @@ class Reconciliation:
             VendorError: An item key that is none, so that nothing can be compared.
         """
         seqs = [row.entry.seq for row in rows]
-        receipts = self._records.receipt_hashes(self._ledger_id, self._account_id, seqs)
-        paid = self._records.paid_keys(self._ledger_id, self._account_id, seqs)
+        receipts = self._records.receipt_hashes(*self._place, seqs)
+        paid = self._records.paid_keys(*self._place, seqs)
         for row in rows:
             seq = row.entry.seq
             is_repeated = False
@@ -90,16 +80,18 @@ class Reconciliation:
             restores: Numbers that the statement skips under the vendor's signature.
             pinned_seq: How far an earlier audit has read; what it has reported is only totalled. 0 for the first.
         """
-        lost = 0
+        self.matched_items += self._unpaid_items
         for key in (key for chunk in self.lost_items() for key in chunk):
-            self._findings.add(Difference.LOST_RESPONSE, "charged, but not paid in this cache", item_key=key)
-            lost += 1
-        self.matched_items += self._unpaid_items - lost
+            self._note(Difference.LOST_RESPONSE, "charged, but not paid in this cache", item_key=key)
+            self.matched_items -= 1
         for api_key_id, unknown in self._unknown.items():
-            if api_key_id in self._own_keys or api_key_id == _NO_KEY:
-                self._note_unexplained(api_key_id, unknown)
-            else:
+            if api_key_id not in self._own_keys:
                 self.other_keys[api_key_id] = unknown.totals
+                continue
+            for seq, key in unknown.examples:
+                why = f"charged to our key {api_key_id}, but this cache never named it"
+                self._note(Difference.UNEXPLAINED_CHARGE, why, seq, key)
+            self._counts[Difference.UNEXPLAINED_CHARGE] += unknown.totals.items - len(unknown.examples)
         self._check_paid_elsewhere()
         self._check_receipts(last_seq, restores, pinned_seq)
 
@@ -114,22 +106,23 @@ class Reconciliation:
     def _take_items(self, row: StatementEntry, paid: set[bytes], *, is_repeated: bool) -> None:
         entry = row.entry
         try:
-            keys = [bytes.fromhex(item.item_key) for item in row.items]
+            keys = Counter(bytes.fromhex(item.item_key) for item in row.items)
         except ValueError as error:
             raise VendorError(f"the vendor's entry {entry.seq} has an item key that is none; ask the vendor") from error
-        distinct = dict.fromkeys(keys)
-        matched = distinct.keys() & paid
-        others = [key for key in distinct if key not in matched]
-        repeated = [key for key, count in Counter(keys).items() if count > 1] if len(distinct) < len(keys) else []
-        repeated += list(matched) if is_repeated else []
-        self.matched_items += 0 if is_repeated else len(matched)
+        matched = keys.keys() & paid
+        others = [key for key in keys if key not in matched]
+        repeated = [key for key, count in keys.items() if count > 1]
+        if is_repeated:
+            repeated += matched
+        else:
+            self.matched_items += len(matched)
         if others:
             repeated += self._other_items.add(others)
             self._take_others(row, others)
         elif matched:
             self._take_own(row)
         for key in repeated:
-            self._findings.add(Difference.DUPLICATE_ITEM, "charged before", seq=entry.seq, item_key=key.hex())
+            self._note(Difference.DUPLICATE_ITEM, "charged before", entry.seq, key.hex())
 
     def _take_others(self, row: StatementEntry, keys: Sequence[bytes]) -> None:
         """Compare items that our ledger does not say were paid by this entry."""
@@ -137,19 +130,17 @@ class Reconciliation:
         named = self._records.named_items(keys)
         if named or len(keys) < len(row.items):
             self._take_own(row)
-        unknown = self._unknown[entry.api_key_id or _NO_KEY] if len(named) < len(keys) else _Unknown()
         for key in keys:
             item = named.get(key)
             if item is None:
-                unknown.totals.items += 1
-                unknown.totals.units += 1
-                unknown.totals.amount_micro += entry.unit_price_micro
+                unknown = self._unknown[entry.api_key_id or _NO_KEY]
+                unknown.totals.add(1, entry.unit_price_micro)
                 if len(unknown.examples) < 3:
                     unknown.examples.append((entry.seq, key.hex()))
             elif item.state != "paid":
                 self._unpaid_items += not self._lost.add([key])
                 self._check_lost(row, key, item)
-            elif (item.ledger_id, item.account_id) == (self._ledger_id, self._account_id) and item.seq != entry.seq:
+            elif (item.ledger_id, item.account_id) == self._place and item.seq != entry.seq:
                 self._paid_elsewhere.add([key])
 
     def _take_own(self, row: StatementEntry) -> None:
@@ -159,37 +150,30 @@ class Reconciliation:
             self._own_keys.add(entry.api_key_id)
         price = (entry.price_id, entry.unit_price_micro, entry.currency)
         if price not in self._agreed_prices:  # perhaps it was agreed to since, by a purchase beside this audit
-            self._agreed_prices = self._records.agreed_prices(self._ledger_id)
+            self._agreed_prices = self._records.agreed_prices(self._place[0])
         if price not in self._agreed_prices:
             why = f"price {entry.price_id} at {entry.unit_price_micro} micro-units was never agreed to"
-            self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq)
+            self._note(Difference.PRICE_MISMATCH, why, entry.seq)
         elif sum(price_id == entry.price_id for price_id, _, _ in self._agreed_prices) > 1:
             why = f"the vendor has named two values of price {entry.price_id}, which cannot change"
-            self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq)
+            self._note(Difference.PRICE_MISMATCH, why, entry.seq)
 
     def _check_lost(self, row: StatementEntry, key: bytes, item: NamedItem) -> None:
         entry = row.entry
         if (entry.modality, entry.model_id) != (item.modality, item.model_id):
             why = f"charged as {entry.modality} of {entry.model_id}, asked for as {item.modality} of {item.model_id}"
-            self._findings.add(Difference.PRICE_MISMATCH, why, seq=entry.seq, item_key=key.hex())
+            self._note(Difference.PRICE_MISMATCH, why, entry.seq, key.hex())
 
     def _compare(self, row: StatementEntry) -> None:
-        ours, theirs = self._records.receipt(self._ledger_id, self._account_id, row.entry.seq).entry, row.entry
+        ours, theirs = self._records.receipt(*self._place, row.entry.seq).entry, row.entry
         if ours.request_id == theirs.request_id:
             if (ours.price_id, ours.unit_price_micro) != (theirs.price_id, theirs.unit_price_micro):
                 why = f"the receipt says {ours.unit_price_micro} micro-units, the statement {theirs.unit_price_micro}"
-                self._findings.add(Difference.PRICE_MISMATCH, why, seq=theirs.seq)
+                self._note(Difference.PRICE_MISMATCH, why, theirs.seq)
             if (ours.units, ours.amount_micro) != (theirs.units, theirs.amount_micro):
                 why = f"the receipt says {ours.units} units, the statement {theirs.units}"
-                self._findings.add(Difference.AMOUNT_MISMATCH, why, seq=theirs.seq)
-        why = "we hold a signed receipt for another entry at this place"
-        self._findings.add(Difference.HISTORY_REWRITTEN, why, seq=theirs.seq)
-
-    def _note_unexplained(self, api_key_id: str, unknown: _Unknown) -> None:
-        for seq, key in unknown.examples:
-            why = f"charged to our key {api_key_id}, but this cache never named it"
-            self._findings.add(Difference.UNEXPLAINED_CHARGE, why, seq=seq, item_key=key)
-        self._findings.counts[Difference.UNEXPLAINED_CHARGE] += unknown.totals.items - len(unknown.examples)
+                self._note(Difference.AMOUNT_MISMATCH, why, theirs.seq)
+        self._note(Difference.HISTORY_REWRITTEN, "we hold a signed receipt for another entry at this place", theirs.seq)
 
     def _check_paid_elsewhere(self) -> None:
         """Find items charged by one entry though another one, which the statement has too, paid for them."""
@@ -197,27 +181,25 @@ class Reconciliation:
             for key, item in self._records.named_items(chunk).items():
                 if item.seq is not None and _of_seq(item.seq) in self._matched_entries:
                     why = f"charged again: entry {item.seq} paid for it"
-                    self._findings.add(Difference.DUPLICATE_ITEM, why, item_key=key.hex())
+                    self._note(Difference.DUPLICATE_ITEM, why, item_key=key.hex())
 
     def _check_receipts(self, last_seq: int, restores: Sequence[Restore], pinned_seq: int) -> None:
         must_have = max(self._last_receipt_seq, last_seq)
-        for place in self._records.receipt_places(self._ledger_id, self._account_id):
-            if place.seq > must_have or _of_seq(place.seq) in self._matched_entries:
+        for seq, request_id, units, amount_micro in self._records.receipt_places(*self._place):
+            if seq > must_have or _of_seq(seq) in self._matched_entries:
                 continue
-            restore = next((one for one in restores if place.seq in one), None)
+            restore = next((one for one in restores if seq in one), None)
             if restore is not None:
-                self.lost_by_restore.items += place.units
-                self.lost_by_restore.units += place.units
-                self.lost_by_restore.amount_micro += place.amount_micro
+                self.lost_by_restore.add(units, amount_micro)
                 if pinned_seq <= restore.last_seq:
-                    why = f"the receipt of request {place.request_id} is of an entry that the vendor lost"
-                    self._findings.add(Difference.LEDGER_RESTORED, why, seq=place.seq)
-            elif place.request_id.encode() not in self._other_requests:
-                why = f"the statement has no entry for request {place.request_id}, which we hold a receipt for"
-                self._findings.add(Difference.MISSING_CHARGE, why, seq=place.seq)
-            elif place.seq > last_seq:  # a number within the statement was compared when it came
-                why = f"request {place.request_id} is shown at another place than its receipt says"
-                self._findings.add(Difference.HISTORY_REWRITTEN, why, seq=place.seq)
+                    why = f"the receipt of request {request_id} is of an entry that the vendor lost"
+                    self._note(Difference.LEDGER_RESTORED, why, seq)
+            elif request_id.encode() not in self._other_requests:
+                why = f"the statement has no entry for request {request_id}, which we hold a receipt for"
+                self._note(Difference.MISSING_CHARGE, why, seq)
+            elif seq > last_seq:  # a number within the statement was compared when it came
+                why = f"request {request_id} is shown at another place than its receipt says"
+                self._note(Difference.HISTORY_REWRITTEN, why, seq)
 
 
 def _of_seq(seq: int) -> bytes:

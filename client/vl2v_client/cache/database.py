@@ -1,26 +1,149 @@
-"""The file of the cache: one connection for all threads of this process, beside other processes on the same file.
-
-SQLite's errors become messages that say which file, what happened and what to do. Purchases on one cache take turns by
-a lock file beside it, held by the kernel, so that no crash leaves it locked: what one purchase has sent and not yet
-received looks to another like something lost, which it would ask for too early, hear was never paid, and take back.
-"""
+"""The file of the cache: its tables, and one connection for all threads, beside other processes on the same file."""
 
 from __future__ import annotations
 
-import fcntl
 import os
+import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vl2v_client.cache.schema import open_connection
 from vl2v_client.core.errors import CacheError
+
+SCHEMA_VERSION = 2
+APPLICATION_ID = 0x564C3256  # "VL2V"
+BUSY_TIMEOUT_SECONDS = 30.0
 
 CHUNK = 500
 """Keys per statement, below SQLite's oldest limit on parameters."""
+
+_MOVE = "or name another file with purchase.cache"
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command again: nothing paid is lost",
+    sqlite3.SQLITE_BUSY: "another process holds it; wait for that process to end and run the same command again",
+    sqlite3.SQLITE_LOCKED: "another process holds it; wait for that process to end and run the same command again",
+    sqlite3.SQLITE_READONLY: f"it, or its folder, may not be written; change the permissions, {_MOVE}",
+    sqlite3.SQLITE_PERM: f"it may not be opened; change the permissions, {_MOVE}",
+    sqlite3.SQLITE_CANTOPEN: f"it cannot be opened; check the path and its permissions, {_MOVE}",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write; check it (a full disk shows like this too) and run again",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away, restore a copy, then recover what was paid with an audit",
+    sqlite3.SQLITE_NOTADB: f"it is not a cache of vl2v; {_MOVE}",
+}
+
+_TABLES = """
+CREATE TABLE secrets (
+    name TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row per ledger ever met, trusted on first use. `first_key` never changes.
+CREATE TABLE vendors (
+    ledger_id TEXT PRIMARY KEY,
+    first_key TEXT NOT NULL,
+    keys_json TEXT NOT NULL,
+    images_per_second REAL
+) STRICT, WITHOUT ROWID;
+
+-- The end of each account's chain as last audited: a later statement must extend it.
+CREATE TABLE audited_heads (
+    ledger_id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    entry_hash TEXT NOT NULL,
+    PRIMARY KEY (ledger_id, account_id)
+) STRICT, WITHOUT ROWID;
+
+-- The model that each URL showed last, under the name it was asked for ('' is the vendor's default).
+CREATE TABLE teachers (
+    url TEXT NOT NULL,
+    asked_for TEXT NOT NULL,
+    teacher_json TEXT NOT NULL,
+    PRIMARY KEY (url, asked_for)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE agreed_prices (
+    ledger_id TEXT NOT NULL,
+    price_id INTEGER NOT NULL,
+    unit_price_micro INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    PRIMARY KEY (ledger_id, price_id, unit_price_micro, currency)
+) STRICT, WITHOUT ROWID;
+
+-- What one command may spend; `held` counts its sent and paid items, at the agreed price. Purchases of one task share
+-- their caps.
+CREATE TABLE purchases (
+    id INTEGER PRIMARY KEY,
+    ledger_id TEXT NOT NULL,
+    max_units INTEGER,
+    max_amount_micro INTEGER,
+    held_units INTEGER NOT NULL DEFAULT 0 CHECK (held_units <= max_units),
+    held_amount_micro INTEGER NOT NULL DEFAULT 0 CHECK (held_amount_micro <= max_amount_micro),
+    started_at INTEGER NOT NULL,
+    account_id TEXT,
+    task TEXT
+) STRICT;
+
+-- Every item key ever made for sending. `sent` is written and synced before the request leaves. A sent item is expired
+-- once the vendor has said that it charged the item and no longer keeps the vector.
+CREATE TABLE intents (
+    item_key BLOB PRIMARY KEY,
+    cache_key BLOB NOT NULL UNIQUE,
+    ledger_id TEXT NOT NULL,
+    modality TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    weights_sha TEXT NOT NULL,
+    content_sha TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'sent', 'paid')),
+    attempts INTEGER NOT NULL,
+    unit_price_micro INTEGER NOT NULL,
+    purchase_id INTEGER NOT NULL REFERENCES purchases (id),
+    account_id TEXT,
+    seq INTEGER,
+    result_sha TEXT,
+    recompute_json TEXT,
+    is_expired INTEGER NOT NULL DEFAULT 0,
+    CHECK ((state = 'paid') = (seq IS NOT NULL AND account_id IS NOT NULL AND result_sha IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX intents_open ON intents (ledger_id, state) WHERE state <> 'paid';
+CREATE INDEX intents_of_entry ON intents (ledger_id, account_id, seq);
+
+CREATE TABLE embeddings (
+    cache_key BLOB PRIMARY KEY,
+    vector BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE receipts (
+    ledger_id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    api_key_id TEXT,
+    units INTEGER NOT NULL,
+    unit_price_micro INTEGER NOT NULL,
+    amount_micro INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    entry_hash TEXT NOT NULL,
+    receipt_json TEXT NOT NULL,
+    PRIMARY KEY (ledger_id, account_id, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Memos: they spare work and may be deleted at any time.
+CREATE TABLE file_contents (
+    path TEXT PRIMARY KEY,
+    size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,  -- the inode's change, if that is later
+    file_sha TEXT NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE view_contents (
+    view_key BLOB PRIMARY KEY,
+    content_sha BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
 
 
 class Database:
@@ -33,13 +156,12 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
-        with naming_faults(path):
-            try:
+        try:
+            with naming_faults(path):
                 self._connection = open_connection(path)
-            except OSError as error:
-                raise CacheError(
-                    f"the cache {path} cannot be made: {error.strerror}; name another with purchase.cache"
-                ) from error
+        except OSError as error:
+            what = f"the cache {path} cannot be made: {error.strerror}"
+            raise CacheError(f"{what}; name another with purchase.cache") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -59,6 +181,11 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def write_all(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Execute a statement for each of the rows, in one transaction."""
+        with self.write() as connection:
+            connection.executemany(statement, rows)
+
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
         with self._lock, naming_faults(self.path):
@@ -72,22 +199,6 @@ class Database:
             yield from self.rows(query.format(keys=",".join("?" * len(chunk))), [*values, *chunk])
 
 
-_PRIMARY_CODE = 0xFF  # the low byte of an extended result code
-
-_MOVE = "or name another file with purchase.cache"
-_REMEDIES = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command again: nothing paid is lost",
-    sqlite3.SQLITE_BUSY: "another process holds it; wait for that process to end and run the same command again",
-    sqlite3.SQLITE_LOCKED: "another process holds it; wait for that process to end and run the same command again",
-    sqlite3.SQLITE_READONLY: f"it, or its folder, may not be written; change the permissions, {_MOVE}",
-    sqlite3.SQLITE_PERM: f"it may not be opened; change the permissions, {_MOVE}",
-    sqlite3.SQLITE_CANTOPEN: f"it cannot be opened; check the path and its permissions, {_MOVE}",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write; check it (a full disk shows like this too) and run again",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away, restore a copy, then recover what was paid with an audit",
-    sqlite3.SQLITE_NOTADB: f"it is not a cache of vl2v; {_MOVE}",
-}
-
-
 @contextmanager
 def naming_faults(path: Path) -> Iterator[None]:
     """Turn every SQLite error of the block into a `CacheError` about `path`.
@@ -98,40 +209,77 @@ def naming_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        remedy = _REMEDIES.get((code or 0) & _PRIMARY_CODE, "run the same command again")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+        remedy = _REMEDIES.get(code, "run the same command again")
         raise CacheError(f"{path}: {error}: {remedy}") from error
 
 
-@contextmanager
-def purchase_lock(cache_path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the turn while the block runs; `waiting` is told if another purchase has it.
-
-    The file stays behind: removing it would let two processes lock two files of one name.
+def open_connection(path: Path) -> sqlite3.Connection:
+    """Open the cache, making it if it is not there; durable to the last commit, shared with other processes.
 
     Raises:
-        CacheError: The lock file cannot be made or locked.
+        CacheError: The file is something else, or of a newer version.
+        sqlite3.Error: SQLite could not open or write it.
+        OSError: The folder or file cannot be made.
     """
-    path = Path(f"{cache_path.resolve()}.lock")  # one lock, by whichever link the cache is named
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        # The item secret lives inside, so nobody else may read it, not even for a moment.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CacheError(
-            f"{path} cannot be made: {error.strerror}; change the permissions, or name another file with purchase.cache"
-        ) from error
-    try:
-        _lock(descriptor, path, waiting)
-        yield
-    finally:
-        os.close(descriptor)
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
-def _lock(descriptor: int, path: Path, waiting: Callable[[], None]) -> None:
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        raise CacheError(f"{path} cannot be locked: {error.strerror}; keep purchase.cache on a local disk") from error
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection)
+    if version > SCHEMA_VERSION:
+        raise CacheError(f"the cache {path} was made by a newer vl2v (schema {version}); upgrade vl2v to use it")
+    if version == 0:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if version == 0:
+        _create(connection, path)
+    elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise _foreign(path)
+    if version == 1:
+        _upgrade(connection)
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if _version(connection) == 0:  # else another process was faster
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise _foreign(path)
+        for statement in _TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO secrets VALUES ('item', ?)", (secrets.token_bytes(32),))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Upgrade a file from schema 1 to 2."""
+    connection.execute("BEGIN IMMEDIATE")
+    if _version(connection) == 1:  # else another process was faster
+        connection.execute("ALTER TABLE intents ADD COLUMN is_expired INTEGER NOT NULL DEFAULT 0")
+        connection.execute("ALTER TABLE purchases ADD COLUMN account_id TEXT")
+        connection.execute("ALTER TABLE purchases ADD COLUMN task TEXT")
+        connection.execute("PRAGMA user_version = 2")
+    connection.execute("COMMIT")
+
+
+def _foreign(path: Path) -> CacheError:
+    return CacheError(f"{path} is a database, but not a cache of vl2v; name another file with purchase.cache")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

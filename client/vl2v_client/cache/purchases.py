@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from vl2v_client.cache.database import Database
 from vl2v_client.cache.records import Paid
-from vl2v_client.core.deliveries import DeliveredItem, Delivery
+from vl2v_client.core.deliveries import CHARGED, EXPIRED, UNKNOWN, DeliveredItem, Delivery
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
 from vl2v_client.core.values import TeacherModel
 from vl2v_contract.identity import Modality
@@ -53,11 +53,11 @@ class Intent:
     unit_price_micro: int
 
 
+@dataclass(frozen=True)
 class PurchaseLedger:
     """Reservations, payments and receipts, over the cache's database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def open_purchase(
         self,
@@ -108,9 +108,9 @@ class PurchaseLedger:
         """
         with self._database.write() as connection:
             known = _states(connection, [intent.item_key for intent in intents])
-            unpaid = [intent for intent in intents if known.get(intent.item_key, _UNKNOWN).state != "paid"]
-            fresh = [intent for intent in unpaid if not known.get(intent.item_key, _UNKNOWN).is_expired]
-            for row in (known.get(intent.item_key, _UNKNOWN) for intent in fresh):
+            unpaid = [intent for intent in intents if known[intent.item_key].state != "paid"]
+            fresh = [intent for intent in unpaid if not known[intent.item_key].is_expired]
+            for row in (known[intent.item_key] for intent in fresh):
                 if row.state == "sent":
                     _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
             _hold(connection, purchase_id, len(fresh), sum(intent.unit_price_micro for intent in fresh))
@@ -139,10 +139,10 @@ class PurchaseLedger:
             for item in delivery.items:
                 _keep_item(connection, item, receipts[item.seq].entry.account_id)
             for failed in delivery.failed:
-                if failed.is_expired:
+                if failed.code == EXPIRED:
                     _expire(connection, failed.item_key)
-                elif not failed.is_charged:
-                    _release(connection, [failed.item_key], even_expired=failed.is_unknown)
+                elif failed.code not in CHARGED:
+                    _release(connection, [failed.item_key], even_expired=failed.code == UNKNOWN)
 
     def outstanding(self, ledger_id: str) -> list[list[str]]:
         """Return sent items that the vendor may have charged and may still keep: a list for each model."""
@@ -170,7 +170,7 @@ class _State(NamedTuple):
     is_expired: bool
 
 
-_UNKNOWN = _State("planned", 0, 0, False)
+_UNKNOWN = _State("", 0, 0, False)
 
 
 def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[str, _State]:
@@ -178,7 +178,7 @@ def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[st
     columns = "item_key, state, purchase_id, unit_price_micro, is_expired AND state = 'sent'"
     query = f"SELECT {columns} FROM intents WHERE item_key IN ({marks})"
     rows = connection.execute(query, [bytes.fromhex(key) for key in item_keys])
-    return {key.hex(): _State(*row) for key, *row in rows}
+    return dict.fromkeys(item_keys, _UNKNOWN) | {key.hex(): _State(*row) for key, *row in rows}
 
 
 def _intent_row(intent: Intent, purchase_id: int) -> tuple[Any, ...]:
@@ -207,8 +207,8 @@ def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_m
 
 
 def _expire(connection: sqlite3.Connection, item_key: str) -> None:
-    row = _states(connection, [item_key]).get(item_key)
-    if row is not None and row.state == "planned":  # taken back too early
+    row = _states(connection, [item_key])[item_key]
+    if row.state == "planned":  # taken back too early
         _hold(connection, row.purchase_id, 1, row.unit_price_micro)
     query = "UPDATE intents SET state = 'sent', is_expired = 1 WHERE item_key = ? AND state <> 'paid'"
     connection.execute(query, (bytes.fromhex(item_key),))

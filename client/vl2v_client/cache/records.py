@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vl2v_client.cache.database import CHUNK, Database
 from vl2v_client.core.errors import CacheError, VendorChanged
@@ -39,15 +39,6 @@ class Paid:
 NOTHING = Paid(0, 0)
 
 
-class ReceiptPlace(NamedTuple):
-    """Where a receipt belongs in the vendor's chain, and what it paid."""
-
-    seq: int
-    request_id: str
-    units: int
-    amount_micro: int
-
-
 class NamedItem(NamedTuple):
     """An item that this cache has named; `account_id` and `seq` are of the entry that paid for it."""
 
@@ -59,28 +50,25 @@ class NamedItem(NamedTuple):
     model_id: str
 
 
+@dataclass(frozen=True)
 class PurchaseRecords:
     """What was bought, over the cache's database. Everything is streamed."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def paid_rows(self) -> Iterator[PaidRow]:
         """Yield every paid item with its vector and receipt, in key order."""
+        query = (
+            "SELECT i.item_key, i.ledger_id, i.seq, i.result_sha, i.recompute_json, e.vector, r.receipt_json"
+            " FROM intents i LEFT JOIN embeddings e USING (cache_key)"
+            " LEFT JOIN receipts r USING (ledger_id, account_id, seq)"
+            " WHERE i.state = 'paid' AND i.item_key > ? ORDER BY i.item_key LIMIT ?"
+        )
         after = b""
-        while True:
-            rows = self._database.rows(
-                "SELECT i.item_key, i.ledger_id, i.seq, i.result_sha, i.recompute_json, e.vector, r.receipt_json"
-                " FROM intents i LEFT JOIN embeddings e USING (cache_key)"
-                " LEFT JOIN receipts r USING (ledger_id, account_id, seq)"
-                " WHERE i.state = 'paid' AND i.item_key > ? ORDER BY i.item_key LIMIT ?",
-                (after, CHUNK),
-            )
+        while rows := self._database.rows(query, (after, CHUNK)):
             for key, ledger_id, seq, result_sha, recompute_json, vector, receipt in rows:
                 known = None if receipt is None else self._receipt(receipt)
                 yield PaidRow(key.hex(), ledger_id, seq, result_sha, recompute_json, vector, known)
-            if not rows:
-                return
             after = rows[-1][0]
 
     def receipt(self, ledger_id: str, account_id: str, seq: int) -> Receipt:
@@ -93,15 +81,15 @@ class PurchaseRecords:
         query = "SELECT seq, entry_hash FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq IN ({keys})"
         return dict(self._database.rows_of(query, seqs, (ledger_id, account_id)))
 
-    def receipt_places(self, ledger_id: str, account_id: str) -> Iterator[ReceiptPlace]:
-        """Yield where each receipt of an account belongs, by seq."""
+    def receipt_places(self, ledger_id: str, account_id: str) -> Iterator[tuple[int, str, int, int]]:
+        """Yield seq, request, units and money of each receipt of an account, by seq."""
         query = (
             "SELECT seq, request_id, units, amount_micro FROM receipts"
             " WHERE ledger_id = ? AND account_id = ? AND seq > ? ORDER BY seq LIMIT ?"
         )
         after = 0
         while rows := self._database.rows(query, (ledger_id, account_id, after, CHUNK)):
-            yield from (ReceiptPlace(*row) for row in rows)
+            yield from rows
             after = rows[-1][0]
 
     def last_seq(self, ledger_id: str, account_id: str) -> int:
@@ -178,11 +166,11 @@ class AuditedHead:
     entry_hash: str
 
 
+@dataclass(frozen=True)
 class VendorBook:
     """Pins and memories, over the cache's database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def first_key(self, ledger_id: str) -> str | None:
         """Return the Base64 text of the signing key that this vendor showed when first met."""
@@ -210,12 +198,11 @@ class VendorBook:
         if tuple(keys) == known or len(keys) < len(known):  # another process has seen a newer key meanwhile
             return
         line = json.dumps([asdict(key) for key in keys], separators=(",", ":"))
-        with self._database.write() as connection:
-            connection.execute(
-                "INSERT INTO vendors (ledger_id, first_key, keys_json) VALUES (?, ?, ?)"
-                " ON CONFLICT (ledger_id) DO UPDATE SET keys_json = excluded.keys_json",
-                (ledger_id, keys[0].public_key, line),
-            )
+        self._database.write_all(
+            "INSERT INTO vendors (ledger_id, first_key, keys_json) VALUES (?, ?, ?)"
+            " ON CONFLICT (ledger_id) DO UPDATE SET keys_json = excluded.keys_json",
+            [(ledger_id, keys[0].public_key, line)],
+        )
 
     def images_per_second(self, ledger_id: str) -> float | None:
         """Return how fast this vendor delivered last time; None if never measured."""
@@ -224,24 +211,24 @@ class VendorBook:
 
     def remember_rate(self, ledger_id: str, images_per_second: float) -> None:
         """Keep a measured rate for the next plan's estimate."""
-        with self._database.write() as connection:
-            query = "UPDATE vendors SET images_per_second = ? WHERE ledger_id = ?"
-            connection.execute(query, (images_per_second, ledger_id))
+        row = (images_per_second, ledger_id)
+        self._database.write_all("UPDATE vendors SET images_per_second = ? WHERE ledger_id = ?", [row])
 
     def teacher(self, url: str, asked_for: str | None) -> TeacherModel | None:
         """Return the model that `url` showed last under this name."""
         rows = self._database.rows(
             "SELECT teacher_json FROM teachers WHERE url = ? AND asked_for = ?", (url, asked_for or "")
         )
-        return _teacher(json.loads(rows[0][0])) if rows else None
+        if not rows:
+            return None
+        record = json.loads(rows[0][0])
+        return TeacherModel(**{**record, **{name: PriceTag(**record[name]) for name in ("image_price", "text_price")}})
 
     def remember_teacher(self, url: str, asked_for: str | None, teacher: TeacherModel) -> None:
         """Keep what `url` shows now, to notice a change and to work without the vendor."""
-        if self.teacher(url, asked_for) == teacher:
-            return
-        with self._database.write() as connection:
-            text = json.dumps(asdict(teacher), separators=(",", ":"))
-            connection.execute("INSERT OR REPLACE INTO teachers VALUES (?, ?, ?)", (url, asked_for or "", text))
+        if self.teacher(url, asked_for) != teacher:
+            row = (url, asked_for or "", json.dumps(asdict(teacher), separators=(",", ":")))
+            self._database.write_all("INSERT OR REPLACE INTO teachers VALUES (?, ?, ?)", [row])
 
     def audited_head(self, ledger_id: str, account_id: str) -> AuditedHead | None:
         """Return the end of the chain that the next statement must extend."""
@@ -251,11 +238,5 @@ class VendorBook:
 
     def pin_head(self, ledger_id: str, account_id: str, head: AuditedHead) -> None:
         """Keep the end of a chain that was verified element by element."""
-        with self._database.write() as connection:
-            row = (ledger_id, account_id, head.seq, head.entry_hash)
-            connection.execute("INSERT OR REPLACE INTO audited_heads VALUES (?, ?, ?, ?)", row)
-
-
-def _teacher(record: dict[str, Any]) -> TeacherModel:
-    prices = {name: PriceTag(**record[name]) for name in ("image_price", "text_price")}
-    return TeacherModel(**{**record, **prices})
+        row = (ledger_id, account_id, head.seq, head.entry_hash)
+        self._database.write_all("INSERT OR REPLACE INTO audited_heads VALUES (?, ?, ?, ?)", [row])

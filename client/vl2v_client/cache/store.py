@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from vl2v_client.cache.database import Database, purchase_lock
+from vl2v_client.cache.database import Database
 from vl2v_client.cache.purchases import PurchaseLedger
 from vl2v_client.cache.records import PurchaseRecords, VendorBook
 from vl2v_client.core.deliveries import HalfVector
+from vl2v_client.core.errors import CacheError
 
 _NOT_DECODED = 0
 """Width and height of a file whose bytes alone were read."""
+
+_REMEMBER_FILE = "INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +66,22 @@ class FileContent:
     height: int
 
 
+@dataclass(frozen=True)
 class ContentMemo:
-    """Hashes already computed, over the cache's database. Losing them costs time only."""
+    """Hashes already computed, over the cache's database: a second plan is fast. Losing them costs time only."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def files(self, stamps: Iterable[FileStamp]) -> dict[FileStamp, FileContent]:
         """Return the contents of those files whose stamp is as remembered."""
         by_path = {str(stamp.path): stamp for stamp in stamps}
         columns = "path, size_bytes, mtime_ns, file_sha, width, height"
         query = f"SELECT {columns} FROM file_contents WHERE path IN ({{keys}}) AND width > {_NOT_DECODED}"
-        found: dict[FileStamp, FileContent] = {}
-        for path, size_bytes, mtime_ns, *content in self._database.rows_of(query, by_path):
-            stamp = by_path[path]
-            if (size_bytes, mtime_ns) == (stamp.size_bytes, stamp.changed_ns):
-                found[stamp] = FileContent(*content)
-        return found
+        return {
+            by_path[path]: FileContent(*content)
+            for path, size_bytes, mtime_ns, *content in self._database.rows_of(query, by_path)
+            if (size_bytes, mtime_ns) == (by_path[path].size_bytes, by_path[path].changed_ns)
+        }
 
     def remember_files(self, contents: Mapping[FileStamp, FileContent]) -> None:
         """Keep what was read."""
@@ -87,8 +89,7 @@ class ContentMemo:
             (str(stamp.path), stamp.size_bytes, stamp.changed_ns, content.file_sha, content.width, content.height)
             for stamp, content in contents.items()
         ]
-        with self._database.write() as connection:
-            connection.executemany("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._database.write_all(_REMEMBER_FILE, rows)
 
     def hashes_below(self, folder: str) -> dict[str, tuple[int, int, str]]:
         """Return size, modification time and hash of every remembered file below a folder, by absolute path."""
@@ -99,8 +100,7 @@ class ContentMemo:
     def remember_hashes(self, hashes: Iterable[tuple[str, int, int, str]]) -> None:
         """Keep the hashes of files that were not decoded: absolute path, size, modification time, hash."""
         rows = [(*row, _NOT_DECODED, _NOT_DECODED) for row in hashes]
-        with self._database.write() as connection:
-            connection.executemany("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._database.write_all(_REMEMBER_FILE, rows)
 
     def views(self, view_keys: Iterable[bytes]) -> dict[bytes, str]:
         """Return content hashes of those views that are remembered, by `view_key`."""
@@ -110,8 +110,7 @@ class ContentMemo:
     def remember_views(self, contents: Sequence[tuple[bytes, str]]) -> None:
         """Keep the content hashes of rendered views."""
         rows = [(key, bytes.fromhex(content_sha)) for key, content_sha in contents]
-        with self._database.write() as connection:
-            connection.executemany("INSERT OR REPLACE INTO view_contents VALUES (?, ?)", rows)
+        self._database.write_all("INSERT OR REPLACE INTO view_contents VALUES (?, ?)", rows)
 
 
 def view_key(file_sha: str, view: Mapping[str, Any], *, image_size: int, renderer: str) -> bytes:
@@ -166,25 +165,38 @@ class EmbeddingCache:
         self.vendors = VendorBook(self._database)
         self.contents = ContentMemo(self._database)
 
-    def __enter__(self) -> EmbeddingCache:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def purchase_lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+    @contextmanager
+    def purchase_lock(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Keep other purchases on this file away while the block runs; `waiting` is told if one has to end first.
 
+        What one purchase has sent and not yet received looks to another like something lost: it would ask the vendor
+        for it too early, hear that it was never paid, and take it back. The lock is a file beside the cache, held by
+        the kernel, so that no crash leaves it locked; removing it would let two processes lock two files of one name.
+
         Raises:
-            CacheError: On entry, if the lock file beside the cache cannot be made or locked.
+            CacheError: The lock file cannot be made or locked.
         """
-        return purchase_lock(self.path, waiting)
+        path = f"{self.path.resolve()}.lock"  # one lock, by whichever link the cache is named
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            remedy = "change the permissions, or name another file with purchase.cache"
+            raise CacheError(f"{path} cannot be made: {error.strerror}; {remedy}") from error
+        try:
+            _lock(descriptor, path, waiting)
+            yield
+        finally:
+            os.close(descriptor)
 
     @property
     def item_secret(self) -> bytes:
@@ -228,3 +240,14 @@ def default_cache_path(environment: Mapping[str, str]) -> Path:
 
 def _size_bytes(path: Path) -> int:
     return sum(os.path.getsize(f"{path}{suffix}") for suffix in ("", "-wal") if os.path.exists(f"{path}{suffix}"))
+
+
+def _lock(descriptor: int, path: str, waiting: Callable[[], None]) -> None:
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be locked: {error.strerror}; keep purchase.cache on a local disk") from error

@@ -15,8 +15,14 @@ HalfVector = NDArray[np.float16]
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
 
-_EXPIRED, _UNKNOWN = "result_expired", "unknown_item"
-_CHARGED = (_EXPIRED, "item_key_mismatch", "unknown_model")
+EXPIRED = "result_expired"
+"""Code of an item that was charged earlier and whose vector the vendor no longer keeps."""
+
+UNKNOWN = "unknown_item"
+"""Code of an item for whose key the account has never paid, as the vendor says."""
+
+CHARGED = (EXPIRED, "item_key_mismatch", "unknown_model")
+"""Codes of items whose keys were charged earlier, so that they stay on the bill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +50,6 @@ class FailedItem:
     item_key: str
     code: str
     detail: str
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether it was charged earlier and the vendor no longer keeps its vector."""
-        return self.code == _EXPIRED
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether the vendor says that the account has never paid for its item key."""
-        return self.code == _UNKNOWN
-
-    @property
-    def is_charged(self) -> bool:
-        """Whether its item key was charged earlier, so that it stays on the bill."""
-        return self.code in _CHARGED
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Annotated, Final, NamedTuple, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from vl2v_contract.vectors import FloatVector, decode_vectors, encode_vectors
+from vl2v_contract.vectors import FloatVector, decode_vectors, encode_vector
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, Items, RequestOptions, has_too_many_values
 
 MAGIC: Final = b"VL2V"
@@ -47,26 +47,14 @@ class ContractError(ValueError):
     """Bytes that are not what the contract says; the message names the fault and repeats no content."""
 
 
-class Frame(NamedTuple):
-    """A frame taken apart.
-
-    Attributes:
-        head: JSON, not parsed yet.
-        payload: A view of the received bytes, not a copy.
-    """
-
-    head: bytes
-    payload: memoryview
-
-
 def pack_frame(head: bytes, payload: Iterable[bytes | memoryview]) -> bytes:
     """Make one frame of a head and the parts of a payload, in order."""
     end = _PRELUDE.size + len(head)
     return b"".join((_PRELUDE.pack(MAGIC, VERSION, len(head)), head, bytes(_padding(end)), *payload))
 
 
-def unpack_frame(data: bytes) -> Frame:
-    """Take a frame apart.
+def unpack_frame(data: bytes) -> tuple[bytes, memoryview]:
+    """Take a frame apart: its head, JSON that is not parsed yet, and its payload, a view of `data`.
 
     Raises:
         ContractError: Truncated, not a frame, of another version, or its head is too long or ends beyond the data.
@@ -87,17 +75,17 @@ def unpack_frame(data: bytes) -> Frame:
     view = memoryview(data)
     if any(view[end:start]):
         raise ContractError("the bytes between head and payload are not zero")
-    return Frame(data[_PRELUDE.size : end], view[start:])
+    return data[_PRELUDE.size : end], view[start:]
 
 
-def read_head(kind: type[Head], frame: Frame) -> Head:
+def _read_head(kind: type[Head], head: bytes) -> Head:
     """Parse the head.
 
     Raises:
         ContractError: It is no such message; names the field.
     """
     try:
-        return kind.model_validate_json(frame.head)
+        return kind.model_validate_json(head)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part)[:40] for part in first["loc"]) or "it"
@@ -131,7 +119,7 @@ def pack_answer(head: EmbeddingsResponse, vectors: Sequence[FloatVector]) -> byt
     if len(vectors) != delivered or any(vector.shape != (head.embedding_dim,) for vector in vectors):
         raise ValueError(f"{delivered} items of width {head.embedding_dim} were delivered, not these {len(vectors)}")
     # What an item does not have is left out: the head of many items is most of its own size.
-    return pack_frame(head.model_dump_json(exclude_unset=True).encode(), [encode_vectors(vectors, head.dtype)])
+    return pack_frame(head.model_dump_json(exclude_unset=True).encode(), [encode_vector(vectors, head.dtype)])
 
 
 def unpack_answer(data: bytes) -> tuple[EmbeddingsResponse, dict[int, FloatVector]]:
@@ -142,15 +130,15 @@ def unpack_answer(data: bytes) -> tuple[EmbeddingsResponse, dict[int, FloatVecto
     Raises:
         ContractError: Not a frame, no such answer, or a payload of another length than its items need.
     """
-    frame = unpack_frame(data)
-    head = read_head(EmbeddingsResponse, frame)
+    json, payload = unpack_frame(data)
+    head = _read_head(EmbeddingsResponse, json)
     if head.encoding != "raw" or any(item.embedding is not None for item in head.data):
         raise ContractError("a framed answer has the encoding `raw`, and no `embedding` in its items")
     if not 1 <= head.embedding_dim <= _MAX_DIMENSION:
         raise ContractError(f"vectors cannot have {head.embedding_dim} numbers")
     delivered = _delivered(head)
     try:
-        matrix = decode_vectors(frame.payload, head.dtype, len(delivered), head.embedding_dim)  # [N, D]
+        matrix = decode_vectors(payload, head.dtype, len(delivered), head.embedding_dim)  # [N, D]
     except ValueError as error:
         raise ContractError(f"the payload of the frame: {error}") from error
     return head, dict(zip(delivered, matrix, strict=True))
@@ -169,14 +157,14 @@ def unpack_upload(data: bytes) -> tuple[UploadHead, list[memoryview]]:
     Raises:
         ContractError: Not a frame, no such head, or a payload of another length than `sizes` says.
     """
-    frame = unpack_frame(data)
-    if has_too_many_values(frame.head):
+    json, payload = unpack_frame(data)
+    if has_too_many_values(json):
         raise ContractError("the head of the frame holds more values than any upload needs")
-    head = read_head(UploadHead, frame)
-    if sum(head.sizes) != len(frame.payload):
-        raise ContractError(f"`sizes` adds up to {sum(head.sizes)} bytes, but {len(frame.payload)} follow the head")
+    head = _read_head(UploadHead, json)
+    if sum(head.sizes) != len(payload):
+        raise ContractError(f"`sizes` adds up to {sum(head.sizes)} bytes, but {len(payload)} follow the head")
     ends = accumulate(head.sizes, initial=0)
-    return head, [frame.payload[start:end] for start, end in pairwise(ends)]
+    return head, [payload[start:end] for start, end in pairwise(ends)]
 
 
 def _delivered(head: EmbeddingsResponse) -> list[int]:

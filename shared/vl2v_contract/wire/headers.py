@@ -1,24 +1,20 @@
 """HTTP header names and media types of the wire."""
 
-from __future__ import annotations
+AUTHORIZATION = "Authorization"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+REQUEST_ID = "X-Request-Id"
+RETRY_AFTER = "Retry-After"
+SHOULD_RETRY = "X-Should-Retry"
+IDEMPOTENT_REPLAYED = "Idempotent-Replayed"
+BUDGET_LIMIT = "X-Budget-Limit"
+BUDGET_REMAINING = "X-Budget-Remaining"
+RECEIPT_SEQ = "X-VL2V-Receipt-Seq"
+BILLED_UNITS = "X-VL2V-Billed-Units"
 
-from typing import Final
+API_KEY_PREFIX = "vl2v_"
 
-AUTHORIZATION: Final = "Authorization"
-IDEMPOTENCY_KEY: Final = "Idempotency-Key"
-REQUEST_ID: Final = "X-Request-Id"
-RETRY_AFTER: Final = "Retry-After"
-SHOULD_RETRY: Final = "X-Should-Retry"
-IDEMPOTENT_REPLAYED: Final = "Idempotent-Replayed"
-BUDGET_LIMIT: Final = "X-Budget-Limit"
-BUDGET_REMAINING: Final = "X-Budget-Remaining"
-RECEIPT_SEQ: Final = "X-VL2V-Receipt-Seq"
-BILLED_UNITS: Final = "X-VL2V-Billed-Units"
-
-API_KEY_PREFIX: Final = "vl2v_"
-
-JSON: Final = "application/json"
-MULTIPART: Final = "multipart/form-data"
-PROBLEM_JSON: Final = "application/problem+json"
-RGB8_TENSOR: Final = "application/vnd.vl2v.rgb8"
-OCTET_STREAM: Final = "application/octet-stream"
+JSON = "application/json"
+MULTIPART = "multipart/form-data"
+PROBLEM_JSON = "application/problem+json"
+RGB8_TENSOR = "application/vnd.vl2v.rgb8"
+OCTET_STREAM = "application/octet-stream"
