@@ -13,7 +13,7 @@ from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, secret_sha256
 from vl2v_vendor.domain.errors import BudgetExhausted, Forbidden, InvalidRequest, KeyExpired, KeyRevoked, NotFound
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.ledger_sql.tables import admin_log, api_keys
-from vl2v_vendor.service.key_issue import KeyRequest, issue_key
+from vl2v_vendor.service.administration import KeyRequest, issue_key
 
 
 def test_an_account_starts_with_its_budget_as_a_top_up(shop: Shop) -> None:

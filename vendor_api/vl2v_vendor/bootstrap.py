@@ -38,9 +38,8 @@ from vl2v_vendor.ledger_sql.migrations import upgrade
 from vl2v_vendor.ledger_sql.restoration import require_published
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
-from vl2v_vendor.service.administration import Administration
+from vl2v_vendor.service.administration import Administration, usual_currency
 from vl2v_vendor.service.audit import Audit
-from vl2v_vendor.service.key_issue import usual_currency
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.selling import Seller

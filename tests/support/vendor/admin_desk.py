@@ -20,7 +20,7 @@ from vl2v_vendor.host.system_clock import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
-from vl2v_vendor.service.key_issue import KeyRequest, issue_key
+from vl2v_vendor.service.administration import KeyRequest, issue_key
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
 

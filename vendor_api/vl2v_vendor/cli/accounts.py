@@ -59,7 +59,7 @@ def create(
     database: DatabaseOption = None,
 ) -> None:
     """Open an account."""
-    from vl2v_vendor.service.key_issue import usual_currency
+    from vl2v_vendor.service.administration import usual_currency
 
     with open_books(database, makes=True, posts=True) as books:
         chosen = currency or usual_currency(books.accounts, books.settings.currency)

@@ -23,7 +23,7 @@ from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 if TYPE_CHECKING:
     from vl2v_contract.records import PublicKey
     from vl2v_vendor.domain.accounts import ApiKey, Budget, Scope
-    from vl2v_vendor.service.key_issue import IssuedKey
+    from vl2v_vendor.service.administration import IssuedKey
 
 keys_app = App(
     name="keys",
@@ -53,7 +53,7 @@ def create(
     database: DatabaseOption = None,
 ) -> None:
     """Make an API key, and its account if there is none of this name."""
-    from vl2v_vendor.service.key_issue import KeyRequest, issue_key, usual_currency
+    from vl2v_vendor.service.administration import KeyRequest, issue_key, usual_currency
 
     with open_books(database, makes=True, posts=True) as books:
         request = KeyRequest(

@@ -166,8 +166,8 @@ class Budgets:
     key: Budget | None
 
     @property
-    def remaining_units(self) -> int:
-        """What both budgets admit."""
-        if self.key is None:
-            return self.account.remaining_units
-        return min(self.account.remaining_units, self.key.remaining_units)
+    def tighter(self) -> tuple[str, Budget]:
+        """Name and state of the budget that has less left: the `account`'s, or the `key`'s own."""
+        if self.key is not None and self.key.remaining_units < self.account.remaining_units:
+            return "key", self.key
+        return "account", self.account

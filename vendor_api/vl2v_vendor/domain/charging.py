@@ -31,39 +31,16 @@ def admit(wanted_units: int, budgets: Budgets, *, allow_partial: bool, delivers_
     Raises:
         BudgetExhausted: The units do not fit; names the budget that holds less.
     """
-    fitting = min(wanted_units, max(0, budgets.remaining_units))
+    name, budget = budgets.tighter
+    fitting = min(wanted_units, max(0, budget.remaining_units))
     if fitting == wanted_units or (allow_partial and (fitting or delivers_free)):
         return fitting
-    raise exhaustion(wanted_units, budgets)
-
-
-def exhaustion(wanted_units: int, budgets: Budgets) -> BudgetExhausted:
-    """Build the refusal that names the tighter budget."""
-    name, budget = "account", budgets.account
-    if budgets.key is not None and budgets.key.remaining_units < budget.remaining_units:
-        name, budget = "key", budgets.key
-    return BudgetExhausted(
+    raise BudgetExhausted(
         budget=name,
         limit_units=budget.limit_units,
         remaining_units=budget.remaining_units,
         wanted_units=wanted_units,
     )
-
-
-def check_price(price: Price, units: int, *, price_id: int | None, max_charge_micro: int | None) -> None:
-    """Compare the price in force with what the client pinned.
-
-    Raises:
-        PriceChanged: Another price id is in force, or `units` would cost more than the client's maximum.
-    """
-    if price_id is not None and price_id != price.id:
-        raise PriceChanged(f"price {price_id} is no longer in force; price {price.id} is. Read /v1/models and decide")
-    charge_micro = units * price.unit_price_micro
-    if max_charge_micro is not None and charge_micro > max_charge_micro:
-        raise PriceChanged(
-            f"{units} new items cost {charge_micro} micro-{price.currency}, more than `max_charge_micro` "
-            f"{max_charge_micro}; raise it or send fewer items"
-        )
 
 
 @dataclass(slots=True)
@@ -145,14 +122,29 @@ class AccountCharges:
         admitted, refused = wanted[:units], tuple(item.item_key for item in wanted[units:])
         if not admitted:
             return Charge(None, paid, refused, budgets)
-        posted = self._compose_entry(order, price, admitted)
+        charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
+        origin = EntryOrigin(order.request_id, self._now, self._signing_key_id)
+        entry = LedgerEntry.charge(self.account.end, origin, order, charged, price.unit_price_micro)
+        posted = StatementEntry(entry, entry.hash(), charged)
         self.decided.append(DecidedCharge(posted, admitted))
         return Charge(posted, paid, refused, self._advance(order, posted, admitted))
 
     def _find(self, item_key: str) -> PaidItem | None:
         """Return the item, if it was paid for before, or by an order before this one."""
-        sold = self._sold.get(item_key)
-        return self._paid.get(item_key) if sold is None else _as_paid(*sold)
+        if item_key not in self._sold:
+            return self._paid.get(item_key)
+        item, order, seq = self._sold[item_key]
+        return PaidItem(
+            item_key=item_key,
+            seq=seq,
+            fingerprint=item.fingerprint,
+            result_sha=item.result_sha,
+            model_id=order.model_id,
+            weights_sha=order.weights_sha,
+            precision=order.precision,
+            preprocessing_id=order.preprocessing_id,
+            vector=item.vector,
+        )
 
     def _confirm_price(self, order: ChargeOrder) -> Price:
         """Return the price in force, if it is still the one that the order was admitted at."""
@@ -169,13 +161,6 @@ class AccountCharges:
             )
         return price
 
-    def _compose_entry(self, order: ChargeOrder, price: Price, admitted: tuple[NewItem, ...]) -> StatementEntry:
-        """Compose the entry that extends the account's chain, with its hash."""
-        charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
-        origin = EntryOrigin(order.request_id, self._now, self._signing_key_id)
-        entry = LedgerEntry.charge(self.account.end, origin, order, charged, price.unit_price_micro)
-        return StatementEntry(entry, entry.hash(), charged)
-
     def _advance(self, order: ChargeOrder, posted: StatementEntry, admitted: tuple[NewItem, ...]) -> Budgets:
         """Move the account on: budgets, chain, and the items that the orders behind will find paid."""
         account, entry = self.account, posted.entry
@@ -187,20 +172,6 @@ class AccountCharges:
         for item in admitted:
             self._sold[item.item_key] = (item, order, entry.seq)
         return account.budgets(order.api_key_id)
-
-
-def _as_paid(item: NewItem, order: ChargeOrder, seq: int) -> PaidItem:
-    return PaidItem(
-        item_key=item.item_key,
-        seq=seq,
-        fingerprint=item.fingerprint,
-        result_sha=item.result_sha,
-        model_id=order.model_id,
-        weights_sha=order.weights_sha,
-        precision=order.precision,
-        preprocessing_id=order.preprocessing_id,
-        vector=item.vector,
-    )
 
 
 def decide_top_up(end: ChainEnd, origin: EntryOrigin, units: int, note: str | None) -> LedgerEntry:

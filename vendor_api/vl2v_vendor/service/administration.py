@@ -1,40 +1,47 @@
-"""The staff's acts over the network: each is done once under its name, and the log says whose key did it."""
+"""The staff's acts: each is done once under its name, and the log says who did it.
+
+`Administration` is for administrators over the network, `issue_key` for the command line.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from vl2v_contract.identity import Modality
 from vl2v_contract.records import Receipt
-from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
-from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, OutcomeUnknown
-from vl2v_vendor.domain.ledger import Price
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey, Scope, check_scopes
+from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, NotFound, OutcomeUnknown
 from vl2v_vendor.domain.ports import Accounts
 from vl2v_vendor.service.audit import Audit
-from vl2v_vendor.service.key_issue import lifetime_of, usual_currency
 from vl2v_vendor.service.preparation import check_idempotency_key
-
-MAX_PAGE_ACTS = 1000
 
 _DEADLINE_SECONDS = 1.5
 """After this a caller is refused with LedgerUnavailable, whatever the database does: within 2 s at the client."""
+
+_DAY_SECONDS = 86_400
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class AdminContext:
-    """Who acts, and the name of the act, if the request gives one: `Idempotency-Key`."""
+    """Who acts, and under which name.
+
+    Attributes:
+        caller: Administrator's API key.
+        idempotency_key: Name of the act, if the request gives one.
+        on_replay: Function that is called if the act had been done before.
+    """
 
     caller: ApiKey
-    idempotency_key: str | None = None
+    idempotency_key: str | None
+    on_replay: Callable[[], None]
 
     def request_id(self) -> str:
         """Derive the act's id from key and name, so that two administrators' names never clash; else a random one.
@@ -48,29 +55,22 @@ class AdminContext:
         named = f"vl2v-admin-v1\n{self.caller.id}\n{self.idempotency_key}"
         return f"adm_{hashlib.sha256(named.encode()).hexdigest()[:48]}"
 
+    @contextmanager
+    def confirmed(self) -> Iterator[None]:
+        """Turn the ledger's failure into OutcomeUnknown for an act without a name: it may have been done.
 
-@dataclass(frozen=True, slots=True)
-class ActResult(Generic[_T]):
-    """The result of an act, and whether it had been done before."""
-
-    result: _T
-    replayed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class KeyList:
-    """An account's keys, oldest first, and the own budgets of those that have one, by key id."""
-
-    keys: tuple[ApiKey, ...]
-    budgets: Mapping[str, Budget]
-
-
-@dataclass(frozen=True, slots=True)
-class ActPage:
-    """A page of the log; ask after `next_after_id` until it is None."""
-
-    acts: tuple[AdminAct, ...]
-    next_after_id: int | None
+        Raises:
+            OutcomeUnknown: The ledger did not confirm the act.
+        """
+        try:
+            yield
+        except LedgerUnavailable as error:
+            if self.idempotency_key is not None:
+                raise
+            raise OutcomeUnknown(
+                "the ledger did not confirm this act; before you send it again look into /v1/admin/log. "
+                "With an `Idempotency-Key` a retry is always safe"
+            ) from error
 
 
 class Administration:
@@ -89,151 +89,129 @@ class Administration:
         self._accounts = accounts
         self._audit = audit
         self._executor = executor
-        self._currency = currency
+        self.currency = currency
 
-    async def create_account(
-        self, context: AdminContext, name: str, budget_units: int, currency: str | None
-    ) -> ActResult[Account]:
-        """Open an account; raises InvalidRequest if the name is taken or something is out of range."""
-        return await self._act(
-            context,
-            lambda accounts, request_id: accounts.create_account(
-                name,
-                budget_units=budget_units,
-                currency=currency or usual_currency(accounts, self._currency),
-                request_id=request_id,
-            ),
-        )
-
-    async def top_up(self, context: AdminContext, account: str, units: int, note: str | None) -> ActResult[Receipt]:
-        """Raise an account's limit; raises NotFound or InvalidRequest."""
-        return await self._post(
-            context,
-            lambda accounts, request_id: accounts.top_up(
-                accounts.find_account(account), units, note=note, request_id=request_id
-            ),
-        )
-
-    async def refund(self, context: AdminContext, account: str, seq: int, units: int, note: str) -> ActResult[Receipt]:
-        """Give units of a charge back; raises NotFound or InvalidRequest."""
-        return await self._post(
-            context,
-            lambda accounts, request_id: accounts.refund(
-                accounts.find_account(account), seq, units, note, request_id=request_id
-            ),
-        )
-
-    async def create_key(
-        self,
-        context: AdminContext,
-        account: str,
-        *,
-        scopes: frozenset[Scope],
-        limit_units: int | None,
-        expires_days: float | None,
-        name: str,
-    ) -> ActResult[tuple[ApiKey, str | None]]:
-        """Make an API key of an account that exists; raises NotFound or InvalidRequest.
-
-        Its secret is shown only now: it is None if the key was made before.
-        """
-        lifetime_seconds = lifetime_of(expires_days)
-        return await self._act(
-            context,
-            lambda accounts, request_id: accounts.create_key(
-                accounts.find_account(account),
-                scopes=scopes,
-                limit_units=limit_units,
-                lifetime_seconds=lifetime_seconds,
-                name=name,
-                request_id=request_id,
-            ),
-        )
-
-    async def revoke_key(self, context: AdminContext, key: str) -> ActResult[ApiKey]:
-        """End a key at once; revoking it again changes nothing. Raises NotFound or InvalidRequest."""
-        return await self._act(context, lambda accounts, request_id: accounts.revoke_key(key, request_id=request_id))
-
-    async def set_price(
-        self, context: AdminContext, model_id: str, modality: Modality, unit_price_micro: int, currency: str
-    ) -> ActResult[Price]:
-        """Make a new version of a price, in force at once; raises InvalidRequest if out of range."""
-        return await self._act(
-            context,
-            lambda accounts, request_id: accounts.set_price(
-                model_id, modality, unit_price_micro, currency, request_id=request_id
-            ),
-        )
-
-    async def accounts(self) -> list[Account]:
-        """Return all accounts by name."""
-        return await self._wait(self._accounts.accounts)
-
-    async def account(self, account: str) -> Account:
-        """Return the account of this id or name; raises NotFound."""
-        return await self._wait(lambda: self._accounts.find_account(account))
-
-    async def keys(self, account: str) -> KeyList:
-        """Return an account's keys with their budgets; raises NotFound."""
-
-        def read() -> KeyList:
-            found = self._accounts.find_account(account)
-            return KeyList(tuple(self._accounts.keys(found)), self._accounts.key_budgets(found))
-
-        return await self._wait(read)
-
-    async def prices(self) -> list[Price]:
-        """Return all versions of all prices, oldest first."""
-        return await self._wait(self._accounts.prices)
-
-    async def log(self, after_id: int, limit: int) -> ActPage:
-        """Return a page of at most `limit` acts after `after_id`, oldest first.
+    async def read(self, query: Callable[[Accounts], _T]) -> _T:
+        """Ask the accounts something.
 
         Raises:
-            InvalidRequest: `after_id` below 0, or `limit` not in 1 to 1000.
+            LedgerUnavailable: There is no answer in time.
         """
-        if after_id < 0 or not 1 <= limit <= MAX_PAGE_ACTS:
-            raise InvalidRequest(f"a page has after_id 0 or more and a limit of 1 to {MAX_PAGE_ACTS}")
-        acts = await self._wait(lambda: self._accounts.acts(after_id=after_id, limit=limit + 1))
-        page = tuple(acts[:limit])
-        return ActPage(page, page[-1].id if len(acts) > limit else None)
-
-    async def _post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> ActResult[Receipt]:
-        """Do an act that makes a ledger entry; the answer is the entry's receipt, the same one for ever."""
-        request_id = context.request_id()
-        done = await self._act(context, act, request_id)
-        with _confirmed(context):
-            record = await self._audit.request(done.result.id, request_id)
-        return ActResult(record.receipt, done.replayed)
-
-    async def _act(
-        self, context: AdminContext, act: Callable[[Accounts, str], _T], request_id: str | None = None
-    ) -> ActResult[_T]:
-        name = request_id or context.request_id()
-        replays: list[bool] = []
-        accounts = self._accounts.acting_as(context.caller.id, on_replay=lambda: replays.append(True))
-        with _confirmed(context):
-            result = await self._wait(lambda: act(accounts, name))
-        return ActResult(result, bool(replays))
-
-    async def _wait(self, work: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
-                return await loop.run_in_executor(self._executor, work)
+                return await loop.run_in_executor(self._executor, query, self._accounts)
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
 
+    async def act(self, context: AdminContext, act: Callable[[Accounts, str], _T], request_id: str | None = None) -> _T:
+        """Do one act, given the accounts as the caller sees them and the request id that names the act."""
+        name = request_id or context.request_id()
+        with context.confirmed():
+            return await self.read(
+                lambda accounts: act(accounts.acting_as(context.caller.id, on_replay=context.on_replay), name)
+            )
 
-@contextmanager
-def _confirmed(context: AdminContext) -> Iterator[None]:
-    """Raise OutcomeUnknown where the ledger fails an act without a name: it may have been done."""
+    async def post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> Receipt:
+        """Do an act that makes a ledger entry; return the entry's receipt, the same one for ever."""
+        request_id = context.request_id()
+        account = await self.act(context, act, request_id)
+        with context.confirmed():
+            return (await self._audit.request(account.id, request_id)).receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRequest:
+    """What is asked for.
+
+    Attributes:
+        account_name: Account of the key, made with `budget_units` and `currency` if there is no such account.
+        budget_units: Budget of a new account; must be None for an account that exists.
+        key_budget_units: Budget of the key alone, beside the account's.
+        expires_days: Lifetime in days; None for a key that does not expire.
+        request_id: Name of the request; tried again under it, nothing new is made.
+    """
+
+    account_name: str
+    budget_units: int | None = None
+    currency: str = "EUR"
+    key_budget_units: int | None = None
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
+    expires_days: float | None = None
+    name: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A key and its secret, which can be shown only now: None when an earlier request of this id made the key."""
+
+    account: Account
+    key: ApiKey
+    secret: str | None
+    account_is_new: bool
+
+
+def usual_currency(accounts: Accounts, otherwise: str) -> str:
+    """Return the currency of the newest price, in which alone an account can buy; without a price, `otherwise`."""
+    prices = accounts.prices()
+    return prices[-1].currency if prices else otherwise
+
+
+def issue_key(accounts: Accounts, request: KeyRequest) -> IssuedKey:
+    """Make a key, and its account too if there is none of this name.
+
+    Raises:
+        InvalidRequest: `budget_units` for an account that exists, none for one that does not, or an invalid value.
+    """
+    # Checked first, so that a refused key does not leave a new account behind.
+    check_scopes(request.scopes)
+    lifetime_seconds = lifetime_of(request.expires_days)
+    account, is_new = _find_or_create(accounts, request)
+    key, secret = accounts.create_key(
+        account,
+        scopes=request.scopes,
+        limit_units=request.key_budget_units,
+        lifetime_seconds=lifetime_seconds,
+        name=request.name,
+        request_id=request.request_id,
+    )
+    return IssuedKey(account, key, secret, is_new)
+
+
+def lifetime_of(expires_days: float | None) -> int | None:
+    """Convert days to whole seconds, at least one.
+
+    Raises:
+        InvalidRequest: The number of days is not above 0.
+    """
+    if expires_days is None:
+        return None
+    if not expires_days > 0 or expires_days == float("inf"):
+        raise InvalidRequest(f"a key cannot expire after {expires_days:g} days; give more than 0")
+    return max(1, round(expires_days * _DAY_SECONDS))
+
+
+def _find_or_create(accounts: Accounts, request: KeyRequest) -> tuple[Account, bool]:
+    name = request.account_name
+    if request.request_id is not None and request.budget_units is not None:
+        # An act of its own, so that whatever the first try came to, the same request comes to the same end.
+        act_id = f"{request.request_id}/account"
+        created = accounts.create_account(
+            name, budget_units=request.budget_units, currency=request.currency, request_id=act_id
+        )
+        return created, True
     try:
-        yield
-    except LedgerUnavailable as error:
-        if context.idempotency_key is not None:
-            raise
-        raise OutcomeUnknown(
-            "the ledger did not confirm this act; before you send it again look into /v1/admin/log. "
-            "With an `Idempotency-Key` a retry is always safe"
-        ) from error
+        account = accounts.find_account(name)
+    except NotFound:
+        if request.budget_units is None:
+            raise InvalidRequest(f"there is no account {name} yet; give its budget with `--budget UNITS`") from None
+        created = accounts.create_account(name, budget_units=request.budget_units, currency=request.currency)
+        return created, True
+    if request.budget_units is not None:
+        budget = account.budget
+        raise InvalidRequest(
+            f"account {name} exists with {budget.remaining_units} of {budget.limit_units} queries left; "
+            f"leave `--budget` out, and raise the budget with `vl2v-vendor accounts topup {name} UNITS`"
+        )
+    return account, False

@@ -13,9 +13,9 @@ from vl2v_contract.identity import Modality
 from vl2v_contract.records import Receipt, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
-from vl2v_vendor.domain.charging import admit, check_price, exhaustion
+from vl2v_vendor.domain.charging import admit
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
-from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed
+from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed, PriceChanged
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector
 from vl2v_vendor.service.preparation import ItemSource
 
@@ -115,7 +115,7 @@ class Sale:
         price: Price in force of one new item.
         budgets: Budgets as last read; after the charge, what is left.
         receipt: Receipt of the charge; None when nothing was billed.
-        paid_by: Earlier purchases that paid for the free items.
+        payments: Earlier purchases that paid for free items, by ledger entry.
         new: Items that may be worked on and charged.
         expired: Items paid earlier whose vectors are no longer kept, each with its purchase.
     """
@@ -126,7 +126,7 @@ class Sale:
     price: Price
     budgets: Budgets
     receipt: Receipt | None = None
-    paid_by: tuple[RequestRecord, ...] = ()
+    payments: dict[int, RequestRecord] = field(default_factory=dict)
     new: list[SaleItem] = field(default_factory=list)
     expired: list[tuple[SaleItem, PaidItem]] = field(default_factory=list)
     _by_key: dict[str, list[SaleItem]] = field(init=False, default_factory=dict)
@@ -153,40 +153,51 @@ class Sale:
         return sorted({item.seq for item in self.items if item.status} - {own})
 
     @property
+    def paid_by(self) -> tuple[RequestRecord, ...]:
+        """Earlier purchases that paid for the free items, in order."""
+        return tuple(self.payments[seq] for seq in self.earlier_seqs)
+
+    @property
     def failures(self) -> dict[int, ItemFailure]:
         """Failed items by position."""
         return {position: item.failure for position, item in enumerate(self.items) if item.failure is not None}
 
     def replay(self, paid: Mapping[str, PaidItem], model: ModelInfo) -> None:
         """Deliver what was paid before; the rest is new, or is computed again."""
-        for item_key, same_key in self._by_key.items():
+        for item_key, items in self._by_key.items():
             bought = paid.get(item_key)
+            same = self._claim(item_key, items[0].fingerprint if bought is None else bought.fingerprint)
             if bought is None:
-                self._claim(item_key, same_key[0].fingerprint)
-                self.new.append(same_key[0])
-            elif (
-                bought.vector is None
-                and _is_product_of(model, bought)
-                and (same := self._claim(item_key, bought.fingerprint))
-            ):
+                self.new.append(same[0])
+            elif same and bought.vector is None and _is_product_of(model, bought):
                 self.expired.append((same[0], bought))
             else:
-                self._replay(bought)
+                for item in same:
+                    item.replay(bought)
 
     def admit(self, request: SaleRequest) -> None:
         """Keep of the new items what the budgets admit, at the price that the client agreed to.
 
         Raises:
             BudgetExhausted: Not all fit; with `allow_partial`, none fits and nothing else can be delivered.
-            PriceChanged: The client pinned another price.
+            PriceChanged: The client pinned another price, or a maximum that the new items exceed.
         """
-        if self.new:
-            free = self.delivers_free
-            units = admit(len(self.new), self.budgets, allow_partial=request.allow_partial, delivers_free=free)
-            check_price(self.price, units, price_id=request.price_id, max_charge_micro=request.max_charge_micro)
-            if units < len(self.new):
-                self.refuse([item.item_key for item in self.new[units:]])
-                self.new = self.new[:units]
+        if not self.new:
+            return
+        free, price = self.delivers_free, self.price
+        units = admit(len(self.new), self.budgets, allow_partial=request.allow_partial, delivers_free=free)
+        if request.price_id not in (None, price.id):
+            raise PriceChanged(
+                f"price {request.price_id} is no longer in force; price {price.id} is. Read /v1/models and decide"
+            )
+        charge_micro = units * price.unit_price_micro
+        if request.max_charge_micro is not None and charge_micro > request.max_charge_micro:
+            raise PriceChanged(
+                f"{units} new items cost {charge_micro} micro-{price.currency}, more than `max_charge_micro` "
+                f"{request.max_charge_micro}; raise it or send fewer items"
+            )
+        self.refuse([item.item_key for item in self.new[units:]])
+        self.new = self.new[:units]
 
     @property
     def delivers_free(self) -> bool:
@@ -204,9 +215,9 @@ class Sale:
 
     def refuse(self, item_keys: Sequence[str]) -> None:
         """Fail new items that the budgets do not admit."""
-        name = exhaustion(len(item_keys), self.budgets).budget
         for item_key in item_keys:
-            self.fail(item_key, "budget_exhausted", f"the {name}'s budget ends before this item; ask for a top-up")
+            detail = f"the {self.budgets.tighter[0]}'s budget ends before this item; ask for a top-up"
+            self.fail(item_key, "budget_exhausted", detail)
 
     def fail(self, item_key: str, code: str, detail: str) -> None:
         """Fail every item of a key that has not failed yet."""
@@ -241,10 +252,10 @@ class Sale:
     def post(self, charge: Charge, receipt: Receipt | None) -> None:
         """Take in what the ledger committed."""
         self.budgets, self.receipt = charge.budgets, receipt
-        if charge.refused:
-            self.refuse(charge.refused)
+        self.refuse(charge.refused)
         for bought in charge.already_paid:
-            self._replay(bought)
+            for item in self._claim(bought.item_key, bought.fingerprint):
+                item.replay(bought)
         if charge.posted is not None:
             vectors = {item.item_key: item.vector for item in self.new if item.vector is not None}
             for sold in charge.posted.items:
@@ -261,19 +272,13 @@ class Sale:
                 item.deliver("recomputed", vector, result_sha(vector), bought.seq)
                 item.recompute = signed
 
-    def _replay(self, bought: PaidItem) -> None:
-        for item in self._claim(bought.item_key, bought.fingerprint):
-            item.replay(bought)
-
     def _claim(self, item_key: str, fingerprint: str) -> list[SaleItem]:
         """Fail the items of a key whose content is not the key's; return the others."""
-        same: list[SaleItem] = []
-        for item in self._by_key[item_key]:
-            if item.fingerprint == fingerprint:
-                same.append(item)
-            else:
+        items = self._by_key[item_key]
+        for item in items:
+            if item.fingerprint != fingerprint:
                 item.fail("item_key_mismatch", "this item key was used for another content; use a new key")
-        return same
+        return [item for item in items if item.fingerprint == fingerprint]
 
 
 def _is_product_of(model: ModelInfo, bought: PaidItem) -> bool:

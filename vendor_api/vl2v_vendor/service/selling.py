@@ -6,7 +6,7 @@ nothing has happened, and after it every vector can be fetched again free.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from vl2v_contract.identity import fingerprint
@@ -22,7 +22,7 @@ from vl2v_vendor.domain.errors import (
     UnknownModel,
     VendorError,
 )
-from vl2v_vendor.domain.ledger import PaidItem, Vector
+from vl2v_vendor.domain.ledger import PaidItem
 from vl2v_vendor.domain.ports import Ledger, Signer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.request_trace import note, timed
@@ -81,8 +81,7 @@ class Seller:
         with self._lanes.reserve(request.modality, count, key=caller.id):
             prepared = await self._preparation.prepare(request.modality, request.sources, truncate=request.truncate)
             with timed("commit"):
-                items = [self._name(request, model, *named) for named in zip(keys, prepared, strict=True)]
-                sale, paid_by = await self._admit(caller, request, model, items)
+                sale = await self._admit(caller, request, model, zip(keys, prepared, strict=True))
         await self._encode(caller, request, sale)
         sale.check_whole(request)
         with timed("commit"):
@@ -94,7 +93,12 @@ class Seller:
                 failed_items=len(sale.failures),
             )
             sale.check_whole(request)
-            await self._show_payments(caller, request, sale, paid_by)
+            try:
+                await self._find_payments(caller, sale, sale.earlier_seqs)  # of what others bought meanwhile
+            except LedgerUnavailable as error:
+                if sale.receipt is not None and not request.is_named:
+                    raise OutcomeUnknown from error
+                raise
         return sale
 
     async def replay(self, caller: ApiKey, item_keys: Sequence[str]) -> Sale:
@@ -122,7 +126,7 @@ class Seller:
                 budgets=await self._ledger.budgets(caller.account_id, caller.id),
             )
             note(free_units=sale.free_units, failed_items=len(sale.failures))
-            sale.paid_by = tuple((await self._find_payments(caller, sale.earlier_seqs)).values())
+            await self._find_payments(caller, sale, sale.earlier_seqs)
         return sale
 
     def check_model(self, model: str | None) -> ModelInfo:
@@ -136,30 +140,32 @@ class Seller:
             raise UnknownModel(f"model `{model}` is not on sale here; `{info.id}` is")
         return info
 
-    def _name(
-        self, request: SaleRequest, model: ModelInfo, item_key: str, prepared: PreparedItem | ItemFailure
-    ) -> SaleItem:
-        """Put a prepared item under its key and fingerprint; a failed one keeps its failure."""
-        if isinstance(prepared, ItemFailure):
-            return SaleItem(item_key, failure=prepared)
-        if (failure := check_item_key(item_key)) is not None:
-            return SaleItem(item_key, failure=failure)
-        content = fingerprint(
-            self._pepper,
-            modality=request.modality,
-            model_id=model.id,
-            truncate=request.truncate,
-            content_sha=prepared.content_sha,
-        )
-        return SaleItem(item_key, prepared, content)
-
     async def _admit(
-        self, caller: ApiKey, request: SaleRequest, model: ModelInfo, items: list[SaleItem]
-    ) -> tuple[Sale, dict[int, RequestRecord]]:
-        """Replay what is paid and admit the rest; also return the receipts of what was paid earlier.
+        self,
+        caller: ApiKey,
+        request: SaleRequest,
+        model: ModelInfo,
+        prepared: Iterable[tuple[str, PreparedItem | ItemFailure]],
+    ) -> Sale:
+        """Replay what is paid and admit the rest.
 
-        They are read before the charge: whoever cannot be shown what is free is not charged for the rest.
+        The records of what was paid earlier are read before the charge: whoever cannot be shown what is free is not
+        charged for the rest.
         """
+        items: list[SaleItem] = []
+        for item_key, one in prepared:
+            found = one if isinstance(one, ItemFailure) else check_item_key(item_key) or one
+            if isinstance(found, ItemFailure):
+                items.append(SaleItem(item_key, failure=found))
+                continue
+            content = fingerprint(
+                self._pepper,
+                modality=request.modality,
+                model_id=model.id,
+                truncate=request.truncate,
+                content_sha=found.content_sha,
+            )
+            items.append(SaleItem(item_key, found, content))
         item_keys = list(dict.fromkeys(item.item_key for item in items if item.failure is None))
         offer = await self._ledger.offer(caller, model.id, request.modality, item_keys)
         sale = Sale(
@@ -172,10 +178,10 @@ class Seller:
         sale.replay(offer.paid, model)
         sale.check_whole(request)
         sale.admit(request)
-        paid_by = await self._find_payments(caller, {*sale.earlier_seqs, *(paid.seq for _, paid in sale.expired)})
+        await self._find_payments(caller, sale, [*sale.earlier_seqs, *(paid.seq for _, paid in sale.expired)])
         if sale.expired:
             self._recomputes.take(caller.account_id, len(sale.expired))
-        return sale, paid_by
+        return sale
 
     async def _encode(self, caller: ApiKey, request: SaleRequest, sale: Sale) -> None:
         """Encode the admitted and the expired items; one that cannot be encoded gets its own error."""
@@ -210,39 +216,23 @@ class Seller:
                 sale.post(charge, sign_receipt(self._signer, charge.posted) if charge.posted is not None else None)
         for item, paid in sale.expired:
             if item.vector is not None:
-                sale.deliver_recomputed(paid, item.vector, self._sign_recompute(caller, paid, item.vector))
+                recompute = RecomputeNote(
+                    ledger_id=self._ledger.ledger_id,
+                    account_id=caller.account_id,
+                    item_key=paid.item_key,
+                    seq=paid.seq,
+                    recompute_of=paid.result_sha,
+                    result_sha=result_sha(item.vector),
+                    key_id=self._signer.key_id,
+                )
+                signature = self._signer.sign_recompute(asdict(recompute))
+                sale.deliver_recomputed(paid, item.vector, SignedRecompute(recompute, signature))
 
-    async def _show_payments(
-        self, caller: ApiKey, request: SaleRequest, sale: Sale, paid_by: dict[int, RequestRecord]
-    ) -> None:
-        """Add the receipts of what was paid earlier, or by another request while this one was encoded.
-
-        Reading the latter may fail after this request was charged.
-        """
-        try:
-            late = await self._find_payments(caller, set(sale.earlier_seqs) - paid_by.keys())
-        except LedgerUnavailable as error:
-            if sale.receipt is not None and not request.is_named:
-                raise OutcomeUnknown from error
-            raise
-        sale.paid_by = tuple((paid_by | late)[seq] for seq in sale.earlier_seqs)
-
-    async def _find_payments(self, caller: ApiKey, seqs: Collection[int]) -> dict[int, RequestRecord]:
-        """Return the records of an account's purchases by `seq`; nothing is read if there are none."""
-        posted = await self._ledger.find_entries(caller.account_id, sorted(seqs)) if seqs else []
-        return {one.entry.seq: RequestRecord(sign_receipt(self._signer, one), one.items) for one in posted}
-
-    def _sign_recompute(self, caller: ApiKey, paid: PaidItem, vector: Vector) -> SignedRecompute:
-        note = RecomputeNote(
-            ledger_id=self._ledger.ledger_id,
-            account_id=caller.account_id,
-            item_key=paid.item_key,
-            seq=paid.seq,
-            recompute_of=paid.result_sha,
-            result_sha=result_sha(vector),
-            key_id=self._signer.key_id,
-        )
-        return SignedRecompute(note, self._signer.sign_recompute(asdict(note)))
+    async def _find_payments(self, caller: ApiKey, sale: Sale, seqs: Iterable[int]) -> None:
+        """Read the records of the account's purchases that the sale does not have yet."""
+        if missing := set(seqs) - sale.payments.keys():
+            for posted in await self._ledger.find_entries(caller.account_id, sorted(missing)):
+                sale.payments[posted.entry.seq] = RequestRecord(sign_receipt(self._signer, posted), posted.items)
 
 
 def _replayed(item_key: str, paid: PaidItem | None, model_id: str) -> SaleItem:

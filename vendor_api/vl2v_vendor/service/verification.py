@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from operator import attrgetter
 
 from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
 from vl2v_contract.records import PublicKey
 from vl2v_contract.signatures import successor_message, verify
-from vl2v_vendor.service.ledger_books import (
-    MAX_PROBLEMS,
-    AccountBooks,
-    LedgerScan,
-    StoredItem,
-    VendorBooks,
-    VerificationReport,
-)
-
-__all__ = ["MAX_PROBLEMS", "VerificationReport", "verify_ledger"]
+from vl2v_vendor.service.ledger_books import AccountBooks, LedgerScan, StoredItem, VendorBooks, VerificationReport
 
 
 def verify_ledger(scan: LedgerScan) -> VerificationReport:
@@ -29,62 +22,53 @@ def verify_ledger(scan: LedgerScan) -> VerificationReport:
     vendor = VendorBooks(scan.ledger_id(), frozenset(key.key_id for key in keys), scan.prices())
     for books in scan.accounts():
         report.accounts += 1
-        AccountCheck(books, vendor, report).run(scan.entries(books.account_id), scan.items(books.account_id))
+        AccountCheck(books, vendor, report, scan.items(books.account_id)).run(scan.entries(books.account_id))
     return report
 
 
 def _check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
     """Each key but the first is signed by the one before, which retired when it came."""
-    for before, key in zip([None, *keys], keys, strict=False):
-        if before is None:
-            if key.predecessor_id is not None:
-                report.add(None, None, "key_chain_break", f"the first signing key {key.key_id} names a predecessor")
-            continue
-        message = successor_message(key.public_key)
-        if key.predecessor_id != before.key_id or not verify(
-            before.public_key, message, key.predecessor_signature or ""
-        ):
+    if keys and keys[0].predecessor_id is not None:
+        report.add(None, None, "key_chain_break", f"the first signing key {keys[0].key_id} names a predecessor")
+    for before, key in pairwise(keys):
+        message, signature = successor_message(key.public_key), key.predecessor_signature or ""
+        if key.predecessor_id != before.key_id or not verify(before.public_key, message, signature):
             report.add(None, None, "key_chain_break", f"signing key {key.key_id} is not signed by the one before")
         if before.retired_at != key.created_at:
             report.add(None, None, "key_chain_break", f"signing key {before.key_id} did not retire when replaced")
 
 
-@dataclass(slots=True)
-class _RefundedCharge:
-    """A charge that refunds name, and what they have left of it."""
-
-    product: tuple[object, ...]
-    left_units: int
-
-
 class AccountCheck:
     """One pass over an account's entries, with the running totals that the next entry must agree with."""
 
-    def __init__(self, books: AccountBooks, vendor: VendorBooks, report: VerificationReport) -> None:
+    def __init__(
+        self, books: AccountBooks, vendor: VendorBooks, report: VerificationReport, items: Iterable[StoredItem]
+    ) -> None:
         self._books = books
         self._vendor = vendor
         self._report = report
+        self._items = iter(items)
+        self._next_item = next(self._items, None)
         self._seq = 0
         self._hash = GENESIS_HASH
         self._created_at = 0
         self._used_units = 0
         self._limit_units = 0
         self._key_units: Counter[str] = Counter()
-        self._refunded: dict[int, _RefundedCharge] = {}
+        self._refunded: dict[int, tuple[object, ...]] = {}
+        self._left_units: Counter[int] = Counter()
         self._acts = dict(books.acts)
 
-    def run(self, entries: Iterable[tuple[LedgerEntry, str]], items: Iterable[StoredItem]) -> None:
-        """Read both streams to their ends and report what does not add up."""
-        stream = _ItemStream(items)
+    def run(self, entries: Iterable[tuple[LedgerEntry, str]]) -> None:
+        """Read entries and items to their ends and report what does not add up."""
         for entry, stored_hash in entries:
             self._report.entries += 1
             self._check_chain(entry, stored_hash)
             self._check_names(entry)
             self._check_money(entry)
             self._check_totals(entry)
-            self._check_items(entry, stream)
-        for stored in stream.rest():
-            self._add(stored.seq, "orphan_item", f"item {stored.item.item_key} belongs to no entry")
+            self._check_items(entry)
+        self._take_items(sys.maxsize)
         self._check_books()
 
     def _check_chain(self, entry: LedgerEntry, stored_hash: str) -> None:
@@ -139,7 +123,7 @@ class AccountCheck:
         elif entry.kind == "charge":
             self._move(entry, entry.units)
             if entry.seq in self._books.refunded_seqs:
-                self._refunded[entry.seq] = _RefundedCharge(_product(entry), entry.units)
+                self._refunded[entry.seq], self._left_units[entry.seq] = _product_of(entry), entry.units
         elif entry.kind == "refund":
             self._move(entry, -entry.units)
             self._check_refund(entry)
@@ -149,20 +133,19 @@ class AccountCheck:
             self._add(entry.seq, "budget_exceeded", f"{entry.used_units} used of {entry.limit_units}")
 
     def _check_refund(self, entry: LedgerEntry) -> None:
-        charge = self._refunded.get(entry.ref_seq or 0)
+        ref_seq = entry.ref_seq or 0
+        charge = self._refunded.get(ref_seq)
+        self._left_units[ref_seq] -= entry.units
         if charge is None:
             self._add(entry.seq, "refund_mismatch", f"entry {entry.ref_seq} is no charge before it")
             return
-        charge.left_units -= entry.units
-        if charge.left_units < 0:
-            self._add(entry.seq, "refund_mismatch", f"more than entry {entry.ref_seq} charged")
-        if charge.product != _product(entry):
-            self._add(entry.seq, "refund_mismatch", f"not of the key, model and price of entry {entry.ref_seq}")
+        if self._left_units[ref_seq] < 0:
+            self._add(entry.seq, "refund_mismatch", f"more than entry {ref_seq} charged")
+        if charge != _product_of(entry):
+            self._add(entry.seq, "refund_mismatch", f"not of the key, model and price of entry {ref_seq}")
 
-    def _check_items(self, entry: LedgerEntry, stream: _ItemStream) -> None:
-        skipped, stored = stream.take(entry.seq)
-        for item in skipped:
-            self._add(item.seq, "orphan_item", f"item {item.item.item_key} belongs to no entry")
+    def _check_items(self, entry: LedgerEntry) -> None:
+        stored = self._take_items(entry.seq)
         self._report.items += len(stored)
         if entry.kind != "charge":
             if stored or entry.items_hash is not None:
@@ -176,6 +159,17 @@ class AccountCheck:
         for kept in stored:
             if kept.kept_sha not in (None, kept.item.result_sha):
                 self._add(entry.seq, "result_mismatch", f"the vector kept for {kept.item.item_key} is not the one sold")
+
+    def _take_items(self, seq: int) -> list[StoredItem]:
+        """Read the items up to an entry; return the entry's own, and report those of no entry."""
+        taken: list[StoredItem] = []
+        while self._next_item is not None and self._next_item.seq <= seq:
+            taken.append(self._next_item)
+            self._next_item = next(self._items, None)
+        for stored in taken:
+            if stored.seq != seq:
+                self._add(stored.seq, "orphan_item", f"item {stored.item.item_key} belongs to no entry")
+        return [stored for stored in taken if stored.seq == seq]
 
     def _check_books(self) -> None:
         head = self._books.head
@@ -202,43 +196,11 @@ class AccountCheck:
         self._report.add(self._books.account_id, seq, code, detail)
 
 
-class _ItemStream:
-    """Items in seq order, taken entry by entry."""
-
-    def __init__(self, items: Iterable[StoredItem]) -> None:
-        self._items = iter(items)
-        self._next = next(self._items, None)
-
-    def take(self, seq: int) -> tuple[list[StoredItem], list[StoredItem]]:
-        """Return the items before `seq` that no entry took, and those of `seq`."""
-        skipped: list[StoredItem] = []
-        taken: list[StoredItem] = []
-        while self._next is not None and self._next.seq <= seq:
-            (taken if self._next.seq == seq else skipped).append(self._next)
-            self._next = next(self._items, None)
-        return skipped, taken
-
-    def rest(self) -> Iterator[StoredItem]:
-        """Yield the items after the last entry."""
-        while self._next is not None:
-            yield self._next
-            self._next = next(self._items, None)
-
-
-def _product(entry: LedgerEntry) -> tuple[object, ...]:
-    """Return what a refund repeats of its charge."""
-    return (
-        entry.api_key_id,
-        entry.endpoint,
-        entry.modality,
-        entry.model_id,
-        entry.weights_sha,
-        entry.precision,
-        entry.preprocessing_id,
-        entry.price_id,
-        entry.unit_price_micro,
-        entry.currency,
-    )
+_product_of: Callable[[LedgerEntry], tuple[object, ...]] = attrgetter(
+    "api_key_id", "endpoint", "modality", "model_id", "weights_sha", "precision", "preprocessing_id", "price_id",
+    "unit_price_micro", "currency",
+)  # fmt: skip
+"""What a refund repeats of its charge."""
 
 
 def _hash_of(entry: LedgerEntry) -> str | None:

@@ -15,7 +15,6 @@ from vl2v_contract.vectors import Dtype, to_base64
 from vl2v_contract.wire import embeddings, headers
 from vl2v_contract.wire.errors import ErrorCode, ItemError
 from vl2v_contract.wire.frames import pack_answer
-from vl2v_vendor.domain.ledger import Vector
 from vl2v_vendor.observe.request_trace import timed
 from vl2v_vendor.service.sale import Sale, SaleItem
 from vl2v_vendor.web.problems import AllItemsFailed
@@ -42,15 +41,6 @@ class AnswerForm:
     dtype: Dtype
 
 
-def choose_form(encoding: embeddings.Encoding | None, dtype: Dtype, accept: str | None) -> AnswerForm:
-    """Choose the form that a request asks for: by `encoding`, or by its `Accept` header if that is absent."""
-    if encoding is None:
-        weights = accepted(accept)
-        raw = weights.get(headers.OCTET_STREAM, 0.0)
-        encoding = "raw" if raw > 0 and raw >= weights.get(headers.JSON, 0.0) else "base64"
-    return AnswerForm(encoding, dtype)
-
-
 def accepted(accept: str | None) -> dict[str, float]:
     """Return the weights, 0 to 1, that an `Accept` header gives to media types by their full names (RFC 9110, 12.5.1).
 
@@ -75,7 +65,12 @@ async def answer_sale(sale: Sale, request: Request, options: _Options) -> Respon
     """
     if len(failures := sale.failures) == len(sale.items):
         raise AllItemsFailed(failures)
-    form = choose_form(options.encoding, options.dtype, request.headers.get("accept"))
+    encoding = options.encoding
+    if encoding is None:
+        weights = accepted(request.headers.get("accept"))
+        raw = weights.get(headers.OCTET_STREAM, 0.0)
+        encoding = "raw" if raw > 0 and raw >= weights.get(headers.JSON, 0.0) else "base64"
+    form = AnswerForm(encoding, options.dtype)
     media_type = headers.OCTET_STREAM if form.encoding == "raw" else headers.JSON
     return await respond(sale, lambda: build_answer(sale, request.state.request_id, form), media_type)
 
@@ -91,8 +86,7 @@ async def respond(sale: Sale, build: Callable[[], bytes], media_type: str) -> Re
 
 def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
     """Build the body: JSON, or a frame if the form is raw."""
-    price, budgets, key = sale.price, sale.budgets, sale.budgets.key
-    billed_units = sale.billed_units
+    price, account, key, billed_units = sale.price, sale.budgets.account, sale.budgets.key, sale.billed_units
     message = embeddings.EmbeddingsResponse(
         request_id=request_id,
         model=sale.model_id,
@@ -110,10 +104,10 @@ def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
             price_id=price.id if billed_units else None,
         ),
         budget=embeddings.BudgetState(
-            limit_units=budgets.account.limit_units,
-            remaining_units=budgets.account.remaining_units,
-            key_limit_units=key.limit_units if key is not None else None,
-            key_remaining_units=key.remaining_units if key is not None else None,
+            limit_units=account.limit_units,
+            remaining_units=account.remaining_units,
+            key_limit_units=key and key.limit_units,
+            key_remaining_units=key and key.remaining_units,
         ),
         receipt=sale.receipt,
         paid_by=list(sale.paid_by),
@@ -125,8 +119,7 @@ def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
 
 def sale_headers(sale: Sale) -> dict[str, str]:
     """Return the headers: the tighter budget, what was billed, and whether the request is a repetition."""
-    budgets = sale.budgets
-    tighter = min(filter(None, (budgets.account, budgets.key)), key=lambda budget: budget.remaining_units)
+    _, tighter = sale.budgets.tighter
     sent = {
         headers.BUDGET_LIMIT: str(tighter.limit_units),
         headers.BUDGET_REMAINING: str(tighter.remaining_units),
@@ -149,12 +142,9 @@ def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.Ite
         return embeddings.ItemResult(**known, status="failed", error=error)
     if form.encoding != "raw" and item.vector is not None:
         as_base64 = form.encoding == "base64"
-        known["embedding"] = to_base64(item.vector, form.dtype) if as_base64 else _numbers(item.vector, form.dtype)
+        known["embedding"] = (
+            to_base64(item.vector, form.dtype) if as_base64 else item.vector.astype(form.dtype).tolist()
+        )
     if item.recompute is not None:
         known["recompute"] = item.recompute
     return embeddings.ItemResult(**known, status=item.status, result_sha=item.result_sha, seq=item.seq)
-
-
-def _numbers(vector: Vector, dtype: Dtype) -> list[float]:
-    numbers: list[float] = vector.astype(dtype).tolist()
-    return numbers

@@ -10,8 +10,6 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vl2v_vendor.domain.encoder import Encoder
-from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.metrics import Metrics
 from vl2v_vendor.observe.tracing import Tracing
 from vl2v_vendor.service.services import Services
@@ -56,10 +54,8 @@ def create_app(
         redirect_slashes=False,  # such a redirect quotes the Host header, which is the caller's
     )
     app.state.services = services
-    live: list[Collector] = [EngineState(services.lanes, services.encoder)]
-    if connections is not None:
-        live.append(ConnectionState(connections))
-    app.state.metrics = Metrics(services.encoder.info, version=version, live=live)
+    live = LiveSeries(services, connections)
+    app.state.metrics = Metrics(services.encoder.info, version=version, live=[live])
     services.lanes.observe_batches(app.state.metrics.observe_batch)
     for router in ROUTERS:
         app.include_router(router)
@@ -78,48 +74,33 @@ def create_app(
     return app
 
 
-class ConnectionState(Collector):
-    """How many connections are open, and why others are not."""
+class LiveSeries(Collector):
+    """The state of queue, model and connections, read when it is scraped."""
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self._limits = limits
+    def __init__(self, services: Services, connections: ConnectionLimits | None) -> None:
+        self._services = services
+        self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
-        """The series as of now."""
-        yield GaugeMetricFamily("vl2v_connections", "Connections that are open.", value=self._limits.open)
-        yield GaugeMetricFamily(
-            "vl2v_connections_limit", "Connections that may be open.", value=self._limits.max_connections
-        )
+        """Read the series as of now."""
+        lanes, model, connections = self._services.lanes, self._services.encoder, self._connections
+        for name, what, by_lane in (
+            ("vl2v_queue_depth", "Items that wait for the model.", lanes.queued_items),
+            ("vl2v_queue_bytes", "Bytes of the items that wait for the model.", lanes.queued_bytes),
+        ):
+            series = GaugeMetricFamily(name, what, labels=["lane"])
+            for lane, waiting in by_lane.items():
+                series.add_metric([lane], waiting)
+            yield series
+        yield GaugeMetricFamily("vl2v_model_ready", "Whether the model is loaded, warm and alive.", float(model.ready))
+        yield CounterMetricFamily("vl2v_model_restarts", "How often the model process was replaced.", model.restarts)
+        if connections is None:
+            return
+        yield GaugeMetricFamily("vl2v_connections", "Connections that are open.", connections.open)
+        yield GaugeMetricFamily("vl2v_connections_limit", "Connections that may be open.", connections.max_connections)
         ended = CounterMetricFamily(
             "vl2v_connections_ended", "Connections that were refused, or closed by the vendor.", labels=["cause"]
         )
         for cause in get_args(Cause):
-            ended.add_metric([cause], self._limits.counts[cause])
+            ended.add_metric([cause], connections.counts[cause])
         yield ended
-
-
-class EngineState(Collector):
-    """What waits for the model, and how the model is."""
-
-    def __init__(self, lanes: EncodingLanes, encoder: Encoder) -> None:
-        self._lanes = lanes
-        self._encoder = encoder
-
-    def collect(self) -> Iterator[Metric]:
-        """Read the series as of now."""
-        items = GaugeMetricFamily("vl2v_queue_depth", "Items that wait for the model.", labels=["lane"])
-        for lane, waiting in self._lanes.queued_items.items():
-            items.add_metric([lane], waiting)
-        yield items
-        sizes = GaugeMetricFamily("vl2v_queue_bytes", "Bytes of the items that wait for the model.", labels=["lane"])
-        for lane, waiting in self._lanes.queued_bytes.items():
-            sizes.add_metric([lane], waiting)
-        yield sizes
-        yield GaugeMetricFamily(
-            "vl2v_model_ready", "Whether the model is loaded, warm and alive.", value=float(self._encoder.ready)
-        )
-        yield CounterMetricFamily(
-            "vl2v_model_restarts",
-            "How often the model process was replaced.",
-            value=self._encoder.restarts,
-        )

@@ -149,28 +149,20 @@ def _form_parts(content_type: str, body: bytes) -> list[Field | File]:
     return parts
 
 
-def _parse_files(_content_type: str, body: bytes) -> ImagesBody:
-    options, images = _parse_frame(body)
-    return ImagesBody(options, [bytes(image) for image in images], options.item_keys)
-
-
-def _parse_pixels(_content_type: str, body: bytes) -> ImagesBody:
-    options, images = _parse_frame(body)
-    return ImagesBody(options, [RawPixels(image) for image in images], options.item_keys)
-
-
-def _parse_frame(body: bytes) -> tuple[RequestOptions, list[memoryview]]:
+def _parse_frame(content_type: str, body: bytes) -> ImagesBody:
     try:
-        return unpack_upload(body)
+        options, images = unpack_upload(body)
     except ContractError as error:
         raise InvalidRequest(f"the body cannot be read: {error}") from None
+    wrap = RawPixels if _media_type(content_type) == RGB8_TENSOR else bytes
+    return ImagesBody(options, [wrap(image) for image in images], options.item_keys)
 
 
 _PARSERS: Final[dict[str, Callable[[str, bytes], ImagesBody]]] = {
     JSON: _parse_json,
     MULTIPART: _parse_multipart,
-    OCTET_STREAM: _parse_files,
-    RGB8_TENSOR: _parse_pixels,
+    OCTET_STREAM: _parse_frame,
+    RGB8_TENSOR: _parse_frame,
 }
 
 UPLOAD_FORMS: Final = tuple(_PARSERS)
@@ -182,8 +174,7 @@ def _validate(message: type[Message], body: bytes) -> Message:
     try:
         return message.model_validate_json(body)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidRequest(describe_faults([dict(fault) for fault in faults])) from None
+        raise InvalidRequest(describe_faults(error.errors())) from None
 
 
 def _media_type(content_type: str) -> str:

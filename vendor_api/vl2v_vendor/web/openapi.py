@@ -80,17 +80,9 @@ def images_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe problem answers by status, the internal error included."""
-    return _refusals(Problem, PROBLEM_JSON, statuses)
-
-
-def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the same answers in OpenAI's shape."""
-    return _refusals(OpenAIProblem, JSON, statuses)
-
-
-def _refusals(message: type[BaseModel], media_type: str, statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int, as_openai: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Describe problem answers by status, the internal error included; in our shape, or in OpenAI's."""
+    message, media_type = (OpenAIProblem, JSON) if as_openai else (Problem, PROBLEM_JSON)
     schema = {"schema": {"$ref": _REF_TEMPLATE.format(model=message.__name__)}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {media_type: schema}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -26,15 +27,13 @@ from vl2v_contract.wire.openai import (
     OpenAIUsage,
     TextInput,
 )
-from vl2v_vendor.domain.encoder import ModelInfo
 from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, Overloaded, UnknownModel
-from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.request_trace import note
 from vl2v_vendor.service.sale import Sale, SaleRequest
 from vl2v_vendor.web.answers import respond
 from vl2v_vendor.web.bodies import check_values, read_body, require_json
 from vl2v_vendor.web.dependencies import EmbedCaller, ServicesOf
-from vl2v_vendor.web.openapi import OPENAI_STATUSES, json_body, openai_problems
+from vl2v_vendor.web.openapi import OPENAI_STATUSES, json_body, problems
 from vl2v_vendor.web.problems import describe_faults, make_problem, refusal_headers
 from vl2v_vendor.web.routes.embeddings import IdempotencyKey
 
@@ -44,9 +43,8 @@ _INPUT_FORMS: Final = (
     '`input` is a text or a list, not empty, of texts, {"text": ...} or {"image": base64 or data URI}; '
     "token ids are not read"
 )
-_BAD_REQUEST: Final = 400
-_UNPROCESSABLE: Final = 422
-_INTERNAL: Final = 500
+
+PATH = "/v1/embeddings"
 
 _TYPES: Final = {
     ErrorCode.BUDGET_EXHAUSTED: "insufficient_quota",
@@ -59,8 +57,6 @@ _CODES: Final = {
     ErrorCode.RATE_LIMITED: "rate_limit_exceeded",
 }
 """OpenAI's own names, where it has one; else the code is ours."""
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _log = logging.getLogger(__name__)
 
@@ -83,21 +79,9 @@ def parse_openai(body: bytes) -> OpenAIRequest:
     try:
         return OpenAIRequest.model_validate_json(body)
     except ValidationError as error:
-        fault = dict(error.errors(include_url=False, include_context=False, include_input=False)[0])
-        location = fault["loc"]
-        field = str(location[0])[:40] if isinstance(location, tuple) and location else "body"
+        fault = error.errors()[0]
+        field = str(fault["loc"][0])[:40] if fault["loc"] else "body"
         raise InvalidField(field, _INPUT_FORMS if field == "input" else describe_faults([fault])) from None
-
-
-def check_dimensions(request: OpenAIRequest, model: ModelInfo) -> None:
-    """Check that the requested width is the model's own.
-
-    Raises:
-        InvalidField: It is another one.
-    """
-    width = model.embedding_dim
-    if request.dimensions not in (None, width):
-        raise InvalidField("dimensions", f"vectors of `{request.model}` have {width} dimensions, no more and no fewer")
 
 
 def sources_of(request: OpenAIRequest) -> tuple[Modality, Sequence[str]]:
@@ -137,7 +121,7 @@ def build_openai(sale: Sale, *, as_base64: bool) -> bytes:
 class OpenAIRoute(APIRoute):
     """A route whose refusals, those of its dependencies included, have OpenAI's shape."""
 
-    def get_route_handler(self) -> Handler:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the handler, so that every refusal is answered in OpenAI's shape."""
         handle = super().get_route_handler()
 
@@ -157,16 +141,17 @@ def _refuse(error: Exception, request_id: str) -> Response:
     if problem.code is ErrorCode.INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
     note(problem=problem.code.value)
+    usual_type = "server_error" if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     fault = OpenAIFault(
         message=problem.detail,
-        type=_TYPES.get(problem.code, "server_error" if problem.status >= _INTERNAL else "invalid_request_error"),
+        type=_TYPES.get(problem.code, usual_type),
         param=_param_of(error),
         code=_CODES.get(problem.code, problem.code.value),
     )
     return Response(
         OpenAIProblem(error=fault).model_dump_json(),
         # OpenAI's clients know a malformed request as a 400.
-        status_code=_BAD_REQUEST if problem.status == _UNPROCESSABLE else problem.status,
+        status_code=HTTPStatus.BAD_REQUEST if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY else problem.status,
         headers=refusal_headers(problem, error),
         media_type=JSON,
     )
@@ -199,15 +184,13 @@ def _base64_of(position: int, item: Input) -> str:
     return content
 
 
-PATH = "/v1/embeddings"
-
 router = APIRouter(tags=["openai"], route_class=OpenAIRoute)
 
 
 @router.post(
     PATH,
     response_model=OpenAIResponse,
-    responses=openai_problems(*OPENAI_STATUSES),
+    responses=problems(*OPENAI_STATUSES, as_openai=True),
     openapi_extra=json_body(OpenAIRequest),
     summary="Embed texts or images in OpenAI's language",
 )
@@ -216,9 +199,14 @@ async def create_embeddings(
 ) -> Response:
     """Sell one vector per text or image; if an item fails, the request is refused and nothing is billed."""
     require_json(request)
-    _check_any_room(services.lanes)
+    try:  # what would be refused whether it is of texts or of images: the gate does not know which
+        services.lanes.check_room("text")
+    except Overloaded:
+        services.lanes.check_room("image")
     body = await read_body(request, parse_openai)
-    check_dimensions(body, services.seller.check_model(body.model))
+    width = services.seller.check_model(body.model).embedding_dim
+    if body.dimensions not in (None, width):
+        raise InvalidField("dimensions", f"vectors of `{body.model}` have {width} dimensions, no more and no fewer")
     modality, sources = sources_of(body)
     order = SaleRequest(
         request_id=request.state.request_id,
@@ -231,11 +219,3 @@ async def create_embeddings(
     )
     sale = await services.seller.sell(caller, order)
     return await respond(sale, lambda: build_openai(sale, as_base64=body.encoding_format == "base64"), JSON)
-
-
-def _check_any_room(lanes: EncodingLanes) -> None:
-    """Refuse at once what would be refused whether it is of texts or of images: the gate does not know which."""
-    try:
-        lanes.check_room("text")
-    except Overloaded:
-        lanes.check_room("image")
