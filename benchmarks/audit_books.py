@@ -21,7 +21,7 @@ from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import LedgerHead
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import SecretSigner, load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.migrations import upgrade

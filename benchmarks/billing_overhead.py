@@ -36,7 +36,7 @@ from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.ledger import Price
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts

@@ -30,7 +30,7 @@ from vl2v_contract.signatures import SigningKey
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.ledger import ChargeOrder, NewItem
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import SecretSigner, StoredKey
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.migrations import upgrade

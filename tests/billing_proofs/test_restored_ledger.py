@@ -13,7 +13,7 @@ from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_contract.chain import RESTORE_MARGIN
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.published_heads import HeadsFile
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine

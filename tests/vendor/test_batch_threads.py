@@ -13,8 +13,7 @@ import torch
 
 from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
-from vl2v_vendor.engine.models.batching import BatchThreads
-from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
+from vl2v_vendor.engine.models.open_clip_model import BatchThreads, OpenClipModel
 
 BATCH = np.arange(9, dtype=np.int64)[:, None]
 

@@ -10,7 +10,7 @@ import pytest
 
 from support.vendor.batch_gate import LIMITS, Batcher, Gate, settle, submit, tell
 from vl2v_vendor.domain.errors import EncodingFailed
-from vl2v_vendor.engine.queue.batch_scheduler import BatchScheduler
+from vl2v_vendor.engine.queue.lanes import BatchScheduler
 from vl2v_vendor.observe.request_trace import start_trace
 
 

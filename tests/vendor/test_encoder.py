@@ -13,10 +13,10 @@ import torch
 
 from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
-from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, build_model, check_model_name
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel, hash_weights
-from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer, WordTokenizer
 
 TEXTS = ["a photo of a dog", "a", "a quick brown fox jumps over the lazy dog"]
 

@@ -14,12 +14,10 @@ import pytest
 from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.bootstrap import model_spec, packaged_golden
 from vl2v_vendor.domain.errors import ModelLoadFailed
-from vl2v_vendor.engine.models.golden import golden_path
 from vl2v_vendor.engine.models.model_loading import load_model
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, build_model
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
-from vl2v_vendor.engine.models.parity import PROBE_TEXTS, probe_images
-from vl2v_vendor.host import durable_files
+from vl2v_vendor.engine.models.vector_checks import PROBE_TEXTS, golden_path, probe_images
 from vl2v_vendor.settings import Settings
 
 QUICK = {**CONFIG, "quick_gelu": True}
@@ -127,7 +125,7 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytes
     def fail(temporary: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable_files, "replace_durably", fail)
+    monkeypatch.setattr("vl2v_vendor.host.replace_durably", fail)
     with pytest.raises(ModelLoadFailed, match=r"cannot write .*: No space left on device; .* `golden_file`"):
         load_model(spec, golden_folder=tmp_path / "golden")
 

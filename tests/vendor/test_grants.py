@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from support.vendor.admin_desk import Desk, at_the_desk
 from support.vendor.serving_shop import item_key
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.ledger_sql.migrations import SchemaOutdated, upgrade

@@ -14,8 +14,7 @@ from sqlalchemy import Engine, text
 
 from support.ledger.ledger_shop import Shop, fixed_signer, open_shop, rotated_signer
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.host.durable_files import replace_durably
-from vl2v_vendor.host.lock_file import DatabaseReplaced, ServerAlreadyRunning, in_use, server_lock
+from vl2v_vendor.host import DatabaseReplaced, ServerAlreadyRunning, in_use, replace_durably, server_lock
 from vl2v_vendor.keys.published_heads import PublishedHead
 from vl2v_vendor.ledger_sql import sqlite_backup
 from vl2v_vendor.ledger_sql.database import open_engine, writing

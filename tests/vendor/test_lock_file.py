@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vl2v_vendor.host.lock_file import ServerAlreadyRunning, server_lock
+from vl2v_vendor.host import ServerAlreadyRunning, server_lock
 
 
 def test_a_second_server_is_told_who_the_first_is(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_second_server_is_told_who_the_first_is(tmp_path: Path) -> None:
 def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
     path = tmp_path / "vendor.db.lock"
     hold_and_die = (
-        "import os, sys, pathlib; from vl2v_vendor.host.lock_file import server_lock;"
+        "import os, sys, pathlib; from vl2v_vendor.host import server_lock;"
         "server_lock(pathlib.Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from support.vendor.serving_shop import Vendor, images, png, tell
-from vl2v_vendor.observe.log_output import LogFormat, set_up_logging
+from vl2v_vendor.observe.request_trace import LogFormat, set_up_logging
 
 IMAGES = "/v1/embeddings/images"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -240,3 +242,34 @@ def test_the_batch_sizes_are_measured_once_and_no_descriptor_is_lost_by_a_restar
         assert len(os.listdir("/proc/self/fd")) <= before
 
     tell(story, max_batch_items=None)
+
+
+def shared_memory() -> list[str]:
+    """Descriptors of shared memory that this process holds."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the descriptor of the listing itself
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [name for name in found if "vl2v-batches" in name]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux tells them")
+def test_the_memory_shared_with_a_dead_process_is_unmapped_without_the_garbage_collector() -> None:
+    async def story(encoder: ProcessEncoder) -> None:
+        before = len(shared_memory())
+        waiters = [asyncio.create_task(encoder.encode_images([grey(level)])) for level in (SLEEP_FOR_EVER, 3, 4)]
+        await asyncio.sleep(0.1)
+        assert encoder.process_id is not None
+        os.kill(encoder.process_id, signal.SIGKILL)
+        outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+        assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
+        await until(lambda: encoder.ready and encoder.restarts == 1)
+        await encoder.encode_images([grey(1)])
+        assert len(shared_memory()) == before == 1
+
+    gc.collect()
+    gc.disable()
+    try:
+        tell(story)
+    finally:
+        gc.enable()

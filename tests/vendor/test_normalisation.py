@@ -16,8 +16,12 @@ from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.server import _Foreground
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
-from vl2v_vendor.engine.models.normalisation import normalisation_lines, normalisation_source, normalisation_warning
-from vl2v_vendor.engine.models.open_clip_files import ModelSpec
+from vl2v_vendor.engine.models.open_clip_files import (
+    ModelSpec,
+    normalisation_lines,
+    normalisation_source,
+    normalisation_warning,
+)
 from vl2v_vendor.settings import Settings
 
 HALF = (0.5, 0.5, 0.5)
@@ -49,7 +53,7 @@ def test_a_configuration_of_ones_own_that_names_nothing_is_warned_about(
 ) -> None:
     spec = replace(_spec(tmp_path, preprocess), **settings)
     found = normalisation_source(spec)
-    assert (found.mean, found.std) == sources
+    assert (found["mean"], found["std"]) == sources
     warning = normalisation_warning(spec)
     if warned is None:
         assert warning is None
@@ -63,7 +67,7 @@ def test_a_configuration_of_ones_own_that_names_nothing_is_warned_about(
 def test_a_folder_of_open_clip_s_is_a_configuration_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {"mean": HALF}}))
     spec = ModelSpec(model_id="mine", name=f"local-dir:{tmp_path}")
-    assert normalisation_source(spec).mean == "preprocess_cfg of open_clip_config.json"
+    assert normalisation_source(spec)["mean"] == "preprocess_cfg of open_clip_config.json"
     assert str(normalisation_warning(spec)).startswith("open_clip_config.json names no deviation")
 
 
@@ -81,7 +85,7 @@ def test_a_named_model_says_its_source_and_is_not_warned_about(
     (tmp_path / "weights.pt").touch()
     monkeypatch.chdir(tmp_path)
     spec = ModelSpec(model_id="named", name=name, pretrained=pretrained)
-    assert (normalisation_source(spec).mean, normalisation_source(spec).std) == (source, source)
+    assert normalisation_source(spec) == {"mean": source, "std": source}
     assert normalisation_warning(spec) is None
 
 

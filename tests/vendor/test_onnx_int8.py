@@ -16,12 +16,11 @@ from support.vendor.serving_shop import noise, save
 from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from support.vendor.vendor_shell import invoke
 from vl2v_vendor.domain.errors import ModelLoadFailed
-from vl2v_vendor.engine.models.model_loading import load_model, load_pair, read_parity
-from vl2v_vendor.engine.models.onnx_int8 import OnnxInt8Model, check_parity
+from vl2v_vendor.engine.models.model_loading import OnnxInt8Model, load_model, load_pair
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
-from vl2v_vendor.engine.models.parity import measure_parity
 from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
+from vl2v_vendor.engine.models.vector_checks import check_parity, measure_parity, read_parity
 
 
 @pytest.fixture(autouse=True)

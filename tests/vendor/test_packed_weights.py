@@ -53,8 +53,8 @@ def test_packed_attention_refuses_what_it_does_not_do() -> None:
 def test_a_packed_model_gives_the_vectors_of_its_weights(tmp_path: Path, vision: dict[str, Any]) -> None:
     spec = write_tiny_clip(tmp_path, config={**CONFIG, "vision_cfg": vision or CONFIG["vision_cfg"]})
     packed, plain = OpenClipModel(spec), OpenClipModel(spec, packed=False)
-    assert PackedLinear in kinds(packed.towers[0])
-    assert PackedLinear not in kinds(plain.towers[0])
+    assert PackedLinear in kinds(packed.images)
+    assert PackedLinear not in kinds(plain.images)
     assert packed.info == plain.info
     side = packed.info.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)

@@ -14,7 +14,7 @@ import pytest
 from support.vendor.serving_shop import LIMITS, noise, save
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
-from vl2v_vendor.engine.models.hash_encoder import WordTokenizer
+from vl2v_vendor.engine.models.tokenizer import WordTokenizer
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import Preprocessing
 from vl2v_vendor.observe.request_trace import start_trace

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
-from vl2v_vendor.engine.models.batching import encode_in_buckets
-from vl2v_vendor.engine.process.model_messages import Work
-from vl2v_vendor.engine.process.model_worker import answer
-from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots
+from vl2v_vendor.engine.process.model_worker import answer, encode_in_buckets
+from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots, Work
 
 LAYOUT = SlotLayout(input_bytes=300, output_bytes=100)
 
@@ -26,11 +24,11 @@ def open_slots(layout: SlotLayout = LAYOUT) -> Slots:
 def test_slots_do_not_overlap_and_hold_what_was_put_in() -> None:
     slots = open_slots()
     for slot in range(LAYOUT.count):
-        slots.input(slot, (300,), np.uint8)[:] = 10 + slot
+        slots.input(Work(0, slot, "image", (300,)))[:] = 10 + slot
         slots.output(slot, (5, 5))[:] = 0.5 + slot
         slots.set_abandoned(slot, slot == 1)
     for slot in range(LAYOUT.count):
-        assert (slots.input(slot, (10, 30), np.uint8) == 10 + slot).all()
+        assert (slots.input(Work(0, slot, "image", (10, 30))) == 10 + slot).all()
         assert (slots.output(slot, (25,)) == 0.5 + slot).all()
         assert slots.is_abandoned(slot) is (slot == 1)
 
@@ -38,7 +36,7 @@ def test_slots_do_not_overlap_and_hold_what_was_put_in() -> None:
 def test_what_is_larger_than_a_slot_is_refused() -> None:
     slots = open_slots()
     with pytest.raises(ValueError, match="does not fit"):
-        slots.input(0, (301,), np.uint8)
+        slots.input(Work(0, 0, "image", (301,)))
     with pytest.raises(ValueError, match="does not fit"):
         slots.output(0, (26,))
 
@@ -52,6 +50,20 @@ def test_the_memory_has_no_name_and_no_descriptor_is_kept() -> None:
     assert "memfd:vl2v-batches (deleted)" in Path("/proc/self/maps").read_text()
     memory.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_memory_is_not_unmapped_under_a_view_and_not_read_once_unmapped() -> None:
+    slots = open_slots()
+    view = slots.input(Work(0, 1, "image", (10, 30)))
+    with pytest.raises(BufferError):
+        slots.close()
+    view[:] = 7
+    assert view.sum() == 2100
+    del view
+    slots.close()
+    for use in (lambda: slots.output(0, (3,)), lambda: slots.is_abandoned(0), lambda: slots.set_abandoned(0, True)):
+        with pytest.raises((ValueError, IndexError)):
+            use()
 
 
 def test_without_memfd_a_nameless_temporary_file_serves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,11 +91,13 @@ def test_the_child_answers_in_place_and_survives_a_failure(monkeypatch: pytest.M
     emptied: list[BaseException | None] = []
     monkeypatch.setitem(sys.modules, "torch", fake_torch(lambda: emptied.append(sys.exc_info()[1])))
     slots, model = open_slots(), PartModel()
-    slots.input(1, (2, 2, 2, 3), np.uint8)[:] = np.array([1, 2], dtype=np.uint8)[:, None, None, None]
-    assert answer(model, slots, Work(7, 1, "image", (2, 2, 2, 3))).shape == (2, 1)  # type: ignore[arg-type]
+    work = Work(7, 1, "image", (2, 2, 2, 3))
+    slots.input(work)[:] = np.array([1, 2], dtype=np.uint8)[:, None, None, None]
+    assert answer(model, slots, work).shape == (2, 1)  # type: ignore[arg-type]
     np.testing.assert_array_equal(slots.output(1, (2, 1)), [[12], [24]])
-    slots.input(0, (1, 2, 2, 3), np.uint8)[:] = 255
-    failed = answer(model, slots, Work(8, 0, "image", (1, 2, 2, 3)))  # type: ignore[arg-type]
+    work = Work(8, 0, "image", (1, 2, 2, 3))
+    slots.input(work)[:] = 255
+    failed = answer(model, slots, work)  # type: ignore[arg-type]
     assert (failed.id, failed.shape, failed.error) == (8, None, "RuntimeError: CUDA out of memory")
     assert emptied == [None]  # no exception holds the failed batch any more
     slots.set_abandoned(0, True)

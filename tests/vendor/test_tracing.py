@@ -83,7 +83,7 @@ class Recorder:
         from vl2v_vendor.observe.otlp_tracing import OtlpTracing
 
         self._exporter = memory.InMemorySpanExporter()
-        self.tracing = OtlpTracing(SimpleSpanProcessor(self._exporter), version="7.0")
+        self.tracing = OtlpTracing("7.0", SimpleSpanProcessor(self._exporter))
         vendor.app = create_app(vendor.services, tracing=self.tracing)
 
     @property

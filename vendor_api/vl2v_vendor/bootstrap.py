@@ -18,16 +18,14 @@ from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import Encoder, ModelInfo, Tokenizer
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.domain.ports import Accounts, Clock, Ledger, Signer
-from vl2v_vendor.engine.models.golden import golden_path
-from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
-from vl2v_vendor.engine.models.model_loading import load_model, read_parity
-from vl2v_vendor.engine.models.normalisation import normalisation_lines
-from vl2v_vendor.engine.models.open_clip_files import ModelSpec
-from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.engine.models.model_loading import load_model
+from vl2v_vendor.engine.models.open_clip_files import ModelSpec, normalisation_lines
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer, WordTokenizer
+from vl2v_vendor.engine.models.vector_checks import golden_path, read_parity
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
 from vl2v_vendor.engine.queue.lanes import EncodingLanes, largest_input_bytes
-from vl2v_vendor.host.lock_file import server_lock
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock, server_lock
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import choose_policy, preprocessing_of
 from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder, RecordingSigner

@@ -29,7 +29,7 @@ from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account
 from vl2v_vendor.domain.errors import InvalidRequest
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from support.vendor.serving_shop import images, item_key, png
 from vl2v_vendor.bootstrap import open_services
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts

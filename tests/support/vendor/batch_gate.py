@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vl2v_vendor.domain.errors import EncodingFailed
-from vl2v_vendor.engine.queue.batch_scheduler import BatchScheduler
+from vl2v_vendor.engine.queue.lanes import BatchScheduler
 from vl2v_vendor.engine.queue.micro_batcher import LaneLimits, MicroBatcher
 
 Batcher = MicroBatcher[int, int]

@@ -17,7 +17,7 @@ from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_ha
 from vl2v_contract.identity import canonical_json
 from vl2v_contract.signatures import receipt_message, verify
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts

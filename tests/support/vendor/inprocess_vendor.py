@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from vl2v_contract.signatures import SigningKey
 from vl2v_vendor.bootstrap import open_services
-from vl2v_vendor.host.system_clock import SystemClock
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import STAFF_LOCK_WAIT_SECONDS, open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts

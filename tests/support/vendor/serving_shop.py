@@ -22,7 +22,8 @@ from support.ledger.ledger_shop import FakeClock, fixed_signer
 from support.ledger.memory_ledger import MemoryLedger
 from vl2v_vendor.domain.encoder import Encoder, Limits, PixelBatch, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed
-from vl2v_vendor.engine.models.hash_encoder import HashEncoder, WordTokenizer
+from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.engine.models.tokenizer import WordTokenizer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import preprocessing_of

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from vl2v_vendor.domain.ports import Signer
-    from vl2v_vendor.host.system_clock import SystemClock
+    from vl2v_vendor.host import SystemClock
     from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
     from vl2v_vendor.service.audit import Audit
     from vl2v_vendor.settings import Settings
@@ -69,8 +69,7 @@ def open_books(database: str | None, *, makes: bool = False, posts: bool = False
     Raises:
         VendorError: It cannot be opened; the message names the remedy.
     """
-    from vl2v_vendor.host.lock_file import in_use
-    from vl2v_vendor.host.system_clock import SystemClock
+    from vl2v_vendor.host import SystemClock, in_use
     from vl2v_vendor.keys.published_heads import HeadsFile
     from vl2v_vendor.keys.secrets import load_or_create_secrets
     from vl2v_vendor.ledger_sql.database import STAFF_LOCK_WAIT_SECONDS, open_engine

@@ -99,7 +99,7 @@ def _line_document(line: InvoiceLine) -> dict[str, object]:
 @contextmanager
 def _written(out: Path | None) -> Iterator[TextIO]:
     """Open standard output, or a file that is whole before it gets its name."""
-    from vl2v_vendor.host.durable_files import replace_durably
+    from vl2v_vendor.host import replace_durably
 
     if out is None:
         yield sys.stdout

@@ -15,7 +15,7 @@ from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 
 if TYPE_CHECKING:
     from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch
-    from vl2v_vendor.engine.models.parity import ParityReport
+    from vl2v_vendor.engine.models.vector_checks import ParityReport
     from vl2v_vendor.settings import Settings
 
 _MAX_IMAGES = 256
@@ -102,8 +102,8 @@ def parity(
 def _measure(settings: Settings, folder: Path | None) -> ParityReport:
     from vl2v_vendor.bootstrap import model_spec
     from vl2v_vendor.engine.models.model_loading import load_pair
-    from vl2v_vendor.engine.models.parity import measure_parity
     from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
+    from vl2v_vendor.engine.models.vector_checks import measure_parity
 
     spec = model_spec(settings)
     exact, candidate = load_pair(spec)

@@ -23,7 +23,7 @@ from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Signer
-from vl2v_vendor.host.durable_files import write_durably
+from vl2v_vendor.host import write_durably
 
 FLUSH_SECONDS = 1.0
 

@@ -26,7 +26,7 @@ from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.records import PublicKey
 from vl2v_contract.signatures import SigningKey, head_message, receipt_message, recompute_message, successor_message
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
-from vl2v_vendor.host.durable_files import keep_owner, sync_folder
+from vl2v_vendor.host import keep_owner, sync_folder
 
 _PEPPER_BYTES = 32
 _OWNER_ONLY = 0o600

@@ -19,8 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.domain.ports import Signer
-from vl2v_vendor.host.durable_files import replace_durably
-from vl2v_vendor.host.lock_file import in_use, server_lock
+from vl2v_vendor.host import in_use, replace_durably, server_lock
 from vl2v_vendor.keys.published_heads import Heads
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets

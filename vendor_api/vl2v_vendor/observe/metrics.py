@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -39,68 +40,47 @@ class Metrics:
 
     def __init__(self, model: ModelInfo, *, version: str, live: Iterable[Collector] = ()) -> None:
         self._registry = registry = CollectorRegistry()
-        self._make_request_series(registry)
-        self._make_sale_series(registry)
-        self._make_batch_series(registry)
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        seconds = partial(histogram, buckets=_SECONDS_BUCKETS)
+        self._requests = counter("vl2v_requests", "Requests answered.", ("endpoint", "status"))
+        self.requests_in_flight = gauge("vl2v_requests_in_flight", "Requests that have no whole answer yet.")
+        self._refusals = counter(
+            "vl2v_refusals",
+            "Requests refused, by the problem's code and status; `unnamed` is an answer without a problem document.",
+            ("endpoint", "code", "status"),
+        )
+        self._request_seconds = seconds(
+            "vl2v_request_seconds",
+            "From the arrival of a request's head to the last byte of its answer.",
+            ("endpoint",),
+        )
+        self._stage_seconds = seconds(
+            "vl2v_stage_seconds",
+            "What a request spent in each stage: parse, decode, queue, forward, commit, encode.",
+            ("endpoint", "stage"),
+        )
+        self._billed_units = counter(
+            "vl2v_billed_units_approximate",
+            "Units billed since this process started. Approximate: the ledger is the truth.",
+            ("modality",),
+        )
+        self._items = counter("vl2v_items", "Items answered.", ("modality", "outcome"))
+        self._batch_items = histogram(
+            "vl2v_batch_items", "Items in a batch of the model.", ("lane",), buckets=_ITEMS_BUCKETS
+        )
+        self._batch_seconds = seconds("vl2v_batch_seconds", "How long the model took for a batch.", ("lane",))
         for collector in live:
             registry.register(collector)
         ProcessCollector(registry=registry)
         _describe(model, version, registry)
-        self._drift_units = Gauge(
+        self._drift_units = gauge(
             "ledger_drift_units",
             "Units used in the budgets, less the units of charged items that were not refunded: alert unless 0. "
             "NaN while the ledger cannot be read.",
-            registry=registry,
         )
         self._drift_lock = asyncio.Lock()
         self._drift_due = 0.0
-
-    def _make_request_series(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter("vl2v_requests", "Requests answered.", ("endpoint", "status"), registry=registry)
-        self.requests_in_flight = Gauge(
-            "vl2v_requests_in_flight", "Requests that have no whole answer yet.", registry=registry
-        )
-        self._refusals = Counter(
-            "vl2v_refusals",
-            "Requests refused, by the problem's code and status; `unnamed` is an answer without a problem document.",
-            ("endpoint", "code", "status"),
-            registry=registry,
-        )
-        self._request_seconds = Histogram(
-            "vl2v_request_seconds",
-            "From the arrival of a request's head to the last byte of its answer.",
-            ("endpoint",),
-            buckets=_SECONDS_BUCKETS,
-            registry=registry,
-        )
-        self._stage_seconds = Histogram(
-            "vl2v_stage_seconds",
-            "What a request spent in each stage: parse, decode, queue, forward, commit, encode.",
-            ("endpoint", "stage"),
-            buckets=_SECONDS_BUCKETS,
-            registry=registry,
-        )
-
-    def _make_sale_series(self, registry: CollectorRegistry) -> None:
-        self._billed_units = Counter(
-            "vl2v_billed_units_approximate",
-            "Units billed since this process started. Approximate: the ledger is the truth.",
-            ("modality",),
-            registry=registry,
-        )
-        self._items = Counter("vl2v_items", "Items answered.", ("modality", "outcome"), registry=registry)
-
-    def _make_batch_series(self, registry: CollectorRegistry) -> None:
-        self._batch_items = Histogram(
-            "vl2v_batch_items", "Items in a batch of the model.", ("lane",), buckets=_ITEMS_BUCKETS, registry=registry
-        )
-        self._batch_seconds = Histogram(
-            "vl2v_batch_seconds",
-            "How long the model took for a batch.",
-            ("lane",),
-            buckets=_SECONDS_BUCKETS,
-            registry=registry,
-        )
 
     def observe_request(self, trace: RequestTrace) -> None:
         """Count one request and, if it is a sale, its items; status 499 is one whose client went away."""
@@ -132,8 +112,7 @@ class Metrics:
             except LedgerUnavailable:
                 self._drift_units.set(math.nan)
             finished = monotonic()
-            rest = max(_DRIFT_REST_SECONDS, (finished - started) / _DRIFT_SHARE)
-            self._drift_due = finished + rest
+            self._drift_due = finished + max(_DRIFT_REST_SECONDS, (finished - started) / _DRIFT_SHARE)
 
     def render(self) -> bytes:
         """Render the text format that Prometheus scrapes."""

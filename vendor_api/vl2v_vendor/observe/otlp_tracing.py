@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -15,7 +17,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, format_trace_id, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -29,36 +31,45 @@ _NANOSECONDS: Final = 1_000_000_000
 _INTERNAL_STATUS: Final = 500
 
 
-def open_otlp(version: str) -> OtlpTracing:
-    """Traces to the endpoint, and with the sampler and resource, that the `OTEL_*` variables name."""
-    return OtlpTracing(BatchSpanProcessor(OTLPSpanExporter()), version)
-
-
 class OtlpTracing:
-    """Hands the spans of requests to a processor."""
+    """Hands the spans of requests to a processor.
 
-    def __init__(self, processor: SpanProcessor, version: str) -> None:
+    Args:
+        version: Version of this program.
+        processor: Processor of ended spans; None sends them where the `OTEL_*` variables say.
+    """
+
+    def __init__(self, version: str, processor: SpanProcessor | None = None) -> None:
         resource = Resource.create({SERVICE_VERSION: version})
         if str(resource.attributes[SERVICE_NAME]).startswith(_UNNAMED):
             resource = resource.merge(Resource({SERVICE_NAME: _SERVICE}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(processor)
+        self._provider.add_span_processor(processor or BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer(_SERVICE, version)
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, scope: Scope) -> OtlpTrace:
-        """Begin the span of a request, below the caller's if it sent a `traceparent`."""
+    def begin(self, scope: Scope) -> Callable[[RequestTrace], None]:
+        """Begin the span of a request, below the caller's if it sent a `traceparent`; returns what ends it."""
         received = Headers(scope=scope)
         carrier = {name: received[name] for name in self._propagator.fields if name in received}
-        started_ns = time.time_ns()
-        span = self._tracer.start_span(
-            scope["method"],
-            context=self._propagator.extract(carrier, Context()),
-            kind=SpanKind.SERVER,
-            start_time=started_ns,
-        )
+        context, started_ns = self._propagator.extract(carrier, Context()), time.time_ns()
+        span = self._tracer.start_span(scope["method"], context, SpanKind.SERVER, start_time=started_ns)
         note(trace_id=format_trace_id(span.get_span_context().trace_id))
-        return OtlpTrace(self._tracer, span, started_ns)
+        return partial(self._finish, span, started_ns)
+
+    def _finish(self, span: Span, started_ns: int, trace: RequestTrace) -> None:
+        """Add the stages and what became of the request, and end its span."""
+
+        def at(seconds: float) -> int:
+            return started_ns + int(seconds * _NANOSECONDS)
+
+        if span.is_recording():
+            parent = set_span_in_context(span, Context())
+            for stage, started, seconds in trace.intervals:
+                child = self._tracer.start_span(stage, context=parent, start_time=at(started))
+                child.end(end_time=at(started + seconds))
+            _describe(span, trace)
+        span.end(end_time=at(trace.seconds))
 
     def close(self) -> None:
         """Send what is left; a collector that does not answer is not waited for."""
@@ -68,43 +79,18 @@ class OtlpTracing:
         closing.join(_CLOSING_SECONDS)
 
 
-class OtlpTrace:
-    """The span of one request until it is over."""
-
-    def __init__(self, tracer: Tracer, span: Span, started_ns: int) -> None:
-        self._tracer = tracer
-        self._span = span
-        self._started_ns = started_ns
-
-    def finish(self, trace: RequestTrace) -> None:
-        """Add the stages and what became of the request."""
-        if self._span.is_recording():
-            self._add_stages(trace)
-            self._describe(trace)
-        self._span.end(end_time=self._after(trace.seconds))
-
-    def _add_stages(self, trace: RequestTrace) -> None:
-        parent = set_span_in_context(self._span, Context())
-        for interval in trace.intervals:
-            child = self._tracer.start_span(interval.stage, context=parent, start_time=self._after(interval.started))
-            child.end(end_time=self._after(interval.started + interval.seconds))
-
-    def _describe(self, trace: RequestTrace) -> None:
-        """Names after OpenTelemetry's conventions for HTTP servers; what is ours alone begins with `vl2v.`."""
-        attributes: dict[str, Any] = {
-            "http.request.method": trace.method,
-            "http.response.status_code": trace.status,
-            "url.path": trace.path,
-        }
-        attributes |= {f"vl2v.{name}": value for name, value in trace.facts.items() if name != "trace_id"}
-        if trace.endpoint != NO_ROUTE:
-            attributes["http.route"] = trace.endpoint
-            self._span.update_name(f"{trace.method} {trace.endpoint}")
-        if trace.status >= _INTERNAL_STATUS:
-            attributes["error.type"] = trace.facts.get("problem", str(trace.status))
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.set_attributes(attributes)
-
-    def _after(self, seconds: float) -> int:
-        """Return the time of day, in nanoseconds, some seconds after the request arrived."""
-        return self._started_ns + int(seconds * _NANOSECONDS)
+def _describe(span: Span, trace: RequestTrace) -> None:
+    """Name things after OpenTelemetry's conventions for HTTP servers; what is ours alone begins with `vl2v.`."""
+    attributes: dict[str, Any] = {
+        "http.request.method": trace.method,
+        "http.response.status_code": trace.status,
+        "url.path": trace.path,
+    }
+    attributes |= {f"vl2v.{name}": value for name, value in trace.facts.items() if name != "trace_id"}
+    if trace.endpoint != NO_ROUTE:
+        attributes["http.route"] = trace.endpoint
+        span.update_name(f"{trace.method} {trace.endpoint}")
+    if trace.status >= _INTERNAL_STATUS:
+        attributes["error.type"] = trace.facts.get("problem", str(trace.status))
+        span.set_status(Status(StatusCode.ERROR))
+    span.set_attributes(attributes)

@@ -1,16 +1,25 @@
-"""What is known about the request in hand: facts for its log lines, and where its time goes, stage by stage.
+"""What is known about the request in hand: its facts, where its time goes, and the log lines that carry them.
 
 The trace lies in a context variable, so whoever learns a fact or does a part of the work notes it without being handed
-the request. Stages do not overlap: they add up to the request's time.
+the request. Stages do not overlap: they add up to the request's time. Log lines go to standard error, plain for people
+or JSON for collectors; those that are written while a request is served carry its id.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from vl2v_contract.texts import printable
 
 Stage: TypeAlias = Literal["parse", "decode", "queue", "forward", "commit", "encode"]
 """Read and parse the body; decode images or tokenize; wait for the model; in the model; ledger; build the answer."""
@@ -18,6 +27,10 @@ Stage: TypeAlias = Literal["parse", "decode", "queue", "forward", "commit", "enc
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 NO_ROUTE: Final = "unknown"
+
+LogFormat = Literal["plain", "json"]
+
+_log = logging.getLogger(__name__)
 
 
 class Interval(NamedTuple):
@@ -33,28 +46,28 @@ class Interval(NamedTuple):
     seconds: float
 
 
+@dataclass(slots=True)
 class RequestTrace:
     """Facts and times of one request, counted from when the trace was made.
 
     Attributes:
-        facts: What became known, by name.
-        intervals: Every interval of a stage, in order.
         method: HTTP method.
         path: Path as requested, without secrets.
+        facts: What became known, by name.
+        intervals: Every interval of a stage, in order.
         endpoint: Path template of the route, or `NO_ROUTE`.
         status: HTTP status; 499 if the client left before the answer began, 0 if the server stopped first.
         seconds: Time from the request's arrival to the end of its answer.
     """
 
-    def __init__(self, method: str = "", path: str = "", **facts: object) -> None:
-        self.facts: dict[str, Any] = facts
-        self.intervals: list[Interval] = []
-        self.method = method
-        self.path = path
-        self.endpoint = NO_ROUTE
-        self.status = 0
-        self.seconds = 0.0
-        self._started = time.perf_counter()
+    method: str
+    path: str
+    facts: dict[str, Any]
+    intervals: list[Interval] = field(default_factory=list)
+    endpoint: str = NO_ROUTE
+    status: int = 0
+    seconds: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
 
     @property
     def elapsed(self) -> float:
@@ -75,31 +88,23 @@ _trace: ContextVar[RequestTrace | None] = ContextVar("request_trace", default=No
 
 def start_trace(method: str = "", path: str = "", **facts: object) -> RequestTrace:
     """Begin the trace of the request that runs in this context."""
-    trace = RequestTrace(method, path, **facts)
+    trace = RequestTrace(method, path, facts)
     _trace.set(trace)
     return trace
 
 
-def known_facts() -> Mapping[str, Any]:
-    """Return what is known so far about this context's request; empty outside of one."""
-    trace = _trace.get()
-    return {} if trace is None else trace.facts
-
-
 def note(**facts: object) -> None:
     """Add facts about this context's request, if there is one. Never a secret: they are logged."""
-    trace = _trace.get()
-    if trace is not None:
+    if (trace := _trace.get()) is not None:
         trace.facts.update(facts)
 
 
 def record(stage: Stage, seconds: float) -> None:
     """Count seconds of a stage that is over by now, if there is a request, right after what was counted before."""
-    trace = _trace.get()
-    if trace is not None:
-        latest = max(0.0, trace.elapsed - seconds)
-        last = trace.intervals[-1] if trace.intervals else None
-        started = latest if last is None else min(latest, last.started + last.seconds)
+    if (trace := _trace.get()) is not None:
+        started = max(0.0, trace.elapsed - seconds)
+        if trace.intervals:
+            started = min(started, trace.intervals[-1].started + trace.intervals[-1].seconds)
         trace.intervals.append(Interval(stage, started, seconds))
 
 
@@ -113,3 +118,60 @@ def timed(stage: Stage) -> Iterator[None]:
     finally:
         if trace is not None:
             trace.intervals.append(Interval(stage, started, trace.elapsed - started))
+
+
+def set_up_logging(level: str, log_format: LogFormat) -> None:
+    """Send this process's log, and Python's warnings and the deaths of threads, to standard error.
+
+    A second call replaces the first.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonFormatter() if log_format == "json" else _PlainFormatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("vl2v_vendor").setLevel(level.upper())
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each malformed request; they are counted
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns with what customers send
+    logging.captureWarnings(True)
+    threading.excepthook = _log_death
+
+
+class _PlainFormatter(logging.Formatter):
+    """A line for people, that ends in the request's id."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Escape what does not print in the first line, a line's end among it: a path is a stranger's."""
+        line = printable(super().formatMessage(record))
+        request_id = _fields(record).get("request_id")
+        return line if request_id is None or request_id in line else f"{line} {request_id}"
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per line, an exception included; a record's `fields` become members of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of one record."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, tz=UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what is known about the request in hand, and then the record's own `fields`."""
+    trace, own = _trace.get(), getattr(record, "fields", None)
+    return (trace.facts if trace else {}) | (own if isinstance(own, dict) else {})
+
+
+def _log_death(death: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread, instead of printing it."""
+    if death.exc_value is not None and not isinstance(death.exc_value, SystemExit):
+        name = death.thread.name if death.thread is not None else "unknown"
+        _log.error("thread %s died", name, exc_info=death.exc_value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from starlette.types import Scope
@@ -21,25 +21,22 @@ class TracingUnavailable(VendorError):
     """Traces are asked for and cannot be made."""
 
 
-class RequestSpan(Protocol):
-    """The OpenTelemetry span of one request."""
-
-    def finish(self, trace: RequestTrace) -> None:
-        """Write down what became of the request."""
-
-
 class Tracing(Protocol):
     """Where traces go."""
 
-    def begin(self, scope: Scope) -> RequestSpan:
-        """Begin the trace of a request, or go on with the caller's (`traceparent`); notes its `trace_id`."""
+    def begin(self, scope: Scope) -> Callable[[RequestTrace], None]:
+        """Begin the span of a request, below the caller's (`traceparent`), and note its `trace_id`.
+
+        Returns:
+            Function that ends the span, and adds the stages and what became of the request.
+        """
 
     def close(self) -> None:
         """Send what is left, within seconds."""
 
 
 def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
-    """Traces as the environment says; None if it asks for none.
+    """Open traces as the environment says; None if it asks for none.
 
     They are asked for by an OTLP endpoint, or by `OTEL_TRACES_EXPORTER=otlp` for the default endpoint.
 
@@ -52,7 +49,7 @@ def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
     if protocol != _PROTOCOL:
         raise TracingUnavailable(f"traces are sent by {_PROTOCOL} alone, not by {protocol}; set {_PROTOCOLS[1]} to it")
     try:
-        from vl2v_vendor.observe.otlp_tracing import open_otlp
+        from vl2v_vendor.observe.otlp_tracing import OtlpTracing
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("opentelemetry"):
             raise
@@ -60,7 +57,7 @@ def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
             f"the environment asks for traces and OpenTelemetry is not installed; "
             f"install 'vl2v[vendor,otel]', or set {_EXPORTER}=none"
         ) from None
-    return open_otlp(version)
+    return OtlpTracing(version)
 
 
 def _is_asked_for(environ: Mapping[str, str]) -> bool:

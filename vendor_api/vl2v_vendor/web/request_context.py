@@ -57,7 +57,7 @@ class RequestContext:
             foreign = Headers(scope=scope).get(headers.REQUEST_ID)
             if foreign is not None and _FOREIGN_ID.fullmatch(foreign):
                 trace.facts["client_request_id"] = hide_secrets(foreign)
-            span = None if self._tracing is None else self._tracing.begin(scope)
+            end_span = None if self._tracing is None else self._tracing.begin(scope)
             try:
                 await self._serve(scope, receive, send, trace)
             finally:
@@ -65,8 +65,8 @@ class RequestContext:
                 trace.endpoint = scope["state"].get("endpoint") or getattr(scope.get("route"), "path", NO_ROUTE)
                 self._metrics.observe_request(trace)
                 _write_access_line(trace)
-                if span is not None:
-                    span.finish(trace)
+                if end_span is not None:
+                    end_span(trace)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, trace: RequestTrace) -> None:
         request_id = scope["state"]["request_id"]

@@ -13,13 +13,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_contract.identity import text_sha
-from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem, VectorBatch
-from vl2v_vendor.domain.errors import ItemFailure
+from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
 from vl2v_vendor.images.preprocessing import SAFE, Preprocessing
-
-_FIRST_WORD_ID = 2
-_START, _END = 1, 49_407
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +72,3 @@ def _describe(embedding_dim: int, image_size: int, context_length: int, policy: 
         precision="fp32",
         device="none",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class WordTokenizer:
-    """One token per word: the tokenizer that goes with `HashEncoder`."""
-
-    context_length: int = 77
-
-    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
-        """Tokenize one text.
-
-        Raises:
-            ItemFailure: `text_too_long`, naming count and limit.
-        """
-        words = [_FIRST_WORD_ID + int(hashlib.sha256(word.encode()).hexdigest()[:4], 16) for word in text.split()]
-        count = len(words) + 2
-        if count > self.context_length and not truncate:
-            raise ItemFailure(
-                "text_too_long",
-                f"the text has {count} tokens and the model reads {self.context_length}; "
-                "shorten it or send `truncate: true`",
-            )
-        token_ids = np.array([_START, *words[: self.context_length - 2], _END], dtype=np.int64)
-        return PreparedItem(token_ids, text_sha(text), count, truncated=count > self.context_length)

@@ -13,8 +13,9 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from vl2v_vendor.domain.encoder import ModelInfo
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.images.preprocessing import SAFE, Interpolation
 
@@ -22,7 +23,10 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 
-_MAX_SUMMARY_LENGTH = 200
+_MAX_SUMMARY_LENGTH: Final = 200
+_DEFAULT: Final = "open_clip's default"
+_HUB: Final = "hf-hub:"
+_FOLDER: Final = "local-dir:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ class ModelSpec:
     """
 
     model_id: str
-    name: str | None = None
+    name: str = ""
     pretrained: str | None = None
     config_file: Path | None = None
     checkpoint_file: Path | None = None
@@ -86,7 +90,7 @@ def build_model(spec: ModelSpec) -> Any:
     """
     if spec.config_file is not None:
         return _build_from_files(spec.config_file, spec.checkpoint_file)
-    return _build_by_name(spec.name or "", spec.pretrained)
+    return _build_by_name(spec.name, spec.pretrained)
 
 
 def check_model_name(name: str, pretrained: str | None) -> None:
@@ -97,7 +101,7 @@ def check_model_name(name: str, pretrained: str | None) -> None:
     """
     import open_clip
 
-    if name.startswith(("hf-hub:", "local-dir:")):
+    if name.startswith((_HUB, _FOLDER)):
         return
     known = open_clip.list_models()
     if name.replace("/", "-") not in known:
@@ -128,8 +132,7 @@ def _build_by_name(name: str, pretrained: str | None) -> Any:
     except UserWarning as error:
         raise ModelLoadFailed(f"{error} Use the architecture `{name}-quickgelu`, or the other way round.") from error
     except Exception as error:
-        if _holds_more_than_weights(error):
-            raise _unsafe(pretrained) from error
+        _refuse_more_than_weights(error, pretrained)
         # Hub clients raise many kinds of errors for a missing network; the operator needs one sentence.
         raise ModelLoadFailed(
             f"cannot load `{name}` with weights `{pretrained}`; without a network give a checkpoint file as "
@@ -158,13 +161,12 @@ def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
         raise ModelLoadFailed(f"{config_file} describes no model: {_summary(error)}") from error
     try:
         open_clip.load_checkpoint(model, str(checkpoint_file), weights_only=True)
-    except RuntimeError as error:
-        if _holds_more_than_weights(error):
-            raise _unsafe(checkpoint_file) from error
-        raise ModelLoadFailed(f"checkpoint {checkpoint_file} does not fit {config_file}: {_summary(error)}") from error
     except Exception as error:
-        if _holds_more_than_weights(error):
-            raise _unsafe(checkpoint_file) from error
+        _refuse_more_than_weights(error, checkpoint_file)
+        if isinstance(error, RuntimeError):
+            raise ModelLoadFailed(
+                f"checkpoint {checkpoint_file} does not fit {config_file}: {_summary(error)}"
+            ) from error
         # Safetensors has errors of its own for a file that is damaged or something else.
         kind = type(error).__name__
         raise ModelLoadFailed(f"{checkpoint_file} is no readable .safetensors or .pt checkpoint ({kind})") from error
@@ -172,16 +174,13 @@ def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
     return model
 
 
-def _holds_more_than_weights(error: Exception) -> bool:
-    """Whether torch, which open_clip asks for weights alone, refused a pickle or a TorchScript archive."""
-    return isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
-
-
-def _unsafe(checkpoint_file: Path | str | None) -> ModelLoadFailed:
-    return ModelLoadFailed(
-        f"checkpoint {checkpoint_file} is damaged or holds more than weights, which could run code when it is opened; "
-        "save the model's state_dict as .safetensors"
-    )
+def _refuse_more_than_weights(error: Exception, checkpoint_file: Path | str | None) -> None:
+    """Explain a refusal of torch, which open_clip asks for weights alone: a pickle or a TorchScript archive."""
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        raise ModelLoadFailed(
+            f"checkpoint {checkpoint_file} is damaged or holds more than weights, which could run code when it is "
+            "opened; save the model's state_dict as .safetensors"
+        ) from error
 
 
 def _check_activation(model: Any, checkpoint_file: Path) -> None:
@@ -193,7 +192,7 @@ def _check_activation(model: Any, checkpoint_file: Path) -> None:
         return
     listed = [open_clip.get_pretrained_cfg(name, tag) for name, tag in open_clip.list_pretrained()]
     same_file = [tag for tag in listed if Path(tag.get("url", "")).name == checkpoint_file.name]
-    is_quick = all(tag.get("quick_gelu", False) for tag in same_file) if same_file else False
+    is_quick = same_file and all(tag.get("quick_gelu", False) for tag in same_file)
     if is_quick or "quickgelu" in checkpoint_file.stem.lower():
         raise ModelLoadFailed(
             f"by its name {checkpoint_file.name} was trained with QuickGELU, and the model has GELU, so its vectors "
@@ -207,3 +206,67 @@ def _summary(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2]) or type(error).__name__
     return text if len(text) <= _MAX_SUMMARY_LENGTH else f"{text[:_MAX_SUMMARY_LENGTH]}..."
+
+
+def normalisation_source(spec: ModelSpec) -> dict[str, str]:
+    """Say where `mean` and `std` come from: a setting, a file, a pretrained tag or open_clip's default.
+
+    Raises:
+        ModelLoadFailed: The model configuration file cannot be read.
+    """
+    config_file, source = _config_file(spec), dict.fromkeys(("mean", "std"), _DEFAULT)
+    if config_file is not None:
+        named = {
+            name for name, values in read_model_config(config_file)["preprocess_cfg"].items() if values is not None
+        }
+        source |= dict.fromkeys(source.keys() & named, f"preprocess_cfg of {config_file.name}")
+    elif spec.name.startswith(_HUB):
+        source = dict.fromkeys(source, f"the configuration of {spec.name}, or {_DEFAULT}")
+    elif spec.pretrained is not None and not Path(spec.pretrained).is_file():
+        source = dict.fromkeys(source, f"open_clip's pretrained tag {spec.pretrained}")
+    settings = {"mean": spec.image_mean, "std": spec.image_std}
+    return source | {name: f"setting image_{name}" for name, values in settings.items() if values}
+
+
+def normalisation_warning(spec: ModelSpec) -> str | None:
+    """Return what to do if a model configuration file leaves mean or deviation to open_clip's default; else None.
+
+    open_clip takes CLIP's for a file that names none, without a message.
+
+    Raises:
+        ModelLoadFailed: The model configuration file cannot be read.
+    """
+    config_file, source = _config_file(spec), normalisation_source(spec)
+    words = {"mean": "no mean", "std": "no deviation"}
+    missing = [word for name, word in words.items() if source[name] == _DEFAULT]
+    if config_file is None or not missing:
+        return None
+    return (
+        f"{config_file.name} names {' and '.join(missing)}, so open_clip's default is used, which is CLIP's; a "
+        "model that was trained with other values gives worse vectors, without an error. Name both in the file "
+        '("preprocess_cfg": {"mean": [...], "std": [...]} beside "model_cfg"), or set image_mean and image_std'
+    )
+
+
+def normalisation_lines(spec: ModelSpec, info: ModelInfo, *, own: bool = True) -> dict[str, str]:
+    """Write the values in use and their sources, by the label that the operator is shown.
+
+    Args:
+        spec: What was asked for.
+        info: The loaded model.
+        own: The configuration file is the operator's and deserves a warning; that of the packaged model does not.
+
+    Raises:
+        ModelLoadFailed: The model configuration file cannot be read.
+    """
+    source, warning = normalisation_source(spec), normalisation_warning(spec) if own else None
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (info.image_mean, info.image_std))
+    lines = {"pixels": f"mean {mean} ({source['mean']}), deviation {std} ({source['std']})"}
+    return lines if warning is None else {**lines, "warning": warning}
+
+
+def _config_file(spec: ModelSpec) -> Path | None:
+    """Return the model configuration file of one's own, if there is one."""
+    if spec.config_file is None and spec.name.startswith(_FOLDER):
+        return Path(spec.name.removeprefix(_FOLDER), "open_clip_config.json")
+    return spec.config_file

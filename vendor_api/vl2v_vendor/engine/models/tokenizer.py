@@ -5,10 +5,12 @@ open_clip (and with it torch) is imported when a tokenizer is made, not before.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from heapq import heappop, heappush
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +23,8 @@ from vl2v_vendor.engine.models.open_clip_files import ModelSpec, read_model_conf
 _MAX_CACHED_WORDS: Final = 100_000
 _MAX_CACHED_WORD_BYTES: Final = 64
 _END_OF_WORD: Final = "</w>"
+_FIRST_WORD_ID: Final = 2
+_START, _END = 1, 49_407
 
 
 class OpenClipTokenizer:
@@ -48,23 +52,14 @@ class OpenClipTokenizer:
         Raises:
             ItemFailure: `text_too_long`, naming count and limit.
         """
-        token_ids, count = self._general(text) if self._words is None else self._simple(self._words, text, truncate)
         limit = self._context_length
+        if self._words is None:
+            token_ids, count = self._general(text)
+        else:
+            token_ids, count = self._words.encode(text, limit, truncate=truncate)
         if count > limit and not truncate:
-            raise self._too_long(str(count))
+            raise _too_long(str(count), limit)
         return PreparedItem(np.asarray(token_ids, dtype=np.int64), text_sha(text), count, truncated=count > limit)
-
-    def _simple(self, words: _ClipWords, text: str, truncate: bool) -> tuple[list[int], int]:
-        tokenizer = self._tokenizer
-        found = words.split(text)
-        least = 2 + words.fewest_tokens(found)
-        if least > self._context_length and not truncate:
-            raise self._too_long(f"at least {least}")
-        token_ids = [tokenizer.sot_token_id, *words.encode(found), tokenizer.eot_token_id]
-        count = len(token_ids)
-        if count > self._context_length:
-            token_ids = [*token_ids[: self._context_length - 1], tokenizer.eot_token_id]
-        return token_ids, count
 
     def _general(self, text: str) -> tuple[Any, int]:
         inner = self._tokenizer.tokenizer
@@ -74,12 +69,12 @@ class OpenClipTokenizer:
             count = len(inner(cleaned, truncation=False)["input_ids"])
             return self._tokenizer([text], context_length=self._context_length)[0].numpy(), count
 
-    def _too_long(self, count: str) -> ItemFailure:
-        return ItemFailure(
-            "text_too_long",
-            f"the text has {count} tokens and the model reads {self._context_length}; "
-            "shorten it or send `truncate: true`",
-        )
+
+def _too_long(count: str, limit: int) -> ItemFailure:
+    return ItemFailure(
+        "text_too_long",
+        f"the text has {count} tokens and the model reads {limit}; shorten it or send `truncate: true`",
+    )
 
 
 class _ClipWords:
@@ -97,19 +92,20 @@ class _ClipWords:
         self._known = dict(self._special)
         self._longest = max(len(entry.removesuffix(_END_OF_WORD)) for entry in tokenizer.encoder)
 
-    def split(self, text: str) -> list[str]:
-        """Split the cleaned text into words, each as one letter per byte."""
-        letters = self._tokenizer.byte_encoder
-        pieces = self._tokenizer.pat.findall(self._tokenizer.clean_fn(text))
-        return ["".join([letters[byte] for byte in piece.encode("utf-8")]) for piece in pieces]
+    def encode(self, text: str, limit: int, *, truncate: bool) -> tuple[list[int], int]:
+        """Return a text's token ids, cut to the limit, and how many there were.
 
-    def fewest_tokens(self, words: list[str]) -> int:
-        """Return a lower bound of the words' tokens, as no entry of the vocabulary is longer than the longest."""
-        return -(-sum(map(len, words)) // self._longest)
-
-    def encode(self, words: list[str]) -> list[int]:
-        """Return the words' token ids."""
-        return [token_id for word in words for token_id in self._encode_word(word)]
+        Raises:
+            ItemFailure: The text is too long even if all its tokens are the longest, and may not be cut.
+        """
+        tokenizer = self._tokenizer
+        pieces = tokenizer.pat.findall(tokenizer.clean_fn(text))
+        words = ["".join([tokenizer.byte_encoder[byte] for byte in piece.encode("utf-8")]) for piece in pieces]
+        least = 2 + math.ceil(sum(map(len, words)) / self._longest)
+        if least > limit and not truncate:
+            raise _too_long(f"at least {least}", limit)
+        inner = [token_id for word in words for token_id in self._encode_word(word)]
+        return [tokenizer.sot_token_id, *inner[: limit - 2], tokenizer.eot_token_id], len(inner) + 2
 
     def _encode_word(self, word: str) -> list[int]:
         token_ids = self._known.get(word)
@@ -167,30 +163,40 @@ def _merge_pairs(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> li
 
 def _build_tokenizer(spec: ModelSpec, context_length: int) -> Any:
     import open_clip
-    from open_clip.tokenizer import SimpleTokenizer
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     try:
         if spec.config_file is None:
-            return open_clip.get_tokenizer(spec.name or "", context_length=context_length)
+            return open_clip.get_tokenizer(spec.name, context_length=context_length)
         text_config = read_model_config(spec.config_file)["model_cfg"].get("text_cfg", {})
+        options = {**text_config.get("tokenizer_kwargs", {}), "context_length": context_length}
         if not text_config.get("hf_tokenizer_name"):
-            return SimpleTokenizer(context_length=context_length, **text_config.get("tokenizer_kwargs", {}))
-        return _build_hf_tokenizer(text_config, spec.config_file, context_length)
+            return SimpleTokenizer(**options)
+        # From the files beside the configuration if they are there, else by its name.
+        is_beside = (spec.config_file.parent / "tokenizer_config.json").is_file()
+        source = str(spec.config_file.parent) if is_beside else text_config["hf_tokenizer_name"]
+        return HFTokenizer(source, tokenizer_mode=text_config.get("tokenizer_mode"), **options)
     except ModelLoadFailed:
         raise
     except Exception as error:
         raise ModelLoadFailed(f"cannot load the tokenizer of {spec.model_id}: {error}") from error
 
 
-def _build_hf_tokenizer(text_config: dict[str, Any], config_file: Path, context_length: int) -> Any:
-    """Build the tokenizer from the files beside the configuration if they are there, else by its name."""
-    from open_clip.tokenizer import HFTokenizer
+@dataclass(frozen=True, slots=True)
+class WordTokenizer:
+    """One token per word: the tokenizer that goes with `HashEncoder`."""
 
-    beside = config_file.parent
-    source = str(beside) if (beside / "tokenizer_config.json").is_file() else text_config["hf_tokenizer_name"]
-    return HFTokenizer(
-        source,
-        context_length=context_length,
-        tokenizer_mode=text_config.get("tokenizer_mode"),
-        **text_config.get("tokenizer_kwargs", {}),
-    )
+    context_length: int = 77
+
+    def tokenize(self, text: str, *, truncate: bool) -> PreparedItem:
+        """Tokenize one text.
+
+        Raises:
+            ItemFailure: `text_too_long`, naming count and limit.
+        """
+        words = [_FIRST_WORD_ID + int(hashlib.sha256(word.encode()).hexdigest()[:4], 16) for word in text.split()]
+        count = len(words) + 2
+        if count > self.context_length and not truncate:
+            raise _too_long(str(count), self.context_length)
+        token_ids = np.array([_START, *words[: self.context_length - 2], _END], dtype=np.int64)
+        return PreparedItem(token_ids, text_sha(text), count, truncated=count > self.context_length)

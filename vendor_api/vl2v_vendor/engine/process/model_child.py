@@ -8,24 +8,121 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import itertools
 import multiprocessing
 import queue
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.context import SpawnProcess
-from typing import Final
+from typing import Final, TypeAlias
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.domain.encoder import VectorBatch
-from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
-from vl2v_vendor.engine.process.model_messages import Answer, Heartbeat, Loaded, NotLoaded, Work
+from vl2v_vendor.domain.encoder import ModelInput, VectorBatch
+from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.engine.process.model_worker import LoadModel, serve_model
-from vl2v_vendor.engine.process.shared_slots import SharedFile, Slots
-from vl2v_vendor.engine.process.slot_dispatcher import Inputs, SlotDispatcher
+from vl2v_vendor.engine.process.shared_slots import Answer, Heartbeat, Loaded, Message, SharedFile, Slots, Work
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS, Watchdog
 
 _STOP_SECONDS: Final = 5.0
+
+_Outbox: TypeAlias = queue.SimpleQueue[tuple[Work, Sequence[ModelInput]] | None]
+"""Batches for the sending thread; None ends it."""
+
+
+class SlotDispatcher:
+    """Gives each batch a slot and its waiter. Runs in the event loop.
+
+    Args:
+        loaded: First message of the child.
+        slots: Memory shared with it.
+        outbox: Queue of the thread that copies batches into their slots and sends them to the child.
+        floor_seconds: Shortest time after which a silent child counts as stuck.
+
+    Attributes:
+        watchdog: Watchdog of the child.
+    """
+
+    def __init__(self, loaded: Loaded, slots: Slots, outbox: _Outbox, *, floor_seconds: float) -> None:
+        self._pace = loaded.pace
+        self._slots = slots
+        self._outbox = outbox
+        self._free = deque(range(loaded.layout.count))
+        self._freed = asyncio.Event()
+        self._pending: dict[int, tuple[Work, asyncio.Future[VectorBatch]]] = {}
+        self._ids = itertools.count()
+        self._is_closed = False
+        self.watchdog = Watchdog(floor_seconds, max(pace.seconds(pace.batch_items) for pace in loaded.pace.values()))
+
+    async def encode(self, lane: Modality, items: Sequence[ModelInput], shape: tuple[int, ...]) -> VectorBatch:
+        """Encode one batch; waits for a slot if all are in use.
+
+        If it is cancelled before the child has begun, the child leaves the batch out.
+
+        Args:
+            lane: Lane of the batch.
+            items: Items, at most the lane's batch size.
+            shape: Shape of the batch; shorter items are padded with 0.
+
+        Raises:
+            ModelUnavailable: The child is gone.
+            EncodingFailed: The model could not encode the batch.
+        """
+        work = Work(next(self._ids), await self._take_slot(), lane, shape)
+        waiter: asyncio.Future[VectorBatch] = asyncio.get_running_loop().create_future()
+        self._pending[work.id] = work, waiter
+        if len(self._pending) == 1:
+            self._watch_first()
+        self._outbox.put((work, items))
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if work.id in self._pending:
+                self._slots.set_abandoned(work.slot, True)
+            raise
+
+    def settle(self, answer: Answer) -> None:
+        """Give the waiter of a batch its vectors or its error; nobody waits for an answer after `close`."""
+        if answer.id not in self._pending:
+            return
+        work, waiter = self._pending.pop(answer.id)
+        if not waiter.done():
+            if answer.shape is not None:
+                waiter.set_result(self._slots.output(work.slot, answer.shape).copy())
+            else:
+                waiter.set_exception(EncodingFailed(answer.error or "the model failed"))
+        self._free.append(work.slot)
+        self._freed.set()
+        self._watch_first()
+
+    def close(self) -> None:
+        """Fail everybody who waits: the child cannot be used any more. The slots are not read from here on."""
+        self._is_closed = True
+        self._freed.set()
+        for _, waiter in self._pending.values():
+            if not waiter.done():
+                waiter.set_exception(_death())
+        self._pending.clear()
+
+    async def _take_slot(self) -> int:
+        while not self._free and not self._is_closed:
+            self._freed.clear()
+            await self._freed.wait()
+        if self._is_closed:
+            raise _death()
+        slot = self._free.popleft()
+        self._slots.set_abandoned(slot, False)
+        return slot
+
+    def _watch_first(self) -> None:
+        """Watch the first batch: the child works on one after the other, so it is the one that it has begun."""
+        work, _ = next(iter(self._pending.values()), (None, None))
+        self.watchdog.begin_batch(self._pace[work.lane].seconds(work.shape[0]) if work else None)
+
+
+def _death() -> ModelUnavailable:
+    return ModelUnavailable("the model process died and is being restarted; nothing was billed", retry_after_seconds=5)
 
 
 class ModelChild:
@@ -38,7 +135,8 @@ class ModelChild:
 
     Attributes:
         process_id: Id of the process.
-        end: Reason why the process cannot be used any more; None while it can.
+        loaded: Future of the warm model, or of ModelLoadFailed.
+        ended: Future of the reason why the process cannot be used any more: it is dead, or stuck and being killed.
         dispatcher: Dispatcher of batches to the process; None until the model is loaded.
     """
 
@@ -49,43 +147,20 @@ class ModelChild:
         self._process: SpawnProcess = context.Process(
             target=serve_model, args=(load, batch_items, child_connection, self._memory), daemon=True, name="vl2v-model"
         )
-        self.end: str | None = None
-        self.dispatcher: SlotDispatcher | None = None
         self._floor_seconds = floor_seconds
         self._loop = asyncio.get_running_loop()
-        self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
-        self._ended, self._gone = asyncio.Event(), asyncio.Event()
+        self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self._gone = asyncio.Event()
+        self.dispatcher: SlotDispatcher | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._outbox: queue.SimpleQueue[tuple[Work, Inputs] | None] = queue.SimpleQueue()
+        self._outbox: _Outbox = queue.SimpleQueue()
         self._process.start()
         # At its exit a process that forgot to stop the child would wait for it: multiprocessing's SIGTERM is ignored.
         atexit.register(self._process.kill)
         self.process_id = self._process.pid
         child_connection.close()
-        threading.Thread(target=self._send, daemon=True, name="model-send").start()
         threading.Thread(target=self._receive, daemon=True, name="model-receive").start()
-
-    async def loaded(self) -> Loaded:
-        """Wait for the warm model.
-
-        Raises:
-            ModelLoadFailed: The model cannot be loaded.
-        """
-        return await asyncio.shield(self._loaded)
-
-    async def ended(self) -> None:
-        """Wait until the process is dead, or so stuck that it is being killed."""
-        await self._ended.wait()
-
-    async def encode(self, lane: Modality, inputs: Inputs, shape: tuple[int, ...]) -> VectorBatch:
-        """Encode a batch; see `SlotDispatcher.encode`.
-
-        Raises:
-            ModelUnavailable: The process is not running.
-        """
-        if self.dispatcher is None:
-            raise ModelUnavailable("the model process is not running; nothing was billed", retry_after_seconds=5)
-        return await self.dispatcher.encode(lane, inputs, shape)
 
     async def stop(self) -> None:
         """End the process and its threads. It has nothing to save, and ignores SIGTERM.
@@ -93,26 +168,28 @@ class ModelChild:
         A process that survives even SIGKILL is left behind.
         """
         self._finish("it was stopped")
-        self._loaded.cancel()
+        self.loaded.cancel()
         if not self._gone.is_set():
             self._process.kill()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gone.wait(), _STOP_SECONDS)
-        self.dispatcher = None
 
-    def _send(self) -> None:
-        """Thread: copy each batch into its slot and send the child a message."""
-        # Child or loop may be gone; then the receiving thread ends those who wait.
-        with contextlib.suppress(OSError, RuntimeError):
-            while (parcel := self._outbox.get()) is not None:
-                work, inputs = parcel
+    def _send(self, slots: Slots) -> None:
+        """Thread: copy each batch into its slot and send the child a message; unmap the slots at the end.
+
+        The event loop stops reading slots before it ends this thread, which is the last that uses them.
+        """
+        while (parcel := self._outbox.get()) is not None:
+            work, items = parcel
+            # Child or loop may be gone; then the receiving thread ends those who wait.
+            with contextlib.suppress(OSError, RuntimeError):
                 try:
-                    assert self.dispatcher is not None
-                    self.dispatcher.fill(work, inputs)
+                    slots.fill(work, items)
                 except ValueError as error:
                     self._loop.call_soon_threadsafe(self._handle, Answer(work.id, None, str(error)))
                 else:
                     self._connection.send(work)
+        slots.close()
 
     def _receive(self) -> None:
         """Thread: hand every message to the event loop, and the end of the process last."""
@@ -123,41 +200,40 @@ class ModelChild:
             wait_for_any([self._process.sentinel])
             self._loop.call_soon_threadsafe(self._on_exit)
 
-    def _handle(self, message: Answer | Heartbeat | Loaded | NotLoaded) -> None:
+    def _handle(self, message: Message) -> None:
         if self.dispatcher is not None:
             self.dispatcher.watchdog.on_heartbeat(message.cpu_seconds if isinstance(message, Heartbeat) else None)
-        if isinstance(message, Answer) and self.dispatcher is not None:
-            self.dispatcher.settle(message)
-        elif isinstance(message, Loaded) and not self._loaded.done():
-            self._open_dispatcher(message)
-            self._loaded.set_result(message)
-        elif isinstance(message, NotLoaded) and not self._loaded.done():
-            self._loaded.set_exception(ModelLoadFailed(message.error))
+            if isinstance(message, Answer):
+                self.dispatcher.settle(message)
+        elif isinstance(message, ModelLoadFailed):
+            self._fail_loading(message)
+        elif isinstance(message, Loaded) and not self.loaded.done():
+            slots = Slots(self._memory.map(message.layout.size_bytes), message.layout)
+            self.dispatcher = SlotDispatcher(message, slots, self._outbox, floor_seconds=self._floor_seconds)
+            threading.Thread(target=self._send, args=(slots,), daemon=True, name="model-send").start()
+            self._watch = self._loop.create_task(self._keep_watch(self.dispatcher.watchdog), name="model-watchdog")
+            self.loaded.set_result(message)
 
-    def _open_dispatcher(self, loaded: Loaded) -> None:
-        slots = Slots(self._memory.map(loaded.layout.size_bytes), loaded.layout)
-        self.dispatcher = SlotDispatcher(
-            loaded, slots, lambda work, inputs: self._outbox.put((work, inputs)), floor_seconds=self._floor_seconds
-        )
-        self._watch = self._loop.create_task(self._keep_watch(self.dispatcher.watchdog), name="model-watchdog")
+    def _fail_loading(self, error: ModelLoadFailed) -> None:
+        if not self.loaded.done():
+            self.loaded.set_exception(error)
 
     async def _keep_watch(self, watchdog: Watchdog) -> None:
-        while True:
+        reason = None
+        while reason is None:
             checked = self._loop.time()
             await asyncio.sleep(PERIOD_SECONDS)
-            if (reason := watchdog.check(self._loop.time() - checked)) is not None:
-                self._process.kill()
-                self._finish(f"killed because {reason}")
-                return
+            reason = watchdog.check(self._loop.time() - checked)
+        self._process.kill()
+        self._finish(f"killed because {reason}")
 
     def _on_exit(self) -> None:
         """Clean up after the process has exited."""
         self._process.join()
         code = self._process.exitcode
-        if not self._loaded.done():
-            self._loaded.set_exception(
-                ModelLoadFailed(f"the model process ended while loading (exit code {code}); is there enough memory?")
-            )
+        self._fail_loading(
+            ModelLoadFailed(f"the model process ended while loading (exit code {code}); is there enough memory?")
+        )
         self._finish(f"exit code {code}")
         self._connection.close()
         atexit.unregister(self._process.kill)
@@ -166,13 +242,12 @@ class ModelChild:
 
     def _finish(self, reason: str) -> None:
         """Use the process no more."""
-        if self.end is not None:
+        if self.ended.done():
             return
-        self.end = reason
+        self.ended.set_result(reason)
         self._memory.close()
-        self._outbox.put(None)
         if self._watch is not None:
             self._watch.cancel()
         if self.dispatcher is not None:
             self.dispatcher.close()
-        self._ended.set()
+        self._outbox.put(None)  # only now: the sending thread unmaps the slots

@@ -1,7 +1,7 @@
 """The model in a process of its own, as an encoder for the server's event loop.
 
 A model that crashes, hangs, runs out of memory or holds the interpreter lock cannot take the server with it. The child
-gets batches through shared memory (`shared_slots`, `slot_dispatcher`) and is watched (`watchdog`). When it dies, or is
+gets batches through shared memory (`shared_slots`) and is watched (`watchdog`). When it dies, or is
 stuck and therefore killed, its waiters fail at once, and another child is started, at first after one second, then ever
 more slowly.
 """
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
-from vl2v_vendor.engine.process.model_child import ModelChild
-from vl2v_vendor.engine.process.model_messages import Loaded
+from vl2v_vendor.engine.process.model_child import ModelChild, SlotDispatcher
 from vl2v_vendor.engine.process.model_worker import LoadModel
+from vl2v_vendor.engine.process.shared_slots import Loaded
 
 _FIRST_DELAY_SECONDS: Final = 1.0
 _LONGEST_DELAY_SECONDS: Final = 60.0
@@ -84,7 +84,7 @@ class ProcessEncoder:
     @property
     def ready(self) -> bool:
         """Whether the child is loaded, warm and alive."""
-        return self._child is not None and self._child.end is None
+        return self._child is not None and not self._child.ended.done()
 
     @property
     def process_id(self) -> int | None:
@@ -138,53 +138,50 @@ class ProcessEncoder:
             EncodingFailed: An image has another size, or the model could not encode the batch.
             ModelUnavailable: The model process is gone.
         """
-        child, size = self._living_child(), self.info.image_size
+        dispatcher, size = self._dispatcher(), self.info.image_size
         if any(image.shape != (size, size, 3) for image in images):
             raise EncodingFailed(f"the model takes images of {size} x {size} pixels")
-        return await child.encode("image", images, (len(images), size, size, 3))
+        return await dispatcher.encode("image", images, (len(images), size, size, 3))
 
     async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
         """Encode N texts of `[L]` token ids to `[N, D]` float32, unit norm; raises as the port says."""
-        child = self._living_child()
-        return await child.encode("text", texts, (len(texts), max(len(text) for text in texts)))
+        return await self._dispatcher().encode("text", texts, (len(texts), max(len(text) for text in texts)))
 
-    def _living_child(self) -> ModelChild:
-        if self._child is None or self._child.end is not None:
+    def _dispatcher(self) -> SlotDispatcher:
+        if not self.ready or self._child is None or self._child.dispatcher is None:
             raise ModelUnavailable("the model process is being restarted; nothing was billed", retry_after_seconds=5)
-        return self._child
+        return self._child.dispatcher
 
     async def _supervise(self, child: ModelChild) -> None:
         """Replace the child whenever it dies or is stuck."""
         try:
             while True:
-                await child.ended()
+                reason = await asyncio.shield(child.ended)
                 self._child = None
-                _log.error("the model process died (%s); restarting it", child.end)
-                child = await self._replace(child)
+                _log.error("the model process died (%s); restarting it", reason)
+                await child.stop()
+                child = await self._start_another()
                 self._child = child
                 self.restarts += 1
                 _log.info("the model process is back")
         finally:
             await child.stop()
 
-    async def _replace(self, dead: ModelChild) -> ModelChild:
+    async def _start_another(self) -> ModelChild:
         """Start children, ever more slowly, until one serves the same model as before."""
-        await dead.stop()
         delay_seconds = self._first_delay_seconds
         while True:
             await asyncio.sleep(delay_seconds)
             delay_seconds = min(2 * delay_seconds, _LONGEST_DELAY_SECONDS)
             try:
-                child, _ = await self._start_child()
+                return (await self._start_child())[0]
             except (ModelLoadFailed, OSError) as error:
                 _log.error("the model process cannot be restarted: %s", error)
-            else:
-                return child
 
     async def _start_child(self) -> tuple[ModelChild, Loaded]:
         child = ModelChild(self._load, self._batch_items, floor_seconds=self._stuck_seconds)
         try:
-            loaded = await asyncio.wait_for(child.loaded(), self._load_seconds)
+            loaded = await asyncio.wait_for(child.loaded, self._load_seconds)
             if self._info not in (None, loaded.info):
                 raise ModelLoadFailed("the model's files changed; restart the server to sell the new model")
         except TimeoutError:

@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeAlias
 
@@ -18,21 +19,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
-from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.engine.models.batching import encode_in_buckets
-from vl2v_vendor.engine.models.model_warm_up import LanePace, LocalModel, is_out_of_memory, release_memory, warm_up
-from vl2v_vendor.engine.process.model_messages import INPUT_TYPES, Answer, Heartbeat, Loaded, NotLoaded, Work
-from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots
+from vl2v_vendor.domain.encoder import ModelInfo, TokenBatch, VectorBatch
+from vl2v_vendor.domain.errors import ModelLoadFailed, VendorError
+from vl2v_vendor.engine.models.model_warm_up import (
+    LanePace,
+    LocalModel,
+    is_out_of_memory,
+    make_noise,
+    release_memory,
+    warm_up,
+)
+from vl2v_vendor.engine.process.shared_slots import (
+    Answer,
+    Heartbeat,
+    Loaded,
+    Message,
+    SharedFile,
+    SlotLayout,
+    Slots,
+    Work,
+)
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS
 
 LoadModel: TypeAlias = Callable[[], LocalModel]
 """Loads the model in the child. Must be picklable: a module's function, a class, or a `functools.partial` of one."""
 
-__all__ = ["LoadModel", "LocalModel", "ModelProbe", "answer", "has_lost_device", "serve_model"]
-
 _LONGEST_ERROR: Final = 300
 _FAILURES_BEFORE_PROBE: Final = 8
+_SHORT: Final = 16
+"""Tokens up to which lengths are alike: below that a forward pass costs about the same."""
+
+_Send: TypeAlias = Callable[[Message], None]
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +77,7 @@ def serve_model(
     # as long. About 0.1 ms bridges the gaps within a forward pass; none at all cost an eighth of an image's time.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    sender = _Sender(connection)
+    send = partial(_send, connection, threading.Lock())
     inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True, name="model-inbox").start()
     try:
@@ -70,28 +87,30 @@ def serve_model(
         slots = Slots(memory.map(layout.size_bytes), layout)
     except Exception as error:
         # Everything that can go wrong here is for the operator, who sees it in the parent.
-        sender.send(NotLoaded(str(error) if isinstance(error, VendorError) else f"{type(error).__name__}: {error}"))
+        send(ModelLoadFailed(str(error) if isinstance(error, VendorError) else f"{type(error).__name__}: {error}"))
         return
-    sender.send(Loaded(model.info, pace, layout))
-    threading.Thread(target=_send_heartbeats, args=(sender,), daemon=True, name="model-heartbeat").start()
-    _answer_all(model, slots, inbox, sender)
+    send(Loaded(model.info, pace, layout))
+    threading.Thread(target=_send_heartbeats, args=(send,), daemon=True, name="model-heartbeat").start()
+    _answer_all(model, slots, inbox, send)
 
 
 def answer(model: LocalModel, slots: Slots, work: Work) -> Answer:
-    """Encode the batch in a slot and leave its vectors there; what the device does not survive is raised."""
+    """Encode the batch in a slot and leave its vectors there.
+
+    Raises:
+        Exception: The device is lost; see `has_lost_device`. Any other error is in the answer.
+    """
     if slots.is_abandoned(work.slot):
         return Answer(work.id, None, "nobody waits for this batch")
     try:
-        batch = slots.input(work.slot, work.shape, INPUT_TYPES[work.lane])
-        vectors = _encode(model, work.lane, batch)
+        vectors = _encode(model, work.lane, slots.input(work))
         slots.output(work.slot, vectors.shape)[...] = vectors
         return Answer(work.id, vectors.shape, None)
     except Exception as error:
         if has_lost_device(error):
             raise
         # One batch's failure must not end the process that serves all others.
-        text = _first_line(error)
-        needs_memory = is_out_of_memory(error)
+        text, needs_memory = _first_line(error), is_out_of_memory(error)
     if needs_memory:
         release_memory()  # only now: until here the exception held the failed batch's tensors
     return Answer(work.id, None, text)
@@ -110,7 +129,35 @@ def has_lost_device(error: BaseException) -> bool:
     return isinstance(error, accelerator_error) or (isinstance(error, RuntimeError) and "CUDA error" in text)
 
 
-class ModelProbe:
+def encode_in_buckets(encode: Callable[[TokenBatch], VectorBatch], tokens: TokenBatch) -> VectorBatch:
+    """Encode texts of mixed lengths, none of them padded to more than twice its length or 16.
+
+    Args:
+        encode: `[n, l]` token ids, padded with 0, to `[n, D]`.
+        tokens: `[N, L]` token ids, padded with 0.
+
+    Returns:
+        `[N, D]`, in the order of `tokens`.
+    """
+    buckets = list(_buckets(tokens))
+    parts = np.concatenate([encode(np.ascontiguousarray(tokens[rows, :length])) for rows, length in buckets])
+    vectors = np.empty_like(parts)
+    vectors[np.concatenate([rows for rows, _ in buckets])] = parts
+    return vectors
+
+
+def _buckets(tokens: TokenBatch) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Return the rows of each bucket and its longest length, from the longest bucket to the shortest."""
+    lengths = np.maximum((np.arange(1, tokens.shape[1] + 1) * (tokens != 0)).max(axis=1), 1)  # [N], without padding
+    rows = np.arange(len(lengths))
+    while len(rows):
+        longest = int(lengths[rows].max())
+        is_alike = lengths[rows] > (longest // 2 if longest > _SHORT else 0)
+        yield rows[is_alike], longest
+        rows = rows[~is_alike]
+
+
+class _ModelProbe:
     """Tells a broken model from items that it cannot encode.
 
     When single items fail in a row, the model is given what it encoded at warm-up. It is broken if that fails too.
@@ -135,22 +182,19 @@ class ModelProbe:
             self._probe(work.lane)
 
     def _probe(self, lane: Modality) -> None:
-        size, length = self._model.info.image_size, self._model.info.context_length
+        info = self._model.info
         try:
-            if lane == "text":
-                _encode(self._model, lane, np.ones((1, length), dtype=np.int64))
-            else:
-                noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
-                _encode(self._model, lane, noise)
+            is_text = lane == "text"
+            _encode(self._model, lane, np.ones((1, info.context_length), np.int64) if is_text else make_noise(info, 1))
         except Exception as error:
             # Models fail in many ways; that memory is short may be another process's doing, and pass.
             if not is_out_of_memory(error):
                 raise
 
 
-def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], sender: _Sender) -> None:
+def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], send: _Send) -> None:
     """Answer batches until the model is broken; then end at once, so that the parent starts another process."""
-    probe = ModelProbe(model)
+    probe = _ModelProbe(model)
     while True:
         work = inbox.get()
         try:
@@ -160,7 +204,7 @@ def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work],
             # Whatever it is: only another process can help, and those who wait are told once this one is gone.
             _log.critical("the model process ends, since its model is broken: %s", _first_line(error))
             os._exit(1)
-        sender.send(reply)
+        send(reply)
 
 
 def _encode(model: LocalModel, lane: Modality, batch: NDArray[Any]) -> VectorBatch:
@@ -171,35 +215,29 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_ERROR]
 
 
-class _Sender:
-    """Sends messages to the parent, for two threads."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-
-    def send(self, message: Answer | Heartbeat | Loaded | NotLoaded) -> None:
-        with self._lock:
-            self._connection.send(message)
+def _send(connection: Connection, lock: threading.Lock, message: Message) -> None:
+    """Send a message to the parent; two threads do."""
+    with lock:
+        connection.send(message)
 
 
 def _receive(connection: Connection, inbox: queue.SimpleQueue[Work]) -> None:
     """Fetch the next batch while the model computes; leave at once when the parent's end is closed or killed."""
-    while True:
-        try:
+    try:
+        while True:
             inbox.put(connection.recv())
-        except (EOFError, OSError):
-            os._exit(0)
+    except (EOFError, OSError):
+        os._exit(0)
 
 
-def _send_heartbeats(sender: _Sender) -> None:
+def _send_heartbeats(send: _Send) -> None:
     """Show the parent that this process is alive, whatever the model does."""
-    while True:
-        try:
-            sender.send(Heartbeat(time.process_time()))
-        except OSError:
-            os._exit(0)
-        time.sleep(PERIOD_SECONDS)
+    try:
+        while True:
+            send(Heartbeat(time.process_time()))
+            time.sleep(PERIOD_SECONDS)
+    except OSError:
+        os._exit(0)
 
 
 def _choose_layout(info: ModelInfo, pace: Mapping[Modality, LanePace]) -> SlotLayout:

@@ -1,7 +1,8 @@
-"""Memory that the server and its model process share: batches go in, vectors come out, nothing is pickled.
+"""What the server and its model process share: small messages, and memory in which batches and vectors lie.
 
-The memory has no name, so nothing is left behind whichever side is killed: the system frees it with the last process
-that has it open. It is cut into slots, one per batch under way.
+Batches go in, vectors come out, nothing large is pickled. The memory has no name, so nothing is left behind whichever
+side is killed: the system frees it with the last process that has it open. It is cut into slots, one per batch under
+way.
 """
 
 from __future__ import annotations
@@ -9,16 +10,86 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from vl2v_contract.identity import Modality
+from vl2v_vendor.domain.encoder import ModelInfo, ModelInput
+from vl2v_vendor.domain.errors import ModelLoadFailed
+from vl2v_vendor.engine.models.model_warm_up import LanePace
+
+_INPUT_TYPES: Final[Mapping[Modality, type[np.generic]]] = {"image": np.uint8, "text": np.int64}
 _ALIGNMENT: Final = 64
 _HEADER_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """To the child: encode the batch that lies in a slot."""
+
+    id: int
+    slot: int
+    lane: Modality
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """From the child: the shape of the vectors in the batch's slot, or why there are none."""
+
+    id: int
+    shape: tuple[int, ...] | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """From the child, four times a second: it is alive, and has used so much processor time."""
+
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLayout:
+    """Sizes of the slots.
+
+    Attributes:
+        input_bytes: Size of the largest batch.
+        output_bytes: Size of its vectors.
+        count: Number of slots.
+    """
+
+    input_bytes: int
+    output_bytes: int
+    count: int = 2
+
+    @property
+    def stride(self) -> int:
+        """Size of a slot in bytes."""
+        return _aligned(self.input_bytes) + _aligned(self.output_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the whole memory in bytes."""
+        return _HEADER_BYTES + self.count * self.stride
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """From the child, first: the warm model, its pace by lane, and how the shared memory is cut."""
+
+    info: ModelInfo
+    pace: Mapping[Modality, LanePace]
+    layout: SlotLayout
+
+
+Message: TypeAlias = Answer | Heartbeat | Loaded | ModelLoadFailed
+"""Whatever the child sends. The error is its first and last message, and says why the model cannot be loaded."""
 
 
 class SharedFile:
@@ -56,26 +127,6 @@ class SharedFile:
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class SlotLayout:
-    """Sizes of the slots.
-
-    Attributes:
-        input_bytes: Size of the largest batch.
-        output_bytes: Size of its vectors.
-        count: Number of slots.
-    """
-
-    input_bytes: int
-    output_bytes: int
-    count: int = 2
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the whole memory in bytes."""
-        return _HEADER_BYTES + self.count * (_aligned(self.input_bytes) + _aligned(self.output_bytes))
-
-
 class Slots:
     """The shared memory of one model process, as either side sees it.
 
@@ -87,30 +138,50 @@ class Slots:
     def __init__(self, memory: mmap.mmap, layout: SlotLayout) -> None:
         self._memory = memory
         self._layout = layout
-        self._abandoned = np.ndarray((layout.count,), np.uint8, memory)
+        # Every view is made from this one: `frombuffer` keeps the memory mapped while a view is alive.
+        self._bytes = np.frombuffer(memory, np.uint8)
 
-    def input(self, slot: int, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """Return the batch in a slot, in place; raises ValueError if it is larger than a slot."""
-        return self._view(slot, shape, dtype, 0, self._layout.input_bytes)
+    def input(self, work: Work) -> NDArray[Any]:
+        """Return a batch in its slot, in place; raises ValueError if it is larger than a slot."""
+        return self._view(work.slot, work.shape, _INPUT_TYPES[work.lane], 0, self._layout.input_bytes)
 
     def output(self, slot: int, shape: Sequence[int]) -> NDArray[np.float32]:
         """Return the vectors in a slot, in place; raises ValueError if they are larger than a slot."""
         return self._view(slot, shape, np.float32, _aligned(self._layout.input_bytes), self._layout.output_bytes)
 
+    def fill(self, work: Work, items: Sequence[ModelInput]) -> None:
+        """Copy the items of a batch into its slot, each padded with 0.
+
+        Raises:
+            ValueError: The batch does not fit there.
+        """
+        for row, item in zip(self.input(work), items, strict=True):
+            row[: len(item)] = item
+            row[len(item) :] = 0
+
     def set_abandoned(self, slot: int, is_abandoned: bool) -> None:
         """Note whether anybody still waits for the batch in a slot."""
-        self._abandoned[slot] = is_abandoned
+        self._bytes[slot] = is_abandoned
 
     def is_abandoned(self, slot: int) -> bool:
         """Return whether nobody waits for the batch in a slot any more."""
-        return bool(self._abandoned[slot])
+        return bool(self._bytes[slot])
+
+    def close(self) -> None:
+        """Unmap the memory, which also closes the descriptor that the map holds.
+
+        Raises:
+            BufferError: A view of a slot is still in use; the memory stays mapped.
+        """
+        self._bytes = np.empty(0, np.uint8)
+        self._memory.close()
 
     def _view(self, slot: int, shape: Sequence[int], dtype: DTypeLike, start: int, limit_bytes: int) -> NDArray[Any]:
         size_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if size_bytes > limit_bytes:
             raise ValueError(f"an array of {size_bytes:,} bytes does not fit into a slot of {limit_bytes:,} bytes")
-        stride = _aligned(self._layout.input_bytes) + _aligned(self._layout.output_bytes)
-        return np.ndarray(tuple(shape), dtype, self._memory, offset=_HEADER_BYTES + slot * stride + start)
+        first = _HEADER_BYTES + slot * self._layout.stride + start
+        return self._bytes[first : first + size_bytes].view(dtype).reshape(shape)
 
 
 def _open_nameless() -> int:

@@ -1,11 +1,18 @@
-"""One server per SQLite database: a lock file beside it, held by the kernel, so that no crash leaves it locked."""
+"""Services of the operating system: durable files, file locks and the clock.
+
+The kernel holds a lock, so no crash leaves a file locked. A lock file stays behind when its lock is released: removing
+it would let two processes lock two files of one name.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vl2v_vendor.domain.errors import VendorError
@@ -26,7 +33,7 @@ def in_use(database: Path, *, alone: bool = False) -> Iterator[None]:
     Who opens a file that is being replaced makes a log for the old one, which SQLite would play into the new one.
 
     Args:
-        database: File of the database; the lock is a file beside it, which stays behind.
+        database: File of the database; the lock is a file beside it.
         alone: Whether to keep all others away.
 
     Raises:
@@ -40,29 +47,25 @@ def in_use(database: Path, *, alone: bool = False) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise VendorError(f"{path} cannot be made ({error.strerror}); run this as the vendor's own user") from error
-    try:
+    with os.fdopen(descriptor, "rb"):
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except OSError as error:
             other = "a command is at work on it" if alone else "`vl2v-vendor ledger restore` is replacing it"
             raise DatabaseReplaced(f"{database} is in use: {other}; try again once that has ended") from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def server_lock(path: Path) -> Iterator[None]:
     """Hold `path` locked while the server runs.
 
-    The file stays behind when the lock is released: removing it would let two processes lock two files of one name.
-
     Raises:
         ServerAlreadyRunning: Another process holds it; names its process id and the remedy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
+    with os.fdopen(descriptor, "rb"):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -74,5 +77,51 @@ def server_lock(path: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         yield
+
+
+def write_durably(target: Path, text: str) -> None:
+    """Write a file that is whole before it gets its name; see `replace_durably`."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        replace_durably(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_durably(temporary: Path, target: Path) -> None:
+    """Give a written file its final name; when this returns, name and content are on disk.
+
+    It keeps owner and mode of the file that it replaces, where this user may give them: root's commands lock no
+    service out of its own files.
+    """
+    keep_owner(temporary, target)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    sync_folder(target.parent)
+
+
+def keep_owner(temporary: Path, target: Path) -> None:
+    """Give a written file the owner and mode of the one that it is to replace, if there is one."""
+    with suppress(FileNotFoundError, PermissionError):
+        known = target.stat()
+        os.chown(temporary, known.st_uid, known.st_gid)
+        os.chmod(temporary, stat.S_IMODE(known.st_mode))
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class SystemClock:
+    """Wall-clock time; a ledger never lets it run backwards within an account."""
+
+    def now(self) -> int:
+        """Return microseconds since the Unix epoch, UTC."""
+        return time.time_ns() // 1000

@@ -1,1 +1,0 @@
-"""Services of the operating system: durable files, file locks and the clock."""
