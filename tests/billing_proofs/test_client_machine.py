@@ -18,18 +18,17 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from support.client.buying_bench import buy
+from support.client.buying_bench import buy, meet_vendor
 from support.proofs.billing_invariants import Books, check_rows_add_up
 from support.proofs.billing_world import NewDatabase, Shopfront, database_maker, run_machine
 from support.vendor.vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import Caps, meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.query_plan import QueryPlan, make_plan
+from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 
@@ -107,7 +106,7 @@ class ClientMachine(RuleBasedStateMachine):
 
     @rule(words=WORDS, cap=st.none() | st.integers(0, 8), death=DEATHS, at=st.integers(1, 3), workers=st.integers(1, 3))
     def buy(self, words: list[str], cap: int | None, death: str, at: int, workers: int) -> None:
-        self.carry_out(self.plan(words), Caps(max_queries=cap), death, at, workers)
+        self.carry_out(self.plan(words), Limits(max_queries=cap), death, at, workers)
 
     @rule(words=WORDS)
     def plan_now_and_buy_later(self, words: list[str]) -> None:
@@ -117,7 +116,7 @@ class ClientMachine(RuleBasedStateMachine):
     def buy_what_was_planned(self, death: str) -> None:
         """The price, or what is in the cache, may have changed."""
         if self.old_plan is not None:
-            self.carry_out(self.old_plan, Caps(), death, 1, 2)
+            self.carry_out(self.old_plan, Limits(), death, 1, 2)
 
     @rule(units=st.integers(1, 8))
     def top_up(self, units: int) -> None:
@@ -148,10 +147,10 @@ class ClientMachine(RuleBasedStateMachine):
         unanswered = {key.hex() for (key,) in self.rows("SELECT item_key FROM intents WHERE state = 'sent'")}
         for _ in range(2):  # the first asks what has become of them, the second sends again what is expired
             wanted = [item.query.text for item in self.plan(ALL_WORDS).missing if item.item_key in unanswered]
-            self.carry_out(self.plan(wanted), Caps(max_queries=0), "none", 1, 2)
+            self.carry_out(self.plan(wanted), Limits(max_queries=0), "none", 1, 2)
         assert self.states().get("paid", 0) == self.used_units()
         self.shop.accounts.top_up(self.account, 16)
-        self.carry_out(self.plan(words), Caps(), "none", 1, 2)
+        self.carry_out(self.plan(words), Limits(), "none", 1, 2)
         assert self.states().get("sent", 0) == 0
         assert self.states().get("paid", 0) == self.used_units()
         assert self.plan(words).missing == ()
@@ -159,10 +158,10 @@ class ClientMachine(RuleBasedStateMachine):
         assert (report.is_clean, report.matched_items) == (True, self.used_units())
 
     def plan(self, words: list[str]) -> QueryPlan:
-        teacher = meet_vendor(self.client, self.cache).teacher
+        teacher = meet_vendor(self.client, self.cache)
         return make_plan([], [TextQuery(word) for word in words], teacher, self.cache)
 
-    def carry_out(self, plan: QueryPlan, caps: Caps, death: str, at: int, workers: int) -> None:
+    def carry_out(self, plan: QueryPlan, caps: Limits, death: str, at: int, workers: int) -> None:
         self.transport.death, self.transport.due = death, at
         [(earlier,)] = self.rows("SELECT coalesce(max(id), 0) FROM purchases")
         if death == "before storing":

@@ -9,17 +9,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.client.buying_bench import buy
+from support.client.buying_bench import buy, meet_vendor
 from support.proofs.billing_world import Shopfront, database_maker
 from support.vendor.vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import Difference
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import Caps, meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, VendorChanged, VendorUnavailable
 from vl2v_client.planning.queries import TextQuery
-from vl2v_client.planning.query_plan import QueryPlan, make_plan
+from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 
@@ -56,10 +55,10 @@ class Shop:
         return self.front.accounts.find_account("acme").budget.used_units
 
     def plan(self, *words: str) -> QueryPlan:
-        teacher = meet_vendor(self.client, self.cache).teacher
+        teacher = meet_vendor(self.client, self.cache)
         return make_plan([], [TextQuery(word) for word in words], teacher, self.cache)
 
-    def lose(self, *words: str, caps: Caps | None = None) -> None:
+    def lose(self, *words: str, caps: Limits | None = None) -> None:
         """Buy words whose answers never arrive."""
         self.is_losing = True
         with pytest.raises(VendorUnavailable):
@@ -95,8 +94,8 @@ def test_a_charge_stays_known_when_another_purchase_finds_its_answer_expired(sho
     assert report.findings.counts == {Difference.LOST_RESPONSE: 3}
 
 
-@pytest.mark.parametrize("caps", [Caps(), Caps(max_queries=0), Caps(max_cost_micro=0)])
-def test_the_same_purchase_gets_it_free_when_budget_and_caps_are_spent(shop: Shop, caps: Caps) -> None:
+@pytest.mark.parametrize("caps", [Limits(), Limits(max_queries=0), Limits(max_cost_micro=0)])
+def test_the_same_purchase_gets_it_free_when_budget_and_caps_are_spent(shop: Shop, caps: Limits) -> None:
     shop.lose_and_expire(*LOST)
     buy(shop.plan("x", "y", "z"), shop.client, shop.cache)
     assert shop.used_units == BUDGET
@@ -111,7 +110,7 @@ def test_the_same_purchase_gets_it_free_when_budget_and_caps_are_spent(shop: Sho
 def test_a_plan_made_before_the_answer_expired_counts_it_as_charged(shop: Shop) -> None:
     old = shop.plan(*LOST, "x", "y", "z")
     shop.lose_and_expire(*LOST)
-    report = buy(old, shop.client, shop.cache, caps=Caps(max_queries=3))
+    report = buy(old, shop.client, shop.cache, caps=Limits(max_queries=3))
     assert (report.billed_units, report.replayed_units, shop.used_units) == (3, 3, BUDGET)
 
 
@@ -125,7 +124,7 @@ def test_what_is_charged_comes_before_what_the_budget_cannot_hold(shop: Shop) ->
 
 
 def test_a_cap_over_several_calls_counts_what_was_charged_and_has_expired(shop: Shop) -> None:
-    words, caps = [f"word {number}" for number in range(9)], Caps(max_queries=4, task="one run")
+    words, caps = [f"word {number}" for number in range(9)], Limits(max_queries=4, task="one run")
     shop.lose(*words, caps=caps)
     assert shop.used_units == 4
     for _ in range(2):
@@ -137,15 +136,15 @@ def test_a_cap_over_several_calls_counts_what_was_charged_and_has_expired(shop: 
 
 
 def test_a_cap_that_is_spent_does_not_stand_before_what_is_charged(shop: Shop) -> None:
-    shop.lose(*LOST, caps=Caps(task="one run"))
+    shop.lose(*LOST, caps=Limits(task="one run"))
     shop.expire()
-    caps = Caps(max_queries=2, max_cost_micro=0, task="one run")
+    caps = Limits(max_queries=2, max_cost_micro=0, task="one run")
     assert buy(shop.plan(*LOST), shop.client, shop.cache, caps=caps).replayed_units == 3
 
 
 def test_what_came_free_does_not_count_for_a_cap_over_several_calls(shop: Shop) -> None:
     shop.lose_and_expire(*LOST)
-    caps = Caps(max_queries=2, task="one run")
+    caps = Limits(max_queries=2, task="one run")
     buy(shop.plan(*LOST), shop.client, shop.cache, caps=caps)
     buy(shop.plan(*LOST, "x", "y"), shop.client, shop.cache, caps=caps)
     assert shop.used_units == 5
@@ -175,7 +174,7 @@ def test_a_charge_that_landed_after_it_was_asked_for_comes_free_too(shop: Shop) 
     shop.expire()
     report = audit_bill(shop.client, shop.cache, recover=True, settle_seconds=0)
     assert report.findings.counts == {Difference.LOST_RESPONSE: 3}
-    buy(shop.plan(*LOST), shop.client, shop.cache, caps=Caps(max_queries=0))
+    buy(shop.plan(*LOST), shop.client, shop.cache, caps=Limits(max_queries=0))
     assert audit_bill(shop.client, shop.cache).is_clean
 
 
@@ -188,7 +187,7 @@ def test_another_account_s_key_does_not_pay_for_what_was_lost(shop: Shop, is_kno
     with pytest.raises(VendorChanged, match=r"another purchase\.cache"):
         buy(shop.plan(*LOST), shop.client_of(beta), shop.cache)
     assert shop.front.accounts.find_account("beta").budget.used_units == 0
-    assert buy(shop.plan(*LOST), shop.client, shop.cache, caps=Caps(max_queries=0)).replayed_units == 3
+    assert buy(shop.plan(*LOST), shop.client, shop.cache, caps=Limits(max_queries=0)).replayed_units == 3
 
 
 def test_an_answer_of_a_model_that_is_no_longer_served_is_asked_for_once(

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from support.adversary.lossy_proxy import LossyProxy, between
-from support.client.buying_bench import ask, buy, draw_pictures
+from support.client.buying_bench import ask, buy, draw_pictures, meet_vendor
 from support.vendor.live_parties import Vendor, free_port
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import RetryPolicy
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorUnavailable
 from vl2v_client.planning.queries import TextQuery
@@ -48,7 +47,7 @@ class Wanderer:
 
     def plan(self, folder: Path, items: int) -> QueryPlan:
         with self.connect(PATIENT) as client:
-            teacher = meet_vendor(client, self._cache).teacher
+            teacher = meet_vendor(client, self._cache)
         images = ask(draw_pictures(folder, items // 4))
         texts = [TextQuery(f"text {number}") for number in range(items - len(images))]
         return make_plan(images, texts, teacher, self._cache)

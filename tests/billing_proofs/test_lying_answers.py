@@ -9,12 +9,11 @@ import pytest
 
 from support.adversary.lying_answers import REFUSED, Change, LyingAnswers, receipt
 from support.adversary.lying_vendor import Body
-from support.client.buying_bench import buy
+from support.client.buying_bench import buy, meet_vendor
 from support.ledger.honest_books import MODEL, Party
 from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorError
 from vl2v_client.planning.queries import TextQuery
@@ -41,7 +40,7 @@ def party(vendor: InProcessVendor, tmp_path: Path) -> Party:
 def try_to_buy(party: Party, vendor: InProcessVendor, change: Change, path: str = ANSWERS) -> None:
     liar = LyingAnswers(vendor.transport, vendor.signing_keys, path, change)
     with EmbeddingCache(party.cache) as cache, party.connect(liar) as client:
-        plan = make_plan([], [TextQuery("a"), TextQuery("b")], meet_vendor(client, cache).teacher, cache)
+        plan = make_plan([], [TextQuery("a"), TextQuery("b")], meet_vendor(client, cache), cache)
         buy(plan, client, cache, workers=1)
 
 
@@ -79,7 +78,7 @@ def test_a_price_table_that_names_two_values_of_one_price_is_named(vendor: InPro
     try_to_buy(party, vendor, lambda _body, _keys: None)
     assert audit(party, vendor).is_clean
     with EmbeddingCache(party.cache) as cache, party.connect(also) as client:
-        plan = make_plan([], [TextQuery("c")], meet_vendor(client, cache).teacher, cache)
+        plan = make_plan([], [TextQuery("c")], meet_vendor(client, cache), cache)
         with pytest.raises(VendorError):
             buy(plan, client, cache, workers=1)
     assert found(audit(party, vendor)) == {"price_mismatch": 1}

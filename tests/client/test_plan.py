@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
+from support.client.buying_bench import ask, buy, connect, draw_pictures, meet_vendor, plan_for
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.buying.buyer import cut_batches
-from vl2v_client.buying.context import meet_vendor, remembered_teacher
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
@@ -174,29 +173,35 @@ def test_another_model_behind_the_address_mixes_with_nothing_and_is_announced(
     first = plan_for(vendor, cache, queries)
     buy(first, client, cache)
     vendor.weights_sha = "6" * 64
-    meeting = meet_vendor(client, cache)
-    assert "now serves another model" in meeting.notices[0]
-    assert "the 3 vectors bought before do not fit" in meeting.notices[0]
-    second = make_plan(queries, [], meeting.teacher, cache)
+    notices: list[str] = []
+    teacher = meet_vendor(client, cache, notify=notices.append)
+    assert "now serves another model" in notices[0]
+    assert "the 3 vectors bought before do not fit" in notices[0]
+    second = make_plan(queries, [], teacher, cache)
     assert second.units == 3
     assert not set(first.image_keys) & set(second.image_keys)
-    assert meet_vendor(client, cache).notices == ()
+    notices.clear()
+    meet_vendor(client, cache, notify=notices.append)
+    assert not notices
 
 
 def test_a_new_price_is_announced(vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache) -> None:
-    assert meet_vendor(client, cache).notices == ()
+    notices: list[str] = []
+    meet_vendor(client, cache, notify=notices.append)
+    assert not notices
     vendor.prices["image"] = (3, 250)
-    assert meet_vendor(client, cache).notices == ("the price of one image query is now 0.00025 EUR, before 0.0001 EUR",)
+    meet_vendor(client, cache, notify=notices.append)
+    assert notices == ["the price of one image query is now 0.00025 EUR, before 0.0001 EUR"]
 
 
 def test_a_finished_job_can_be_planned_without_the_vendor(
     vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path
 ) -> None:
     queries = ask(draw_pictures(tmp_path / "data", 3))
-    assert remembered_teacher(cache, "http://fake") is None
+    assert cache.vendors.teacher(client.url, None) is None
     buy(plan_for(vendor, cache, queries), client, cache)
     before = len(vendor.seen)
-    teacher = remembered_teacher(cache, "http://fake/")
+    teacher = cache.vendors.teacher(client.url, None)
     assert teacher is not None
     assert buy(make_plan(queries, [], teacher, cache), client, cache).billed_units == 0
     assert len(vendor.seen) == before

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from support.client.buying_bench import ask, connect, draw_pictures
+from support.client.buying_bench import ask, connect, draw_pictures, meet_vendor
 from support.client.fake_vendor import FakeVendor
-from vl2v_client.buying.context import PurchaseContext, meet_vendor, plan_run
+from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli.tables import estimate_json, estimate_table
 from vl2v_client.core.errors import BudgetExhausted, DataError
@@ -128,7 +128,7 @@ def small_bound(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> Pl
     """Two texts and eight views of four files: 10 queries for 820 micro-EUR."""
     samples = draw_pictures(tmp_path / "data", 4)
     with connect(vendor) as client:
-        teacher = meet_vendor(client, cache).teacher
+        teacher = meet_vendor(client, cache)
     texts = [TextQuery("a cat"), TextQuery("a dog")]
     return estimate_plan({tmp_path: [str(one.path) for one in samples]}, 2, texts, teacher, cache)
 
@@ -163,5 +163,5 @@ def test_the_bound_of_different_pictures_is_the_plan(
     vendor: FakeVendor, cache: EmbeddingCache, small_bound: PlanEstimate, tmp_path: Path
 ) -> None:
     samples = draw_pictures(tmp_path / "data", 4)
-    exact = make_plan(ask(samples, views=2), [TextQuery("a cat"), TextQuery("a dog")], small_bound.teacher, cache)
+    exact = make_plan(ask(samples, views=2), [TextQuery("a cat"), TextQuery("a dog")], small_bound.texts.teacher, cache)
     assert (exact.units, exact.amount_micro) == (small_bound.units, small_bound.amount_micro)

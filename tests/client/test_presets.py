@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from support.client.buying_bench import meet_vendor
 from support.client.student_factories import TINY_VIT
 from vl2v_client.api.client import VendorClient
-from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.options import declared
 from vl2v_client.config.presets import PUBLISHED_STUDENTS, is_domain_net, resolve
@@ -116,7 +116,7 @@ def test_a_student_that_was_not_published_and_a_preset_that_is_none_are_refused(
 def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cache: EmbeddingCache) -> None:
     config = resolved("paper", "resnet50", PACS, method="kd", baselines=("erm",))
     settings = RunSettings(config, TINY_VIT)
-    record = settings.to_json(meet_vendor(client, cache).teacher)
+    record = settings.to_json(meet_vendor(client, cache))
     training = record["training"]
     assert (training["preset"], training["method"], training["baselines"]) == ("paper", "kd", ["erm"])
     assert training.items() <= config.training.model_dump(mode="json").items()

@@ -15,9 +15,9 @@ from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_f
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.holdings import verify_holdings
-from vl2v_client.buying.context import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged, VendorUnavailable
+from vl2v_client.planning.query_plan import Limits
 
 
 def test_a_purchase_delivers_every_vector_and_a_second_one_sends_nothing(
@@ -140,12 +140,12 @@ def test_caps_are_refusals_or_stops(
 ) -> None:
     plan = plan_for(vendor, cache, ask(draw_pictures(tmp_path / "data", 30)))
     with pytest.raises(BudgetExhausted, match=r"purchase\.max_queries"):
-        buy(plan, client, cache, caps=Caps(max_queries=20))
+        buy(plan, client, cache, caps=Limits(max_queries=20))
     with pytest.raises(BudgetExhausted, match=r"purchase\.max_cost"):
-        buy(plan, client, cache, caps=Caps(max_cost_micro=2999))
+        buy(plan, client, cache, caps=Limits(max_cost_micro=2999))
     assert vendor.billed_units == 0
     with pytest.raises(BudgetExhausted, match="got 20 of 30"):
-        buy(plan, client, cache, caps=Caps(max_cost_micro=2099), allow_partial=True)
+        buy(plan, client, cache, caps=Limits(max_cost_micro=2099), allow_partial=True)
     assert vendor.billed_units == 20
 
 

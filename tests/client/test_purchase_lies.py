@@ -14,10 +14,9 @@ from support.client.fake_ledger import Body
 from support.client.fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged, VendorError
-from vl2v_client.planning.query_plan import QueryPlan
+from vl2v_client.planning.query_plan import Limits, QueryPlan
 
 SALE = "POST /v1/embeddings/images"
 
@@ -88,10 +87,10 @@ def test_a_charge_of_more_units_than_asked_stops_the_purchase_and_the_next_one(
     assert cache.stats().vendors[0].paid_items == 0
 
 
-@pytest.mark.parametrize("caps", [Caps(max_queries=4), Caps(max_cost_micro=400)])
+@pytest.mark.parametrize("caps", [Limits(max_queries=4), Limits(max_cost_micro=400)])
 @pytest.mark.parametrize("claim", ["nothing was billed", "every item failed"])
 def test_caps_count_what_was_asked_whatever_the_vendor_claims(
-    caps: Caps, claim: str, vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, plan: QueryPlan
+    caps: Limits, claim: str, vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, plan: QueryPlan
 ) -> None:
     def deny(body: Body) -> Body:
         if claim == "nothing was billed":
@@ -135,7 +134,7 @@ def test_what_the_vendor_calls_charged_and_expired_it_cannot_charge(
         plan = plan_for(vendor, cache, [], words)
         assert (plan.units, len(plan.missing)) == (0, 3)
         with pytest.raises(VendorError, match=complaint):
-            buy(plan, client, cache, caps=Caps(max_queries=0, max_cost_micro=0))
+            buy(plan, client, cache, caps=Limits(max_queries=0, max_cost_micro=0))
     assert audit_bill(client, cache).findings.counts.keys() == {"price_mismatch"}
 
 

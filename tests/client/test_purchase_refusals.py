@@ -13,9 +13,9 @@ from support.client.buying_bench import ask, buy, draw_pictures, plan_for
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import RetryPolicy
-from vl2v_client.buying.context import Caps
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError, VendorUnavailable
+from vl2v_client.planning.query_plan import Limits
 
 
 def test_a_refusal_after_a_lost_attempt_releases_nothing(
@@ -71,7 +71,7 @@ def test_a_refusal_of_a_batch_that_was_charged_before_it_was_parked_releases_not
     assert vendor.billed_units == 4
     assert sum(map(len, cache.purchases.outstanding(plan.teacher.ledger_id))) == 2
     vendor.before, vendor.after = lambda _request: None, lambda _request, answer: answer
-    report = buy(plan, client, cache, caps=Caps(max_queries=0))
+    report = buy(plan, client, cache, caps=Limits(max_queries=0))
     assert (report.replayed_units, vendor.billed_units) == (2, 4)
 
 

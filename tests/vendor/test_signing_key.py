@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
-from support.client.buying_bench import buy
+from support.client.buying_bench import buy, meet_vendor
 from support.ledger.ledger_shop import fixed_signer
 from support.proofs.billing_world import World, database_maker
 from support.vendor.rotating_child import POINTS, rotate_and_die
@@ -25,7 +25,6 @@ from support.vendor.vendor_in_process import AppTransport, running
 from support.vendor.vendor_shell import Result, invoke
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.planning.queries import TextQuery
@@ -93,7 +92,7 @@ def published_ids(engine: Engine) -> list[str]:
 
 def purchase(client: VendorClient, cache: EmbeddingCache, *texts: str) -> list[str]:
     """Buy texts; returns the ids of the keys that signed the receipts."""
-    teacher = meet_vendor(client, cache).teacher
+    teacher = meet_vendor(client, cache)
     report = buy(make_plan([], [TextQuery(text) for text in texts], teacher, cache), client, cache)
     return [receipt.key_id for receipt in report.receipts]
 

@@ -16,7 +16,7 @@ from vl2v_client.api.client import ImageForm
 from vl2v_client.buying.context import PurchaseContext
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.deliveries import Delivery, FailedItem
+from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import (
     BudgetExhausted,
     ClientError,
@@ -32,70 +32,11 @@ from vl2v_client.planning.queries import ImageQuery, TextQuery, pixels_sha
 from vl2v_client.planning.query_plan import PlannedItem, QueryPlan
 from vl2v_contract.records import Receipt
 
-Batch = tuple[PlannedItem, ...]
+Batch = list[PlannedItem]
 
 _IMAGES_AT_MOST = 64
 _TEXTS_AT_MOST = 256
 _PART_OVERHEAD_BYTES = 1024  # multipart headers, the item key, and PNG's own framing
-
-
-def cut_batches(items: Sequence[PlannedItem], teacher: TeacherModel) -> list[Batch]:
-    """Return requests of one modality each, all new or all expired, in order, within what the vendor accepts."""
-    largest_image = 3 * teacher.image_size**2 + teacher.image_size + _PART_OVERHEAD_BYTES
-    limits = {
-        "image": min(_IMAGES_AT_MOST, teacher.max_items, teacher.max_request_bytes // largest_image),
-        "text": min(_TEXTS_AT_MOST, teacher.max_items),
-    }
-    batches: list[Batch] = []
-    for (modality, _), group in groupby(items, key=lambda item: (item.modality, item.is_expired)):
-        run, size = list(group), max(1, limits[modality])
-        batches += [tuple(run[start : start + size]) for start in range(0, len(run), size)]
-    return batches
-
-
-def intents_of(batch: Batch, teacher: TeacherModel) -> list[Intent]:
-    """Return what to reserve before the batch is sent."""
-    return [
-        Intent(
-            item.item_key,
-            item.cache_key,
-            item.modality,
-            teacher.id,
-            teacher.weights_sha,
-            item.content_sha,
-            item.unit_price_micro,
-        )
-        for item in batch
-    ]
-
-
-def render_images(batch: Batch, size: int, form: ImageForm) -> list[bytes]:
-    """Return the images of a batch at `size`, from the files as they are now: RGB8 pixels `[S, S, 3]`, or lossless PNG.
-
-    Raises:
-        DataError: A file cannot be read, or no longer shows what was planned.
-    """
-    loaded: dict[Path, Image.Image] = {}
-    images = []
-    for item in batch:
-        if not isinstance(item.query, ImageQuery):
-            raise TypeError("a batch of images holds image queries only")
-        path = item.query.sample.path
-        if path not in loaded:
-            loaded = {path: load_rgb(path)}  # views of one file are neighbours; older files are not needed again
-        pixels = render_view(loaded[path], item.query.view, size)
-        if pixels_sha(pixels) != item.content_sha:
-            raise DataError(f"{path} has changed since it was planned; nothing of it was sent: run the command again")
-        images.append(pixels.tobytes() if form == "rgb8" else encode_png(pixels))
-    return images
-
-
-def texts_of(batch: Batch) -> list[str]:
-    """Return the texts of a batch."""
-    return [item.query.text for item in batch if isinstance(item.query, TextQuery)]
-
-
-_BUDGET_CODE = "budget_exhausted"
 _RATE_WORTH_KEEPING_UNITS = 64
 
 
@@ -126,11 +67,6 @@ class PurchaseReport:
     failed: list[FailedQuery] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
 
-    @property
-    def vectors(self) -> int:
-        """Queries that were answered."""
-        return self.billed_units + self.replayed_units
-
     def add(self, delivery: Delivery) -> None:
         """Count a delivery's items."""
         self.billed_units += delivery.billed_units
@@ -138,11 +74,6 @@ class PurchaseReport:
         self.amount_micro += delivery.amount_micro
         if delivery.billed is not None:
             self.receipts.append(delivery.billed)
-
-    def facts(self) -> dict[str, str]:
-        """Return what to show beside a progress bar."""
-        spent = format_micro(self.amount_micro, self.currency)
-        return {"spent": spent, "billed": f"{self.billed_units:,}", "replayed": f"{self.replayed_units:,}"}
 
 
 class Buyer:
@@ -164,20 +95,14 @@ class Buyer:
         report: PurchaseReport,
         progress: Progress,
     ) -> None:
-        self._teacher = plan.teacher
-        self._client = context.vendor
-        self._cache = context.cache
-        self._workers = context.workers
-        self._report = report
-        self._progress = progress
-        self._wanted = len(plan.missing)
-        self._queries = {item.item_key: item.query for item in plan.missing}
+        self._plan, self._teacher, self._purchase_id = plan, plan.teacher, purchase_id
+        self._client, self._cache, self._workers = context.vendor, context.cache, context.workers
+        self._report, self._progress = report, progress
+        self._kept_keyring = context.vendor.keyring
         self._waiting = deque(cut_batches(plan.missing, plan.teacher))
         self._parked: list[tuple[Batch, VendorUnavailable]] = []
-        self._stopped_by: ClientError | None = None
-        self._kept_keyring = context.vendor.keyring
         self._unanswered: set[str] = set()  # item keys that were sent once, and may be charged
-        self._purchase_id = purchase_id
+        self._stopped_by: ClientError | None = None
 
     def run(self) -> None:
         """Carry out every batch, or as many as the vendor lets us, and raise what stopped the rest.
@@ -185,63 +110,70 @@ class Buyer:
         Raises:
             ClientError: What stopped the purchase; all that came before is kept.
         """
-        started = time.monotonic()
+        started, done_units, report = time.monotonic(), 0, self._report
+        running: dict[Future[Delivery], Batch] = {}
         with ThreadPoolExecutor(self._workers, thread_name_prefix="buy") as pool:
             try:
-                self._hand_out(pool)
+                while running or (self._waiting and self._stopped_by is None):
+                    while self._waiting and self._stopped_by is None and len(running) < self._workers:
+                        batch = self._waiting.popleft()
+                        running[pool.submit(self._deliver, batch)] = batch
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        done_units += self._take(future, running.pop(future))
+                    spent = format_micro(report.amount_micro, report.currency)
+                    facts = {"billed": f"{report.billed_units:,}", "replayed": f"{report.replayed_units:,}"}
+                    self._progress("buy", done_units, len(self._plan.missing), {"spent": spent} | facts)
             except BaseException:
                 self._client.cancel()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        self._keep_rate(time.monotonic() - started)
+        if report.billed_units >= _RATE_WORTH_KEEPING_UNITS:
+            rate = report.billed_units / (time.monotonic() - started)
+            self._cache.vendors.remember_rate(self._teacher.ledger_id, rate)
         if self._stopped_by is not None:
             raise self._stopped_by
-
-    def _hand_out(self, pool: ThreadPoolExecutor) -> None:
-        running: dict[Future[Delivery], Batch] = {}
-        done_units = 0
-        while running or (self._waiting and self._stopped_by is None):
-            while self._waiting and self._stopped_by is None and len(running) < self._workers:
-                batch = self._waiting.popleft()
-                running[pool.submit(self._deliver, batch)] = batch
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                done_units += self._take(future, running.pop(future))
-            self._progress("buy", done_units, self._wanted, self._report.facts())
-        if self._parked and self._stopped_by is None:
-            self._stopped_by = self._parked[0][1]
+        if self._parked:
+            raise self._parked[0][1]
 
     def _deliver(self, batch: Batch) -> Delivery:
         """Render, reserve, send, store; in a worker thread."""
-        form = self._client.image_form(self._teacher) if batch[0].modality == "image" else None
-        images = render_images(batch, self._teacher.image_size, form) if form is not None else None
-        reserved = self._cache.purchases.reserve(self._purchase_id, intents_of(batch, self._teacher))
-        fresh = {intent.item_key for intent in reserved}
-        sending = [item for item in batch if item.item_key in fresh]
-        if not sending:
+        teacher, purchases = self._teacher, self._cache.purchases
+        form = self._client.image_form(teacher) if batch[0].modality == "image" else None
+        images = {} if form is None else render_images(batch, teacher.image_size, form)
+        intents = [
+            Intent(
+                item.item_key,
+                item.cache_key,
+                item.modality,
+                teacher.id,
+                teacher.weights_sha,
+                item.content_sha,
+                item.unit_price_micro,
+            )
+            for item in batch
+        ]
+        keys = [intent.item_key for intent in purchases.reserve(self._purchase_id, intents)]
+        if not keys:
             return Delivery((), (), (), None, None)
-        keys, is_free = [item.item_key for item in sending], batch[0].is_expired
+        is_free = batch[0].is_expired
         try:
-            if form is None or images is None:
-                texts = texts_of(tuple(sending))
-                delivery = self._client.embed_texts(texts, keys, self._teacher, is_free=is_free)
+            if form is None:
+                texts = {item.item_key: item.query.text for item in batch if isinstance(item.query, TextQuery)}
+                delivery = self._client.embed_texts([texts[key] for key in keys], keys, teacher, is_free=is_free)
             else:
-                chosen = [image for item, image in zip(batch, images, strict=True) if item.item_key in fresh]
-                delivery = self._client.embed_images(chosen, keys, self._teacher, form=form, is_free=is_free)
+                chosen = [images[key] for key in keys]
+                delivery = self._client.embed_images(chosen, keys, teacher, form=form, is_free=is_free)
         except VendorError as error:
             if error.was_refused:
-                self._cache.purchases.release([key for key in keys if key not in self._unanswered])
+                purchases.release([key for key in keys if key not in self._unanswered])
             raise
-        self._remember_keys()
-        keep(delivery, self._cache, self._teacher.ledger_id)
-        return delivery
-
-    def _remember_keys(self) -> None:
-        """Keep a key that the vendor changed to meanwhile, so that its receipts can be checked offline."""
         keyring = self._client.keyring
         if keyring is not None and keyring is not self._kept_keyring:
+            # the vendor changed to another key meanwhile: with it, its receipts can be checked offline
             self._cache.vendors.remember_keys(keyring.ledger_id, keyring.keys)
             self._kept_keyring = keyring
+        keep(delivery, self._cache, teacher.ledger_id)
+        return delivery
 
     def _take(self, future: Future[Delivery], batch: Batch) -> int:
         """Count a finished batch; returns the queries that are done with."""
@@ -261,21 +193,49 @@ class Buyer:
         self._waiting.extend(parked for parked, _ in self._parked)
         self._parked.clear()
         self._report.add(delivery)
+        names = {item.item_key: item.query.name for item in batch} if delivery.failed else {}
         for failed in delivery.failed:
-            self._take_failure(failed)
+            if failed.code == "budget_exhausted":
+                self._stopped_by = self._stopped_by or BudgetExhausted(failed.detail, code=failed.code)
+            else:
+                self._report.failed.append(FailedQuery(names[failed.item_key], failed.code, failed.detail))
         return len(batch)
 
-    def _take_failure(self, failed: FailedItem) -> None:
-        if failed.code == _BUDGET_CODE:
-            self._stopped_by = self._stopped_by or BudgetExhausted(failed.detail, code=failed.code)
-        else:
-            name = self._queries[failed.item_key].name
-            self._report.failed.append(FailedQuery(name, failed.code, failed.detail))
 
-    def _keep_rate(self, seconds: float) -> None:
-        units = self._report.billed_units
-        if units >= _RATE_WORTH_KEEPING_UNITS and seconds > 0:
-            self._cache.vendors.remember_rate(self._teacher.ledger_id, units / seconds)
+def cut_batches(items: Sequence[PlannedItem], teacher: TeacherModel) -> list[Batch]:
+    """Return requests of one modality each, all new or all expired, in order, within what the vendor accepts."""
+    largest_image = 3 * teacher.image_size**2 + teacher.image_size + _PART_OVERHEAD_BYTES
+    limits = {
+        "image": min(_IMAGES_AT_MOST, teacher.max_items, teacher.max_request_bytes // largest_image),
+        "text": min(_TEXTS_AT_MOST, teacher.max_items),
+    }
+    batches = []
+    for (modality, _), group in groupby(items, key=lambda item: (item.modality, item.is_expired)):
+        run, size = list(group), max(1, limits[modality])
+        batches += [run[start : start + size] for start in range(0, len(run), size)]
+    return batches
+
+
+def render_images(batch: Batch, size: int, form: ImageForm) -> dict[str, bytes]:
+    """Return the images of a batch at `size`, from the files as they are now, by item key.
+
+    Each is RGB8 pixels `[S, S, 3]`, or lossless PNG.
+
+    Raises:
+        DataError: A file cannot be read, or no longer shows what was planned.
+    """
+    loaded: dict[Path, Image.Image] = {}
+    images = {}
+    for item in batch:
+        assert isinstance(item.query, ImageQuery), "a batch is of one modality"
+        path = item.query.sample.path
+        if path not in loaded:
+            loaded = {path: load_rgb(path)}  # views of one file are neighbours; older files are not needed again
+        pixels = render_view(loaded[path], item.query.view, size)
+        if pixels_sha(pixels) != item.content_sha:
+            raise DataError(f"{path} has changed since it was planned; nothing of it was sent: run the command again")
+        images[item.item_key] = pixels.tobytes() if form == "rgb8" else encode_png(pixels)
+    return images
 
 
 def keep(delivery: Delivery, cache: EmbeddingCache, ledger_id: str) -> None:

@@ -16,31 +16,14 @@ from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavaila
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import QueryChoice, collect_queries
-from vl2v_client.planning.query_plan import PlannedRun, QueryPlan, make_plan
+from vl2v_client.planning.query_plan import NO_LIMITS, Limits, PlannedRun, QueryPlan, make_plan
 from vl2v_contract.records import Summary
-
-DEFAULT_WORKERS = 4
 
 Notify = Callable[[str], None]
 """Shows a sentence to the user."""
 
 Approve = Callable[[QueryPlan], None]
 """Shows a plan and returns if it may be bought; raises if not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """What one purchase may spend at most; `None` is no cap beside the plan itself and the vendor's budget.
-
-    Attributes:
-        max_queries: Number of new queries.
-        max_cost_micro: Price of the new queries, in micro-units.
-        task: Name for what is bought under these caps: all purchases of that name, whichever call made them, count.
-    """
-
-    max_queries: int | None = None
-    max_cost_micro: int | None = None
-    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +47,10 @@ class PurchaseContext:
     approve: Approve
     notify: Notify
     model: str | None = None
-    caps: Caps = Caps()
+    caps: Limits = NO_LIMITS
     allow_partial: bool = False
     skip_failed: bool = False
-    workers: int = DEFAULT_WORKERS
+    workers: int = 4
 
 
 def purchase_context(
@@ -80,65 +63,36 @@ def purchase_context(
         approve,
         notify,
         model=terms.model,
-        caps=Caps(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
+        caps=Limits(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
         allow_partial=terms.partial,
         skip_failed=terms.skip_failed,
         workers=terms.requests,
     )
 
 
-_FORBIDDEN = "forbidden"
-"""The vendor's code for a key that is good, but not for this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """The model on sale, and what has changed since the last meeting.
-
-    Attributes:
-        notices: Sentences for the user; empty if all is as before.
-    """
-
-    teacher: TeacherModel
-    notices: tuple[str, ...]
-
-
 def meet(context: PurchaseContext) -> TeacherModel:
-    """Return the vendor's model and notify the user of what has changed. Without a vendor: the model as last seen.
+    """Return the vendor's model; pin its keys on first use, and notify the user of what it showed otherwise before.
 
-    Raises:
-        VendorError: The vendor refuses, or was never met and cannot be reached.
-    """
-    try:
-        meeting = meet_vendor(context.vendor, context.cache, context.model)
-    except VendorUnavailable as error:
-        teacher = remembered_teacher(context.cache, context.vendor.url, context.model)
-        if teacher is None:
-            raise
-        meeting = Meeting(teacher, (f"{error}; model and prices are those of the last visit",))
-    for notice in meeting.notices:
-        context.notify(notice)
-    return meeting.teacher
-
-
-def meet_vendor(client: VendorClient, cache: EmbeddingCache, model_id: str | None = None) -> Meeting:
-    """Ask the vendor for its model, pin its keys on first use, and compare with what it showed before.
+    Without a vendor: the model as last seen.
 
     Raises:
         VendorChanged: The signing keys do not descend from the one pinned for this ledger.
-        VendorError: The vendor cannot be reached, has no such model, or is no vendor.
+        VendorError: The vendor refuses, has no such model, is no vendor, or was never met and cannot be reached.
     """
-    before = cache.vendors.teacher(client.url, model_id)
-    teacher = client.model(model_id)
-    trust_vendor(client, cache, ledger_id=teacher.ledger_id)
-    notices = () if before is None else tuple(_changes(before, teacher, cache))
-    cache.vendors.remember_teacher(client.url, model_id, teacher)
-    return Meeting(teacher, notices)
-
-
-def remembered_teacher(cache: EmbeddingCache, url: str, model_id: str | None = None) -> TeacherModel | None:
-    """Return the model that `url` showed at the last meeting: enough for a run whose vectors are all here."""
-    return cache.vendors.teacher(url.rstrip("/"), model_id)
+    vendor, cache, model_id = context.vendor, context.cache, context.model
+    before = cache.vendors.teacher(vendor.url, model_id)
+    try:
+        teacher = vendor.model(model_id)
+        trust_vendor(vendor, cache, ledger_id=teacher.ledger_id)
+    except VendorUnavailable as error:
+        if before is None:
+            raise
+        context.notify(f"{error}; model and prices are those of the last visit")
+        return before
+    for change in [] if before is None else _changes(before, teacher, cache):
+        context.notify(change)
+    cache.vendors.remember_teacher(vendor.url, model_id, teacher)
+    return teacher
 
 
 def trust_vendor(client: VendorClient, cache: EmbeddingCache, *, ledger_id: str) -> None:
@@ -184,7 +138,7 @@ def read_account(vendor: VendorClient) -> Summary | None:
     try:
         return vendor.summary()
     except NotAuthorized as error:
-        if error.code != _FORBIDDEN:
+        if error.code != "forbidden":  # the code for a key that is good, but not for this
             raise
         return None
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vl2v_client.api.client import VendorClient
 from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
-from vl2v_client.buying.context import Caps, PurchaseContext, read_account, trust_vendor
+from vl2v_client.buying.context import PurchaseContext, read_account, trust_vendor
 from vl2v_client.cache.records import NOTHING
-from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged
 from vl2v_client.core.progress import Progress, format_micro, silent
-from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.queries import ImageQuery, hash_views
-from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, still_missing, without_items
+from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, still_missing
 from vl2v_contract.records import Summary
 
 
@@ -50,24 +47,92 @@ def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silen
         if not asked.missing:
             return report
         account = read_account(context.vendor)
-        if account is not None:
-            _check_account(account.account_id, plan.teacher.ledger_id, cache)
-        wanted = without_items(asked, settle_outstanding(asked, context.vendor, cache, report), cache)
+        wanted = still_missing(asked, cache) if settle_outstanding(asked, account, context, report) else asked
         if not wanted.missing:
             return report
-        _check_approved(plan, wanted)
-        _check_teacher(plan.teacher, context.vendor, cache)
-        settled, limits = report.vectors, _limits(context.caps, account, cache)
+        _check_unchanged(plan, wanted, context)
+        spent = NOTHING if context.caps.task is None else cache.purchases.spent(context.caps.task)
+        limits = replace(
+            context.caps, remaining_units=None if account is None else account.remaining_units, spent=spent
+        )
         if not context.allow_partial:
             wanted.check_caps(limits)
+        settled = report.billed_units + report.replayed_units
         try:
             _buy_within(wanted, limits, account, context, report, progress)
         except BudgetExhausted as error:
-            got = len(asked.missing) - len(wanted.missing) + report.vectors - settled
-            raise _cut_short(got, len(asked.missing), report, str(error)) from error
+            bought = report.billed_units + report.replayed_units - settled
+            got = len(asked.missing) - len(wanted.missing) + bought
+            raise BudgetExhausted(
+                f"got {got:,} of {len(asked.missing):,} queries for "
+                f"{format_micro(report.amount_micro, report.currency)}, then stopped: {error}. All of them are kept, "
+                "and the same command goes on from there"
+            ) from error
     if report.failed and not context.skip_failed:
         raise _failures(report.failed)
     return report
+
+
+def check_hold_out(planned: PlannedRun, context: PurchaseContext, *, progress: Progress = silent) -> None:
+    """Decode the images of the hold-out before any image is bought, but for those that were decoded before.
+
+    Without a broken one its domain is split anew, and a part of what was bought would train nobody.
+
+    Raises:
+        DataError: Names the first that is broken.
+    """
+    if any(item.modality == "image" for item in planned.plan.missing):
+        looks = [ImageQuery(sample, canonical_view()) for sample in planned.queries.split.validation]
+        hash_views(looks, context.cache, size=planned.plan.teacher.image_size, progress=progress)
+
+
+def settle_outstanding(
+    plan: QueryPlan, account: Summary | None, context: PurchaseContext, report: PurchaseReport
+) -> bool:
+    """Fetch what earlier purchases sent and never received, free of charge; return whether there was any.
+
+    What was never charged is released, and what the vendor no longer keeps is noted as expired. Expired items that the
+    plan wants are asked for too: a vendor that has lost its ledger meanwhile, or says so, would charge them.
+
+    Raises:
+        VendorChanged: The key is another account's (one cache keeps the books of one, and the same items would be paid
+            again), or something was paid at a price that was never agreed to.
+        VendorError: The vendor cannot be asked, or its answer fails a check.
+    """
+    teacher, cache = plan.teacher, context.cache
+    known = cache.records.account_ids(teacher.ledger_id)
+    if known and account is not None and account.account_id not in known:
+        raise VendorChanged(
+            f"the cache {cache.path} keeps the books of account {', '.join(sorted(known))} at this vendor, and the key "
+            f"belongs to {account.account_id}: use that account's key, or another purchase.cache"
+        )
+    expired = [item.item_key for item in plan.missing if item.is_expired]
+    wanted = [*cache.purchases.outstanding(teacher.ledger_id), *([expired] if expired else [])]
+    if wanted:
+        trust_vendor(context.vendor, cache, ledger_id=teacher.ledger_id)
+    for item_keys in wanted:
+        for start in range(0, len(item_keys), teacher.max_items):
+            delivery = context.vendor.replay(item_keys[start : start + teacher.max_items])
+            keep(delivery, cache, teacher.ledger_id)
+            report.add(delivery)
+    return bool(wanted)
+
+
+def _check_unchanged(plan: QueryPlan, wanted: QueryPlan, context: PurchaseContext) -> None:
+    """Refuse to buy unasked what costs more than when the plan was made, or comes from another model."""
+    planned, more = plan.teacher, wanted.units - plan.units
+    if more > 0:
+        raise VendorChanged(
+            f"the vendor no longer knows {more:,} of the queries that it said it had charged, and would charge them; "
+            "nothing was bought: run the command again to see what they cost"
+        )
+    now = context.vendor.model(planned.id)
+    if replace(now, max_items=planned.max_items, max_request_bytes=planned.max_request_bytes) != planned:
+        raise VendorChanged(
+            f"the vendor's model {planned.id} or its price is not the one that was planned; nothing was bought: "
+            "run the command again to plan anew"
+        )
+    trust_vendor(context.vendor, context.cache, ledger_id=planned.ledger_id)
 
 
 def _buy_within(
@@ -86,99 +151,11 @@ def _buy_within(
             max_units=affordable.units,
             max_amount_micro=affordable.amount_micro,
             account_id=None if account is None else account.account_id,
-            task=context.caps.task,
+            task=limits.task,
         )
         Buyer(affordable, purchase_id, context, report, progress).run()
     if affordable.units < wanted.units:
         raise BudgetExhausted(str(wanted.excess(limits)))
-
-
-def check_hold_out(planned: PlannedRun, context: PurchaseContext, *, progress: Progress = silent) -> None:
-    """Decode the images of the hold-out before any image is bought, but for those that were decoded before.
-
-    Without a broken one its domain is split anew, and a part of what was bought would train nobody.
-
-    Raises:
-        DataError: Names the first that is broken.
-    """
-    if any(item.modality == "image" for item in planned.plan.missing):
-        looks = [ImageQuery(sample, canonical_view()) for sample in planned.queries.split.validation]
-        hash_views(looks, context.cache, size=planned.plan.teacher.image_size, progress=progress)
-
-
-def settle_outstanding(
-    plan: QueryPlan, client: VendorClient, cache: EmbeddingCache, report: PurchaseReport
-) -> frozenset[str]:
-    """Fetch what earlier purchases sent and never received, free of charge.
-
-    What was never charged is released, and what the vendor no longer keeps is noted as expired. Expired items that the
-    plan wants are asked for too: a vendor that has lost its ledger meanwhile, or says so, would charge them.
-
-    Returns:
-        The item keys of what came.
-
-    Raises:
-        VendorChanged: Something was paid at a price that was never agreed to.
-        VendorError: The vendor cannot be asked, or its answer fails a check.
-    """
-    teacher = plan.teacher
-    expired = [item.item_key for item in plan.missing if item.is_expired]
-    wanted = [*cache.purchases.outstanding(teacher.ledger_id), *([expired] if expired else [])]
-    if not wanted:
-        return frozenset()
-    trust_vendor(client, cache, ledger_id=teacher.ledger_id)
-    came: set[str] = set()
-    for item_keys in wanted:
-        for start in range(0, len(item_keys), teacher.max_items):
-            delivery = client.replay(item_keys[start : start + teacher.max_items])
-            keep(delivery, cache, teacher.ledger_id)
-            report.add(delivery)
-            came.update(item.item_key for item in delivery.items)
-    return frozenset(came)
-
-
-def _check_account(account_id: str, ledger_id: str, cache: EmbeddingCache) -> None:
-    """Refuse another account's key: one cache keeps the books of one, and the same items would be paid again."""
-    known = cache.records.account_ids(ledger_id)
-    if known and account_id not in known:
-        raise VendorChanged(
-            f"the cache {cache.path} keeps the books of account {', '.join(sorted(known))} at this vendor, and the key "
-            f"belongs to {account_id}: use that account's key, or another purchase.cache"
-        )
-
-
-def _check_approved(plan: QueryPlan, wanted: QueryPlan) -> None:
-    """Refuse to buy unasked what has come to cost money since the plan was made."""
-    more = wanted.units - plan.units
-    if more > 0:
-        raise VendorChanged(
-            f"the vendor no longer knows {more:,} of the queries that it said it had charged, and would charge them; "
-            "nothing was bought: run the command again to see what they cost"
-        )
-
-
-def _check_teacher(planned: TeacherModel, client: VendorClient, cache: EmbeddingCache) -> None:
-    now = client.model(planned.id)
-    if replace(now, max_items=planned.max_items, max_request_bytes=planned.max_request_bytes) != planned:
-        raise VendorChanged(
-            f"the vendor's model {planned.id} or its price is not the one that was planned; nothing was bought: "
-            "run the command again to plan anew"
-        )
-    trust_vendor(client, cache, ledger_id=planned.ledger_id)
-
-
-def _limits(caps: Caps, account: Summary | None, cache: EmbeddingCache) -> Limits:
-    spent = NOTHING if caps.task is None else cache.purchases.spent(caps.task)
-    remaining_units = None if account is None else account.remaining_units
-    return Limits(caps.max_queries, caps.max_cost_micro, remaining_units, spent)
-
-
-def _cut_short(got: int, wanted: int, report: PurchaseReport, why: str) -> BudgetExhausted:
-    """Return the error of a purchase that a budget or a cap stopped: what was got, and how to go on."""
-    return BudgetExhausted(
-        f"got {got:,} of {wanted:,} queries for {format_micro(report.amount_micro, report.currency)}, "
-        f"then stopped: {why}. All of them are kept, and the same command goes on from there"
-    )
 
 
 def _failures(failed: Sequence[FailedQuery]) -> DataError:

@@ -61,10 +61,11 @@ def sweep(
 ) -> None:
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
     from vl2v_client.recipes.sweep import sweep as run_sweep
-    from vl2v_client.runs.settings import default_sweep_folder, settle_sweep
+    from vl2v_client.runs.resolution import default_folder
+    from vl2v_client.runs.settings import settle_sweep
 
     run = run_config(named, config)
-    folder = run.report.out or default_sweep_folder(run)
+    folder = run.report.out or default_folder(run, sweep=True)
     with open_source(run, api_key, as_json=as_json, yes=yes) as (source, progress):
         settings = settle_sweep(run, target_domain, seed, method, source.tower)
         report = run_sweep(settings, source, folder, progress=progress)

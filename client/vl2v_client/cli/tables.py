@@ -62,14 +62,14 @@ def estimate_json(estimate: PlanEstimate, left_units: int | None) -> dict[str, A
     """Return the upper bound's totals as JSON values, under the names of an exact plan's; `exact` is false."""
     return {
         "exact": False,
-        "ledger_id": estimate.teacher.ledger_id,
-        "model": estimate.teacher.id,
+        "ledger_id": estimate.texts.teacher.ledger_id,
+        "model": estimate.texts.teacher.id,
         "images": estimate.image_files,
         "views": estimate.views,
         "texts": len(estimate.texts.text_keys),
         "new_queries": estimate.units,
         "amount_micro": estimate.amount_micro,
-        "currency": estimate.currency,
+        "currency": estimate.texts.currency,
         "seconds": estimate.seconds,
         "remaining_units": left_units,
     }
@@ -82,14 +82,14 @@ def estimate_table(estimate: PlanEstimate, left_units: int | None) -> Table:
         "views": f"{estimate.views:,}, none of them rendered",
         "texts": f"{len(estimate.texts.text_keys):,}",
         "to buy": f"at most {estimate.units:,}",
-        "price": f"at most {format_micro(estimate.amount_micro, estimate.currency)}",
+        "price": f"at most {format_micro(estimate.amount_micro, estimate.texts.currency)}",
     }
     if estimate.seconds is not None:
         rows["time"] = f"at most about {timedelta(seconds=round(estimate.seconds))}"
     if left_units is not None:
         rows["budget left"] = f"{left_units:,}"
     rows["not subtracted"] = "views in the cache, and views that look alike: --exact renders all and counts"
-    return _table("upper bound", estimate.teacher.id, rows)
+    return _table("upper bound", estimate.texts.teacher.id, rows)
 
 
 def _table(what: str, model: str, rows: dict[str, str]) -> Table:

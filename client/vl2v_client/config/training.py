@@ -64,3 +64,8 @@ class TrainingConfig(Options):
     channels_last: bool = option(False, "Memory format that suits convolutional students")
     compile: bool = option(False, "Compile the student with torch.compile, for GPUs")
     workers: int | None = option(None, "Threads that load the next views; by device if left out", ge=0, result=False)
+
+    @property
+    def methods(self) -> tuple[MethodName, ...]:
+        """All methods that are trained, the exported one last."""
+        return (*self.baselines, self.method)

@@ -25,44 +25,19 @@ class PlanEstimate:
         texts: The plan of the text queries, which is exact.
         image_files: Files to ask about.
         different_files: Number of different contents that they have.
-        views_per_file: Views of each file that are asked about.
+        views: Image queries before any double is left out.
+        units: New queries at most.
+        amount_micro: Their price.
         seconds: Estimate of the time to buy as many; None if this vendor's rate was never measured.
     """
 
     texts: QueryPlan
     image_files: int
     different_files: int
-    views_per_file: int
+    views: int
+    units: int
+    amount_micro: int
     seconds: float | None
-
-    @property
-    def teacher(self) -> TeacherModel:
-        """Whose vectors."""
-        return self.texts.teacher
-
-    @property
-    def views(self) -> int:
-        """Image queries before any double is left out."""
-        return self.image_files * self.views_per_file
-
-    @property
-    def units(self) -> int:
-        """New queries at most."""
-        return self._images + self.texts.units
-
-    @property
-    def amount_micro(self) -> int:
-        """Their price."""
-        return self._images * self.teacher.image_price.unit_price_micro + self.texts.amount_micro
-
-    @property
-    def currency(self) -> str:
-        """Currency of every amount."""
-        return self.texts.currency
-
-    @property
-    def _images(self) -> int:
-        return self.different_files * self.views_per_file
 
     def check_caps(self, limits: Limits) -> None:
         """Refuse a bound that a cap or the vendor's budget may not hold.
@@ -74,11 +49,11 @@ class PlanEstimate:
         if limits.max_queries is not None and self.units > limits.max_queries:
             reasons.append(f"purchase.max_queries allows {limits.max_queries:,}")
         if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
-            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.currency)}")
+            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.texts.currency)}")
         if limits.remaining_units is not None and self.units > limits.remaining_units:
             reasons.append(f"the account has {limits.remaining_units:,} left")
         if reasons:
-            cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
+            cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.texts.currency)})"
             raise BudgetExhausted(f"at most {cost}, but {' and '.join(reasons)}: make an exact plan, or allow as many")
 
 
@@ -109,6 +84,14 @@ def estimate_plan(
     for folder, paths in files.items():
         different.update(hash_files(folder, paths, cache, progress=progress).values())
     rate = cache.vendors.images_per_second(teacher.ledger_id)
-    units = len(different) * views_per_file + texts.units
-    count = sum(map(len, files.values()))
-    return PlanEstimate(texts, count, len(different), views_per_file, None if rate is None else units / rate)
+    count, images = sum(map(len, files.values())), len(different) * views_per_file
+    units = images + texts.units
+    return PlanEstimate(
+        texts=texts,
+        image_files=count,
+        different_files=len(different),
+        views=count * views_per_file,
+        units=units,
+        amount_micro=images * teacher.image_price.unit_price_micro + texts.amount_micro,
+        seconds=None if rate is None else units / rate,
+    )

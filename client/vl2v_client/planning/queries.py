@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +47,6 @@ class TextQuery:
 
 Query = ImageQuery | TextQuery
 
-
 _COMMIT_EVERY = 256
 _HASHES_PER_COMMIT = 16_384
 _HASHES_PER_TASK = 64
@@ -67,12 +65,15 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
     Raises:
         DataError: A file is missing or is no image.
     """
-    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
+    try:
+        stamps = {path: FileStamp.of(path) for path in dict.fromkeys(paths)}
+    except OSError as error:
+        raise _unreadable(error.filename, error) from error
     known = cache.contents.files(stamps.values())
     unknown = [stamp for stamp in stamps.values() if stamp not in known]
     done = 0
-    for chunk in _chunks(unknown, _COMMIT_EVERY):
-        fresh = dict(zip(chunk, _in_threads(_read_file, chunk), strict=True))
+    for chunk, contents in _in_threads(_read_file, unknown, _COMMIT_EVERY):
+        fresh = dict(zip(chunk, contents, strict=True))
         cache.contents.remember_files(fresh)
         known.update(fresh)
         done += len(chunk)
@@ -105,7 +106,8 @@ def hash_files(
         else:
             unknown.append((path, size_bytes, changed))
     done = 0
-    for chunk in _chunks(unknown, _HASHES_PER_COMMIT):
+    for start in range(0, len(unknown), _HASHES_PER_COMMIT):
+        chunk = unknown[start : start + _HASHES_PER_COMMIT]
         fresh = hash_in_threads([path for path, _, _ in chunk])
         cache.contents.remember_hashes((*facts, file_sha) for facts, file_sha in zip(chunk, fresh, strict=True))
         hashes.update((path, file_sha) for (path, _, _), file_sha in zip(chunk, fresh, strict=True))
@@ -122,6 +124,12 @@ def hash_views(
     Raises:
         DataError: A file is missing, is no image, or its view does not fit it any more.
     """
+
+    def hash_file(task: tuple[Path, Mapping[bytes, View]]) -> list[tuple[bytes, str]]:
+        path, views = task
+        image = load_rgb(path)
+        return [(key, pixels_sha(render_view(image, view, size))) for key, view in views.items()]
+
     keys = view_keys(queries, cache, size=size, progress=progress)
     known = cache.contents.views(dict.fromkeys(keys))
     unknown: dict[Path, dict[bytes, View]] = defaultdict(dict)
@@ -131,8 +139,8 @@ def hash_views(
             seen.add(key)
             unknown[query.sample.path][key] = query.view
     total = len(seen) - len(known)
-    for chunk in _chunks(list(unknown.items()), _COMMIT_EVERY):
-        fresh = [pair for pairs in _in_threads(lambda task: _hash_file_views(*task, size), chunk) for pair in pairs]
+    for _, of_files in _in_threads(hash_file, list(unknown.items()), _COMMIT_EVERY):
+        fresh = [pair for of_file in of_files for pair in of_file]
         cache.contents.remember_views(fresh)
         known.update(fresh)
         progress("render views", total - (len(seen) - len(known)), total)
@@ -148,7 +156,10 @@ def view_keys(
         DataError: A file is missing or is no image.
     """
     files = read_files((query.sample.path for query in queries), cache, progress=progress)
-    return [_memo_key(files[query.sample.path], query.view, size) for query in queries]
+    return [
+        view_key(files[query.sample.path].file_sha, query.view.to_json(), image_size=size, renderer=RENDERER_VERSION)
+        for query in queries
+    ]
 
 
 def hash_in_threads(paths: Sequence[str]) -> list[str]:
@@ -157,30 +168,19 @@ def hash_in_threads(paths: Sequence[str]) -> list[str]:
     Raises:
         DataError: A file is missing or cannot be read.
     """
-    tasks = list(_chunks(paths, _HASHES_PER_TASK))
-    return [file_sha for of_task in _in_threads(_hash_all, tasks) for file_sha in of_task]
+    tasks = [paths[start : start + _HASHES_PER_TASK] for start in range(0, len(paths), _HASHES_PER_TASK)]
+    return [
+        file_sha
+        for _, of_tasks in _in_threads(_hash_all, tasks, _HASHES_PER_COMMIT)
+        for of_task in of_tasks
+        for file_sha in of_task
+    ]
 
 
 def pixels_sha(pixels: RGBImage) -> str:
     """Return content hash of `[H, W, 3]` pixels."""
     height, width, _ = pixels.shape
     return rgb8_sha(pixels.tobytes(), width=width, height=height)
-
-
-def _hash_file_views(path: Path, views: Mapping[bytes, View], size: int) -> list[tuple[bytes, str]]:
-    image = load_rgb(path)
-    return [(key, pixels_sha(render_view(image, view, size))) for key, view in views.items()]
-
-
-def _memo_key(content: FileContent, view: View, size: int) -> bytes:
-    return view_key(content.file_sha, view.to_json(), image_size=size, renderer=RENDERER_VERSION)
-
-
-def _stamp(path: Path) -> FileStamp:
-    try:
-        return FileStamp.of(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def file_facts(path: str) -> tuple[int, int]:
@@ -216,13 +216,11 @@ def _read_file(stamp: FileStamp) -> FileContent:
     return FileContent(hashlib.sha256(stamp.path.read_bytes()).hexdigest(), width, height)
 
 
-def _in_threads(work: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> list[_Result]:
-    # Pillow and hashlib release the interpreter lock, so threads use every core.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(work, tasks))
-
-
-def _chunks(tasks: Sequence[_Task], size: int) -> Iterator[list[_Task]]:
-    walk = iter(tasks)
-    while chunk := list(islice(walk, size)):
-        yield chunk
+def _in_threads(
+    work: Callable[[_Task], _Result], tasks: Sequence[_Task], chunk: int
+) -> Iterator[tuple[Sequence[_Task], list[_Result]]]:
+    """Yield so many tasks at a time, with their results."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow and hashlib release the interpreter lock
+        for start in range(0, len(tasks), chunk):
+            some = tasks[start : start + chunk]
+            yield some, list(pool.map(work, some))

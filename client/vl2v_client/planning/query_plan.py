@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
@@ -22,16 +23,21 @@ class Limits:
     """What a purchase may spend; None is no limit.
 
     Attributes:
-        max_queries: The user's cap on queries.
-        max_cost_micro: The user's cap on money.
+        max_queries: The user's cap on new queries.
+        max_cost_micro: The user's cap on their price, in micro-units.
         remaining_units: What the vendor's budget holds.
         spent: What counts for the caps already.
+        task: Name for what is bought under these caps: all purchases of that name, whichever call made them, count.
     """
 
     max_queries: int | None = None
     max_cost_micro: int | None = None
     remaining_units: int | None = None
     spent: Paid = NOTHING
+    task: str | None = None
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +105,6 @@ class QueryPlan:
         """About how much the cache will grow."""
         return len(self.missing) * (2 * self.teacher.embedding_dim + _ROW_OVERHEAD_BYTES)
 
-    def cut(self, image_keys: Sequence[str], *, image_files: int) -> QueryPlan:
-        """Return the plan with some of its image queries only, to be bought in the order given, after the texts.
-
-        Args:
-            image_keys: Cache keys, each once; what is here already costs nothing.
-            image_files: Distinct files among them.
-        """
-        missing = {item.cache_key: item for item in self.missing}
-        texts = [item for item in self.missing if item.modality == "text"]
-        images = [missing[key] for key in image_keys if key in missing]
-        kept = (*texts, *images)
-        return replace(
-            self,
-            missing=kept,
-            image_files=image_files,
-            cached=len(set(self.text_keys)) + len(image_keys) - len(kept),
-            seconds=None if self.seconds is None else self.seconds * len(kept) / max(1, len(missing)),
-            chosen=frozenset(image_keys),
-        )
-
     def excess(self, limits: Limits) -> str | None:
         """Return which cap or budget cannot hold the plan, and how to widen it; None if all can."""
         if not self.units:
@@ -153,9 +139,10 @@ class QueryPlan:
         """Return what is expired, then as many new queries, in order, as every limit holds beside what is spent."""
         expired = [item for item in self.missing if item.is_expired]
         new = [item for item in self.missing if not item.is_expired]
-        units = [] if limits.remaining_units is None else [limits.remaining_units]
-        units += [] if limits.max_queries is None else [limits.max_queries - limits.spent.units]
-        new = new[: max(0, min(units))] if units else new
+        if limits.remaining_units is not None:
+            new = new[: max(0, limits.remaining_units)]
+        if limits.max_queries is not None:
+            new = new[: max(0, limits.max_queries - limits.spent.units)]
         kept, amount_micro = 0, limits.spent.amount_micro
         for item in new:
             amount_micro += item.unit_price_micro
@@ -186,9 +173,9 @@ def make_plan(
         DataError: An image cannot be read.
     """
     contents = hash_views(image_queries, cache, size=teacher.image_size, progress=progress)
-    name_text, name_image = _namer(teacher, "text", cache), _namer(teacher, "image", cache)
-    texts = [name_text(query, text_sha(query.text)) for query in text_queries]
-    images = [name_image(query, content) for query, content in zip(image_queries, contents, strict=True)]
+    named = partial(_name, teacher, cache.item_secret, cache.purchases.expired(teacher.ledger_id))
+    texts = [named(query, text_sha(query.text)) for query in text_queries]
+    images = [named(query, content) for query, content in zip(image_queries, contents, strict=True)]
     distinct = {item.cache_key: item for item in reversed([*texts, *images])}
     missing = cache.missing(item.cache_key for item in [*texts, *images])
     rate = cache.vendors.images_per_second(teacher.ledger_id)
@@ -196,7 +183,7 @@ def make_plan(
         teacher=teacher,
         image_keys=tuple(item.cache_key for item in images),
         text_keys=tuple(item.cache_key for item in texts),
-        missing=tuple(_marked((distinct[key] for key in missing), cache, teacher.ledger_id)),
+        missing=tuple(distinct[key] for key in missing),
         image_files=len({query.sample.path for query in image_queries}),
         cached=len(distinct) - len(missing),
         seconds=None if rate is None else len(missing) / rate,
@@ -206,44 +193,31 @@ def make_plan(
 def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
     """Return the plan without what has come into the cache since, and with what is known to be charged by now."""
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
-    return without_items(plan, {item.item_key for item in plan.missing if item.cache_key not in lacking}, cache)
+    expired = cache.purchases.expired(plan.teacher.ledger_id)
+    missing = tuple(
+        item if item.is_expired == (item.item_key in expired) else replace(item, is_expired=not item.is_expired)
+        for item in plan.missing
+        if item.cache_key in lacking
+    )
+    return replace(plan, missing=missing, cached=plan.cached + len(plan.missing) - len(missing))
 
 
-def without_items(plan: QueryPlan, item_keys: Set[str], cache: EmbeddingCache) -> QueryPlan:
-    """Return the plan without items that have come since it was made, and with what is known to be charged by now."""
-    missing = [item for item in plan.missing if item.item_key not in item_keys]
-    come = len(plan.missing) - len(missing)
-    marked = tuple(_marked(missing, cache, plan.teacher.ledger_id))
-    return replace(plan, missing=marked, cached=plan.cached + come)
-
-
-def _marked(items: Iterable[PlannedItem], cache: EmbeddingCache, ledger_id: str) -> Iterator[PlannedItem]:
-    """Yield the items, each told whether it is expired."""
-    expired = cache.purchases.expired(ledger_id)
-    for item in items:
-        is_expired = item.item_key in expired
-        yield item if item.is_expired == is_expired else replace(item, is_expired=is_expired)
-
-
-def _namer(teacher: TeacherModel, modality: Modality, cache: EmbeddingCache) -> Callable[[Query, str], PlannedItem]:
-    secret = cache.item_secret
+def _name(teacher: TeacherModel, secret: bytes, expired: Set[str], query: Query, content_sha: str) -> PlannedItem:
+    modality: Modality = "image" if isinstance(query, ImageQuery) else "text"
     price = teacher.image_price if modality == "image" else teacher.text_price
-
-    def name(query: Query, content_sha: str) -> PlannedItem:
-        identity = EmbeddingIdentity(
-            ledger_id=teacher.ledger_id,
-            modality=modality,
-            model_id=teacher.id,
-            weights_sha=teacher.weights_sha,
-            precision=teacher.precision,
-            preprocessing_id=teacher.preprocessing_id,
-            truncate=False,
-            content_sha=content_sha,
-        )
-        keys = (identity.cache_key(), identity.item_key(secret))
-        return PlannedItem(query, modality, content_sha, *keys, price.unit_price_micro)
-
-    return name
+    identity = EmbeddingIdentity(
+        ledger_id=teacher.ledger_id,
+        modality=modality,
+        model_id=teacher.id,
+        weights_sha=teacher.weights_sha,
+        precision=teacher.precision,
+        preprocessing_id=teacher.preprocessing_id,
+        truncate=False,
+        content_sha=content_sha,
+    )
+    cache_key, item_key = identity.cache_key(), identity.item_key(secret)
+    unit_price_micro, is_expired = price.unit_price_micro, item_key in expired
+    return PlannedItem(query, modality, content_sha, cache_key, item_key, unit_price_micro, is_expired)
 
 
 @dataclass(frozen=True)
@@ -259,8 +233,22 @@ class PlannedRun:
     plan: QueryPlan
 
     def cut(self, image_keys: Sequence[str]) -> PlannedRun:
-        """Return the run with some of its image queries only, named by cache key, each once, in the order to buy."""
-        chosen = set(image_keys)
-        pairs = zip(self.queries.images, self.plan.image_keys, strict=True)
-        files = {query.sample.path for query, key in pairs if key in chosen}
-        return replace(self, plan=self.plan.cut(image_keys, image_files=len(files)))
+        """Return the run with some of its image queries only, to be bought in the order given, after the texts.
+
+        Args:
+            image_keys: Cache keys, each once; what is here already costs nothing.
+        """
+        plan, chosen = self.plan, frozenset(image_keys)
+        missing = {item.cache_key: item for item in plan.missing}
+        texts = [item for item in plan.missing if item.modality == "text"]
+        kept = (*texts, *(missing[key] for key in image_keys if key in missing))
+        pairs = zip(self.queries.images, plan.image_keys, strict=True)
+        plan = replace(
+            plan,
+            missing=kept,
+            image_files=len({query.sample.path for query, key in pairs if key in chosen}),
+            cached=len(set(plan.text_keys)) + len(image_keys) - len(kept),
+            seconds=None if plan.seconds is None else plan.seconds * len(kept) / max(1, len(missing)),
+            chosen=chosen,
+        )
+        return replace(self, plan=plan)

@@ -46,7 +46,11 @@ def select(
         return [row for _, row in turns]
     if features is None:
         raise ValueError(f"{name} reads the student's features")
-    return _cover(features, labels, domains, [stratum for stratum, _ in turns])
+    strata, queues = _strata(labels, domains), {}
+    for stratum, count in Counter(stratum for stratum, _ in turns).items():
+        rows = np.array(strata[stratum])
+        queues[stratum] = iter(rows[k_center(features[rows], count)].tolist())  # the rows that cover it, in their order
+    return [next(queues[stratum]) for stratum, _ in turns]
 
 
 def stratified_turns(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> list[tuple[tuple[str, int], int]]:
@@ -97,17 +101,3 @@ def _strata(labels: NDArray[np.int64], domains: Sequence[str]) -> dict[tuple[str
     for row, key in enumerate(zip(domains, labels.tolist(), strict=True)):
         strata.setdefault(key, []).append(row)
     return strata
-
-
-def _cover(
-    features: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    domains: Sequence[str],
-    turns: Sequence[tuple[str, int]],
-) -> list[int]:
-    """Fill each stratum's turns with the rows that cover it, in their order."""
-    strata, queues = _strata(labels, domains), {}
-    for stratum, count in Counter(turns).items():
-        rows = np.array(strata[stratum])
-        queues[stratum] = iter(rows[k_center(features[rows], count)].tolist())
-    return [next(queues[turn]) for turn in turns]

@@ -49,7 +49,7 @@ def distill(
             ranks.barrier()
             trained = [
                 train_method(name, settings, data, planned.plan.teacher, folder, progress=progress)
-                for name in settings.methods
+                for name in settings.training.methods
             ]
             report = _score(settings, source, planned, data, trained, folder, progress)
             ranks.barrier()
@@ -62,7 +62,7 @@ def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks,
     folder = replace(open_run_folder(out), shared_renders=renders)
     planned = source.plan(settings.choice, progress=silent)
     planned, data = source.obtain(settings, planned, folder, progress=silent)
-    for name in settings.methods:
+    for name in settings.training.methods:
         train_method(name, settings, data, planned.plan.teacher, folder, progress=silent)
     ranks.barrier()
     return read_report(out)

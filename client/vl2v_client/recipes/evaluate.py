@@ -93,9 +93,8 @@ def _teacher_logits(
         )
     prompts = PromptTemplateSet(tuple(config.data.prompts)).prompts(classes)
     queries = [ImageQuery(sample, canonical_view()) for sample in images.unseen]
-    answers = ask_teacher(queries, prompts, teacher, context, progress=progress)
-    scale, bias = teacher.logit_scale, teacher.logit_bias
-    return zero_shot_logits(answers.images, answers.classifier, logit_scale=scale, logit_bias=bias)
+    embeddings, classifier, _ = ask_teacher(queries, prompts, teacher, context, progress=progress)
+    return zero_shot_logits(embeddings, classifier, logit_scale=teacher.logit_scale, logit_bias=teacher.logit_bias)
 
 
 def _add_teacher_row(folder: RunFolder, row: ReportRow, test_images: int) -> None:

@@ -26,11 +26,11 @@ from vl2v_client.runs.pilot_report import (
     Suspect,
     draw_sample,
     labels_of,
-    look_at,
     make_offers,
 )
+from vl2v_client.runs.teacher_answers import ask_teacher
 from vl2v_client.student.model.spec import StudentSpec
-from vl2v_client.teacher.text_classifier import zero_shot_logits
+from vl2v_client.teacher.text_classifier import unit_rows, zero_shot_logits
 
 DEFAULT_QUERIES = 200
 
@@ -62,20 +62,22 @@ def pilot(
     classes, prompts = dataset.class_names, choice.prompts.prompts(dataset.class_names)
     texts = len({text for of_class in prompts for text in of_class})
     sample = draw_sample(choice, dataset, context.cache, queries=queries, texts=texts, progress=progress)
-    looks = look_at(sample.asked, prompts, teacher, context, progress)
+    answers, classifier, purchase = ask_teacher(sample.queries, prompts, teacher, context, progress=progress)
     features = canonical_features(spec, sample.probed, teacher.image_size, seed=choice.seed, progress=progress)
 
+    asked, seen_again = len(sample.asked), (len(sample.queries) - len(sample.asked)) // 2
+    images, flips, crops = np.split(unit_rows(answers), (asked, asked + seen_again))
     labels = labels_of(sample.asked)
-    named = zero_shot_logits(looks.images, looks.classifier, logit_scale=teacher.logit_scale).argmax(axis=1)
+    named = zero_shot_logits(images, classifier, logit_scale=teacher.logit_scale).argmax(axis=1)
     findings = tuple(_findings(sample, features, named == labels, choice.seed))
-    flip, crop = looks.mean_cosine(looks.flips), looks.mean_cosine(looks.crops)
-    cosines = (looks.images * looks.classifier[labels]).sum(axis=1, dtype=np.float64)
+    flip, crop = (_mean_cosine(images[:seen_again], looks) for looks in (flips, crops))
+    cosines = (images * classifier[labels]).sum(axis=1, dtype=np.float64)
     advice = advise(findings, flip_cosine=flip, crop_cosine=crop)
     return PilotReport(
         model=teacher.id,
-        images=len(looks.images),
-        flipped=len(looks.flips),
-        purchase=looks.purchase,
+        images=asked,
+        flipped=seen_again,
+        purchase=purchase,
         domains=findings,
         flip_cosine=flip,
         crop_cosine=crop,
@@ -85,7 +87,7 @@ def pilot(
             for i in suspects(cosines, labels, named)
         ),
         advice=advice,
-        offers=make_offers(choice, advice.views, len(sample.train), len(looks.images), texts, teacher),
+        offers=make_offers(choice, advice.views, len(sample.train), asked, texts, teacher),
     )
 
 
@@ -99,3 +101,8 @@ def _findings(
     for name in sorted(set(asked)):
         of_domain = labels_of([one for one in sample.train if one.domain == name])
         yield domain_finding(name, right[asked == name], probes[name], of_domain)
+
+
+def _mean_cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Return the mean cosine of unit rows `[M, D]`."""
+    return float((first * second).sum(axis=1, dtype=np.float64).mean())

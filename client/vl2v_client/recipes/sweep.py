@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.core.progress import Progress, renamed
-from vl2v_client.export.report import ReportRow, RunReport, read_report
+from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.sweep_report import Outcome, SweepReport, write_sweep_report
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
@@ -41,54 +43,51 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("a sweep runs in one process: under torchrun, use `distill` for each run")
-    shared = source.plan(settings.shared_choice, progress=progress)
-    with claim_run_folder(out, settings.to_json(shared.plan.teacher, shared.queries.dataset)) as folder:
-        shared, source = source.share(shared, folder, partial(_announcement, settings), progress=progress)
+    # the training images of every domain that is a source of some run; a domain's split does not depend on the target
+    held_out = settings.targets[0] if len(settings.targets) == 1 else None
+    shared = source.plan(replace(settings.run.choice, target_domain=held_out), progress=progress)
+    dataset = shared.queries.dataset
+    published = online_queries(settings.run.training, len(dataset.domains) - 1) * len(settings.targets)
+    with claim_run_folder(out, settings.to_json(shared.plan.teacher, dataset)) as folder:
+        announce = partial(_announcement, settings, published * len(settings.seeds))
+        shared, source = source.share(shared, folder, announce, progress=progress)
         reports = dict(_run_all(settings, source, folder.path, progress))
-        report = _report(settings, source, shared, reports)
+        report = _report(settings, source, shared, reports, published)
         write_sweep_report(folder.path, report)
         return report
 
 
 def _run_all(settings: SweepSettings, source: Source, out: Path, progress: Progress) -> Iterator[tuple[Run, RunReport]]:
     """Yield every run's report; the rendered views of a target are shared by its runs, and removed after the last."""
-    runs = settings.runs()
+    runs = list(product(settings.targets, settings.seeds, settings.methods))
     for number, run in enumerate(runs, start=1):
         target, seed, method = run
         place, renders = out / target / f"seed{seed}" / method, out / target / "renders"
-        numbered = _numbered(progress, f"{number}/{len(runs)}")
-        yield run, _finished(place) or distill(settings.of(*run), source, place, progress=numbered, renders=renders)
+        try:
+            # the sweep's own settings and the place decide what a run that is done ran with
+            report = read_report(place)
+        except RunError:
+            numbered = renamed(progress, f"{number}/{len(runs)} {{}}".format)
+            of_run = settings.run.with_method(method, target_domain=target, seed=seed)
+            report = distill(of_run, source, place, progress=numbered, renders=renders)
+        yield run, report
         if run[1:] == (settings.seeds[-1], settings.methods[-1]):
             shutil.rmtree(renders, ignore_errors=True)
 
 
-def _numbered(progress: Progress, number: str) -> Progress:
-    return renamed(progress, lambda phase: f"{number} {phase}")
-
-
-def _finished(place: Path) -> RunReport | None:
-    """Return the report of a run that is done; the sweep's own settings and the place decide what it ran with."""
-    try:
-        return read_report(place)
-    except RunError:
-        return None
-
-
-def _announcement(settings: SweepSettings, shared: PlannedRun) -> str:
-    published = _published_queries(settings, shared) * len(settings.seeds)
+def _announcement(settings: SweepSettings, published: int, shared: PlannedRun) -> str:
+    targets, seeds, methods = len(settings.targets), len(settings.seeds), len(settings.methods)
+    runs = f"{targets * seeds * methods} runs ({targets} targets, {seeds} seeds, {methods} methods)"
     new = f"{shared.plan.units:,} new queries"
-    return f"One purchase serves all {settings.describe()}: {new}. The published loop would ask {published:,}"
+    return f"One purchase serves all {runs}: {new}. The published loop would ask {published:,}"
 
 
-def _published_queries(settings: SweepSettings, shared: PlannedRun) -> int:
-    """Return what the published loop would ask for one seed of all targets."""
-    sources = len(shared.queries.dataset.domains) - 1
-    return online_queries(settings.run.training, sources) * len(settings.targets)
-
-
-def _report(settings: SweepSettings, source: Source, shared: PlannedRun, reports: dict[Run, RunReport]) -> SweepReport:
+def _report(
+    settings: SweepSettings, source: Source, shared: PlannedRun, reports: dict[Run, RunReport], published: int
+) -> SweepReport:
     run = settings.run
     purchase, queries = source.sweep_bill(run.training, settings.methods, shared)
+    zero_shot = {key[0]: row for key, report in reports.items() for row in report.rows if row.name == ZERO_SHOT}
     return SweepReport(
         dataset=shared.queries.dataset.root.name,
         targets=settings.targets,
@@ -97,15 +96,11 @@ def _report(settings: SweepSettings, source: Source, shared: PlannedRun, reports
         student=f"{run.student.architecture} at {run.student.input.size} px",
         views=settings.describe_views(),
         outcomes=tuple(_outcome(key, report) for key, report in reports.items()),
-        teacher_target_in=source.teacher_accuracy(shared, settings.targets, _teacher_rows(reports)),
+        teacher_target_in=source.teacher_accuracy(shared, settings.targets, zero_shot),
         purchase=purchase,
         queries=queries,
-        published_queries=_published_queries(settings, shared),
+        published_queries=published,
     )
-
-
-def _teacher_rows(reports: dict[Run, RunReport]) -> dict[str, ReportRow]:
-    return {key[0]: row for key, report in reports.items() for row in report.rows if row.name == ZERO_SHOT}
 
 
 def _outcome(run: Run, report: RunReport) -> Outcome:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import RunError
+from vl2v_client.data.views import styled_views
 from vl2v_client.export.pages import Bill, LocalAnswers, Purchase
 from vl2v_client.export.report import ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
@@ -53,7 +54,7 @@ def export_student(
     texts = exported.method.head == "text"
     scores = {"source_validation": row.source_validation, "target": row.target}
     card = StudentCard(
-        student=settings.student_of(settings.training.method),
+        student=settings.exported_student,
         view_size=teacher.image_size,
         class_names=planned.queries.dataset.class_names,
         method=exported.method.name,
@@ -92,7 +93,7 @@ def make_report(
         folder: Run folder.
     """
     dataset, split = planned.queries.dataset, planned.queries.split
-    student = settings.student_of(settings.training.method)
+    student = settings.exported_student
     counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
     return RunReport(
         dataset=dataset.root.name,
@@ -129,7 +130,7 @@ def keep_bought_row(report: RunReport, folder: RunFolder) -> RunReport:
 
 def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, str]:
     """Return every value that decided the result, as `config.json` has it, in words."""
-    training, spec = settings.training, settings.student_of(settings.training.method).input
+    training, spec = settings.training, settings.exported_student.input
     table = {
         "preset": training.preset,
         "method": METHODS[training.method](training).name,
@@ -177,7 +178,7 @@ def _borrowing(choice: QueryChoice) -> str:
 
 
 def _styled(choice: QueryChoice) -> str:
-    styled = choice.styled_views
+    styled = styled_views(choice.rendered_views, choice.recipe)
     if not styled:
         return "none"
     return f"{len(styled)} of each image, {sum(view < choice.asked_views for view in styled)} of them asked about"

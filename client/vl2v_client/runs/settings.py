@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from vl2v_client.config.presets import published_student, resolve
+from vl2v_client.config.presets import published_student
 from vl2v_client.config.run import RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.folder import DomainDataset, open_dataset
-from vl2v_client.planning.choice import QueryChoice, query_choice
+from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.queries import file_facts
-from vl2v_client.runs.resolution import methods_of, resolve_run, run_choice
+from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_folder import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
@@ -49,11 +48,6 @@ class RunSettings:
         return self.config.training
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of all methods that are trained, the exported one last."""
-        return methods_of(self.training)
-
-    @property
     def impute(self) -> str:
         """Name of the imputation of targets that are not bought."""
         return self.config.purchase.impute
@@ -73,9 +67,10 @@ class RunSettings:
         """Grid that source validation climbs to choose ERM's learning rate."""
         return tuple(self.training.distill_learning_rate * factor for factor in ERM_LEARNING_RATE_FACTORS)
 
-    def student_of(self, name: str) -> StudentSpec:
-        """Return the model that a method trains."""
-        return self.tower if name in WHITE_BOX and self.tower is not None else self.student
+    @property
+    def exported_student(self) -> StudentSpec:
+        """The model that the exported method trains."""
+        return self.tower if self.training.method in WHITE_BOX and self.tower is not None else self.student
 
     def with_method(self, method: str, *, target_domain: str | None, seed: int) -> RunSettings:
         """Return the settings of one run of a sweep; the seed of split and views stays."""
@@ -89,13 +84,12 @@ class RunSettings:
         config["data"]["root"] = str(self.choice.data.resolve())
         if self.config.purchase.select is None:
             config["purchase"]["max_queries"] = None  # a cap, which decides nothing
-        method = self.training.method
         return {
             "format": CONFIG_FORMAT,
             **config,
-            "stages": [asdict(stage) for stage in METHODS[method](self.training).stages],
-            "student": self.student_of(method).to_json(),
-            "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.methods else [],
+            "stages": [asdict(stage) for stage in METHODS[self.training.method](self.training).stages],
+            "student": self.exported_student.to_json(),
+            "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.training.methods else [],
             "teacher": {
                 "id": teacher.id,
                 "ledger_id": teacher.ledger_id,
@@ -120,9 +114,8 @@ def settle(config: RunConfig, tower: Callable[[], StudentSpec | None] = lambda: 
     """
     resolved = resolve_run(config)
     resolve_device(resolved.training.device)
-    student = choose_student(config.student, resolved.training.preset)
-    settings = RunSettings(resolved, student)
-    if WHITE_BOX.isdisjoint(settings.methods):
+    settings = RunSettings(resolved, choose_student(config.student, resolved.training.preset))
+    if WHITE_BOX.isdisjoint(settings.training.methods):
         return settings
     return replace(settings, tower=tower())
 
@@ -140,9 +133,6 @@ def choose_student(student: StudentConfig, preset: str) -> StudentSpec:
     spec = resolve_student(name, weights=student.weights, size=student.size)
     keep = not paper if student.own_normalisation is None else student.own_normalisation
     return spec if keep else replace(spec, input=replace(spec.input, mean=IMAGENET_MEAN, std=IMAGENET_STD))
-
-
-_OF_ONE_RUN = ("stages", "student", "erm_learning_rates")
 
 
 @dataclass(frozen=True)
@@ -166,15 +156,6 @@ class SweepSettings:
         """Return target, seed and method of every run, those of a target together."""
         return [(target, seed, method) for target in self.targets for seed in self.seeds for method in self.methods]
 
-    def of(self, target: str, seed: int, method: str) -> RunSettings:
-        """Return the settings of one run."""
-        return self.run.with_method(method, target_domain=target, seed=seed)
-
-    def describe(self) -> str:
-        """Return the numbers of runs, targets, seeds and methods as words."""
-        parts = f"{len(self.targets)} targets, {len(self.seeds)} seeds, {len(self.methods)} methods"
-        return f"{len(self.runs())} runs ({parts})"
-
     def describe_views(self) -> str:
         """Return how many views there are, and how they are chosen, as words."""
         choice = self.run.choice
@@ -183,23 +164,14 @@ class SweepSettings:
         further = "" if choice.rendered_views == choice.views else f", {choice.views} of them asked about"
         return f"{choice.rendered_views}{further}, {choice.recipe}"
 
-    @cached_property
-    def shared_choice(self) -> QueryChoice:
-        """What all runs together ask: the training images of every domain that is a source of one of them.
-
-        A domain's split does not depend on the target, so with two targets or more that is all.
-        """
-        target = self.targets[0] if len(self.targets) == 1 else None
-        return replace(self.run.choice, target_domain=target)
-
     def to_json(self, teacher: TeacherModel, dataset: DomainDataset) -> dict[str, Any]:
         """Return what all runs share; more targets, seeds and methods may be added to a sweep's folder later.
 
         The data set's files by name and size are a part of it: another file would split its domain anew.
         """
-        shared = {name: value for name, value in self.run.to_json(teacher).items() if name not in _OF_ONE_RUN}
-        for group, options in {"data": ("target_domain",), "training": ("seed", "method", "baselines")}.items():
-            shared[group] = {name: value for name, value in shared[group].items() if name not in options}
+        shared = self.run.to_json(teacher)
+        del shared["stages"], shared["student"], shared["erm_learning_rates"], shared["data"]["target_domain"]
+        del shared["training"]["seed"], shared["training"]["method"], shared["training"]["baselines"]
         sizes = ((one.path, file_facts(str(one.path))[0]) for one in dataset.samples)
         files = sorted(f"{path.relative_to(dataset.root)} {size_bytes}" for path, size_bytes in sizes)
         files_sha = sha256_hex("\n".join(files).encode())
@@ -235,18 +207,9 @@ def settle_sweep(
     *others, last = methods
     training = config.training.replace(method=last, baselines=tuple(others))
     run = settle(config.replace(training=training), tower)  # all methods at once, so that each is checked
-    return SweepSettings(run, _targets(run, targets), seeds, methods)
-
-
-def default_sweep_folder(config: RunConfig) -> Path:
-    """Return the folder of a sweep where nobody names one."""
-    return Path("runs") / f"{query_choice(resolve(config)).data.resolve().name}-sweep"
-
-
-def _targets(run: RunSettings, targets: tuple[str, ...]) -> tuple[str, ...]:
     dataset = open_dataset(run.choice.data)
     if not dataset.has_domains:
         raise UsageError(f"{dataset.root} has no domains to leave out: give a data set of domain/class/file")
     for target in targets:
         dataset.source_domains(target)  # it names the domains that there are
-    return targets or dataset.domains
+    return SweepSettings(run, targets or dataset.domains, seeds, methods)

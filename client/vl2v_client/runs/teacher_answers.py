@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,6 @@ from vl2v_client.buying.purchase import buy
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import EmbeddingMatrix, TeacherModel
-from vl2v_client.planning.choice import RunQueries
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan, make_plan
 from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
@@ -34,8 +32,13 @@ def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
         DataError: One of them was not bought.
     """
     queries, plan = planned.queries, planned.plan
-    texts = _bought_texts(queries.texts, plan.text_keys, vectors)
-    return zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
+    for query, key in zip(queries.texts, plan.text_keys, strict=True):
+        if key not in vectors:
+            raise DataError(
+                f"there is no embedding of {query.name}, and nothing trains without it: buy it, or rename "
+                "its class folder"
+            )
+    return _classifier(plan, vectors, len(queries.dataset.class_names))
 
 
 def image_targets(
@@ -52,59 +55,23 @@ def image_targets(
     Raises:
         CacheError: An embedding is missing, and may not be.
     """
-    queries, plan = planned.queries, planned.plan
-    asked = asked_targets(queries, plan, vectors, allow_missing=allow_missing)
-    if imputation is not None:
-        asked = imputation(asked)
-    return borrow_from_same_image(_padded(asked, len(queries.views[0]) or 1))
-
-
-def asked_targets(queries: RunQueries, plan: QueryPlan, vectors: Vectors, *, allow_missing: bool) -> ImageTargets:
-    """Return what was bought about the `A` views that are asked about, `[N, A, D]`.
-
-    Raises:
-        CacheError: An embedding is missing, and may not be.
-    """
-    count, train = queries.asked_views, queries.split.train
-    return join_image_targets(
-        [plan.image_keys[row * count : (row + 1) * count] for row in range(len(train))],
+    plan, train = planned.plan, planned.queries.split.train
+    asked_views, views = planned.queries.asked_views, len(planned.queries.views[0]) or 1
+    asked = join_image_targets(
+        [plan.image_keys[row * asked_views : (row + 1) * asked_views] for row in range(len(train))],
         vectors,
         dimension=plan.teacher.embedding_dim,
         names=[str(sample.path) for sample in train],
         allow_missing=allow_missing,
     )
-
-
-def _padded(asked: ImageTargets, count: int) -> ImageTargets:
-    """Return targets of `count` views, of which `asked` has the first; the others have none."""
-    further = ((0, 0), (0, count - asked.bought.shape[1]))
-    vectors = np.pad(asked.vectors, (*further, (0, 0)))
-    return ImageTargets(vectors, np.pad(asked.bought, further), np.pad(asked.weights, further))
-
-
-def _bought_texts(queries: Sequence[TextQuery], keys: Sequence[str], vectors: Vectors) -> NDArray[np.float16]:
-    for query, key in zip(queries, keys, strict=True):
-        if key not in vectors:
-            raise DataError(
-                f"there is no embedding of {query.name}, and nothing trains without it: buy it, or rename "
-                "its class folder"
-            )
-    return np.stack([vectors[key] for key in keys])
-
-
-@dataclass(frozen=True)
-class TeacherAnswers:
-    """The teacher's embeddings, bought now or earlier.
-
-    Attributes:
-        images: Embeddings of the images, `[N, D]` float32, as they were sold.
-        classifier: Zero-shot classifier of the prompts, `[C, D]`.
-        purchase: What was bought for it now.
-    """
-
-    images: NDArray[np.float32]
-    classifier: EmbeddingMatrix
-    purchase: PurchaseReport
+    if imputation is not None:
+        asked = imputation(asked)
+    further = ((0, 0), (0, views - asked_views))
+    return borrow_from_same_image(
+        ImageTargets(
+            np.pad(asked.vectors, (*further, (0, 0))), np.pad(asked.bought, further), np.pad(asked.weights, further)
+        )
+    )
 
 
 def ask_teacher(
@@ -114,7 +81,7 @@ def ask_teacher(
     context: PurchaseContext,
     *,
     progress: Progress,
-) -> TeacherAnswers:
+) -> tuple[NDArray[np.float32], EmbeddingMatrix, PurchaseReport]:
     """Buy what the cache lacks of the answers, and return all of them.
 
     Args:
@@ -124,6 +91,10 @@ def ask_teacher(
         context: Whom to buy from.
         progress: Gets every step that takes time.
 
+    Returns:
+        Embeddings of the images, `[N, D]` float32, as they were sold; the zero-shot classifier of the prompts,
+        `[C, D]`; and what was bought for them now.
+
     Raises:
         ClientError: As `buying.purchase.buy`.
     """
@@ -131,7 +102,10 @@ def ask_teacher(
     plan = make_plan(images, texts, teacher, context.cache, progress=progress)
     purchase = buy(plan, context, progress=progress)
     vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
-    text_vectors = np.stack([vectors[key] for key in plan.text_keys])
-    classifier = zero_shot_classifier(text_vectors.reshape(len(prompts), -1, teacher.embedding_dim))
-    image_vectors = np.stack([vectors[key] for key in plan.image_keys]).astype(np.float32)
-    return TeacherAnswers(image_vectors, classifier, purchase)
+    embeddings = np.stack([vectors[key] for key in plan.image_keys]).astype(np.float32)
+    return embeddings, _classifier(plan, vectors, len(prompts)), purchase
+
+
+def _classifier(plan: QueryPlan, vectors: Vectors, classes: int) -> EmbeddingMatrix:
+    texts = np.stack([vectors[key] for key in plan.text_keys])
+    return zero_shot_classifier(texts.reshape(classes, -1, plan.teacher.embedding_dim))

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from vl2v_client.buying.context import Caps, PurchaseContext, plan_run
+from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.buying.purchase import buy, check_hold_out
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.training import TrainingConfig
@@ -18,7 +18,7 @@ from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.export.pages import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
+from vl2v_client.planning.query_plan import NO_LIMITS, PlannedRun, QueryPlan
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.purchase_record import (
@@ -154,7 +154,7 @@ class VendorSource:
             self.context,
             approve=partial(_refuse_more, left_out),
             notify=_say_nothing,
-            caps=Caps(),
+            caps=NO_LIMITS,
             allow_partial=bool(left_out),
         )
         return planned, VendorSource(context)

@@ -16,13 +16,13 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import RetryPolicy
 from vl2v_client.buying import purchase
 from vl2v_client.buying.buyer import PurchaseReport
-from vl2v_client.buying.context import Caps, Notify, PurchaseContext, meet_vendor
+from vl2v_client.buying.context import Notify, PurchaseContext, meet
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import Sample
+from vl2v_client.core.values import Sample, TeacherModel
 from vl2v_client.data.views import View
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.planning.query_plan import QueryPlan, make_plan
+from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
 
 
 def connect(
@@ -69,12 +69,19 @@ def ask(samples: Sequence[Sample], views: int = 1) -> list[ImageQuery]:
     return [ImageQuery(sample, view) for sample in samples for view in looks]
 
 
+def meet_vendor(
+    client: VendorClient, cache: EmbeddingCache, *, notify: Notify = lambda _sentence: None
+) -> TeacherModel:
+    """The model that the vendor sells now."""
+    return meet(PurchaseContext(client, cache, approve=lambda _plan: None, notify=notify))
+
+
 def plan_for(
     vendor: FakeVendor, cache: EmbeddingCache, images: Sequence[ImageQuery], texts: Sequence[str] = ()
 ) -> QueryPlan:
     """A plan of what the vendor sells now."""
     with connect(vendor) as client:
-        teacher = meet_vendor(client, cache).teacher
+        teacher = meet_vendor(client, cache)
     return make_plan(images, [TextQuery(text) for text in texts], teacher, cache)
 
 
@@ -83,12 +90,12 @@ def buy(
     client: VendorClient,
     cache: EmbeddingCache,
     *,
-    caps: Caps | None = None,
+    caps: Limits | None = None,
     progress: Progress = silent,
     notify: Notify = lambda _sentence: None,
     **terms: Any,
 ) -> PurchaseReport:
     """Buy a plan unasked, on some terms of `PurchaseContext`."""
-    terms["caps"] = caps or Caps()
+    terms["caps"] = caps or Limits()
     context = PurchaseContext(client, cache, approve=lambda _plan: None, notify=notify, **terms)
     return purchase.buy(plan, context, progress=progress)

@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 import httpx
 
-from support.client.buying_bench import ask, buy, draw_pictures
+from support.client.buying_bench import ask, buy, draw_pictures, meet_vendor
 from support.client.fake_vendor import API_KEY
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import Connection
-from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache import database
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli import app
@@ -45,7 +44,7 @@ def purchase(url: str, cache_path: Path, data: Path, pictures: int, kill_at: int
     # A shell that starts tests in the background has SIGINT ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with EmbeddingCache(cache_path) as cache, VendorClient(url, API_KEY) as client:
-        teacher = meet_vendor(client, cache).teacher
+        teacher = meet_vendor(client, cache)
         plan = make_plan(ask(draw_pictures(data, pictures)), [], teacher, cache)
         cache._database._connection.set_trace_callback(_countdown(kill_at))
         buy(plan, client, cache)

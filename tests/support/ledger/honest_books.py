@@ -11,11 +11,10 @@ from pathlib import Path
 import httpx
 
 from support.adversary.lying_vendor import Lie, LyingVendor, Truth
-from support.client.buying_bench import buy
+from support.client.buying_bench import buy, meet_vendor
 from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
@@ -46,7 +45,7 @@ class Party:
 
     def buy(self, vendor: InProcessVendor, texts: Sequence[str]) -> None:
         with EmbeddingCache(self.cache) as cache, self.connect(vendor.transport) as client:
-            plan = make_plan([], [TextQuery(text) for text in texts], meet_vendor(client, cache).teacher, cache)
+            plan = make_plan([], [TextQuery(text) for text in texts], meet_vendor(client, cache), cache)
             buy(plan, client, cache, workers=1)
 
 

@@ -17,12 +17,11 @@ from typing import Any
 import httpx
 from sqlalchemy import select, update
 
-from support.client.buying_bench import buy
+from support.client.buying_bench import buy, meet_vendor
 from support.vendor.inprocess_vendor import InProcessVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
-from vl2v_client.buying.context import meet_vendor
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
 from vl2v_client.planning.queries import TextQuery
@@ -120,7 +119,7 @@ class Party:
 
     def buy(self, texts: list[str], *, is_mortal: bool) -> None:
         with self.open() as (cache, client):
-            plan = make_plan([], [TextQuery(text) for text in texts], meet_vendor(client, cache).teacher, cache)
+            plan = make_plan([], [TextQuery(text) for text in texts], meet_vendor(client, cache), cache)
             if is_mortal:
                 cache.purchases = MortalLedger(cache.purchases, self.weather.dice)  # type: ignore[assignment]
             buy(plan, client, cache, allow_partial=True, skip_failed=True, workers=1)
@@ -231,7 +230,7 @@ class History:
         for party in self.parties:
             with party.open() as (cache, client):
                 everything = [TextQuery(f"{party.path.name} {number}") for number in range(WORDS)]
-                plan = make_plan([], everything, meet_vendor(client, cache).teacher, cache)
+                plan = make_plan([], everything, meet_vendor(client, cache), cache)
                 buy(plan, client, cache, workers=1)
             self._audit(party, recover=True)
             report = party.audit()
