@@ -14,11 +14,10 @@ from pathlib import Path
 import timm
 import torch
 from augmentation import fade, jitter, move, to_batch
+from pretraining_shapes import PRETRAINING_CLASS_NAMES, render_arrays
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-
-from vl2v_client.data.shapes import PRETRAINING_CLASS_NAMES, render_arrays
 
 ARCHITECTURE = "vit_tiny_patch16_224"
 MEAN = (0.5, 0.5, 0.5)

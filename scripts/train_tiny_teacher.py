@@ -18,20 +18,13 @@ import open_clip
 import torch
 from augmentation import jitter, move, stylise, to_batch
 from captions import CaptionTable, build_captions, is_true
+from pretraining_shapes import PRETRAINING_CLASS_NAMES, ShapeArrays, render_arrays
 from teacher_model import build_model, describe_model, make_optimizers, normalise, warm_up_texts, write_asset
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vl2v_client.data.shapes import (
-    CLASS_NAMES,
-    DEVELOPMENT_STYLES,
-    PRETRAINING_CLASS_NAMES,
-    SHORTCUT_PROBABILITY,
-    STYLES,
-    ShapeArrays,
-    render_arrays,
-)
-from vl2v_client.data.shapes.catalogue import COLOURS
+from vl2v_client.data.shapes import CLASS_NAMES, DEVELOPMENT_STYLES, SHORTCUT_PROBABILITY, STYLES
+from vl2v_client.data.shapes.scene import COLOURS
 
 ALL_STYLES = STYLES + DEVELOPMENT_STYLES
 ALL_CLASSES = CLASS_NAMES + PRETRAINING_CLASS_NAMES

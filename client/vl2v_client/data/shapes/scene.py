@@ -3,18 +3,45 @@
 Every style starts from the same map, so styles differ in how they draw and never in what.
 """
 
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vl2v_client.data.shapes.catalogue import COLOURS, palette
-from vl2v_client.data.shapes.geometry import Part, Points, Role, box, ellipse, polygon
-from vl2v_client.data.shapes.objects import BENCHMARK_OBJECTS
-from vl2v_client.data.shapes.pretraining_objects import PRETRAINING_OBJECTS
+from vl2v_client.data.shapes.objects import CLASS_NAMES, OBJECTS, Draw, Part, Role, box, ellipse, polygon
 
-_OBJECTS = BENCHMARK_OBJECTS | PRETRAINING_OBJECTS
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (206, 44, 46),
+    "orange": (240, 136, 36),
+    "yellow": (242, 208, 56),
+    "green": (58, 158, 76),
+    "cyan": (62, 190, 200),
+    "blue": (48, 88, 204),
+    "purple": (130, 66, 180),
+    "pink": (240, 128, 178),
+    "brown": (140, 88, 52),
+    "gray": (132, 134, 138),
+}
+"""Named colours, RGB in 0..255."""
+
+
+def palette(style: str, part: str, class_names: Iterable[str] = CLASS_NAMES) -> dict[str, str]:
+    """Return the colour that goes with each class in one style: the shortcut that holds in this style only.
+
+    The assignment is drawn from the style's name and the part ("object" or "background"), never from a seed, so
+    every copy of a style has the same shortcut and no two styles share one.
+    """
+    digest = hashlib.sha256(f"shapes/palette/{style}/{part}".encode()).digest()
+    order = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:8], "big"))).permutation(list(COLOURS))
+    return dict(zip(class_names, map(str, itertools.cycle(order)), strict=False))
+
+
 _WHITE = np.array([246.0, 244.0, 238.0])
 _BLACK = np.array([34.0, 30.0, 36.0])
 _VISIBLE_DISTANCE = 105.0
@@ -48,7 +75,15 @@ class Scene:
         return self.labels >= self.first_object_label
 
 
-def compose_scene(style: str, class_name: str, rng: np.random.Generator, *, side: int, shortcut: float) -> Scene:
+def compose_scene(
+    style: str,
+    class_name: str,
+    rng: np.random.Generator,
+    *,
+    side: int,
+    shortcut: float,
+    objects: Mapping[str, Draw] = OBJECTS,
+) -> Scene:
     """Draw what one picture shows: class, pose, colours, clutter and background.
 
     Args:
@@ -57,9 +92,18 @@ def compose_scene(style: str, class_name: str, rng: np.random.Generator, *, side
         rng: Source of every random choice.
         side: Width and height of the map in pixels.
         shortcut: Probability that a colour is the class's own in this style, not any colour at random.
+        objects: What composes an object, by class name.
     """
-    colour_name = _choose_colour(style, "object", class_name, shortcut, rng)
-    backdrop = np.array(COLOURS[_choose_colour(style, "background", class_name, shortcut, rng)], dtype=float)
+
+    def any_colour() -> str:
+        return str(rng.choice(list(COLOURS)))
+
+    def choose(part: str) -> str:
+        own, anything = palette(style, part, objects)[class_name], any_colour()
+        return own if rng.random() < shortcut else anything
+
+    colour_name = choose("object")
+    backdrop = np.array(COLOURS[choose("background")], dtype=float)
     other = [name for name in COLOURS if name != colour_name]
     main, accent = _vary(COLOURS[colour_name], rng), _vary(COLOURS[str(rng.choice(other))], rng)
     tones: dict[Role, NDArray[np.float64]] = {
@@ -70,17 +114,11 @@ def compose_scene(style: str, class_name: str, rng: np.random.Generator, *, side
     }
     colours = [_backdrop_tone(backdrop, main, rng)]
     clutter = _draw_clutter(rng)
-    colours += [0.55 * _vary(COLOURS[str(rng.choice(list(COLOURS)))], rng) + 0.45 * colours[0] for _ in clutter]
-    parts = _OBJECTS[class_name](rng)
+    colours += [0.55 * _vary(COLOURS[any_colour()], rng) + 0.45 * colours[0] for _ in clutter]
+    parts = objects[class_name](rng)
     colours += [tones[part.role] + rng.normal(0.0, 4.0, 3) for part in parts]
-    placed = clutter + _place(parts, rng)
-    labels = _rasterise(placed, side)
+    labels = _rasterise(clutter + _place(parts, rng), side)
     return Scene(labels, np.clip(np.stack(colours), 0, 255), 1 + len(clutter), colour_name)
-
-
-def _choose_colour(style: str, part: str, class_name: str, shortcut: float, rng: np.random.Generator) -> str:
-    own, anything = palette(style, part)[class_name], str(rng.choice(list(COLOURS)))
-    return own if rng.random() < shortcut else anything
 
 
 def _vary(colour: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -132,17 +170,12 @@ def _rasterise(parts: list[Part], side: int) -> NDArray[np.uint8]:
     canvas = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(canvas)
     for label, part in enumerate(parts, start=1):
-        points = (part.points + 1.0) * (side / 2)
-        if part.stroke_width:
-            _draw_stroke(draw, points, max(2.0, part.stroke_width * side / 2), label)
-        else:
-            draw.polygon([(float(x), float(y)) for x, y in points], fill=label)
+        path = [(float(x), float(y)) for x, y in (part.points + 1.0) * (side / 2)]
+        if not part.stroke_width:
+            draw.polygon(path, fill=label)
+            continue
+        width = max(2.0, part.stroke_width * side / 2)
+        draw.line(path, fill=label, width=round(width), joint="curve")
+        for x, y in (path[0], path[-1]):
+            draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=label)
     return np.asarray(canvas, dtype=np.uint8)
-
-
-def _draw_stroke(draw: ImageDraw.ImageDraw, points: Points, width: float, label: int) -> None:
-    path = [(float(x), float(y)) for x, y in points]
-    draw.line(path, fill=label, width=round(width), joint="curve")
-    for x, y in (path[0], path[-1]):
-        radius = width / 2
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=label)

@@ -1,9 +1,29 @@
-"""Fourteen further classes, on which the student is pretrained; none of them is in the benchmark."""
+"""Pictures of shapes to train the shipped teacher and student on: many at once, of these classes and the data set's.
+
+The fourteen classes here are those of the student's pretraining; none of them is in the data set.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vl2v_client.data.shapes.geometry import Part, box, ellipse, polygon, rotate, rounded, star
-from vl2v_client.data.shapes.objects import Draw
+from vl2v_client.data.shapes import render_sample
+from vl2v_client.data.shapes.objects import OBJECTS, Draw, Part, Points, box, ellipse, polygon, rotate, rounded
+from vl2v_client.data.shapes.scene import COLOURS
+
+
+def star(x: float, y: float, outer: float, inner: float, tips: int) -> Points:
+    """Return a star with its first tip upwards, `[2 * tips, 2]`."""
+    angles = np.pi * np.arange(2 * tips) / tips - np.pi / 2
+    radii = np.where(np.arange(2 * tips) % 2 == 0, outer, inner)
+    return np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], axis=1)
 
 
 def draw_apple(rng: np.random.Generator) -> list[Part]:
@@ -167,7 +187,7 @@ def draw_table(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-PRETRAINING_OBJECTS: dict[str, Draw] = {
+PRETRAINING_OBJECTS: Mapping[str, Draw] = {
     "apple": draw_apple,
     "bell": draw_bell,
     "bottle": draw_bottle,
@@ -183,3 +203,73 @@ PRETRAINING_OBJECTS: dict[str, Draw] = {
     "star": draw_star,
     "table": draw_table,
 }
+
+PRETRAINING_CLASS_NAMES = tuple(PRETRAINING_OBJECTS)
+
+
+@dataclass(frozen=True)
+class ShapeArrays:
+    """Pictures with what they show; row `n` of each array describes picture `n`.
+
+    Attributes:
+        pixels: RGB, uint8 `[N, size, size, 3]`.
+        classes: Position in the list of class names that was asked for, int64 `[N]`.
+        styles: Position in the list of styles that was asked for, int64 `[N]`.
+        colours: Position of the object's main colour in `scene.COLOURS`, int64 `[N]`.
+    """
+
+    pixels: NDArray[np.uint8]
+    classes: NDArray[np.int64]
+    styles: NDArray[np.int64]
+    colours: NDArray[np.int64]
+
+
+def render_arrays(
+    styles: Sequence[str],
+    class_names: Sequence[str],
+    images_per_class: int,
+    *,
+    seed: int,
+    shortcut: float,
+    size: int = 64,
+    workers: int = 1,
+) -> ShapeArrays:
+    """Draw `images_per_class` pictures of every class in every style, ordered by style, class and index.
+
+    Args:
+        styles: Names of styles.
+        class_names: Names of classes.
+        images_per_class: Pictures per style and class.
+        seed: Number of the data set.
+        shortcut: Probability that a colour goes with the class, see `render_sample`.
+        size: Width and height in pixels.
+        workers: Number of processes; 1 draws in this one.
+    """
+    cells = list(itertools.product(range(len(styles)), range(len(class_names))))
+    names = [(styles[style], class_names[label]) for style, label in cells]
+    draw = partial(_render_cell, count=images_per_class, seed=seed, shortcut=shortcut, size=size)
+    if workers == 1:
+        drawn = list(map(draw, names))
+    else:
+        with ProcessPoolExecutor(workers) as pool:
+            drawn = list(pool.map(draw, names))
+    return ShapeArrays(
+        pixels=np.concatenate([pixels for pixels, _ in drawn]),
+        classes=np.repeat(np.array([label for _, label in cells], dtype=np.int64), images_per_class),
+        styles=np.repeat(np.array([style for style, _ in cells], dtype=np.int64), images_per_class),
+        colours=np.concatenate([colours for _, colours in drawn]),
+    )
+
+
+def _render_cell(
+    names: tuple[str, str], *, count: int, seed: int, shortcut: float, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    style, class_name = names
+    order = tuple(COLOURS)
+    objects = OBJECTS if class_name in OBJECTS else PRETRAINING_OBJECTS
+    samples = [
+        render_sample(style, class_name, index, seed=seed, size=size, shortcut=shortcut, objects=objects)
+        for index in range(count)
+    ]
+    colours = np.array([order.index(sample.colour) for sample in samples], dtype=np.int64)
+    return np.stack([sample.pixels for sample in samples]), colours
