@@ -144,18 +144,34 @@ class LedgerEntry:
         items: Sequence[ChargedItem],
         unit_price_micro: int,
     ) -> LedgerEntry:
-        """Compose the entry that charges `items`, which are not empty."""
+        """Compose the entry that charges `items`, which are not empty; written out, since every sale waits for it."""
         units = sum(item.units for item in items)
-        return cls._after(
-            end,
-            origin,
+        return cls(
+            ledger_id=end.ledger_id,
+            account_id=end.account_id,
+            seq=end.seq + 1,
             kind="charge",
-            **{name: getattr(terms, name) for name in ChargeTerms.__slots__},
+            request_id=origin.request_id,
+            api_key_id=terms.api_key_id,
+            endpoint=terms.endpoint,
+            modality=terms.modality,
+            model_id=terms.model_id,
+            weights_sha=terms.weights_sha,
+            precision=terms.precision,
+            preprocessing_id=terms.preprocessing_id,
             units=units,
+            price_id=terms.price_id,
             unit_price_micro=unit_price_micro,
             amount_micro=units * unit_price_micro,
+            currency=end.currency,
             items_hash=items_hash(items),
+            ref_seq=None,
+            note=None,
             used_units=end.used_units + units,
+            limit_units=end.limit_units,
+            created_at=max(origin.now, end.created_at),
+            signing_key_id=origin.signing_key_id,
+            prev_hash=end.entry_hash,
         )
 
     @classmethod

@@ -54,7 +54,7 @@ def test_two_starts_at_once_agree_on_one_file(path: Path) -> None:
 
 def test_signing_is_deterministic(path: Path) -> None:
     signer = load_or_create_secrets(path).signer()
-    head: dict[str, int | str] = {"seq": 1, "ledger_id": "x", "key_id": signer.key_id}
+    head: dict[str, int | str] = {"seq": 1, "account_id": "a", "entry_hash": "e" * 64, "key_id": signer.key_id}
     signature = signer.sign_head(head)
     signer = load_or_create_secrets(path).signer()
     assert signer.sign_head(head) == signature

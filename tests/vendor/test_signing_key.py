@@ -265,7 +265,7 @@ def test_a_message_is_signed_with_the_key_that_it_names() -> None:
     """The signer may take a new key over between the two."""
     old = fixed_signer()
     new = StoredKey(SigningKey.generate(), 2, None)
-    head: dict[str, int | str] = {"seq": 1, "key_id": old.key_id}
+    head: dict[str, int | str] = {"seq": 1, "account_id": "a", "entry_hash": "e" * 64, "key_id": old.key_id}
     before = old.sign_head(head), old.sign_recompute(head)
     old.adopt((StoredKey(SigningKey.from_seed(b"\x01" * 32), 1, None), new))
     assert old.key_id == new.key.key_id

@@ -28,7 +28,7 @@ from vl2v_vendor.engine.queue.lanes import EncodingLanes, largest_input_bytes
 from vl2v_vendor.host import SystemClock, server_lock
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import choose_policy, preprocessing_of
-from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder, RecordingSigner
+from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch
@@ -92,14 +92,14 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         await stack.enter_async_context(_running(SigningKeyWatch(settings.secrets_path, secrets, signer, engine)))
         recorder = await _open_published_heads(HeadsFile(settings.published_heads_path, ledger.ledger_id), engine)
         stack.push_async_callback(recorder.close)
+        signer.on_signed = recorder.note
         report("ledger", engine.url.render_as_string(hide_password=True))
         encoder, tokenizer = await _open_model(settings, stack, report)
         info = encoder.info
         report("model", _describe(info))
         accounts = SqlAccounts(engine, signer=signer, clock=clock)
         report("prices", await asyncio.to_thread(_ensure_prices, accounts, info.id, settings))
-        recording = RecordingSigner(signer, recorder)
-        yield _assemble(settings, stack, _Ports(ledger, accounts, recording, clock, encoder, tokenizer, secrets.pepper))
+        yield _assemble(settings, stack, _Ports(ledger, accounts, signer, clock, encoder, tokenizer, secrets.pepper))
 
 
 @asynccontextmanager

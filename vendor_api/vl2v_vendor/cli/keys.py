@@ -114,10 +114,10 @@ def revoke(
 def list_signing_keys(*, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     """Show the public keys, oldest first, with the times they were in use."""
     from vl2v_vendor.keys.secrets import load_secrets
-    from vl2v_vendor.ledger_sql.key_publication import read_published
+    from vl2v_vendor.ledger_sql.reading import read_published_keys, snapshot
 
-    with open_books(database) as books:
-        published = read_published(books.engine)
+    with open_books(database) as books, snapshot(books.engine) as connection:
+        published = read_published_keys(connection)
         held = load_secrets(books.settings.secrets_path).signer().published_keys
     known = {key.key_id for key in published}
     keys = [*published, *(key for key in held if key.key_id not in known)]

@@ -8,21 +8,17 @@ for that. `ledger_sql.restoration` compares it with the ledger before anything i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from vl2v_contract.chain import LedgerEntry
-from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.host import write_durably
 
 FLUSH_SECONDS = 1.0
@@ -67,44 +63,40 @@ class HeadsFile:
         Raises:
             HeadsFileError: The file cannot be read or written.
         """
-
-        def put_in(known: Heads) -> None:
-            for account_id, head in heads.items():
-                if account_id not in known or head.seq > known[account_id].seq:
-                    known[account_id] = head
-
-        self._change(put_in)
+        with self._changing() as known:
+            known |= {
+                account_id: head
+                for account_id, head in heads.items()
+                if account_id not in known or head.seq > known[account_id].seq
+            }
 
     def forget(self, account_ids: Iterable[str]) -> None:
         """Take accounts out that the ledger no longer has; raises HeadsFileError as `merge` does."""
-
-        def take_out(known: Heads) -> None:
+        with self._changing() as known:
             for account_id in account_ids:
                 known.pop(account_id, None)
 
-        self._change(take_out)
-
-    def _change(self, change: Callable[[Heads], None]) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[Heads]:
+        """Open the heads for a change, which is written at the end; others wait meanwhile."""
+        lock = self.path.with_name(f"{self.path.name}.lock")
         try:
-            with self._locked():
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
                 ledgers = self._read_all()
-                change(ledgers.setdefault(self._ledger_id, {}))
-                self._write_all(ledgers)
+                yield ledgers.setdefault(self._ledger_id, {})
+                document = {
+                    ledger_id: {account_id: [head.seq, head.entry_hash] for account_id, head in heads.items()}
+                    for ledger_id, heads in ledgers.items()
+                }
+                write_durably(self.path, json.dumps({"version": 1, "ledgers": document}))
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise HeadsFileError(
                 f"the published heads cannot be written to {self.path} ({error.strerror}); make its folder writable"
             ) from error
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(
-            self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _read_all(self) -> dict[str, Heads]:
         try:
@@ -124,19 +116,9 @@ class HeadsFile:
                 "sure that no older state of the database was restored"
             ) from error
 
-    def _write_all(self, ledgers: Mapping[str, Heads]) -> None:
-        document = {
-            "version": 1,
-            "ledgers": {
-                ledger_id: {account_id: [head.seq, head.entry_hash] for account_id, head in heads.items()}
-                for ledger_id, heads in ledgers.items()
-            },
-        }
-        write_durably(self.path, json.dumps(document))
-
 
 class HeadsRecorder:
-    """Notes in memory what is signed, and writes it down in the background.
+    """Notes in memory what is signed, if its `note` is the signer's `on_signed`, and writes it down in the background.
 
     Args:
         file: File of the heads; must be writable when the server starts; later failures are logged and tried again.
@@ -166,7 +148,7 @@ class HeadsRecorder:
         """Write what is left."""
         if self._writer is not None:
             self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError):
                 await self._writer
         await asyncio.to_thread(self._flush)
 
@@ -187,37 +169,3 @@ class HeadsRecorder:
             _log.exception("the published heads were not written; trying again")
             with self._lock:
                 self._unwritten |= account_ids
-
-
-class RecordingSigner:
-    """A signer that has every receipt and head that it signs noted."""
-
-    def __init__(self, signer: Signer, recorder: HeadsRecorder) -> None:
-        self._signer = signer
-        self._recorder = recorder
-
-    @property
-    def key_id(self) -> str:
-        """The key in use now."""
-        return self._signer.key_id
-
-    @property
-    def published_keys(self) -> Sequence[PublicKey]:
-        """The public halves, oldest first."""
-        return self._signer.published_keys
-
-    def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
-        """Sign an entry by the key that it names; returns the signature in base64."""
-        signature = self._signer.sign_receipt(entry, entry_hash)
-        self._recorder.note(entry.account_id, entry.seq, entry_hash)
-        return signature
-
-    def sign_head(self, head: dict[str, int | str]) -> str:
-        """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
-        signature = self._signer.sign_head(head)
-        self._recorder.note(str(head["account_id"]), int(head["seq"]), str(head["entry_hash"]))
-        return signature
-
-    def sign_recompute(self, note: dict[str, int | str]) -> str:
-        """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
-        return self._signer.sign_recompute(note)

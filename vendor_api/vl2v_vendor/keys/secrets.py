@@ -16,11 +16,10 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.records import PublicKey
@@ -69,34 +68,39 @@ class VendorSecrets:
         return replace(self, keys=(*self.keys, StoredKey(successor, created_at, signature)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """The keys of one version of the secrets file."""
-
-    by_id: Mapping[str, SigningKey]
-    current: SigningKey
-    published: tuple[PublicKey, ...]
-
-    @classmethod
-    def of(cls, stored: tuple[StoredKey, ...]) -> _Keys:
-        return cls({key.key.key_id: key.key for key in stored}, stored[-1].key, _publish(stored))
-
-
 class SecretSigner:
-    """`domain.ports.Signer` over keys held in memory. Thread-safe."""
+    """`domain.ports.Signer` over keys held in memory. Thread-safe.
+
+    Attributes:
+        on_signed: Function that is called with the account's id, the number and the hash of each entry that was signed
+            by a receipt or as a statement head.
+    """
 
     def __init__(self, keys: tuple[StoredKey, ...]) -> None:
-        self._keys = _Keys.of(keys)
+        self.on_signed: Callable[[str, int, str], object] = lambda *_: None
+        self._stored = keys
+        self._by_id = {stored.key.key_id: stored.key for stored in keys}
 
     @property
     def key_id(self) -> str:
         """The key in use now."""
-        return self._keys.current.key_id
+        return self._stored[-1].key.key_id
 
     @property
     def published_keys(self) -> tuple[PublicKey, ...]:
         """The public halves, oldest first."""
-        return self._keys.published
+        keys = self._stored
+        return tuple(
+            PublicKey(
+                key_id=stored.key.key_id,
+                public_key=stored.key.public_key,
+                created_at=stored.created_at,
+                retired_at=keys[index + 1].created_at if index + 1 < len(keys) else None,
+                predecessor_id=keys[index - 1].key.key_id if index else None,
+                predecessor_signature=stored.predecessor_signature,
+            )
+            for index, stored in enumerate(keys)
+        )
 
     def adopt(self, keys: tuple[StoredKey, ...]) -> None:
         """Use the last of these keys from now on; they must be published already.
@@ -104,10 +108,11 @@ class SecretSigner:
         Raises:
             SecretsError: They do not continue the keys held now.
         """
-        renewed, held = _Keys.of(keys), self._keys
-        if list(renewed.by_id)[: len(held.by_id)] != list(held.by_id):
+        renewed = {stored.key.key_id: stored.key for stored in keys}
+        if list(renewed)[: len(self._by_id)] != list(self._by_id):
             raise SecretsError("its signing keys do not continue those in use; restore the file that they are from")
-        self._keys = renewed
+        self._by_id = renewed  # first, since what `key_id` names must be there
+        self._stored = keys
 
     def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
         """Sign an entry by the key that it names; returns the signature in base64.
@@ -115,36 +120,43 @@ class SecretSigner:
         Raises:
             SigningKeyMissing: The entry names a key that these secrets do not hold.
         """
-        key = self._keys.by_id.get(entry.signing_key_id)
+        key = self._by_id.get(entry.signing_key_id)
         if key is None:
             raise SigningKeyMissing(
                 f"entry {entry.seq} of {entry.account_id} is signed with the key {entry.signing_key_id}, which is not "
                 "in this server's secrets file yet; copy the file from where the key was rotated"
             )
-        return key.sign(receipt_message(entry_hash))
+        signature = key.sign(receipt_message(entry_hash))
+        self.on_signed(entry.account_id, entry.seq, entry_hash)
+        return signature
 
     def sign_head(self, head: Mapping[str, int | str]) -> str:
         """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
-        return self._named(head).sign(head_message(head))
+        signature = self._by_id[str(head["key_id"])].sign(head_message(head))
+        self.on_signed(str(head["account_id"]), int(head["seq"]), str(head["entry_hash"]))
+        return signature
 
     def sign_recompute(self, note: Mapping[str, int | str]) -> str:
         """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
-        return self._named(note).sign(recompute_message(note))
-
-    def _named(self, message: Mapping[str, int | str]) -> SigningKey:
-        """Return the key that a message names: another one may be in use by now."""
-        return self._keys.by_id[str(message["key_id"])]
+        return self._by_id[str(note["key_id"])].sign(recompute_message(note))
 
 
 def load_or_create_secrets(path: Path) -> VendorSecrets:
-    """Read the secrets file, or make it with a new pepper and a first signing key.
+    """Read the secrets file, or make it, whole or not at all, with a new pepper and a first signing key.
 
     Raises:
         SecretsError: Others may read the file, or it is not a secrets file.
     """
     if not path.exists():
         first = StoredKey(SigningKey.generate(), time.time_ns() // 1000, None)
-        _create(path, VendorSecrets(secrets.token_bytes(_PEPPER_BYTES), (first,)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _write_temporary(path, VendorSecrets(secrets.token_bytes(_PEPPER_BYTES), (first,)))
+        try:
+            with suppress(FileExistsError):  # another process was faster: its file stands
+                os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
     return load_secrets(path)
 
 
@@ -160,7 +172,14 @@ def load_secrets(path: Path) -> VendorSecrets:
         raise SecretsError(f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        keys = tuple(_read_key(stored) for stored in document["signing_keys"])
+        keys = tuple(
+            StoredKey(
+                SigningKey.from_seed(base64.b64decode(stored["seed"], validate=True)),
+                int(stored["created_at"]),
+                stored["predecessor_signature"],
+            )
+            for stored in document["signing_keys"]
+        )
         if not keys:
             raise ValueError("no signing key")
         return VendorSecrets(base64.b64decode(document["pepper"], validate=True), keys)
@@ -179,7 +198,9 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
         SecretsError: The file cannot be used.
     """
     path = path.resolve()  # behind a link lies the file that is backed up
-    with _locked(path.parent):
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # keeps other rotations out; the kernel frees a dead process's lock
         renewed = load_secrets(path).with_new_key(now=max(not_before, time.time_ns() // 1000))
         for left_behind in path.parent.glob(f".{path.name}.*"):  # by a process that was killed here
             left_behind.unlink(missing_ok=True)
@@ -187,39 +208,9 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
         keep_owner(temporary, path)
         os.replace(temporary, path)
         sync_folder(path.parent)
-    return renewed
-
-
-def _publish(keys: tuple[StoredKey, ...]) -> tuple[PublicKey, ...]:
-    return tuple(
-        PublicKey(
-            key_id=stored.key.key_id,
-            public_key=stored.key.public_key,
-            created_at=stored.created_at,
-            retired_at=keys[index + 1].created_at if index + 1 < len(keys) else None,
-            predecessor_id=keys[index - 1].key.key_id if index else None,
-            predecessor_signature=stored.predecessor_signature,
-        )
-        for index, stored in enumerate(keys)
-    )
-
-
-def _read_key(stored: dict[str, Any]) -> StoredKey:
-    seed = base64.b64decode(stored["seed"], validate=True)
-    return StoredKey(SigningKey.from_seed(seed), int(stored["created_at"]), stored["predecessor_signature"])
-
-
-def _create(path: Path, content: VendorSecrets) -> None:
-    """Write the file whole or not at all; if another process was faster, its file stands."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _write_temporary(path, content)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
     finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        os.close(descriptor)
+    return renewed
 
 
 def _write_temporary(path: Path, content: VendorSecrets) -> Path:
@@ -242,14 +233,3 @@ def _write_temporary(path: Path, content: VendorSecrets) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return temporary
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other rotations out. The kernel frees the lock of a process that dies."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -144,8 +144,7 @@ def insert_budget(act: ActInProgress, account_id: str, api_key_id: str | None, l
 def post_top_up(act: ActInProgress, signer: Signer, account_id: str, units: int, note: str | None) -> LedgerEntry:
     """Raise the account's limit by `units`; raises NotFound, or InvalidRequest as `decide_top_up`."""
     end, budget_ids = _lock(act.connection, account_id)
-    entry = decide_top_up(end, _origin(act, signer), units, note)
-    return _append(act.connection, signer, budget_ids[0], entry)
+    return _append(act.connection, signer, budget_ids[0], decide_top_up(end, _origin(act, signer), units, note))
 
 
 def post_restored(act: ActInProgress, signer: Signer, account_id: str, lost_seq: int, note: str) -> LedgerEntry:

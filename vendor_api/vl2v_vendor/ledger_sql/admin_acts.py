@@ -47,12 +47,8 @@ Work = Callable[[ActInProgress], Outcome]
 """Does an act; returns what is logged as its outcome."""
 
 
-def ignore_replay() -> None:
-    """Do nothing, as most callers do when an act was done before."""
-
-
 def perform(
-    engine: Engine, clock: Clock, act: Act, work: Work, *, on_replay: Callable[[], None] = ignore_replay
+    engine: Engine, clock: Clock, act: Act, work: Work, *, on_replay: Callable[[], None] | None = None
 ) -> Outcome:
     """Do and log an act in one transaction, unless its request id was done before; then return that outcome.
 
@@ -60,7 +56,7 @@ def perform(
         InvalidRequest: The request id belongs to another act, or cannot be stored.
         LedgerUnavailable: The database cannot be written.
     """
-    request_id = act.request_id or _make_request_id()
+    request_id = act.request_id or make_request_id()
     check_text("a request id", request_id, MAX_REQUEST_ID_LENGTH)
     try:
         parameters = canonical_json(act.parameters).decode("utf-8")
@@ -72,22 +68,17 @@ def perform(
                 connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 0))"), {"id": request_id})
             earlier = _earlier_outcome(connection, request_id, act.name, parameters)
             if earlier is not None:
-                on_replay()
+                if on_replay is not None:
+                    on_replay()
                 return earlier
             in_progress = ActInProgress(connection, request_id, database_now(connection, clock))
             outcome = work(in_progress)
-            _log(in_progress, act, parameters, outcome)
+            log_act(in_progress, act, outcome)
             return outcome
     except IntegrityError as error:
         raise InvalidRequest(f"the act clashes with an earlier one: {error.orig}") from error
     except SQLAlchemyError as error:
         raise LedgerUnavailable(f"the ledger database cannot be written ({type(error).__name__}); try again") from error
-
-
-def log_act(connection: Connection, act: Act, outcome: Outcome, *, now: int) -> None:
-    """Log an act that its own transaction keeps from being done twice."""
-    in_progress = ActInProgress(connection, act.request_id or _make_request_id(), now)
-    _log(in_progress, act, canonical_json(act.parameters).decode("utf-8"), outcome)
 
 
 def read_acts(
@@ -112,7 +103,8 @@ def read_acts(
     ]
 
 
-def _make_request_id() -> str:
+def make_request_id() -> str:
+    """Make a random id for an act that nobody will try again under its id."""
     return f"adm_{secrets.token_hex(12)}"
 
 
@@ -125,18 +117,18 @@ def _earlier_outcome(connection: Connection, request_id: str, act: str, paramete
             f"request id {request_id} (over HTTP: this `Idempotency-Key`) was used for another act ({row.act}); "
             "give each act one of its own"
         )
-    outcome: Outcome = json.loads(row.outcome)
-    return outcome
+    return dict(json.loads(row.outcome))
 
 
-def _log(in_progress: ActInProgress, act: Act, parameters: str, outcome: Outcome) -> None:
+def log_act(in_progress: ActInProgress, act: Act, outcome: Outcome) -> None:
+    """Insert an act that was done into the log."""
     connection = in_progress.connection
     if is_postgresql(connection):
         # Acts are committed in the order of their ids, so that whoever pages through the log misses none.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOG_LOCK})
     row = {
         "request_id": in_progress.request_id,
-        "parameters": parameters,
+        "parameters": canonical_json(act.parameters).decode("utf-8"),
         "created_at": in_progress.now,
         "act": act.name,
         "account_id": outcome.get("account_id", act.account_id),

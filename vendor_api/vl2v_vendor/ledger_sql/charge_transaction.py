@@ -94,13 +94,16 @@ class ChargeTransaction:
             signing_key_id=self._signing_key_id,
             now=self._now,
         )
-        outcomes = [_decide(charges, order) for order in orders]
+        outcomes: list[Charge | VendorError] = []
+        for order in orders:
+            try:
+                outcomes.append(charges.charge(order))
+            except VendorError as refusal:
+                outcomes.append(refusal)
         if charges.decided:
             with self._driver.pipeline():
                 debits = self.debit(charges.account, budget_rows)
-                self.append_entries(charges.decided)
-                self.append_items(charges.decided)
-                self.store_results(charges.decided)
+                self.append(charges.decided)
             # The rows were read under a lock, so a guard that does not hold means a broken database.
             if any(debit.rowcount != 1 for debit in debits):
                 raise LedgerUnavailable("the budget moved under its lock; run `vl2v-vendor ledger verify`")
@@ -178,44 +181,30 @@ class ChargeTransaction:
                 debits.append(self._driver.execute(_DEBIT_KEY, debit))
         return debits
 
-    def append_entries(self, decided: Iterable[DecidedCharge]) -> None:
-        """Insert the ledger rows."""
+    def append(self, decided: Sequence[DecidedCharge]) -> None:
+        """Insert the entries, their items, whose key is what makes them paid for ever, and the vectors for replay."""
         self._driver.insert(ledger, [entry_row(charge.posted.entry, charge.posted.entry_hash) for charge in decided])
-
-    def append_items(self, decided: Iterable[DecidedCharge]) -> None:
-        """Insert the items; their key is what makes them paid for ever."""
-        rows = [
+        sold = [(charge.posted.entry, index, item) for charge in decided for index, item in enumerate(charge.items)]
+        item_rows = [
             {
-                "account_id": charge.posted.entry.account_id,
+                "account_id": entry.account_id,
                 "item_key": item.item_key,
-                "seq": charge.posted.entry.seq,
+                "seq": entry.seq,
                 "idx": index,
                 "fingerprint": item.fingerprint,
                 "result_sha": item.result_sha,
                 "units": item.units,
             }
-            for charge in decided
-            for index, item in enumerate(charge.items)
+            for entry, index, item in sold
         ]
-        self._driver.insert(charge_items, rows)
-
-    def store_results(self, decided: Iterable[DecidedCharge]) -> None:
-        """Keep the vectors for replay."""
-        rows = [
+        self._driver.insert(charge_items, item_rows)
+        result_rows = [
             {
-                "account_id": charge.posted.entry.account_id,
+                "account_id": entry.account_id,
                 "item_key": item.item_key,
                 "vector": pack_vector(item.vector),
-                "expires_at": charge.posted.entry.created_at + self._retention_micro,
+                "expires_at": entry.created_at + self._retention_micro,
             }
-            for charge in decided
-            for item in charge.items
+            for entry, _, item in sold
         ]
-        self._driver.insert(results, rows)
-
-
-def _decide(charges: AccountCharges, order: ChargeOrder) -> Charge | VendorError:
-    try:
-        return charges.charge(order)
-    except VendorError as refusal:
-        return refusal
+        self._driver.insert(results, result_rows)

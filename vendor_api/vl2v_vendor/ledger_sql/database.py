@@ -11,7 +11,6 @@ pooler such as PgBouncer no prepared statement either, so that each transaction 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from sqlite3 import OperationalError
@@ -33,7 +32,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from vl2v_vendor.domain.errors import VendorError
@@ -58,15 +56,21 @@ class DatabaseError(VendorError):
 
 
 def open_engine(database_url: str, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> Engine:
-    """Engine for `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`; connects to nothing yet.
+    """Return an engine for `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`; connects to nothing yet.
 
     The parent folder of a SQLite file is made.
 
     Raises:
         DatabaseError: Not a URL, or of another kind of database.
     """
-    url = _parse(database_url)
-    if url.get_backend_name() == "postgresql":
+    try:
+        url = make_url(database_url)
+        backend = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise DatabaseError("the database URL cannot be read; it looks like `sqlite:////srv/vl2v/vendor.db`") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise DatabaseError(f"no ledger on `{backend}`; use `sqlite` or `postgresql`")
+    if backend == "postgresql":
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             execution_options={
@@ -89,9 +93,10 @@ def open_engine(database_url: str, *, lock_wait_seconds: float = LOCK_WAIT_SECON
         return engine
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise DatabaseError("a ledger needs a file: use a database URL like `sqlite:////srv/vl2v/vendor.db`")
-    Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    file = Path(url.database).expanduser()
+    file.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
-        url.set(database=str(Path(url.database).expanduser())),
+        url.set(database=str(file)),
         connect_args={"timeout": lock_wait_seconds, "isolation_level": None},
         pool_timeout=lock_wait_seconds,
     )
@@ -101,15 +106,15 @@ def open_engine(database_url: str, *, lock_wait_seconds: float = LOCK_WAIT_SECON
 
 
 def writing(engine: Engine) -> Engine:
-    """The same engine and pool, whose transactions take the write lock at once."""
+    """Return the same engine and pool, whose transactions take the write lock at once."""
     return engine.execution_options(**{_WRITER_OPTION: True})
 
 
 def with_limits(engine: Engine, **limits: str) -> Engine:
-    """The same engine and pool, whose transactions have further limits (PostgreSQL's settings; SQLite has none)."""
+    """Return the same engine and pool, whose transactions have further limits, which SQLite has none of."""
     if not is_postgresql(engine):
         return engine
-    return engine.execution_options(**{_LIMITS_OPTION: {**_limits_of(engine), **limits}})
+    return engine.execution_options(**{_LIMITS_OPTION: engine.get_execution_options()[_LIMITS_OPTION] | limits})
 
 
 def begin_snapshot(connection: Connection) -> None:
@@ -125,7 +130,7 @@ def verify_limits(connection: Connection) -> None:
     """
     if not is_postgresql(connection):
         return
-    limits = _limits_of(connection)
+    limits = connection.get_execution_options()[_LIMITS_OPTION]
     query = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
     found = {row.name: row.setting for row in connection.execute(query, {"names": list(limits)})}
     for name, value in limits.items():
@@ -138,59 +143,36 @@ def verify_limits(connection: Connection) -> None:
 
 
 def is_postgresql(engine: Engine | Connection) -> bool:
-    """Whether row locks, advisory locks and a clock of its own are there."""
+    """Return whether row locks, advisory locks and a clock of its own are there."""
     return engine.dialect.name == "postgresql"
 
 
 def database_now(connection: Connection, clock: Clock) -> int:
-    """The database's clock, in microseconds: replicas share PostgreSQL's, SQLite's is the process's own."""
+    """Read the database's clock, in microseconds: replicas share PostgreSQL's, SQLite's is the process's own."""
     if not is_postgresql(connection):
         return clock.now()
     return int(connection.execute(select(database_clock())).scalar_one())
 
 
 def database_clock() -> ColumnElement[int]:
-    """PostgreSQL's clock, in microseconds."""
+    """Return PostgreSQL's clock, in microseconds, as an expression."""
     return cast(extract("epoch", func.clock_timestamp()) * literal_column("1000000"), BigInteger)
 
 
-def _parse(database_url: str) -> URL:
-    try:
-        url = make_url(database_url)
-        backend = url.get_backend_name()
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise DatabaseError("the database URL cannot be read; it looks like `sqlite:////srv/vl2v/vendor.db`") from error
-    if backend not in ("sqlite", "postgresql"):
-        raise DatabaseError(f"no ledger on `{backend}`; use `sqlite` or `postgresql`")
-    return url
-
-
 def _configure_sqlite(connection: SqliteConnection, _record: Any) -> None:
-    cursor = connection.cursor()
-    _set_wal_mode(cursor.execute)
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    # REPLACE deletes without firing the append-only triggers unless triggers are recursive.
-    cursor.execute("PRAGMA recursive_triggers=ON")
-    cursor.close()
-
-
-def _set_wal_mode(execute: Any) -> None:
-    """Set WAL; the very first switch of a new file does not always honour the busy timeout, so wait here."""
     deadline = monotonic() + LOCK_WAIT_SECONDS
     while True:
         try:
-            execute("PRAGMA journal_mode=WAL")
-            return
-        except OperationalError:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except OperationalError:  # the very first switch of a new file does not always honour the busy timeout
             if monotonic() > deadline:
                 raise
             sleep(0.01)
-
-
-def _limits_of(engine: Engine | Connection) -> Mapping[str, str]:
-    limits: Mapping[str, str] = engine.get_execution_options()[_LIMITS_OPTION]
-    return limits
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    # REPLACE deletes without firing the append-only triggers unless triggers are recursive.
+    connection.execute("PRAGMA recursive_triggers=ON")
 
 
 def _configure_postgresql(connection: PostgresqlConnection, _record: Any) -> None:
@@ -201,9 +183,9 @@ def _configure_postgresql(connection: PostgresqlConnection, _record: Any) -> Non
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    is_snapshot = connection.get_execution_options().get(_SNAPSHOT_OPTION, False)
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ" if is_snapshot else "BEGIN"
-    limits = [f"SET LOCAL {name} = {value}" for name, value in _limits_of(connection).items()]
+    options = connection.get_execution_options()
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ" if options.get(_SNAPSHOT_OPTION, False) else "BEGIN"
+    limits = [f"SET LOCAL {name} = {value}" for name, value in options[_LIMITS_OPTION].items()]
     connection.exec_driver_sql("; ".join((begin, *limits)))
 
 

@@ -62,10 +62,10 @@ class Driver:
         PostgreSQL takes them as one document, with the bytes of all rows in one string beside it: one statement,
         whatever their number, at a fraction of the cost of an INSERT for each.
         """
+        statement, binary = _compose_insert(table, self.backend)
         if not self.is_postgresql:
-            self._connection.cursor().executemany(_insert_row(table), cast("Any", rows))
+            self._connection.cursor().executemany(statement, cast("Any", rows))
             return
-        statement, binary = _insert_document(table)
         parameters: dict[str, Any] = {}
         if binary:
             rows, parameters["bytes"] = _split_binary(rows, binary)
@@ -106,13 +106,10 @@ def compile_text(statement: ClauseElement, backend: str) -> str:
 
 
 @cache
-def _insert_row(table: Table) -> str:
-    return compile_text(insert(table), "sqlite")
-
-
-@cache
-def _insert_document(table: Table) -> tuple[str, tuple[str, ...]]:
-    """Compose PostgreSQL's statement for all rows at once, and name the columns of bytes."""
+def _compose_insert(table: Table, backend: str) -> tuple[str, tuple[str, ...]]:
+    """Compose SQLite's statement for one row, or PostgreSQL's for all rows, with the names of its columns of bytes."""
+    if backend != "postgresql":
+        return compile_text(insert(table), backend), ()
     types = {column.name: _POSTGRES_TYPES[type(column.type)] for column in table.columns}
     binary = tuple(name for name, kind in types.items() if kind == "bytea")
     values = [f"substring(%(bytes)b FROM {n}_start FOR {n}_length)" if n in binary else n for n in types]

@@ -46,8 +46,6 @@ COMMIT_SECONDS = 0.5
 
 _GIVEN_UP = "the ledger did not answer in time and nothing was billed; try again"
 _UNCONFIRMED = "the ledger did not answer in time; send the same items again, none is billed twice"
-_CANNOT_WRITE = "the ledger cannot be written now; send the same items again later, none is billed twice"
-_NOT_TAKEN = "the ledger could not take this request; nothing was billed, try again"
 
 Outcome = Charge | Exception | None
 """What became of an order: a charge, or why there is none; None for a probe."""
@@ -249,7 +247,7 @@ class GroupWriter:
         about = {"request_id": order.request_id, "api_key_id": order.api_key_id, "account_id": order.account_id}
         if isinstance(failure, self._driver.Error):
             _log.warning("request %s could not be charged: %s", order.request_id, failure, extra={"fields": about})
-            return LedgerUnavailable(_NOT_TAKEN)
+            return LedgerUnavailable("the ledger could not take this request; nothing was billed, try again")
         _log.error("request %s could not be charged", order.request_id, exc_info=failure, extra={"fields": about})
         return failure
 
@@ -273,7 +271,8 @@ class GroupWriter:
         if None in queued:
             self._queue.put(None)
         group += [waiter for waiter in queued if waiter is not None]
-        _resolve(group, [LedgerUnavailable(_CANNOT_WRITE) for _ in group])
+        why = "the ledger cannot be written now; send the same items again later, none is billed twice"
+        _resolve(group, [LedgerUnavailable(why) for _ in group])
 
 
 def _resolve(group: Sequence[Waiter], outcomes: Sequence[Outcome]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Set
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +21,8 @@ from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
-from vl2v_vendor.ledger_sql.admin_acts import Act, log_act
+from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, log_act, make_request_id
 from vl2v_vendor.ledger_sql.database import writing
-from vl2v_vendor.ledger_sql.reading import read_published_keys, snapshot
 from vl2v_vendor.ledger_sql.tables import budgets, signing_keys
 
 WATCH_SECONDS = 1.0
@@ -53,16 +51,6 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublicKey:
             "whether a new key is in the secrets file, which is then published as soon as it can be"
         ) from error
     return signer.published_keys[-1]
-
-
-def read_published(engine: Engine) -> list[PublicKey]:
-    """Return the keys that clients are shown, oldest first.
-
-    Raises:
-        LedgerUnavailable: The database cannot be read.
-    """
-    with snapshot(engine) as connection:
-        return read_published_keys(connection)
 
 
 class SigningKeyWatch:
@@ -96,7 +84,9 @@ class SigningKeyWatch:
                 await asyncio.to_thread(self.check)
                 self._complaint = None
             except (VendorError, SQLAlchemyError, OSError) as error:
-                self._complain(str(error))
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    _log.error("the secrets file was changed and could not be taken over: %s", error)
 
     def check(self) -> bool:
         """Take over what is new in the file; returns whether anything was. Blocks.
@@ -123,11 +113,6 @@ class SigningKeyWatch:
         self._seen = version
         return is_new
 
-    def _complain(self, why: str) -> None:
-        if why != self._complaint:
-            _log.error("the secrets file was changed and could not be taken over: %s", why)
-            self._complaint = why
-
 
 _PUBLICATION_LOCK = 0x766C3276  # any number that nothing else in the database locks
 
@@ -146,13 +131,23 @@ def publish_keys(connection: Connection, signer: Signer) -> None:
     if connection.dialect.name == "postgresql":  # two replicas that start on a new database must not both found it
         connection.execute(select(func.pg_advisory_xact_lock(_PUBLICATION_LOCK)))
     retired = {row.key_id: row.retired_at for row in connection.execute(select(signing_keys))}
-    _check_complete(retired.keys(), {key.key_id for key in signer.published_keys})
+    held = {key.key_id for key in signer.published_keys}
+    if held < retired.keys():
+        raise WrongSecrets(
+            "the secrets file is a copy from before the signing key was rotated; copy vendor-secrets.json from the "
+            "machine where it was rotated, or restore its newest backup"
+        )
+    if not held >= retired.keys():
+        raise WrongSecrets(
+            "the secrets file does not hold the keys that signed this ledger; "
+            "restore the vendor-secrets.json that belongs to the database"
+        )
     for key in signer.published_keys:
         if key.key_id not in retired:
             connection.execute(insert(signing_keys).values(asdict(key)))
             if key.predecessor_id is not None:
                 act = Act("rotate_signing_key", {"predecessor_id": key.predecessor_id})
-                log_act(connection, act, {"key_id": key.key_id}, now=key.created_at)
+                log_act(ActInProgress(connection, make_request_id(), key.created_at), act, {"key_id": key.key_id})
         elif retired[key.key_id] != key.retired_at:
             connection.execute(
                 update(signing_keys).where(signing_keys.c.key_id == key.key_id).values(retired_at=key.retired_at)
@@ -171,17 +166,3 @@ def ensure_published(connection: Connection, signer: Signer) -> None:
     known = connection.execute(select(signing_keys.c.key_id).where(signing_keys.c.key_id == signer.key_id)).first()
     if known is None:
         publish_keys(connection, signer)
-
-
-def _check_complete(published: Set[str], held: Set[str]) -> None:
-    if published <= held:
-        return
-    if held <= published:
-        raise WrongSecrets(
-            "the secrets file is a copy from before the signing key was rotated; copy vendor-secrets.json from the "
-            "machine where it was rotated, or restore its newest backup"
-        )
-    raise WrongSecrets(
-        "the secrets file does not hold the keys that signed this ledger; "
-        "restore the vendor-secrets.json that belongs to the database"
-    )

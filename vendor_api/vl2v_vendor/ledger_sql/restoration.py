@@ -62,8 +62,7 @@ def require_published(engine: Engine, heads: Mapping[str, PublishedHead]) -> Non
 def find_lost(engine: Engine, heads: Mapping[str, PublishedHead]) -> list[LostHead]:
     """Return the published heads that the ledger neither holds nor accounts for; raises LedgerUnavailable."""
     with snapshot(engine) as connection:
-        found = [_lost(connection, account_id, head) for account_id, head in sorted(heads.items())]
-    return [lost for lost in found if lost is not None]
+        return [lost for name, head in sorted(heads.items()) if (lost := _lost(connection, name, head)) is not None]
 
 
 @dataclass(frozen=True, slots=True)

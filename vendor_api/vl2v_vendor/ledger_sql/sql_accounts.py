@@ -33,7 +33,7 @@ from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ledger import MAX_UNIT_PRICE_MICRO, Price
 from vl2v_vendor.domain.ports import Clock, Signer
 from vl2v_vendor.ledger_sql import account_rows
-from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, Work, ignore_replay, perform, read_acts
+from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, Work, perform, read_acts
 from vl2v_vendor.ledger_sql.database import is_postgresql
 from vl2v_vendor.ledger_sql.reading import find_price, read_prices, snapshot
 from vl2v_vendor.ledger_sql.tables import api_keys, prices
@@ -75,7 +75,7 @@ class SqlAccounts:
         signer: Signer,
         clock: Clock,
         actor: str = "server",
-        on_replay: Callable[[], None] = ignore_replay,
+        on_replay: Callable[[], None] | None = None,
     ) -> None:
         self._engine = engine
         self._signer = signer
@@ -95,7 +95,7 @@ class SqlAccounts:
         """Return the keys' own budgets by key id; a key without one is not there."""
         return self._key_budgets(None if account is None else account.id)
 
-    def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ignore_replay) -> SqlAccounts:
+    def acting_as(self, actor: str, *, on_replay: Callable[[], None] | None = None) -> SqlAccounts:
         """Return the same accounts, for one member of the staff."""
         return SqlAccounts(self._engine, signer=self._signer, clock=self._clock, actor=actor, on_replay=on_replay)
 

@@ -80,7 +80,7 @@ def back_up(database: Path, target: Path) -> LedgerCopy:
     with _temporary_copy(database, target) as copy:
         _check_pages(copy)
         with _opened(copy) as engine, engine.connect() as connection:
-            found = LedgerCopy(read_ledger_id(connection), read_heads(connection))
+            found = _describe(connection)
         replace_durably(copy, target)
     return found
 
@@ -168,23 +168,23 @@ def _verify(copy: Path, backup: Path, signer: Signer) -> LedgerCopy:
     with _opened(copy) as engine:
         upgrade(engine)
         with engine.connect() as connection:
-            return _verify_books(connection, backup, signer)
+            published = set(connection.execute(select(signing_keys.c.key_id)).scalars())
+            if not published or not published <= {key.key_id for key in signer.published_keys}:
+                raise WrongSecrets(
+                    f"{backup} was not signed by the keys in the secrets file; restore the vendor-secrets.json that "
+                    "belongs to it first"
+                )
+            report = verify_ledger(SqlScan(connection))
+            if not report.clean:
+                first = report.problems[0]
+                raise BackupRefused(
+                    f"{backup} does not add up: {report.problem_count} problems, the first in {first.account_id}, "
+                    f"entry {first.seq}: {first.code}, {first.detail}; restore another backup"
+                )
+            return _describe(connection)
 
 
-def _verify_books(connection: Connection, backup: Path, signer: Signer) -> LedgerCopy:
-    published = set(connection.execute(select(signing_keys.c.key_id)).scalars())
-    if not published or not published <= {key.key_id for key in signer.published_keys}:
-        raise WrongSecrets(
-            f"{backup} was not signed by the keys in the secrets file; restore the vendor-secrets.json that "
-            "belongs to it first"
-        )
-    report = verify_ledger(SqlScan(connection))
-    if not report.clean:
-        first = report.problems[0]
-        raise BackupRefused(
-            f"{backup} does not add up: {report.problem_count} problems, the first in {first.account_id}, entry "
-            f"{first.seq}: {first.code}, {first.detail}; restore another backup"
-        )
+def _describe(connection: Connection) -> LedgerCopy:
     return LedgerCopy(read_ledger_id(connection), read_heads(connection))
 
 
@@ -213,26 +213,18 @@ def _move_aside(database: Path) -> Path | None:
     if log.exists():
         os.link(log, dated_log)  # before anybody opens the database, and with it perhaps clears the log
     try:
-        if _fold_log(database):
-            dated_log.unlink(missing_ok=True)
-    except BackupRefused:
-        dated_log.unlink(missing_ok=True)
-        raise
-    os.link(database, dated)
-    for suffix in _SIDE_FILES:  # they must not be taken for those of the database to come
-        Path(f"{database}{suffix}").unlink(missing_ok=True)
-    return dated
-
-
-def _fold_log(database: Path) -> bool:
-    """Write the log into the database file; False if that is damaged, a refusal if somebody else has it open."""
-    try:
         with closing(sqlite3.connect(database, timeout=_LOCK_WAIT_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode=DELETE")
+            connection.execute("PRAGMA journal_mode=DELETE")  # writes the log into the file
     except sqlite3.OperationalError as error:
+        dated_log.unlink(missing_ok=True)
         raise BackupRefused(
             f"another program uses {database} ({error}); end it, such as a `vl2v-vendor` command, and try again"
         ) from error
     except sqlite3.DatabaseError:
-        return False
-    return True
+        pass  # too damaged to take its log in
+    else:
+        dated_log.unlink(missing_ok=True)
+    os.link(database, dated)
+    for suffix in _SIDE_FILES:  # they must not be taken for those of the database to come
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
+    return dated

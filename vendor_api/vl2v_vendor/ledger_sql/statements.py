@@ -68,8 +68,6 @@ PRICE_IN_FORCE = (
 )
 """The prices of a model's modality, newest first: the first row is in force, whatever a clock that was set says."""
 
-_FLOAT32 = np.dtype("<f4")
-
 
 @cache
 def lock_budgets(backend: str) -> Select[Any]:
@@ -183,9 +181,9 @@ def to_paid_item(row: Sequence[Any]) -> PaidItem:
 
 def pack_vector(vector: Vector) -> bytes:
     """Return a `[D]` float32 vector as `4 * D` little-endian bytes."""
-    return np.ascontiguousarray(vector, dtype=_FLOAT32).tobytes()
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
 
 
 def unpack_vector(data: bytes) -> Vector:
     """Return `4 * D` little-endian bytes as a read-only `[D]` float32 array."""
-    return np.frombuffer(data, dtype=_FLOAT32)
+    return np.frombuffer(data, dtype="<f4")

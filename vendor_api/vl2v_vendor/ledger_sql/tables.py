@@ -207,8 +207,7 @@ admin_log = Table(
 
 APPEND_ONLY_TABLES = ("ledger", "charge_items", "prices", "admin_log")
 
-_SQLITE_ACTS: tuple[str, ...] = ("update", "delete")
-_POSTGRES_ACTS: tuple[str, ...] = ("update", "delete", "truncate")
+_REFUSED_ACTS = {"sqlite": ("update", "delete"), "postgresql": ("update", "delete", "truncate")}
 
 _POSTGRES_FUNCTION = """
 CREATE OR REPLACE FUNCTION vl2v_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -224,23 +223,12 @@ class LedgerUnprotected(VendorError):
 
 def protect(connection: Connection, table: str) -> None:
     """Refuse every UPDATE, DELETE, REPLACE and (PostgreSQL) TRUNCATE of `table` from now on."""
+    body = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only; corrections are new rows'); END"
     if is_postgresql(connection):
         connection.execute(text(_POSTGRES_FUNCTION))
-        for act in _POSTGRES_ACTS:
-            connection.execute(
-                text(
-                    f"CREATE TRIGGER {_trigger(table, act)} BEFORE {act.upper()} ON {table} "
-                    "FOR EACH STATEMENT EXECUTE FUNCTION vl2v_refuse_change()"
-                )
-            )
-        return
-    for act in _SQLITE_ACTS:
-        connection.execute(
-            text(
-                f"CREATE TRIGGER {_trigger(table, act)} BEFORE {act.upper()} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table} is append-only; corrections are new rows'); END"
-            )
-        )
+        body = "FOR EACH STATEMENT EXECUTE FUNCTION vl2v_refuse_change()"
+    for act in _REFUSED_ACTS[connection.dialect.name]:
+        connection.execute(text(f"CREATE TRIGGER {table}_refuse_{act} BEFORE {act.upper()} ON {table} {body}"))
 
 
 def verify_protection(connection: Connection) -> None:
@@ -249,20 +237,15 @@ def verify_protection(connection: Connection) -> None:
     Raises:
         LedgerUnprotected: Names those that are not.
     """
+    query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
     if is_postgresql(connection):
-        acts = _POSTGRES_ACTS
         query = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
-    else:
-        acts = _SQLITE_ACTS
-        query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
     present = set(connection.execute(text(query)).scalars())
-    missing = [name for table in APPEND_ONLY_TABLES for act in acts if (name := _trigger(table, act)) not in present]
+    acts = _REFUSED_ACTS[connection.dialect.name]
+    needed = [f"{table}_refuse_{act}" for table in APPEND_ONLY_TABLES for act in acts]
+    missing = [name for name in needed if name not in present]
     if missing:
         raise LedgerUnprotected(
             f"the append-only trigger(s) {', '.join(missing)} are missing; somebody changed the schema by hand: "
             "restore the database from a backup and run `vl2v-vendor ledger verify`"
         )
-
-
-def _trigger(table: str, act: str) -> str:
-    return f"{table}_refuse_{act}"
