@@ -20,7 +20,7 @@ from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LOCAL_LEDGER, LocalTeacher
 from vl2v_client.runs.local_source import LocalSource
 from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier, TextHead
-from vl2v_client.student.model.network import tower_student
+from vl2v_client.student.model.network import Student
 from vl2v_client.student.model.spec import StudentCard
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 
@@ -67,7 +67,7 @@ def test_its_image_tower_is_a_student_that_can_be_shipped(tmp_path: Path, tower:
     teacher = teacher_of(tmp_path, {**CONFIG, "vision_cfg": tower})
     with EmbeddingCache(tmp_path / "client.db") as cache:
         spec = LocalSource(teacher, cache).tower()
-    student = tower_student(teacher.image_tower()).eval()
+    student = Student(*teacher.image_tower()).eval()
     matrix = teacher.encode_texts(TEXTS)
     classifier = StudentClassifier(student, spec.input, TextHead(matrix, teacher.facts.logit_scale))
     expected = teacher.facts.logit_scale * teacher.encode_images(pixels(3)) @ matrix.T

@@ -208,7 +208,7 @@ def test_the_published_best_is_the_last_of_equals_and_no_early_one_may_surpass_i
     def best_step(accuracies: list[float], losses: list[float], rule: BestOfEquals, best_from: int = 0) -> int:
         config = QUICK.replace(align_steps=len(accuracies), best_of_equals=rule, align_best_from=best_from)
         stage = vl2v_adip(config).stages[0]
-        state = StageState(stage, Student(torch.nn.Identity(), features=4, outputs=4), config)
+        state = StageState(stage, Student(torch.nn.Identity(), torch.nn.Linear(4, 4)), config)
         for accuracy, loss in zip(accuracies, losses, strict=True):
             state.add_step({"loss": torch.tensor(0.0), "floor": torch.tensor(0.0)})
             state.add_evaluation(SourceScore(accuracy, loss, {}))

@@ -118,7 +118,7 @@ def test_first_weights_are_a_function_of_the_seed_and_leave_the_global_stream_al
 
 
 def test_batch_norm_stays_in_evaluation_while_the_student_trains() -> None:
-    student = Student(build_backbone(resolve_student(NAME), pretrained=False), features=512, outputs=4).train()
+    student = Student(build_backbone(resolve_student(NAME), pretrained=False), torch.nn.Linear(512, 4)).train()
     assert student.training
     statistics = {name: value.clone() for name, value in student.named_buffers()}
     student(torch.randn(4, 3, 64, 64)).sum().backward()

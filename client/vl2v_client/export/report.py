@@ -105,24 +105,6 @@ class RunReport:
         """Return the report as JSON values; accuracies are unrounded."""
         return {"format": _FORMAT, "generalisation_measured": self.target_domain is not None, **asdict(self)}
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> RunReport:
-        """Return the report of which `to_json` made `record`.
-
-        Raises:
-            RunError: It is no report, or one of another version.
-        """
-        values = dict(record) if isinstance(record, dict) else {}
-        if values.pop("format", None) != _FORMAT:
-            raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
-        try:
-            return _REPORT.validate_python(values)
-        except ValidationError as error:
-            entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
-            raise RunError(
-                f"the report is incomplete (its {entry!r} is not right): run the distillation again"
-            ) from error
-
     def summary(self) -> str:
         """Return the beginning of the page, for a terminal: accuracies and cost."""
         report = self._quoted()
@@ -215,14 +197,20 @@ def read_report(folder: Path) -> RunReport:
     """Return the report that `write_report` left in a folder.
 
     Raises:
-        RunError: There is none, or it cannot be read.
+        RunError: There is none, it cannot be read, is no report, or is one of another version.
     """
     path = folder / "report.json"
     try:
         record = read_json(path, _MAX_BYTES)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): finish the run first") from error
-    return RunReport.from_json(record)
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
+    try:
+        return _REPORT.validate_python(record)
+    except ValidationError as error:
+        entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+        raise RunError(f"the report is incomplete (its {entry!r} is not right): run the distillation again") from error
 
 
 def _accuracies(rows: Sequence[ReportRow], target_domain: str | None, *, brief: bool = False) -> str:

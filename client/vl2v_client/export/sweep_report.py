@@ -139,7 +139,10 @@ class SweepReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values: every run, and the rows of the tables; accuracies are unrounded."""
-        tables = {name: [asdict(row) for row in self.rows(whole)] for name, whole in _TABLES.items()}
+        tables = {
+            name: [asdict(row) for row in self.rows(whole)]
+            for name, whole in (("target_in", False), ("whole_target", True))
+        }
         return {"format": _FORMAT, **asdict(self), "tables": tables}
 
     def rows(self, whole_target: bool) -> list[MethodRow]:
@@ -163,8 +166,7 @@ class SweepReport:
     def accuracy_table(self, *, whole_target: bool) -> str:
         """Return the methods' rows, and the teacher's where it was asked."""
         header = ["", *map(quoted, self.targets), "mean", "worst domain", "in-domain", "queries"]
-        lines = []
-        known = self.teacher_target_in
+        lines, known = [], self.teacher_target_in
         if not whole_target and set(known) == set(self.targets):
             worst = min(known, key=lambda target: known[target])
             mean = sum(known.values()) / len(known)
@@ -175,16 +177,14 @@ class SweepReport:
 
     def cost(self) -> str:
         """Return the one purchase in sentences, beside the published loop's bill."""
-        runs = len(self.seeds) * self.published_queries
+        runs, bought = len(self.seeds) * self.published_queries, self.purchase
         published = (
             "The published loop asks the teacher about every image of every step: "
             f"{self.published_queries:,} queries for one seed of all targets, {runs:,} for all {len(self.seeds)}"
         )
-        if self.purchase is None:
+        if bought is None:
             return f"The teacher is local: nothing was bought. {published}."
-        bought = self.purchase
-        money = format_micro(bought.amount_micro, quoted(bought.currency))
-        queries = bought.images + bought.texts
+        money, queries = format_micro(bought.amount_micro, quoted(bought.currency)), bought.images + bought.texts
         return (
             f"All runs shared one purchase of {queries:,} queries ({bought.images:,} images, {bought.texts:,} texts), "
             f"{money} in all; a run reads those of its source domains "
@@ -213,9 +213,6 @@ class SweepReport:
         )
 
 
-_TABLES = {"target_in": False, "whole_target": True}
-
-
 def write_sweep_report(folder: Path, report: SweepReport) -> None:
     """Write `report.md` and `report.json`, and `report.png` if matplotlib is there.
 
@@ -224,17 +221,17 @@ def write_sweep_report(folder: Path, report: SweepReport) -> None:
     """
     try:
         write_pages(folder, report.to_markdown(), report.to_json())
-        draw_sweep(folder / "report.png", report)
+        _draw(folder / "report.png", report)
     except OSError as error:
         raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error
 
 
-def draw_sweep(path: Path, report: SweepReport) -> bool:
-    """Draw the methods' accuracies by target as bars; returns whether it could, which takes the extra `plot`."""
+def _draw(path: Path, report: SweepReport) -> None:
+    """Draw the methods' accuracies by target as bars, if the extra `plot` is installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return False
+        return
     rows = report.rows(whole_target=False)
     figure = Figure(figsize=(1.5 + 1.5 * (len(report.targets) + 1), 4), layout="constrained")
     axes = figure.subplots()
@@ -249,7 +246,6 @@ def draw_sweep(path: Path, report: SweepReport) -> bool:
     axes.set_ylabel("accuracy on the unseen domain, %")
     axes.legend()
     figure.savefig(path)
-    return True
 
 
 def _with_error(value: Spread) -> str:

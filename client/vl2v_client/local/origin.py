@@ -12,11 +12,12 @@ import logging
 import pickle
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import nn
 
 from vl2v_client.core.errors import DataError, UsageError
 
@@ -54,13 +55,8 @@ class LocalModel:
         return self.config_file.stem if self.config_file else self.model.partition("/")[0]
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """An open_clip model in fp32 on the CPU, its configuration (`embed_dim`, `vision_cfg`, ...) and its tokenizer."""
-
-    network: Any
-    config: Mapping[str, Any]
-    tokenizer: Any
+LoadedModel = tuple[nn.Module, Mapping[str, Any], Any]
+"""An open_clip model in fp32 on the CPU, its configuration (`embed_dim`, `vision_cfg`, ...) and its tokenizer."""
 
 
 def open_clip() -> Any:
@@ -77,18 +73,19 @@ def open_clip() -> Any:
 
 
 def load_model(wanted: LocalModel) -> LoadedModel:
-    """Build the model, loads its weights and finds its tokenizer.
+    """Build the model, load its weights and find its tokenizer.
 
     Raises:
         UsageError: `open_clip` is not installed, or knows no such name or tag.
         DataError: A file is missing, damaged or does not fit, or weights cannot be fetched.
     """
-    open_clip()
-    return _load_named(wanted) if wanted.config_file is None else _load_files(wanted.config_file, wanted.weights)
-
-
-def _load_named(wanted: LocalModel) -> LoadedModel:
     library = open_clip()
+    if wanted.config_file is not None:
+        return _load_files(library, wanted.config_file, wanted.weights)
+    return _load_named(library, wanted)
+
+
+def _load_named(library: Any, wanted: LocalModel) -> LoadedModel:
     name, _, tag = wanted.model.partition("/")
     known = library.list_models()
     if name not in known:
@@ -115,28 +112,30 @@ def _load_named(wanted: LocalModel) -> LoadedModel:
             f"cannot load {name!r} with weights {pretrained!r} ({_summary(error)}): "
             "check the network, or give a checkpoint file of that model"
         ) from error
-    return LoadedModel(network, library.get_model_config(name), library.get_tokenizer(name))
+    return network, library.get_model_config(name), library.get_tokenizer(name)
 
 
-def _load_files(config_file: Path, weights: Path | None) -> LoadedModel:
-    library = open_clip()
+def _load_files(library: Any, config_file: Path, weights: Path | None) -> LoadedModel:
     config = _read_config(config_file)
     if weights is None or not weights.is_file():
         raise DataError(f"there is no checkpoint for {config_file} at {weights}: give its .safetensors or .pt file")
+    logged = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it warns that no weights were loaded, which comes next
     try:
         with tempfile.TemporaryDirectory(prefix="vl2v-model-") as folder:
             Path(folder, "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-            with _without_warnings():  # it warns that no weights were loaded, which comes next
-                network = library.create_model(
-                    f"local-dir:{folder}", load_weights=False, pretrained_image=False, pretrained_text=False
-                )
+            network = library.create_model(
+                f"local-dir:{folder}", load_weights=False, pretrained_image=False, pretrained_text=False
+            )
     except Exception as error:  # whatever a wrong value makes the towers raise
         raise DataError(f"{config_file} describes no model ({_summary(error)}): correct it") from error
+    finally:
+        logging.disable(logged)
     try:
         library.load_checkpoint(network, str(weights), weights_only=True)
     except Exception as error:  # unpickling and safetensors have errors of their own for a damaged file
         raise DataError(f"{weights} holds no weights of {config_file} ({_summary(error)}): give its own") from error
-    return LoadedModel(network, config["model_cfg"], _tokenizer_of(config["model_cfg"], config_file))
+    return network, config["model_cfg"], _tokenizer_of(config["model_cfg"], config_file)
 
 
 def _read_config(config_file: Path) -> dict[str, Any]:
@@ -165,16 +164,6 @@ def _tokenizer_of(config: Mapping[str, Any], config_file: Path) -> Any:
         return HFTokenizer(source, context_length=length, **arguments)
     except Exception as error:  # a missing library, file or network
         raise DataError(f"cannot load the tokenizer of {config_file} ({_summary(error)})") from error
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _summary(error: Exception) -> str:

@@ -6,8 +6,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,8 +22,7 @@ from vl2v_client.local.origin import LocalModel, load_model, open_clip
 _SMALLEST_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
-@dataclass(frozen=True)
-class ImageTower:
+class ImageTower(NamedTuple):
     """Two modules that are the tower when one follows the other.
 
     Attributes:
@@ -42,16 +40,6 @@ def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if "timm_model_pretrained" in vision:
         vision["timm_model_pretrained"] = False
     return {"embed_dim": config["embed_dim"], "vision_cfg": vision, "quick_gelu": config.get("quick_gelu", False)}
-
-
-def copy_tower(visual: nn.Module, name: str) -> ImageTower:
-    """Return a copy of a model's image tower in fp32 on the CPU, free to be trained.
-
-    Raises:
-        UsageError: The tower does not end in a linear projection.
-    """
-    own = copy.deepcopy(visual).float().cpu()
-    return _split(own.requires_grad_(True), name)
 
 
 def build_tower(config: Mapping[str, Any]) -> ImageTower:
@@ -121,19 +109,18 @@ class LocalTeacher:
     """
 
     def __init__(self, wanted: LocalModel) -> None:
-        loaded = load_model(wanted)
+        network, config, self._tokenizer = load_model(wanted)
         self._device = torch.device(wanted.device)
         self._dtype = _DTYPES.get(wanted.precision)
         if self._dtype is not None and self._device.type != "cuda":
             raise UsageError(f"a local teacher in {wanted.precision} needs a GPU: use fp32")
-        self._tokenizer = loaded.tokenizer
-        weights_sha = hash_weights(loaded.network.state_dict())
-        self._network = loaded.network.eval().requires_grad_(False).to(self._device)
+        weights_sha = hash_weights(network.state_dict())
+        self._network: Any = network.eval().requires_grad_(False).to(self._device)
         self._name = wanted.name
-        size, self.mean, self.std = _preprocessing(loaded.network, wanted.name)
+        size, self.mean, self.std = _preprocessing(network, wanted.name)
         self._mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1)
-        self.tower_config = tower_config(loaded.config)
+        self.tower_config = tower_config(config)
         self.facts = self._describe(wanted, size, weights_sha)
 
     def encode_images(self, pixels: NDArray[np.uint8], *, progress: Progress = silent) -> EmbeddingMatrix:
@@ -155,19 +142,24 @@ class LocalTeacher:
         Raises:
             DataError: A text is longer than the model reads, or a vector has no direction.
         """
-        for text in texts:
-            self._check_length(text)
+        if hasattr(
+            self._tokenizer, "sot_token_id"
+        ):  # CLIP's own would cut a long text; others do not tell, and are trusted
+            for text in texts:
+                count, limit = len(self._tokenizer.encode(text)) + 2, self.facts.context_length
+                if count > limit:
+                    raise DataError(f"{text!r} has {count} tokens; the teacher reads {limit}: shorten it")
         tokens = self._tokenizer(list(texts), context_length=self.facts.context_length).to(self._device)
         with self._autocast():
             return _unit(self._network.encode_text(tokens))
 
     def image_tower(self) -> ImageTower:
-        """Return a copy of its image tower, to be trained.
+        """Return a copy of its image tower in fp32 on the CPU, free to be trained.
 
         Raises:
             UsageError: The tower does not end in a linear projection.
         """
-        return copy_tower(self._network.visual, self._name)
+        return _split(copy.deepcopy(self._network.visual).float().cpu().requires_grad_(True), self._name)
 
     @torch.no_grad()
     def _encode_batch(self, pixels: NDArray[np.uint8]) -> EmbeddingMatrix:
@@ -177,15 +169,6 @@ class LocalTeacher:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._dtype is None else torch.autocast(self._device.type, self._dtype)
-
-    def _check_length(self, text: str) -> None:
-        """Refuse a text that CLIP's tokenizer would cut; others do not tell, and are trusted."""
-        if hasattr(self._tokenizer, "sot_token_id"):
-            count = len(self._tokenizer.encode(text)) + 2
-            if count > self.facts.context_length:
-                raise DataError(
-                    f"{text!r} has {count} tokens; the teacher reads {self.facts.context_length}: shorten it"
-                )
 
     def _describe(self, wanted: LocalModel, size: int, weights_sha: str) -> TeacherModel:
         black = np.zeros((1, size, size, 3), dtype=np.uint8)

@@ -18,7 +18,7 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.teacher_answers import Vectors, image_targets, text_classifier
 from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
-from vl2v_client.student.model.network import tower_student
+from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.labelled_views import LabelledViews, labelled_views
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
@@ -154,7 +154,7 @@ def _train(
     config = settings.training
     head = TextHead(data.text_classifier, teacher.logit_scale, teacher.logit_bias)
     if method.white_box and settings.tower is not None and data.tower is not None:
-        classifier = StudentClassifier(tower_student(data.tower()), settings.tower.input, head)
+        classifier = StudentClassifier(Student(*data.tower()), settings.tower.input, head)
     else:
         classifier = new_classifier(
             settings.student,

@@ -56,23 +56,14 @@ class Batch:
 Objective = Callable[[Batch], LossTerms]
 
 
-def image_term(z: Tensor, image_targets: Tensor) -> Tensor:
-    """Return `-cos(z, img)`, `[B]`."""
-    return -functional.cosine_similarity(z, image_targets, dim=-1)
-
-
-def text_term(z: Tensor, text_targets: Tensor) -> Tensor:
-    """Return `-cos(z, txt_y)`, `[B]`."""
-    return -functional.cosine_similarity(z, text_targets, dim=-1)
-
-
 def image_and_text(batch: Batch) -> LossTerms:
     """Return the published loss, `-(w cos(z, img) + (1 - w) cos(z, txt_y))`, and how far it is above its floor.
 
     `floor` is `-mean |m|` of the batch's mixed targets `m = w img + (1 - w) txt_y`; no student can go below it.
     """
     weights = batch.image_weights
-    images, texts = image_term(batch.outputs, batch.image_targets), text_term(batch.outputs, batch.text_targets)
+    images = -functional.cosine_similarity(batch.outputs, batch.image_targets, dim=-1)
+    texts = -functional.cosine_similarity(batch.outputs, batch.text_targets, dim=-1)
     loss = (weights * images + (1 - weights) * texts).mean()
     terms = {
         "loss": loss,
@@ -120,7 +111,7 @@ def text_distances(batch: Batch) -> LossTerms:
     source domain; here they are the class prompts, which every run buys anyway. Huang et al., arXiv 2309.12530.
     """
     anchors = batch.text_matrix
-    absolute = 1 + text_term(batch.outputs, batch.text_targets)
+    absolute = 1 - functional.cosine_similarity(batch.outputs, batch.text_targets, dim=-1)
     student = (functional.normalize(batch.outputs, dim=-1) @ anchors.T).softmax(dim=-1)
     teacher = (batch.text_targets @ anchors.T).softmax(dim=-1)
     relative = (student - teacher).square().mean(dim=-1)

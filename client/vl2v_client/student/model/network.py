@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vl2v_client.core.errors import DataError
-from vl2v_client.local.teacher import ImageTower, build_tower
+from vl2v_client.local.teacher import build_tower
 from vl2v_client.student.model.spec import StudentSpec
 
 NOT_WEIGHTS = "num_batches_tracked"
@@ -23,14 +23,13 @@ class Student(nn.Module):
 
     Args:
         backbone: Maps `[B, 3, S, S]` to pooled features `[B, F]`.
-        features: `F`.
-        outputs: The teacher's width `D`, or the number of classes for a linear head.
+        projection: To the teacher's width `D`, or to the classes for a linear head.
     """
 
-    def __init__(self, backbone: nn.Module, *, features: int, outputs: int) -> None:
+    def __init__(self, backbone: nn.Module, projection: nn.Linear) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = nn.Linear(features, outputs)
+        self.projection = projection
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return `[B, 3, S, S]` float32, normalised, to `[B, F]`."""
@@ -60,15 +59,7 @@ def build_student(spec: StudentSpec, *, outputs: int, seed: int) -> Student:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Student(build_backbone(spec), features=spec.features, outputs=outputs)
-
-
-def tower_student(tower: ImageTower) -> Student:
-    """Return a teacher's image tower as the student of VL2V-SD, with the projection that it has."""
-    projection = tower.projection
-    student = Student(tower.backbone, features=projection.in_features, outputs=projection.out_features)
-    student.projection = projection
-    return student
+        return Student(build_backbone(spec), nn.Linear(spec.features, outputs))
 
 
 def empty_student(spec: StudentSpec, *, outputs: int) -> Student:
@@ -79,8 +70,8 @@ def empty_student(spec: StudentSpec, *, outputs: int) -> Student:
         DataError: The installed version of open_clip cannot build it.
     """
     if spec.tower is not None:
-        return tower_student(build_tower(spec.tower))
-    return Student(build_backbone(spec, pretrained=False), features=spec.features, outputs=outputs)
+        return Student(*build_tower(spec.tower))
+    return Student(build_backbone(spec, pretrained=False), nn.Linear(spec.features, outputs))
 
 
 def build_backbone(spec: StudentSpec, *, pretrained: bool = True) -> nn.Module:

@@ -222,14 +222,6 @@ class ExponentialMovingAverage:
             mean += (1 - decay) * (weights[name].detach() - mean)
         self.steps += 1
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that a later `restore` needs, of tensors and plain values."""
-        return {"steps": self.steps, "weights": self.weights}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.steps, self.weights = state["steps"], dict(state["weights"])
-
 
 def between(first: Weights, last: Weights, share: float) -> Weights:
     """Return `(1 - share) * first + share * last`, exact at both ends: WiSE-FT (Wortsman et al., arXiv 2109.01903)."""

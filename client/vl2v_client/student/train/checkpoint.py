@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -100,28 +100,19 @@ def stage_fingerprint(run: TrainingRun, stage: Stage) -> str:
     return digest.hexdigest()
 
 
-class MetricsFile:
-    """The file of a run, brought back to `rows` when it opens: what a crash wrote after its checkpoint is dropped.
+def write_metrics(path: Path | None, rows: Iterable[Mapping[str, Any]], mode: Literal["w", "a"]) -> None:
+    """Write rows of `metrics.jsonl`, one for each evaluation, readable while the run goes on; `None` writes nothing.
 
-    Args:
-        path: `None` writes nothing.
-        rows: All rows so far, of earlier stages too.
+    A run that begins writes all rows so far anew: what a crash wrote after its checkpoint is dropped.
+
+    Raises:
+        CacheError: The disk is full.
     """
-
-    def __init__(self, path: Path | None, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._path = path
-        self._write("w", rows)
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row."""
-        self._write("a", [row])
-
-    def _write(self, mode: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open(mode) as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-        except OSError as error:
-            raise CacheError(f"{self._path} cannot be written ({error.strerror}): make room, then run again") from error
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode) as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error

@@ -134,12 +134,6 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def local_device() -> torch.device:
-    """Return the GPU that is this process's own."""
-    own = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda") if own is None else torch.device("cuda", int(own))
-
-
 @contextmanager
 def naming_lost_ranks() -> Iterator[None]:
     """Say of an error that another process left behind what it is.
@@ -165,10 +159,11 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         UsageError: There is no such device here.
     """
-    if name == "auto" or (name == "cuda" and torch.cuda.is_available()):
-        return local_device() if torch.cuda.is_available() else torch.device("cpu")
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        own = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda" if own is None else f"cuda:{own}")
     try:
-        device = torch.device(name)
+        device = torch.device("cpu" if name == "auto" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"there is no device {name!r} here: use cpu, cuda, or auto") from error

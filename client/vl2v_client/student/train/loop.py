@@ -17,7 +17,7 @@ from vl2v_client.student.loss.methods import Method, Stage
 from vl2v_client.student.loss.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
-from vl2v_client.student.train.checkpoint import MetricsFile, StageCheckpoint, stage_fingerprint
+from vl2v_client.student.train.checkpoint import StageCheckpoint, stage_fingerprint, write_metrics
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
 from vl2v_client.student.train.feeds import Feed, LoadedStep, TrainingRun, open_feed
 from vl2v_client.student.train.loader import default_workers, load_ahead
@@ -99,8 +99,8 @@ def _run_stage(
     run: TrainingRun, stage: Stage, folder: Path | None, earlier: list[Mapping[str, Any]], progress: Progress
 ) -> StageState:
     state, checkpoint = _begin(run, stage, folder)
-    keeps = folder is not None and run.ranks.is_first
-    metrics = MetricsFile(folder / "metrics.jsonl" if folder and keeps else None, [*earlier, *state.history])
+    metrics = folder / "metrics.jsonl" if folder and run.ranks.is_first else None
+    write_metrics(metrics, [*earlier, *state.history], "w")
     if state.is_finished:
         return state
     feed = open_feed(run, stage, progress)
@@ -117,7 +117,7 @@ def _take_steps(
     feed: Feed,
     ahead: Iterator[LoadedStep],
     checkpoint: StageCheckpoint,
-    metrics: MetricsFile,
+    metrics: Path | None,
     progress: Progress,
 ) -> None:
     config, stage = run.config, state.stage
@@ -127,7 +127,7 @@ def _take_steps(
         # once in a while: score on source validation, select, close SWAD's segment
         if _evaluates(state, config.evaluate_every):
             row = state.add_evaluation(run.ranks.broadcast(lambda: _validate(run, feed)))
-            metrics.append(row)
+            write_metrics(metrics, [row], "a")
             extras = _extras(row)
         # once in a while: keep everything
         if run.ranks.is_first and (state.is_finished or (state.step > 0 and state.step % config.checkpoint_every == 0)):

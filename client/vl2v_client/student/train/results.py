@@ -54,20 +54,14 @@ class StageResult:
     """How a stage went.
 
     Attributes:
-        name: Name of the stage.
         steps: Steps taken; fewer than asked for if SWAD's valley died.
         best_step: Steps taken at the best evaluation on source validation.
-        best_accuracy: Accuracy of that evaluation, 0 to 1.
-        swad_steps: First and last step of SWAD's average.
-        swad_converged: False if no valley opened, and the average is the last segment's.
+        swad_steps: First and last step of SWAD's average; of the last segment, if no valley opened.
     """
 
-    name: str
     steps: int
     best_step: int
-    best_accuracy: float
     swad_steps: tuple[int, int]
-    swad_converged: bool
 
 
 @dataclass(frozen=True)

@@ -26,18 +26,9 @@ def rows_by_domain(domains: Sequence[str]) -> list[NDArray[np.int64]]:
 def sample_batch(
     domain_rows: Sequence[NDArray[np.int64]], *, views: int, batch_size: int, seed: int, stage: str, step: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw `batch_size` rows of every domain, with replacement, and one of the stored views for each.
+    """Draw `batch_size` rows of every domain, with replacement, and one of the `views` stored views for each.
 
-    Args:
-        domain_rows: Rows of each source domain; every domain has the same say, however large.
-        views: `K`, stored views per row.
-        batch_size: Rows per domain.
-        seed: Seed of the run.
-        stage: Its name.
-        step: Number of the step, from 0.
-
-    Returns:
-        Rows and views, `[domains * batch_size]` each.
+    Every domain has the same say, however large. Returns rows and views, `[domains * batch_size]` each.
     """
     random = generator(seed, "batch", stage, step)
     rows = np.concatenate([of_one[random.integers(0, len(of_one), batch_size)] for of_one in domain_rows])
@@ -74,15 +65,9 @@ class Mix:
 def draw_mix(
     rows: NDArray[np.int64], views: NDArray[np.int64], *, alpha: float, seed: int, stage: str, step: int
 ) -> Mix | None:
-    """Return partners and a share from `Beta(alpha, alpha)`, a function of `(seed, stage, step)`; `None` if alpha is 0.
+    """Return partners of a step's whole batch `[B]`, and a share from `Beta(alpha, alpha)`; `None` if alpha is 0.
 
-    Args:
-        rows: Rows of the step's whole batch, `[B]`.
-        views: Views of the step's whole batch, `[B]`.
-        alpha: Parameter of the distribution, above 0; small values leave most blends near one of the two.
-        seed: Seed of the run.
-        stage: Its name.
-        step: Number of the step, from 0.
+    Small values of alpha leave most blends near one of the two.
     """
     if alpha == 0:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -118,14 +118,7 @@ class StageState:
     def result(self) -> StageResult:
         """Return how the stage went, once it is finished."""
         average = self.swad.final()
-        return StageResult(
-            name=self.stage.name,
-            steps=self.step,
-            best_step=self.best.step,
-            best_accuracy=self.best.rank[0],
-            swad_steps=(average.start_step, average.end_step),
-            swad_converged=self.swad.is_converged,
-        )
+        return StageResult(self.step, self.best.step, (average.start_step, average.end_step))
 
     def _counts_for_best(self, validation: SourceScore) -> bool:
         if self._is_at_its_end and not self.best.weights:
@@ -155,7 +148,7 @@ class StageState:
             "best": vars(self.best),
             "highest": self._highest,
             "swad": self.swad.state(),
-            "ema": None if self.ema is None else self.ema.state(),
+            "ema": None if self.ema is None else {"steps": self.ema.steps, "weights": self.ema.weights},
             "weights": {name: value.detach() for name, value in self.weights.items()},
             "optimizer": self.optimizer.state_dict(),
             "sums": self._sums,
@@ -172,7 +165,7 @@ class StageState:
         self._highest = saved["highest"]
         self.swad.restore(saved["swad"])
         if self.ema is not None:
-            self.ema.restore(saved["ema"])
+            self.ema = replace(self.ema, **saved["ema"])
         apply_weights(self._student, saved["weights"])
         for moments in saved["optimizer"]["state"].values():
             moments["step"] = moments["step"].cpu()  # Adam would wait for a GPU's at every step
