@@ -49,26 +49,22 @@ def _check(value: object) -> None:
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise ValueError(f"canonical JSON holds integers below 2**53, not {value}")
-        return
-    if isinstance(value, dict):
+    elif isinstance(value, dict):
         for key, member in value.items():
             # ASCII keys sort alike by code point (Python) and by UTF-16 unit (RFC 8785).
             if not (isinstance(key, str) and key.isascii()):
                 raise ValueError(f"canonical JSON keys are ASCII strings, not {key!r}")
             _check(member)
-        return
-    if isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple):
         for member in value:
             _check(member)
-        return
-    raise ValueError(f"canonical JSON cannot hold a {type(value).__name__}")
+    else:
+        raise ValueError(f"canonical JSON cannot hold a {type(value).__name__}")
 
 
 Modality = Literal["image", "text"]
 
 ITEM_KEY_HEX_LENGTH = 64
-
-_RGB8_TAG = b"vl2v-rgb8-v1\0"
 
 
 def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
@@ -86,7 +82,7 @@ def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
     """
     if len(pixels) != width * height * 3:
         raise ValueError(f"{width}x{height} RGB8 needs {width * height * 3} bytes, got {len(pixels)}")
-    digest = hashlib.sha256(_RGB8_TAG + struct.pack(">II", width, height))
+    digest = hashlib.sha256(b"vl2v-rgb8-v1\0" + struct.pack(">II", width, height))
     digest.update(pixels)
     return digest.hexdigest()
 

@@ -1,8 +1,6 @@
 """Signed records of the audit surface: receipts, statements with their heads, public keys, summaries.
 
-Both sides and the wire use these classes as they are. Units count queries: one image or one text is one unit. Money is
-`units * unit_price_micro`, in integer micro-units of the currency. Times are integer microseconds since the Unix epoch,
-UTC.
+Both sides and the wire use these classes as they are. Units, money and times are those of `chain`.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from pydantic import Field
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry
 from vl2v_contract.identity import MAX_INTEGER
 
-_HASH = re.compile(r"[0-9a-f]{64}")
-
 # What a reader of the wire's description sees; `__post_init__` holds records to it that were never on the wire.
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -32,7 +28,7 @@ class _Closed:
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if not _HASH.fullmatch(getattr(self, "entry_hash", GENESIS_HASH)):
+        if not re.fullmatch(r"[0-9a-f]{64}", getattr(self, "entry_hash", GENESIS_HASH)):
             raise ValueError("`entry_hash` must be 64 lower-case hexadecimal digits")
 
 
@@ -63,8 +59,7 @@ class Receipt(_Closed):
         """
         try:
             body: dict[str, Any] = json.loads(text)
-            entry = LedgerEntry(**body["entry"])
-            return cls(entry, body["entry_hash"], body["key_id"], body["signature"])
+            return cls(LedgerEntry(**body["entry"]), body["entry_hash"], body["key_id"], body["signature"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a receipt: {error}") from error
 

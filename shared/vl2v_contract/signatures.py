@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,30 +17,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from vl2v_contract.identity import JSONValue, canonical_json, sha256_hex
 
-_RECEIPT_TAG = b"vl2v-receipt-v1\n"
-_HEAD_TAG = b"vl2v-head-v1\n"
-_RECOMPUTE_TAG = b"vl2v-recompute-v1\n"
-_SUCCESSOR_TAG = b"vl2v-successor-v1\n"
-
 
 def receipt_message(entry_hash: str) -> bytes:
     """Return what a receipt signs: the hash of the entry, which covers all its fields and its place in the chain."""
-    return _RECEIPT_TAG + bytes.fromhex(entry_hash)
+    return b"vl2v-receipt-v1\n" + bytes.fromhex(entry_hash)
 
 
 def head_message(head: Mapping[str, JSONValue]) -> bytes:
     """Return what a statement head signs: its canonical body, the signature left out."""
-    return _HEAD_TAG + canonical_json(dict(head))
+    return b"vl2v-head-v1\n" + canonical_json(dict(head))
 
 
 def recompute_message(note: Mapping[str, JSONValue]) -> bytes:
     """Return what a recomputed result signs: the canonical note that names the paid and the new `result_sha`."""
-    return _RECOMPUTE_TAG + canonical_json(dict(note))
+    return b"vl2v-recompute-v1\n" + canonical_json(dict(note))
 
 
 def successor_message(public_key: str) -> bytes:
     """Return what the old key signs when a new key takes over."""
-    return _SUCCESSOR_TAG + base64.b64decode(public_key)
+    return b"vl2v-successor-v1\n" + base64.b64decode(public_key)
 
 
 def key_id_of(public_key: bytes) -> str:
@@ -68,7 +64,7 @@ class SigningKey:
     @classmethod
     def generate(cls) -> SigningKey:
         """Make a new random key."""
-        return cls._wrap(Ed25519PrivateKey.generate())
+        return cls.from_seed(secrets.token_bytes(32))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> SigningKey:
@@ -77,7 +73,9 @@ class SigningKey:
         Raises:
             ValueError: The seed is not 32 bytes.
         """
-        return cls._wrap(Ed25519PrivateKey.from_private_bytes(seed))
+        private_key = Ed25519PrivateKey.from_private_bytes(seed)
+        public = private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return cls(private_key, base64.b64encode(public).decode("ascii"), key_id_of(public))
 
     def seed(self) -> bytes:
         """Return the 32 secret bytes that `from_seed` takes."""
@@ -86,8 +84,3 @@ class SigningKey:
     def sign(self, message: bytes) -> str:
         """Sign `message`; returns base64. Ed25519 is deterministic, so a replay signs to the same bytes."""
         return base64.b64encode(self.private_key.sign(message)).decode("ascii")
-
-    @classmethod
-    def _wrap(cls, private_key: Ed25519PrivateKey) -> SigningKey:
-        public = private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return cls(private_key, base64.b64encode(public).decode("ascii"), key_id_of(public))

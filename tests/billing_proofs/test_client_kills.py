@@ -13,7 +13,7 @@ import pytest
 
 from support.client.buying_child import FORKSERVER, KillPoint, command
 from support.vendor.live_parties import Vendor, free_port
-from vl2v_client.audit.holdings import verify_holdings
+from vl2v_client.audit.bill import verify_holdings
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.data.shapes import write_shapes
 

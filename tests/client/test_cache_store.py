@@ -13,7 +13,7 @@ import pytest
 from support.client.buying_bench import ask, buy, draw_pictures, plan_for
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.audit.holdings import Damage, verify_holdings
+from vl2v_client.audit.bill import Damage, verify_holdings
 from vl2v_client.cache.database import naming_faults
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.records import NOTHING, Paid

@@ -14,7 +14,7 @@ from PIL import Image
 from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.audit.holdings import verify_holdings
+from vl2v_client.audit.bill import verify_holdings
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError, NotAuthorized, VendorChanged, VendorUnavailable
 from vl2v_client.planning.query_plan import Limits

@@ -13,7 +13,7 @@ import pytest
 
 from support.vendor.serving_shop import PickyEncoder, Vendor, item_key, png, tell
 from vl2v_contract.vectors import from_base64
-from vl2v_contract.wire.openai import OpenAIProblem, OpenAIResponse
+from vl2v_contract.wire.embeddings import OpenAIProblem, OpenAIResponse
 from vl2v_vendor.domain.errors import LedgerUnavailable
 
 PATH, MODEL = "/v1/embeddings", "hash-64"

@@ -66,7 +66,7 @@ def check_answer(
 
     Args:
         order: What was asked.
-        answer: Answer as received.
+        answer: What came.
         keyring: The vendor's trusted keys.
         raw: The vectors `[D]` by position, if they came beside the answer and not within its items.
 
@@ -76,11 +76,11 @@ def check_answer(
         VendorError: Any other check failed; the message says which.
     """
     request_id = answer.request_id
-    is_complete = [item.index for item in answer.data] == list(range(len(order.item_keys)))
-    _require(is_complete, "it does not have one result per item, in order", request_id)
+    is_whole = [item.index for item in answer.data] == list(range(len(order.item_keys)))
+    _refuse({"it does not have one result per item, in order": not is_whole}, request_id)
     delivered, failed = [], []
     for key, item in zip(order.item_keys, answer.data, strict=True):
-        _require(item.item_key == key, f"item {item.index} came back under another item key", request_id)
+        _refuse({f"item {item.index} came back under another item key": item.item_key != key}, request_id)
         if item.status != "failed":
             delivered.append(_delivered(key, item, _vector(item, answer, order, raw), request_id, keyring))
         elif item.error is None:
@@ -102,8 +102,8 @@ def all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
         VendorError: It does not name every item.
     """
     errors = {item.index: item for item in refusal.items}
-    is_complete = errors.keys() == set(range(len(order.item_keys)))
-    _require(is_complete, "every item failed, but not every item says why", refusal.request_id)
+    is_whole = errors.keys() == set(range(len(order.item_keys)))
+    _refuse({"every item failed, but not every item says why": not is_whole}, refusal.request_id)
     failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(order.item_keys))
     return Delivery((), tuple(failed), (), None, None)
 
@@ -114,10 +114,11 @@ def is_unit(vector: HalfVector) -> bool:
     return bool(np.isfinite(wide).all()) and abs(float(np.linalg.norm(wide)) - 1.0) <= NORM_TOLERANCE
 
 
-def _require(holds: bool, what: str, request_id: str | None) -> None:
-    """Refuse the answer, as one that `what` describes, unless the check holds."""
-    if not holds:
-        raise _failed_check(what, request_id)
+def _refuse(faults: Mapping[str, bool], request_id: str | None) -> None:
+    """Refuse the answer for the first fault that it has."""
+    for what, is_so in faults.items():
+        if is_so:
+            raise _failed_check(what, request_id)
 
 
 def _failed_check(what: str, request_id: str | None, kind: type[VendorError] = VendorError) -> VendorError:
@@ -130,14 +131,14 @@ def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, 
         raise _failed_check(f"item {item.index} names no ledger entry or no result hash", request_id)
     sha = result_sha(vector)
     if item.status != "recomputed":
-        _require(sha == item.result_sha, f"the vector of item {item.index} is not the one that was billed", request_id)
+        _refuse({f"the vector of item {item.index} is not the one that was billed": sha != item.result_sha}, request_id)
         return DeliveredItem(key, item.status, vector, item.result_sha, item.seq)
     signed = item.recompute
     if signed is None or not keyring.signed_recompute(asdict(signed.note), signed.signature):
         raise _failed_check(f"item {item.index} was recomputed without a signed note", request_id)
     note = signed.note
-    is_about_it = (note.item_key, note.seq, note.result_sha) == (key, item.seq, sha)
-    _require(is_about_it, f"the note on recomputed item {item.index} is about something else", request_id)
+    is_another = (note.item_key, note.seq, note.result_sha) != (key, item.seq, sha)
+    _refuse({f"the note on recomputed item {item.index} is about something else": is_another}, request_id)
     return DeliveredItem(key, "recomputed", vector, note.recompute_of, note.seq, signed.to_json())
 
 
@@ -147,14 +148,14 @@ def _vector(
     wanted = answer.embedding_dim if order.teacher is None else order.teacher.embedding_dim
     has_form = raw is not None or isinstance(item.embedding, str)
     is_readable = answer.embedding_dim == wanted and answer.dtype == "float16" and has_form
-    _require(is_readable, f"vectors are not {wanted} float16 numbers, raw or in base64", answer.request_id)
+    _refuse({f"vectors are not {wanted} float16 numbers, raw or in base64": not is_readable}, answer.request_id)
     try:
         sent = raw[item.index] if raw is not None else from_base64(str(item.embedding), "float16", wanted)
     except ValueError as error:
         raise _failed_check(f"the vector of item {item.index} is damaged: {error}", answer.request_id) from error
     vector: HalfVector = sent.astype(np.float16, copy=False)
     what = f"the vector of item {item.index} is not finite and of unit length"
-    _require(is_unit(vector), what, answer.request_id)
+    _refuse({what: not is_unit(vector)}, answer.request_id)
     return vector
 
 
@@ -163,9 +164,9 @@ def _check_purchase(
 ) -> None:
     """Hold the receipt against the items that the answer calls billed."""
     request_id, receipt, units = answer.request_id, answer.receipt, answer.usage.billed_units
-    _require(units == len(billed), f"{len(billed)} items were billed, but {units} units", request_id)
+    _refuse({f"{len(billed)} items were billed, but {units} units": units != len(billed)}, request_id)
     if receipt is None:
-        _require(not billed, "items were billed without a receipt", request_id)
+        _refuse({"items were billed without a receipt": bool(billed)}, request_id)
         return
     if order.teacher is None or order.is_free or not billed:
         raise _failed_check("a request that should be free came with a charge", request_id)
@@ -173,25 +174,29 @@ def _check_purchase(
     _check_receipt(receipt, items, keyring, request_id)
     _check_terms(order, order.teacher, receipt)
     is_its_own = receipt.entry.request_id == request_id and all(item.seq == receipt.entry.seq for item in billed)
-    _require(is_its_own, "the receipt is for another request", request_id)
-    is_equal = answer.usage.amount_micro == receipt.entry.amount_micro
-    _require(is_equal, "usage and receipt name different amounts", request_id)
+    faults = {
+        "the receipt is for another request": not is_its_own,
+        "usage and receipt name different amounts": answer.usage.amount_micro != receipt.entry.amount_micro,
+    }
+    _refuse(faults, request_id)
 
 
 def _check_receipt(receipt: Receipt, items: Sequence[ChargedItem], keyring: Keyring, request_id: str) -> None:
     """Check that a receipt is signed, covers these items, and charges one unit for each."""
     entry = receipt.entry
     check_numbers(entry, items)
-    _require(entry.hash() == receipt.entry_hash, "the receipt's hash is not that of its entry", request_id)
+    _refuse({"the receipt's hash is not that of its entry": entry.hash() != receipt.entry_hash}, request_id)
     if not keyring.signed_receipt(receipt):
         what = f"the receipt is not signed by a trusted key of vendor {keyring.ledger_id}"
         raise _failed_check(what, request_id, VendorChanged)
-    covers = entry.items_hash == items_hash(items)
-    _require(covers, "the receipt covers other items than those delivered", entry.request_id)
     is_one_each = entry.units == len(items) and all(item.units == 1 for item in items)
-    _require(is_one_each, f"{len(items)} items cost {entry.units} units, not one each", entry.request_id)
     is_product = entry.amount_micro == entry.units * entry.unit_price_micro
-    _require(is_product, "the receipt's amount is not its units times its price", entry.request_id)
+    faults = {
+        "the receipt covers other items than those delivered": entry.items_hash != items_hash(items),
+        f"{len(items)} items cost {entry.units} units, not one each": not is_one_each,
+        "the receipt's amount is not its units times its price": not is_product,
+    }
+    _refuse(faults, entry.request_id)
 
 
 def _check_terms(order: Order, teacher: TeacherModel, receipt: Receipt) -> None:
@@ -220,11 +225,11 @@ def _receipts_of(delivered: Sequence[DeliveredItem], answer: EmbeddingsResponse)
     receipts = {} if answer.receipt is None else {answer.receipt.entry.seq: answer.receipt}
     for record in answer.paid_by:
         seq = record.receipt.entry.seq
-        _require(seq not in receipts, f"it shows two receipts for entry {seq}", answer.request_id)
+        _refuse({f"it shows two receipts for entry {seq}": seq in receipts}, answer.request_id)
         receipts[seq] = record.receipt
         paid |= {(seq, item.item_key, item.result_sha) for item in record.items}
     for item in delivered:
         what = f"no receipt shows that entry {item.seq} paid for item {item.item_key[:12]}"
-        _require((item.seq, item.item_key, item.result_sha) in paid, what, answer.request_id)
+        _refuse({what: (item.seq, item.item_key, item.result_sha) not in paid}, answer.request_id)
     used = {item.seq for item in delivered}
     return tuple(receipt for seq, receipt in receipts.items() if seq in used)

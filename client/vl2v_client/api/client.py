@@ -55,14 +55,8 @@ class VendorClient(Connection):
         keyring: The keys that receipts are checked against; None before they were first needed.
 
     Args:
-        url: The vendor's base URL.
-        api_key: The account's key; never shown.
+        url: As `Connection` takes it; so are `api_key` and the other options.
         upload: Form in which images are sent.
-        options: Options of the `Connection`.
-
-    Raises:
-        UsageError: The URL is not one.
-        NotAuthorized: The key cannot be a key.
     """
 
     def __init__(self, url: str, api_key: str | None, *, upload: Upload = "auto", **options: Any) -> None:
@@ -123,8 +117,7 @@ class VendorClient(Connection):
         """
         order = Order(tuple(item_keys), "image", teacher, is_free)
         options = RequestOptions(**order.terms(), item_keys=list(item_keys))
-        content = _image_content(options, images, form, self._offered_uploads(teacher))
-        return self._embed("images", order, **content)
+        return self._embed("images", order, **_image_content(options, images, form, self._offered_uploads(teacher)))
 
     def embed_texts(
         self,
@@ -208,14 +201,9 @@ class VendorClient(Connection):
 
 
 def choose_form(upload: Upload, offered: Collection[str], url: str) -> ImageForm:
-    """Return the cheapest form for this vendor: pixels on the way to a neighbour, PNG over the internet.
+    """Return the cheapest of the forms `offered` for this vendor: pixels to a neighbour, PNG over the internet.
 
     What PNG saves takes longer to write and read than to send from about 100 Mbit/s on.
-
-    Args:
-        upload: What the user wants.
-        offered: Media types that the vendor reads.
-        url: Address of the vendor.
     """
     if RGB8_TENSOR not in offered or upload == "png":
         return "png"

@@ -25,10 +25,6 @@ from vl2v_contract.wire import headers
 
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
-DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
-
-_PAYMENT_REQUIRED = 402
-_RETRYABLE_STATUSES = frozenset({408, 429})
 _SERVER_ERROR = 500
 
 
@@ -56,11 +52,10 @@ class Attempt:
             return True
         if self.should_retry is not None and self.should_retry.lower() in {"true", "false"}:
             return self.should_retry.lower() == "true"
-        if self.status == _PAYMENT_REQUIRED:
+        if self.status == httpx.codes.PAYMENT_REQUIRED:
             return False  # a budget stays empty until somebody raises it
-        if self.retry_after_seconds is not None:
-            return True
-        return self.status in _RETRYABLE_STATUSES or self.status >= _SERVER_ERROR
+        is_passing = self.status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
+        return is_passing or self.retry_after_seconds is not None or self.status >= _SERVER_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +79,22 @@ class RetryPolicy:
 
     def allows_another(self, attempts: list[Attempt], *, met: bool) -> bool:
         """Return whether to send again after `attempts`, the latest last; `met` if this vendor has ever answered."""
-        if not attempts[-1].may_be_repeated() or len(attempts) >= self.max_attempts:
-            return False
-        if not met and sum(attempt.refused for attempt in attempts) >= self.max_refusals:
-            return False
-        return sum(attempt.timed_out for attempt in attempts) < self.max_timeouts
+        refusals = 0 if met else sum(attempt.refused for attempt in attempts)
+        timeouts = sum(attempt.timed_out for attempt in attempts)
+        is_bounded = refusals < self.max_refusals and timeouts < self.max_timeouts and len(attempts) < self.max_attempts
+        return is_bounded and attempts[-1].may_be_repeated()
 
     def wait_seconds(self, attempts: list[Attempt], rng: random.Random) -> float:
         """Return the seconds to wait: what the vendor asked for, else backoff less up to a quarter of jitter."""
-        asked = attempts[-1].retry_after_seconds
-        if asked is not None:
-            return asked
         backoff = min(self.first_wait_seconds * 2.0 ** (len(attempts) - 1), self.longest_wait_seconds)
-        return backoff * (1.0 - 0.25 * rng.random())
+        asked = attempts[-1].retry_after_seconds
+        return backoff * (1.0 - 0.25 * rng.random()) if asked is None else asked
 
 
 def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None:
     """Return the seconds of a `Retry-After` header, a number or an HTTP date; None if absent or not within 0 to 60.
 
-    Args:
-        header: Header as received.
-        now_seconds: Unix time, for the date form.
+    A date counts from `now_seconds`, in Unix time.
     """
     if header is None:
         return None
@@ -130,9 +120,9 @@ class Connection:
         url: The vendor's base URL, `http://` or `https://`.
         api_key: Sent as a bearer token; never shown.
         transport: Replaces the network, in tests.
-        timeout: Seconds for connecting, and between bytes.
         policy: When to try again.
         sleep: Wait in seconds; the default wakes up when `cancel` is called.
+        rng: Source of the jitter.
 
     Raises:
         UsageError: The URL has no HTTP scheme.
@@ -145,7 +135,6 @@ class Connection:
         api_key: str | None,
         *,
         transport: httpx.BaseTransport | None = None,
-        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
         policy: RetryPolicy | None = None,
         sleep: Callable[[float], object] | None = None,
         rng: random.Random | None = None,
@@ -158,9 +147,8 @@ class Connection:
         self._gate = threading.Lock()
         self._closed_until_seconds = 0.0
         self._met = False
-        self._http = httpx.Client(
-            base_url=self.url, headers=_headers(api_key), transport=transport, timeout=timeout, follow_redirects=False
-        )
+        timeout = httpx.Timeout(120.0, connect=10.0)
+        self._http = httpx.Client(base_url=self.url, headers=_headers(api_key), transport=transport, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -182,12 +170,7 @@ class Connection:
         self._cancelled.set()
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Response:
-        """Send until an answer is final; returns a 2xx answer.
-
-        Args:
-            method: HTTP method.
-            path: Path below the base URL.
-            content: Content as `httpx.Client.request` takes it: `params`, `json`, `data`, `files`.
+        """Send until an answer is final; returns a 2xx answer. `content` is as `httpx.Client.request` takes it.
 
         Raises:
             VendorError: One of its kinds, by what the vendor said.
@@ -210,8 +193,8 @@ class Connection:
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise UsageError(f"cannot send to {self.url}: {error}") from error
         except httpx.RequestError as error:
-            timed_out, refused = isinstance(error, httpx.TimeoutException), isinstance(error, httpx.ConnectError)
-            attempts.append(Attempt(None, timed_out=timed_out, refused=refused))
+            timed_out = isinstance(error, httpx.TimeoutException)
+            attempts.append(Attempt(None, timed_out=timed_out, refused=isinstance(error, httpx.ConnectError)))
             return error
         self._met = True
         retry_after = parse_retry_after(response.headers.get(headers.RETRY_AFTER), now_seconds=time.time())
@@ -220,16 +203,15 @@ class Connection:
 
     def _error(self, answer: httpx.Response | httpx.RequestError, attempts: list[Attempt]) -> Exception:
         if isinstance(answer, httpx.RequestError):
-            lost = no_answer_error(answer, self.url)
-            lost.was_refused = all(attempt.refused for attempt in attempts)
-            return lost
-        if answer.is_redirect:
-            return not_a_vendor(self.url, f"it redirects to {answer.headers.get('location')}")
-        error = problem_error(answer, self.url)
-        # An attempt without an answer, or with a 5xx, may have been charged before it was lost.
-        error.was_refused = error.code is not None and all(
-            attempt.status is not None and attempt.status < _SERVER_ERROR for attempt in attempts
-        )
+            error = no_answer_error(answer, self.url)
+            error.was_refused = all(attempt.refused for attempt in attempts)
+        elif answer.is_redirect:
+            error = not_a_vendor(self.url, f"it redirects to {answer.headers.get('location')}")
+        else:
+            error = problem_error(answer, self.url)
+            # An attempt without an answer, or with a 5xx, may have been charged before it was lost.
+            is_refusal = (attempt.status is not None and attempt.status < _SERVER_ERROR for attempt in attempts)
+            error.was_refused = error.code is not None and all(is_refusal)
         return error
 
     def _wait(self, attempts: list[Attempt]) -> None:
@@ -274,7 +256,7 @@ def _headers(api_key: str | None) -> dict[str, str]:
     if api_key is None:
         return {}
     key = api_key.strip()
-    if not key.startswith(headers.API_KEY_PREFIX) or not key.isascii() or not key.isprintable() or " " in key:
-        prefix = headers.API_KEY_PREFIX
+    prefix = headers.API_KEY_PREFIX
+    if not key.startswith(prefix) or not key.isascii() or not key.isprintable() or " " in key:
         raise NotAuthorized(f"the API key does not start with {prefix!r} or holds odd characters; copy it again")
     return {headers.AUTHORIZATION: f"Bearer {key}"}

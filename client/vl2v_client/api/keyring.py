@@ -54,11 +54,10 @@ class Keyring:
 
     def signed_receipt(self, receipt: Receipt) -> bool:
         """Return whether an entry of this vendor hashes to the receipt's hash, signed by the key that it names."""
-        entry = receipt.entry
-        named = (receipt.key_id, self.ledger_id) == (entry.signing_key_id, entry.ledger_id)
-        if not named or entry.hash() != receipt.entry_hash:
-            return False
-        return self._verify(receipt.key_id, receipt_message(receipt.entry_hash), receipt.signature)
+        entry, key_id = receipt.entry, receipt.key_id
+        is_named = (entry.signing_key_id, entry.ledger_id) == (key_id, self.ledger_id)
+        is_true = is_named and entry.hash() == receipt.entry_hash
+        return is_true and self._verify(key_id, receipt_message(receipt.entry_hash), receipt.signature)
 
     def signed_head(self, head: Mapping[str, JSONValue], signature: str) -> bool:
         """Return whether a statement head bears the signature of the key that it names."""
@@ -69,8 +68,7 @@ class Keyring:
         return self._verify(str(note.get("key_id")), recompute_message(note), signature)
 
     def _verify(self, key_id: str, message: bytes, signature: str) -> bool:
-        public_key = self._by_id.get(key_id)
-        return public_key is not None and verify(public_key, message, signature)
+        return key_id in self and verify(self._by_id[key_id], message, signature)
 
 
 def _check_succession(ledger_id: str, keys: Sequence[PublicKey]) -> None:
@@ -83,10 +81,8 @@ def _check_succession(ledger_id: str, keys: Sequence[PublicKey]) -> None:
             "names; ask the vendor for the whole line of keys"
         )
     for older, newer in itertools.pairwise(keys):
-        vouched = newer.predecessor_id == older.key_id and newer.predecessor_signature is not None
-        if not vouched or not verify(
-            older.public_key, successor_message(newer.public_key), newer.predecessor_signature or ""
-        ):
+        signature = newer.predecessor_signature if newer.predecessor_id == older.key_id else None
+        if not verify(older.public_key, successor_message(newer.public_key), signature or ""):
             raise VendorChanged(
                 f"vendor {ledger_id} publishes signing key {newer.key_id} without its predecessor's signature; "
                 "do not buy until the vendor has explained it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ Message = TypeVar("Message")
 
 _KEY_SOURCE = "give the API key, or set VL2V_API_KEY; the vendor issues keys"
 _NOT_AUTHORIZED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
+
+_TEACHER_FIELDS = {field.name for field in fields(TeacherModel)}
 
 _reader_of: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 """Reader of a message; to build one takes longer than to read a page."""
@@ -134,16 +137,7 @@ def teacher_of(card: ModelCard) -> TeacherModel:
     if not is_possible:
         raise VendorError(f"the vendor's model {card.id} has a size or limit that cannot be; ask the vendor")
     return TeacherModel(
-        id=card.id,
-        ledger_id=card.ledger_id,
-        embedding_dim=card.embedding_dim,
-        image_size=card.image_size,
-        preprocessing_id=card.preprocessing_id,
-        context_length=card.context_length,
-        logit_scale=card.logit_scale,
-        logit_bias=card.logit_bias,
-        weights_sha=card.weights_sha,
-        precision=card.precision,
+        **card.model_dump(include=_TEACHER_FIELDS),
         image_price=_price_of(card, "image"),
         text_price=_price_of(card, "text"),
         max_items=card.limits.max_items,

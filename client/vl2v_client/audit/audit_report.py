@@ -67,17 +67,6 @@ CHAIN_DIFFERENCES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
-    """Numbers that the vendor lost or skipped when it went back to a backup, said so under its signature."""
-
-    first_seq: int
-    last_seq: int
-
-    def __contains__(self, seq: int) -> bool:
-        return self.first_seq <= seq <= self.last_seq
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """One difference: where, and what exactly."""
 
@@ -237,21 +226,3 @@ class KeySet:
         chunk = [b""]
         while chunk := [row[0] for row in self._run(query, (chunk[-1], CHUNK)).fetchall()]:
             yield chunk
-
-
-class RefundableCharges:
-    """How many units of each charge are left to be refunded, and on what terms."""
-
-    def __init__(self, notes: Notes) -> None:
-        self._run = notes.run
-        self._table = notes.table("seq INTEGER PRIMARY KEY, terms INTEGER NOT NULL, left_units INTEGER NOT NULL")
-
-    def charge(self, seq: int, terms: tuple[object, ...], units: int) -> None:
-        """Note a charge; a number that came before stays what it was."""
-        self._run(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?, ?)", (seq, hash(terms), units))
-
-    def refund(self, seq: int, terms: tuple[object, ...], units: int) -> bool:
-        """Take units off a charge; False, and nothing taken, if it is not there on these terms with so many left."""
-        where = "seq = ?2 AND terms = ?3 AND left_units >= ?1"
-        update = f"UPDATE {self._table} SET left_units = left_units - ?1 WHERE {where}"
-        return self._run(update, (units, seq, hash(terms))).rowcount == 1

@@ -1,27 +1,60 @@
-"""The audit of a bill, from the vendor's keys to the report."""
+"""The audit of a bill, from the vendor's keys to the report; and, offline, of what the cache holds for it."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
 from itertools import chain
 
+import numpy as np
+
+from vl2v_client.api.checks import is_unit
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, AuditReport, Difference, Findings, Notes
+from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXAMPLES_KEPT, AuditReport, Difference, Findings, Notes
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.statement import ChainWalk
-from vl2v_client.cache.records import AuditedHead
+from vl2v_client.cache.records import AuditedHead, PaidRow
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.deliveries import OTHER_MODEL
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
-from vl2v_contract.records import Statement
+from vl2v_contract.identity import sha256_hex
+from vl2v_contract.records import Receipt, Statement
 
 SETTLE_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 0.05
-_OTHER_MODEL = "unknown_model"
+
+
+class Damage(StrEnum):
+    """What can be wrong with a paid item."""
+
+    NO_VECTOR = "no_vector"
+    NO_RECEIPT = "no_receipt"
+    BAD_VECTOR = "bad_vector"
+    WRONG_HASH = "wrong_hash"
+    BAD_RECEIPT = "bad_receipt"
+
+
+@dataclass(slots=True)
+class HoldingsReport:
+    """What a check of the cache found; `examples` pairs an item key with its damage."""
+
+    items: int = 0
+    damage: Counter[Damage] = field(default_factory=Counter)
+    examples: list[tuple[str, Damage]] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every paid item has a sound vector and a sound receipt."""
+        return not self.damage
 
 
 def audit_bill(
@@ -54,8 +87,7 @@ def audit_bill(
         report = _audit_once(client, cache, renewed, progress, settle_seconds)
         report.recovered_items = recovered
     if not CHAIN_DIFFERENCES & report.findings.counts.keys():
-        head = AuditedHead(report.head_seq, report.head_hash)
-        cache.vendors.pin_head(report.ledger_id, report.account_id, head)
+        cache.vendors.pin_head(report.ledger_id, report.account_id, AuditedHead(report.head_seq, report.head_hash))
     return report
 
 
@@ -145,6 +177,51 @@ def _recover(client: VendorClient, cache: EmbeddingCache, item_keys: list[str]) 
             delivery = client.replay(asking)
             cache.purchases.store(delivery)
             recovered += len(delivery.items)
-            others = [failed.item_key for failed in delivery.failed if failed.code == _OTHER_MODEL]
+            others = [failed.item_key for failed in delivery.failed if failed.code == OTHER_MODEL]
             asking = others if delivery.items else []
     return recovered
+
+
+def verify_holdings(cache: EmbeddingCache, *, progress: Progress = silent) -> HoldingsReport:
+    """Check every paid item: vector present, finite, of unit norm and of the hash that was billed; receipt signed.
+
+    Sends nothing. Raises `CacheError` if the file itself is damaged.
+    """
+
+    @lru_cache(maxsize=64)
+    def keyring_of(ledger_id: str) -> Keyring | None:
+        try:
+            return Keyring(ledger_id, cache.vendors.keys(ledger_id), pinned=cache.vendors.first_key(ledger_id))
+        except VendorChanged:
+            return None
+
+    @lru_cache(maxsize=1024)  # one receipt pays for many items
+    def is_signed(ledger_id: str, receipt: Receipt) -> bool:
+        keyring = keyring_of(ledger_id)
+        return keyring is not None and keyring.signed_receipt(receipt)
+
+    report = HoldingsReport()
+    total = sum(vendor.paid_items for vendor in cache.stats().vendors)
+    for row in cache.records.paid_rows():
+        report.items += 1
+        damage = _damage(row, is_signed)
+        if damage is not None:
+            report.damage[damage] += 1
+            if len(report.examples) < EXAMPLES_KEPT:
+                report.examples.append((row.item_key, damage))
+        if report.items % 1000 == 0 or report.items == total:
+            progress("verify cache", report.items, total)
+    return report
+
+
+def _damage(row: PaidRow, is_signed: Callable[[str, Receipt], bool]) -> Damage | None:
+    if row.vector is None:
+        return Damage.NO_VECTOR
+    if len(row.vector) % 2 or not is_unit(np.frombuffer(row.vector, dtype="<f2")):
+        return Damage.BAD_VECTOR
+    expected = row.result_sha if row.recompute_json is None else json.loads(row.recompute_json)["note"]["result_sha"]
+    if sha256_hex(row.vector) != expected:
+        return Damage.WRONG_HASH
+    if row.receipt is None:
+        return Damage.NO_RECEIPT
+    return None if is_signed(row.ledger_id, row.receipt) else Damage.BAD_RECEIPT

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vl2v_client.audit.audit_report import Difference, Findings, KeySet, KeyTotals, Notes, Restore
-from vl2v_client.cache.records import NamedItem, PurchaseRecords
+from vl2v_client.audit.audit_report import Difference, Findings, KeySet, KeyTotals, Notes
+from vl2v_client.cache.records import PurchaseRecords
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.records import StatementEntry, Summary
 
@@ -72,7 +72,7 @@ class Reconciliation:
             if row.entry.kind == "charge":
                 self._take_items(row, paid.get(seq, set()), is_repeated=is_repeated)
 
-    def finish(self, last_seq: int, restores: Sequence[Restore], pinned_seq: int) -> None:
+    def finish(self, last_seq: int, restores: Sequence[range], pinned_seq: int) -> None:
         """Name lost responses, unexplained charges, missing charges and what a restored ledger has lost.
 
         Args:
@@ -139,7 +139,9 @@ class Reconciliation:
                     unknown.examples.append((entry.seq, key.hex()))
             elif item.state != "paid":
                 self._unpaid_items += not self._lost.add([key])
-                self._check_lost(row, key, item)
+                if (entry.modality, entry.model_id) != (item.modality, item.model_id):
+                    why = f"charged as {entry.modality} of {entry.model_id}, asked for as {item.modality} of "
+                    self._note(Difference.PRICE_MISMATCH, f"{why}{item.model_id}", entry.seq, key.hex())
             elif (item.ledger_id, item.account_id) == self._place and item.seq != entry.seq:
                 self._paid_elsewhere.add([key])
 
@@ -157,12 +159,6 @@ class Reconciliation:
         elif sum(price_id == entry.price_id for price_id, _, _ in self._agreed_prices) > 1:
             why = f"the vendor has named two values of price {entry.price_id}, which cannot change"
             self._note(Difference.PRICE_MISMATCH, why, entry.seq)
-
-    def _check_lost(self, row: StatementEntry, key: bytes, item: NamedItem) -> None:
-        entry = row.entry
-        if (entry.modality, entry.model_id) != (item.modality, item.model_id):
-            why = f"charged as {entry.modality} of {entry.model_id}, asked for as {item.modality} of {item.model_id}"
-            self._note(Difference.PRICE_MISMATCH, why, entry.seq, key.hex())
 
     def _compare(self, row: StatementEntry) -> None:
         ours, theirs = self._records.receipt(*self._place, row.entry.seq).entry, row.entry
@@ -183,7 +179,7 @@ class Reconciliation:
                     why = f"charged again: entry {item.seq} paid for it"
                     self._note(Difference.DUPLICATE_ITEM, why, item_key=key.hex())
 
-    def _check_receipts(self, last_seq: int, restores: Sequence[Restore], pinned_seq: int) -> None:
+    def _check_receipts(self, last_seq: int, restores: Sequence[range], pinned_seq: int) -> None:
         must_have = max(self._last_receipt_seq, last_seq)
         for seq, request_id, units, amount_micro in self._records.receipt_places(*self._place):
             if seq > must_have or _of_seq(seq) in self._matched_entries:
@@ -191,7 +187,7 @@ class Reconciliation:
             restore = next((one for one in restores if seq in one), None)
             if restore is not None:
                 self.lost_by_restore.add(units, amount_micro)
-                if pinned_seq <= restore.last_seq:
+                if pinned_seq < restore.stop:
                     why = f"the receipt of request {request_id} is of an entry that the vendor lost"
                     self._note(Difference.LEDGER_RESTORED, why, seq)
             elif request_id.encode() not in self._other_requests:

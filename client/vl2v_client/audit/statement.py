@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.audit.audit_report import Difference, Findings, Notes, RefundableCharges, Restore
+from vl2v_client.audit.audit_report import Difference, Findings, Notes
 from vl2v_client.cache.records import AuditedHead
 from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
 from vl2v_contract.records import Statement, StatementEntry, Summary
@@ -28,15 +28,12 @@ class AmountCheck:
         units: Charged less refunded, whatever the running totals say.
         amount_micro: Price of them, in micro-units.
         currency: Currency of the first entry.
-
-    Args:
-        findings: Differences found.
-        notes: Keeps the charges.
     """
 
     def __init__(self, findings: Findings, notes: Notes) -> None:
         self._findings = findings
-        self._charges = RefundableCharges(notes)
+        self._run = notes.run
+        self._charges = notes.table("seq INTEGER PRIMARY KEY, terms INTEGER NOT NULL, left_units INTEGER NOT NULL")
         self._prices: dict[int, tuple[object, ...]] = {}
         self.used_units = self.limit_units = self.units = self.amount_micro = 0
         self.currency = ""
@@ -44,55 +41,54 @@ class AmountCheck:
     def take(self, row: StatementEntry) -> None:
         """Check the next entry."""
         entry = row.entry
-        self._add_up(entry)
-        self._check_units(row)
-        self._check_price(entry)
-        self._check_running_totals(entry)
-        if entry.kind == "charge":
-            self._charges.charge(entry.seq, _terms(entry), entry.units)
-        elif entry.kind == "refund" and not self._charges.refund(entry.ref_seq or 0, _terms(entry), entry.units):
-            why = f"it refunds {entry.units} units, which entry {entry.ref_seq} has not charged to this key at this "
-            self._findings.add(Difference.AMOUNT_MISMATCH, f"{why}price, or not any more", entry.seq)
-
-    def _add_up(self, entry: LedgerEntry) -> None:
         sign = {"charge": 1, "refund": -1}.get(entry.kind, 0)
         self.used_units += sign * entry.units
         self.units += sign * entry.units
         self.amount_micro += sign * entry.amount_micro
         self.limit_units += entry.units if entry.kind == "topup" else 0
+        self.currency = self.currency or entry.currency
+        self._findings.add_if(Difference.AMOUNT_MISMATCH, entry.seq, self._wrong_amounts(row))
+        self._findings.add_if(Difference.PRICE_MISMATCH, entry.seq, self._wrong_prices(entry))
+        self.used_units, self.limit_units = entry.used_units, entry.limit_units
+        self._check_refund(entry)
 
-    def _check_units(self, row: StatementEntry) -> None:
+    def _wrong_amounts(self, row: StatementEntry) -> dict[str, bool]:
         entry, items, is_charge = row.entry, len(row.items), row.entry.kind == "charge"
         is_one_each = all(item.units == 1 for item in row.items) and (entry.units == items or not is_charge)
-        faults = {
+        told, summed = (entry.used_units, entry.limit_units), (self.used_units, self.limit_units)
+        return {
             f"{items if is_charge else 0} items were charged {entry.units} units, not one each": not is_one_each,
             f"a {entry.kind} has no items, this one has {items}": items > 0 and not is_charge,
             f"a {entry.kind} of {entry.units} units cannot be": (entry.units == 0) != (entry.kind == "restored"),
             "the amount is not units times unit price": entry.amount_micro != entry.units * entry.unit_price_micro,
+            f"used and limit should be {summed[0]} and {summed[1]}, not {told[0]} and {told[1]}": told != summed,
+            f"{told[0]} units are used of a budget of {told[1]}": told[0] > told[1],
         }
-        self._findings.add_if(Difference.AMOUNT_MISMATCH, entry.seq, faults)
 
-    def _check_price(self, entry: LedgerEntry) -> None:
-        self.currency = self.currency or entry.currency
+    def _wrong_prices(self, entry: LedgerEntry) -> dict[str, bool]:
         price_id, told = entry.price_id, (entry.unit_price_micro, entry.currency, entry.model_id, entry.modality)
-        faults = {
-            f"the account was billed in {self.currency} before, not in {entry.currency}": entry.currency
-            != self.currency,
+        known = told if price_id is None else self._prices.setdefault(price_id, told)
+        moved = f"the account was billed in {self.currency} before, not in {entry.currency}"
+        return {
+            moved: entry.currency != self.currency,
             f"a {entry.kind} with price {price_id}": (price_id is not None) != (entry.kind in ("charge", "refund")),
             "a unit price without a price": price_id is None and entry.unit_price_micro != 0,
-            f"price {price_id} has two values": price_id is not None
-            and self._prices.setdefault(price_id, told) != told,
+            f"price {price_id} has two values": known != told,
         }
-        self._findings.add_if(Difference.PRICE_MISMATCH, entry.seq, faults)
 
-    def _check_running_totals(self, entry: LedgerEntry) -> None:
-        told, summed = (entry.used_units, entry.limit_units), (self.used_units, self.limit_units)
-        faults = {
-            f"used and limit should be {summed[0]} and {summed[1]}, not {told[0]} and {told[1]}": told != summed,
-            f"{entry.used_units} units are used of a budget of {entry.limit_units}": told[0] > told[1],
-        }
-        self._findings.add_if(Difference.AMOUNT_MISMATCH, entry.seq, faults)
-        self.used_units, self.limit_units = told
+    def _check_refund(self, entry: LedgerEntry) -> None:
+        """Note how many units of a charge are left to be refunded, and take a refund off them, on the same terms."""
+        model = (entry.modality, entry.model_id, entry.weights_sha, entry.precision, entry.preprocessing_id)
+        payer = (entry.api_key_id, entry.endpoint)
+        terms = hash((payer, model, entry.price_id, entry.unit_price_micro, entry.currency))
+        if entry.kind == "charge":
+            self._run(f"INSERT OR IGNORE INTO {self._charges} VALUES (?, ?, ?)", (entry.seq, terms, entry.units))
+        elif entry.kind == "refund":
+            where = "seq = ?2 AND terms = ?3 AND left_units >= ?1"
+            take = f"UPDATE {self._charges} SET left_units = left_units - ?1 WHERE {where}"
+            if self._run(take, (entry.units, entry.ref_seq or 0, terms)).rowcount != 1:
+                why = f"it refunds {entry.units} units, which entry {entry.ref_seq} has not charged to this key"
+                self._findings.add(Difference.AMOUNT_MISMATCH, f"{why} at this price, or not any more", entry.seq)
 
 
 class ChainWalk:
@@ -110,8 +106,8 @@ class ChainWalk:
         keyring: The vendor's trusted keys.
         pinned: The end of the chain at the last audit; it must still be on it.
         first: The statement's first page, whose head says how far to read.
-        findings: Differences found.
-        notes: Keeps what the sums need.
+        findings: Takes the differences.
+        notes: Takes what the sums need.
     """
 
     def __init__(
@@ -138,7 +134,7 @@ class ChainWalk:
         self.amounts = AmountCheck(findings, notes)
         self.seq = 0
         self.entry_hash = GENESIS_HASH
-        self.restores: list[Restore] = []
+        self.restores: list[range] = []
 
     def take(self, page: Statement) -> list[StatementEntry]:
         """Check the next page; returns the rows that this audit covers."""
@@ -188,7 +184,7 @@ class ChainWalk:
         if not follows(self.seq, entry):
             self._note(Difference.GAP_IN_SEQ, f"entry {entry.seq} comes after entry {self.seq}", entry.seq)
         elif entry.kind == "restored":
-            self._take_restore(Restore(self.seq + 1, entry.seq - 1))
+            self._take_restore(range(self.seq + 1, entry.seq))
         breaks = {
             "the entry does not name the hash of the one before": entry.prev_hash != self.entry_hash,
             "the entry is of another ledger or account": (entry.ledger_id, entry.account_id) != self._names,
@@ -202,12 +198,12 @@ class ChainWalk:
         }
         self._note_if(Difference.BAD_SIGNATURE, entry.seq, faults)
 
-    def _take_restore(self, restore: Restore) -> None:
-        self.restores.append(restore)
-        if self._pinned is not None and self._pinned.seq in restore:
+    def _take_restore(self, lost: range) -> None:
+        self.restores.append(lost)
+        if self._pinned is not None and self._pinned.seq in lost:
             self._has_met_pin = True
-            why = f"entries {restore.first_seq} to {restore.last_seq} are lost, and the chain was audited up to "
-            self._note(Difference.LEDGER_RESTORED, f"{why}{self._pinned.seq}", restore.last_seq + 1)
+            why = f"entries {lost[0]} to {lost[-1]} are lost, and the chain was audited up to {self._pinned.seq}"
+            self._note(Difference.LEDGER_RESTORED, why, lost.stop)
 
     def _check_hashes(self, row: StatementEntry) -> None:
         self.entry_hash = row.entry.hash()
@@ -223,30 +219,22 @@ class ChainWalk:
             self._has_met_pin = True
             if self.entry_hash != self._pinned.entry_hash:
                 self._note(Difference.HISTORY_REWRITTEN, "the entry is not the one that was audited before", entry.seq)
-        if entry.seq == self._account.head_seq:
-            self._has_met_summary = True
-            self._check_summary(entry)
-
-    def _check_summary(self, entry: LedgerEntry) -> None:
         told, sums = self._account, self.amounts
+        if entry.seq != told.head_seq:
+            return
+        self._has_met_summary = True
         if told.head_hash != self.entry_hash:
             self._note(Difference.HISTORY_REWRITTEN, "the summary names another entry at this place", entry.seq)
         budget = (told.used_units, told.limit_units, told.remaining_units)
         left = (entry.used_units, entry.limit_units, entry.limit_units - entry.used_units)
-        bill = (told.total.units, told.total.amount_micro, told.currency)
+        bill, summed = (told.total.units, told.total.amount_micro), (sums.units, sums.amount_micro)
+        is_summed = bill == summed and told.currency == sums.currency
         faults = {
             "the summary's budget is not that of the entry": budget != left,
-            "the summary's totals are not the sums of the entries": bill
-            != (sums.units, sums.amount_micro, sums.currency),
+            "the summary's totals are not the sums of the entries": not is_summed,
         }
         self._note_if(Difference.AMOUNT_MISMATCH, entry.seq, faults)
 
     def _is_retired(self, key_id: str, at: int) -> bool:
         retired_at = self._retired_at.get(key_id)
         return retired_at is not None and at > retired_at + SUCCESSION_GRACE_MICRO
-
-
-def _terms(entry: LedgerEntry) -> tuple[object, ...]:
-    """Return what a refund repeats of its charge."""
-    model = (entry.modality, entry.model_id, entry.weights_sha, entry.precision, entry.preprocessing_id)
-    return (entry.api_key_id, entry.endpoint, *model, entry.price_id, entry.unit_price_micro, entry.currency)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -27,9 +27,15 @@ from vl2v_contract.vectors import encode_vector
 _RESERVE = """
 INSERT INTO intents (item_key, cache_key, ledger_id, modality, model_id, weights_sha, content_sha,
                      state, attempts, unit_price_micro, purchase_id)
-SELECT ?, ?, ledger_id, ?, ?, ?, ?, 'sent', 1, ?, id FROM purchases WHERE id = ?
+SELECT :item_key, :cache_key, ledger_id, :modality, :model_id, :weights_sha, :content_sha,
+       'sent', 1, :unit_price_micro, id FROM purchases WHERE id = :purchase_id
 ON CONFLICT (item_key) DO UPDATE SET state = 'sent', attempts = attempts + 1,
     unit_price_micro = excluded.unit_price_micro, purchase_id = excluded.purchase_id
+"""
+
+_KEEP_RECEIPT = """
+INSERT INTO receipts VALUES (:ledger_id, :account_id, :seq, :request_id, :api_key_id, :units, :unit_price_micro,
+                             :amount_micro, :currency, :entry_hash, :receipt_json)
 """
 
 _OPEN = "state = 'sent' AND state <> 'paid'"
@@ -79,13 +85,8 @@ class PurchaseLedger:
         """
         with self._database.write() as connection:
             if max_units != 0:  # else nothing is bought, at no price
-                connection.executemany(
-                    "INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)",
-                    [
-                        (teacher.ledger_id, price.price_id, price.unit_price_micro, price.currency)
-                        for price in (teacher.image_price, teacher.text_price)
-                    ],
-                )
+                prices = [(teacher.ledger_id, *astuple(price)) for price in (teacher.image_price, teacher.text_price)]
+                connection.executemany("INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)", prices)
             columns = "ledger_id, max_units, max_amount_micro, started_at, account_id, task"
             row = (teacher.ledger_id, max_units, max_amount_micro, time.time_ns() // 1000, account_id, task)
             cursor = connection.execute(f"INSERT INTO purchases ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -181,10 +182,9 @@ def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[st
     return dict.fromkeys(item_keys, _UNKNOWN) | {key.hex(): _State(*row) for key, *row in rows}
 
 
-def _intent_row(intent: Intent, purchase_id: int) -> tuple[Any, ...]:
-    keys = (bytes.fromhex(intent.item_key), bytes.fromhex(intent.cache_key))
-    model = (intent.modality, intent.model_id, intent.weights_sha)
-    return (*keys, *model, intent.content_sha, intent.unit_price_micro, purchase_id)
+def _intent_row(intent: Intent, purchase_id: int) -> dict[str, Any]:
+    keys = {"item_key": bytes.fromhex(intent.item_key), "cache_key": bytes.fromhex(intent.cache_key)}
+    return {**asdict(intent), **keys, "purchase_id": purchase_id}
 
 
 def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_micro: int) -> None:
@@ -235,32 +235,18 @@ def _keep_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
                 "buy no more, run `vl2v-client audit`, and show the vendor both receipts"
             )
         return
-    connection.execute(
-        "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *place,
-            entry.request_id,
-            entry.api_key_id,
-            entry.units,
-            entry.unit_price_micro,
-            entry.amount_micro,
-            entry.currency,
-            receipt.entry_hash,
-            receipt.to_json(),
-        ),
-    )
+    more = {"entry_hash": receipt.entry_hash, "receipt_json": receipt.to_json()}
+    connection.execute(_KEEP_RECEIPT, {**asdict(entry), **more})
 
 
 def _keep_item(connection: sqlite3.Connection, item: DeliveredItem, account_id: str) -> None:
     key = bytes.fromhex(item.item_key)
     row = connection.execute("SELECT cache_key FROM intents WHERE item_key = ?", (key,)).fetchone()
     if row is None:
-        raise CacheError(
-            f"item {item.item_key[:12]} was delivered but never reserved in this cache; nothing was stored"
-        )
-    connection.execute(
-        "INSERT OR IGNORE INTO embeddings VALUES (?, ?)", (row[0], encode_vector(item.vector, "float16"))
-    )
+        what = f"item {item.item_key[:12]} was delivered but never reserved in this cache"
+        raise CacheError(f"{what}; nothing was stored")
+    vector = (row[0], encode_vector(item.vector, "float16"))
+    connection.execute("INSERT OR IGNORE INTO embeddings VALUES (?, ?)", vector)
     connection.execute(
         "UPDATE intents SET state = 'paid', account_id = ?, seq = ?, result_sha = ?, recompute_json = ?"
         " WHERE item_key = ? AND state <> 'paid'",

@@ -99,8 +99,7 @@ class ContentMemo:
 
     def remember_hashes(self, hashes: Iterable[tuple[str, int, int, str]]) -> None:
         """Keep the hashes of files that were not decoded: absolute path, size, modification time, hash."""
-        rows = [(*row, _NOT_DECODED, _NOT_DECODED) for row in hashes]
-        self._database.write_all(_REMEMBER_FILE, rows)
+        self._database.write_all(_REMEMBER_FILE, ((*row, _NOT_DECODED, _NOT_DECODED) for row in hashes))
 
     def views(self, view_keys: Iterable[bytes]) -> dict[bytes, str]:
         """Return content hashes of those views that are remembered, by `view_key`."""
@@ -109,7 +108,7 @@ class ContentMemo:
 
     def remember_views(self, contents: Sequence[tuple[bytes, str]]) -> None:
         """Keep the content hashes of rendered views."""
-        rows = [(key, bytes.fromhex(content_sha)) for key, content_sha in contents]
+        rows = ((key, bytes.fromhex(content_sha)) for key, content_sha in contents)
         self._database.write_all("INSERT OR REPLACE INTO view_contents VALUES (?, ?)", rows)
 
 
@@ -218,28 +217,22 @@ class EmbeddingCache:
 
     def stats(self) -> CacheStats:
         """Count and sums over everything."""
-        spent = {
-            ledger_id: (units, amount_micro, currency)
-            for ledger_id, units, amount_micro, currency in self._database.rows(
-                "SELECT ledger_id, sum(units), sum(amount_micro), max(currency) FROM receipts GROUP BY ledger_id"
-            )
-        }
-        rows = self._database.rows(
-            "SELECT ledger_id, sum(state = 'paid'), sum(state = 'sent') FROM intents GROUP BY ledger_id"
-        )
-        vendors = [VendorStats(row[0], row[1], row[2], *spent.get(row[0], (0, 0, ""))) for row in rows]
+        query = """
+            SELECT i.ledger_id, i.paid, i.sent, coalesce(r.units, 0), coalesce(r.amount, 0), coalesce(r.currency, '')
+            FROM (SELECT ledger_id, sum(state = 'paid') paid, sum(state = 'sent') sent FROM intents GROUP BY 1) i
+            LEFT JOIN (SELECT ledger_id, sum(units) units, sum(amount_micro) amount, max(currency) currency
+                       FROM receipts GROUP BY 1) r USING (ledger_id) ORDER BY 1
+        """
+        vendors = [VendorStats(*row) for row in self._database.rows(query)]
         count = self._database.rows("SELECT count(*) FROM embeddings")[0][0]
-        return CacheStats(self.path, _size_bytes(self.path), count, tuple(vendors))
+        files = [name for name in (f"{self.path}", f"{self.path}-wal") if os.path.exists(name)]
+        return CacheStats(self.path, sum(map(os.path.getsize, files)), count, tuple(vendors))
 
 
 def default_cache_path(environment: Mapping[str, str]) -> Path:
     """Return `$XDG_DATA_HOME/vl2v/client.db`, by default below `~/.local/share`."""
     base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "~")).expanduser() / ".local" / "share"
     return Path(base) / "vl2v" / "client.db"
-
-
-def _size_bytes(path: Path) -> int:
-    return sum(os.path.getsize(f"{path}{suffix}") for suffix in ("", "-wal") if os.path.exists(f"{path}{suffix}"))
 
 
 def _lock(descriptor: int, path: str, waiting: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from vl2v_client.core.errors import CacheError
 from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
-    from vl2v_client.audit.holdings import HoldingsReport
+    from vl2v_client.audit.bill import HoldingsReport
     from vl2v_client.cache.store import CacheStats
 
 cache_app = App(
@@ -44,7 +44,7 @@ def stats(*, named: Named, as_json: AsJson = False) -> None:
 @takes(_CACHE)
 def verify(*, named: Named, as_json: AsJson = False) -> None:
     """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor."""
-    from vl2v_client.audit.holdings import verify_holdings
+    from vl2v_client.audit.bill import verify_holdings
 
     with open_cache(run_config(named).purchase.cache) as opened, bars(quiet=as_json) as progress:
         report = verify_holdings(opened, progress=progress)

@@ -13,15 +13,10 @@ from vl2v_contract.records import Receipt
 HalfVector = NDArray[np.float16]
 """`[D]` unit-norm float16 embedding, as kept in the cache."""
 
-DeliveredStatus = Literal["billed", "replayed", "recomputed"]
+# The vendor's codes: a charged item's vector is no longer kept; an item was never paid; it was paid for another model.
+EXPIRED, UNKNOWN, OTHER_MODEL = "result_expired", "unknown_item", "unknown_model"
 
-EXPIRED = "result_expired"
-"""Code of an item that was charged earlier and whose vector the vendor no longer keeps."""
-
-UNKNOWN = "unknown_item"
-"""Code of an item for whose key the account has never paid, as the vendor says."""
-
-CHARGED = (EXPIRED, "item_key_mismatch", "unknown_model")
+CHARGED = (EXPIRED, OTHER_MODEL, "item_key_mismatch")
 """Codes of items whose keys were charged earlier, so that they stay on the bill."""
 
 
@@ -36,7 +31,7 @@ class DeliveredItem:
     """
 
     item_key: str
-    status: DeliveredStatus
+    status: Literal["billed", "replayed", "recomputed"]
     vector: HalfVector
     result_sha: str
     seq: int

@@ -1,7 +1,6 @@
 """The staff's API: accounts, API keys, top-ups, refunds, prices, and the log of who did what.
 
-Every request needs an API key with the scope `admin`. Units count queries, money is in integer micro-units of the
-currency, times are integer microseconds since the Unix epoch, UTC.
+Every request needs an API key with the scope `admin`. Units, money and times are those of `chain`.
 """
 
 from __future__ import annotations

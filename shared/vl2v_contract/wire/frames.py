@@ -106,11 +106,7 @@ class UploadHead(RequestOptions):
 
 
 def pack_answer(head: EmbeddingsResponse, vectors: Sequence[FloatVector]) -> bytes:
-    """Frame an answer.
-
-    Args:
-        head: The answer, its items without `embedding`.
-        vectors: `[D]` of each delivered item, in order.
+    """Frame an answer, its items without `embedding`, and the vector `[D]` of each delivered item, in order.
 
     Raises:
         ValueError: Another number of vectors than delivered items, or another width.
@@ -146,8 +142,8 @@ def unpack_answer(data: bytes) -> tuple[EmbeddingsResponse, dict[int, FloatVecto
 
 def pack_upload(options: RequestOptions, images: Sequence[bytes | memoryview]) -> bytes:
     """Frame an upload: options, then the images' bytes."""
-    given = options.model_dump(exclude_unset=True)
-    head = UploadHead(**given, sizes=[memoryview(image).nbytes for image in images])
+    sizes = [memoryview(image).nbytes for image in images]
+    head = UploadHead(**options.model_dump(exclude_unset=True), sizes=sizes)
     return pack_frame(head.model_dump_json(exclude_unset=True).encode(), images)
 
 
@@ -163,8 +159,7 @@ def unpack_upload(data: bytes) -> tuple[UploadHead, list[memoryview]]:
     head = _read_head(UploadHead, json)
     if sum(head.sizes) != len(payload):
         raise ContractError(f"`sizes` adds up to {sum(head.sizes)} bytes, but {len(payload)} follow the head")
-    ends = accumulate(head.sizes, initial=0)
-    return head, [payload[start:end] for start, end in pairwise(ends)]
+    return head, [payload[start:end] for start, end in pairwise(accumulate(head.sizes, initial=0))]
 
 
 def _delivered(head: EmbeddingsResponse) -> list[int]:

@@ -10,11 +10,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from vl2v_contract.wire.admin import NewAccount, NewKey, NewPrice, NewRefund, NewTopUp
-from vl2v_contract.wire.embeddings import ImagesRequest, ReplayRequest, RequestOptions, TextsRequest
+from vl2v_contract.wire.embeddings import (
+    ImagesRequest,
+    OpenAIProblem,
+    OpenAIRequest,
+    ReplayRequest,
+    RequestOptions,
+    TextsRequest,
+)
 from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.frames import UploadHead
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, PROBLEM_JSON, RGB8_TENSOR
-from vl2v_contract.wire.openai import OpenAIProblem, OpenAIRequest
 
 SALE_STATUSES: Final = (401, 402, 403, 404, 409, 413, 415, 422, 429, 503)
 """Everything but 200 and 500 that can become of a sale."""

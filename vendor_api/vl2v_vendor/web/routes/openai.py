@@ -15,9 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from vl2v_contract.identity import Modality
 from vl2v_contract.vectors import to_base64
-from vl2v_contract.wire.errors import ErrorCode
-from vl2v_contract.wire.headers import JSON
-from vl2v_contract.wire.openai import (
+from vl2v_contract.wire.embeddings import (
     Input,
     OpenAIEmbedding,
     OpenAIFault,
@@ -27,6 +25,8 @@ from vl2v_contract.wire.openai import (
     OpenAIUsage,
     TextInput,
 )
+from vl2v_contract.wire.errors import ErrorCode
+from vl2v_contract.wire.headers import JSON
 from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, Overloaded, UnknownModel
 from vl2v_vendor.observe.request_trace import note
 from vl2v_vendor.service.sale import Sale, SaleRequest
