@@ -71,7 +71,7 @@ class FreeSeller(Seller):
 
     def __init__(self, services: Services, preparation: Preparation, price: Price) -> None:
         self._services = services
-        self._preparation = preparation
+        self.preparation = preparation
         self._price = price
 
     def check_model(self, model: str | None) -> ModelInfo:
@@ -80,7 +80,7 @@ class FreeSeller(Seller):
     async def sell(self, caller: ApiKey, request: SaleRequest) -> Sale:
         info, lanes = self._services.encoder.info, self._services.lanes
         with lanes.reserve(request.modality, len(request.sources), key=caller.id):
-            prepared = await self._preparation.prepare(request.modality, request.sources)
+            prepared = await self.preparation.prepare(request.modality, request.sources)
         inputs = [item.model_input for item in prepared if isinstance(item, PreparedItem)]
         items = [SaleItem(key or "") for key in request.item_keys or []]
         for item, vector in zip(items, await lanes.encode(request.modality, inputs), strict=True):
@@ -116,7 +116,7 @@ async def measure(folder: Path, rounds: int, images: int) -> list[Row]:
     settings = Settings(data_dir=folder, model_config_file=config, pretrained=str(weights), log_level="warning")
     async with open_services(settings, lambda label, text: print(f"{label:>8}  {text}", file=sys.stderr)) as services:
         key, secret, price = await asyncio.to_thread(open_account, settings, services.encoder.info.id)
-        seller = FreeSeller(services, services.seller._preparation, price)
+        seller = FreeSeller(services, services.seller.preparation, price)
         free = replace(services, authenticator=NoAuthenticator(key), seller=seller)
         async with serving(services) as billed_url, serving(free) as free_url:
             urls = dict(zip(ARMS, (billed_url, free_url), strict=True))

@@ -17,7 +17,7 @@ from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.frames import unpack_answer
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
-from vl2v_vendor.web.answers import AnswerForm, build_answer
+from vl2v_vendor.web.routes.embeddings import AnswerForm, build_answer
 
 ITEMS, DIMENSION = 32, 512
 RAW, BASE64, FLOATS = (

@@ -12,11 +12,11 @@ from support.vendor.inprocess_vendor import open_vendor, vendor_settings
 from support.vendor.serving_shop import Vendor, tell
 from vl2v_vendor.domain.errors import ModelUnavailable
 from vl2v_vendor.settings import SettingsError
-from vl2v_vendor.web.routes import health
+from vl2v_vendor.web.routes import public
 
 
 def test_a_check_that_hangs_does_not_hang_readiness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(public, "_CHECK_SECONDS", 0.05)
 
     async def hang() -> None:
         await asyncio.Event().wait()

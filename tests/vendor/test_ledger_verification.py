@@ -14,8 +14,7 @@ from vl2v_vendor.ledger_sql.database import is_postgresql, writing
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
 from vl2v_vendor.ledger_sql.scan import SqlScan, open_scan
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results
-from vl2v_vendor.service.ledger_books import VerificationReport
-from vl2v_vendor.service.verification import verify_ledger
+from vl2v_vendor.service.verification import VerificationReport, verify_ledger
 
 
 def verified(shop: Shop) -> VerificationReport:

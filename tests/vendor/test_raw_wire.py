@@ -15,9 +15,9 @@ from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
 from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.frames import pack_frame, pack_upload, unpack_answer
 from vl2v_contract.wire.headers import MULTIPART, OCTET_STREAM, RGB8_TENSOR
-from vl2v_vendor.web import answers, bodies
-from vl2v_vendor.web.answers import accepted
-from vl2v_vendor.web.routes import openai
+from vl2v_vendor.web import bodies
+from vl2v_vendor.web.routes import embeddings, openai
+from vl2v_vendor.web.routes.embeddings import accepted
 
 IMAGES, TEXTS, REPLAY = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings/replay"
 SIZE = 32
@@ -200,9 +200,9 @@ def test_a_large_answer_is_not_built_on_the_event_loop(
         threads.append(threading.current_thread())
         return to_base64(*arguments)
 
-    for module in (answers, openai):
+    for module in (embeddings, openai):
         monkeypatch.setattr(module, "to_base64", note)
-    monkeypatch.setattr(answers, "_MAX_NUMBERS_ON_THE_LOOP", most)
+    monkeypatch.setattr(embeddings, "_MAX_NUMBERS_ON_THE_LOOP", most)
 
     async def story(vendor: Vendor) -> None:
         asked = {"model": "hash-64", "input": "a dog", "encoding_format": "base64"}

@@ -39,8 +39,7 @@ from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.administration import Administration, usual_currency
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.preparation import Preparation
-from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
-from vl2v_vendor.service.selling import Seller
+from vl2v_vendor.service.selling import RecomputeAllowance, Seller
 from vl2v_vendor.service.services import Authenticator, Services
 from vl2v_vendor.settings import Settings, SettingsError
 

@@ -32,8 +32,7 @@ from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.preparation import Preparation
-from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
-from vl2v_vendor.service.selling import Seller
+from vl2v_vendor.service.selling import RecomputeAllowance, Seller
 from vl2v_vendor.service.services import Authenticator, ReadinessCheck, Services
 from vl2v_vendor.web.app import create_app
 

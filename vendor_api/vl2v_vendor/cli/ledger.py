@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vl2v_vendor.keys.published_heads import PublishedHead
     from vl2v_vendor.ledger_sql.restoration import Acknowledgement
     from vl2v_vendor.ledger_sql.sqlite_backup import LedgerCopy
-    from vl2v_vendor.service.ledger_books import VerificationReport
+    from vl2v_vendor.service.verification import VerificationReport
 
 _SHOWN_PROBLEMS = 20
 
@@ -144,7 +144,7 @@ def prune(*, as_json: JsonOption = False, database: DatabaseOption = None) -> No
 
 
 def _show(report: VerificationReport) -> None:
-    from vl2v_vendor.service.ledger_books import MAX_PROBLEMS
+    from vl2v_vendor.service.verification import MAX_PROBLEMS
 
     checked = f"accounts {report.accounts}, entries {report.entries}, items {report.items}"
     if report.clean:

@@ -129,11 +129,11 @@ class ApiKey:
             Forbidden: The key is good but lacks the scope.
         """
         if self.revoked_at is not None:
-            raise KeyRevoked(prefix=self.prefix)
+            raise KeyRevoked(f"API key {self.prefix}... is revoked; ask the vendor for a new one")
         if self.expires_at is not None and self.expires_at <= now:
-            raise KeyExpired(prefix=self.prefix)
+            raise KeyExpired(f"API key {self.prefix}... has expired; ask the vendor for a new one")
         if scope not in self.scopes:
-            raise Forbidden(prefix=self.prefix, scope=scope)
+            raise Forbidden(f"API key {self.prefix}... lacks the scope `{scope}`")
 
 
 @dataclass(frozen=True, slots=True)

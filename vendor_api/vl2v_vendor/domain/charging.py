@@ -7,7 +7,7 @@ order that is refused changes nothing for those behind it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vl2v_contract.chain import ChainEnd, ChargedItem, EntryOrigin, LedgerEntry
 from vl2v_contract.identity import MAX_INTEGER
@@ -63,40 +63,28 @@ class DecidedCharge:
     items: tuple[NewItem, ...]
 
 
+@dataclass(eq=False, slots=True)
 class AccountCharges:
     """Decides one order after the other, each upon what the one before left.
 
     Attributes:
-        account: State that the decisions so far leave.
-        decided: Charges to be written, in the order of the chain.
-
-    Args:
-        account: Account under its lock.
+        account: Account under its lock; the state that the decisions so far leave.
         keys: API keys of the orders, as they are now, by id.
         prices: Prices in force now, by model id and modality.
         paid: Those of the orders' items that the account has paid for, by item key.
         signing_key_id: Key that will sign the receipts.
         now: Time of the database's clock, microseconds.
+        decided: Charges to be written, in the order of the chain.
     """
 
-    def __init__(
-        self,
-        account: LockedAccount,
-        *,
-        keys: Mapping[str, ApiKey],
-        prices: Mapping[tuple[str, str], Price],
-        paid: Mapping[str, PaidItem],
-        signing_key_id: str,
-        now: int,
-    ) -> None:
-        self.account = account
-        self.decided: list[DecidedCharge] = []
-        self._keys = keys
-        self._prices = prices
-        self._paid = paid
-        self._sold: dict[str, tuple[NewItem, ChargeOrder, int]] = {}
-        self._signing_key_id = signing_key_id
-        self._now = now
+    account: LockedAccount
+    keys: Mapping[str, ApiKey]
+    prices: Mapping[tuple[str, str], Price]
+    paid: Mapping[str, PaidItem]
+    signing_key_id: str
+    now: int
+    decided: list[DecidedCharge] = field(default_factory=list)
+    _sold: dict[str, tuple[NewItem, ChargeOrder, int]] = field(default_factory=dict)
 
     def charge(self, order: ChargeOrder) -> Charge:
         """Charge the order's unpaid items, or refuse.
@@ -104,12 +92,22 @@ class AccountCharges:
         Raises:
             BudgetExhausted: Nothing fits (or not everything, without `allow_partial`).
             PriceChanged: The price moved since admission.
+            InvalidRequest: The price is in another currency than the account.
             AuthenticationError, Forbidden: The key was revoked, or expired, since admission.
         """
-        if order.api_key_id not in self._keys:
+        if order.api_key_id not in self.keys:
             raise UnknownKey
-        self._keys[order.api_key_id].require("embed", now=self._now)
-        price = self._confirm_price(order)
+        self.keys[order.api_key_id].require("embed", now=self.now)
+        price = self.prices.get((order.model_id, order.modality))
+        if price is None or price.id != order.price_id:
+            raise PriceChanged(
+                f"price {order.price_id} of {order.model_id} is no longer in force; read `/v1/models` and send again"
+            )
+        if price.currency != self.account.end.currency:
+            raise InvalidRequest(
+                f"{order.model_id} is sold in {price.currency} and this account is kept in "
+                f"{self.account.end.currency}; ask the vendor for an account in {price.currency}"
+            )
         known = {item.item_key: found for item in order.items if (found := self._find(item.item_key)) is not None}
         paid = tuple(known.values())
         budgets = self.account.budgets(order.api_key_id)
@@ -123,7 +121,7 @@ class AccountCharges:
         if not admitted:
             return Charge(None, paid, refused, budgets)
         charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
-        origin = EntryOrigin(order.request_id, self._now, self._signing_key_id)
+        origin = EntryOrigin(order.request_id, self.now, self.signing_key_id)
         entry = LedgerEntry.charge(self.account.end, origin, order, charged, price.unit_price_micro)
         posted = StatementEntry(entry, entry.hash(), charged)
         self.decided.append(DecidedCharge(posted, admitted))
@@ -132,7 +130,7 @@ class AccountCharges:
     def _find(self, item_key: str) -> PaidItem | None:
         """Return the item, if it was paid for before, or by an order before this one."""
         if item_key not in self._sold:
-            return self._paid.get(item_key)
+            return self.paid.get(item_key)
         item, order, seq = self._sold[item_key]
         return PaidItem(
             item_key=item_key,
@@ -145,21 +143,6 @@ class AccountCharges:
             preprocessing_id=order.preprocessing_id,
             vector=item.vector,
         )
-
-    def _confirm_price(self, order: ChargeOrder) -> Price:
-        """Return the price in force, if it is still the one that the order was admitted at."""
-        price = self._prices.get((order.model_id, order.modality))
-        if price is None or price.id != order.price_id:
-            raise PriceChanged(
-                f"price {order.price_id} of {order.model_id} is no longer in force; read `/v1/models` and send again"
-            )
-        currency = self.account.end.currency
-        if price.currency != currency:
-            raise InvalidRequest(
-                f"{order.model_id} is sold in {price.currency} and this account is kept in {currency}; "
-                f"ask the vendor for an account in {price.currency}"
-            )
-        return price
 
     def _advance(self, order: ChargeOrder, posted: StatementEntry, admitted: tuple[NewItem, ...]) -> Budgets:
         """Move the account on: budgets, chain, and the items that the orders behind will find paid."""

@@ -43,15 +43,9 @@ class TooManyItems(InvalidRequest):
 class PayloadTooLarge(InvalidRequest):
     """More bytes than one request may hold."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"the request body is larger than {limit_bytes} bytes; send fewer or smaller items")
-
 
 class BodyStalled(InvalidRequest):
     """The body began and did not go on, or not fast enough."""
-
-    def __init__(self) -> None:
-        super().__init__("the body stopped coming or came too slowly, and nothing was billed; send it again")
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -80,22 +74,13 @@ class UnknownKey(AuthenticationError):
 class KeyRevoked(AuthenticationError):
     """The API key was revoked."""
 
-    def __init__(self, prefix: str) -> None:
-        super().__init__(f"API key {prefix}... is revoked; ask the vendor for a new one")
-
 
 class KeyExpired(AuthenticationError):
     """The API key has expired."""
 
-    def __init__(self, prefix: str) -> None:
-        super().__init__(f"API key {prefix}... has expired; ask the vendor for a new one")
-
 
 class Forbidden(VendorError):
     """The API key lacks a scope."""
-
-    def __init__(self, prefix: str, scope: str) -> None:
-        super().__init__(f"API key {prefix}... lacks the scope `{scope}`")
 
 
 class BudgetExhausted(VendorError):

@@ -9,8 +9,8 @@ from typing import Protocol
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import Modality
 from vl2v_contract.records import Breakdown, PublicKey, StatementEntry
-from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Budgets, Scope
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, Price
+from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,6 @@ class Ledger(Protocol):
         Raises:
             UnknownModel: The model has no price for this modality.
         """
-
-    async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
-        """Return those of the keys that were charged before, by key."""
-
-    async def budgets(self, account_id: str, api_key_id: str) -> Budgets:
-        """Return the account's and the key's budgets now; an admission hint, not a promise."""
 
     async def price(self, model_id: str, modality: Modality) -> Price:
         """Return the price in force now.
@@ -140,7 +134,6 @@ class Accounts(Protocol):
         *,
         scopes: frozenset[Scope],
         limit_units: int | None = None,
-        expires_at: int | None = None,
         lifetime_seconds: int | None = None,
         name: str = "",
         request_id: str | None = None,
@@ -151,8 +144,7 @@ class Accounts(Protocol):
             account: Account that pays.
             scopes: What the key may be used for.
             limit_units: Budget of the key alone, beside the account's.
-            expires_at: Time of its expiry in microseconds.
-            lifetime_seconds: Or its lifetime, which is the same when the act is tried again.
+            lifetime_seconds: Its lifetime, which is the same when the act is tried again; None for ever.
             name: Purpose of the key.
             request_id: Name of the act.
 
@@ -160,10 +152,10 @@ class Accounts(Protocol):
             InvalidRequest: Something is unknown or out of range.
         """
 
-    def keys(self, account: Account | None = None) -> list[ApiKey]:
-        """Return the account's API keys, or everybody's, oldest first."""
+    def keys(self, account: Account) -> list[ApiKey]:
+        """Return the account's API keys, oldest first."""
 
-    def key_budgets(self, account: Account | None = None) -> Mapping[str, Budget]:
+    def key_budgets(self, account: Account) -> Mapping[str, Budget]:
         """Return the keys' own budgets by key id; a key without one is not there."""
 
     def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:
@@ -206,14 +198,11 @@ class Accounts(Protocol):
             InvalidRequest: The price is out of range, or the currency is not three capital letters.
         """
 
-    def ensure_prices(self, model_id: str, wanted: Mapping[Modality, int], currency: str) -> None:
-        """Insert a version of each wanted price, by modality, that differs from the one in force."""
+    def prices(self) -> list[Price]:
+        """Return all versions of all prices, oldest first."""
 
-    def prices(self, model_id: str | None = None) -> list[Price]:
-        """Return all versions of the prices of one model, or of all, oldest first."""
-
-    def acts(self, *, after_id: int = 0, limit: int, account: Account | None = None) -> list[AdminAct]:
-        """Return logged acts `after_id + 1 ...` in order, at most `limit`; of one account, if given."""
+    def acts(self, *, after_id: int, limit: int) -> list[AdminAct]:
+        """Return logged acts `after_id + 1 ...` in order, at most `limit`."""
 
 
 class Signer(Protocol):

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -29,12 +28,8 @@ from vl2v_contract.identity import bytes_sha, rgb8_sha
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_structure import FORMATS, check_structure
-from vl2v_vendor.images.preprocessing import POLICIES, Interpolation, Preprocessing
+from vl2v_vendor.images.preprocessing import POLICIES, Preprocessing
 
-_FILTERS: Final[dict[Interpolation, Image.Resampling]] = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
 _UPRIGHT: Final[dict[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,7 +54,10 @@ class PillowImageDecoder:
         self._max_pixels = max_pixels
         # Pillow warns of large, odd and damaged files; each is refused or treated as declared, so the log stays clean.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        _raise_pillows_limit(max_pixels)
+        if Image.MAX_IMAGE_PIXELS is not None:
+            # Pillow refuses twice as much. It is to open `max_pixels`, so that ours is the limit that decides; but what
+            # others in the process have set is never lowered, and it is not turned off, as a second line of defence.
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, (max_pixels + 1) // 2)
 
     def decode(self, data: bytes) -> PreparedItem:
         """Decode one image file to `[S, S, 3]` RGB8.
@@ -129,12 +127,16 @@ class PillowImageDecoder:
         if policy.drafts_jpeg and isinstance(image, JpegImageFile):
             image.draft(None, (2 * size, 2 * size))
         image.load()  # first: whoever asks a PNG for its EXIF block loads it too, and forgives what is broken
-        is_input = image.size == (size, size) and _is_plain_rgb8_png(image, data) and _orientation_of(image) == 1
+        orientation = _orientation_of(image)
+        # Whether the pixels are the file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS.
+        is_plain = image.format == "PNG" and data[24:26] == b"\x08\x02" and "transparency" not in image.info
+        is_plain = is_plain and not getattr(image, "is_animated", False)
+        is_input = is_plain and image.size == (size, size) and orientation == 1
         if policy.converts_before_scaling:
-            orientation = _orientation_of(image) if policy.applies_orientation else 1
             rgb = _to_rgb(image, data)
-            upright = rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])
-            pixels = np.asarray(self._fit(upright))
+            if policy.applies_orientation and orientation != 1:
+                rgb = rgb.transpose(_UPRIGHT[orientation])
+            pixels = np.asarray(self._fit(rgb))
         else:
             pixels = np.asarray(self._fit(image).convert("RGB"))
         if is_input:
@@ -146,7 +148,7 @@ class PillowImageDecoder:
         size = self._preprocessing.size
         width, height = self._scaled_size(image.size)
         if image.size != (width, height):
-            image = image.resize((width, height), _FILTERS[self._preprocessing.interpolation])
+            image = image.resize((width, height), Image.Resampling[self._preprocessing.interpolation.upper()])
         left, top = round((width - size) / 2.0), round((height - size) / 2.0)
         return image.crop((left, top, left + size, top + size))
 
@@ -161,16 +163,6 @@ class PillowImageDecoder:
         return int(target * width / height), target
 
 
-def _raise_pillows_limit(max_pixels: int) -> None:
-    """Let Pillow open `max_pixels`, so that ours is the limit that decides; never lower what others in the process set.
-
-    It is not turned off, as a second line behind `check_structure`.
-    """
-    if Image.MAX_IMAGE_PIXELS is not None:
-        # Pillow refuses what is larger than twice this.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, (max_pixels + 1) // 2)
-
-
 def _orientation_of(image: Image.Image) -> int:
     """Return EXIF orientation 1 to 8; 1, upright, when there is none or it cannot be read."""
     try:
@@ -179,12 +171,6 @@ def _orientation_of(image: Image.Image) -> int:
         # A broken EXIF block raises whatever its parser stumbles over, and says nothing about the pixels.
         return 1
     return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
-
-
-def _is_plain_rgb8_png(image: Image.Image, data: bytes) -> bool:
-    """Return whether pixels are a file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS."""
-    is_rgb8 = image.format == "PNG" and data[24:26] == b"\x08\x02"
-    return is_rgb8 and "transparency" not in image.info and not getattr(image, "is_animated", False)
 
 
 def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
@@ -218,14 +204,9 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _scale_sixteen_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8-bit grey, with alpha if one of its levels is the transparent one."""
     levels = np.asarray(image)
-    grey = Image.fromarray(_to_eight_bits(levels))
+    rounded = (np.clip(levels, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
+    grey = Image.fromarray(rounded.astype(np.uint8))
     if "transparency" not in image.info:
         return grey
     is_clear = levels == image.info["transparency"]
     return Image.merge("LA", (grey, Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8))))
-
-
-def _to_eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale `[H, W]` grey in 0..65535 to 0..255, rounded to nearest."""
-    scaled = (np.clip(grey, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535
-    return cast("NDArray[np.uint8]", scaled.astype(np.uint8))

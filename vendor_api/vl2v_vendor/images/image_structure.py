@@ -30,6 +30,7 @@ MAX_COMPRESSED_TEXTS: Final = 16
 MAX_SUB_BLOCKS: Final = 20_000
 """Sub-blocks of a GIF, 255 bytes each, up to its first frame."""
 
+_TOO_MANY_FRAMES: Final = f"more than {MAX_FRAMES:,} frames, of which only the first counts"
 _MAX_JPEG_JUNK_BYTES: Final = 65_536
 # A marker, whatever fill bytes come before it; not a stuffed zero and not a restart, of which a scan may have many.
 _JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
@@ -94,7 +95,7 @@ def _check_png(data: bytes) -> None:
         if kind == b"IDAT" and not _has_sound_checksum(data, position, length):
             raise ItemFailure("undecodable_image", "the file's pixels do not match their checksum; send it again")
         if kind == b"acTL" and int.from_bytes(data[position + 8 : position + 12], "big") > MAX_FRAMES:
-            raise _too_many_frames()
+            raise _too_much(_TOO_MANY_FRAMES)
         texts += kind in (b"zTXt", b"iTXt")
         if texts > MAX_COMPRESSED_TEXTS:
             raise _too_much(f"more than {MAX_COMPRESSED_TEXTS} compressed texts")
@@ -118,7 +119,7 @@ def _check_webp(data: bytes) -> tuple[int, int] | None:
         kind, length = struct.unpack_from("<4sI", data, position)
         frames += kind == b"ANMF"
         if frames > MAX_FRAMES:
-            raise _too_many_frames()
+            raise _too_much(_TOO_MANY_FRAMES)
         position += 8 + length + length % 2
     raise _too_much(f"more than {MAX_CHUNKS:,} chunks")
 
@@ -157,7 +158,7 @@ def _check_gif(data: bytes) -> tuple[int, int] | None:
             position, steps = position + 1, steps + 1
             continue
         if frames > MAX_FRAMES:
-            raise _too_many_frames()
+            raise _too_much(_TOO_MANY_FRAMES)
         while position < len(data) and data[position] and steps <= MAX_SUB_BLOCKS:
             position, steps = position + 1 + data[position], steps + 1
         position, steps = position + 1, steps + 1
@@ -180,10 +181,6 @@ def _check_bmp(data: bytes) -> None:
 
 def _too_much(what: str) -> ItemFailure:
     return ItemFailure("image_too_large", f"the file has {what}; save the image anew with a common program")
-
-
-def _too_many_frames() -> ItemFailure:
-    return _too_much(f"more than {MAX_FRAMES:,} frames, of which only the first counts")
 
 
 _CHECKS: Final[dict[bytes, Callable[[bytes], tuple[int, int] | None]]] = {

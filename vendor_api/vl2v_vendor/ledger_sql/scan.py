@@ -29,7 +29,7 @@ from vl2v_vendor.ledger_sql.reading import (
 )
 from vl2v_vendor.ledger_sql.statements import ENTRY_COLUMNS, to_entry, unpack_vector
 from vl2v_vendor.ledger_sql.tables import IS_REFUND, accounts, admin_log, api_keys, charge_items, ledger, results
-from vl2v_vendor.service.ledger_books import AccountBooks, LoggedAct, StoredItem
+from vl2v_vendor.service.verification import AccountBooks, LoggedAct, StoredItem
 
 _ROWS_AT_A_TIME = 1000
 
@@ -109,7 +109,7 @@ def open_scan(engine: Engine) -> Iterator[SqlScan]:
 
 
 class SqlScan:
-    """`service.ledger_books.LedgerScan` on one connection, and the invoices."""
+    """`service.verification.LedgerScan` on one connection, and the invoices."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

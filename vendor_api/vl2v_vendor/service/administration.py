@@ -73,23 +73,23 @@ class AdminContext:
             ) from error
 
 
+@dataclass(eq=False, slots=True)
 class Administration:
     """Accounts, keys and prices for administrators.
 
     Every method may raise `LedgerUnavailable`; an act without a name raises `OutcomeUnknown` instead.
 
-    Args:
+    Attributes:
         accounts: Accounts, keys and prices.
         audit: Source of the receipts of top-ups and refunds.
         executor: Threads that wait for the database.
         currency: Currency of accounts that are opened without one before there is a price.
     """
 
-    def __init__(self, accounts: Accounts, audit: Audit, executor: Executor, *, currency: str) -> None:
-        self._accounts = accounts
-        self._audit = audit
-        self._executor = executor
-        self.currency = currency
+    accounts: Accounts
+    audit: Audit
+    executor: Executor
+    currency: str
 
     async def read(self, query: Callable[[Accounts], _T]) -> _T:
         """Ask the accounts something.
@@ -100,7 +100,7 @@ class Administration:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
-                return await loop.run_in_executor(self._executor, query, self._accounts)
+                return await loop.run_in_executor(self.executor, query, self.accounts)
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
 
@@ -117,7 +117,7 @@ class Administration:
         request_id = context.request_id()
         account = await self.act(context, act, request_id)
         with context.confirmed():
-            return (await self._audit.request(account.id, request_id)).receipt
+            return (await self.audit.request(account.id, request_id)).receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from vl2v_contract.records import (
     PublicKeys,
@@ -16,7 +16,7 @@ from vl2v_contract.records import (
     Totals,
 )
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
-from vl2v_vendor.domain.ports import AccountTotals, Clock, Ledger, LedgerHead, Signer
+from vl2v_vendor.domain.ports import AccountTotals, Clock, Ledger, Signer
 
 MAX_PAGE_ENTRIES = 1000
 
@@ -27,13 +27,13 @@ def sign_receipt(signer: Signer, posted: StatementEntry) -> Receipt:
     return Receipt(posted.entry, posted.entry_hash, posted.entry.signing_key_id, signature)
 
 
+@dataclass(eq=False, slots=True)
 class Audit:
     """Statements, summaries, single requests and keys of one vendor."""
 
-    def __init__(self, ledger: Ledger, signer: Signer, clock: Clock) -> None:
-        self._ledger = ledger
-        self._signer = signer
-        self._clock = clock
+    ledger: Ledger
+    signer: Signer
+    clock: Clock
 
     async def statement(self, account_id: str, after_seq: int = 0, limit: int = MAX_PAGE_ENTRIES) -> Statement:
         """Return a page of at most `limit` entries after `after_seq`, with the head of the whole chain.
@@ -45,22 +45,33 @@ class Audit:
         """
         if after_seq < 0 or not 1 <= limit <= MAX_PAGE_ENTRIES:
             raise InvalidRequest(f"a page has after_seq 0 or more and a limit of 1 to {MAX_PAGE_ENTRIES}")
-        head = await self._ledger.head(account_id)
-        posted = await self._ledger.entries(account_id, after_seq=after_seq, limit=limit)
+        head = await self.ledger.head(account_id)
+        posted = await self.ledger.entries(account_id, after_seq=after_seq, limit=limit)
         page = tuple(entry for entry in posted if entry.entry.seq <= head.seq)
+        body = StatementHead(
+            ledger_id=self.ledger.ledger_id,
+            account_id=account_id,
+            seq=head.seq,
+            entry_hash=head.entry_hash,
+            used_units=head.used_units,
+            limit_units=head.limit_units,
+            signed_at=self.clock.now(),
+            key_id=self.signer.key_id,
+        )
+        signed = SignedHead(body, self.signer.sign_head(asdict(body)))
         last_seq = page[-1].entry.seq if page else head.seq
-        return Statement(page, self._sign_head(account_id, head), last_seq if last_seq < head.seq else None)
+        return Statement(page, signed, last_seq if last_seq < head.seq else None)
 
     async def totals(self, account_id: str) -> AccountTotals:
         """Return totals by day, model, endpoint and key, refunds taken off."""
-        return await self._ledger.totals(account_id)
+        return await self.ledger.totals(account_id)
 
     async def summary(self, account_id: str, api_key_id: str) -> Summary:
         """Return the bill at a glance, for the key that asks."""
-        totals = await self._ledger.totals(account_id)
+        totals = await self.ledger.totals(account_id)
         head = totals.head
         return Summary(
-            ledger_id=self._ledger.ledger_id,
+            ledger_id=self.ledger.ledger_id,
             account_id=account_id,
             api_key_id=api_key_id,
             currency=totals.currency,
@@ -83,24 +94,11 @@ class Audit:
             NotFound: The account was billed for no such request.
         """
         # No database is asked for what it could not even store.
-        posted = await self._ledger.find_request(account_id, request_id) if request_id.isprintable() else None
+        posted = await self.ledger.find_request(account_id, request_id) if request_id.isprintable() else None
         if posted is None:
             raise NotFound(f"request {request_id} billed nothing to this account")
-        return RequestRecord(sign_receipt(self._signer, posted), posted.items)
+        return RequestRecord(sign_receipt(self.signer, posted), posted.items)
 
     async def public_keys(self) -> PublicKeys:
         """Return the keys that sign receipts and heads, with the chain of successors."""
-        return PublicKeys(self._ledger.ledger_id, tuple(await self._ledger.published_keys()))
-
-    def _sign_head(self, account_id: str, head: LedgerHead) -> SignedHead:
-        body = StatementHead(
-            ledger_id=self._ledger.ledger_id,
-            account_id=account_id,
-            seq=head.seq,
-            entry_hash=head.entry_hash,
-            used_units=head.used_units,
-            limit_units=head.limit_units,
-            signed_at=self._clock.now(),
-            key_id=self._signer.key_id,
-        )
-        return SignedHead(body, self._signer.sign_head(asdict(body)))
+        return PublicKeys(self.ledger.ledger_id, tuple(await self.ledger.published_keys()))

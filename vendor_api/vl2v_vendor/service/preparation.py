@@ -85,10 +85,11 @@ ItemSource: TypeAlias = bytes | str | RawPixels
 """An image as a file's bytes, their base64, or raw pixels; or a text."""
 
 
+@dataclass(eq=False, slots=True)
 class Preparation:
     """Checks and decodes items in a thread pool.
 
-    Args:
+    Attributes:
         decoder: Decoder of images.
         tokenizer: Tokenizer of texts.
         limits: Sizes that are refused before any work.
@@ -96,14 +97,11 @@ class Preparation:
         in_flight: Number of items that one request may have in the pool; twice its threads keep it busy.
     """
 
-    def __init__(
-        self, decoder: ImageDecoder, tokenizer: Tokenizer, limits: Limits, executor: Executor, *, in_flight: int = 4
-    ) -> None:
-        self._decoder = decoder
-        self._tokenizer = tokenizer
-        self._limits = limits
-        self._executor = executor
-        self._in_flight = in_flight
+    decoder: ImageDecoder
+    tokenizer: Tokenizer
+    limits: Limits
+    executor: Executor
+    in_flight: int = 4
 
     async def prepare(
         self, modality: Modality, sources: Sequence[ItemSource], *, truncate: bool = False
@@ -120,7 +118,7 @@ class Preparation:
             for index, source in waiting:
                 try:
                     outcomes[index] = await loop.run_in_executor(
-                        self._executor, self._prepare, modality, source, truncate
+                        self.executor, self._prepare, modality, source, truncate
                     )
                 except ItemFailure as failure:
                     outcomes[index] = failure
@@ -131,23 +129,23 @@ class Preparation:
 
         with timed("decode"):
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._in_flight, len(sources))):
+                for _ in range(min(self.in_flight, len(sources))):
                     group.create_task(work())
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _prepare(self, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem:
         if isinstance(source, RawPixels):
-            return self._decoder.from_rgb8(source.data)
+            return self.decoder.from_rgb8(source.data)
         if isinstance(source, bytes):
-            return self._decoder.decode(source)
+            return self.decoder.decode(source)
         if modality == "image":
-            return self._decoder.decode(self._from_base64(source))
+            return self.decoder.decode(self._from_base64(source))
         self._check_text(source)
-        return self._tokenizer.tokenize(source, truncate=truncate)
+        return self.tokenizer.tokenize(source, truncate=truncate)
 
     def _from_base64(self, text: str) -> bytes:
-        if len(text) // 4 * 3 > self._limits.max_item_bytes + 2:
-            limit = f"{self._limits.max_item_bytes:,}"
+        if len(text) // 4 * 3 > self.limits.max_item_bytes + 2:
+            limit = f"{self.limits.max_item_bytes:,}"
             raise ItemFailure("image_too_large", f"the file has more than {limit} bytes; scale it down")
         try:
             return base64.b64decode(text, validate=True)
@@ -163,8 +161,8 @@ class Preparation:
             size_bytes = len(text.encode("utf-8"))
         except UnicodeEncodeError:
             raise ItemFailure("invalid_encoding", "the text holds a lone surrogate; send valid Unicode") from None
-        if size_bytes > self._limits.max_text_bytes:
+        if size_bytes > self.limits.max_text_bytes:
             raise ItemFailure(
                 "text_too_long",
-                f"the text has {size_bytes:,} bytes and at most {self._limits.max_text_bytes:,} are read; shorten it",
+                f"the text has {size_bytes:,} bytes and at most {self.limits.max_text_bytes:,} are read; shorten it",
             )

@@ -7,7 +7,7 @@ nothing has happened, and after it every vector can be fetched again free.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 
 from vl2v_contract.identity import fingerprint
 from vl2v_contract.records import RecomputeNote, RequestRecord, SignedRecompute
@@ -19,23 +19,66 @@ from vl2v_vendor.domain.errors import (
     ItemFailure,
     LedgerUnavailable,
     OutcomeUnknown,
+    RateLimited,
     UnknownModel,
     VendorError,
 )
 from vl2v_vendor.domain.ledger import PaidItem
-from vl2v_vendor.domain.ports import Ledger, Signer
+from vl2v_vendor.domain.ports import Clock, Ledger, Signer
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.observe.request_trace import note, timed
 from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.preparation import Preparation, check_item_key, name_items
-from vl2v_vendor.service.recompute_allowance import RecomputeAllowance
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 
+_MINUTE_MICRO = 60_000_000
 
+
+@dataclass(eq=False, slots=True)
+class RecomputeAllowance:
+    """How much each account may have computed again free of charge: a token bucket of its own.
+
+    Kept in memory: it guards the model's time, not money, so a restart may forget it and each replica has its own.
+
+    Attributes:
+        clock: Source of the time.
+        items_per_minute: Rate at which an account's bucket fills; it holds one minute's worth.
+    """
+
+    clock: Clock
+    items_per_minute: int
+    _buckets: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def take(self, account_id: str, items: int) -> None:
+        """Take `items` out of the account's bucket.
+
+        Raises:
+            RateLimited: The bucket does not hold them; says when it will. Nothing is taken.
+        """
+        now, rate = self.clock.now(), self.items_per_minute
+        left, filled_at = self._buckets.get(account_id, (rate, now))
+        left = min(rate, left + max(0, now - filled_at) * rate / _MINUTE_MICRO)
+        # More than a full bucket holds could never be served, so that much empties it.
+        cost = min(items, rate)
+        self._buckets[account_id] = (left if cost > left else left - cost), now
+        if cost > left:
+            raise RateLimited(
+                f"{items} vectors are past their retention, and this account may have {rate} a minute computed again "
+                "free; send the same items later, or fewer at a time",
+                retry_after_seconds=int((cost - left) * 60 / rate) + 1,
+            )
+
+    def give_back(self, account_id: str, items: int) -> None:
+        """Put back what was taken for items that the vendor could not compute."""
+        left, filled_at = self._buckets.get(account_id, (self.items_per_minute, self.clock.now()))
+        self._buckets[account_id] = min(self.items_per_minute, left + items), filled_at
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
 class Seller:
     """Sells vectors, and delivers paid ones again.
 
-    Args:
+    Attributes:
         ledger: Ledger in which purchases are known and charged.
         signer: Signer of receipts.
         encoder: Model on sale.
@@ -46,26 +89,14 @@ class Seller:
         pepper: Secret key of fingerprints.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        signer: Signer,
-        encoder: Encoder,
-        lanes: EncodingLanes,
-        preparation: Preparation,
-        recomputes: RecomputeAllowance,
-        limits: Limits,
-        pepper: bytes,
-    ) -> None:
-        self._ledger = ledger
-        self._signer = signer
-        self._encoder = encoder
-        self._lanes = lanes
-        self._preparation = preparation
-        self._recomputes = recomputes
-        self._limits = limits
-        self._pepper = pepper
+    ledger: Ledger
+    signer: Signer
+    encoder: Encoder
+    lanes: EncodingLanes
+    preparation: Preparation
+    recomputes: RecomputeAllowance
+    limits: Limits
+    pepper: bytes = field(repr=False)
 
     async def sell(self, caller: ApiKey, request: SaleRequest) -> Sale:
         """Sell every item that can be sold; each ends as a vector or as an error of its own.
@@ -74,12 +105,12 @@ class Seller:
             VendorError: The whole request is refused, and nothing is billed.
         """
         model, count = self.check_model(request.model), len(request.sources)
-        self._limits.check_items(count)
+        self.limits.check_items(count)
         keys = name_items(
             request.item_keys, count, account_id=caller.account_id, idempotency_key=request.idempotency_key
         )
-        with self._lanes.reserve(request.modality, count, key=caller.id):
-            prepared = await self._preparation.prepare(request.modality, request.sources, truncate=request.truncate)
+        with self.lanes.reserve(request.modality, count, key=caller.id):
+            prepared = await self.preparation.prepare(request.modality, request.sources, truncate=request.truncate)
             with timed("commit"):
                 sale = await self._admit(caller, request, model, zip(keys, prepared, strict=True))
         await self._encode(caller, request, sale)
@@ -109,12 +140,13 @@ class Seller:
         Raises:
             TooManyItems: There are more keys than one request may have.
         """
-        self._limits.check_items(len(item_keys))
+        self.limits.check_items(len(item_keys))
         with timed("commit"):
             valid = [key for key in dict.fromkeys(item_keys) if check_item_key(key) is None]
-            paid = await self._ledger.find_paid(caller.account_id, valid)
+            info = self.encoder.info
+            offer = await self.ledger.offer(caller, info.id, "image", valid)
+            paid = offer.paid
             found = next((paid[key] for key in item_keys if key in paid and paid[key].vector is not None), None)
-            info = self._encoder.info
             model_id, dimension = info.id, info.embedding_dim
             if found is not None and found.vector is not None:
                 model_id, dimension = found.model_id, len(found.vector)
@@ -122,8 +154,8 @@ class Seller:
                 model_id=model_id,
                 embedding_dim=dimension,
                 items=[_replayed(key, paid.get(key), model_id) for key in item_keys],
-                price=await self._ledger.price(info.id, "image"),
-                budgets=await self._ledger.budgets(caller.account_id, caller.id),
+                price=offer.price,
+                budgets=offer.budgets,
             )
             note(free_units=sale.free_units, failed_items=len(sale.failures))
             await self._find_payments(caller, sale, sale.earlier_seqs)
@@ -135,7 +167,7 @@ class Seller:
         Raises:
             UnknownModel: Another model is asked for.
         """
-        info = self._encoder.info
+        info = self.encoder.info
         if model not in (None, info.id):
             raise UnknownModel(f"model `{model}` is not on sale here; `{info.id}` is")
         return info
@@ -159,7 +191,7 @@ class Seller:
                 items.append(SaleItem(item_key, failure=found))
                 continue
             content = fingerprint(
-                self._pepper,
+                self.pepper,
                 modality=request.modality,
                 model_id=model.id,
                 truncate=request.truncate,
@@ -167,7 +199,7 @@ class Seller:
             )
             items.append(SaleItem(item_key, found, content))
         item_keys = list(dict.fromkeys(item.item_key for item in items if item.failure is None))
-        offer = await self._ledger.offer(caller, model.id, request.modality, item_keys)
+        offer = await self.ledger.offer(caller, model.id, request.modality, item_keys)
         sale = Sale(
             model_id=model.id,
             embedding_dim=model.embedding_dim,
@@ -180,7 +212,7 @@ class Seller:
         sale.admit(request)
         await self._find_payments(caller, sale, [*sale.earlier_seqs, *(paid.seq for _, paid in sale.expired)])
         if sale.expired:
-            self._recomputes.take(caller.account_id, len(sale.expired))
+            self.recomputes.take(caller.account_id, len(sale.expired))
         return sale
 
     async def _encode(self, caller: ApiKey, request: SaleRequest, sale: Sale) -> None:
@@ -188,9 +220,9 @@ class Seller:
         items = [*sale.new, *(item for item, _ in sale.expired)]
         inputs = [item.prepared.model_input for item in items if item.prepared is not None]
         try:
-            outcomes = await self._lanes.encode(request.modality, inputs, key=caller.id)
+            outcomes = await self.lanes.encode(request.modality, inputs, key=caller.id)
         except VendorError:
-            self._recomputes.give_back(caller.account_id, len(sale.expired))
+            self.recomputes.give_back(caller.account_id, len(sale.expired))
             raise
         for item, outcome in zip(items, outcomes, strict=True):
             if isinstance(outcome, ItemFailure):
@@ -203,7 +235,7 @@ class Seller:
         order = sale.order(caller, request, model)
         if order is not None:
             try:
-                charge = await self._ledger.charge(order)
+                charge = await self.ledger.charge(order)
             except BudgetExhausted:
                 if not (request.allow_partial and sale.delivers_free):
                     raise
@@ -213,26 +245,26 @@ class Seller:
                     raise OutcomeUnknown from error
                 raise
             else:
-                sale.post(charge, sign_receipt(self._signer, charge.posted) if charge.posted is not None else None)
+                sale.post(charge, sign_receipt(self.signer, charge.posted) if charge.posted is not None else None)
         for item, paid in sale.expired:
             if item.vector is not None:
                 recompute = RecomputeNote(
-                    ledger_id=self._ledger.ledger_id,
+                    ledger_id=self.ledger.ledger_id,
                     account_id=caller.account_id,
                     item_key=paid.item_key,
                     seq=paid.seq,
                     recompute_of=paid.result_sha,
                     result_sha=result_sha(item.vector),
-                    key_id=self._signer.key_id,
+                    key_id=self.signer.key_id,
                 )
-                signature = self._signer.sign_recompute(asdict(recompute))
+                signature = self.signer.sign_recompute(asdict(recompute))
                 sale.deliver_recomputed(paid, item.vector, SignedRecompute(recompute, signature))
 
     async def _find_payments(self, caller: ApiKey, sale: Sale, seqs: Iterable[int]) -> None:
         """Read the records of the account's purchases that the sale does not have yet."""
         if missing := set(seqs) - sale.payments.keys():
-            for posted in await self._ledger.find_entries(caller.account_id, sorted(missing)):
-                sale.payments[posted.entry.seq] = RequestRecord(sign_receipt(self._signer, posted), posted.items)
+            for posted in await self.ledger.find_entries(caller.account_id, sorted(missing)):
+                sale.payments[posted.entry.seq] = RequestRecord(sign_receipt(self.signer, posted), posted.items)
 
 
 def _replayed(item_key: str, paid: PaidItem | None, model_id: str) -> SaleItem:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from vl2v_vendor.domain.accounts import ApiKey, Scope
+from vl2v_vendor.domain.accounts import ApiKey, Scope, secret_sha256
 from vl2v_vendor.domain.encoder import Encoder, Limits
 from vl2v_vendor.domain.errors import UnknownKey
 from vl2v_vendor.domain.ports import Clock, Ledger
@@ -17,12 +16,12 @@ from vl2v_vendor.service.audit import Audit
 from vl2v_vendor.service.selling import Seller
 
 
+@dataclass(eq=False, slots=True)
 class Authenticator:
     """Looks every key up in the ledger's database: a revoked key stops working at once, on every replica."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
-        self._ledger = ledger
-        self._clock = clock
+    ledger: Ledger
+    clock: Clock
 
     async def authenticate(self, secret: str | None, scope: Scope) -> ApiKey:
         """Return the API key whose secret this is, if it may act under `scope`.
@@ -36,11 +35,11 @@ class Authenticator:
         if not secret:
             raise UnknownKey
         with timed("commit"):
-            key = await self._ledger.find_key(hashlib.sha256(secret.encode()).hexdigest())
+            key = await self.ledger.find_key(secret_sha256(secret))
         if key is None:
             raise UnknownKey
         note(api_key_id=key.id, account_id=key.account_id)
-        key.require(scope, now=self._clock.now())
+        key.require(scope, now=self.clock.now())
         return key
 
 

@@ -4,14 +4,112 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
+from typing import Protocol
 
-from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
+from vl2v_contract.chain import GENESIS_HASH, ChargedItem, EntryKind, LedgerEntry, follows, items_hash
 from vl2v_contract.records import PublicKey
 from vl2v_contract.signatures import successor_message, verify
-from vl2v_vendor.service.ledger_books import AccountBooks, LedgerScan, StoredItem, VendorBooks, VerificationReport
+from vl2v_vendor.domain.accounts import Budget
+from vl2v_vendor.domain.ledger import Price
+from vl2v_vendor.domain.ports import LedgerHead
+
+MAX_PROBLEMS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that does not add up; `account_id` is None where it concerns the vendor as a whole."""
+
+    account_id: str | None
+    seq: int | None
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAct:
+    """An act of the staff that makes an entry, as the log has it."""
+
+    name: str
+    kind: EntryKind
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBooks:
+    """What is kept about an account beside its entries.
+
+    Attributes:
+        key_budgets: Budgets of the API keys that have one, by key id.
+        acts: Acts of the staff that made its entries, by request id.
+        refunded_seqs: Charges that its refunds name.
+    """
+
+    account_id: str
+    currency: str
+    head: LedgerHead
+    api_key_ids: frozenset[str]
+    key_budgets: Mapping[str, Budget]
+    acts: Mapping[str, LoggedAct]
+    refunded_seqs: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """A charged item as stored, and the hash of its vector if that is still kept."""
+
+    seq: int
+    index: int
+    item: ChargedItem
+    kept_sha: str | None
+
+
+class LedgerScan(Protocol):
+    """The whole ledger, read once, in one snapshot."""
+
+    def ledger_id(self) -> str:
+        """Return the vendor's name for ever."""
+
+    def published_keys(self) -> Sequence[PublicKey]:
+        """Return the signing keys, oldest first."""
+
+    def accounts(self) -> Iterable[AccountBooks]:
+        """Return every account."""
+
+    def prices(self) -> Mapping[int, Price]:
+        """Return every version of every price, by id."""
+
+    def entries(self, account_id: str) -> Iterable[tuple[LedgerEntry, str]]:
+        """Return the account's entries with their stored hashes, by seq."""
+
+    def items(self, account_id: str) -> Iterable[StoredItem]:
+        """Return the account's items by seq and index."""
+
+
+@dataclass(slots=True)
+class VerificationReport:
+    """What was checked and what was found; at most `MAX_PROBLEMS` are spelled out."""
+
+    accounts: int = 0
+    entries: int = 0
+    items: int = 0
+    problem_count: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything adds up."""
+        return self.problem_count == 0
+
+    def add(self, account_id: str | None, seq: int | None, code: str, detail: str) -> None:
+        """Note a problem."""
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(account_id, seq, code, detail))
 
 
 def verify_ledger(scan: LedgerScan) -> VerificationReport:
@@ -19,10 +117,11 @@ def verify_ledger(scan: LedgerScan) -> VerificationReport:
     report = VerificationReport()
     keys = scan.published_keys()
     _check_keys(keys, report)
-    vendor = VendorBooks(scan.ledger_id(), frozenset(key.key_id for key in keys), scan.prices())
+    key_ids, ledger_id, prices = frozenset(key.key_id for key in keys), scan.ledger_id(), scan.prices()
     for books in scan.accounts():
         report.accounts += 1
-        AccountCheck(books, vendor, report, scan.items(books.account_id)).run(scan.entries(books.account_id))
+        account = AccountCheck(books, ledger_id, key_ids, prices, report, iter(scan.items(books.account_id)))
+        account.run(scan.entries(books.account_id))
     return report
 
 
@@ -38,31 +137,32 @@ def _check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
             report.add(None, None, "key_chain_break", f"signing key {before.key_id} did not retire when replaced")
 
 
+@dataclass(eq=False, slots=True)
 class AccountCheck:
     """One pass over an account's entries, with the running totals that the next entry must agree with."""
 
-    def __init__(
-        self, books: AccountBooks, vendor: VendorBooks, report: VerificationReport, items: Iterable[StoredItem]
-    ) -> None:
-        self._books = books
-        self._vendor = vendor
-        self._report = report
-        self._items = iter(items)
-        self._next_item = next(self._items, None)
-        self._seq = 0
-        self._hash = GENESIS_HASH
-        self._created_at = 0
-        self._used_units = 0
-        self._limit_units = 0
-        self._key_units: Counter[str] = Counter()
-        self._refunded: dict[int, tuple[object, ...]] = {}
-        self._left_units: Counter[int] = Counter()
-        self._acts = dict(books.acts)
+    books: AccountBooks
+    ledger_id: str
+    signing_key_ids: frozenset[str]
+    prices: Mapping[int, Price]
+    report: VerificationReport
+    items: Iterator[StoredItem]
+    _next_item: StoredItem | None = None
+    _seq: int = 0
+    _hash: str = GENESIS_HASH
+    _created_at: int = 0
+    _used_units: int = 0
+    _limit_units: int = 0
+    _key_units: Counter[str] = field(default_factory=Counter)
+    _refunded: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    _left_units: Counter[int] = field(default_factory=Counter)
+    _acts: dict[str, LoggedAct] = field(default_factory=dict)
 
     def run(self, entries: Iterable[tuple[LedgerEntry, str]]) -> None:
         """Read entries and items to their ends and report what does not add up."""
+        self._next_item, self._acts = next(self.items, None), dict(self.books.acts)
         for entry, stored_hash in entries:
-            self._report.entries += 1
+            self.report.entries += 1
             self._check_chain(entry, stored_hash)
             self._check_names(entry)
             self._check_money(entry)
@@ -76,18 +176,22 @@ class AccountCheck:
             self._add(entry.seq, "gap_in_seq", f"entry {entry.seq} follows entry {self._seq}")
         if entry.prev_hash != self._hash:
             self._add(entry.seq, "chain_break", "prev_hash is not the hash of the entry before")
-        if _hash_of(entry) != stored_hash:
+        try:
+            sealed: str | None = entry.hash()
+        except ValueError:
+            sealed = None  # a field holds what no entry can hold
+        if sealed != stored_hash:
             self._add(entry.seq, "hash_mismatch", "the entry does not have the hash that is stored with it")
         if entry.created_at < self._created_at:
             self._add(entry.seq, "time_went_back", "created_at is before that of the entry before")
         self._seq, self._hash, self._created_at = entry.seq, stored_hash, entry.created_at
 
     def _check_names(self, entry: LedgerEntry) -> None:
-        if entry.ledger_id != self._vendor.ledger_id:
+        if entry.ledger_id != self.ledger_id:
             self._add(entry.seq, "foreign_entry", f"an entry of ledger {entry.ledger_id}")
-        if entry.signing_key_id not in self._vendor.signing_key_ids:
+        if entry.signing_key_id not in self.signing_key_ids:
             self._add(entry.seq, "unknown_signing_key", f"{entry.signing_key_id} was never published")
-        if entry.api_key_id is not None and entry.api_key_id not in self._books.api_key_ids:
+        if entry.api_key_id is not None and entry.api_key_id not in self.books.api_key_ids:
             self._add(entry.seq, "unknown_api_key", f"{entry.api_key_id} is no key of this account")
         act = self._acts.pop(entry.request_id, None)
         if entry.kind == "charge":
@@ -101,52 +205,50 @@ class AccountCheck:
     def _check_money(self, entry: LedgerEntry) -> None:
         if entry.amount_micro != entry.units * entry.unit_price_micro:
             self._add(entry.seq, "amount_mismatch", "amount_micro is not units times unit_price_micro")
-        if entry.currency != self._books.currency:
-            self._add(entry.seq, "currency_mismatch", f"{entry.currency} in an account in {self._books.currency}")
+        if entry.currency != self.books.currency:
+            self._add(entry.seq, "currency_mismatch", f"{entry.currency} in an account in {self.books.currency}")
         if entry.price_id is None:
             if entry.unit_price_micro:
                 self._add(entry.seq, "price_mismatch", "a unit price without a price")
             return
-        price = self._vendor.prices.get(entry.price_id)
+        price = self.prices.get(entry.price_id)
         charged = (entry.model_id, entry.modality, entry.unit_price_micro, entry.currency)
         if price is None or charged != (price.model_id, price.modality, price.unit_price_micro, price.currency):
             self._add(entry.seq, "price_mismatch", f"price {entry.price_id} does not say what the entry charges")
 
     def _check_totals(self, entry: LedgerEntry) -> None:
-        if entry.kind == "restored":
-            if entry.units:
-                self._add(entry.seq, "units_mismatch", f"{entry.units} units in a restored entry")
-        elif entry.units <= 0:
+        if entry.kind == "restored" and entry.units:
+            self._add(entry.seq, "units_mismatch", f"{entry.units} units in a restored entry")
+        if entry.kind != "restored" and entry.units <= 0:
             self._add(entry.seq, "units_mismatch", f"{entry.units} units")
+        spent = {"charge": entry.units, "refund": -entry.units}.get(entry.kind, 0)
+        self._used_units += spent
+        if entry.api_key_id is not None:
+            self._key_units[entry.api_key_id] += spent
         if entry.kind == "topup":
             self._limit_units += entry.units
-        elif entry.kind == "charge":
-            self._move(entry, entry.units)
-            if entry.seq in self._books.refunded_seqs:
-                self._refunded[entry.seq], self._left_units[entry.seq] = _product_of(entry), entry.units
         elif entry.kind == "refund":
-            self._move(entry, -entry.units)
             self._check_refund(entry)
+        elif entry.seq in self.books.refunded_seqs and entry.kind == "charge":
+            self._refunded[entry.seq], self._left_units[entry.seq] = _product_of(entry), entry.units
         if (entry.used_units, entry.limit_units) != (self._used_units, self._limit_units):
             self._add(entry.seq, "running_total", "used_units or limit_units is not the sum of the entries so far")
         if not 0 <= entry.used_units <= entry.limit_units:
             self._add(entry.seq, "budget_exceeded", f"{entry.used_units} used of {entry.limit_units}")
 
     def _check_refund(self, entry: LedgerEntry) -> None:
-        ref_seq = entry.ref_seq or 0
-        charge = self._refunded.get(ref_seq)
-        self._left_units[ref_seq] -= entry.units
+        charge, seq = self._refunded.get(entry.ref_seq or 0), entry.ref_seq or 0
+        self._left_units[seq] -= entry.units
         if charge is None:
             self._add(entry.seq, "refund_mismatch", f"entry {entry.ref_seq} is no charge before it")
-            return
-        if self._left_units[ref_seq] < 0:
-            self._add(entry.seq, "refund_mismatch", f"more than entry {ref_seq} charged")
-        if charge != _product_of(entry):
-            self._add(entry.seq, "refund_mismatch", f"not of the key, model and price of entry {ref_seq}")
+        elif self._left_units[seq] < 0:
+            self._add(entry.seq, "refund_mismatch", f"more than entry {seq} charged")
+        if charge not in (None, _product_of(entry)):
+            self._add(entry.seq, "refund_mismatch", f"not of the key, model and price of entry {seq}")
 
     def _check_items(self, entry: LedgerEntry) -> None:
         stored = self._take_items(entry.seq)
-        self._report.items += len(stored)
+        self.report.items += len(stored)
         if entry.kind != "charge":
             if stored or entry.items_hash is not None:
                 self._add(entry.seq, "items_mismatch", f"a {entry.kind} with items")
@@ -165,21 +267,21 @@ class AccountCheck:
         taken: list[StoredItem] = []
         while self._next_item is not None and self._next_item.seq <= seq:
             taken.append(self._next_item)
-            self._next_item = next(self._items, None)
+            self._next_item = next(self.items, None)
         for stored in taken:
             if stored.seq != seq:
                 self._add(stored.seq, "orphan_item", f"item {stored.item.item_key} belongs to no entry")
         return [stored for stored in taken if stored.seq == seq]
 
     def _check_books(self) -> None:
-        head = self._books.head
+        head = self.books.head
         if (head.seq, head.entry_hash) != (self._seq, self._hash):
             self._add(None, "head_mismatch", f"the chain ends at entry {self._seq}, the head says {head.seq}")
         if (head.used_units, head.limit_units) != (self._used_units, self._limit_units):
             self._add(None, "budget_mismatch", "the account's budget is not the sum of its entries")
         if not 0 <= head.used_units <= head.limit_units:
             self._add(None, "budget_exceeded", f"{head.used_units} used of {head.limit_units}")
-        for key_id, budget in self._books.key_budgets.items():
+        for key_id, budget in self.books.key_budgets.items():
             if budget.used_units != self._key_units[key_id]:
                 self._add(None, "budget_mismatch", f"the budget of key {key_id} is not the sum of its entries")
             if not 0 <= budget.used_units <= budget.limit_units:
@@ -187,25 +289,12 @@ class AccountCheck:
         for act in self._acts.values():
             self._add(None, "missing_entry", f"the staff's log has a {act.name} of {act.units} units; no entry does")
 
-    def _move(self, entry: LedgerEntry, units: int) -> None:
-        self._used_units += units
-        if entry.api_key_id is not None:
-            self._key_units[entry.api_key_id] += units
-
     def _add(self, seq: int | None, code: str, detail: str) -> None:
-        self._report.add(self._books.account_id, seq, code, detail)
+        self.report.add(self.books.account_id, seq, code, detail)
 
 
-_product_of: Callable[[LedgerEntry], tuple[object, ...]] = attrgetter(
-    "api_key_id", "endpoint", "modality", "model_id", "weights_sha", "precision", "preprocessing_id", "price_id",
-    "unit_price_micro", "currency",
-)  # fmt: skip
+_PRODUCT = (
+    "api_key_id endpoint modality model_id weights_sha precision preprocessing_id price_id unit_price_micro currency"
+)
+_product_of: Callable[[LedgerEntry], tuple[object, ...]] = attrgetter(*_PRODUCT.split())
 """What a refund repeats of its charge."""
-
-
-def _hash_of(entry: LedgerEntry) -> str | None:
-    """Return the entry's hash; None if a field holds what no entry can hold."""
-    try:
-        return entry.hash()
-    except ValueError:
-        return None

@@ -18,15 +18,14 @@ from vl2v_vendor.web.middleware import BodyLimit, ClientWatch, ForwardedShare, O
 from vl2v_vendor.web.openapi import add_openapi
 from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext
-from vl2v_vendor.web.routes import admin, billing, embeddings, health, models, openai
+from vl2v_vendor.web.routes import admin, billing, embeddings, openai, public
 
 ROUTERS: Final = (
     embeddings.router,
     openai.router,
-    models.router,
     billing.router,
     admin.router,
-    health.router,
+    public.router,
 )
 
 

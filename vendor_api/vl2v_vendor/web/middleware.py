@@ -65,7 +65,8 @@ class BodyLimit:
             Overloaded: Too many bytes of others are held already.
         """
         if body_bytes > self._max_request_bytes:
-            raise PayloadTooLarge(self._max_request_bytes)
+            limit = self._max_request_bytes
+            raise PayloadTooLarge(f"the request body is larger than {limit} bytes; send fewer or smaller items")
         if self.held_bytes + more_bytes > BODIES_AT_ONCE * self._max_request_bytes:
             raise Overloaded(f"{self.held_bytes} bytes of requests are in work already; try again in a moment")
 
@@ -102,7 +103,9 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             self._has_stalled = True
-            raise BodyStalled from None
+            raise BodyStalled(
+                "the body stopped coming or came too slowly, and nothing was billed; send it again"
+            ) from None
         if message["type"] == "http.request":
             self._is_awaited = message.get("more_body", False)
             more_bytes = len(message.get("body", b""))

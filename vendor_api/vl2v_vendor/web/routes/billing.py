@@ -22,7 +22,7 @@ _PRIVATE = problems(401, 403, 503)
 
 @router.get("/summary", responses=_PRIVATE, summary="The bill at a glance")
 async def get_summary(caller: BillingCaller, services: ServicesOf) -> Summary:
-    """Totals by day, model, endpoint and key, computed from the same rows as the statement."""
+    """Add up by day, model, endpoint and key, computed from the same rows as the statement."""
     return await services.audit.summary(caller.account_id, caller.id)
 
 
@@ -33,17 +33,17 @@ async def get_statement(
     after_seq: AfterSeq = 0,
     limit: PageLimit = MAX_PAGE_ENTRIES,
 ) -> Statement:
-    """Entries in order, each with its items, and the signed head of the chain."""
+    """List entries in order, each with its items, and the signed head of the chain."""
     return await services.audit.statement(caller.account_id, after_seq, limit)
 
 
 @router.get("/requests/{request_id}", responses=problems(401, 403, 404, 503), summary="One billed request")
 async def get_request(request_id: str, caller: BillingCaller, services: ServicesOf) -> RequestRecord:
-    """The receipt and items of a request, byte for byte as first given."""
+    """Show the receipt and items of a request, byte for byte as first given."""
     return await services.audit.request(caller.account_id, request_id)
 
 
 @router.get("/keys", dependencies=[PUBLIC], responses=problems(503), summary="Public signing keys")
 async def get_keys(services: ServicesOf) -> PublicKeys:
-    """The keys that sign receipts and statement heads, oldest first."""
+    """List the keys that sign receipts and statement heads, oldest first."""
     return await services.audit.public_keys()

@@ -1,28 +1,29 @@
-"""Images and texts in, unit vectors out; and paid vectors again."""
+"""Images and texts in, unit vectors out, in the form that the client asked for; and paid vectors again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
+from python_multipart.multipart import parse_options_header
 
 from vl2v_contract.identity import Modality
-from vl2v_contract.wire import headers
-from vl2v_contract.wire.embeddings import (
-    EmbeddingsResponse,
-    ImagesRequest,
-    ReplayRequest,
-    RequestOptions,
-    TextsRequest,
-)
+from vl2v_contract.vectors import Dtype, to_base64
+from vl2v_contract.wire import embeddings, headers
+from vl2v_contract.wire.embeddings import EmbeddingsResponse, ImagesRequest, ReplayRequest, RequestOptions, TextsRequest
+from vl2v_contract.wire.errors import ErrorCode, ItemError
+from vl2v_contract.wire.frames import pack_answer
+from vl2v_vendor.observe.request_trace import timed
 from vl2v_vendor.service.preparation import ItemSource
-from vl2v_vendor.service.sale import SaleRequest
-from vl2v_vendor.web.answers import answer_sale
+from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 from vl2v_vendor.web.bodies import read_images, read_json
 from vl2v_vendor.web.dependencies import EmbedCaller, ServicesOf
 from vl2v_vendor.web.openapi import FRAMED_ANSWER, SALE_STATUSES, images_body, json_body, problems
+from vl2v_vendor.web.problems import AllItemsFailed
 
 IMAGES_PATH = "/v1/embeddings/images"
 TEXTS_PATH = "/v1/embeddings/texts"
@@ -40,6 +41,17 @@ IdempotencyKey = Annotated[
 
 _TERMS: Final = {"model", "price_id", "max_charge_micro", "allow_partial"}
 """What a client agrees to pay for, as every form of request names it."""
+
+_Options: TypeAlias = ImagesRequest | RequestOptions | TextsRequest | ReplayRequest
+
+ANSWER_FORMS: Final = (headers.JSON, headers.OCTET_STREAM)
+"""Media types in which vectors are delivered."""
+
+_NUMBERS_PER_RECORD: Final = 32
+"""An item of an earlier purchase takes as long to put into words as so many numbers."""
+
+_MAX_NUMBERS_ON_THE_LOOP: Final = 2**16
+"""More are put into words by a thread, so that no other request waits for it."""
 
 router = APIRouter(tags=["embeddings"])
 
@@ -108,3 +120,120 @@ def _order(
         truncate=isinstance(options, TextsRequest) and options.truncate,
         **options.model_dump(include=_TERMS),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """How vectors are to be sent."""
+
+    encoding: embeddings.Encoding
+    dtype: Dtype
+
+
+def accepted(accept: str | None) -> dict[str, float]:
+    """Return the weights, 0 to 1, that an `Accept` header gives to media types by their full names (RFC 9110, 12.5.1).
+
+    Ranges such as `*/*` name no media type of ours: who sends them takes whatever is usual.
+    """
+    weights: dict[str, float] = {}
+    for part in (accept or "").split(","):
+        name, parameters = parse_options_header(part)
+        try:
+            weight = min(max(float(parameters.get(b"q", b"1")), 0.0), 1.0)
+        except ValueError:
+            weight = 0.0
+        weights.setdefault(name.decode("latin-1"), weight)
+    return weights
+
+
+async def answer_sale(sale: Sale, request: Request, options: _Options) -> Response:
+    """Answer a request for embeddings in the form that its options and headers ask for.
+
+    Raises:
+        AllItemsFailed: There is nothing to deliver.
+    """
+    if len(failures := sale.failures) == len(sale.items):
+        raise AllItemsFailed(failures)
+    encoding = options.encoding
+    if encoding is None:
+        weights = accepted(request.headers.get("accept"))
+        raw = weights.get(headers.OCTET_STREAM, 0.0)
+        encoding = "raw" if raw > 0 and raw >= weights.get(headers.JSON, 0.0) else "base64"
+    form = AnswerForm(encoding, options.dtype)
+    media_type = headers.OCTET_STREAM if form.encoding == "raw" else headers.JSON
+    return await respond(sale, lambda: build_answer(sale, request.state.request_id, form), media_type)
+
+
+async def respond(sale: Sale, build: Callable[[], bytes], media_type: str) -> Response:
+    """Build the body of a sale's answer, in a thread if it is so large that other requests would wait for it."""
+    shown = sum(len(paid.items) for paid in sale.paid_by)
+    numbers = len(sale.items) * sale.embedding_dim + _NUMBERS_PER_RECORD * shown
+    with timed("encode"):
+        body = await asyncio.to_thread(build) if numbers > _MAX_NUMBERS_ON_THE_LOOP else build()
+    return Response(body, headers=sale_headers(sale), media_type=media_type)
+
+
+def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
+    """Build the body: JSON, or a frame if the form is raw."""
+    price, account, key, billed_units = sale.price, sale.budgets.account, sale.budgets.key, sale.billed_units
+    message = EmbeddingsResponse(
+        request_id=request_id,
+        model=sale.model_id,
+        embedding_dim=sale.embedding_dim,
+        encoding=form.encoding,
+        dtype=form.dtype,
+        data=[_render_item(index, item, form) for index, item in enumerate(sale.items)],
+        usage=embeddings.Usage(
+            billed_units=billed_units,
+            replayed_units=sale.free_units,
+            failed_items=len(sale.failures),
+            unit_price_micro=price.unit_price_micro,
+            amount_micro=billed_units * price.unit_price_micro,
+            currency=price.currency,
+            price_id=price.id if billed_units else None,
+        ),
+        budget=embeddings.BudgetState(
+            limit_units=account.limit_units,
+            remaining_units=account.remaining_units,
+            key_limit_units=key and key.limit_units,
+            key_remaining_units=key and key.remaining_units,
+        ),
+        receipt=sale.receipt,
+        paid_by=list(sale.paid_by),
+    )
+    if form.encoding != "raw":
+        return message.model_dump_json().encode()
+    return pack_answer(message, [item.vector for item in sale.items if item.vector is not None])
+
+
+def sale_headers(sale: Sale) -> dict[str, str]:
+    """Return the headers: the tighter budget, what was billed, and whether the request is a repetition."""
+    _, tighter = sale.budgets.tighter
+    sent = {
+        headers.BUDGET_LIMIT: str(tighter.limit_units),
+        headers.BUDGET_REMAINING: str(tighter.remaining_units),
+        headers.BILLED_UNITS: str(sale.billed_units),
+    }
+    if sale.receipt is not None:
+        sent[headers.RECEIPT_SEQ] = str(sale.receipt.entry.seq)
+    if sale.free_units and not sale.billed_units:
+        sent[headers.IDEMPOTENT_REPLAYED] = "true"
+    return sent
+
+
+def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.ItemResult:
+    # What an item does not have is not set, so that the head of a frame leaves it out.
+    known: dict[str, Any] = {"index": index, "item_key": item.item_key}
+    if item.prepared is not None and item.prepared.tokens is not None:
+        known |= {"tokens": item.prepared.tokens, "truncated": item.prepared.truncated}
+    if item.failure is not None:
+        error = ItemError(code=ErrorCode(item.failure.code), detail=item.failure.detail)
+        return embeddings.ItemResult(**known, status="failed", error=error)
+    if form.encoding != "raw" and item.vector is not None:
+        as_base64 = form.encoding == "base64"
+        known["embedding"] = (
+            to_base64(item.vector, form.dtype) if as_base64 else item.vector.astype(form.dtype).tolist()
+        )
+    if item.recompute is not None:
+        known["recompute"] = item.recompute
+    return embeddings.ItemResult(**known, status=item.status, result_sha=item.result_sha, seq=item.seq)

@@ -30,12 +30,11 @@ from vl2v_contract.wire.headers import JSON
 from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, Overloaded, UnknownModel
 from vl2v_vendor.observe.request_trace import note
 from vl2v_vendor.service.sale import Sale, SaleRequest
-from vl2v_vendor.web.answers import respond
 from vl2v_vendor.web.bodies import check_values, read_body, require_json
 from vl2v_vendor.web.dependencies import EmbedCaller, ServicesOf
 from vl2v_vendor.web.openapi import OPENAI_STATUSES, json_body, problems
 from vl2v_vendor.web.problems import describe_faults, make_problem, refusal_headers
-from vl2v_vendor.web.routes.embeddings import IdempotencyKey
+from vl2v_vendor.web.routes.embeddings import IdempotencyKey, respond
 
 _DATA_URI: Final = "data:"
 _IMAGE_URI: Final = "data:image/"
