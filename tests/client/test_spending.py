@@ -23,7 +23,7 @@ from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, RunError, Us
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
-from vl2v_client.runs.purchase_record import choose_queries
+from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.resolution import resolve_run
 from vl2v_client.runs.run_folder import claim_run_folder
 

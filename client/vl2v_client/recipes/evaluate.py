@@ -57,7 +57,7 @@ def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | Non
     with claim_finished_run(out) as folder:
         bundle, config = load_bundle(folder.student), recorded_config(folder)
         classes = bundle.card.class_names
-        images = choose_images(folder, Path(config.data.root), bundle.card, data)
+        images = choose_images(folder, config.root, bundle.card, data)
         use = "evaluation" if images.record else "other-data"
         views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
         logits = bundle.classifier.logits(views.pixels[:, 0])
@@ -81,17 +81,17 @@ def _teacher_logits(
     images: ScoredImages, config: RecordedConfig, classes: Sequence[str], context: PurchaseContext, progress: Progress
 ) -> NDArray[np.float32]:
     """Return the zero-shot logits `[N, C]` of the run's teacher on the unseen images; buy what the cache lacks."""
-    if images.record is not None and config.teacher.ledger_id == LOCAL_LEDGER:
+    if images.record is not None and config.ledger_id == LOCAL_LEDGER:
         raise UsageError("the report has the local teacher's row already: leave the teacher out, or name other data")
     if not images.unseen:
         raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
-    teacher, of_run = meet(context), config.teacher
-    if (teacher.id, teacher.weights_sha) != (of_run.id, of_run.weights_sha):
+    teacher = meet(context)
+    if (teacher.id, teacher.weights_sha) != (config.teacher_id, config.weights_sha):
         raise VendorChanged(
-            f"the student's teacher was {of_run.id}, and the vendor serves {teacher.id} with other "
+            f"the student's teacher was {config.teacher_id}, and the vendor serves {teacher.id} with other "
             "weights; nothing was bought: name the teacher with purchase.model, or use the vendor that has it"
         )
-    prompts = PromptTemplateSet(tuple(config.data.prompts)).prompts(classes)
+    prompts = PromptTemplateSet(config.prompts).prompts(classes)
     queries = [ImageQuery(sample, canonical_view()) for sample in images.unseen]
     embeddings, classifier, _ = ask_teacher(queries, prompts, teacher, context, progress=progress)
     return zero_shot_logits(embeddings, classifier, logit_scale=teacher.logit_scale, logit_bias=teacher.logit_bias)

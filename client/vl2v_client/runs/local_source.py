@@ -28,7 +28,7 @@ from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Announce, Source, billable_image_keys, billable_text_keys
+from vl2v_client.runs.source import Announce, Source, billable_keys
 from vl2v_client.runs.teacher_answers import Vectors
 from vl2v_client.student.loss.methods import stage_asks_about_images
 from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
@@ -157,7 +157,7 @@ class LocalSource:
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return how much the exported student asked; online, each view of each step counts."""
         method, config = exported.method, settings.training
-        images, texts = len(billable_image_keys(method, config, planned)), len(set(billable_text_keys(method, planned)))
+        images, texts = (len(set(keys)) for keys in billable_keys(method, config, planned))
         if settings.online:
             taken = zip(method.stages, exported.stages, strict=True)
             steps = sum(result.steps for stage, result in taken if stage_asks_about_images(stage, config))

@@ -14,7 +14,6 @@ from vl2v_client.data.views import styled_views
 from vl2v_client.export.pages import Bill, LocalAnswers, Purchase
 from vl2v_client.export.report import ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
-from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT, Score
@@ -130,23 +129,32 @@ def keep_bought_row(report: RunReport, folder: RunFolder) -> RunReport:
 
 def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, str]:
     """Return every value that decided the result, as `config.json` has it, in words."""
-    training, spec = settings.training, settings.exported_student.input
+    training, purchase, choice = settings.training, settings.config.purchase, settings.choice
+    method, spec = METHODS[training.method](training), settings.exported_student.input
+    styled, further = styled_views(choice.rendered_views, choice.recipe), choice.rendered_views - choice.views
+    asked_styled = sum(view < choice.asked_views for view in styled)
+    weights, bought = targets.weights[:, : choice.asked_views], targets.bought[:, : choice.asked_views]
+    imputed = weights[~bought & (weights > 0)]
+    answered = "views bought" if purchase.local_teacher is None else "views answered"
     table = {
         "preset": training.preset,
-        "method": METHODS[training.method](training).name,
-        "views per image": f"{'fresh at every step' if settings.online else settings.choice.rendered_views}, "
-        f"{settings.choice.recipe}",
-        "styled views": _styled(settings.choice),
-        "views answered"
-        if settings.config.purchase.local_teacher is not None
-        else "views bought": f"{int(targets.bought.sum())} of {len(targets.bought) * settings.choice.views}",
-        "views that borrow": _borrowing(settings.choice) if targets.bought.any() else "none",
-        "selection": _selection(settings),
-        "imputation": _imputation(settings, targets),
-        "prompt": "; ".join(settings.choice.prompts.templates),
+        "method": method.name,
+        "views per image": f"{'fresh at every step' if settings.online else choice.rendered_views}, {choice.recipe}",
+        "styled views": f"{len(styled)} of each image, {asked_styled} of them asked about" if styled else "none",
+        answered: f"{int(targets.bought.sum())} of {len(targets.bought) * choice.views}",
+        "views that borrow": f"{further} of each image, the mean target of its bought views"
+        if further and targets.bought.any()
+        else "none",
+        "selection": "none: every image is asked about"
+        if purchase.select is None
+        else f"{purchase.select}, within {purchase.max_queries:,} queries",
+        "imputation": "none: a view without a target trains on its text"
+        if settings.impute == NO_IMPUTATION or not len(imputed)
+        else f"{settings.impute}, {len(imputed):,} views, at {imputed.mean():.3f} of a bought one's weight",
+        "prompt": "; ".join(choice.prompts.templates),
         "student input": f"{spec.size} px, mean {_plain(spec.mean)}, deviation {_plain(spec.std)}",
     }
-    for number, stage in enumerate(METHODS[training.method](training).stages, start=1):
+    for number, stage in enumerate(method.stages, start=1):
         table[f"stage {number}"] = (
             f"{stage.name}: {' and '.join(stage.trains)} on {stage.objective}, up to {stage.steps:,} steps at "
             f"{stage.learning_rate:g}, image weight {stage.share_of_image(training):g}, leaves {stage.final_weights}"
@@ -154,34 +162,6 @@ def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, s
     for name, value in training.result_options().items():
         table.setdefault(name.replace("_", " "), _plain(value))
     return table
-
-
-def _selection(settings: RunSettings) -> str:
-    purchase = settings.config.purchase
-    if purchase.select is None:
-        return "none: every image is asked about"
-    return f"{purchase.select}, within {purchase.max_queries:,} queries"
-
-
-def _imputation(settings: RunSettings, targets: ImageTargets) -> str:
-    asked = settings.choice.asked_views
-    weights, bought = targets.weights[:, :asked], targets.bought[:, :asked]
-    imputed = weights[~bought & (weights > 0)]
-    if settings.impute == NO_IMPUTATION or not len(imputed):
-        return "none: a view without a target trains on its text"
-    return f"{settings.impute}, {len(imputed):,} views, at {imputed.mean():.3f} of a bought one's weight"
-
-
-def _borrowing(choice: QueryChoice) -> str:
-    further = choice.rendered_views - choice.views
-    return f"{further} of each image, the mean target of its bought views" if further else "none"
-
-
-def _styled(choice: QueryChoice) -> str:
-    styled = styled_views(choice.rendered_views, choice.recipe)
-    if not styled:
-        return "none"
-    return f"{len(styled)} of each image, {sum(view < choice.asked_views for view in styled)} of them asked about"
 
 
 def _plain(value: Any) -> str:

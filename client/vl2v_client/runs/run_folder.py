@@ -234,6 +234,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 CONFIG_FORMAT = 2
 CHOICE_FORMAT = 2
+"""Format of `choice.json`; format 1 had several rounds."""
 
 _MOVED = {
     "data": {"data": "root", "target_domain": "target_domain", "prompt_templates": "prompts", "seed": "seed"},
@@ -260,10 +261,9 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
     if spending.pop("rounds", 1) != 1:
         config["purchase"]["rounds"] = record["spending"]["rounds"]
     config["purchase"] |= {"select": spending.get("select"), "max_queries": spending.get("max_queries")}
-    config["training"] |= {_renamed(name): value for name, value in record.get("training", {}).items()}
+    config["training"] |= _renamed(record.get("training", {}))
     if "stages" in record:
-        stages = record["stages"]
-        config["stages"] = [{_renamed(name): value for name, value in stage.items()} for stage in stages]
+        config["stages"] = [_renamed(stage) for stage in record["stages"]]
     if config.get("style_targets") == "bought":
         del config["style_targets"]
     return config | {"format": CONFIG_FORMAT}
@@ -283,17 +283,5 @@ def removed_values(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def chosen_keys(record: Mapping[str, Any]) -> list[str]:
-    """Return the cache keys that a record of `choice.json` names, in the order of buying; format 1 had several rounds.
-
-    Raises:
-        KeyError: The record is damaged.
-    """
-    if record["format"] == 1:
-        return [key for of_round in record["rounds"] for key in of_round]
-    keys: list[str] = record["keys"]
-    return keys
-
-
-def _renamed(name: str) -> str:
-    return "final_weights" if name == "carries" else name
+def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"final_weights" if name == "carries" else name: value for name, value in options.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.core.values import Sample
@@ -20,26 +20,14 @@ from vl2v_client.runs.run_images import RunImages, read_images
 from vl2v_client.student.model.spec import StudentCard
 
 
-class RecordedTeacher(BaseModel):
-    """The model that a run learned from."""
-
-    id: str
-    ledger_id: str
-    weights_sha: str
-
-
-class RecordedData(BaseModel):
-    """The data set that a run learned from, and the templates of its prompts."""
-
-    root: str
-    prompts: list[str]
-
-
 class RecordedConfig(BaseModel):
-    """The entries that an evaluation needs."""
+    """What an evaluation reads of a run's configuration, which may be somebody else's."""
 
-    data: RecordedData
-    teacher: RecordedTeacher
+    root: Path = Field(validation_alias=AliasPath("data", "root"))
+    prompts: tuple[str, ...] = Field(validation_alias=AliasPath("data", "prompts"))
+    teacher_id: str = Field(validation_alias=AliasPath("teacher", "id"))
+    ledger_id: str = Field(validation_alias=AliasPath("teacher", "ledger_id"))
+    weights_sha: str = Field(validation_alias=AliasPath("teacher", "weights_sha"))
 
 
 def recorded_config(folder: RunFolder) -> RecordedConfig:
@@ -135,7 +123,12 @@ def choose_images(folder: RunFolder, own: Path, card: StudentCard, data: Path | 
         RunError: The run is not finished.
     """
     record = read_images(folder)
-    dataset = _matching_dataset(data or own, card)
+    dataset = open_dataset(data or own)
+    if dataset.class_names != card.class_names:
+        raise DataError(
+            f"{data or own} has the classes {', '.join(dataset.class_names)}; the student knows "
+            f"{', '.join(card.class_names)}: give a data set with the same class folders"
+        )
     if data is None or data.resolve() == own:
         return _own_images(dataset, record)
     roles = dict.fromkeys(record.validation.values(), HOLD_OUT) | dict.fromkeys(record.train.values(), TRAINED_ON)
@@ -158,14 +151,3 @@ def _own_images(dataset: DomainDataset, record: RunImages) -> ScoredImages:
         )
     roles = tuple(UNSEEN if name in record.target else HOLD_OUT for name in wanted)
     return ScoredImages(dataset.root, tuple(found[name] for name in wanted), roles, record)
-
-
-def _matching_dataset(root: Path, card: StudentCard) -> DomainDataset:
-    dataset = open_dataset(root)
-    if dataset.class_names != card.class_names:
-        raise DataError(
-            f"{root} has the classes {', '.join(dataset.class_names)}; the student knows "
-            f"{', '.join(card.class_names)}: "
-            "give a data set with the same class folders"
-        )
-    return dataset

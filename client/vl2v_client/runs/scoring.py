@@ -69,42 +69,34 @@ def score_classifier(
     on_validation = classifier.logits(validation.pixels[:, 0])
     temperature = fit_temperature(on_validation, validation.labels)
     source = evaluate(on_validation, validation.labels, validation.domains)
-    if target is None:
-        logits, labels, shown = on_validation, validation.labels, source
-    else:
+    logits, labels, shown, judged = on_validation, validation.labels, source, [(source, True)]
+    if target is not None:
         logits, labels = classifier.logits(target.pixels[:, 0]), target.labels
         shown = evaluate(logits, labels, target.domains)
+        judged.append((shown, False))
+    in_table = logits.argmax(axis=1)[: len(split.target_in)] == labels[: len(split.target_in)]
     row = ReportRow(
         name=name,
         source_validation=source.domain_mean,
         target=None if target is None else shown.accuracy,
-        target_in=None if target is None else _accuracy(logits, labels, len(split.target_in)),
+        target_in=None if target is None else float(in_table.mean()),
         nll=negative_log_likelihood(logits, labels, temperature),
         calibration_error=calibration_error(logits, labels, temperature),
         uncalibrated_error=calibration_error(logits, labels),
         note=note,
     )
-    by_domain = _domain_rows(source, seen=True) + (() if target is None else _domain_rows(shown, seen=False))
-    on_target = None if target is None else choose(logits, temperature)
-    return Score(row, temperature, shown, by_domain, on_target)
-
-
-def _domain_rows(scored: Evaluation, *, seen: bool) -> tuple[DomainRow, ...]:
-    return tuple(DomainRow(name, seen, count.total, count.accuracy) for name, count in scored.by_domain.items())
+    by_domain = tuple(
+        DomainRow(domain, seen, count.total, count.accuracy)
+        for scored, seen in judged
+        for domain, count in scored.by_domain.items()
+    )
+    return Score(row, temperature, shown, by_domain, None if target is None else choose(logits, temperature))
 
 
 def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, target_in: int) -> ReportRow:
     """Return the teacher's row on the target domain, whose first `target_in` images DomainBed's tables use."""
-    return ReportRow(
-        name=ZERO_SHOT,
-        source_validation=None,
-        target=_accuracy(logits, labels, len(labels)),
-        target_in=_accuracy(logits, labels, target_in),
-    )
-
-
-def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> float:
-    return float((logits[:count].argmax(axis=1) == labels[:count]).mean())
+    right = logits.argmax(axis=1) == labels
+    return ReportRow(ZERO_SHOT, None, target=float(right.mean()), target_in=float(right[:target_in].mean()))
 
 
 def keep_predictions(

@@ -22,14 +22,12 @@ from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
 
 
-def billable_image_keys(method: Method, config: TrainingConfig, planned: PlannedRun) -> tuple[str, ...]:
-    """Return the cache keys of the image queries that a method reads, each once."""
-    return planned.plan.used_image_keys if asks_about_images(method, config) else ()
-
-
-def billable_text_keys(method: Method, planned: PlannedRun) -> tuple[str, ...]:
-    """Return the cache keys of the text queries that a method reads, in the plan's order."""
-    return planned.plan.text_keys if asks_about_texts(method) else ()
+def billable_keys(
+    method: Method, config: TrainingConfig, planned: PlannedRun
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the cache keys of the image and of the text queries that a method reads: its bill has no others."""
+    images = planned.plan.used_image_keys if asks_about_images(method, config) else ()
+    return images, planned.plan.text_keys if asks_about_texts(method) else ()
 
 
 Announce = Callable[[PlannedRun], str]

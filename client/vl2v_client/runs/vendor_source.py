@@ -1,7 +1,14 @@
-"""The vendor as a source of answers: choose within the budget, buy, and join what was bought."""
+"""The vendor as a source of answers: choose within the budget, buy, and join what was bought.
+
+What a run trains on is written down when its purchase is done: a run that goes on buys nothing and uses the same.
+Without it, whatever came into the cache after a purchase that was cut short would change the targets of a run that is
+half trained, and the same command would spend its cap again. The name under which it buys is written down too, so that
+a run which is killed while it buys goes on under what is left of its caps.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,18 +28,11 @@ from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import NO_LIMITS, PlannedRun, QueryPlan
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
-from vl2v_client.runs.purchase_record import (
-    choose_queries,
-    count_from_the_start,
-    keep_left_out,
-    keep_used,
-    read_left_out,
-    read_used,
-)
-from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Announce, Source, billable_image_keys, billable_text_keys
+from vl2v_client.runs.source import Announce, Source, billable_keys
 from vl2v_client.runs.teacher_answers import Vectors, text_classifier
 from vl2v_client.student.loss.methods import METHODS, asks_about_images, online_queries
 from vl2v_client.student.train.labelled_views import LabelledViews
@@ -78,16 +78,15 @@ class VendorSource:
             RunError: The folder's purchase is done, and its images have changed since.
             ClientError: Whatever was bought so far is kept.
         """
-        used, some_missing = read_used(folder, planned.plan), True
-        if used is not None:
-            planned = self._go_on(settings, planned, used, folder, progress)
+        record, some_missing = folder.recall(USED_FILE), True
+        if record is not None:
+            planned = self._go_on(settings, planned, frozenset(record["keys"]), folder, progress)
         else:
             check_hold_out(planned, self.context, progress=progress)
             features = partial(run_features, settings, planned, progress)
             purchase, seed = settings.config.purchase, settings.choice.seed
             planned = choose_queries(purchase, seed, planned, features, folder)
-            some_missing = self._buy(planned, folder, progress)
-            planned = _cut_to(planned, keep_used(folder, planned.plan, self.cache))
+            planned, some_missing = self._buy(planned, folder, progress)
         plan = planned.plan
 
         def fetch(_train: LabelledViews) -> Vectors:
@@ -99,23 +98,17 @@ class VendorSource:
         self, planned: PlannedRun, data: RunData, target: LabelledViews | None
     ) -> tuple[ReportRow, Choices | None]:
         """Score the teacher on the training images' first views, which are bought anyway; the target costs extra."""
-        bought, teacher = data.targets.bought, planned.plan.teacher
-        if not bought.size or not bought[:, 0].any():
+        rows, scale = data.targets.bought[:, 0], planned.plan.teacher.logit_scale
+        if not rows.any():
             return ReportRow(ZERO_SHOT, None, note="no image was bought"), None
-        rows = bought[:, 0]
-        logits = zero_shot_logits(
-            data.targets.vectors[rows, 0],
-            data.text_classifier,
-            logit_scale=teacher.logit_scale,
-            logit_bias=teacher.logit_bias,
-        )
+        logits = zero_shot_logits(data.targets.vectors[rows, 0], data.text_classifier, logit_scale=scale)
         accuracy = float((logits.argmax(axis=1) == data.training.train.labels[rows]).mean())
         return ReportRow(ZERO_SHOT, None, note=f"{accuracy:.1%} on the training images"), None
 
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return the queries that the exported method reads and their price, whenever it was paid; others apart."""
         plan, config, method = planned.plan, settings.training, exported.method
-        images, texts = billable_image_keys(method, config, planned), billable_text_keys(method, planned)
+        images, texts = billable_keys(method, config, planned)
         records = self.cache.records
         paid, whole = records.paid([*images, *texts]), records.paid([*plan.used_image_keys, *plan.text_keys])
         amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
@@ -132,7 +125,7 @@ class VendorSource:
 
     def follower(self) -> VendorSource:
         """Return a source that never buys: what the first process could not buy is missing here too."""
-        context = replace(self.context, approve=_leave_to_the_first, notify=_say_nothing, allow_partial=True)
+        context = replace(self.context, approve=_leave_to_the_first, notify=lambda _sentence: None, allow_partial=True)
         return VendorSource(context)
 
     def share(
@@ -143,17 +136,19 @@ class VendorSource:
         Raises:
             ClientError: Whatever was bought so far is kept.
         """
-        left_out = read_left_out(folder)
+        left_out = frozenset((folder.recall(LEFT_OUT_FILE) or {"keys": ()})["keys"])
         planned = planned.cut([key for key in planned.plan.used_image_keys if key not in left_out])
         self.context.notify(announce(planned))
         check_hold_out(planned, self.context, progress=progress)
         buy(planned.plan, self.context, progress=progress)
         text_classifier(planned, self.cache.get_many(planned.plan.text_keys))  # it names a text that failed
-        left_out = keep_left_out(folder, left_out.union(self.cache.missing(planned.plan.used_image_keys)))
+        left_out = left_out.union(self.cache.missing(planned.plan.used_image_keys))
+        if left_out:  # no later call asks about them again
+            folder.keep(LEFT_OUT_FILE, {"keys": sorted(left_out)})
         context = replace(
             self.context,
             approve=partial(_refuse_more, left_out),
-            notify=_say_nothing,
+            notify=lambda _sentence: None,
             caps=NO_LIMITS,
             allow_partial=bool(left_out),
         )
@@ -167,39 +162,38 @@ class VendorSource:
         queries = {}
         for name in methods:
             method = METHODS[name](training)
-            keys = (*billable_image_keys(method, training, planned), *billable_text_keys(method, planned))
-            queries[method.name] = sum(of_kind.units for of_kind in records.paid(keys).values())
+            images, texts = billable_keys(method, training, planned)
+            queries[method.name] = sum(of_kind.units for of_kind in records.paid([*images, *texts]).values())
         return SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries
 
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
     ) -> dict[str, float]:
         """Score the teacher on first views of a target's training part: they were bought where it is a source."""
-        queries, plan, teacher = planned.queries, planned.plan, planned.plan.teacher
+        queries, plan = planned.queries, planned.plan
         if not queries.asked_views:
             return {}
         first_views = plan.image_keys[:: queries.asked_views]
         vectors = self.cache.get_many([*first_views, *plan.text_keys])
         classifier = text_classifier(planned, vectors)
+        known = [pair for pair in zip(queries.split.train, first_views, strict=True) if pair[1] in vectors]
         found = {}
         for target in targets:
-            places = enumerate(queries.split.train)
-            known = [row for row, sample in places if sample.domain == target and first_views[row] in vectors]
-            if not known:
-                continue
-            logits = zero_shot_logits(
-                np.stack([vectors[first_views[row]] for row in known]).astype(np.float32),
-                classifier,
-                logit_scale=teacher.logit_scale,
-                logit_bias=teacher.logit_bias,
-            )
-            labels = np.array([queries.split.train[row].class_index for row in known])
-            found[target] = float((logits.argmax(axis=1) == labels).mean())
+            of_target = [(sample, key) for sample, key in known if sample.domain == target]
+            if of_target:
+                images = np.stack([vectors[key] for _, key in of_target]).astype(np.float32)
+                logits = zero_shot_logits(images, classifier, logit_scale=plan.teacher.logit_scale)
+                labels = np.array([sample.class_index for sample, _ in of_target])
+                found[target] = float((logits.argmax(axis=1) == labels).mean())
         return found
 
-    def _buy(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> bool:
-        """Buy under the run's own caps; return whether something may be missing afterwards."""
-        context = count_from_the_start(folder, self.context)
+    def _buy(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> tuple[PlannedRun, bool]:
+        """Buy under the run's own caps; return the run with what came, and whether something may be missing."""
+        record = folder.recall(PURCHASE_FILE)
+        if record is None:
+            record = {"task": secrets.token_hex(8)}
+            folder.keep(PURCHASE_FILE, record)
+        context = replace(self.context, caps=replace(self.context.caps, task=record["task"]))
         try:
             buy(planned.plan, context, progress=progress)
         except BudgetExhausted as error:
@@ -209,12 +203,22 @@ class VendorSource:
                 f"{error}, in another run folder. This run keeps to these: images without an embedding train on their "
                 "class's text alone"
             )
-        return context.skip_failed or context.allow_partial or planned.plan.chosen is not None
+        keys = [*planned.plan.used_image_keys, *dict.fromkeys(planned.plan.text_keys)]
+        lacking = set(self.cache.missing(keys))
+        used = [key for key in keys if key not in lacking]
+        if lacking.isdisjoint(planned.plan.text_keys):
+            folder.keep(USED_FILE, {"keys": used})
+        some_missing = context.skip_failed or context.allow_partial or planned.plan.chosen is not None
+        return _cut_to(planned, frozenset(used)), some_missing
 
     def _go_on(
         self, settings: RunSettings, planned: PlannedRun, used: frozenset[str], folder: RunFolder, progress: Progress
     ) -> PlannedRun:
         """Return the run with what it trains on; buy again what the cache has lost of it since."""
+        if not used <= {*planned.plan.image_keys, *planned.plan.text_keys}:
+            raise RunError(
+                f"{folder.path} bought images that have changed since: put them back, or choose another report.out"
+            )
         cut = _cut_to(planned, used)
         left_out = planned.plan.units - cut.plan.units
         if left_out and settings.config.purchase.select is None:
@@ -243,7 +247,3 @@ def _refuse_more(left_out: frozenset[str], plan: QueryPlan) -> None:
         f"a run wants {plan.units:,} queries beyond the sweep's one purchase: files or the vendor's model have changed "
         "since; choose another report.out, and what is bought already costs nothing"
     )
-
-
-def _say_nothing(_sentence: str) -> None:
-    """Drop a sentence that was shown when the purchase was planned."""
