@@ -134,7 +134,6 @@ def test_a_batch_longer_than_the_longest_wait_does_not_cost_its_request_the_rest
         request = submit(lane, range(5))
         await settle()
         batch = lane.take()
-        lane.begin(batch)
         await asyncio.sleep(0.3)
         lane.end(batch, 0.3)
         await asyncio.sleep(0.15)

@@ -12,13 +12,13 @@ import pytest
 
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.engine.process.model_worker import answer, encode_in_buckets
-from vl2v_vendor.engine.process.shared_slots import SharedFile, SlotLayout, Slots, Work
+from vl2v_vendor.engine.process.shared_slots import SlotLayout, Slots, Work, map_memory, open_memory
 
 LAYOUT = SlotLayout(input_bytes=300, output_bytes=100)
 
 
 def open_slots(layout: SlotLayout = LAYOUT) -> Slots:
-    return Slots(SharedFile().map(layout.size_bytes), layout)
+    return Slots(map_memory(open_memory(), layout.size_bytes), layout)
 
 
 def test_slots_do_not_overlap_and_hold_what_was_put_in() -> None:
@@ -43,10 +43,10 @@ def test_what_is_larger_than_a_slot_is_refused() -> None:
 
 def test_the_memory_has_no_name_and_no_descriptor_is_kept() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    file = SharedFile()
-    memory = file.map(1000)
-    with pytest.raises(ValueError, match="closed"):
-        file.map(1000)
+    file = open_memory()
+    memory = map_memory(file, 1000)
+    with pytest.raises(OSError, match="closed"):
+        map_memory(file, 1000)
     assert "memfd:vl2v-batches (deleted)" in Path("/proc/self/maps").read_text()
     memory.close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
@@ -93,7 +94,7 @@ def parity(
     logging.disable(logging.ERROR)  # of open_clip and the exporter, which report every step
     report = _measure(settings, images)
     if as_json:
-        show_json(report.as_dict())
+        show_json(asdict(report))
     else:
         _show(report)
     return int(report.precision == "int8" and not report.lowest >= settings.int8_min_cosine)

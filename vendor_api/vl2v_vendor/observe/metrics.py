@@ -73,7 +73,12 @@ class Metrics:
         for collector in live:
             registry.register(collector)
         ProcessCollector(registry=registry)
-        _describe(model, version, registry)
+        # Two series that are always 1: their labels say what runs here.
+        Info("vl2v_build", "This program.", registry=registry).info({"version": version})
+        labels = ("precision", "device", "preprocessing_id", "weights_sha")
+        Info("vl2v_model", "The model on sale.", registry=registry).info(
+            {"model": model.id, **{name: getattr(model, name) for name in labels}}
+        )
         self._drift_units = gauge(
             "ledger_drift_units",
             "Units used in the budgets, less the units of charged items that were not refunded: alert unless 0. "
@@ -117,17 +122,3 @@ class Metrics:
     def render(self) -> bytes:
         """Render the text format that Prometheus scrapes."""
         return generate_latest(self._registry)
-
-
-def _describe(model: ModelInfo, version: str, registry: CollectorRegistry) -> None:
-    """Add two series that are always 1: their labels say what runs here."""
-    Info("vl2v_build", "This program.", registry=registry).info({"version": version})
-    Info("vl2v_model", "The model on sale.", registry=registry).info(
-        {
-            "model": model.id,
-            "precision": model.precision,
-            "device": model.device,
-            "preprocessing_id": model.preprocessing_id,
-            "weights_sha": model.weights_sha,
-        }
-    )

@@ -68,7 +68,20 @@ class OtlpTracing:
             for stage, started, seconds in trace.intervals:
                 child = self._tracer.start_span(stage, context=parent, start_time=at(started))
                 child.end(end_time=at(started + seconds))
-            _describe(span, trace)
+            # Names after OpenTelemetry's conventions for HTTP servers; what is ours alone begins with `vl2v.`.
+            attributes: dict[str, Any] = {
+                "http.request.method": trace.method,
+                "http.response.status_code": trace.status,
+                "url.path": trace.path,
+                **{f"vl2v.{name}": value for name, value in trace.facts.items() if name != "trace_id"},
+            }
+            if trace.endpoint != NO_ROUTE:
+                attributes["http.route"] = trace.endpoint
+                span.update_name(f"{trace.method} {trace.endpoint}")
+            if trace.status >= _INTERNAL_STATUS:
+                attributes["error.type"] = trace.facts.get("problem", str(trace.status))
+                span.set_status(Status(StatusCode.ERROR))
+            span.set_attributes(attributes)
         span.end(end_time=at(trace.seconds))
 
     def close(self) -> None:
@@ -77,20 +90,3 @@ class OtlpTracing:
         closing = threading.Thread(target=self._provider.shutdown, daemon=True, name="otel-close")
         closing.start()
         closing.join(_CLOSING_SECONDS)
-
-
-def _describe(span: Span, trace: RequestTrace) -> None:
-    """Name things after OpenTelemetry's conventions for HTTP servers; what is ours alone begins with `vl2v.`."""
-    attributes: dict[str, Any] = {
-        "http.request.method": trace.method,
-        "http.response.status_code": trace.status,
-        "url.path": trace.path,
-    }
-    attributes |= {f"vl2v.{name}": value for name, value in trace.facts.items() if name != "trace_id"}
-    if trace.endpoint != NO_ROUTE:
-        attributes["http.route"] = trace.endpoint
-        span.update_name(f"{trace.method} {trace.endpoint}")
-    if trace.status >= _INTERNAL_STATUS:
-        attributes["error.type"] = trace.facts.get("problem", str(trace.status))
-        span.set_status(Status(StatusCode.ERROR))
-    span.set_attributes(attributes)

@@ -43,7 +43,12 @@ def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
     Raises:
         TracingUnavailable: The packages are missing, or another exporter or protocol is asked for.
     """
-    if not _is_asked_for(environ):
+    exporter = environ.get(_EXPORTER, "").strip().lower()
+    if environ.get(_DISABLED, "").strip().lower() == "true" or exporter == "none":
+        return None
+    if exporter not in ("", "otlp"):
+        raise TracingUnavailable(f"{_EXPORTER} is `{exporter}`; this server knows `otlp` and `none`")
+    if not exporter and not _first(environ, _ENDPOINTS):
         return None
     protocol = _first(environ, _PROTOCOLS) or _PROTOCOL
     if protocol != _PROTOCOL:
@@ -58,15 +63,6 @@ def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
             f"install 'vl2v[vendor,otel]', or set {_EXPORTER}=none"
         ) from None
     return OtlpTracing(version)
-
-
-def _is_asked_for(environ: Mapping[str, str]) -> bool:
-    exporter = environ.get(_EXPORTER, "").strip().lower()
-    if environ.get(_DISABLED, "").strip().lower() == "true" or exporter == "none":
-        return False
-    if exporter not in ("", "otlp"):
-        raise TracingUnavailable(f"{_EXPORTER} is `{exporter}`; this server knows `otlp` and `none`")
-    return bool(exporter or _first(environ, _ENDPOINTS))
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,21 +26,13 @@ class HashEncoder:
     image_size: int = 32
     context_length: int = 77
     policy: str = SAFE.id
+    ready: ClassVar[bool] = True
+    restarts: ClassVar[int] = 0
 
     @property
     def info(self) -> ModelInfo:
         """A made-up model that says what it is."""
         return _describe(self.embedding_dim, self.image_size, self.context_length, self.policy)
-
-    @property
-    def ready(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def restarts(self) -> int:
-        """There is no process that could be replaced."""
-        return 0
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
         """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""

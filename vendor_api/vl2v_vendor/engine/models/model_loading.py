@@ -66,21 +66,15 @@ def load_pair(spec: ModelSpec) -> tuple[LocalModel, LocalModel]:
     is_int8 = spec.precision == "int8"
     if is_int8 and spec.device not in ("auto", "cpu"):
         raise ModelLoadFailed(f"precision int8 runs on the CPU, not on `{spec.device}`; use fp16 there, or device cpu")
-    if is_int8:
-        _require_packages()
-    exact = OpenClipModel(replace(spec, precision="fp32", device="cpu", compile=False), packed=not is_int8)
-    return exact, OnnxInt8Model(exact, spec) if is_int8 else OpenClipModel(spec)
-
-
-def _require_packages() -> None:
-    """Check that the extra `onnx` is installed, before minutes are spent on a model."""
     try:
-        for name in ("onnx", "onnxruntime", "onnxscript"):
-            import_module(name)
+        for name in ("onnx", "onnxruntime", "onnxscript") if is_int8 else ():
+            import_module(name)  # before minutes are spent on a model
     except ImportError as error:
         raise ModelLoadFailed(
             f"precision int8 needs the package {error.name}: pip install 'vl2v[onnx]'; or serve fp32"
         ) from error
+    exact = OpenClipModel(replace(spec, precision="fp32", device="cpu", compile=False), packed=not is_int8)
+    return exact, OnnxInt8Model(exact, spec) if is_int8 else OpenClipModel(spec)
 
 
 class OnnxInt8Model:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final, Protocol
@@ -100,12 +100,9 @@ def warm_up(model: LocalModel, batch_items: Mapping[Modality, int] | None) -> di
         model.encode_tokens(np.ones((items, tokens), dtype=np.int64))
 
     if batch_items is not None:
-        return {
-            "image": _time_decided(run_images, batch_items["image"]),
-            "text": _time_decided(run_texts, batch_items["text"]),
-        }
+        return {"image": _time(run_images, batch_items["image"]), "text": _time(run_texts, batch_items["text"])}
     captions = measure_pace(lambda items: run_texts(items, min(length, _TYPICAL_TEXT)))
-    return {"image": measure_pace(run_images), "text": _time_largest(run_texts, captions.batch_items)}
+    return {"image": measure_pace(run_images), "text": _time(run_texts, captions.batch_items, may_shrink=True)}
 
 
 def make_noise(info: ModelInfo, items: int) -> PixelBatch:
@@ -137,7 +134,7 @@ def measure_pace(run: Callable[[int], object], clock: Callable[[], float] = time
     best = max(sample.rate for sample in bearable)
     chosen = next(sample.items for sample in bearable if sample.rate >= (1 - _TOLERANCE) * best)
     chosen = max([chosen, *(sample.items for sample in samples if sample.fastest <= _HARMLESS_SECONDS)])
-    return LanePace(chosen, _slowest(sample for sample in samples if sample.items <= chosen))
+    return LanePace(chosen, tuple((sample.items, sample.slowest) for sample in samples if sample.items <= chosen))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -156,33 +153,26 @@ def release_memory() -> None:
 
 def _may_pay(samples: Sequence[Sample]) -> bool:
     """Return whether a larger batch is worth trying: not after two doublings in a row that gained nothing."""
-    if samples[-1].items >= _LARGEST_BATCH:
-        return False
-    if len(samples) < _FEWEST_SIZES:
-        return True
+    if samples[-1].items >= _LARGEST_BATCH or len(samples) < _FEWEST_SIZES:
+        return samples[-1].items < _LARGEST_BATCH
     before = max(sample.rate for sample in samples[:-2])
     return max(sample.rate for sample in samples[-2:]) > before * (1 + _TOLERANCE)
 
 
-def _time_decided(run: Callable[[int], object], items: int) -> LanePace:
-    try:
-        return LanePace(items, _slowest(_sample(run, size, time.perf_counter) for size in sorted({1, items})))
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelLoadFailed(
-            f"a batch of {items} items does not fit into memory; lower max_batch_items, or unset it to have it measured"
-        ) from error
-
-
-def _time_largest(run: Callable[[int], object], items: int) -> LanePace:
-    """Return the pace at the largest size up to `items` that fits into memory."""
+def _time(run: Callable[[int], object], items: int, *, may_shrink: bool = False) -> LanePace:
+    """Return the pace at this batch size, or at the largest half of halves of it that fits into memory."""
     while True:
         try:
-            return LanePace(items, _slowest(_sample(run, size, time.perf_counter) for size in sorted({1, items})))
+            samples = [_sample(run, size, time.perf_counter) for size in sorted({1, items})]
+            return LanePace(items, tuple((sample.items, sample.slowest) for sample in samples))
         except Exception as error:
-            if not is_out_of_memory(error) or items == 1:
+            if not is_out_of_memory(error) or (may_shrink and items == 1):
                 raise
+            if not may_shrink:
+                raise ModelLoadFailed(
+                    f"a batch of {items} items does not fit into memory; lower max_batch_items, or unset it to have "
+                    "it measured"
+                ) from error
         release_memory()
         items //= 2
 
@@ -196,7 +186,3 @@ def _sample(run: Callable[[int], object], items: int, clock: Callable[[], float]
         run(items)
         seconds.append(max(clock() - started, 1e-9))
     return Sample(items, min(seconds), max(seconds))
-
-
-def _slowest(samples: Iterable[Sample]) -> tuple[tuple[int, float], ...]:
-    return tuple((sample.items, sample.slowest) for sample in samples)

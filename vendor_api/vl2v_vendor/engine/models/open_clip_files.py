@@ -112,9 +112,8 @@ def check_model_name(name: str, pretrained: str | None) -> None:
         raise ModelLoadFailed(
             f"model `{name}` needs weights: --pretrained with a file or one of {', '.join(tags) or 'no tags'}"
         )
-    if pretrained.lower().replace("-", "_") in {tag.lower().replace("-", "_") for tag in tags}:
-        return
-    if not Path(pretrained).is_file():
+    is_tag = pretrained.lower().replace("-", "_") in {tag.lower().replace("-", "_") for tag in tags}
+    if not is_tag and not Path(pretrained).is_file():
         raise ModelLoadFailed(
             f"`{pretrained}` is neither a file nor a pretrained tag of `{name}`; tags: {', '.join(tags) or 'none'}"
         )
@@ -216,10 +215,8 @@ def normalisation_source(spec: ModelSpec) -> dict[str, str]:
     """
     config_file, source = _config_file(spec), dict.fromkeys(("mean", "std"), _DEFAULT)
     if config_file is not None:
-        named = {
-            name for name, values in read_model_config(config_file)["preprocess_cfg"].items() if values is not None
-        }
-        source |= dict.fromkeys(source.keys() & named, f"preprocess_cfg of {config_file.name}")
+        named = read_model_config(config_file)["preprocess_cfg"]
+        source |= {name: f"preprocess_cfg of {config_file.name}" for name in source if named.get(name) is not None}
     elif spec.name.startswith(_HUB):
         source = dict.fromkeys(source, f"the configuration of {spec.name}, or {_DEFAULT}")
     elif spec.pretrained is not None and not Path(spec.pretrained).is_file():
@@ -228,28 +225,11 @@ def normalisation_source(spec: ModelSpec) -> dict[str, str]:
     return source | {name: f"setting image_{name}" for name, values in settings.items() if values}
 
 
-def normalisation_warning(spec: ModelSpec) -> str | None:
-    """Return what to do if a model configuration file leaves mean or deviation to open_clip's default; else None.
-
-    open_clip takes CLIP's for a file that names none, without a message.
-
-    Raises:
-        ModelLoadFailed: The model configuration file cannot be read.
-    """
-    config_file, source = _config_file(spec), normalisation_source(spec)
-    words = {"mean": "no mean", "std": "no deviation"}
-    missing = [word for name, word in words.items() if source[name] == _DEFAULT]
-    if config_file is None or not missing:
-        return None
-    return (
-        f"{config_file.name} names {' and '.join(missing)}, so open_clip's default is used, which is CLIP's; a "
-        "model that was trained with other values gives worse vectors, without an error. Name both in the file "
-        '("preprocess_cfg": {"mean": [...], "std": [...]} beside "model_cfg"), or set image_mean and image_std'
-    )
-
-
 def normalisation_lines(spec: ModelSpec, info: ModelInfo, *, own: bool = True) -> dict[str, str]:
     """Write the values in use and their sources, by the label that the operator is shown.
+
+    There is a warning if a model configuration file leaves mean or deviation to open_clip, which takes CLIP's then,
+    without a message.
 
     Args:
         spec: What was asked for.
@@ -259,10 +239,18 @@ def normalisation_lines(spec: ModelSpec, info: ModelInfo, *, own: bool = True) -
     Raises:
         ModelLoadFailed: The model configuration file cannot be read.
     """
-    source, warning = normalisation_source(spec), normalisation_warning(spec) if own else None
+    config_file, source = _config_file(spec), normalisation_source(spec)
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (info.image_mean, info.image_std))
     lines = {"pixels": f"mean {mean} ({source['mean']}), deviation {std} ({source['std']})"}
-    return lines if warning is None else {**lines, "warning": warning}
+    words = {"mean": "no mean", "std": "no deviation"}
+    missing = [word for name, word in words.items() if source[name] == _DEFAULT]
+    if own and config_file is not None and missing:
+        lines["warning"] = (
+            f"{config_file.name} names {' and '.join(missing)}, so open_clip's default is used, which is CLIP's; a "
+            "model that was trained with other values gives worse vectors, without an error. Name both in the file "
+            '("preprocess_cfg": {"mean": [...], "std": [...]} beside "model_cfg"), or set image_mean and image_std'
+        )
+    return lines
 
 
 def _config_file(spec: ModelSpec) -> Path | None:

@@ -95,19 +95,16 @@ class PackedSelfAttention(nn.Module):
 
 
 def _packed(block: nn.Module, layer: nn.Module) -> nn.Module | None:
-    """Return what stands for a layer of a block; None if it stays."""
-    if type(layer) is nn.Linear:
-        return PackedLinear(layer.weight, layer.bias)
-    if _is_self_attention(block, layer):
-        return PackedSelfAttention(cast("nn.MultiheadAttention", layer))
-    return None
+    """Return what stands for a layer of a block; None if it stays.
 
-
-def _is_self_attention(block: nn.Module, layer: nn.Module) -> bool:
-    """Return whether it is the plain self-attention of an open_clip block; timm's towers have linear layers instead."""
+    Attention is packed where it is the plain self-attention of an open_clip block; timm's towers have linear layers
+    instead.
+    """
     from open_clip.transformer import ResidualAttentionBlock
 
-    return (
+    if type(layer) is nn.Linear:
+        return PackedLinear(layer.weight, layer.bias)
+    is_self_attention = (
         isinstance(block, ResidualAttentionBlock)
         and not hasattr(block, "ln_1_kv")
         and type(layer) is nn.MultiheadAttention
@@ -116,3 +113,4 @@ def _is_self_attention(block: nn.Module, layer: nn.Module) -> bool:
         and layer.bias_k is None
         and not layer.add_zero_attn
     )
+    return PackedSelfAttention(cast("nn.MultiheadAttention", layer)) if is_self_attention else None

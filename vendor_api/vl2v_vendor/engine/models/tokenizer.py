@@ -133,16 +133,11 @@ def _merge_pairs(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> li
     turns: list[tuple[int, tuple[str, str]]] = []
 
     def note(left: int, right: int) -> None:
-        if left < 0 or right == end:
-            return
-        pair = symbols[left], symbols[right]
-        rank = ranks.get(pair)
-        if rank is None:
-            return
-        if pair not in places:
-            places[pair] = []
-            heappush(turns, (rank, pair))
-        places[pair].append(left)
+        pair = (symbols[left], symbols[right]) if left >= 0 and right < end else ("", "")
+        if (rank := ranks.get(pair)) is not None:
+            if pair not in places:
+                heappush(turns, (rank, pair))
+            places.setdefault(pair, []).append(left)
 
     for left in range(end - 1):
         note(left, left + 1)

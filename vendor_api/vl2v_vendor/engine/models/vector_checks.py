@@ -66,6 +66,7 @@ class ParityReport:
         image_cosines: Cosine of each image's vector to its fp32 vector.
         text_cosines: Cosine of each text's vector to its fp32 vector.
         same_nearest_text: The share of images that both precisions find nearest to the same text.
+        lowest: The least cosine of all.
     """
 
     model_id: str
@@ -73,15 +74,7 @@ class ParityReport:
     image_cosines: tuple[float, ...]
     text_cosines: tuple[float, ...]
     same_nearest_text: float
-
-    @property
-    def lowest(self) -> float:
-        """The least cosine of all."""
-        return min(*self.image_cosines, *self.text_cosines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report for JSON."""
-        return {**asdict(self), "lowest": self.lowest}
+    lowest: float
 
 
 def measure_parity(
@@ -100,12 +93,14 @@ def measure_parity(
     exact_images, images = exact.encode_images(pixels), model.encode_images(pixels)
     exact_texts, texts = _encode_texts(exact, tokenizer), _encode_texts(model, tokenizer)
     nearest = (exact_images @ exact_texts.T).argmax(axis=1) == (images @ texts.T).argmax(axis=1)
+    of_images, of_texts = _cosines(exact_images, images).round(7), _cosines(exact_texts, texts).round(7)
     return ParityReport(
         model_id=model.info.id,
         precision=model.info.precision,
-        image_cosines=tuple(_cosines(exact_images, images).round(7).tolist()),
-        text_cosines=tuple(_cosines(exact_texts, texts).round(7).tolist()),
+        image_cosines=tuple(of_images.tolist()),
+        text_cosines=tuple(of_texts.tolist()),
         same_nearest_text=float(nearest.mean()),
+        lowest=min(*of_images.tolist(), *of_texts.tolist()),
     )
 
 
@@ -133,7 +128,7 @@ def write_parity(folder: Path, info: ModelInfo, report: ParityReport) -> None:
     path = _parity_path(folder, info)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+        path.write_text(json.dumps(asdict(report), indent=2) + "\n")
     except OSError as error:
         raise ModelLoadFailed(f"cannot write the parity report to {path}: {error.strerror}") from error
 

@@ -12,7 +12,6 @@ import itertools
 import multiprocessing
 import queue
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.context import SpawnProcess
@@ -22,7 +21,16 @@ from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import ModelInput, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.engine.process.model_worker import LoadModel, serve_model
-from vl2v_vendor.engine.process.shared_slots import Answer, Heartbeat, Loaded, Message, SharedFile, Slots, Work
+from vl2v_vendor.engine.process.shared_slots import (
+    Answer,
+    Heartbeat,
+    Loaded,
+    Message,
+    Slots,
+    Work,
+    map_memory,
+    open_memory,
+)
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS, Watchdog
 
 _STOP_SECONDS: Final = 5.0
@@ -48,12 +56,12 @@ class SlotDispatcher:
         self._pace = loaded.pace
         self._slots = slots
         self._outbox = outbox
-        self._free = deque(range(loaded.layout.count))
-        self._freed = asyncio.Event()
+        self._free: asyncio.Queue[int | None] = asyncio.Queue()  # None: closed
         self._pending: dict[int, tuple[Work, asyncio.Future[VectorBatch]]] = {}
         self._ids = itertools.count()
-        self._is_closed = False
         self.watchdog = Watchdog(floor_seconds, max(pace.seconds(pace.batch_items) for pace in loaded.pace.values()))
+        for slot in range(loaded.layout.count):
+            self._free.put_nowait(slot)
 
     async def encode(self, lane: Modality, items: Sequence[ModelInput], shape: tuple[int, ...]) -> VectorBatch:
         """Encode one batch; waits for a slot if all are in use.
@@ -92,26 +100,23 @@ class SlotDispatcher:
                 waiter.set_result(self._slots.output(work.slot, answer.shape).copy())
             else:
                 waiter.set_exception(EncodingFailed(answer.error or "the model failed"))
-        self._free.append(work.slot)
-        self._freed.set()
+        self._free.put_nowait(work.slot)
         self._watch_first()
 
     def close(self) -> None:
         """Fail everybody who waits: the child cannot be used any more. The slots are not read from here on."""
-        self._is_closed = True
-        self._freed.set()
+        while not self._free.empty():
+            self._free.get_nowait()
+        self._free.put_nowait(None)
         for _, waiter in self._pending.values():
             if not waiter.done():
                 waiter.set_exception(_death())
         self._pending.clear()
 
     async def _take_slot(self) -> int:
-        while not self._free and not self._is_closed:
-            self._freed.clear()
-            await self._freed.wait()
-        if self._is_closed:
+        if (slot := await self._free.get()) is None:
+            self._free.put_nowait(None)  # for the next who waits
             raise _death()
-        slot = self._free.popleft()
         self._slots.set_abandoned(slot, False)
         return slot
 
@@ -143,7 +148,7 @@ class ModelChild:
     def __init__(self, load: LoadModel, batch_items: Mapping[Modality, int] | None, *, floor_seconds: float) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, child_connection = context.Pipe()
-        self._memory = SharedFile()
+        self._memory = open_memory()
         self._process: SpawnProcess = context.Process(
             target=serve_model, args=(load, batch_items, child_connection, self._memory), daemon=True, name="vl2v-model"
         )
@@ -205,18 +210,16 @@ class ModelChild:
             self.dispatcher.watchdog.on_heartbeat(message.cpu_seconds if isinstance(message, Heartbeat) else None)
             if isinstance(message, Answer):
                 self.dispatcher.settle(message)
+        elif self.loaded.done():
+            return
         elif isinstance(message, ModelLoadFailed):
-            self._fail_loading(message)
-        elif isinstance(message, Loaded) and not self.loaded.done():
-            slots = Slots(self._memory.map(message.layout.size_bytes), message.layout)
+            self.loaded.set_exception(message)
+        elif isinstance(message, Loaded):
+            slots = Slots(map_memory(self._memory, message.layout.size_bytes), message.layout)
             self.dispatcher = SlotDispatcher(message, slots, self._outbox, floor_seconds=self._floor_seconds)
             threading.Thread(target=self._send, args=(slots,), daemon=True, name="model-send").start()
             self._watch = self._loop.create_task(self._keep_watch(self.dispatcher.watchdog), name="model-watchdog")
             self.loaded.set_result(message)
-
-    def _fail_loading(self, error: ModelLoadFailed) -> None:
-        if not self.loaded.done():
-            self.loaded.set_exception(error)
 
     async def _keep_watch(self, watchdog: Watchdog) -> None:
         reason = None
@@ -231,9 +234,10 @@ class ModelChild:
         """Clean up after the process has exited."""
         self._process.join()
         code = self._process.exitcode
-        self._fail_loading(
-            ModelLoadFailed(f"the model process ended while loading (exit code {code}); is there enough memory?")
-        )
+        if not self.loaded.done():
+            self.loaded.set_exception(
+                ModelLoadFailed(f"the model process ended while loading (exit code {code}); is there enough memory?")
+            )
         self._finish(f"exit code {code}")
         self._connection.close()
         atexit.unregister(self._process.kill)

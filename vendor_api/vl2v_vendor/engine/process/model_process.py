@@ -25,10 +25,7 @@ from vl2v_vendor.engine.process.model_child import ModelChild, SlotDispatcher
 from vl2v_vendor.engine.process.model_worker import LoadModel
 from vl2v_vendor.engine.process.shared_slots import Loaded
 
-_FIRST_DELAY_SECONDS: Final = 1.0
 _LONGEST_DELAY_SECONDS: Final = 60.0
-_STUCK_SECONDS: Final = 2.0
-_LOAD_SECONDS: Final = 1800.0
 _SHORTEST_RELOAD_SECONDS: Final = 60.0
 _RELOAD_FACTOR: Final = 3.0
 
@@ -54,14 +51,14 @@ class ProcessEncoder:
         load: LoadModel,
         *,
         max_batch_items: int | None = None,
-        load_seconds: float = _LOAD_SECONDS,
-        first_delay_seconds: float = _FIRST_DELAY_SECONDS,
-        stuck_seconds: float = _STUCK_SECONDS,
+        load_seconds: float = 1800.0,
+        first_delay_seconds: float = 1.0,
+        stuck_seconds: float = 2.0,
     ) -> None:
         self._load = load
-        self._batch_items: Mapping[Modality, int] | None = None
-        if max_batch_items is not None:
-            self._batch_items = {"image": max_batch_items, "text": max_batch_items}
+        self._batch_items: Mapping[Modality, int] | None = (
+            None if max_batch_items is None else {"image": max_batch_items, "text": max_batch_items}
+        )
         self._load_seconds = load_seconds
         self._first_delay_seconds = first_delay_seconds
         self._stuck_seconds = stuck_seconds
@@ -184,13 +181,12 @@ class ProcessEncoder:
             loaded = await asyncio.wait_for(child.loaded, self._load_seconds)
             if self._info not in (None, loaded.info):
                 raise ModelLoadFailed("the model's files changed; restart the server to sell the new model")
-        except TimeoutError:
+        except BaseException as error:
             await child.stop()
-            raise ModelLoadFailed(
-                f"the model was not loaded within {self._load_seconds:.0f} seconds; "
-                "if it only needs longer, raise max_load_seconds"
-            ) from None
-        except BaseException:
-            await child.stop()
+            if isinstance(error, TimeoutError):
+                raise ModelLoadFailed(
+                    f"the model was not loaded within {self._load_seconds:.0f} seconds; "
+                    "if it only needs longer, raise max_load_seconds"
+                ) from None
             raise
         return child, loaded

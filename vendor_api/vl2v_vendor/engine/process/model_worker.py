@@ -34,10 +34,10 @@ from vl2v_vendor.engine.process.shared_slots import (
     Heartbeat,
     Loaded,
     Message,
-    SharedFile,
     SlotLayout,
     Slots,
     Work,
+    map_memory,
 )
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS
 
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 
 def serve_model(
-    load: LoadModel, batch_items: Mapping[Modality, int] | None, connection: Connection, memory: SharedFile
+    load: LoadModel, batch_items: Mapping[Modality, int] | None, connection: Connection, memory: Connection
 ) -> None:
     """Run the model process: the target of `multiprocessing.Process`.
 
@@ -84,7 +84,7 @@ def serve_model(
         model = load()
         pace = warm_up(model, batch_items)
         layout = _choose_layout(model.info, pace)
-        slots = Slots(memory.map(layout.size_bytes), layout)
+        slots = Slots(map_memory(memory, layout.size_bytes), layout)
     except Exception as error:
         # Everything that can go wrong here is for the operator, who sees it in the parent.
         send(ModelLoadFailed(str(error) if isinstance(error, VendorError) else f"{type(error).__name__}: {error}"))
@@ -157,54 +157,38 @@ def _buckets(tokens: TokenBatch) -> Iterator[tuple[NDArray[np.int64], int]]:
         rows = rows[~is_alike]
 
 
-class _ModelProbe:
-    """Tells a broken model from items that it cannot encode.
+def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], send: _Send) -> None:
+    """Answer batches until the model is broken; then end at once, so that the parent starts another process.
 
     When single items fail in a row, the model is given what it encoded at warm-up. It is broken if that fails too.
     So whatever a customer sends, and however often, no item ends the process by failing.
-
-    Args:
-        model: Model that has been warmed up.
     """
-
-    def __init__(self, model: LocalModel) -> None:
-        self._model = model
-        self._failures: Counter[Modality] = Counter()
-
-    def note(self, work: Work, reply: Answer) -> None:
-        """Count the outcome of a batch; if the model is broken, its error is raised."""
-        if reply.error is None:
-            self._failures[work.lane] = 0
-        elif work.shape[0] == 1:
-            self._failures[work.lane] += 1
-        if self._failures[work.lane] >= _FAILURES_BEFORE_PROBE:
-            self._failures[work.lane] = 0
-            self._probe(work.lane)
-
-    def _probe(self, lane: Modality) -> None:
-        info = self._model.info
-        try:
-            is_text = lane == "text"
-            _encode(self._model, lane, np.ones((1, info.context_length), np.int64) if is_text else make_noise(info, 1))
-        except Exception as error:
-            # Models fail in many ways; that memory is short may be another process's doing, and pass.
-            if not is_out_of_memory(error):
-                raise
-
-
-def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work], send: _Send) -> None:
-    """Answer batches until the model is broken; then end at once, so that the parent starts another process."""
-    probe = _ModelProbe(model)
+    failures: Counter[Modality] = Counter()
     while True:
         work = inbox.get()
         try:
             reply = answer(model, slots, work)
-            probe.note(work, reply)
+            failures[work.lane] += work.shape[0] == 1
+            if reply.error is None:
+                failures[work.lane] = 0
+            if failures[work.lane] >= _FAILURES_BEFORE_PROBE:
+                failures[work.lane] = 0
+                _probe(model, work.lane)
         except Exception as error:
             # Whatever it is: only another process can help, and those who wait are told once this one is gone.
             _log.critical("the model process ends, since its model is broken: %s", _first_line(error))
             os._exit(1)
         send(reply)
+
+
+def _probe(model: LocalModel, lane: Modality) -> None:
+    info, is_text = model.info, lane == "text"
+    try:
+        _encode(model, lane, np.ones((1, info.context_length), np.int64) if is_text else make_noise(info, 1))
+    except Exception as error:
+        # Models fail in many ways; that memory is short may be another process's doing, and pass.
+        if not is_out_of_memory(error):
+            raise
 
 
 def _encode(model: LocalModel, lane: Modality, batch: NDArray[Any]) -> VectorBatch:
@@ -243,9 +227,5 @@ def _send_heartbeats(send: _Send) -> None:
 def _choose_layout(info: ModelInfo, pace: Mapping[Modality, LanePace]) -> SlotLayout:
     """Slots that hold the largest batch of either lane."""
     images, texts = pace["image"].batch_items, pace["text"].batch_items
-    image_bytes = 3 * info.image_size**2
-    text_bytes = np.dtype(np.int64).itemsize * info.context_length
-    vector_bytes = np.dtype(np.float32).itemsize * info.embedding_dim
-    return SlotLayout(
-        input_bytes=max(images * image_bytes, texts * text_bytes), output_bytes=max(images, texts) * vector_bytes
-    )
+    image_bytes, text_bytes, vector_bytes = 3 * info.image_size**2, 8 * info.context_length, 4 * info.embedding_dim
+    return SlotLayout(max(images * image_bytes, texts * text_bytes), max(images, texts) * vector_bytes)

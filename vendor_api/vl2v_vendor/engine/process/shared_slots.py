@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.reduction import DupFd
+from multiprocessing.connection import Connection
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -92,39 +92,26 @@ Message: TypeAlias = Answer | Heartbeat | Loaded | ModelLoadFailed
 """Whatever the child sends. The error is its first and last message, and says why the model cannot be loaded."""
 
 
-class SharedFile:
-    """A nameless file in memory. Pickled for a child that is being spawned, it is the same file there.
+def open_memory() -> Connection:
+    """Open a nameless file in memory, without a size: the child, which knows the model, decides how large it must be.
 
-    It has no size at first: the child, which knows the model, decides how large it must be.
+    It is wrapped as a connection, since that is a descriptor that a process can be given when it is spawned.
     """
+    if hasattr(os, "memfd_create"):
+        return Connection(os.memfd_create("vl2v-batches"))
+    with tempfile.TemporaryFile() as file:
+        return Connection(os.dup(file.fileno()))
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        self._descriptor: int | None = _open_nameless() if descriptor is None else descriptor
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._descriptor is None:
-            raise ValueError("the shared memory is closed")
-        return _inherit, (DupFd(self._descriptor),)
+def map_memory(file: Connection, size_bytes: int) -> mmap.mmap:
+    """Map a file at a size that both sides agree on, and close it: the map keeps it alive.
 
-    def map(self, size_bytes: int) -> mmap.mmap:
-        """Map the file at a size that both sides agree on, and close it: the map keeps it alive.
-
-        Raises:
-            ValueError: The file is closed.
-        """
-        if self._descriptor is None:
-            raise ValueError("the shared memory is closed")
-        os.ftruncate(self._descriptor, size_bytes)
-        try:
-            return mmap.mmap(self._descriptor, size_bytes)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Close the file; maps of it stay."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+    Raises:
+        OSError: The file is closed.
+    """
+    with file:
+        os.ftruncate(file.fileno(), size_bytes)
+        return mmap.mmap(file.fileno(), size_bytes)
 
 
 class Slots:
@@ -182,17 +169,6 @@ class Slots:
             raise ValueError(f"an array of {size_bytes:,} bytes does not fit into a slot of {limit_bytes:,} bytes")
         first = _HEADER_BYTES + slot * self._layout.stride + start
         return self._bytes[first : first + size_bytes].view(dtype).reshape(shape)
-
-
-def _open_nameless() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("vl2v-batches")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _inherit(duplicate: Any) -> SharedFile:
-    return SharedFile(duplicate.detach())
 
 
 def _aligned(size_bytes: int) -> int:

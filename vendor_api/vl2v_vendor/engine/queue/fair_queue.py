@@ -43,27 +43,22 @@ class QueuedRequest(Generic[Out]):
         self.idle_limit = asyncio.timeout(None)
         self._missing = count
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.done.done()
-
     def settle(self, index: int, outcome: Out | Exception) -> None:
         """Give one item its outcome, once."""
         self.outcomes[index] = outcome
         self._missing -= 1
-        if self._missing == 0 and not self.is_over:
+        if self._missing == 0 and not self.done.done():
             self.done.set_result(None)
 
     def refuse(self, error: Exception) -> None:
         """Lose the request as a whole, unless it is over."""
-        if not self.is_over:
+        if not self.done.done():
             self.done.set_exception(error)
 
     def move(self, items: int, idle_seconds: float) -> None:
         """Count items into the model, or out of it if negative; without any there, the request may wait so long."""
         self.items_in_model += items
-        if not self.is_over:
+        if not self.done.done():
             now = asyncio.get_running_loop().time()
             self.idle_limit.reschedule(None if self.items_in_model else now + idle_seconds)
 

@@ -1,4 +1,4 @@
-"""Whose batch the model runs next.
+"""Two lanes to the model, one per modality, each with its own queue, and whose batch the model runs next.
 
 There is no wait timer. While the model is idle, a batch is whatever waits. While it runs one, the next is formed as
 late as possible, so that it can still grow: when the model is free or, so that a saturated model never waits, as soon
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -25,8 +25,13 @@ from vl2v_vendor.domain.ledger import Vector
 from vl2v_vendor.engine.queue.fair_queue import Entry
 from vl2v_vendor.engine.queue.micro_batcher import LaneLimits, MicroBatcher
 
+LaneObserver: TypeAlias = Callable[[Modality, int, float], None]
+"""Called with the lane of a batch that was encoded, its items, and the seconds that the model took."""
+
 _MAX_BATCHES: Final = 2
 """One runs and one is ready."""
+_NORM_TOLERANCE: Final = 1e-3
+_TOKEN_BYTES: Final = 8
 
 
 @dataclass(eq=False, slots=True)
@@ -57,10 +62,8 @@ class BatchScheduler:
 
     async def close(self) -> None:
         """Stop; whatever still waits fails with ModelUnavailable."""
-        running, self._running = list(self._running), deque()
-        tasks: list[asyncio.Task[Any]] = [batch.task for batch in running]
-        if self._dispatcher is not None:
-            tasks.append(self._dispatcher)
+        running, self._running = self._running, deque()
+        tasks = [*filter(None, [self._dispatcher]), *(batch.task for batch in running)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,7 +76,7 @@ class BatchScheduler:
             self._changed.clear()
             for running in self._running:
                 # Take back a batch that has not begun and that nobody waits for any more.
-                if running.began is None and all(entry.request.is_over for entry in running.batch):
+                if running.began is None and all(entry.request.done.done() for entry in running.batch):
                     running.task.cancel()
             while (lane := self._lane_in_turn()) is not None:
                 self._send(lane)
@@ -81,9 +84,8 @@ class BatchScheduler:
     def _lane_in_turn(self) -> MicroBatcher[Any, Any] | None:
         """Return the lane that may send a batch now, moved to the end of the line; None while there is none."""
         waiting = [lane for lane in self._lanes if lane.has_work]
-        if not waiting or len(self._running) >= _MAX_BATCHES:
-            return None
-        if self._running and not any(lane.has_full_batch for lane in waiting):
+        may_grow = self._running and not any(lane.has_full_batch for lane in waiting)
+        if not waiting or may_grow or len(self._running) >= _MAX_BATCHES:
             return None
         self._lanes.remove(waiting[0])
         self._lanes.append(waiting[0])
@@ -112,22 +114,13 @@ class BatchScheduler:
 
     def _begin_first(self) -> None:
         """Let the first batch begin: the model runs batches in order."""
-        if self._running and self._running[0].began is None:
-            first = self._running[0]
+        if self._running and (first := self._running[0]).began is None:
             first.began = time.monotonic()
-            first.lane.begin(first.batch)
+            for entry in first.batch:
+                entry.request.last_began = first.began
 
 
-LaneObserver: TypeAlias = Callable[[Modality, int, float], None]
-"""Called with the lane of a batch that was encoded, its items, and the seconds that the model took."""
-
-_Encode: TypeAlias = Callable[[Sequence[ModelInput]], Awaitable[Sequence[Vector]]]
-
-_NORM_TOLERANCE = 1e-3
-_TOKEN_BYTES: Final = 8
-
-
-class EncodingLanes:
+class EncodingLanes(BatchScheduler):
     """Encodes single inputs in batches that many requests share.
 
     Args:
@@ -150,44 +143,35 @@ class EncodingLanes:
         self._encoder = encoder
         self._input_bytes = largest_input_bytes(encoder.info)
         changed = asyncio.Event()
-        encode: dict[Modality, _Encode] = {
-            "image": cast("_Encode", encoder.encode_images),
-            "text": cast("_Encode", encoder.encode_tokens),
-        }
-        self._lanes: dict[Modality, MicroBatcher[ModelInput, Vector]] = {}
+        encode: dict[Modality, Callable[[Any], Awaitable[Any]]]
+        encode = {"image": encoder.encode_images, "text": encoder.encode_tokens}
+        self._by_modality: dict[Modality, MicroBatcher[ModelInput, Vector]] = {}
         for modality, run in encode.items():
             batch_items = max_batch_items if isinstance(max_batch_items, int) else max_batch_items[modality]
             queued_items = min(max_queued_items, max_queued_bytes // self._input_bytes[modality])
-            self._lanes[modality] = MicroBatcher(run, LaneLimits(batch_items, queued_items, max_wait_seconds), changed)
-        self._scheduler = BatchScheduler(list(self._lanes.values()), changed)
+            limits = LaneLimits(batch_items, queued_items, max_wait_seconds)
+            self._by_modality[modality] = MicroBatcher(run, limits, changed)
+        super().__init__(list(self._by_modality.values()), changed)
 
     @property
     def queued_items(self) -> dict[Modality, int]:
         """Items that wait, by lane."""
-        return {modality: lane.queued_items for modality, lane in self._lanes.items()}
+        return {modality: lane.queued_items for modality, lane in self._by_modality.items()}
 
     @property
     def queued_bytes(self) -> dict[Modality, int]:
         """Bytes that the items that wait take at most, by lane."""
-        return {modality: lane.queued_items * self._input_bytes[modality] for modality, lane in self._lanes.items()}
+        return {modality: items * self._input_bytes[modality] for modality, items in self.queued_items.items()}
 
     @property
     def reserved_items(self) -> dict[Modality, int]:
         """Items that are being prepared and have room to wait, by lane."""
-        return {modality: lane.reserved_items for modality, lane in self._lanes.items()}
+        return {modality: lane.reserved_items for modality, lane in self._by_modality.items()}
 
     def observe_batches(self, observe: LaneObserver) -> None:
         """Have `observe` called after every batch."""
-        for modality, lane in self._lanes.items():
+        for modality, lane in self._by_modality.items():
             lane.observe = partial(observe, modality)
-
-    def start(self) -> None:
-        """Start both lanes; needs a running event loop."""
-        self._scheduler.start()
-
-    async def close(self) -> None:
-        """Stop both lanes; whatever still waits fails with ModelUnavailable."""
-        await self._scheduler.close()
 
     def check_room(self, modality: Modality) -> None:
         """Check that one more item may wait: cheap, for use before a body is read.
@@ -195,7 +179,7 @@ class EncodingLanes:
         Raises:
             Overloaded: The lane has no room; says when to come back.
         """
-        self._lanes[modality].check_room(1)
+        self._by_modality[modality].check_room(1)
 
     def reserve(self, modality: Modality, items: int, *, key: str) -> AbstractContextManager[None]:
         """Keep room for the items of one request while they are prepared, until `encode` queues them.
@@ -208,7 +192,7 @@ class EncodingLanes:
         Raises:
             Overloaded: There is no room, or the items cannot be encoded in time; says when to come back.
         """
-        return self._lanes[modality].reserve(items, key)
+        return self._by_modality[modality].reserve(items, key)
 
     async def encode(
         self, modality: Modality, inputs: Sequence[ModelInput], *, key: str = ""
@@ -224,7 +208,7 @@ class EncodingLanes:
             Overloaded: The request waited too long.
             ModelUnavailable: The model process is gone; nothing was sold.
         """
-        outcomes = await self._lanes[modality].submit(inputs, key)
+        outcomes = await self._by_modality[modality].submit(inputs, key)
         dimension = self._encoder.info.embedding_dim
         return [_checked(outcome, dimension) for outcome in outcomes]
 

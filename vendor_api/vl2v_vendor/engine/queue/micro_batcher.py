@@ -148,7 +148,7 @@ class MicroBatcher(Generic[In, Out]):
             self._queue.discard(entries)
             self._changed.set()
             now = time.monotonic()
-            began = now if request.last_began is None else request.last_began
+            began = request.last_began or now
             record("queue", began - request.submitted)
             if request.last_began is not None:
                 record("forward", now - began)
@@ -158,24 +158,16 @@ class MicroBatcher(Generic[In, Out]):
         """Take the next batch: fresh items, or half of a failed batch; empty if nobody waits for it any more."""
         self._ran_a_half = bool(self._halves) and not (self._ran_a_half and self._queue.items)
         batch = self._halves.popleft() if self._ran_a_half else self._queue.take(self._limits.batch_items)
-        batch = [entry for entry in batch if not entry.request.is_over]
+        batch = [entry for entry in batch if not entry.request.done.done()]
         self._items_in_model += len(batch)
         for entry in batch:
             entry.request.move(1, self._limits.wait_seconds)
         return batch
 
-    def begin(self, batch: Sequence[Entry[In, Out]]) -> None:
-        """Note that the model begins a batch now."""
-        now = time.monotonic()
-        for entry in batch:
-            entry.request.last_began = now
-
     async def run(self, batch: Sequence[Entry[In, Out]]) -> bool:
         """Run a batch and give every waiter its output or its error; false if the model gave nothing."""
         try:
-            outputs = await self._run([entry.item for entry in batch])
-            if len(outputs) != len(batch):
-                raise EncodingFailed(f"{len(batch)} items went in and {len(outputs)} vectors came out")
+            outputs = await self._encode([entry.item for entry in batch])
         except Unavailable as error:
             _refuse(batch, error)
         except Exception as error:
@@ -186,6 +178,12 @@ class MicroBatcher(Generic[In, Out]):
                 entry.request.settle(entry.index, output)
             return True
         return False
+
+    async def _encode(self, items: Sequence[In]) -> Sequence[Out]:
+        outputs = await self._run(items)
+        if len(outputs) != len(items):
+            raise EncodingFailed(f"{len(items)} items went in and {len(outputs)} vectors came out")
+        return outputs
 
     def end(self, batch: Sequence[Entry[In, Out]], seconds: float | None) -> None:
         """Note that a batch is over, after the seconds that the model took for it; None if it gave nothing."""
