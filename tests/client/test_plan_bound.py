@@ -13,7 +13,7 @@ from support.client.buying_bench import ask, connect, draw_pictures, meet_vendor
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.cli.tables import estimate_json, estimate_table
+from vl2v_client.cli.plan import estimate_table, plan_json
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.data.folder import list_files, open_dataset
 from vl2v_client.data.splits import split, training_files
@@ -151,7 +151,7 @@ def test_a_cap_that_may_not_hold_is_told(small_bound: PlanEstimate, caps: dict[s
 
 
 def test_nobody_takes_a_bound_for_a_count(small_bound: PlanEstimate) -> None:
-    shown = estimate_json(small_bound, 7)
+    shown = plan_json(small_bound, 7)
     assert (shown["exact"], shown["new_queries"], shown["remaining_units"]) == (False, 10, 7)
     json.dumps(shown)
     cells = [cell for column in estimate_table(small_bound, 7).columns for cell in column.cells]

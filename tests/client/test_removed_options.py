@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from vl2v_client.cli.app import run
-from vl2v_client.cli.removed import REMOVED_OPTIONS, REMOVED_VALUES, refuse_removed
+from vl2v_client.cli.app import REMOVED_OPTIONS, REMOVED_VALUES, refuse_removed, run
 from vl2v_client.core.errors import UsageError
 
 REMOVED = [(option, "x") for option in REMOVED_OPTIONS]

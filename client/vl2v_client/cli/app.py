@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from types import MappingProxyType
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -12,7 +13,6 @@ from pydantic_core import ErrorDetails
 
 from vl2v_client.cli.console import STDERR, show_error
 from vl2v_client.cli.options import convert_strictly, flag_name, with_flags
-from vl2v_client.cli.removed import refuse_removed
 from vl2v_client.core.errors import ClientError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -33,45 +33,50 @@ app = App(
 
 _COMMANDS = {
     "distill": (
+        "distill",
         "Plan, buy, align, distil, evaluate on the unseen domain, export.",
-        "vl2v-client distill --data photos --target-domain sketch",
+        "--data photos --target-domain sketch",
     ),
     "sweep": (
+        "distill",
         "Hold out each domain in turn, with several seeds and methods; buy once for all.",
-        "vl2v-client sweep --data photos --seed 0 --seed 1 --seed 2",
+        "--data photos --seed 0 --seed 1 --seed 2",
     ),
     "plan": (
+        "plan",
         "Show what the same options of `distill` would buy, and the price. Costs nothing.",
-        "vl2v-client plan --data photos --target-domain sketch",
+        "--data photos --target-domain sketch",
     ),
     "pilot": (
+        "pilot",
         "Ask about a few training images, and say what more of them are worth.",
-        "vl2v-client pilot --data photos --target-domain sketch",
+        "--data photos --target-domain sketch",
     ),
     "buy": (
+        "plan",
         "Buy the embeddings that the cache lacks.",
-        "vl2v-client buy --data photos --target-domain sketch --max-cost 2.50",
+        "--data photos --target-domain sketch --max-cost 2.50",
     ),
     "evaluate": (
+        "evaluate",
         "Score the exported student by domain; with --teacher, beside the zero-shot teacher.",
-        "vl2v-client evaluate runs/photos-sketch-seed0 --teacher",
+        "runs/photos-sketch-seed0 --teacher",
     ),
     "predict": (
+        "evaluate",
         "Classify images with a finished student. Needs no vendor.",
-        "vl2v-client predict runs/photos-sketch-seed0 new.jpg",
+        "runs/photos-sketch-seed0 new.jpg",
     ),
-    "audit": (
-        "Verify every entry of the vendor's ledger and compare it with your own.",
-        "vl2v-client audit --recover",
-    ),
-    "shapes": ("Draw the `shapes` data set of the demo.", "vl2v-client shapes data/shapes"),
+    "audit": ("audit", "Verify every entry of the vendor's ledger and compare it with your own.", "--recover"),
+    "shapes": ("shapes", "Draw the `shapes` data set of the demo.", "data/shapes"),
 }
-"""Command: what it is for, in the list of all commands, and an example. It is loaded when it is called."""
+"""Command: its module, which is loaded when it is called, what the list of commands says of it, and an example."""
 
-for _name, (_summary, _example) in _COMMANDS.items():
-    app.command(f"vl2v_client.cli.{_name}:{_name}", name=_name, help=_summary, help_epilogue=f"Example: `{_example}`")
+for _name, (_module, _summary, _example) in _COMMANDS.items():
+    _epilogue = f"Example: `vl2v-client {_name} {_example}`"
+    app.command(f"vl2v_client.cli.{_module}:{_name}", name=_name, help=_summary, help_epilogue=_epilogue)
 app.command(
-    "vl2v_client.cli.cache:cache_app", name="cache", help="Look at the cache of bought embeddings, and check it."
+    "vl2v_client.cli.audit:cache_app", name="cache", help="Look at the cache of bought embeddings, and check it."
 )
 
 
@@ -96,12 +101,7 @@ def invoke(words: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # `data.images` refuses such files by name
     refuse_removed(words)
     try:
-        code = app(
-            list(words),
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        code = app(list(words), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise UsageError(str(error)) from error
     except ValidationError as error:
@@ -113,3 +113,45 @@ def _describe(error: ErrorDetails) -> str:
     group, option, *_ = (*map(str, error["loc"]), "")
     message = error["msg"]
     return f"{flag_name(group, option)} {error['input']}: {message[0].lower()}{message[1:]}"
+
+
+REMOVED_IN = "0.2.0"
+
+REMOVED_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "--rounds": "a run buys in one round: leave it out",
+        "--style-targets": "styled views are bought, or borrow their image's target: leave it out, and choose how many "
+        "are bought with --views",
+    }
+)
+"""Option: what to do instead."""
+
+_SELECTORS = "use --select random, or --select k-center to cover the features"
+_IMPUTERS = "use --impute none, or --impute ridge"
+
+REMOVED_VALUES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "--select": dict.fromkeys(("herding", "max-herding", "typiclust", "margin", "pcoreset"), _SELECTORS),
+        "--impute": dict.fromkeys(("class-mean", "knn"), _IMPUTERS),
+        "--carry": {"iidmax": "use --carry swad"},
+    }
+)
+"""Option: its removed values, and what to use instead of each."""
+
+
+def refuse_removed(words: Sequence[str]) -> None:
+    """Refuse a command line that names a removed option or value.
+
+    Args:
+        words: The command line without the program's name.
+
+    Raises:
+        UsageError: Names the option or value, the version that removed it, and the replacement.
+    """
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, attached = word.partition("=")
+        if option in REMOVED_OPTIONS:
+            raise UsageError(f"{option} was removed in version {REMOVED_IN}: {REMOVED_OPTIONS[option]}")
+        value = attached if equals else following
+        if value in REMOVED_VALUES.get(option, ()):
+            raise UsageError(f"{option} {value} was removed in version {REMOVED_IN}: {REMOVED_VALUES[option][value]}")

@@ -1,27 +1,30 @@
-"""`vl2v-client audit`: check the bill. Exit code 0 clean, 1 differences, 2 could not verify."""
+"""`vl2v-client audit` and `cache`: check the bill, and what was bought."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.console import PlainConsole, show_error, write_json
+from vl2v_client.cli.console import plain_table, show, show_error, write_json
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes
 from vl2v_client.cli.vendor import open_cache, open_vendor
-from vl2v_client.core.errors import ClientError
+from vl2v_client.core.errors import CacheError, ClientError
 from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
     from vl2v_client.audit.audit_report import AuditReport, Difference
+    from vl2v_client.audit.bill import HoldingsReport
+    from vl2v_client.cache.store import CacheStats
+
 
 _EXAMPLES_SHOWN = 5
-_RECOVER = " (vl2v-client audit --recover)"
 
 
 @takes(PURCHASE_OPTIONS.only("vendor_url", "cache"))
@@ -51,10 +54,7 @@ def audit(
             write_json({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": str(error)})
         show_error("could not verify", str(error))
         return EXIT_UNVERIFIED
-    if as_json:
-        write_json(report.to_json())
-    else:
-        PlainConsole().print(audit_table(report))
+    show(report.to_json(), audit_table(report), as_json=as_json)
     return report.exit_code
 
 
@@ -62,17 +62,21 @@ def audit_table(report: AuditReport) -> Group:
     """Return the audit for people: totals, then each difference with its remedy and first examples."""
     from vl2v_client.audit.audit_report import REMEDIES, Difference
 
-    totals = Table("audit", f"account {report.account_id}", box=None, header_style="bold")
-    totals.add_row("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}")
-    totals.add_row("billed", f"{report.units:,} queries, {format_micro(report.amount_micro, report.currency or '')}")
-    totals.add_row("matched items", f"{report.matched_items:,}")
-    for key, other in sorted(report.other_keys.items()):
-        money = format_micro(other.amount_micro, report.currency)
-        totals.add_row("other key", f"{key}: {other.units:,} queries, {money}")
+    def spent(units: int, amount_micro: int) -> str:
+        return f"{units:,} queries, {format_micro(amount_micro, report.currency or '')}"
+
+    rows = [
+        ("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}"),
+        ("billed", spent(report.units, report.amount_micro)),
+        ("matched items", f"{report.matched_items:,}"),
+    ]
+    rows += [
+        ("other key", f"{key}: {spent(one.units, one.amount_micro)}") for key, one in sorted(report.other_keys.items())
+    ]
+    totals = plain_table("audit", f"account {report.account_id}", rows=rows)
     if report.lost_by_restore.units:
-        lost = report.lost_by_restore
-        money = format_micro(lost.amount_micro, report.currency)
-        totals.add_row("lost by vendor", f"{lost.units:,} queries, {money}: kept here, not billed any more")
+        lost = spent(report.lost_by_restore.units, report.lost_by_restore.amount_micro)
+        totals.add_row("lost by vendor", f"{lost}: kept here, not billed any more")
     if report.recovered_items:
         totals.add_row("recovered", f"{report.recovered_items:,} paid answers fetched, free")
     if report.is_clean:
@@ -80,16 +84,79 @@ def audit_table(report: AuditReport) -> Group:
         return Group(totals)
     differences = Table("difference", "count", "what to do", header_style="bold")
     for kind, count in report.findings.counts.items():
-        differences.add_row(
-            str(kind), f"{count:,}", REMEDIES[kind] + (_RECOVER if kind is Difference.LOST_RESPONSE else "")
-        )
+        how = " (vl2v-client audit --recover)" if kind is Difference.LOST_RESPONSE else ""
+        differences.add_row(str(kind), f"{count:,}", REMEDIES[kind] + how)
     examples = Table("where", "what", header_style="bold")
     shown: Counter[Difference] = Counter()
     for one in report.findings.examples:
         shown[one.difference] += 1
-        if shown[one.difference] > _EXAMPLES_SHOWN:
-            continue
-        place = "statement" if one.seq is None else f"entry {one.seq}"
-        item = "" if one.item_key is None else f" item {one.item_key[:12]}"
-        examples.add_row(place + item, f"{one.difference}: {one.detail}")
+        if shown[one.difference] <= _EXAMPLES_SHOWN:
+            place = "statement" if one.seq is None else f"entry {one.seq}"
+            item = "" if one.item_key is None else f" item {one.item_key[:12]}"
+            examples.add_row(place + item, f"{one.difference}: {one.detail}")
     return Group(totals, differences, examples)
+
+
+cache_app = App(
+    name="cache",
+    help="Look at the cache of bought embeddings, and check it.",
+    help_epilogue="Example: `vl2v-client cache stats`",
+)
+
+
+@cache_app.command(help_epilogue="Example: `vl2v-client cache stats`")
+@takes(PURCHASE_OPTIONS.only("cache"))
+def stats(*, named: Named, as_json: AsJson = False) -> None:
+    """Count what the cache holds, by vendor."""
+    with open_cache(run_config(named).purchase.cache) as opened:
+        found = opened.stats()
+    show({**asdict(found), "path": str(found.path)}, stats_table(found), as_json=as_json)
+
+
+@cache_app.command(help_epilogue="Example: `vl2v-client cache verify --cache copy.db`")
+@takes(PURCHASE_OPTIONS.only("cache"))
+def verify(*, named: Named, as_json: AsJson = False) -> None:
+    """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor.
+
+    Raises:
+        CacheError: Vectors or receipts are damaged.
+    """
+    from vl2v_client.audit.bill import verify_holdings
+
+    with open_cache(run_config(named).purchase.cache) as opened, bars(quiet=as_json) as progress:
+        report = verify_holdings(opened, progress=progress)
+    if as_json or report.is_clean:
+        show(_holdings_json(report), _holdings_line(report), as_json=as_json)
+    if not report.is_clean:
+        raise CacheError(_holdings_line(report))
+
+
+def stats_table(found: CacheStats) -> Table:
+    """Return the cache's counts for people."""
+    title = f"{found.path}: {found.embeddings:,} embeddings, {found.size_bytes / 1e6:,.1f} MB"
+    table = Table(Column("vendor", overflow="fold"), "paid", "unanswered", "queries billed", "money", title=title)
+    for vendor in found.vendors:
+        money = format_micro(vendor.amount_micro, vendor.currency)
+        counts = (vendor.paid_items, vendor.sent_items, vendor.billed_units)
+        table.add_row(vendor.ledger_id, *(f"{count:,}" for count in counts), money)
+    return table
+
+
+def _holdings_json(report: HoldingsReport) -> dict[str, object]:
+    return {
+        "items": report.items,
+        "damage": {str(kind): count for kind, count in report.damage.items()},
+        "examples": [{"item_key": key, "damage": str(kind)} for key, kind in report.examples],
+        "clean": report.is_clean,
+    }
+
+
+def _holdings_line(report: HoldingsReport) -> str:
+    if report.is_clean:
+        return f"{report.items:,} paid items: every vector and receipt is sound"
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.damage.items())
+    first = ", ".join(key[:12] for key, _ in report.examples[:3])
+    return (
+        f"{sum(report.damage.values()):,} of {report.items:,} paid items are damaged ({kinds}; first: {first}): "
+        "restore a copy of the cache"
+    )

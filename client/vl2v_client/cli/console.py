@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Column, Table
 from rich.text import Text
 
 from vl2v_contract.texts import printable
@@ -46,6 +47,22 @@ def show_error(label: str, message: str) -> None:
     """Print an error on standard error; its further lines are indented, so that none passes for another message."""
     lines = "\n  ".join(map(printable, message.split("\n")))
     STDERR.print(Text.assemble((f"{label}:", "bold red"), " ", lines), soft_wrap=True)
+
+
+def show(document: Any, people: RenderableType, *, as_json: bool) -> None:
+    """Show a result on standard output: as one line of JSON, or what is for people."""
+    if as_json:
+        write_json(document)
+    else:
+        PlainConsole().print(people)
+
+
+def plain_table(*headings: Column | str, rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table without lines."""
+    table = Table(*headings, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def csv_writer() -> Callable[[Sequence[object]], None]:

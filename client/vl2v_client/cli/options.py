@@ -6,8 +6,8 @@ import functools
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, get_args
@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args
 from cyclopts import Group, Parameter, Token, convert
 from pydantic.fields import FieldInfo
 
-from vl2v_client.config.options import Options, declared
+from vl2v_client.config.options import declared
 from vl2v_client.config.run import DataConfig, PurchaseConfig, ReportConfig, RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
 
@@ -76,38 +76,28 @@ class Section:
 
     Attributes:
         name: Name of the group in `RunConfig`.
-        options: Declarations.
+        fields: Declarations by option.
         heading: Heading in `--help` of those that are not among the most used.
-        kept: Options that the command has; empty is all.
-        without: Options that it does not have.
     """
 
     name: str
-    options: type[Options]
+    fields: Mapping[str, FieldInfo]
     heading: Group
-    kept: frozenset[str] = field(default=frozenset())
-    without: frozenset[str] = field(default=frozenset())
-
-    def fields(self) -> Iterator[tuple[str, FieldInfo]]:
-        """Yield the options with their declarations."""
-        for name, info in self.options.model_fields.items():
-            if name not in self.without and (not self.kept or name in self.kept):
-                yield name, info
 
     def only(self, *kept: str) -> Section:
         """Return the section of these options alone."""
-        return Section(self.name, self.options, self.heading, frozenset(kept))
+        return self.but(*(self.fields.keys() - kept))
 
     def but(self, *without: str) -> Section:
         """Return the section without these options."""
-        return Section(self.name, self.options, self.heading, without=frozenset(without))
+        return replace(self, fields={name: info for name, info in self.fields.items() if name not in without})
 
 
-DATA_OPTIONS = Section("data", DataConfig, DATA)
-PURCHASE_OPTIONS = Section("purchase", PurchaseConfig, PURCHASE)
-STUDENT_OPTIONS = Section("student", StudentConfig, STUDENT)
-TRAINING_OPTIONS = Section("training", TrainingConfig, TRAINING)
-REPORT_OPTIONS = Section("report", ReportConfig, OUTPUT)
+DATA_OPTIONS = Section("data", DataConfig.model_fields, DATA)
+PURCHASE_OPTIONS = Section("purchase", PurchaseConfig.model_fields, PURCHASE)
+STUDENT_OPTIONS = Section("student", StudentConfig.model_fields, STUDENT)
+TRAINING_OPTIONS = Section("training", TrainingConfig.model_fields, TRAINING)
+REPORT_OPTIONS = Section("report", ReportConfig.model_fields, OUTPUT)
 RUN_OPTIONS = (DATA_OPTIONS, PURCHASE_OPTIONS, STUDENT_OPTIONS, TRAINING_OPTIONS, REPORT_OPTIONS)
 PURCHASING_OPTIONS = (
     DATA_OPTIONS,
@@ -118,7 +108,7 @@ PURCHASING_OPTIONS = (
 """Those of commands that plan or buy for a run."""
 
 
-_GROUPS = {section.name: section.options for section in RUN_OPTIONS}
+_GROUPS = {section.name: section.fields for section in RUN_OPTIONS}
 
 
 def flag_name(group: str, option: str) -> str:
@@ -141,7 +131,7 @@ def with_flags(message: str) -> str:
 
     def flag(found: re.Match[str]) -> str:
         group, option = found.groups()
-        return flag_name(group, option) if option in _GROUPS[group].model_fields else found.group()
+        return flag_name(group, option) if option in _GROUPS[group] else found.group()
 
     return re.sub(rf"\b({'|'.join(_GROUPS)})\.([a-z_]+)\b", flag, message)
 
@@ -173,7 +163,7 @@ def takes(*sections: Section) -> Callable[[Callable[..., Any]], Callable[..., An
         made: list[inspect.Parameter] = []
         places: dict[str, tuple[str, str]] = {}
         for section in sections:
-            for option, info in section.fields():
+            for option, info in section.fields.items():
                 place = f"{section.name}_{option}"
                 places[place] = section.name, option
                 made.append(_parameter(place, section, option, info))

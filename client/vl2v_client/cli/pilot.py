@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.table import Table
 
-from vl2v_client.cli.console import PlainConsole, write_json
+from vl2v_client.cli.console import PlainConsole, plain_table, write_json
 from vl2v_client.cli.options import (
     COMMON,
     DATA_OPTIONS,
@@ -75,7 +74,17 @@ def _show(report: PilotReport, console: PlainConsole) -> None:
         for line in lines:
             console.print(line, soft_wrap=True)
 
-    console.print(_domain_table(report))
+    domains = [
+        (
+            one.domain,
+            f"{one.images}",
+            f"{one.teacher:.1%} ± {100 * one.standard_error:.1f}",
+            f"{one.probe:.1%}",
+            f"{one.majority:.1%}",
+        )
+        for one in report.domains
+    ]
+    console.print(plain_table("domain", "images", "teacher", "probe", "majority", rows=domains))
     show("", f"cos(image, its mirror image) {report.flip_cosine:.3f}, cos(image, its middle) {report.crop_cosine:.3f}")
     show("cos(image, text of its label):")
     most = max(count for _, count in report.cosines)
@@ -91,23 +100,12 @@ def _show(report: PilotReport, console: PlainConsole) -> None:
     show("", f"worth buying: {advice.worth_buying} ({error})", f"  {rules.VERDICT_RULE}")
     show(f"image weight: {advice.image_weight:g}", f"  {rules.IMAGE_WEIGHT_RULE}")
     show(f"views: {advice.views}", f"  {rules.VIEWS_RULE}", "")
-    console.print(_offer_table(report))
-    spent = format_micro(report.purchase.amount_micro, report.purchase.currency)
+    currency = report.purchase.currency
+    offers = [
+        (one.name, f"{one.queries:,}", f"{one.new:,}", format_micro(one.amount_micro, currency), as_flags(one.options))
+        for one in report.offers
+    ]
+    console.print(plain_table("next", "queries", "new", "price at most", "options", rows=offers))
+    spent = format_micro(report.purchase.amount_micro, currency)
     bought = f"The pilot bought {report.purchase.billed_units:,} queries for {spent}"
     show("", f"{bought}; the cache keeps them for later runs.")
-
-
-def _domain_table(report: PilotReport) -> Table:
-    table = Table("domain", "images", "teacher", "probe", "majority", box=None, header_style="bold")
-    for domain in report.domains:
-        teacher = f"{domain.teacher:.1%} ± {100 * domain.standard_error:.1f}"
-        table.add_row(domain.domain, f"{domain.images}", teacher, f"{domain.probe:.1%}", f"{domain.majority:.1%}")
-    return table
-
-
-def _offer_table(report: PilotReport) -> Table:
-    table = Table("next", "queries", "new", "price at most", "options", box=None, header_style="bold")
-    for offer in report.offers:
-        price = format_micro(offer.amount_micro, report.purchase.currency)
-        table.add_row(offer.name, f"{offer.queries:,}", f"{offer.new:,}", price, as_flags(offer.options))
-    return table

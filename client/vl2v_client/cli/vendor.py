@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vl2v_client.cli.bars import Bars, bars
-from vl2v_client.cli.console import STDERR
+from vl2v_client.cli.console import STDERR, plain_table
 from vl2v_client.cli.options import with_flags
-from vl2v_client.cli.tables import plan_table
 from vl2v_client.config.run import PurchaseConfig, RunConfig
 from vl2v_client.core.errors import ClientError, UsageError
+from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:  # `--help` needs none of these, and they take most of its time
+    from rich.table import Table
+
     from vl2v_client.api.client import Upload, VendorClient
     from vl2v_client.buying.context import PurchaseContext
     from vl2v_client.cache.store import EmbeddingCache
     from vl2v_client.planning.query_plan import QueryPlan
     from vl2v_client.runs.source import Source
+
 
 UPLOAD_VARIABLE = "VL2V_UPLOAD"
 
@@ -69,8 +73,14 @@ def open_purchase(
                 return
             with progress.paused():
                 STDERR.print(plan_table(plan, remaining_units(vendor)))
-                if not yes:
-                    _confirm("Buy this?")
+                if yes:
+                    return
+                try:
+                    answer = STDERR.input("Buy this? [y/N]: ")
+                except EOFError:
+                    raise Declined("nobody can be asked here: add --yes to spend without asking") from None
+                if answer.strip().lower() not in ("y", "yes"):
+                    raise Declined("nothing was bought")
 
         yield purchase_context(terms, vendor, cache, approve=approve, notify=notify), progress
 
@@ -95,15 +105,6 @@ def notify(sentence: str) -> None:
     STDERR.print(with_flags(sentence), soft_wrap=True)
 
 
-def _confirm(question: str) -> None:
-    try:
-        answer = STDERR.input(f"{question} [y/N]: ")
-    except EOFError:
-        raise Declined("nobody can be asked here: add --yes to spend without asking") from None
-    if answer.strip().lower() not in ("y", "yes"):
-        raise Declined("nothing was bought")
-
-
 def _upload() -> Upload:
     """Return how to send images, by `VL2V_UPLOAD`: it changes the bytes on the way and nothing else."""
     from vl2v_client.api.client import UPLOADS
@@ -113,3 +114,26 @@ def _upload() -> Upload:
         if upload == wanted:
             return upload
     raise UsageError(f"{UPLOAD_VARIABLE} is {wanted!r}; set it to one of {', '.join(UPLOADS)}, or not at all")
+
+
+def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
+    """Return the plan's totals for people."""
+    rows = {
+        "images": f"{plan.image_files:,}",
+        "views": f"{len(plan.image_keys):,}",
+        "texts": f"{len(plan.text_keys):,}",
+        "in the cache": f"{plan.cached:,}",
+        "to buy": f"{plan.units:,}",
+        "price": format_micro(plan.amount_micro, plan.currency),
+        "disk": f"{plan.new_bytes / 1e6:,.1f} MB",
+    }
+    if free := len(plan.missing) - plan.units:
+        rows["to buy"] += f", and {free:,} that are charged and whose answers were lost"
+    if plan.chosen is not None:
+        rows["views"] += f", of which {len(plan.chosen):,} are chosen"
+    if plan.seconds is not None and plan.units:
+        rows["time"] = f"about {timedelta(seconds=round(plan.seconds))}"
+    if left_units is not None:
+        short = plan.units - left_units
+        rows["budget left"] = f"{left_units:,}" + (f" ({short:,} too few)" if short > 0 else "")
+    return plain_table("plan", plan.teacher.id, rows=rows.items())
