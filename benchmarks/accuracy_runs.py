@@ -19,7 +19,7 @@ from accuracy_arms import ERM, TEACHER, Arm
 from local_vendor import CONSOLE, run
 from result import commit
 
-from vl2v_client.export.predictions import ImagePrediction, read_predictions
+from vl2v_client.evaluation.accuracy import ImagePrediction, read_predictions
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, Arm
 from accuracy_runs import Bench, Cell, measure, recorded
 
-from vl2v_client.export.predictions import ImagePrediction, write_predictions
+from vl2v_client.evaluation.accuracy import ImagePrediction, write_predictions
 
 ADIP = Arm(ADIP_4, ("--views", "4"), erm_row=ERM)
 

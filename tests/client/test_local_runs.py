@@ -23,7 +23,7 @@ from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.renders import RenderStore
 from vl2v_client.data.splits import split
 from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
-from vl2v_client.export.predictions import read_predictions
+from vl2v_client.evaluation.accuracy import read_predictions
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher

@@ -13,7 +13,7 @@ from support.client.buying_bench import draw_domains
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
-from vl2v_client.export.predictions import ImagePrediction, read_predictions, write_predictions
+from vl2v_client.evaluation.accuracy import ImagePrediction, read_predictions, write_predictions
 
 TEACHER = "zero-shot teacher"
 

@@ -1,20 +1,22 @@
 """From logits to predictions, how often they are right, by domain and class, and how far their confidence is from that.
 
-Calibration: Guo et al., ICML 2017, arXiv 1706.04599 (temperature scaling, expected calibration error).
+Calibration: Guo et al., ICML 2017, arXiv 1706.04599 (temperature scaling, expected calibration error). A run keeps its
+predictions on its unseen domain in `predictions.csv`, for comparisons image by image.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import CacheError, DataError, RunError
 from vl2v_client.data.views import canonical_view, load_rgb, render_view
 from vl2v_client.student.model.classifier import StudentBundle
 
@@ -37,21 +39,14 @@ class Evaluation:
     """A classifier on a set of images.
 
     Attributes:
-        overall: Every image counts alike.
+        accuracy: Share of all images that was right, 0 to 1: every image counts alike.
         by_domain: Counts of each domain, sorted.
-        nll: Mean negative log-likelihood of the labels, in nats.
         confusion: `[C, C]` counts, row = label, column = prediction.
     """
 
-    overall: Count
+    accuracy: float
     by_domain: dict[str, Count]
-    nll: float
     confusion: NDArray[np.int64]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all images that was right, 0 to 1."""
-        return self.overall.accuracy
 
     @property
     def domain_mean(self) -> float:
@@ -76,7 +71,7 @@ def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], domains: Se
     }
     confusion = np.zeros((logits.shape[1], logits.shape[1]), dtype=np.int64)
     np.add.at(confusion, (labels, predictions), 1)
-    return Evaluation(Count(int(right.sum()), len(labels)), counts, negative_log_likelihood(logits, labels), confusion)
+    return Evaluation(int(right.sum()) / len(labels), counts, confusion)
 
 
 @dataclass(frozen=True)
@@ -121,11 +116,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
 
     The likelihood counts one label more, spread over all classes: a hold-out without a single error would otherwise
     push the temperature to its lower bound (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
-    temperature, so the search cannot miss it.
-
-    Args:
-        logits: `[N, C]` on source validation.
-        labels: `[N]`.
+    temperature, so the search cannot miss it. Takes logits `[N, C]` and labels `[N]` of source validation.
     """
     low, high = math.log(_SMALLEST), math.log(_LARGEST)
     for _ in range(_ROUNDS):
@@ -175,28 +166,87 @@ class Prediction:
 def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 128) -> Iterator[Prediction]:
     """Classify image files one after another, through the very steps that the student was scored with.
 
-    Args:
-        bundle: Student from `export.weights.load_bundle`.
-        images: Files of any kind that `load_rgb` reads.
-        batch_size: Images in memory at a time; fewer if they are larger than 224 pixels.
+    At most `batch_size` images are in memory at a time; fewer if they are larger than 224 pixels.
 
     Raises:
         DataError: An image cannot be read, or the student's answer is not finite; the images before its batch have
             been predicted.
     """
-    paths, size = iter(images), max(bundle.card.view_size, bundle.card.student.input.size)
+    card, paths = bundle.card, iter(images)
+    size = max(card.view_size, card.student.input.size)
     batch_size = max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
     while batch := list(islice(paths, batch_size)):
-        yield from _predict_batch(bundle, batch)
+        pixels = np.stack([render_view(load_rgb(path), canonical_view(), card.view_size) for path in batch])
+        logits = bundle.classifier.logits(pixels)
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            path = batch[int(np.argmin(finite))]
+            raise DataError(f"the student's answer to {path} is not finite: its weights are of no use; export it again")
+        choices = choose(logits, card.temperature)
+        for path, index, share in zip(batch, choices.classes.tolist(), choices.probabilities.tolist(), strict=True):
+            yield Prediction(path, card.class_names[index], index, share)
 
 
-def _predict_batch(bundle: StudentBundle, paths: Sequence[Path]) -> Iterator[Prediction]:
-    card = bundle.card
-    pixels = np.stack([render_view(load_rgb(path), canonical_view(), card.view_size) for path in paths])
-    logits = bundle.classifier.logits(pixels)
-    if not np.isfinite(logits).all():
-        first = paths[int(np.argmin(np.isfinite(logits).all(axis=1)))]
-        raise DataError(f"the student's answer to {first} is not finite: its weights are of no use; export it again")
-    choices = choose(logits, card.temperature)
-    for path, index, share in zip(paths, choices.classes.tolist(), choices.probabilities.tolist(), strict=True):
-        yield Prediction(path, card.class_names[index], index, share)
+_FILE = "predictions.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrediction:
+    """One line: a classifier on an image of the unseen domain.
+
+    Attributes:
+        classifier: Name of its row in the report.
+        path: Path of the image below the data set's folder, with `/`.
+        label: Name of the image's class.
+        predicted: Name of the likeliest class.
+        probability: Probability of that class, 0 to 1; a student's at the temperature fitted on source validation.
+    """
+
+    classifier: str
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+_COLUMNS = [field.name for field in fields(ImagePrediction)]
+
+
+def write_predictions(folder: Path, rows: Iterable[ImagePrediction]) -> None:
+    """Write the file whole, or leave the one that is there.
+
+    Raises:
+        CacheError: The folder cannot be written.
+    """
+    path = folder / _FILE
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            writer.writerows((*astuple(row)[:-1], f"{row.probability:.6f}") for row in rows)
+        partial.replace(path)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
+
+
+def read_predictions(folder: Path) -> list[ImagePrediction]:
+    """Read the file in its order; an empty list if there is none.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    file_path = folder / _FILE
+    if not file_path.exists():
+        return []
+    try:
+        with file_path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+        if header != _COLUMNS:
+            raise ValueError("other columns")
+        return [
+            ImagePrediction(classifier, path, label, predicted, float(probability))
+            for classifier, path, label, predicted, probability in lines
+        ]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file_path} is damaged: remove it, then run `vl2v-client distill` again") from error

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.values import generator
-from vl2v_client.teacher.linear_map import fit_linear_map
+from vl2v_client.teacher.targets import fit_linear_map
 
 Verdict = Literal["yes", "no", "undecided"]
 
@@ -84,13 +84,8 @@ def probe_accuracies(
 ) -> dict[str, float]:
     """Return accuracy by domain of a linear probe (ridge regression to the classes) that has not seen the images.
 
-    Each domain is judged by a probe fitted on all others; a single one by five folds.
-
-    Args:
-        features: `[n, F]` of the frozen student.
-        labels: `[n]`.
-        domains: `[n]`.
-        seed: Seed of the folds.
+    Each domain is judged by a probe fitted on all others; a single one by five folds, drawn from the seed. Takes the
+    frozen student's features `[n, F]`, labels and domains `[n]`.
     """
     names = np.asarray(domains)
     several = len(set(domains)) > 1
@@ -134,10 +129,7 @@ def histogram(cosines: NDArray[np.float64]) -> tuple[tuple[float, int], ...]:
 def suspects(cosines: NDArray[np.float64], labels: NDArray[np.int64], named: NDArray[np.int64]) -> list[int]:
     """Return images whose label is likely wrong, by `SUSPECT_RULE`, the least likely label first.
 
-    Args:
-        cosines: `[n]`, between image and text of its label.
-        labels: `[n]`.
-        named: `[n]`, the teacher's class.
+    Takes, `[n]` each, the cosines between an image and the text of its label, the labels, and the teacher's classes.
     """
     first, third = np.quantile(cosines, (0.25, 0.75))
     found = np.flatnonzero((named != labels) & (cosines < first - 1.5 * (third - first)))

@@ -112,16 +112,12 @@ def cost_text(purchase: Purchase | None, local: LocalAnswers | None) -> str:
 _MARKUP = re.compile(r"[\\`*\[\]<>&~]|(?<![^\W_])_|_(?![^\W_])")
 """What makes links, images, HTML, code and emphasis; an underscore within a word makes nothing."""
 
-_BAR = r"\|"
-"""A bar that ends no cell."""
-
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a table whose first column is text and whose other columns are figures; a name may hold a bar."""
     marks = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |" for cells in [header, marks, *lines]
-    )
+    lines = [header, marks, *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in lines)
 
 
 def quoted(text: str) -> str:

@@ -78,9 +78,7 @@ class MethodRow:
 def method_rows(outcomes: Iterable[Outcome], *, whole_target: bool = False) -> list[MethodRow]:
     """Return one row per method, in the order in which they come; every method needs the same targets and seeds.
 
-    Args:
-        outcomes: Outcomes of finished runs, each of one method, target and seed.
-        whole_target: Score on all of each target, and not on DomainBed's 80 %.
+    Scores are on DomainBed's 80 % of each target, or on the whole of it.
     """
     of_method: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -102,9 +100,6 @@ def _row(method: str, outcomes: Sequence[Outcome], whole_target: bool) -> Method
         worst=min(by_target, key=lambda target: by_target[target].mean),
         in_domain=spread([spread([o.in_domain for o in of_one]).mean for of_one in by_seed]),
     )
-
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -140,14 +135,10 @@ class SweepReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values: every run, and the rows of the tables; accuracies are unrounded."""
         tables = {
-            name: [asdict(row) for row in self.rows(whole)]
+            name: [asdict(row) for row in method_rows(self.outcomes, whole_target=whole)]
             for name, whole in (("target_in", False), ("whole_target", True))
         }
-        return {"format": _FORMAT, **asdict(self), "tables": tables}
-
-    def rows(self, whole_target: bool) -> list[MethodRow]:
-        """Return one for each method."""
-        return method_rows(self.outcomes, whole_target=whole_target)
+        return {"format": 1, **asdict(self), "tables": tables}
 
     def to_markdown(self) -> str:
         """Return the report as a page."""
@@ -172,7 +163,7 @@ class SweepReport:
             mean = sum(known.values()) / len(known)
             cells = [*(percent(known[target]) for target in self.targets), percent(mean)]
             lines.append(["zero-shot teacher", *cells, _worst(worst, known[worst]), "-", "-"])
-        lines += [self._line(row) for row in self.rows(whole_target)]
+        lines += [self._line(row) for row in method_rows(self.outcomes, whole_target=whole_target)]
         return table(header, lines)
 
     def cost(self) -> str:
@@ -232,7 +223,7 @@ def _draw(path: Path, report: SweepReport) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    rows = report.rows(whole_target=False)
+    rows = method_rows(report.outcomes)
     figure = Figure(figsize=(1.5 + 1.5 * (len(report.targets) + 1), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(rows)

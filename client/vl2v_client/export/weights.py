@@ -40,7 +40,6 @@ CLASSIFIER_KEY = "classifier"
 _MAX_DERIVED_BYTES = 2**30
 """Size of tables that a model computes when it is built and its file does not hold, such as relative positions."""
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
-_NAMED = 3
 
 
 def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[np.uint8]) -> StudentBundle:
@@ -120,16 +119,9 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
 
 
 def check_header(path: Path, card: StudentCard) -> int:
-    """Compare each tensor's name, type and shape with the model that the card describes.
+    """Compare each tensor's name, type and shape with the model that the card describes; return its outputs' width.
 
     The model is built on the meta device and given one image there, so whatever the card says, no memory is taken.
-
-    Args:
-        path: Path of the weights, a safetensors file.
-        card: Beside it.
-
-    Returns:
-        The width of the student's outputs, `D`: the teacher's, or the number of classes for a linear head.
 
     Raises:
         DataError: The card describes no model, or the file holds another one.
@@ -198,6 +190,6 @@ def _compare(stored: Mapping[str, str], expected: Mapping[str, str]) -> None:
     if different:
         told = (
             f"{name} is {stored.get(name, 'absent')} and by the card {expected.get(name, 'absent')}"
-            for name in different[:_NAMED]
+            for name in different[:3]
         )
         raise ValueError(f"{len(different)} tensors differ: {'; '.join(told)}")

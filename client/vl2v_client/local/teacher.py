@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -18,8 +18,6 @@ from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import MAX_IMAGE_SIZE, EmbeddingMatrix, PriceTag, TeacherModel
 from vl2v_client.local.origin import LocalModel, load_model, open_clip
-
-_SMALLEST_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
 class ImageTower(NamedTuple):
@@ -50,8 +48,9 @@ def build_tower(config: Mapping[str, Any]) -> ImageTower:
         DataError: This version of it cannot build such a tower, or the tower does not end in a linear projection.
     """
     library = open_clip()
+    smallest = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
     try:
-        model = library.CLIP(text_cfg=dict(_SMALLEST_TEXT_TOWER), **{**config, "vision_cfg": {**config["vision_cfg"]}})
+        model = library.CLIP(text_cfg=smallest, **{**config, "vision_cfg": {**config["vision_cfg"]}})
     except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
         raise DataError(f"open_clip cannot build the student's image tower ({error}): update vl2v[local]") from error
     try:
@@ -115,6 +114,7 @@ class LocalTeacher:
         if self._dtype is not None and self._device.type != "cuda":
             raise UsageError(f"a local teacher in {wanted.precision} needs a GPU: use fp32")
         weights_sha = hash_weights(network.state_dict())
+        self._autocast = partial(torch.autocast, self._device.type, self._dtype, enabled=self._dtype is not None)
         self._network: Any = network.eval().requires_grad_(False).to(self._device)
         self._name = wanted.name
         size, self.mean, self.std = _preprocessing(network, wanted.name)
@@ -166,9 +166,6 @@ class LocalTeacher:
         images = torch.from_numpy(np.array(pixels)).to(self._device).permute(0, 3, 1, 2)
         with self._autocast():
             return _unit(self._network.encode_image((images.float() / 255 - self._mean) / self._std))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._dtype is None else torch.autocast(self._device.type, self._dtype)
 
     def _describe(self, wanted: LocalModel, size: int, weights_sha: str) -> TeacherModel:
         black = np.zeros((1, size, size, 3), dtype=np.uint8)

@@ -14,13 +14,15 @@ from vl2v_client.data.splits import Split
 from vl2v_client.evaluation.accuracy import (
     Choices,
     Evaluation,
+    ImagePrediction,
     calibration_error,
     choose,
     evaluate,
     fit_temperature,
     negative_log_likelihood,
+    read_predictions,
+    write_predictions,
 )
-from vl2v_client.export.predictions import ImagePrediction, read_predictions, write_predictions
 from vl2v_client.export.report import DomainRow, ReportRow
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.student.model.classifier import StudentClassifier

@@ -67,18 +67,13 @@ def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
     lengths: NDArray[np.float64] = np.linalg.norm(array, axis=-1, keepdims=True)
     if not (np.isfinite(lengths).all() and (lengths > 0).all()):
         raise DataError("an embedding is zero or not finite: verify the cache, then buy it again")
-    scaled: NDArray[np.float64] = array / lengths
-    return scaled.astype(np.float32)
+    return np.asarray(array / lengths, dtype=np.float32)
 
 
 def zero_shot_classifier(text_embeddings: ArrayLike) -> EmbeddingMatrix:
-    """Average the unit embeddings of each class's templates and scales the average to length one, as CLIP does.
+    """Average the unit embeddings of each class's templates, and scale the average to length one, as CLIP does.
 
-    Args:
-        text_embeddings: `[C, T, D]`, of `T` templates for each of `C` classes, in any scale.
-
-    Returns:
-        `[C, D]` float32 of unit rows, in the order of the classes.
+    Takes `[C, T, D]`, `T` templates for each of `C` classes, in any scale; returns `[C, D]` float32 of unit rows.
     """
     return unit_rows(unit_rows(text_embeddings).astype(np.float64).mean(axis=1))
 
@@ -86,16 +81,8 @@ def zero_shot_classifier(text_embeddings: ArrayLike) -> EmbeddingMatrix:
 def zero_shot_logits(
     image_embeddings: NDArray[np.float32], classifier: EmbeddingMatrix, *, logit_scale: float, logit_bias: float = 0.0
 ) -> NDArray[np.float32]:
-    """Return `logit_scale * cos(img, txt_c) + logit_bias`.
+    """Return `logit_scale * cos(img, txt_c) + logit_bias`, `[N, C]` float32, with the teacher's scale and bias.
 
-    Args:
-        image_embeddings: `[N, D]` of canonical views, in any scale.
-        classifier: `[C, D]` unit text embeddings.
-        logit_scale: The teacher's.
-        logit_bias: The teacher's.
-
-    Returns:
-        `[N, C]` float32.
+    Images are `[N, D]` embeddings of canonical views in any scale, the classifier is `[C, D]` unit text embeddings.
     """
-    cosines = unit_rows(image_embeddings) @ classifier.T
-    return (logit_scale * cosines + logit_bias).astype(np.float32)
+    return (logit_scale * (unit_rows(image_embeddings) @ classifier.T) + logit_bias).astype(np.float32)

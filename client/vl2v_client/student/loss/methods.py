@@ -86,20 +86,13 @@ def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"carries" if name == "final_weights" else name: value for name, value in settings.items()}
 
 
-VL2V_ADIP = "vl2v-adip"
 ERM = "erm"
-
-KD_IMAGE_WEIGHT = 0.9
-"""KD's alpha, the share of the softened targets: Hinton et al. found a considerably lower weight on the labels best."""
 
 ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "feature_mse", "simkd"})
 """The objectives that read the teacher's image embeddings."""
 
 ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
 """The objectives that read its text embeddings."""
-
-ADD_LABELS = frozenset({"image_and_text"})
-"""The objectives that a label weight adds a cross-entropy to."""
 
 _HYPER_PARAMETERS = ("align_steps", "align_learning_rate", "distill_learning_rate", "image_weight")
 """Options of training that some methods ignore."""
@@ -182,14 +175,15 @@ def _stage(
 
 METHODS: Mapping[str, Callable[[TrainingConfig], Method]] = MappingProxyType(
     {
-        VL2V_ADIP: vl2v_adip,
+        "vl2v-adip": vl2v_adip,
         "vl2v-sd": vl2v_sd,
         ERM: erm,
         # a linear head on the frozen backbone, by cross-entropy
         "linear-probe": partial(_one_stage, "linear probe", "probe", _PROJECTION, "cross_entropy", head="linear"),
         # knowledge distillation (Hinton et al., arXiv 1503.02531) on the teacher's zero-shot probabilities; its logits
-        # are made here, of its bought image embeddings and text matrix, see `objective.soft_targets`
-        "kd": partial(_one_stage, "KD", "kd", _ALL, "soft_targets", head="linear", image_weight=KD_IMAGE_WEIGHT),
+        # are made here, of its bought image embeddings and text matrix, see `objective.soft_targets`. Its alpha is the
+        # share of the softened targets: Hinton et al. found a considerably lower weight on the labels best.
+        "kd": partial(_one_stage, "KD", "kd", _ALL, "soft_targets", head="linear", image_weight=0.9),
         # VL2V-ADiP with the image term alone
         "image-cosine": partial(_two_stages, "image cosine", "image_and_text", image_weight=1.0),
         # with the text term alone, which is RISE's absolute distance (Huang et al., arXiv 2309.12530)
@@ -232,9 +226,7 @@ def asks_about_texts(method: Method) -> bool:
 def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
     """Refuse a label weight, as somebody named it, beside methods that would ignore it.
 
-    Args:
-        weight: `None` if nobody named it, and a preset decides.
-        names: Keys of `METHODS` that were named.
+    It is `None` if nobody named it, and a preset decides.
 
     Raises:
         UsageError: It is above 0, and one of the methods cannot use it.
@@ -243,7 +235,7 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
     useful = [
         name
         for name, method in METHODS.items()
-        if all(stage.objective in ADD_LABELS for stage in method(config).stages)
+        if all(stage.objective == "image_and_text" for stage in method(config).stages)
     ]
     useless = [name for name in names if name not in useful]
     if weight and useless:
@@ -256,25 +248,17 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
 def check_effects(names: Sequence[str], named: Mapping[str, Any]) -> None:
     """Refuse a hyper-parameter, as somebody named it, that every method of a run would ignore.
 
-    Args:
-        names: Keys of `METHODS`.
-        named: Values by option of `TrainingConfig`.
-
     Raises:
         UsageError: Names the option.
     """
+    usual = TrainingConfig()
     for option in _HYPER_PARAMETERS:
-        if option in named and not any(_reads(METHODS[name], option) for name in names):
+        other = usual.model_copy(update={option: 2 * getattr(usual, option)})
+        if option in named and all(_facts(METHODS[name], usual) == _facts(METHODS[name], other) for name in names):
             raise UsageError(f"training.{option} changes nothing in {', '.join(names)}: leave it out")
 
 
-def _reads(method: Callable[[TrainingConfig], Method], field: str) -> bool:
-    """Return whether a method is another one where the field has twice its usual value."""
-    usual = TrainingConfig()
-    configs = usual, usual.model_copy(update={field: 2 * getattr(usual, field)})
-    first, second = ([_facts(stage, config) for stage in method(config).stages] for config in configs)
-    return first != second
-
-
-def _facts(stage: Stage, config: TrainingConfig) -> tuple[Stage, float | None]:
-    return stage, stage.share_of_image(config) if stage.objective in ASK_ABOUT_IMAGES else None
+def _facts(method: Callable[[TrainingConfig], Method], config: TrainingConfig) -> list[tuple[Stage, float | None]]:
+    """Return all that a method takes of a configuration."""
+    stages = method(config).stages
+    return [(one, one.share_of_image(config) if one.objective in ASK_ABOUT_IMAGES else None) for one in stages]

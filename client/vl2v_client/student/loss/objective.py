@@ -19,9 +19,6 @@ KD_TEMPERATURE = 4.0
 RISE_RELATIVE_WEIGHT = 10.0
 """Weight of the relative distance beside the absolute one, as in RISE's code."""
 
-OF_BOUGHT = ("image", "soft")
-"""Terms of bought views alone; see `per_bought`."""
-
 LossTerms = dict[str, Tensor]
 """Scalars by name; `loss` is always there."""
 
@@ -170,7 +167,7 @@ def _where_bought(name: str, values: Tensor, weights: Tensor) -> LossTerms:
 def per_bought(means: Mapping[str, float]) -> dict[str, float]:
     """Turn averaged terms of bought views into means over these views; 0 if none was bought."""
     share = means.get("bought") or 1.0
-    return {name: value / share if name in OF_BOUGHT else value for name, value in means.items()}
+    return {name: value / share if name in ("image", "soft") else value for name, value in means.items()}
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(

@@ -24,16 +24,13 @@ from vl2v_client.student.model.spec import StudentCard, StudentSpec
 
 
 def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield what a network says of `count` views, without gradients.
+    """Yield what a network on `device` says of `count` views, without gradients: the outputs of each chunk, in order.
 
     Args:
         outputs: Runs the network on a slice of the views; on a CPU it is called in several threads at once.
         count: Views.
         size: Views in a chunk; the last may be smaller.
         device: Device of the network.
-
-    Yields:
-        The outputs of each chunk, in order.
     """
     cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     cores = torch.get_num_threads()
@@ -99,12 +96,8 @@ class StudentClassifier:
     def logits(self, pixels: NDArray[np.uint8], *, batch_size: int = 128) -> NDArray[np.float32]:
         """Return logits of views at the size that the student was trained on.
 
-        Args:
-            pixels: `[N, S, S, 3]` uint8, as `data.views.render_view` makes them.
-            batch_size: Views per forward pass; the last bits of the result may depend on it.
-
-        Returns:
-            `[N, C]` float32.
+        Takes pixels `[N, S, S, 3]` uint8, as `data.views.render_view` makes them; returns `[N, C]` float32, whose last
+        bits may depend on the batch size.
         """
         was_training = self.student.training
         self.student.eval()
@@ -130,13 +123,9 @@ class StudentBundle:
 
 
 def new_classifier(spec: StudentSpec, head: TextHead | None, *, class_count: int, seed: int) -> StudentClassifier:
-    """Build an untrained student with the head that it classifies with.
+    """Build an untrained student with its head; its projection's first weights are drawn from the seed.
 
-    Args:
-        spec: Backbone and input.
-        head: Text classifier; `None` for a linear head, whose outputs are the logits.
-        class_count: Number of classes.
-        seed: Seed of the projection's first weights.
+    Without a text head, the student's own outputs are the logits of a linear one.
 
     Raises:
         DataError: The backbone's weights cannot be fetched, or do not fit the architecture.

@@ -77,9 +77,7 @@ def empty_student(spec: StudentSpec, *, outputs: int) -> Student:
 def build_backbone(spec: StudentSpec, *, pretrained: bool = True) -> nn.Module:
     """Return the backbone, `[B, 3, S, S]` to `[B, F]`, without a classifier.
 
-    Args:
-        spec: Architecture and first weights.
-        pretrained: Load the weights that `spec` names; else, or if it names none, they are random.
+    Unless it is `pretrained`, or if `spec` names no weights, they are random.
 
     Raises:
         DataError: The weights cannot be fetched, or do not fit the architecture.
@@ -130,10 +128,7 @@ def _load_local(spec: StudentSpec) -> nn.Module:
 def compile_or_warn(network: nn.Module, inputs: Tensor, *, bfloat16: bool) -> nn.Module:
     """Return the network compiled, or as it is, with a warning, if a first step forward and backward with it fails.
 
-    Args:
-        network: Some of its parameters train; their gradients are empty before and after.
-        inputs: Inputs of one step, since the compiled code is for one shape.
-        bfloat16: The forward pass runs under autocast.
+    Takes the inputs of one step, since the compiled code is for one shape. Gradients are empty before and after.
     """
     try:
         compiled = cast(nn.Module, torch.compile(network))

@@ -33,14 +33,7 @@ MAX_OPERATIONS = 10**13
 
 
 def try_backbone(backbone: nn.Module, size: int) -> tuple[int, ...]:
-    """Feed a backbone one image, `[1, 3, size, size]`.
-
-    Args:
-        backbone: Backbone with its parameters on the meta device.
-        size: Size of the image in pixels.
-
-    Returns:
-        The shape of its features.
+    """Feed a backbone on the meta device one image, `[1, 3, size, size]`; return the shape of its features.
 
     Raises:
         ValueError: One image takes more than `MAX_OPERATIONS`.
@@ -186,9 +179,7 @@ def resolve_student(name: str, *, weights: Path | None = None, size: int | None 
     if weights is None and not config.has_weights:
         raise UsageError(f"timm has no pretrained weights for {name!r}: choose another student, or give a weights file")
     trained_size = int(config.input_size[-1])
-    arguments: dict[str, Any] = {}
-    if size is not None and size != trained_size and config.fixed_input_size:
-        arguments["img_size"] = size
+    arguments = {"img_size": size} if size not in (None, trained_size) and config.fixed_input_size else {}
     architecture = name.partition(".")[0]
     return StudentSpec(
         architecture=architecture,
@@ -203,9 +194,8 @@ def resolve_student(name: str, *, weights: Path | None = None, size: int | None 
 
 def _packaged_student(size: int | None) -> StudentSpec:
     weights = Path(str(files("vl2v_client"))) / "assets" / "tiny-student.safetensors"
-    found = _file_sha(weights)
     card = json.loads(weights.with_suffix(".json").read_text())
-    if found != card["weights_sha256"]:
+    if _file_sha(weights) != card["weights_sha256"]:
         raise DataError(f"{weights} is damaged: its SHA-256 is not the one on its card; install vl2v again")
     spec = StudentSpec(
         architecture=card["architecture"],

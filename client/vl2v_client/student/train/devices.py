@@ -76,12 +76,7 @@ class Ranks:
         return loss if self.count == 1 else loss * (share * self.count)
 
     def mean(self, terms: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        """Return scalars averaged over the step's whole batch.
-
-        Args:
-            terms: Means over this process's shard; at least one.
-            share: Share of the batch that the shard is.
-        """
+        """Return scalars, means over this process's `share` of the step's batch, averaged over the whole batch."""
         if self.count == 1:
             return dict(terms)
         values = torch.stack([term.detach() for term in terms.values()]) * share

@@ -1,20 +1,31 @@
-"""What training is judged by, its score on the source domains' hold-out and nothing else, and what it returns."""
+"""What a stage leaves: its score on the source domains' hold-out, which alone selects, its checkpoint and its metrics.
+
+A checkpoint is one file per stage, written whole or not at all, and refused by any other run.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vl2v_client.core.errors import Diverged
-from vl2v_client.student.loss.methods import Method
+from vl2v_client.core.errors import CacheError, Diverged, RunError
+from vl2v_client.student.loss.methods import Method, Stage, as_first_named
 from vl2v_client.student.model.classifier import StudentClassifier
+from vl2v_client.student.train.feeds import TrainingRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +101,7 @@ def choose_learning_rate(
 ) -> tuple[float, TrainingResult]:
     """Climb from the middle of the grid, down or up, to what source validation likes better than both neighbours.
 
-    Args:
-        grid: The learning rates in order.
-        train: A whole run at one learning rate: same data, views and steps each time.
-
-    Returns:
-        The learning rate and its run.
+    Takes the learning rates in order, and a whole run at one of them: same data, views and steps each time.
 
     Raises:
         Diverged: At the middle rate and at both of its neighbours.
@@ -125,3 +131,102 @@ def choose_learning_rate(
 def choose_interpolation(grid: Sequence[float], score_at: Callable[[float], SourceScore]) -> float:
     """Return the place in the grid that source validation likes best; of equals, the first."""
     return max(grid, key=lambda share: score_at(share).rank)
+
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StageCheckpoint:
+    """Where a stage keeps what it needs to go on after a crash.
+
+    Attributes:
+        path: `None` keeps nothing.
+        fingerprint: Names the stage, its settings, data and first weights; another one cannot load the file.
+    """
+
+    path: Path | None
+    fingerprint: str
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state` (tensors and plain values) so that a crash leaves the old file or the new one.
+
+        Raises:
+            CacheError: The disk is full or the folder cannot be written.
+        """
+        if self.path is None:
+            return
+        partial = self.path.with_suffix(".partial")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save({"format": _FORMAT, "fingerprint": self.fingerprint, "state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            partial.unlink(missing_ok=True)
+            raise CacheError(f"{self.path} cannot be written ({error}): make room, then run again") from error
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Return the state that was saved, with its tensors on `device`; `None` if there is none.
+
+        Raises:
+            RunError: The file is damaged, or belongs to a run with other settings or data.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            stored = torch.load(self.path, map_location=device, weights_only=True)
+            known, state = (stored["format"], stored["fingerprint"]), stored["state"]
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise RunError(f"{self.path} is damaged: remove it to start its stage again") from error
+        if known != (_FORMAT, self.fingerprint):
+            raise RunError(
+                f"{self.path} belongs to a run with other settings or data: choose another output folder, or remove it"
+            )
+        return dict(state)
+
+
+_NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views")
+"""Options of training that a stage's own fields and data stand for."""
+
+
+def stage_fingerprint(run: TrainingRun, stage: Stage) -> str:
+    """Return the SHA-256 of all that decides a stage's result: settings, data, targets and the weights at its start."""
+    settings = {name: value for name, value in run.config.result_options().items() if name not in _NOT_OF_A_STAGE}
+    data = run.data
+    described = [
+        as_first_named(asdict(stage)),
+        as_first_named(settings),
+        asdict(run.classifier.input),
+        data.train.pixels.shape,
+        data.train.domains,
+        *(views.of for views in (data.train, data.validation, data.fresh) if views is not None),
+    ]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
+    arrays += [] if data.targets is None else [data.targets.vectors, data.targets.weights]
+    arrays += [head.matrix for head in (run.classifier.head, data.teacher_head) if head is not None]
+    arrays += [value.cpu().numpy() for value in run.classifier.student.state_dict().values()]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def write_metrics(path: Path | None, rows: Iterable[Mapping[str, Any]], mode: Literal["w", "a"]) -> None:
+    """Write rows of `metrics.jsonl`, one for each evaluation, readable while the run goes on; `None` writes nothing.
+
+    A run that begins writes all rows so far anew: what a crash wrote after its checkpoint is dropped.
+
+    Raises:
+        CacheError: The disk is full.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode) as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error

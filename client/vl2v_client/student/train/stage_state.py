@@ -154,7 +154,7 @@ class StageState:
             "sums": self._sums,
             "summed": self._summed,
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if self._on_cuda else None,
+            "random_cuda": torch.cuda.get_rng_state() if self._student.projection.weight.is_cuda else None,
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -172,12 +172,8 @@ class StageState:
         self.optimizer.load_state_dict(saved["optimizer"])
         self._sums, self._summed = saved["sums"], saved["summed"]
         torch.set_rng_state(saved["random"].cpu())
-        if self._on_cuda and saved["random_cuda"] is not None:  # None: it began on a CPU
+        if self._student.projection.weight.is_cuda and saved["random_cuda"] is not None:  # None: it began on a CPU
             torch.cuda.set_rng_state(saved["random_cuda"].cpu())
-
-    @property
-    def _on_cuda(self) -> bool:
-        return self._student.projection.weight.is_cuda
 
 
 @torch.no_grad()
