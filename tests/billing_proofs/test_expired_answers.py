@@ -163,8 +163,8 @@ def test_a_charge_that_landed_after_it_was_asked_for_comes_free_too(shop: Shop) 
 
     late: list[httpx.Request] = []
     dying = shop.client_of(shop.account)
-    dying._connection._http = httpx.Client(
-        base_url="http://vendor", headers=dying._connection._http.headers, transport=httpx.MockTransport(die)
+    dying._http = httpx.Client(
+        base_url="http://vendor", headers=dying._http.headers, transport=httpx.MockTransport(die)
     )
     with pytest.raises(Killed):
         buy(shop.plan(*LOST), dying, shop.cache)

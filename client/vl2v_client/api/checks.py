@@ -24,48 +24,41 @@ NORM_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What one request asked for, to hold the answer against.
+class Terms:
+    """What a purchase was agreed to be of and to cost, to hold its receipt against.
 
     Attributes:
-        teacher: None when only paid items were asked for again; then nothing may be billed.
-        is_free: Every item was charged before, so that nothing may be billed either.
+        is_free: Every item was charged before, so that nothing may be billed.
     """
 
-    item_keys: tuple[str, ...]
-    modality: Modality | None = None
-    teacher: TeacherModel | None = None
-    is_free: bool = False
+    modality: Modality
+    teacher: TeacherModel
+    is_free: bool
 
     @property
     def price(self) -> PriceTag:
-        """Price agreed to.
-
-        Raises:
-            ValueError: The order is a replay, which has no price.
-        """
-        if self.teacher is None:
-            raise ValueError("a replay has no price")
+        """Price agreed to."""
         return self.teacher.image_price if self.modality == "image" else self.teacher.text_price
 
-    def terms(self) -> dict[str, Any]:
-        """Return the request's fields that hold the vendor to model and price.
-
-        Raises:
-            ValueError: The order is a replay.
-        """
-        most = 0 if self.is_free else len(self.item_keys) * self.price.unit_price_micro
+    def options(self, items: int) -> dict[str, Any]:
+        """Return the request's fields that hold the vendor to model and price."""
+        most = 0 if self.is_free else items * self.price.unit_price_micro
         pins = {"price_id": self.price.price_id, "max_charge_micro": most}
-        return {"model": self.teacher and self.teacher.id, "dtype": "float16", "allow_partial": True, **pins}
+        return {"model": self.teacher.id, "dtype": "float16", "allow_partial": True, **pins}
 
 
 def check_answer(
-    order: Order, answer: EmbeddingsResponse, keyring: Keyring, raw: Mapping[int, FloatVector] | None = None
+    item_keys: Sequence[str],
+    terms: Terms | None,
+    answer: EmbeddingsResponse,
+    keyring: Keyring,
+    raw: Mapping[int, FloatVector] | None,
 ) -> Delivery:
     """Check an answer item by item and as a purchase.
 
     Args:
-        order: What was asked.
+        item_keys: What was asked for, in order.
+        terms: What was agreed to; None when only paid items were asked for again, so that nothing may be billed.
         answer: What came.
         keyring: The vendor's trusted keys.
         raw: The vectors `[D]` by position, if they came beside the answer and not within its items.
@@ -76,18 +69,18 @@ def check_answer(
         VendorError: Any other check failed; the message says which.
     """
     request_id = answer.request_id
-    is_whole = [item.index for item in answer.data] == list(range(len(order.item_keys)))
+    is_whole = [item.index for item in answer.data] == list(range(len(item_keys)))
     _refuse({"it does not have one result per item, in order": not is_whole}, request_id)
     delivered, failed = [], []
-    for key, item in zip(order.item_keys, answer.data, strict=True):
+    for key, item in zip(item_keys, answer.data, strict=True):
         _refuse({f"item {item.index} came back under another item key": item.item_key != key}, request_id)
         if item.status != "failed":
-            delivered.append(_delivered(key, item, _vector(item, answer, order, raw), request_id, keyring))
+            delivered.append(_delivered(key, item, _vector(item, answer, terms, raw), request_id, keyring))
         elif item.error is None:
             raise _failed_check(f"item {item.index} failed without saying why", request_id)
         else:
             failed.append(FailedItem(key, str(item.error.code), item.error.detail))
-    _check_purchase(order, answer, [item for item in delivered if item.status == "billed"], keyring)
+    _check_purchase(terms, answer, [item for item in delivered if item.status == "billed"], keyring)
     for paid in answer.paid_by:
         _check_receipt(paid.receipt, paid.items, keyring, paid.receipt.entry.request_id)
     budgets = (answer.budget.remaining_units, answer.budget.key_remaining_units)
@@ -95,16 +88,16 @@ def check_answer(
     return Delivery(tuple(delivered), tuple(failed), _receipts_of(delivered, answer), answer.receipt, remaining)
 
 
-def all_failed(order: Order, refusal: AllItemsFailed) -> Delivery:
+def all_failed(item_keys: Sequence[str], refusal: AllItemsFailed) -> Delivery:
     """Return what a refusal that names an error for every item delivers: nothing, and why.
 
     Raises:
         VendorError: It does not name every item.
     """
     errors = {item.index: item for item in refusal.items}
-    is_whole = errors.keys() == set(range(len(order.item_keys)))
+    is_whole = errors.keys() == set(range(len(item_keys)))
     _refuse({"every item failed, but not every item says why": not is_whole}, refusal.request_id)
-    failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(order.item_keys))
+    failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(item_keys))
     return Delivery((), tuple(failed), (), None, None)
 
 
@@ -143,9 +136,9 @@ def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, 
 
 
 def _vector(
-    item: ItemResult, answer: EmbeddingsResponse, order: Order, raw: Mapping[int, FloatVector] | None
+    item: ItemResult, answer: EmbeddingsResponse, terms: Terms | None, raw: Mapping[int, FloatVector] | None
 ) -> HalfVector:
-    wanted = answer.embedding_dim if order.teacher is None else order.teacher.embedding_dim
+    wanted = answer.embedding_dim if terms is None else terms.teacher.embedding_dim
     has_form = raw is not None or isinstance(item.embedding, str)
     is_readable = answer.embedding_dim == wanted and answer.dtype == "float16" and has_form
     _refuse({f"vectors are not {wanted} float16 numbers, raw or in base64": not is_readable}, answer.request_id)
@@ -160,7 +153,7 @@ def _vector(
 
 
 def _check_purchase(
-    order: Order, answer: EmbeddingsResponse, billed: Sequence[DeliveredItem], keyring: Keyring
+    terms: Terms | None, answer: EmbeddingsResponse, billed: Sequence[DeliveredItem], keyring: Keyring
 ) -> None:
     """Hold the receipt against the items that the answer calls billed."""
     request_id, receipt, units = answer.request_id, answer.receipt, answer.usage.billed_units
@@ -168,11 +161,11 @@ def _check_purchase(
     if receipt is None:
         _refuse({"items were billed without a receipt": bool(billed)}, request_id)
         return
-    if order.teacher is None or order.is_free or not billed:
+    if terms is None or terms.is_free or not billed:
         raise _failed_check("a request that should be free came with a charge", request_id)
     items = [ChargedItem(item.item_key, item.result_sha, 1) for item in billed]
     _check_receipt(receipt, items, keyring, request_id)
-    _check_terms(order, order.teacher, receipt)
+    _check_terms(terms, receipt)
     is_its_own = receipt.entry.request_id == request_id and all(item.seq == receipt.entry.seq for item in billed)
     faults = {
         "the receipt is for another request": not is_its_own,
@@ -199,12 +192,12 @@ def _check_receipt(receipt: Receipt, items: Sequence[ChargedItem], keyring: Keyr
     _refuse(faults, entry.request_id)
 
 
-def _check_terms(order: Order, teacher: TeacherModel, receipt: Receipt) -> None:
-    entry, price = receipt.entry, order.price
-    terms = {
+def _check_terms(terms: Terms, receipt: Receipt) -> None:
+    entry, teacher, price = receipt.entry, terms.teacher, terms.price
+    pairs = {
         "kind": (entry.kind, "charge"),
         "ledger": (entry.ledger_id, teacher.ledger_id),
-        "modality": (entry.modality, order.modality),
+        "modality": (entry.modality, terms.modality),
         "model": (entry.model_id, teacher.id),
         "weights": (entry.weights_sha, teacher.weights_sha),
         "precision": (entry.precision, teacher.precision),
@@ -213,7 +206,7 @@ def _check_terms(order: Order, teacher: TeacherModel, receipt: Receipt) -> None:
         "unit price": (entry.unit_price_micro, price.unit_price_micro),
         "currency": (entry.currency, price.currency),
     }
-    for name, (told, agreed) in terms.items():
+    for name, (told, agreed) in pairs.items():
         if told != agreed:
             what = f"the receipt's {name} is {told}, not {agreed} as agreed"
             raise _failed_check(what, entry.request_id, VendorChanged)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from vl2v_client.api.checks import Order, all_failed, check_answer
+from vl2v_client.api.checks import Terms, all_failed, check_answer
 from vl2v_client.api.connection import Connection
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.responses import AllItemsFailed, Message, check_numbers, parse, read_answer, teacher_of
@@ -115,9 +115,10 @@ class VendorClient(Connection):
             VendorUnavailable: No final answer; whatever was billed comes free under the same item keys.
             VendorError: Refused, or the answer fails a check.
         """
-        order = Order(tuple(item_keys), "image", teacher, is_free)
-        options = RequestOptions(**order.terms(), item_keys=list(item_keys))
-        return self._embed("images", order, **_image_content(options, images, form, self._offered_uploads(teacher)))
+        terms = Terms("image", teacher, is_free)
+        options = RequestOptions(**terms.options(len(images)), item_keys=list(item_keys))
+        content = _image_content(options, images, form, self._offered_uploads(teacher))
+        return self._embed("images", item_keys, terms, **content)
 
     def embed_texts(
         self,
@@ -128,15 +129,15 @@ class VendorClient(Connection):
         is_free: bool = False,
     ) -> Delivery:
         """Buy the embeddings of texts; as `embed_images`."""
-        order = Order(tuple(item_keys), "text", teacher, is_free)
+        terms = Terms("text", teacher, is_free)
         items = [TextItem(text=text, item_key=key) for text, key in zip(texts, item_keys, strict=True)]
-        body = TextsRequest(**order.terms(), items=items, truncate=False)
-        return self._embed("texts", order, json=body.model_dump(exclude_none=True), headers=_ACCEPT_VECTORS)
+        body = TextsRequest(**terms.options(len(texts)), items=items, truncate=False).model_dump(exclude_none=True)
+        return self._embed("texts", item_keys, terms, json=body, headers=_ACCEPT_VECTORS)
 
     def replay(self, item_keys: Sequence[str]) -> Delivery:
         """Fetch paid vectors again, free, while the vendor keeps them; others come back as failed items."""
         body = ReplayRequest(item_keys=list(item_keys), dtype="float16").model_dump(exclude_none=True)
-        return self._embed("replay", Order(tuple(item_keys)), json=body, headers=_ACCEPT_VECTORS)
+        return self._embed("replay", item_keys, None, json=body, headers=_ACCEPT_VECTORS)
 
     # The bill
 
@@ -163,18 +164,18 @@ class VendorClient(Connection):
                 raise VendorError(f"the vendor's statement does not go on after entry {after}; ask the vendor")
             after = following
 
-    def _embed(self, path: str, order: Order, **content: Any) -> Delivery:
+    def _embed(self, path: str, item_keys: Sequence[str], terms: Terms | None, **content: Any) -> Delivery:
         keyring = self.keyring or self.trusted_keys(lambda _ledger_id: None)
         try:
             response = self.request("POST", f"/v1/embeddings/{path}", **content)
         except AllItemsFailed as refusal:
-            return all_failed(order, refusal)
+            return all_failed(item_keys, refusal)
         try:
             answer, vectors = read_answer(response, self.url)
             if any(key_id not in keyring for key_id in _signing_keys(answer)):
                 first_key = keyring.first  # a rotation of keys must leave it as it is
                 keyring = self.trusted_keys(lambda _ledger_id: first_key)
-            return check_answer(order, answer, keyring, vectors)
+            return check_answer(item_keys, terms, answer, keyring, vectors)
         except VendorError as error:
             error.was_refused = False  # the request was answered: what it charged stays charged
             raise

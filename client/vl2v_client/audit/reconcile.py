@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from vl2v_client.audit.audit_report import Difference, Findings, KeySet, KeyTotals, Notes
 from vl2v_client.cache.records import PurchaseRecords
@@ -15,20 +14,12 @@ _NO_KEY = "none"
 """A charge that names no API key is nobody else's, so it has to be explained."""
 
 
-@dataclass(slots=True)
-class _Unknown:
-    """Items of one API key that this cache never named."""
-
-    totals: KeyTotals = field(default_factory=KeyTotals)
-    examples: list[tuple[int, str]] = field(default_factory=list)
-
-
 class Reconciliation:
     """Takes the statement's pages in order; `finish` names what only the whole statement can show.
 
     Attributes:
         matched_items: Paid here, charged there, by the same entry.
-        other_keys: Totals of the account's other API keys.
+        other_keys: Totals of items that this cache never named, by API key; in the end, of the account's other keys.
         lost_by_restore: Paid by entries that the vendor lost, and said so.
     """
 
@@ -42,10 +33,10 @@ class Reconciliation:
         self._own_keys = {_NO_KEY, account.api_key_id, *records.api_key_ids(*place)}
         self._matched_entries, self._other_requests, self._other_items = (KeySet(notes) for _ in range(3))
         self._lost, self._paid_elsewhere = KeySet(notes), KeySet(notes)
-        self._unknown: dict[str, _Unknown] = defaultdict(_Unknown)
+        self._examples: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self._unpaid_items = 0
         self.matched_items = 0
-        self.other_keys: dict[str, KeyTotals] = {}
+        self.other_keys: dict[str, KeyTotals] = defaultdict(KeyTotals)
         self.lost_by_restore = KeyTotals()
         for other in records.accounts_of_key(account.ledger_id, account.api_key_id) - {account.account_id}:
             why = f"receipts made with our key {account.api_key_id} name account {other}, the statement another"
@@ -84,14 +75,12 @@ class Reconciliation:
         for key in (key for chunk in self.lost_items() for key in chunk):
             self._note(Difference.LOST_RESPONSE, "charged, but not paid in this cache", item_key=key)
             self.matched_items -= 1
-        for api_key_id, unknown in self._unknown.items():
-            if api_key_id not in self._own_keys:
-                self.other_keys[api_key_id] = unknown.totals
-                continue
-            for seq, key in unknown.examples:
+        for api_key_id in [each for each in self.other_keys if each in self._own_keys]:
+            items, examples = self.other_keys.pop(api_key_id).items, self._examples[api_key_id]
+            for seq, key in examples:
                 why = f"charged to our key {api_key_id}, but this cache never named it"
                 self._note(Difference.UNEXPLAINED_CHARGE, why, seq, key)
-            self._counts[Difference.UNEXPLAINED_CHARGE] += unknown.totals.items - len(unknown.examples)
+            self._counts[Difference.UNEXPLAINED_CHARGE] += items - len(examples)
         self._check_paid_elsewhere()
         self._check_receipts(last_seq, restores, pinned_seq)
 
@@ -133,10 +122,10 @@ class Reconciliation:
         for key in keys:
             item = named.get(key)
             if item is None:
-                unknown = self._unknown[entry.api_key_id or _NO_KEY]
-                unknown.totals.add(1, entry.unit_price_micro)
-                if len(unknown.examples) < 3:
-                    unknown.examples.append((entry.seq, key.hex()))
+                api_key_id = entry.api_key_id or _NO_KEY
+                self.other_keys[api_key_id].add(1, entry.unit_price_micro)
+                if len(self._examples[api_key_id]) < 3:
+                    self._examples[api_key_id].append((entry.seq, key.hex()))
             elif item.state != "paid":
                 self._unpaid_items += not self._lost.add([key])
                 if (entry.modality, entry.model_id) != (item.modality, item.model_id):

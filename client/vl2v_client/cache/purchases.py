@@ -59,7 +59,7 @@ class Intent:
     unit_price_micro: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class PurchaseLedger:
     """Reservations, payments and receipts, over the cache's database."""
 

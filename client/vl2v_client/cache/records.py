@@ -50,7 +50,7 @@ class NamedItem(NamedTuple):
     model_id: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class PurchaseRecords:
     """What was bought, over the cache's database. Everything is streamed."""
 
@@ -166,7 +166,7 @@ class AuditedHead:
     entry_hash: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class VendorBook:
     """Pins and memories, over the cache's database."""
 

@@ -66,7 +66,7 @@ class FileContent:
     height: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class ContentMemo:
     """Hashes already computed, over the cache's database: a second plan is fast. Losing them costs time only."""
 
