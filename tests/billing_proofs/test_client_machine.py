@@ -165,7 +165,7 @@ class ClientMachine(RuleBasedStateMachine):
         self.transport.death, self.transport.due = death, at
         [(earlier,)] = self.rows("SELECT coalesce(max(id), 0) FROM purchases")
         if death == "before storing":
-            self.cache.purchases.store = self.die  # type: ignore[method-assign, assignment]
+            vars(self.cache.purchases)["store"] = self.die
         try:
             buy(plan, self.client, self.cache, caps=caps, allow_partial=True, workers=workers)
         except (BudgetExhausted, VendorChanged):
