@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -159,7 +158,6 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
     if cell.arm.asks_the_teacher:
         run(environment, "vl2v-client", "evaluate", str(folder), "--teacher", "--yes", "--json")
     report, predictions = json.loads((folder / "report.json").read_text()), read_predictions(folder)
-    shutil.rmtree(folder / "renders", ignore_errors=True)  # a gigabyte for each run, and made again if ever needed
     return _outcomes(bench, cell, report, predictions)
 
 

@@ -70,15 +70,20 @@ class RandomTeacher:
         self._device = device
         self._network = build_student(TEACHER, outputs=WIDTH, seed=1).to(device).eval()
 
-    def render(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack([self._view(int(row), int(view)) for row, view in zip(rows, views, strict=True)])
+    def draw(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], size: int, *, ask: bool
+    ) -> tuple[NDArray[np.uint8], EmbeddingMatrix | None]:
+        if size != self._size:
+            raise ValueError(f"teacher and students of this benchmark see {self._size} pixels")
+        pixels = np.stack([self._view(int(row), int(view)) for row, view in zip(rows, views, strict=True)])
+        return pixels, self._ask(pixels) if ask else None
 
     def _view(self, row: int, number: int) -> NDArray[np.uint8]:
         image = self._images[row]
         return render_view(image, drawn_view(str(row), image.size, 1 + number, seed=0), self._size)
 
     @torch.no_grad()
-    def ask(self, pixels: NDArray[np.uint8]) -> EmbeddingMatrix:
+    def _ask(self, pixels: NDArray[np.uint8]) -> EmbeddingMatrix:
         answers: NDArray[np.float32] = self._network(student_input(pixels, TEACHER.input, self._device)).cpu().numpy()
         return unit_rows(answers)
 

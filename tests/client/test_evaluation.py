@@ -1,6 +1,7 @@
 """Scores against counts made by hand, and the target domain that nothing but the report may read."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,16 @@ from support.client.student_factories import (
     teacher_targets,
 )
 from vl2v_client.core.errors import DataError
-from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import open_dataset
-from vl2v_client.data.renders import RenderStore, render_views
 from vl2v_client.data.splits import split
-from vl2v_client.data.views import View
+from vl2v_client.data.view_pixels import canonical_pixels
+from vl2v_client.data.views import View, load_rgb, render_view
 from vl2v_client.evaluation.accuracy import (
     Count,
     calibration_error,
     evaluate,
     fit_temperature,
+    log_probabilities,
     negative_log_likelihood,
     predict,
 )
@@ -108,6 +109,19 @@ def test_predict_reads_files_as_they_were_scored(tmp_path: Path) -> None:
     )
 
 
+def test_a_student_of_version_0_1_is_fed_the_teachers_size_resized(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)).save(path)
+    classifier, seen = fresh_classifier(), []
+    for view_size in (SIZE, 2 * SIZE):
+        card = replace(_card(), view_size=view_size)
+        (found,) = predict(StudentBundle(classifier, card), [path])
+        logits = classifier.logits(render_view(load_rgb(path), View(), view_size)[None])
+        assert found.probability == np.exp(log_probabilities(logits, card.temperature)).max()
+        seen.append(found.probability)
+    assert seen[0] != seen[1]
+
+
 def test_training_and_selection_never_read_the_target_domain(tmp_path: Path) -> None:
     views = coloured_views(10, views=1, domains=("art", "photo", "sketch"))
     for row, (label, domain) in enumerate(zip(views.labels, views.domains, strict=True)):
@@ -118,19 +132,16 @@ def test_training_and_selection_never_read_the_target_domain(tmp_path: Path) -> 
         else:
             Image.fromarray(views.pixels[row, 0]).save(path)
 
-    def render(name: str, samples: tuple[Sample, ...]) -> RenderStore:
-        return render_views(tmp_path / name, samples, [[View()]] * len(samples), size=SIZE, workers=1)
-
     parts = split(open_dataset(tmp_path / "data"), target_domain="sketch")
-    source = labelled_views(render("train.u8", parts.train), parts.train)
-    held = labelled_views(render("validation.u8", parts.validation), parts.validation)
+    source = labelled_views(canonical_pixels(parts.train, SIZE), parts.train)
+    held = labelled_views(canonical_pixels(parts.validation, SIZE), parts.validation)
     config = TrainingConfig(align_steps=4, distill_steps=4, batch_size=4, evaluate_every=2, device="cpu")
     result = train(vl2v_adip(config), fresh_classifier(), TrainingData(source, held, teacher_targets(source)), config)
     assert 0 <= result.validation.accuracy <= 1
     alone = score_classifier("student", result.classifier, held, None, parts)
     assert teacher_targets(source).vectors.shape == (len(parts.train), 1, WIDTH)
     with pytest.raises(DataError, match="sketch"):
-        render("target.u8", parts.target)
+        canonical_pixels(parts.target, SIZE)[:, 0]
     for seed in (3, 4):
         target = coloured_views(10, views=1, domains=("sketch",), seed=seed)
         scored = score_classifier("student", result.classifier, held, target, parts)

@@ -20,10 +20,10 @@ from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import silent
 from vl2v_client.data.folder import open_dataset
-from vl2v_client.data.renders import RenderStore
 from vl2v_client.data.splits import split
-from vl2v_client.data.views import drawn_view, load_rgb, render_view, views_for
-from vl2v_client.evaluation.accuracy import read_predictions
+from vl2v_client.data.view_pixels import canonical_pixels
+from vl2v_client.data.views import View, drawn_view, load_rgb, render_view, views_for
+from vl2v_client.evaluation.accuracy import log_probabilities, predict, read_predictions
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
@@ -89,7 +89,7 @@ def test_copies_of_an_image_count_once_and_answers_that_were_cut_short_are_made_
         shutil.copy(data / "art" / "cat" / "0.png", data / "art" / "cat" / f"copy{copy}.png")
     done = distil(tmp_path, model, "run", "--train-views", "2")
     assert done.exit_code == 0, done.output
-    (answers,) = (tmp_path / "run" / "renders").glob("local-teacher-*.npy")
+    (answers,) = (tmp_path / "run" / "answers").glob("local-teacher-*.npy")
     taught = np.load(answers)
     train = split(open_dataset(data), target_domain="sketch", seed=0).train
     contents = {sample.path.read_bytes() for sample in train}
@@ -142,6 +142,32 @@ def test_vl2v_sd_trains_the_teacher_s_own_tower_and_asks_no_vendor(
     assert len(predicted.stdout.splitlines()) == 1 + IMAGES
     again = distil(tmp_path, model, "run", *words)
     assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--method", "vl2v-sd", "--baseline", "erm", "--baseline", "vl2v-adip"), ("--train-views", "3"), ("--online",)],
+)
+def test_every_student_sees_views_rendered_at_its_own_size(
+    tmp_path: Path,
+    data: Path,
+    model: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("pixels were resized")
+
+    monkeypatch.setattr("vl2v_client.student.model.inputs.functional.interpolate", refuse)
+    done = distil(tmp_path, model, "run", *words)
+    assert done.exit_code == 0, done.output
+    bundle = load_bundle(tmp_path / "run" / "student")
+    size = bundle.card.student.input.size
+    assert bundle.card.view_size == size == (32 if "vl2v-sd" in words else 64)
+    image = data / "sketch" / "cat" / "0.png"
+    (predicted,) = predict(bundle, [image])
+    logits = bundle.classifier.logits(render_view(load_rgb(image), View(), size)[None])
+    assert predicted.probability == np.exp(log_probabilities(logits, bundle.card.temperature)).max()
 
 
 def test_online_runs_are_identical_and_count_what_they_would_have_cost(
@@ -208,11 +234,11 @@ def test_a_fresh_view_is_that_of_its_number(tmp_path: Path, data: Path, model: t
     choice = QueryChoice(data, recipe="styles", seed=3)
     online = OnlineViews(samples, [contents[sample.path] for sample in samples], choice, teacher)
     rows, numbers = np.array([0, 7, 0, 0]), np.array([5, 2**61 + 1, 5, 6])
-    drawn = online.render(rows, numbers)
-    assert drawn.shape == (4, 32, 32, 3)
+    drawn, said = online.draw(rows, numbers, 32, ask=False)
+    assert (drawn.shape, said) == ((4, 32, 32, 3), None)
     np.testing.assert_array_equal(drawn[0], drawn[2])
     assert (drawn[0] != drawn[3]).any()
-    np.testing.assert_array_equal(online.render(rows[::-1], numbers[::-1]), drawn[::-1])
+    np.testing.assert_array_equal(online.draw(rows[::-1], numbers[::-1], 32, ask=False)[0], drawn[::-1])
     content = contents[samples[0].path]
     size = (content.width, content.height)
     stored = views_for(content.file_sha, size, 8, 3, "styles")
@@ -230,22 +256,23 @@ def test_an_online_step_learns_what_the_teacher_says_of_the_views_it_drew(
     with EmbeddingCache(tmp_path / "client.db") as cache:
         contents = read_files((sample.path for sample in samples), cache)
     online = OnlineViews(samples, [contents[sample.path] for sample in samples], QueryChoice(data), teacher)
-    views = labelled_views(
-        RenderStore(np.zeros((len(samples), 1, 32, 32, 3), dtype=np.uint8)),  # nobody looks at what is stored
-        samples,
-    )
     nothing = ImageTargets.of_bought(np.zeros((len(samples), 1, 16), np.float32), np.ones((len(samples), 1), np.bool_))
     config = TrainingConfig(batch_size=2, device="cpu")
     head = TextHead(teacher.encode_texts(CLASSES), 1.0)
     method = vl2v_adip(config)
     classifier = new_classifier(resolve_student("tiny"), head, class_count=2, seed=0)
+    own, asked = classifier.input.size, teacher.facts.image_size
+    assert own != asked
+    views = labelled_views(canonical_pixels(samples, own), samples)
     run = TrainingRun(classifier, TrainingData(views, views, nothing, fresh=online), config)
     for stage in method.stages:
         loaded, later = (open_feed(run, stage).load(step) for step in (0, 1))
         assert not np.array_equal(loaded.views, later.views)
-        drawn = online.render(loaded.rows, loaded.views)
+        drawn, said = online.draw(loaded.rows, loaded.views, own, ask=True)
+        seen, _ = online.draw(loaded.rows, loaded.views, asked, ask=False)
         assert loaded.answers is not None
-        np.testing.assert_array_equal(loaded.answers, teacher.encode_images(drawn))
+        np.testing.assert_array_equal(loaded.answers, said)
+        np.testing.assert_array_equal(loaded.answers, teacher.encode_images(seen))
         torch.testing.assert_close(loaded.inputs, student_input(drawn, classifier.input, torch.device("cpu")))
         batch = BatchSource(run.data, head, 0.5).batch(torch.zeros(6, 16), loaded.rows, loaded.views, loaded.answers)
         np.testing.assert_array_equal(batch.image_targets, loaded.answers)

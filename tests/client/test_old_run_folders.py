@@ -1,4 +1,7 @@
-"""Run folders of version 0.1.0 (`config.json` format 1): those of values that stay go on, others are read and kept."""
+"""Run folders of version 0.1.0 (`config.json` format 1): those of values that stay go on, others are read and kept.
+
+Their views have the teacher's size, also where they go on.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from support.client.buying_bench import draw_domains
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
+from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.student.loss.methods import TrainingConfig, as_first_named, vl2v_adip
 from vl2v_contract.identity import sha256_hex
 
@@ -34,7 +38,7 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
 def make_old(folder: Path, **values: Any) -> None:
     """Rewrite a run folder as version 0.1.0 left it, with some of its values replaced."""
     new = json.loads((folder / "config.json").read_text())
-    assert new["format"] == 2
+    assert new["format"] == 3
     data, purchase, training = new["data"], new["purchase"], new["training"]
     data["data"], data["prompt_templates"] = data.pop("root"), data.pop("prompts")
     training["carries"] = values.pop("carries", training.pop("final_weights"))
@@ -83,6 +87,7 @@ def kill_before_scoring(shell: ClientShell, monkeypatch: pytest.MonkeyPatch) -> 
 
     with monkeypatch.context() as patch:
         patch.setattr("vl2v_client.recipes.distill.score_classifier", die)
+        patch.setattr(RunFolder, "view_size", lambda _folder, _student, teacher: teacher)
         shell.try_distill(*SELECTED)
     assert not (shell.run_folder / "report.json").exists()
 
@@ -99,6 +104,10 @@ def test_an_unfinished_run_goes_on_with_its_choice_and_buys_nothing(
     for name in ("config.json", "choice.json", "purchase.json", "used.json"):
         assert after[name] == before[name]
     assert json.loads(after["report.json"])["purchase"]["images"] == 8
+    assert {name: after[name] for name in before if name.endswith("align.pt")} == {
+        name: stored for name, stored in before.items() if name.endswith("align.pt")
+    }
+    assert json.loads(after["student/student.json"])["view_size"] == vendor.image_size
 
 
 def test_a_run_that_was_killed_while_it_bought_goes_on_under_its_caps(vendor: FakeVendor, shell: ClientShell) -> None:
@@ -168,6 +177,8 @@ def test_a_finished_sweep_goes_on_with_another_seed(vendor: FakeVendor, shell: C
     both = sweep("--seed", "0", "--seed", "1")
     assert both["outcomes"][: len(first["outcomes"])] == first["outcomes"]
     assert len(both["outcomes"]) == 2 * len(first["outcomes"])
+    for folder in shell.run_folder.glob("*/seed1/text-cosine"):  # in one report, all views have one size
+        assert json.loads((folder / "student" / "student.json").read_text())["view_size"] == vendor.image_size
 
 
 def test_checkpoints_are_named_by_the_settings_as_version_0_1_0_called_them() -> None:

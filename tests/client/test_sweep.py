@@ -75,7 +75,7 @@ def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
                 run = shell.report(f"sweep/{target}/seed{seed}/{method}")
                 assert (run["target_domain"], run["seed"]) == (target, seed)
                 of_runs[target, seed, run["rows"][-1]["name"]] = run["rows"][-1]["target_in"]
-        assert not (shell.folder / "sweep" / target / "renders").exists()
+        assert not (shell.folder / "sweep" / target / "answers").exists()
     row = report["tables"]["target_in"][1]
     means = [sum(of_runs[target, seed, "VL2V-ADiP"] for target in DOMAINS) / 3 for seed in (0, 1)]
     assert row["mean"]["mean"] == pytest.approx(sum(means) / 2)

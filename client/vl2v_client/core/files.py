@@ -1,4 +1,4 @@
-"""Files that may be somebody else's: regular ones of bounded size, and JSON in them."""
+"""Files that may be somebody else's, read within bounds, and files that are written for good."""
 
 from __future__ import annotations
 
@@ -39,6 +39,25 @@ def read_json(path: Path, max_bytes: int) -> Any:
             return json.loads(file.read())
         except RecursionError as error:
             raise ValueError("its JSON is too deep") from error
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file whole and for good, or leave the earlier one.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,16 @@ class TeacherModel:
     text_price: PriceTag
     max_items: int
     max_request_bytes: int
+
+
+class PixelSource(Protocol):
+    """Images that are read a slice at a time: an array `[M, S, S, 3]` uint8, or views that are rendered then."""
+
+    def __len__(self) -> int:
+        """`M`."""
+
+    def __getitem__(self, cut: slice, /) -> NDArray[np.uint8]:
+        """Return the images of a slice."""
 
 
 def child_seed(seed: int, *names: str | int) -> int:

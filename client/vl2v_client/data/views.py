@@ -1,7 +1,8 @@
 """Views: what the teacher is asked about. An image, seen through parameters that can be replayed for ever.
 
-A view stores integers, never a seed: a seed dies with the library that drew from it, a crop box does not. The pixels
-of a view are the same for teacher and student; their content hash is `vl2v_contract.identity.rgb8_sha`.
+A view stores integers, never a seed: a seed dies with the library that drew from it, a crop box does not. The teacher
+is asked about a view at its own input size, where `vl2v_contract.identity.rgb8_sha` names the pixels; the student is
+trained on the same view at the student's.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
     Args:
         image: RGB, from `load_rgb`.
         view: What to look at.
-        size: Width and height of the result, the teacher's input size.
+        size: Width and height of the result: the input size of who looks at it.
 
     Returns:
         `[size, size, 3]` uint8.

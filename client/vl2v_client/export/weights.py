@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vl2v_client.core.errors import CacheError, DataError, RunError, UsageError
 from vl2v_client.core.files import open_regular
-from vl2v_client.core.values import MAX_WIDTH
+from vl2v_client.core.values import MAX_WIDTH, PixelSource
 from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier, TextHead
 from vl2v_client.student.model.network import NOT_WEIGHTS, empty_student
 from vl2v_client.student.model.spec import MAX_CARD_BYTES, StudentCard, try_backbone
@@ -42,7 +41,7 @@ _MAX_DERIVED_BYTES = 2**30
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
 
 
-def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: NDArray[np.uint8]) -> StudentBundle:
+def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: PixelSource) -> StudentBundle:
     """Write a student, read it back, and make sure that it is the one that was scored.
 
     `student.safetensors` holds the backbone under `backbone.` and timm's names (open_clip's, if the student is a

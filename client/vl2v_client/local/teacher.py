@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import MAX_IMAGE_SIZE, EmbeddingMatrix, PriceTag, TeacherModel
+from vl2v_client.core.values import MAX_IMAGE_SIZE, EmbeddingMatrix, PixelSource, PriceTag, TeacherModel
 from vl2v_client.local.origin import LocalModel, load_model, open_clip
 
 
@@ -86,7 +85,7 @@ LOCAL_LEDGER = "local"
 Triple = tuple[float, float, float]
 """A value for red, green and blue."""
 
-_BATCH_SIZE = 128
+BATCH_SIZE = 128
 _FREE = PriceTag(price_id=0, unit_price_micro=0, currency="free")
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -123,17 +122,17 @@ class LocalTeacher:
         self.tower_config = tower_config(config)
         self.facts = self._describe(wanted, size, weights_sha)
 
-    def encode_images(self, pixels: NDArray[np.uint8], *, progress: Progress = silent) -> EmbeddingMatrix:
+    def encode_images(self, pixels: PixelSource) -> EmbeddingMatrix:
         """Return `[N, S, S, 3]` at the teacher's input size to `[N, D]`, in batches.
 
         Raises:
             DataError: A vector has no direction.
         """
-        parts = [np.zeros((0, self.facts.embedding_dim), dtype=np.float32)]
-        for start in range(0, len(pixels), _BATCH_SIZE):
-            parts.append(self._encode_batch(pixels[start : start + _BATCH_SIZE]))
-            progress("local teacher", min(start + _BATCH_SIZE, len(pixels)), len(pixels))
-        return np.concatenate(parts)
+        vectors = np.empty((len(pixels), self.facts.embedding_dim), dtype=np.float32)
+        for start in range(0, len(pixels), BATCH_SIZE):
+            batch = slice(start, min(start + BATCH_SIZE, len(pixels)))
+            vectors[batch] = self._encode_batch(pixels[batch])
+        return vectors
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> EmbeddingMatrix:
@@ -184,7 +183,7 @@ class LocalTeacher:
             precision=wanted.precision,
             image_price=_FREE,
             text_price=_FREE,
-            max_items=_BATCH_SIZE,
+            max_items=BATCH_SIZE,
             max_request_bytes=0,
         )
 

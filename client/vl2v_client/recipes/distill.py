@@ -7,21 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from vl2v_client.core.progress import Progress, silent
+from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.runs.method_training import RunData, TrainedMethod, render_canonical, train_method
+from vl2v_client.runs.method_training import RunData, TrainedMethod, train_method
 from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
-from vl2v_client.runs.scoring import keep_predictions, score_classifier
+from vl2v_client.runs.scoring import Score, keep_predictions, score_classifier
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.student.train.devices import Ranks, joined_ranks
-from vl2v_client.student.train.labelled_views import LabelledViews
+from vl2v_client.student.train.labelled_views import LabelledViews, labelled_views
 
 
 def distill(
-    settings: RunSettings, source: Source, out: Path, *, progress: Progress, renders: Path | None = None
+    settings: RunSettings, source: Source, out: Path, *, progress: Progress, answers: Path | None = None
 ) -> RunReport:
     """Do the whole job, or go on where an earlier call with the same settings and folder stopped.
 
@@ -35,16 +36,16 @@ def distill(
         source: The vendor, or a local teacher.
         out: Run folder.
         progress: Gets every step that takes time.
-        renders: Folder of rendered views that other runs share; by default in the run folder.
+        answers: Folder of a local teacher's answers that other runs share; by default in the run folder.
 
     Raises:
         ClientError: See `core.errors`; whatever was bought and trained so far is kept.
     """
     with joined_ranks() as ranks:
         if not ranks.is_first:
-            return _train_along(settings, source.follower(), out, ranks, renders)
+            return _train_along(settings, source.follower(), out, ranks, answers)
         planned = source.plan(settings.choice, progress=progress)
-        with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_renders=renders) as folder:
+        with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_answers=answers) as folder:
             planned, data = source.obtain(settings, planned, folder, progress=progress)
             ranks.barrier()
             trained = [
@@ -56,10 +57,10 @@ def distill(
             return report
 
 
-def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks, renders: Path | None) -> RunReport:
-    """Do the part of every process but the first: train on what that one has bought and rendered."""
+def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks, answers: Path | None) -> RunReport:
+    """Do the part of every process but the first: train on what that one has bought."""
     ranks.barrier()
-    folder = replace(open_run_folder(out), shared_renders=renders)
+    folder = replace(open_run_folder(out), shared_answers=answers)
     planned = source.plan(settings.choice, progress=silent)
     planned, data = source.obtain(settings, planned, folder, progress=silent)
     for name in settings.training.methods:
@@ -79,18 +80,23 @@ def _score(
 ) -> RunReport:
     """Open the target, score every model on it, export the last, and write the report."""
     validation, split = data.training.validation, planned.queries.split
-    target = _render_target(planned, folder, progress)
+    target = _target_views(planned, folder, validation.size)
     images = name_images(planned.queries.dataset.root, split, source.cache)
-    scores = [
-        score_classifier(one.result.method.name, one.result.classifier, validation, target, split, note=one.note)
-        for one in trained
-    ]
-    score, exported = scores[-1], trained[-1].result
+
+    def views(one: TrainedMethod) -> tuple[LabelledViews, LabelledViews | None]:
+        size = folder.view_size(one.result.classifier.input.size, planned.plan.teacher.image_size)
+        return validation.at(size), None if target is None else target.at(size)
+
+    def score(one: TrainedMethod) -> Score:
+        name, classifier = one.result.method.name, one.result.classifier
+        return score_classifier(name, classifier, *views(one), split, note=one.note, progress=progress)
+
+    scores, exported = [score(one) for one in trained], trained[-1].result
     teacher_row, of_teacher = source.teacher_row(planned, data, target)
     bill = source.bill(settings, planned, exported)
-    export_student(settings, planned, exported, score, bill, folder, validation.pixels[:, 0])
+    export_student(settings, planned, exported, scores[-1], bill, folder, views(trained[-1])[0])
     rows = [teacher_row, *(one.row for one in scores)]
-    report = make_report(settings, planned, rows, score, bill, data.targets, folder)
+    report = make_report(settings, planned, rows, scores[-1], bill, data.targets, folder)
     before = find_images(folder)
     is_again = before is not None and before.is_judged_like(images)
     if is_again:
@@ -103,8 +109,6 @@ def _score(
     return report
 
 
-def _render_target(planned: PlannedRun, folder: RunFolder, progress: Progress) -> LabelledViews | None:
+def _target_views(planned: PlannedRun, folder: RunFolder, size: int) -> LabelledViews | None:
     samples = planned.queries.split.target
-    if not samples:
-        return None
-    return render_canonical(folder, "target", samples, planned.plan.teacher.image_size, progress)
+    return labelled_views(canonical_pixels(samples, size, folder.pixels), samples) if samples else None

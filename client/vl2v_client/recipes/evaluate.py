@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from vl2v_client.buying.context import PurchaseContext, meet
 from vl2v_client.core.errors import DataError, UsageError, VendorChanged
 from vl2v_client.core.progress import Progress
+from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import choose, evaluate
 from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.queries import ImageQuery
-from vl2v_client.runs.method_training import render_canonical
 from vl2v_client.runs.run_folder import RunFolder, claim_finished_run
 from vl2v_client.runs.scored_images import DomainScore, RecordedConfig, ScoredImages, choose_images, recorded_config
 from vl2v_client.runs.scoring import ZERO_SHOT, keep_predictions, zero_shot_row
 from vl2v_client.runs.teacher_answers import ask_teacher
+from vl2v_client.student.train.labelled_views import labelled_views
 from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
 
 
@@ -58,9 +59,8 @@ def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | Non
         bundle, config = load_bundle(folder.student), recorded_config(folder)
         classes = bundle.card.class_names
         images = choose_images(folder, config.root, bundle.card, data)
-        use = "evaluation" if images.record else "other-data"
-        views = render_canonical(folder, use, images.samples, bundle.card.view_size, progress)
-        logits = bundle.classifier.logits(views.pixels[:, 0])
+        views = labelled_views(canonical_pixels(images.samples, bundle.card.view_size), images.samples)
+        logits = bundle.classifier.logits(views.first(), progress=progress)
         choices = {bundle.card.method: choose(logits[images.is_unseen], bundle.card.temperature)}
         teacher = None
         if context is not None:

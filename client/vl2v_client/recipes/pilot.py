@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vl2v_client.buying.context import PurchaseContext, meet
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.view_pixels import ViewSequence, canonical_pixels
 from vl2v_client.evaluation.pilot_findings import (
     DomainFinding,
     advise,
@@ -19,7 +20,7 @@ from vl2v_client.evaluation.pilot_findings import (
     suspects,
 )
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.runs.features import canonical_features
+from vl2v_client.runs.features import frozen_features
 from vl2v_client.runs.pilot_report import (
     PilotReport,
     PilotSample,
@@ -63,7 +64,8 @@ def pilot(
     texts = len({text for of_class in prompts for text in of_class})
     sample = draw_sample(choice, dataset, context.cache, queries=queries, texts=texts, progress=progress)
     answers, classifier, purchase = ask_teacher(sample.queries, prompts, teacher, context, progress=progress)
-    features = canonical_features(spec, sample.probed, teacher.image_size, seed=choice.seed, progress=progress)
+    views = ViewSequence(canonical_pixels(sample.probed, spec.input.size))
+    features = frozen_features(spec, views, seed=choice.seed, progress=progress)
 
     asked, seen_again = len(sample.asked), (len(sample.queries) - len(sample.asked)) // 2
     images, flips, crops = np.split(unit_rows(answers), (asked, asked + seen_again))

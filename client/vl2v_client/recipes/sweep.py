@@ -16,7 +16,7 @@ from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.sweep_report import Outcome, SweepReport, write_sweep_report
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
-from vl2v_client.runs.run_folder import claim_run_folder
+from vl2v_client.runs.run_folder import TEACHER_SIZE_FORMAT, claim_run_folder
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
@@ -49,6 +49,8 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
     dataset = shared.queries.dataset
     published = online_queries(settings.run.training, len(dataset.domains) - 1) * len(settings.targets)
     with claim_run_folder(out, settings.to_json(shared.plan.teacher, dataset)) as folder:
+        views = max(folder.written["format"], TEACHER_SIZE_FORMAT)  # of one size in all runs of a sweep
+        settings = replace(settings, run=replace(settings.run, config_format=views))
         announce = partial(_announcement, settings, published * len(settings.seeds))
         shared, source = source.share(shared, folder, announce, progress=progress)
         reports = dict(_run_all(settings, source, folder.path, progress))
@@ -58,21 +60,21 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
 
 
 def _run_all(settings: SweepSettings, source: Source, out: Path, progress: Progress) -> Iterator[tuple[Run, RunReport]]:
-    """Yield every run's report; the rendered views of a target are shared by its runs, and removed after the last."""
+    """Yield every run's report; a local teacher's answers are shared by a target's runs, and removed after the last."""
     runs = list(product(settings.targets, settings.seeds, settings.methods))
     for number, run in enumerate(runs, start=1):
         target, seed, method = run
-        place, renders = out / target / f"seed{seed}" / method, out / target / "renders"
+        place, answers = out / target / f"seed{seed}" / method, out / target / "answers"
         try:
             # the sweep's own settings and the place decide what a run that is done ran with
             report = read_report(place)
         except RunError:
             numbered = renamed(progress, f"{number}/{len(runs)} {{}}".format)
             of_run = settings.run.with_method(method, target_domain=target, seed=seed)
-            report = distill(of_run, source, place, progress=numbered, renders=renders)
+            report = distill(of_run, source, place, progress=numbered, answers=answers)
         yield run, report
         if run[1:] == (settings.seeds[-1], settings.methods[-1]):
-            shutil.rmtree(renders, ignore_errors=True)
+            shutil.rmtree(answers, ignore_errors=True)
 
 
 def _announcement(settings: SweepSettings, published: int, shared: PlannedRun) -> str:

@@ -15,11 +15,12 @@ from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
+from vl2v_client.data.view_pixels import ViewPixels, ViewSequence
 from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
 from vl2v_client.export.pages import Bill, LocalAnswers, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.local.origin import LocalModel
-from vl2v_client.local.teacher import LocalTeacher
+from vl2v_client.local.teacher import BATCH_SIZE, LocalTeacher
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.queries import read_files, view_keys
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
@@ -116,20 +117,20 @@ class LocalSource:
     def obtain(
         self, settings: RunSettings, planned: PlannedRun, folder: RunFolder, *, progress: Progress
     ) -> tuple[PlannedRun, RunData]:
-        """Render the training images' views, ask about them, and render the hold-out.
+        """Ask about the training images' views, rendered for it at the teacher's input size.
 
         Raises:
-            CacheError: The disk cannot hold the rendered views or the answers.
+            CacheError: The disk cannot hold the answers.
             DataError: An image is broken, or a text is too long for the teacher.
         """
         queries = planned.queries
 
-        def fetch(train: LabelledViews) -> Vectors:
+        def fetch() -> Vectors:
             texts = self.teacher.encode_texts([query.text for query in queries.texts])
-            images = self._image_answers(train, queries.asked_views, folder, progress)
+            images = self._image_answers(planned, folder, progress)
             # as halves, as a cache keeps what is bought
             named = zip((*planned.plan.text_keys, *planned.plan.image_keys), (*texts, *images), strict=True)
-            return {key: vector.astype(np.float16) for key, vector in named}
+            return {key: vector.astype(np.float16, copy=False) for key, vector in named}
 
         data = load_run_data(settings, planned, fetch, folder, allow_missing=False, progress=progress)
         fresh = self._online_views(settings, planned, progress) if settings.online else None
@@ -143,7 +144,7 @@ class LocalSource:
         validation, facts = data.training.validation, self.teacher.facts
 
         def logits(views: LabelledViews) -> NDArray[np.float32]:
-            vectors = self.teacher.encode_images(views.pixels[:, 0])
+            vectors = self.teacher.encode_images(views.at(facts.image_size).first())
             scale, bias = facts.logit_scale, facts.logit_bias
             return zero_shot_logits(vectors, data.text_classifier, logit_scale=scale, logit_bias=bias)
 
@@ -189,18 +190,21 @@ class LocalSource:
         contents = read_files((sample.path for sample in train), self.cache, progress=progress)
         return OnlineViews(train, [contents[sample.path] for sample in train], settings.choice, self.teacher)
 
-    def _image_answers(
-        self, train: LabelledViews, asked: int, folder: RunFolder, progress: Progress
-    ) -> NDArray[np.float32]:
-        """Return the answers `[N * A, D]` on the first `A` views, kept beside the rendered views."""
-        facts = self.teacher.facts
-        name = sha256_hex(json.dumps([train.of, asked, facts.weights_sha, facts.precision]).encode())[:16]
-        path = folder.renders("train").with_name(f"local-teacher-{name}.npy")
+    def _image_answers(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> NDArray[np.float16]:
+        """Return the answers `[N * A, D]` on the views that are asked about, kept in the run folder."""
+        queries, facts = planned.queries, self.teacher.facts
+        pixels = ViewPixels(queries.split.train, queries.views, facts.image_size)
+        named = [pixels.of, queries.asked_views, facts.weights_sha, facts.precision]
+        path = folder.answers / f"local-teacher-{sha256_hex(json.dumps(named).encode())[:16]}.npy"
         with suppress(OSError, ValueError, EOFError):  # none, or cut short by a power failure: then they are made again
-            kept: NDArray[np.float32] = np.load(path)
+            kept: NDArray[np.float16] = np.load(path)
             return kept
-        views = train.pixels[:, :asked]
-        answers = self.teacher.encode_images(views.reshape(-1, *train.pixels.shape[2:]), progress=progress)
+        views = ViewSequence(pixels, queries.asked_views)
+        answers = np.empty((len(views), facts.embedding_dim), dtype=np.float16)
+        for start in range(0, len(views), BATCH_SIZE):
+            batch = slice(start, min(start + BATCH_SIZE, len(views)))
+            answers[batch] = self.teacher.encode_images(views[batch])
+            progress("local teacher", batch.stop, len(views))
         partial = path.with_suffix(".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from vl2v_client.core.progress import Progress, renamed
-from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel, child_seed
-from vl2v_client.data.renders import render_views
-from vl2v_client.data.views import View, canonical_view
+from vl2v_client.core.values import EmbeddingMatrix, TeacherModel, child_seed
+from vl2v_client.data.view_pixels import ViewPixels, canonical_pixels
 from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.runs.features import rendered_features
+from vl2v_client.runs.features import frozen_features
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.teacher_answers import Vectors, image_targets, text_classifier
@@ -58,34 +56,34 @@ class RunData:
 def load_run_data(
     settings: RunSettings,
     planned: PlannedRun,
-    fetch: Callable[[LabelledViews], Vectors],
+    fetch: Callable[[], Vectors],
     folder: RunFolder,
     *,
     allow_missing: bool,
     progress: Progress,
 ) -> RunData:
-    """Join the training images' rendered views with their bought or imputed embeddings, and render the hold-out.
+    """Join the training images' views with their bought or imputed embeddings.
 
     Args:
         settings: Settings of the run.
         planned: Its queries and plan.
-        fetch: The teacher's vectors by the plan's keys, given the rendered training views.
-        folder: Keeps the rendered views.
+        fetch: The teacher's vectors by the plan's keys.
+        folder: Folder of the run.
         allow_missing: Images without a vector are no error.
-        progress: Gets the progress of rendering.
+        progress: Gets the progress of imputing.
 
     Raises:
-        CacheError: An embedding is missing, or the disk cannot hold the rendered views.
+        CacheError: An embedding is missing.
         DataError: An image has broken since it was bought, or a text was not bought.
     """
-    queries, plan = planned.queries, planned.plan
-    size, train = plan.teacher.image_size, queries.split.train
-    validation = render_canonical(folder, "validation", queries.split.validation, size, progress)
+    queries, size = planned.queries, folder.view_size(settings.student.input.size, planned.plan.teacher.image_size)
+    held_out, train = queries.split.validation, queries.split.train
+    validation = labelled_views(canonical_pixels(held_out, size, folder.pixels), held_out)
     if any(queries.views):
-        train_views = render(folder, "train", train, queries.views, size, progress)
+        pixels = ViewPixels(train, queries.views, size, folder.pixels)
     else:  # no views: every image trains on its text
-        train_views = render_canonical(folder, "train", train, size, progress)
-    vectors = fetch(train_views)
+        pixels = canonical_pixels(train, size, folder.pixels)
+    train_views, vectors = labelled_views(pixels, train), fetch()
     classifier = text_classifier(planned, vectors)
 
     def imputation(asked: ImageTargets) -> ImageTargets:
@@ -101,14 +99,13 @@ def _impute(
     """Return targets of the views `[N, A]` that are asked about, imputed where they were not bought, if wished."""
     if settings.impute == NO_IMPUTATION or bool(asked.weights.all()):
         return asked
-    features = rendered_features(
+    features = frozen_features(
         settings.student,
-        train.pixels,
-        views,
+        train.first(views),
         seed=settings.choice.seed,
         device=settings.training.device,
         progress=progress,
-    )
+    ).reshape(len(train), views, -1)
     domains, seed = train.domains, settings.choice.seed
     return impute(asked, features=features, labels=train.labels, domains=domains, seed=seed)
 
@@ -129,7 +126,7 @@ def train_method(
     if name == ERM:
         return _train_erm(settings, data, teacher, folder, progress)
     told = progress if name == settings.training.method else renamed(progress, lambda phase: f"{name}: {phase}")
-    result = _train(METHODS[name](settings.training), settings, data, teacher, folder.method(name), told)
+    result = _train(METHODS[name](settings.training), settings, data, teacher, folder, name, told)
     return TrainedMethod(name, result, _interpolation_note(result))
 
 
@@ -141,7 +138,7 @@ def _train_erm(
     def run(rate: float) -> TrainingResult:
         rate_progress = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
         method = erm(settings.training.model_copy(update={"distill_learning_rate": rate}))
-        return _train(method, settings, data, teacher, folder.method(f"{ERM}-lr-{rate:g}"), rate_progress)
+        return _train(method, settings, data, teacher, folder, f"{ERM}-lr-{rate:g}", rate_progress)
 
     rate, result = choose_learning_rate(settings.erm_learning_rates, run)
     notes = [f"learning rate {rate:g}, chosen on source validation", _interpolation_note(result)]
@@ -149,7 +146,13 @@ def _train_erm(
 
 
 def _train(
-    method: Method, settings: RunSettings, data: RunData, teacher: TeacherModel, place: Path, progress: Progress
+    method: Method,
+    settings: RunSettings,
+    data: RunData,
+    teacher: TeacherModel,
+    folder: RunFolder,
+    place: str,
+    progress: Progress,
 ) -> TrainingResult:
     config = settings.training
     head = TextHead(data.text_classifier, teacher.logit_scale, teacher.logit_bias)
@@ -162,33 +165,12 @@ def _train(
             class_count=len(data.text_classifier),
             seed=child_seed(config.seed, "initial weights"),
         )
-    asks = asks_about_texts(method)
-    seen = replace(data.training, teacher_head=head) if asks else replace(data.training, targets=None)
-    return train(method, classifier, seen, config, folder=place, progress=progress)
+    seen = data.training.at(folder.view_size(classifier.input.size, teacher.image_size))
+    seen = replace(seen, teacher_head=head) if asks_about_texts(method) else replace(seen, targets=None)
+    return train(method, classifier, seen, config, folder=folder.method(place), progress=progress)
 
 
 def _interpolation_note(result: TrainingResult) -> str:
     if result.interpolation is None:
         return ""
     return f"WiSE-FT with {result.interpolation:.0%} of the trained weights, chosen on source validation"
-
-
-def render(
-    folder: RunFolder,
-    use: str,
-    samples: Sequence[Sample],
-    views: Sequence[Sequence[View]],
-    size: int,
-    progress: Progress,
-) -> LabelledViews:
-    """Return the samples' views as labelled pixels `[N, K, size, size, 3]`, rendered once into the run folder."""
-    progress = renamed(progress, lambda phase: f"{phase} {use}")
-    store = render_views(folder.renders(use), samples, views, size=size, progress=progress)
-    return labelled_views(store, samples)
-
-
-def render_canonical(
-    folder: RunFolder, use: str, samples: Sequence[Sample], size: int, progress: Progress
-) -> LabelledViews:
-    """Return the samples' canonical views as labelled pixels `[N, 1, size, size, 3]`."""
-    return render(folder, use, samples, [(canonical_view(),)] * len(samples), size, progress)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vl2v_client.cache.store import FileContent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
-from vl2v_client.data.views import RENDERER_VERSION, drawn_view, load_rgb, render_view
+from vl2v_client.data.views import RENDERER_VERSION, View, drawn_view, load_rgb, render_view
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_contract.identity import sha256_hex
@@ -22,7 +22,7 @@ from vl2v_contract.identity import sha256_hex
 class OnlineViews:
     """The fresh views of a run: each a function of its number, the image's content and the run's seed and recipe.
 
-    Implements `student.train.fresh_views.FreshViews`.
+    Implements `student.train.step_batch.FreshViews`.
 
     Attributes:
         samples: Training images, by row.
@@ -44,16 +44,25 @@ class OnlineViews:
         named += [facts.precision, facts.preprocessing_id, *(content.file_sha for content in self.contents)]
         return sha256_hex(json.dumps(named).encode())
 
-    def render(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Render the views of those numbers of the images in those rows, `[B, S, S, 3]` uint8, on every core."""
+    def draw(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], size: int, *, ask: bool
+    ) -> tuple[NDArray[np.uint8], EmbeddingMatrix | None]:
+        """Render the views of those numbers of the images in those rows, and ask the teacher; see `FreshViews`.
+
+        A file is decoded once and rendered at both sizes, in threads on every core.
+        """
+        asked_size = self.teacher.facts.image_size
+        sizes = {size, asked_size} if ask else {size}
+
+        def render(row: int, number: int) -> dict[int, RGBImage]:
+            image, view = load_rgb(self.samples[row].path), self._view(row, number)
+            return {each: render_view(image, view, each) for each in sizes}
+
         with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter lock
-            return np.stack(list(pool.map(self._render, rows.tolist(), views.tolist())))
+            drawn = list(pool.map(render, rows.tolist(), views.tolist()))
+        answers = self.teacher.encode_images(np.stack([one[asked_size] for one in drawn])) if ask else None
+        return np.stack([one[size] for one in drawn]), answers
 
-    def ask(self, pixels: NDArray[np.uint8]) -> EmbeddingMatrix:
-        """Return the teacher's embeddings of them, `[B, D]`, unit norm."""
-        return self.teacher.encode_images(pixels)
-
-    def _render(self, row: int, number: int) -> RGBImage:
+    def _view(self, row: int, number: int) -> View:
         content, choice = self.contents[row], self.choice
-        view = drawn_view(content.file_sha, (content.width, content.height), number + 1, choice.seed, choice.recipe)
-        return render_view(load_rgb(self.samples[row].path), view, self.teacher.facts.image_size)
+        return drawn_view(content.file_sha, (content.width, content.height), number + 1, choice.seed, choice.recipe)

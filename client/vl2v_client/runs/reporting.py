@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vl2v_client.core.errors import RunError
 from vl2v_client.data.views import styled_views
 from vl2v_client.export.pages import Bill, LocalAnswers, Purchase
@@ -21,6 +18,7 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.loss.methods import METHODS
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
+from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
 
@@ -32,7 +30,7 @@ def export_student(
     score: Score,
     bill: Bill,
     folder: RunFolder,
-    check_pixels: NDArray[np.uint8],
+    validation: LabelledViews,
 ) -> None:
     """Write the student and its card, read them back, and compare.
 
@@ -43,7 +41,7 @@ def export_student(
         score: Its score.
         bill: What its answers cost.
         folder: Run folder.
-        check_pixels: Views `[N, S, S, 3]` uint8 that both must judge alike.
+        validation: Views at the size that the student is fed, which both must judge alike.
 
     Raises:
         CacheError: The folder cannot be written.
@@ -54,7 +52,7 @@ def export_student(
     scores = {"source_validation": row.source_validation, "target": row.target}
     card = StudentCard(
         student=settings.exported_student,
-        view_size=teacher.image_size,
+        view_size=validation.size,
         class_names=planned.queries.dataset.class_names,
         method=exported.method.name,
         seed=settings.training.seed,
@@ -68,7 +66,7 @@ def export_student(
         target_domain=settings.choice.target_domain,
     )
     bundle = StudentBundle(exported.classifier, card)
-    export_bundle(folder.student, bundle, check_pixels=check_pixels)
+    export_bundle(folder.student, bundle, check_pixels=validation.first())
 
 
 def make_report(

@@ -1,8 +1,9 @@
-"""The run folder: one configuration, its metrics, checkpoints, rendered views, student and report.
+"""The run folder: one configuration, its metrics, checkpoints, student and report.
 
 Format 1 of `config.json` (version 0.1.0) was flat, named the final weights `carries`, and had options that version
 0.2.0 removed. Where these stood at what this version always does, the record equals a new one and its run goes on; any
-other value is named by `removed_values`.
+other value is named by `removed_values`. Runs of formats 1 and 2 render their views at the teacher's input size, those
+of format 3 at the student's.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 from vl2v_client.config.run import Imputation, Selector
 from vl2v_client.config.training import FinalWeights
 from vl2v_client.core.errors import CacheError, RunError
-from vl2v_client.core.files import read_json
+from vl2v_client.core.files import read_json, write_durably
+from vl2v_client.data.view_pixels import PIXEL_BYTES, PixelFile
 from vl2v_contract.identity import sha256_hex
 
 CONFIG_FILE = "config.json"
@@ -52,13 +55,22 @@ class RunFolder:
         path: The folder.
         config: The resolved configuration, in this version's format.
         written: The configuration as `config.json` holds it, perhaps in the format of an earlier version.
-        shared_renders: Folder of the rendered views, if other runs share them.
+        shared_answers: Folder of a local teacher's answers, if other runs share them.
     """
 
     path: Path
     config: Mapping[str, Any]
     written: Mapping[str, Any]
-    shared_renders: Path | None = None
+    shared_answers: Path | None = None
+
+    @cached_property
+    def pixels(self) -> PixelFile:
+        """Disk space for the views that this process renders; its processes together keep to one bound."""
+        return PixelFile(self.path, PIXEL_BYTES // int(os.environ.get("WORLD_SIZE", "1")))
+
+    def view_size(self, student_size: int, teacher_size: int) -> int:
+        """Return the size at which a student's views are rendered: its own, or the teacher's in earlier formats."""
+        return student_size if self.written["format"] == CONFIG_FORMAT else teacher_size
 
     @property
     def student(self) -> Path:
@@ -74,9 +86,10 @@ class RunFolder:
         """Return metrics and checkpoints of one trained model."""
         return self.path / "methods" / name
 
-    def renders(self, use: str) -> Path:
-        """Return rendered views of one use: `train`, `validation` or `target`."""
-        return (self.shared_renders or self.path / "renders") / f"{use}.u8"
+    @property
+    def answers(self) -> Path:
+        """What a local teacher said of the training images."""
+        return self.shared_answers or self.path / "answers"
 
     def recall(self, name: str) -> dict[str, Any] | None:
         """Return what `keep` wrote to the file of this name; None if it is not there, or of other settings.
@@ -101,14 +114,14 @@ class RunFolder:
         """
         path = self.path / name
         try:
-            _write_durably(path, json.dumps({"format": 1, "of": self.settings_sha, **record}))
+            write_durably(path, json.dumps({"format": 1, "of": self.settings_sha, **record}))
         except OSError as error:
             raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
 
 
 @contextmanager
 def claim_run_folder(
-    path: Path, config: Mapping[str, Any], *, shared_renders: Path | None = None
+    path: Path, config: Mapping[str, Any], *, shared_answers: Path | None = None
 ) -> Iterator[RunFolder]:
     """Make the folder, or go on in it if it holds a run of exactly this configuration; one process at a time.
 
@@ -124,8 +137,8 @@ def claim_run_folder(
         with _writing(path):
             written = _find_run(path, config)
             if written is None:
-                _write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
-        yield RunFolder(path, config, written or config, shared_renders)
+                write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+        yield RunFolder(path, config, written or config, shared_answers)
 
 
 @contextmanager
@@ -199,26 +212,12 @@ def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
             f"{path} holds a run with what version {_REMOVED_IN} removed ({', '.join(removed)}); nothing was changed: "
             "finish it with the version that began it, or choose another report.out"
         )
-    changed = _differences(before, config)
+    changed = _differences(before, current_config(config))
     if changed and others:
         told = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
         shown = "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
         raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another report.out")
     return None if changed else written
-
-
-def _write_durably(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -232,7 +231,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
     return found
 
 
-CONFIG_FORMAT = 2
+CONFIG_FORMAT = 3
+TEACHER_SIZE_FORMAT = 2
+"""Format of a run whose views are rendered at the teacher's input size."""
 CHOICE_FORMAT = 2
 """Format of `choice.json`; format 1 had several rounds."""
 
@@ -253,7 +254,7 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
         record: Record of a run or a sweep, as its file holds it.
     """
     if record.get("format") != 1:
-        return dict(record)
+        return {**record, "format": CONFIG_FORMAT} if record.get("format") == TEACHER_SIZE_FORMAT else dict(record)
     config: dict[str, Any] = {name: record[name] for name in _KEPT if name in record}
     for group, names in _MOVED.items():
         config[group] = {new: record[old] for old, new in names.items() if old in record}

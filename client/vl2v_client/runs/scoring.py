@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
 from vl2v_client.data.splits import Split
 from vl2v_client.evaluation.accuracy import (
@@ -57,6 +58,7 @@ def score_classifier(
     split: Split,
     *,
     note: str = "",
+    progress: Progress = silent,
 ) -> Score:
     """Score a trained student; the temperature is fitted on `validation` alone.
 
@@ -67,13 +69,14 @@ def score_classifier(
         target: Images of the held-out domain, in the split's order; None if there is none.
         split: Says which of the target's images DomainBed's tables use.
         note: Note for its row.
+        progress: Gets every batch.
     """
-    on_validation = classifier.logits(validation.pixels[:, 0])
+    on_validation = classifier.logits(validation.first(), progress=progress)
     temperature = fit_temperature(on_validation, validation.labels)
     source = evaluate(on_validation, validation.labels, validation.domains)
     logits, labels, shown, judged = on_validation, validation.labels, source, [(source, True)]
     if target is not None:
-        logits, labels = classifier.logits(target.pixels[:, 0]), target.labels
+        logits, labels = classifier.logits(target.first(), progress=progress), target.labels
         shown = evaluate(logits, labels, target.domains)
         judged.append((shown, False))
     in_table = logits.argmax(axis=1)[: len(split.target_in)] == labels[: len(split.target_in)]

@@ -36,11 +36,13 @@ class RunSettings:
         config: Resolved configuration.
         student: Model that is trained.
         tower: The local teacher's image tower, which white-box methods train; `None` without such a method.
+        config_format: Format of `config.json`, which says at which size views are rendered; see `runs.run_folder`.
     """
 
     config: RunConfig
     student: StudentSpec
     tower: StudentSpec | None = None
+    config_format: int = CONFIG_FORMAT
 
     @property
     def training(self) -> TrainingConfig:
@@ -85,7 +87,7 @@ class RunSettings:
         if self.config.purchase.select is None:
             config["purchase"]["max_queries"] = None  # a cap, which decides nothing
         return {
-            "format": CONFIG_FORMAT,
+            "format": self.config_format,
             **config,
             "stages": [asdict(stage) for stage in METHODS[self.training.method](self.training).stages],
             "student": self.exported_student.to_json(),

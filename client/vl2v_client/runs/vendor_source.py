@@ -70,7 +70,7 @@ class VendorSource:
     def obtain(
         self, settings: RunSettings, planned: PlannedRun, folder: RunFolder, *, progress: Progress
     ) -> tuple[PlannedRun, RunData]:
-        """Choose within the budget, buy, render and join; return the plan of what is trained on with it.
+        """Choose within the budget, buy and join; return the plan of what is trained on with it.
 
         A folder whose purchase is done stays with what it trains on: nothing new is chosen or bought.
 
@@ -89,7 +89,7 @@ class VendorSource:
             planned, some_missing = self._buy(planned, folder, progress)
         plan = planned.plan
 
-        def fetch(_train: LabelledViews) -> Vectors:
+        def fetch() -> Vectors:
             return self.cache.get_many([*plan.used_image_keys, *plan.text_keys])
 
         return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)

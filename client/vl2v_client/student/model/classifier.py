@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import EmbeddingMatrix, PixelSource
 from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.inputs import student_input
 from vl2v_client.student.model.network import Student, build_student
@@ -93,7 +94,7 @@ class StudentClassifier:
         """Return the student's outputs `[B, D]` to logits `[B, C]`."""
         return outputs if self.head is None else self.head.logits(outputs)
 
-    def logits(self, pixels: NDArray[np.uint8], *, batch_size: int = 128) -> NDArray[np.float32]:
+    def logits(self, pixels: PixelSource, *, batch_size: int = 128, progress: Progress = silent) -> NDArray[np.float32]:
         """Return logits of views at the size that the student was trained on.
 
         Takes pixels `[N, S, S, 3]` uint8, as `data.views.render_view` makes them; returns `[N, C]` float32, whose last
@@ -105,7 +106,10 @@ class StudentClassifier:
         def outputs(cut: slice) -> Tensor:
             return self.logits_of(self.student(student_input(pixels[cut], self.input, self.device)))
 
-        parts = list(in_chunks(outputs, len(pixels), batch_size, self.device))
+        parts: list[Tensor] = []
+        for part in in_chunks(outputs, len(pixels), batch_size, self.device):
+            parts.append(part)
+            progress("score", min(len(parts) * batch_size, len(pixels)), len(pixels))
         self.student.train(was_training)
         if not parts:
             classes = self.student.projection.out_features if self.head is None else len(self.head.matrix)

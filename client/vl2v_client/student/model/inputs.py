@@ -21,7 +21,7 @@ def student_input(
     """Resize, then normalise with the student's own mean and deviation.
 
     Args:
-        pixels: `[B, S, S, 3]` uint8, a view at the teacher's input size.
+        pixels: `[B, S, S, 3]` uint8, views.
         wanted: Size and normalisation of the student.
         device: Device of the result; the bytes travel, the floats do not.
         channels_last: Memory format, faster for convolutions.

@@ -104,7 +104,8 @@ class StudentCard:
 
     Attributes:
         student: Architecture and input.
-        view_size: Images are rendered at this size first (the teacher's input size), as they were for training.
+        view_size: Images are rendered at this size, as they were for training: the student's input size. In students of
+            version 0.1 it is the teacher's, and the pixels are resized.
         class_names: Names of the classes in the order of the logits.
         method: Name of the method in the literature.
         seed: Seed of the run.

@@ -2,7 +2,7 @@
 
 If one dies, `torchrun` ends the others; without it, they may wait for the dead as long as `STEP_TIMEOUT`.
 
-Rank 0 alone buys, renders, evaluates and writes; the others learn what it found. The run folder and the cache must lie
+Rank 0 alone buys, evaluates and writes; the others learn what it found. The run folder and the cache must lie
 where every process sees them.
 """
 
@@ -28,7 +28,7 @@ STEP_TIMEOUT = timedelta(minutes=30)
 """How long a process waits for another one's shard of a step, or for an evaluation by rank 0."""
 
 PATIENCE = timedelta(days=14)
-"""How long the others wait for rank 0 to buy and render. If it dies, they hear of it at once."""
+"""How long the others wait for rank 0 to buy. If it dies, they hear of it at once."""
 
 _LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL", "timed out", "Timed out")
 
@@ -51,7 +51,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """The one that buys, renders, evaluates and writes."""
+        """The one that buys, evaluates and writes."""
         return self.rank == 0
 
     def shard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

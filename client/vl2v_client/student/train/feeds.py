@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.core.values import EmbeddingMatrix, PixelSource
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.model.classifier import StudentClassifier, in_chunks
 from vl2v_client.student.model.inputs import normalised, pixel_tensor, student_input
@@ -24,6 +24,9 @@ from vl2v_client.student.train.sampling import Mix, draw_mix, rows_by_domain, sa
 from vl2v_client.student.train.step_batch import FreshViews, TrainingData
 
 Rows = NDArray[np.int64]
+
+FEATURE_BYTES = 2**30
+"""Memory for the features of a frozen backbone; more of them are computed again at each step."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,26 @@ class TrainingRun:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             return network(inputs).float()
 
+    def prepared(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Return views `[B, S, S, 3]` ready for the backbone; for a GPU as bytes in pinned memory, quick to copy."""
+        return pixel_tensor(pixels, pinned=True) if self._is_on_gpu else self._normalised(pixel_tensor(pixels))
+
+    def inputs(self, prepared: Tensor) -> Tensor:
+        """Return what the backbone is fed, of what `prepared` gave."""
+        if not self._is_on_gpu:
+            return prepared
+        return self._normalised(prepared.to(self.classifier.device, non_blocking=True))
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        return self.classifier.device.type == "cuda"
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalised(pixels, self.classifier.input, channels_last=self.config.channels_last)
+
 
 def open_feed(run: TrainingRun, stage: Stage, progress: Progress = silent) -> Feed:
-    """Return the cheapest feed that a stage allows: a frozen backbone runs once over every view, not at every step."""
+    """Return the cheapest feed that a stage allows: a frozen backbone need not run at every step."""
     if run.data.fresh is not None:
         return _FreshFeed(run, stage, run.data.fresh)
     if "backbone" in stage.trains:
@@ -114,10 +134,7 @@ def open_feed(run: TrainingRun, stage: Stage, progress: Progress = silent) -> Fe
 
 
 class _PixelFeed:
-    """Every step renders nothing and reads its views from the render file.
-
-    On a CPU they are loaded ready for the backbone; for a GPU as bytes in pinned memory, which travel while it works.
-    """
+    """Every step reads its views, and they pass through the whole student."""
 
     def __init__(self, run: TrainingRun, stage: Stage) -> None:
         self._run = run
@@ -136,31 +153,18 @@ class _PixelFeed:
         return self._run.forward(self._network, self._student_inputs(loaded))
 
     def _gather(self, rows: Rows, views: Rows) -> Tensor:
-        return self._prepared(self._run.data.train.pixels[rows, views])
-
-    def _prepared(self, pixels: NDArray[np.uint8]) -> Tensor:
-        return pixel_tensor(pixels, pinned=True) if self._is_on_gpu else self._normalised(pixel_tensor(pixels))
+        return self._run.prepared(self._run.data.train.pixels[rows, views])
 
     def _student_inputs(self, loaded: LoadedStep) -> Tensor:
-        inputs = loaded.inputs
-        if self._is_on_gpu:
-            inputs = self._normalised(inputs.to(self._run.classifier.device, non_blocking=True))
-        return _blended(inputs, loaded.mix)
-
-    @property
-    def _is_on_gpu(self) -> bool:
-        return self._run.classifier.device.type == "cuda"
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return normalised(pixels, self._run.classifier.input, channels_last=self._run.config.channels_last)
+        return _blended(self._run.inputs(loaded.inputs), loaded.mix)
 
     def validation_outputs(self) -> Tensor:
-        run, pixels = self._run, self._run.data.validation.pixels
+        run, images = self._run, self._run.data.validation.first()
 
         def outputs(cut: slice) -> Tensor:
-            return run.outputs_of(run.classifier.student, pixels[cut, 0])
+            return run.outputs_of(run.classifier.student, images[cut])
 
-        return torch.cat(list(in_chunks(outputs, len(pixels), run.config.evaluation_batch_size, run.classifier.device)))
+        return torch.cat(list(in_chunks(outputs, len(images), run.config.evaluation_batch_size, run.classifier.device)))
 
 
 class _FreshFeed(_PixelFeed):
@@ -176,10 +180,8 @@ class _FreshFeed(_PixelFeed):
 
         def gather(rows: Rows, views: Rows) -> Tensor:
             nonlocal answers
-            pixels = self._fresh.render(rows, views)
-            if self._asks:
-                answers = self._fresh.ask(pixels)
-            return self._prepared(pixels)
+            pixels, answers = self._fresh.draw(rows, views, self._run.data.train.size, ask=self._asks)
+            return self._run.prepared(pixels)
 
         return replace(self._run.load(self._stage, step, gather), answers=answers)
 
@@ -190,30 +192,44 @@ class _FreshFeed(_PixelFeed):
 
 
 class _FeatureFeed:
-    """The frozen backbone has seen every view before the first step."""
+    """The frozen backbone sees every view before the first step; or each step's, if those are fewer or all too many."""
 
     def __init__(self, run: TrainingRun, stage: Stage, progress: Progress) -> None:
         self._run = run
         self._stage = stage
         self._projection = run.classifier.student.projection
         self._network = run.ranks.wrap(self._projection)
-        train, validation = run.data.train, run.data.validation
-        total = len(train) * train.view_count + len(validation)
-        self._train = _features(run, train.pixels, lambda done: progress("features", done, total))
-        self._train = self._train.view(len(train), train.view_count, -1)
-        before = total - len(validation)
-        self._validation = _features(
-            run, validation.pixels[:, :1], lambda done: progress("features", before + done, total)
-        )
+        train, validation = run.data.train, run.data.validation.first()
+        views = train.first(train.view_count if self._keeps_all(len(train) * train.view_count) else 0)
+        total = len(views) + len(validation)
+        self._train: Tensor | None = None
+        if len(views):
+            self._train = _features(run, views, lambda done: progress("features", done, total))
+            self._train = self._train.view(len(train), train.view_count, -1)
+        self._validation = _features(run, validation, lambda done: progress("features", len(views) + done, total))
+
+    def _keeps_all(self, views: int) -> bool:
+        config, domains = self._run.config, set(self._run.data.train.domains)
+        is_less_work = views <= self._stage.steps * config.batch_size * len(domains)
+        return is_less_work and views * self._projection.in_features * 4 <= FEATURE_BYTES
 
     def load(self, step: int) -> LoadedStep:
-        def gather(rows: Rows, views: Rows) -> Tensor:
-            return self._train[torch.from_numpy(rows), torch.from_numpy(views)]
+        return self._run.load(self._stage, step, self._gather)
 
-        return self._run.load(self._stage, step, gather)
+    def _gather(self, rows: Rows, views: Rows) -> Tensor:
+        if self._train is None:
+            return self._run.prepared(self._run.data.train.pixels[rows, views])
+        return self._train[torch.from_numpy(rows), torch.from_numpy(views)]
 
     def outputs(self, loaded: LoadedStep) -> Tensor:
-        return cast(Tensor, self._network(_blended(loaded.inputs, loaded.mix)))
+        features = loaded.inputs if self._train is not None else self._features_of(loaded.inputs)
+        return cast(Tensor, self._network(_blended(features, loaded.mix)))
+
+    @torch.no_grad()
+    def _features_of(self, prepared: Tensor) -> Tensor:
+        student = self._run.classifier.student
+        student.backbone.eval()
+        return self._run.forward(student.features, self._run.inputs(prepared))
 
     @torch.no_grad()
     def validation_outputs(self) -> Tensor:
@@ -224,17 +240,16 @@ def _blended(inputs: Tensor, mix: Mix | None) -> Tensor:
     return inputs if mix is None else mix.blend(*inputs.chunk(2))
 
 
-def _features(run: TrainingRun, pixels: NDArray[np.uint8], tell: Callable[[int], None]) -> Tensor:
-    """Return features `[N * K, F]` of pixels `[N, K, S, S, 3]`, on the student's device."""
-    views, size, student = pixels.shape[1], run.config.evaluation_batch_size, run.classifier.student
+def _features(run: TrainingRun, images: PixelSource, tell: Callable[[int], None]) -> Tensor:
+    """Return features `[M, F]` of images, on the student's device."""
+    size, student = run.config.evaluation_batch_size, run.classifier.student
     student.eval()  # what a frozen backbone says is what it will say when the student is used
 
     def outputs(cut: slice) -> Tensor:
-        chosen = np.arange(cut.start, cut.stop)
-        return run.outputs_of(student.features, pixels[chosen // views, chosen % views])
+        return run.outputs_of(student.features, images[cut])
 
     parts, done = [], 0
-    for part in in_chunks(outputs, len(pixels) * views, size, run.classifier.device):
+    for part in in_chunks(outputs, len(images), size, run.classifier.device):
         parts.append(part)
         done += len(part)
         tell(done)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.values import Sample
-from vl2v_client.data.renders import RenderStore
+from vl2v_client.data.view_pixels import ViewPixels, ViewSequence
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class LabelledViews:
     """`K` views of each of `N` samples.
 
     Attributes:
-        pixels: `[N, K, S, S, 3]` uint8, at the teacher's input size.
+        pixels: `[N, K, S, S, 3]` uint8.
         labels: `[N]` int64.
         domains: `[N]` names.
         of: Names the pixels, so that a run cannot resume on other ones.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: ViewPixels | NDArray[np.uint8]
     labels: NDArray[np.int64]
     domains: tuple[str, ...]
     of: str = ""
@@ -33,17 +33,32 @@ class LabelledViews:
         """`K`."""
         return int(self.pixels.shape[1])
 
+    @property
+    def size(self) -> int:
+        """`S`."""
+        return int(self.pixels.shape[2])
+
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int = 1) -> ViewSequence:
+        """Return the first views of each sample one after the other, `[N * count, S, S, 3]`."""
+        return ViewSequence(self.pixels, count)
 
-def labelled_views(store: RenderStore, samples: Sequence[Sample]) -> LabelledViews:
-    """Join rendered pixels with the samples that they were rendered from, row by row.
+    def at(self, size: int) -> LabelledViews:
+        """Return the same views at another size.
 
-    Raises:
-        ValueError: The store holds another number of rows.
-    """
-    if len(store.pixels) != len(samples):
-        raise ValueError(f"{len(store.pixels)} rendered rows for {len(samples)} samples")
+        Raises:
+            ValueError: These are plain pixels of another size.
+        """
+        if isinstance(self.pixels, ViewPixels):
+            return replace(self, pixels=self.pixels.at(size))
+        if size != self.size:
+            raise ValueError(f"pixels of size {self.size} cannot be had at size {size}")
+        return self
+
+
+def labelled_views(pixels: ViewPixels, samples: Sequence[Sample]) -> LabelledViews:
+    """Join the pixels of samples with their labels and domains, row by row."""
     labels = np.array([sample.class_index for sample in samples], dtype=np.int64)
-    return LabelledViews(store.pixels, labels, tuple(sample.domain for sample in samples), store.of)
+    return LabelledViews(pixels, labels, tuple(sample.domain for sample in samples), pixels.of)

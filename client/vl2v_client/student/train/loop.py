@@ -96,7 +96,7 @@ def _score_as_used(run: TrainingRun) -> SourceScore:
     validation = run.data.validation
 
     def compute() -> SourceScore:
-        logits = run.classifier.logits(validation.pixels[:, 0], batch_size=run.config.evaluation_batch_size)
+        logits = run.classifier.logits(validation.first(), batch_size=run.config.evaluation_batch_size)
         return score(torch.from_numpy(logits), torch.from_numpy(validation.labels), validation.domains)
 
     return run.ranks.broadcast(compute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,11 +27,20 @@ class FreshViews(Protocol):
     def of(self) -> str:
         """Names all that decides pixels and answers, so that a run cannot resume on others."""
 
-    def render(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the views of those numbers of the images in those training rows, `[B, S, S, 3]`."""
+    def draw(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], size: int, *, ask: bool
+    ) -> tuple[NDArray[np.uint8], EmbeddingMatrix | None]:
+        """Return the views of those numbers of the images in those training rows, and what the teacher says of them.
 
-    def ask(self, pixels: NDArray[np.uint8]) -> EmbeddingMatrix:
-        """Return what the teacher says of them, `[B, D]`."""
+        Args:
+            rows: Training rows, `[B]`.
+            views: Number of the view of each, `[B]`.
+            size: Width and height `S` of the pixels, whatever the teacher sees.
+            ask: Ask the teacher.
+
+        Returns:
+            Pixels `[B, S, S, 3]`, and vectors `[B, D]` of unit norm if it was asked.
+        """
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,10 @@ class TrainingData:
     def view_count(self) -> int:
         """How many views a step may choose from, of each image."""
         return self.train.view_count if self.fresh is None else FRESH_VIEW_NUMBERS
+
+    def at(self, size: int) -> TrainingData:
+        """Return the same data with views of another size."""
+        return replace(self, train=self.train.at(size), validation=self.validation.at(size))
 
     def __post_init__(self) -> None:
         if min(self.train.pixels.shape[:2]) < 1 or min(self.validation.pixels.shape[:2]) < 1:

@@ -1,0 +1,52 @@
+"""The frozen backbone's features: computed once, or at each step where those are fewer or all are too many."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from support.client.student_factories import fresh_classifier, training_data
+from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
+from vl2v_client.student.train import feeds
+from vl2v_client.student.train.feeds import TrainingRun, open_feed
+from vl2v_client.student.train.loop import train
+
+MANY = 6
+"""Steps of 2 x 4 views that look at 48 views, as many as there are."""
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_features_are_the_same_kept_or_not(monkeypatch: pytest.MonkeyPatch, mixup: float) -> None:
+    config = TrainingConfig(align_steps=MANY, batch_size=4, mixup=mixup, device="cpu")
+    run = TrainingRun(fresh_classifier(), training_data(), config)
+    stage = vl2v_adip(config).stages[0]
+    kept = open_feed(run, stage)
+    monkeypatch.setattr(feeds, "FEATURE_BYTES", 48 * 32 * 4 - 1)
+    again = open_feed(run, stage)
+    run.classifier.student.train()
+    for step in range(2):
+        held, seen = kept.load(step), again.load(step)
+        assert (held.inputs.ndim, seen.inputs.ndim) == (2, 4)
+        torch.testing.assert_close(again.outputs(seen), kept.outputs(held))
+    torch.testing.assert_close(again.validation_outputs(), kept.validation_outputs())
+
+
+@pytest.mark.parametrize(("steps", "features"), [(MANY - 1, 0), (MANY, 48)])
+def test_no_more_views_pass_through_a_frozen_backbone_than_the_steps_look_at(steps: int, features: int) -> None:
+    config = TrainingConfig(align_steps=steps, batch_size=4, device="cpu")
+    run = TrainingRun(fresh_classifier(), training_data(), config)
+    seen: list[int] = []
+    open_feed(run, vl2v_adip(config).stages[0], lambda _phase, _done, total, *_extras: seen.append(total))
+    assert set(seen) == {features + len(run.data.validation)}
+
+
+def test_a_stage_whose_features_are_not_kept_trains_its_projection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "FEATURE_BYTES", 0)
+    config = TrainingConfig(align_steps=3, distill_steps=1, batch_size=4, evaluate_every=1, device="cpu")
+    method, classifier = vl2v_adip(config), fresh_classifier()
+    before = {name: value.clone() for name, value in classifier.student.state_dict().items()}
+    one = replace(method, stages=method.stages[:1])
+    train(one, classifier, training_data(), config)
+    after = classifier.student.state_dict()
+    changed = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"projection"}
