@@ -104,7 +104,6 @@ def test_torch_loads_weights_and_nothing_else() -> None:
 _DOORS = (
     "vl2v_client/cli/console.py",
     "vl2v_vendor/cli/console.py",
-    "vl2v_vendor/cli/ledger_export.py",
     "vl2v_vendor/cli/server.py",
 )
 _OWN_WORDS = ("json.dumps(", "metadata.version(")

@@ -12,10 +12,9 @@ from support.client.buying_bench import meet_vendor
 from support.client.student_factories import TINY_VIT
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.config.options import declared
 from vl2v_client.config.presets import PUBLISHED_STUDENTS, is_domain_net, resolve
 from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig, StudentConfig
-from vl2v_client.config.training import TrainingConfig
+from vl2v_client.config.training import TrainingConfig, declared
 from vl2v_client.core.errors import UsageError
 from vl2v_client.runs.settings import IMAGENET_MEAN, IMAGENET_STD, RunSettings, choose_student
 from vl2v_client.student.loss.methods import online_queries, vl2v_adip

@@ -16,7 +16,7 @@ import pytest
 from support.ledger.ledger_shop import MODEL, FakeClock, Shop, open_shop
 from support.vendor.vendor_shell import invoke
 from vl2v_contract.records import StatementEntry
-from vl2v_vendor.cli.ledger_export import _as_text, decimal_amount
+from vl2v_vendor.cli.ledger import _as_text, decimal_amount
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ports import AccountTotals
 from vl2v_vendor.ledger_sql.database import open_engine

@@ -48,7 +48,7 @@ _COMMANDS = {
         "--data photos --target-domain sketch",
     ),
     "pilot": (
-        "pilot",
+        "plan",
         "Ask about a few training images, and say what more of them are worth.",
         "--data photos --target-domain sketch",
     ),
@@ -58,12 +58,12 @@ _COMMANDS = {
         "--data photos --target-domain sketch --max-cost 2.50",
     ),
     "evaluate": (
-        "evaluate",
+        "distill",
         "Score the exported student by domain; with --teacher, beside the zero-shot teacher.",
         "runs/photos-sketch-seed0 --teacher",
     ),
     "predict": (
-        "evaluate",
+        "distill",
         "Classify images with a finished student. Needs no vendor.",
         "runs/photos-sketch-seed0 new.jpg",
     ),

@@ -15,9 +15,8 @@ from typing import Annotated, Any, get_args
 from cyclopts import Group, Parameter, Token, convert
 from pydantic.fields import FieldInfo
 
-from vl2v_client.config.options import declared
 from vl2v_client.config.run import DataConfig, PurchaseConfig, ReportConfig, RunConfig, StudentConfig
-from vl2v_client.config.training import TrainingConfig
+from vl2v_client.config.training import TrainingConfig, declared
 
 NAMES: Mapping[tuple[str, str], str] = MappingProxyType(
     {

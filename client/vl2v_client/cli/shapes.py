@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR
+from vl2v_client.cli.vendor import bars
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.data.shapes import DEVELOPMENT_STYLES, STYLES, write_shapes
 

@@ -10,8 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import ValidationError
 
-from vl2v_client.config.options import Options, option
-from vl2v_client.config.training import TrainingConfig
+from vl2v_client.config.training import Options, TrainingConfig, option
 from vl2v_client.core.errors import UsageError
 
 DEFAULT_VENDOR_URL = "http://127.0.0.1:8000"

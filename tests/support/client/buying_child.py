@@ -25,7 +25,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli import app
 from vl2v_client.planning.query_plan import make_plan
 
-_COMMANDS = ("audit", "distill", "evaluate", "plan", "shapes")
+_COMMANDS = ("audit", "distill", "plan", "shapes")
 FORKSERVER = multiprocessing.get_context("forkserver")
 # What every child would otherwise import anew; a fork server finds installed modules only, not those of the tests.
 FORKSERVER.set_forkserver_preload([f"vl2v_client.cli.{name}" for name in _COMMANDS])

@@ -1,7 +1,7 @@
 """`vl2v-client` with one more hyper-parameter, declared in one place: `python client_with_sharpness.py COMMAND ...`."""
 
 from vl2v_client.config import training
-from vl2v_client.config.options import option
+from vl2v_client.config.training import option
 
 
 class TrainingConfig(training.TrainingConfig):

@@ -6,20 +6,23 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from vl2v_contract.identity import MAX_INTEGER, Modality
-from vl2v_vendor.cli.books import Books, open_books
 from vl2v_vendor.cli.console import (
+    Books,
+    Columns,
     DatabaseOption,
     JsonOption,
     RequestIdOption,
+    open_books,
     print_line,
+    show,
     show_items,
-    show_json,
     show_table,
     show_time,
 )
@@ -28,6 +31,7 @@ from vl2v_vendor.cli.keys import keys_entry, show_keys
 if TYPE_CHECKING:
     from vl2v_contract.records import SignedHead, StatementEntry
     from vl2v_vendor.domain.accounts import Account, AdminAct
+    from vl2v_vendor.domain.ledger import Price
     from vl2v_vendor.domain.ports import AccountTotals
 
 _PAGE_ACTS = 1000
@@ -64,7 +68,7 @@ def create(
     with open_books(database, makes=True, posts=True) as books:
         chosen = currency or usual_currency(books.accounts, books.settings.currency)
         account = books.accounts.create_account(name, budget_units=budget, currency=chosen, request_id=request_id)
-    _show(account, as_json=as_json)
+    show(asdict(account), partial(_show_accounts, [account]), as_json=as_json)
 
 
 @accounts_app.command(name="list", help_epilogue="Example: `vl2v-vendor accounts list --json`")
@@ -72,26 +76,27 @@ def list_accounts(*, as_json: JsonOption = False, database: DatabaseOption = Non
     """Show all accounts."""
     with open_books(database) as books:
         accounts = books.accounts.accounts()
-    _show_all(accounts, as_json=as_json)
+    show([asdict(account) for account in accounts], partial(_show_accounts, accounts), as_json=as_json)
 
 
-@accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts show acme`")
-def show(name: NameArgument, /, *, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+@accounts_app.command(name="show", help_epilogue="Example: `vl2v-vendor accounts show acme`")
+def show_account(name: NameArgument, /, *, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     """Show an account's budget, keys and bill."""
     with open_books(database) as books:
         account = books.accounts.find_account(name)
         keys, budgets = books.accounts.keys(account), books.accounts.key_budgets(account)
         totals = asyncio.run(_read_totals(books, account))
         now = books.clock.now()
-    if as_json:
-        keys_shown = [keys_entry(key, budgets.get(key.id)) for key in keys]
-        show_json({"account": asdict(account), "keys": keys_shown, "totals": asdict(totals)})
-        return
-    _show_all([account])
-    print_line()
-    show_keys(keys, budgets, now)
-    print_line()
-    _show_totals(totals)
+
+    def show_blocks() -> None:
+        _show_accounts([account])
+        print_line()
+        show_keys(keys, budgets, now)
+        print_line()
+        _show_totals(totals)
+
+    keys_shown = [keys_entry(key, budgets.get(key.id)) for key in keys]
+    show({"account": asdict(account), "keys": keys_shown, "totals": asdict(totals)}, show_blocks, as_json=as_json)
 
 
 @accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts statement acme --after-seq 100`")
@@ -107,10 +112,8 @@ def statement(
     with open_books(database) as books:
         account = books.accounts.find_account(name)
         entries, head = asyncio.run(_read_statement(books, account, after_seq))
-    if as_json:
-        show_json({"entries": [asdict(entry) for entry in entries], "signed_head": asdict(head)})
-    else:
-        _show_entries(entries)
+    document = {"entries": [asdict(entry) for entry in entries], "signed_head": asdict(head)}
+    show(document, partial(_show_entries, entries), as_json=as_json)
 
 
 @accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts topup acme 5000 --note 'invoice 7'`")
@@ -130,7 +133,7 @@ def topup(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.top_up(account, units, note=note, request_id=request_id)
-    _show(account, as_json=as_json)
+    show(asdict(account), partial(_show_accounts, [account]), as_json=as_json)
 
 
 @accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts refund acme 12 100 --note 'sold twice'`")
@@ -149,7 +152,7 @@ def refund(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.refund(account, seq, units, note, request_id=request_id)
-    _show(account, as_json=as_json)
+    show(asdict(account), partial(_show_accounts, [account]), as_json=as_json)
 
 
 @prices_app.command(name="set", help_epilogue="Example: `vl2v-vendor prices set tiny-teacher image 100`")
@@ -169,10 +172,8 @@ def set_price(
         price = books.accounts.set_price(
             model, modality, unit_price_micro, currency or books.settings.currency, request_id=request_id
         )
-    if as_json:
-        show_json(asdict(price))
-    else:
-        print_line(f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}")
+    line = f"price {price.id}: {price.unit_price_micro} micro-{price.currency} per {price.modality} of {model}"
+    show(asdict(price), line, as_json=as_json)
 
 
 @prices_app.command(name="list", help_epilogue="Example: `vl2v-vendor prices list --model tiny-teacher`")
@@ -185,18 +186,15 @@ def list_prices(
     """Show every version of every price, oldest first."""
     with open_books(database) as books:
         prices = books.accounts.prices(model)
-    show_items(
-        prices,
-        {
-            "PRICE": "id",
-            "MODEL": "model_id",
-            "MODALITY": "modality",
-            "MICRO PER QUERY": "unit_price_micro",
-            "CURRENCY": "currency",
-            "VALID FROM": lambda price: show_time(price.valid_from),
-        },
-        as_json=as_json,
-    )
+    columns: Columns[Price] = {
+        "PRICE": "id",
+        "MODEL": "model_id",
+        "MODALITY": "modality",
+        "MICRO PER QUERY": "unit_price_micro",
+        "CURRENCY": "currency",
+        "VALID FROM": lambda price: show_time(price.valid_from),
+    }
+    show([asdict(price) for price in prices], partial(show_items, prices, columns), as_json=as_json)
 
 
 def log(
@@ -210,19 +208,16 @@ def log(
     with open_books(database) as books:
         owner = None if account is None else books.accounts.find_account(account)
         acts = list(_read_acts(books, owner, after_id))
-    show_items(
-        acts,
-        {
-            "ID": "id",
-            "TIME": lambda act: show_time(act.created_at),
-            "ACTOR": "actor",
-            "ACT": "act",
-            "ACCOUNT": "account_id",
-            "REQUEST": "request_id",
-            "PARAMETERS": lambda act: json.dumps(act.parameters, ensure_ascii=False),
-        },
-        as_json=as_json,
-    )
+    columns: Columns[AdminAct] = {
+        "ID": "id",
+        "TIME": lambda act: show_time(act.created_at),
+        "ACTOR": "actor",
+        "ACT": "act",
+        "ACCOUNT": "account_id",
+        "REQUEST": "request_id",
+        "PARAMETERS": lambda act: json.dumps(act.parameters, ensure_ascii=False),
+    }
+    show([asdict(act) for act in acts], partial(show_items, acts, columns), as_json=as_json)
 
 
 def _read_acts(books: Books, account: Account | None, after_id: int) -> Iterator[AdminAct]:
@@ -272,14 +267,7 @@ def _show_totals(totals: AccountTotals) -> None:
     show_table(["BY", "GROUP", "UNITS", f"AMOUNT (MICRO-{totals.currency})"], rows)
 
 
-def _show(account: Account, *, as_json: bool) -> None:
-    if as_json:
-        show_json(asdict(account))
-    else:
-        _show_all([account])
-
-
-def _show_all(accounts: Sequence[Account], *, as_json: bool = False) -> None:
+def _show_accounts(accounts: Sequence[Account]) -> None:
     show_items(
         accounts,
         {
@@ -291,5 +279,4 @@ def _show_all(accounts: Sequence[Account], *, as_json: bool = False) -> None:
             "CURRENCY": "currency",
             "SINCE": lambda account: show_time(account.created_at),
         },
-        as_json=as_json,
     )

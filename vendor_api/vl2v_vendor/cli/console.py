@@ -1,21 +1,43 @@
-"""What the commands share: options, and the way of every text to the terminal."""
+"""What the commands share: options, the way of every text to the terminal, and the ledger's database.
+
+The database is that of a running server or of none. SQLAlchemy and what rests on it are imported when it is opened:
+`--help` needs none of them.
+"""
 
 from __future__ import annotations
 
+import getpass
 import importlib.metadata
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Annotated, Any, TypeVar, cast, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_args
 
 from cyclopts import Group, Parameter, Token, convert
 
 from vl2v_contract.texts import printable
+from vl2v_vendor.domain.errors import NotFound
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from vl2v_vendor.domain.ports import Signer
+    from vl2v_vendor.host import SystemClock
+    from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+    from vl2v_vendor.service.audit import Audit
+    from vl2v_vendor.settings import Settings
+
 
 _T = TypeVar("_T")
+
+Columns: TypeAlias = Mapping[str, str | Callable[[_T], object]]
+"""Heading: an attribute, or a function of an item."""
 
 _WIDE_COLUMNS = 200
 
@@ -75,6 +97,16 @@ def print_line(text: str = "", *, err: bool = False) -> None:
     stream.flush()
 
 
+def show(document: Any, people: str | Callable[[], None], *, as_json: bool) -> None:
+    """Show a result: as JSON, or by a line or a function that is for people."""
+    if as_json:
+        show_json(document)
+    elif isinstance(people, str):
+        print_line(people)
+    else:
+        people()
+
+
 def show_json(value: Any) -> None:
     """Print for a machine; JSON writes out by itself what does not print."""
     sys.stdout.write(f"{json.dumps(value, indent=2, default=_jsonable)}\n")
@@ -94,13 +126,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
-def show_items(
-    items: Sequence[_T], columns: Mapping[str, str | Callable[[_T], object]], *, as_json: bool = False
-) -> None:
-    """Print dataclasses: whole as JSON, or a table of columns, each an attribute or a function of an item."""
-    if as_json:
-        show_json([asdict(cast("Any", item)) for item in items])
-        return
+def show_items(items: Sequence[_T], columns: Columns[_T]) -> None:
+    """Print a table of columns, each an attribute or a function of an item."""
     cells = [attrgetter(cell) if isinstance(cell, str) else cell for cell in columns.values()]
     show_table(list(columns), [[cell(item) for cell in cells] for item in items])
 
@@ -116,3 +143,89 @@ def _jsonable(value: object) -> object:
     if isinstance(value, frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The open database.
+
+    Attributes:
+        actor: Actor that the log names, for acts that do not go through `accounts`.
+    """
+
+    settings: Settings
+    engine: Engine
+    accounts: SqlAccounts
+    clock: SystemClock
+    signer: Signer
+    actor: str
+
+    @asynccontextmanager
+    async def audit(self) -> AsyncIterator[Audit]:
+        """Open statements and summaries, as the server gives them."""
+        from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
+        from vl2v_vendor.service.audit import Audit
+
+        retention_seconds = self.settings.retention_days * _SECONDS_PER_DAY
+        ledger = SqlLedger(self.engine, signer=self.signer, clock=self.clock, retention_seconds=retention_seconds)
+        await ledger.start()
+        try:
+            yield Audit(ledger, self.signer, self.clock)
+        finally:
+            await ledger.close()
+
+
+@contextmanager
+def open_books(database: str | None, *, makes: bool = False, posts: bool = False) -> Iterator[Books]:
+    """Open the database that the option or the settings name.
+
+    Args:
+        database: URL of the database; None is that of the settings.
+        makes: Whether to make it if it is new; a command that only looks would call nothing clean.
+        posts: Whether the command adds an entry to an account, so the ledger must hold all that was signed.
+
+    Raises:
+        VendorError: It cannot be opened; the message names the remedy.
+    """
+    from vl2v_vendor.host import SystemClock, in_use
+    from vl2v_vendor.keys.published_heads import HeadsFile
+    from vl2v_vendor.keys.secrets import load_or_create_secrets
+    from vl2v_vendor.ledger_sql.database import STAFF_LOCK_WAIT_SECONDS, open_engine
+    from vl2v_vendor.ledger_sql.migrations import upgrade
+    from vl2v_vendor.ledger_sql.reading import read_ledger_id
+    from vl2v_vendor.ledger_sql.restoration import require_published
+    from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
+    from vl2v_vendor.settings import load_settings
+
+    settings = load_settings(database_url=database)
+    engine = open_engine(settings.database, lock_wait_seconds=STAFF_LOCK_WAIT_SECONDS)
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        if engine.dialect.name == "sqlite":
+            file = Path(engine.url.database or "")
+            if not (makes or file.exists()):
+                raise NotFound(
+                    f"there is no database {file}; name it with --database, or make it by `vl2v-vendor serve`"
+                )
+            stack.enter_context(in_use(file))
+        upgrade(engine)
+        if posts:
+            with engine.connect() as connection:
+                heads = HeadsFile(settings.published_heads_path, read_ledger_id(connection)).read()
+            require_published(engine, heads)
+        clock = SystemClock()
+        signer = load_or_create_secrets(settings.secrets_path).signer()
+        actor = f"cli:{_user_name()}"
+        accounts = SqlAccounts(engine, signer=signer, clock=clock, actor=actor)
+        yield Books(settings, engine, accounts, clock, signer, actor)
+
+
+def _user_name() -> str:
+    """Return the operating system's user; its number where a container gives it no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

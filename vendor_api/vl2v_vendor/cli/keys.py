@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import App, Parameter
 
-from vl2v_vendor.cli.books import open_books
 from vl2v_vendor.cli.console import (
+    Columns,
     DatabaseOption,
     JsonOption,
     RequestIdOption,
+    open_books,
     print_line,
+    show,
     show_items,
-    show_json,
     show_time,
 )
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
@@ -68,10 +70,8 @@ def create(
             request_id=request_id,
         )
         issued = issue_key(books.accounts, request)
-    if as_json:
-        show_json({"secret": issued.secret, "key": asdict(issued.key), "account": asdict(issued.account)})
-    else:
-        _show_issued(issued)
+    document = {"secret": issued.secret, "key": asdict(issued.key), "account": asdict(issued.account)}
+    show(document, partial(_show_issued, issued), as_json=as_json)
 
 
 @keys_app.command(name="list", help_epilogue="Example: `vl2v-vendor keys list --account acme`")
@@ -86,10 +86,8 @@ def list_keys(
         owner = None if account is None else books.accounts.find_account(account)
         keys, budgets = books.accounts.keys(owner), books.accounts.key_budgets(owner)
         now = books.clock.now()
-    if as_json:
-        show_json([keys_entry(key, budgets.get(key.id)) for key in keys])
-    else:
-        show_keys(keys, budgets, now)
+    document = [keys_entry(key, budgets.get(key.id)) for key in keys]
+    show(document, partial(show_keys, keys, budgets, now), as_json=as_json)
 
 
 @keys_app.command(help_epilogue="Example: `vl2v-vendor keys revoke vl2v_Xb3kT9aQ`")
@@ -104,10 +102,8 @@ def revoke(
     """End an API key; it stops working at once, on every server."""
     with open_books(database) as books:
         revoked = books.accounts.revoke_key(key, request_id=request_id)
-    if as_json:
-        show_json(asdict(revoked))
-    else:
-        print_line(f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked")
+    line = f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked"
+    show(asdict(revoked), line, as_json=as_json)
 
 
 @signing_keys_app.command(name="list", help_epilogue="Example: `vl2v-vendor signing-key list`")
@@ -121,26 +117,22 @@ def list_signing_keys(*, as_json: JsonOption = False, database: DatabaseOption =
         held = load_secrets(books.settings.secrets_path).signer().published_keys
     known = {key.key_id for key in published}
     keys = [*published, *(key for key in held if key.key_id not in known)]
-    if as_json:
-        show_json([{**asdict(key), "published": key.key_id in known} for key in keys])
-        return
 
     def state(key: PublicKey) -> str:
         if key.key_id not in known:
             return "not published yet"
         return "current" if key.retired_at is None else "replaced"
 
-    show_items(
-        keys,
-        {
-            "KEY": "key_id",
-            "PUBLIC KEY": "public_key",
-            "STATE": state,
-            "IN USE SINCE": lambda key: show_time(key.created_at),
-            "UNTIL": lambda key: show_time(key.retired_at),
-            "SIGNED BY": "predecessor_id",
-        },
-    )
+    columns: Columns[PublicKey] = {
+        "KEY": "key_id",
+        "PUBLIC KEY": "public_key",
+        "STATE": state,
+        "IN USE SINCE": lambda key: show_time(key.created_at),
+        "UNTIL": lambda key: show_time(key.retired_at),
+        "SIGNED BY": "predecessor_id",
+    }
+    document = [{**asdict(key), "published": key.key_id in known} for key in keys]
+    show(document, partial(show_items, keys, columns), as_json=as_json)
 
 
 @signing_keys_app.command(help_epilogue="Example: `vl2v-vendor signing-key rotate`")
@@ -156,11 +148,9 @@ def rotate(*, as_json: JsonOption = False, database: DatabaseOption = None) -> N
     with open_books(database) as books:
         path = books.settings.secrets_path
         key = rotate_and_publish(books.engine, path)
-    if as_json:
-        show_json(asdict(key))
-        return
-    print_line(f"signing key {key.key_id} replaces {key.predecessor_id}")
-    print_line(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
+    show(asdict(key), f"signing key {key.key_id} replaces {key.predecessor_id}", as_json=as_json)
+    if not as_json:
+        print_line(f"Back up {path} now, and copy it to every other machine that serves this ledger.", err=True)
 
 
 def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
@@ -170,6 +160,16 @@ def keys_entry(key: ApiKey, budget: Budget | None) -> dict[str, object]:
 
 def show_keys(keys: Sequence[ApiKey], budgets: Mapping[str, Budget], now: int) -> None:
     """Print keys for people; `budgets` are the keys' own, by key id."""
+
+    def state(key: ApiKey) -> str:
+        if key.revoked_at is not None:
+            return "revoked"
+        return "expired" if key.expires_at is not None and key.expires_at <= now else "valid"
+
+    def left(key: ApiKey) -> str | None:
+        budget = budgets.get(key.id)
+        return None if budget is None else f"{budget.remaining_units}/{budget.limit_units}"
+
     show_items(
         keys,
         {
@@ -178,16 +178,12 @@ def show_keys(keys: Sequence[ApiKey], budgets: Mapping[str, Budget], now: int) -
             "ACCOUNT": "account_name",
             "NAME": "name",
             "SCOPES": lambda key: ",".join(sorted(key.scopes)),
-            "STATE": lambda key: _state(key, now),
-            "LEFT/LIMIT": lambda key: _left(budgets.get(key.id)),
+            "STATE": state,
+            "LEFT/LIMIT": left,
             "CREATED": lambda key: show_time(key.created_at),
             "EXPIRES": lambda key: show_time(key.expires_at),
         },
     )
-
-
-def _left(budget: Budget | None) -> str | None:
-    return None if budget is None else f"{budget.remaining_units}/{budget.limit_units}"
 
 
 def _show_issued(issued: IssuedKey) -> None:
@@ -207,9 +203,3 @@ def _show_issued(issued: IssuedKey) -> None:
     )
     print_line("Keep it now, it is not shown again:", err=True)
     print_line(issued.secret)
-
-
-def _state(key: ApiKey, now: int) -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    return "expired" if key.expires_at is not None and key.expires_at <= now else "valid"

@@ -1,28 +1,43 @@
-"""`vl2v-vendor ledger`: checking the books, copying and restoring them, and pruning what they need not keep."""
+"""`vl2v-vendor ledger`: checking, copying, restoring and pruning the books, and a month's bill for invoicing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import csv
+import json
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from cyclopts import App, Parameter
 
-from vl2v_vendor.cli.books import open_books
-from vl2v_vendor.cli.console import DatabaseOption, JsonOption, print_line, show_items, show_json, show_table
-from vl2v_vendor.cli.ledger_export import export
+from vl2v_contract.texts import printable
+from vl2v_vendor.cli.console import (
+    OUTPUT,
+    Columns,
+    DatabaseOption,
+    JsonOption,
+    open_books,
+    print_line,
+    show,
+    show_items,
+    show_table,
+)
 
 if TYPE_CHECKING:
-    from vl2v_vendor.keys.published_heads import PublishedHead
     from vl2v_vendor.ledger_sql.restoration import Acknowledgement
+    from vl2v_vendor.ledger_sql.scan import AccountInvoice, InvoiceLine, Month, SqlScan
     from vl2v_vendor.ledger_sql.sqlite_backup import LedgerCopy
     from vl2v_vendor.service.verification import VerificationReport
+
 
 _SHOWN_PROBLEMS = 20
 
 ledger_app = App(name="ledger", help="The append-only ledger.", help_epilogue="Example: `vl2v-vendor ledger verify`")
-ledger_app.command(export, help_epilogue="Example: `vl2v-vendor ledger export --month 2026-11 --out november.csv`")
 
 
 @ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger backup /backup/vendor.db`")
@@ -38,11 +53,7 @@ def backup(
     from vl2v_vendor.settings import load_settings
 
     copy = back_up(require_sqlite(load_settings(database_url=database).database, "backup"), file)
-    if as_json:
-        show_json(_copy_document(copy))
-        return
-    print_line(f"{file}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
-    _show_heads(copy.heads)
+    _show_copy(copy, file, {}, as_json=as_json)
 
 
 @ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger restore /backup/vendor.db`")
@@ -69,14 +80,8 @@ def restore(
         for account_id, head in published.items()
         if account_id not in copy.heads or copy.heads[account_id].seq < head.seq
     )
-    if as_json:
-        show_json({**_copy_document(copy), "behind_account_ids": behind})
-        return
-    print_line(f"{path}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
-    if copy.replaced is not None:
-        print_line(f"the replaced database is {copy.replaced}")
-    _show_heads(copy.heads)
-    if behind:
+    _show_copy(copy, path, {"behind_account_ids": behind}, as_json=as_json)
+    if behind and not as_json:
         print_line(
             f"behind what was signed: {', '.join(behind)}; run `vl2v-vendor ledger acknowledge-restore` before `serve`"
         )
@@ -100,12 +105,14 @@ def acknowledge_restore(
         with books.engine.connect() as connection:
             file = HeadsFile(books.settings.published_heads_path, read_ledger_id(connection))
         acts = acknowledge(books.engine, file, AcknowledgeContext(books.signer, books.clock, books.actor, note))
-    if as_json:
-        show_json([asdict(act) for act in acts])
-    elif not acts:
-        print_line("nothing to acknowledge: the ledger holds all that was signed")
-    else:
-        _show_acts(acts)
+    clean = "nothing to acknowledge: the ledger holds all that was signed"
+    columns: Columns[Acknowledgement] = {
+        "ACCOUNT": "lost.account_id",
+        "LAST ENTRY": lambda act: "account is gone" if act.lost.last_seq is None else act.lost.last_seq,
+        "PUBLISHED": "lost.published.seq",
+        "RESTORED ENTRY": lambda act: None if act.restored is None else act.restored.seq,
+    }
+    show([asdict(act) for act in acts], partial(show_items, acts, columns) if acts else clean, as_json=as_json)
 
 
 @ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger verify`")
@@ -123,10 +130,7 @@ def verify(*, as_json: JsonOption = False, database: DatabaseOption = None) -> i
         published = HeadsFile(books.settings.published_heads_path, ledger_id).read()
         for lost in find_lost(books.engine, published):
             report.add(lost.account_id, lost.published.seq, "published_entry_lost", "signed, and not in the ledger")
-    if as_json:
-        show_json({"clean": report.clean, **asdict(report)})
-    else:
-        _show(report)
+    show({"clean": report.clean, **asdict(report)}, partial(_show_report, report), as_json=as_json)
     return 0 if report.clean else 1
 
 
@@ -137,13 +141,10 @@ def prune(*, as_json: JsonOption = False, database: DatabaseOption = None) -> No
 
     with open_books(database) as books:
         pruned = prune_results(books.engine, books.clock)
-    if as_json:
-        show_json({"pruned": pruned})
-    else:
-        print_line(f"{pruned} vectors pruned")
+    show({"pruned": pruned}, f"{pruned} vectors pruned", as_json=as_json)
 
 
-def _show(report: VerificationReport) -> None:
+def _show_report(report: VerificationReport) -> None:
     from vl2v_vendor.service.verification import MAX_PROBLEMS
 
     checked = f"accounts {report.accounts}, entries {report.entries}, items {report.items}"
@@ -157,28 +158,118 @@ def _show(report: VerificationReport) -> None:
         print_line(f"... and {report.problem_count - len(shown)} more; `--json` lists up to {MAX_PROBLEMS}")
 
 
-def _show_acts(acts: list[Acknowledgement]) -> None:
-    show_items(
-        acts,
-        {
-            "ACCOUNT": "lost.account_id",
-            "LAST ENTRY": lambda act: "account is gone" if act.lost.last_seq is None else act.lost.last_seq,
-            "PUBLISHED": "lost.published.seq",
-            "RESTORED ENTRY": lambda act: None if act.restored is None else act.restored.seq,
-        },
-    )
-
-
-def _show_heads(heads: Mapping[str, PublishedHead]) -> None:
-    show_table(
-        ["ACCOUNT", "LAST ENTRY", "HASH"],
-        [[account_id, head.seq, head.entry_hash] for account_id, head in heads.items()],
-    )
-
-
-def _copy_document(copy: LedgerCopy) -> dict[str, object]:
-    return {
+def _show_copy(copy: LedgerCopy, file: Path, more: Mapping[str, object], *, as_json: bool) -> None:
+    """Show what a copy holds, and `more` of it as JSON."""
+    document = {
         "ledger_id": copy.ledger_id,
         "heads": {account_id: asdict(head) for account_id, head in copy.heads.items()},
         "replaced": None if copy.replaced is None else str(copy.replaced),
+        **more,
     }
+
+    def show_heads() -> None:
+        print_line(f"{file}: ledger {copy.ledger_id}, {len(copy.heads)} accounts")
+        if copy.replaced is not None:
+            print_line(f"the replaced database is {copy.replaced}")
+        rows = [[account_id, head.seq, head.entry_hash] for account_id, head in copy.heads.items()]
+        show_table(["ACCOUNT", "LAST ENTRY", "HASH"], rows)
+
+    show(document, show_heads, as_json=as_json)
+
+
+_MICRO = 1_000_000
+
+
+@ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger export --month 2026-11 --out november.csv`")
+def export(
+    *,
+    month: Annotated[str, Parameter(help="A month in UTC, like 2026-11.")],
+    account: Annotated[str | None, Parameter(help="Only this account, by name.")] = None,
+    form: Annotated[
+        Literal["csv", "json"], Parameter(name="--format", group=OUTPUT, help="JSON has the entries' range too.")
+    ] = "csv",
+    out: Annotated[Path | None, Parameter(group=OUTPUT, help="A file to write instead of standard output.")] = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Sum a month up for invoicing: per account, model, modality and price, refunds as lines of their own."""
+    from vl2v_vendor.ledger_sql.scan import Month, open_scan
+
+    of_month = Month.parse(month)
+    with open_books(database) as books:
+        account_id = None if account is None else books.accounts.find_account(account).id
+        with open_scan(books.engine) as scan, _written(out) as file:
+            write = _write_csv if form == "csv" else _write_json
+            write(file, of_month, scan, account_id)
+
+
+def decimal_amount(amount_micro: int) -> str:
+    """Return micro-units as a decimal number with six places, for people: `-1234500` is `-1.234500`."""
+    whole, rest = divmod(abs(amount_micro), _MICRO)
+    return f"{'-' if amount_micro < 0 else ''}{whole}.{rest:06d}"
+
+
+def _write_csv(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
+    from vl2v_vendor.ledger_sql.scan import InvoiceLine
+
+    columns = ("month", "account", "account_id", *(field.name for field in fields(InvoiceLine)), "amount")
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    for invoice in scan.invoices(month, account_id):
+        account = {"account": _as_text(invoice.account_name), "account_id": invoice.account_id}
+        for line in invoice.lines:
+            row = {"month": month.name, **account, **_line_document(line), "model_id": _as_text(line.model_id)}
+            writer.writerow(row)
+
+
+def _as_text(name: str) -> str:
+    """Return a name that no spreadsheet takes for a formula, on one line."""
+    name = printable(name)
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
+def _write_json(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
+    """Write one document, an account at a time."""
+    file.write(f'{{"v": 1, "ledger_id": {json.dumps(scan.ledger_id())}, "month": "{month.name}", "accounts": [')
+    for number, invoice in enumerate(scan.invoices(month, account_id)):
+        file.write(",\n" if number else "\n")
+        json.dump(_document(invoice), file)
+    file.write("\n]}\n")
+
+
+def _document(invoice: AccountInvoice) -> dict[str, object]:
+    amount_micro = sum(line.amount_micro for line in invoice.lines)
+    return {
+        "account": invoice.account_name,
+        "account_id": invoice.account_id,
+        "entries": asdict(invoice.entries),
+        "lines": [_line_document(line) for line in invoice.lines],
+        "units": sum(line.units for line in invoice.lines),
+        "amount_micro": amount_micro,
+        "amount": decimal_amount(amount_micro),
+    }
+
+
+def _line_document(line: InvoiceLine) -> dict[str, object]:
+    return {**asdict(line), "amount": decimal_amount(line.amount_micro)}
+
+
+@contextmanager
+def _written(out: Path | None) -> Iterator[TextIO]:
+    """Open standard output, or a file that is whole before it gets its name."""
+    from vl2v_vendor.host import replace_durably
+
+    if out is None:
+        yield sys.stdout
+        return
+    out = out.resolve()
+    if out.exists() and not out.is_file():  # a device or a pipe is written to, not replaced
+        with out.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        return
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}")
+    try:
+        with temporary.open("x", encoding="utf-8", newline="") as file:
+            yield file
+        replace_durably(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)

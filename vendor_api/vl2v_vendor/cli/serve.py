@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from vl2v_vendor.cli.console import OUTPUT, DatabaseOption, JsonOption, print_line, show_json, show_table
+from vl2v_vendor.cli.console import OUTPUT, DatabaseOption, JsonOption, print_line, show, show_table
 from vl2v_vendor.domain.errors import ItemFailure, ModelLoadFailed
 
 if TYPE_CHECKING:
@@ -93,10 +94,7 @@ def parity(
     )
     logging.disable(logging.ERROR)  # of open_clip and the exporter, which report every step
     report = _measure(settings, images)
-    if as_json:
-        show_json(asdict(report))
-    else:
-        _show(report)
+    show(asdict(report), partial(_show_report, report), as_json=as_json)
     return int(report.precision == "int8" and not report.lowest >= settings.int8_min_cosine)
 
 
@@ -137,7 +135,7 @@ def _read_images(folder: Path, info: ModelInfo, settings: Settings) -> PixelBatc
     return np.stack(pixels)
 
 
-def _show(report: ParityReport) -> None:
+def _show_report(report: ParityReport) -> None:
     rows = [_summary("images", report.image_cosines), _summary("texts", report.text_cosines)]
     print_line(f"{report.model_id}: {report.precision} against fp32, cosines")
     show_table(["", "count", "lowest", "median", "highest"], rows)
