@@ -18,7 +18,7 @@ from vl2v_contract.wire.embeddings import ModelCard, ModelList
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.errors import ModelUnavailable
 from vl2v_vendor.web.app import ROUTERS
-from vl2v_vendor.web.dependencies import Requires, public
+from vl2v_vendor.web.declarations import Requires, public
 
 IMAGES = "/v1/embeddings/images"
 PUBLIC_PATHS = {"/v1/models", "/v1/models/{model_id:path}", "/v1/billing/keys", "/healthz", "/readyz", "/metrics"}

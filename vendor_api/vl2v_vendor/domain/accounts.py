@@ -25,14 +25,12 @@ MAX_MODEL_ID_LENGTH = 256
 MAX_REQUEST_ID_LENGTH = 64
 
 SECRET_PREFIX = "vl2v_"
-_SECRET_BYTES = 32
-_PREFIX_LENGTH = len(SECRET_PREFIX) + 8
 _SECRET = re.compile(rf"({SECRET_PREFIX}[\w-]{{8}})[\w-]+")
 
 
 def generate_secret() -> str:
     """Generate the secret of an API key: `vl2v_` and 256 random bits, 43 URL-safe characters."""
-    return SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    return SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
 def secret_sha256(secret: str) -> str:
@@ -42,7 +40,7 @@ def secret_sha256(secret: str) -> str:
 
 def secret_prefix(secret: str) -> str:
     """Return the part of a secret that may be shown and logged, 48 of its 256 bits."""
-    return secret[:_PREFIX_LENGTH]
+    return secret[: len(SECRET_PREFIX) + 8]
 
 
 def hide_secrets(text: str) -> str:

@@ -36,10 +36,7 @@ def admit(wanted_units: int, budgets: Budgets, *, allow_partial: bool, delivers_
     if fitting == wanted_units or (allow_partial and (fitting or delivers_free)):
         return fitting
     raise BudgetExhausted(
-        budget=name,
-        limit_units=budget.limit_units,
-        remaining_units=budget.remaining_units,
-        wanted_units=wanted_units,
+        budget=name, limit_units=budget.limit_units, remaining_units=budget.remaining_units, wanted_units=wanted_units
     )
 
 

@@ -184,13 +184,7 @@ class Accounts(Protocol):
         """
 
     def set_price(
-        self,
-        model_id: str,
-        modality: Modality,
-        unit_price_micro: int,
-        currency: str,
-        *,
-        request_id: str | None = None,
+        self, model_id: str, modality: Modality, unit_price_micro: int, currency: str, *, request_id: str | None = None
     ) -> Price:
         """Make a new version of the price, in force at once.
 

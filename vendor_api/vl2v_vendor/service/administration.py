@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from vl2v_contract.records import Receipt
@@ -23,8 +24,6 @@ from vl2v_vendor.service.preparation import check_idempotency_key
 
 _DEADLINE_SECONDS = 1.5
 """After this a caller is refused with LedgerUnavailable, whatever the database does: within 2 s at the client."""
-
-_DAY_SECONDS = 86_400
 
 _T = TypeVar("_T")
 
@@ -97,10 +96,9 @@ class Administration:
         Raises:
             LedgerUnavailable: There is no answer in time.
         """
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
-                return await loop.run_in_executor(self.executor, query, self.accounts)
+                return await asyncio.get_running_loop().run_in_executor(self.executor, query, self.accounts)
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
 
@@ -189,26 +187,22 @@ def lifetime_of(expires_days: float | None) -> int | None:
         return None
     if not expires_days > 0 or expires_days == float("inf"):
         raise InvalidRequest(f"a key cannot expire after {expires_days:g} days; give more than 0")
-    return max(1, round(expires_days * _DAY_SECONDS))
+    return max(1, round(expires_days * 86_400))
 
 
 def _find_or_create(accounts: Accounts, request: KeyRequest) -> tuple[Account, bool]:
-    name = request.account_name
-    if request.request_id is not None and request.budget_units is not None:
+    name, budget_units = request.account_name, request.budget_units
+    create = partial(accounts.create_account, name, currency=request.currency)
+    if request.request_id is not None and budget_units is not None:
         # An act of its own, so that whatever the first try came to, the same request comes to the same end.
-        act_id = f"{request.request_id}/account"
-        created = accounts.create_account(
-            name, budget_units=request.budget_units, currency=request.currency, request_id=act_id
-        )
-        return created, True
+        return create(budget_units=budget_units, request_id=f"{request.request_id}/account"), True
     try:
         account = accounts.find_account(name)
     except NotFound:
-        if request.budget_units is None:
+        if budget_units is None:
             raise InvalidRequest(f"there is no account {name} yet; give its budget with `--budget UNITS`") from None
-        created = accounts.create_account(name, budget_units=request.budget_units, currency=request.currency)
-        return created, True
-    if request.budget_units is not None:
+        return create(budget_units=budget_units), True
+    if budget_units is not None:
         budget = account.budget
         raise InvalidRequest(
             f"account {name} exists with {budget.remaining_units} of {budget.limit_units} queries left; "

@@ -23,8 +23,8 @@ MAX_PAGE_ENTRIES = 1000
 
 def sign_receipt(signer: Signer, posted: StatementEntry) -> Receipt:
     """Sign the receipt of a committed entry; signing is deterministic, so a replay makes the same bytes."""
-    signature = signer.sign_receipt(posted.entry, posted.entry_hash)
-    return Receipt(posted.entry, posted.entry_hash, posted.entry.signing_key_id, signature)
+    entry, entry_hash = posted.entry, posted.entry_hash
+    return Receipt(entry, entry_hash, entry.signing_key_id, signer.sign_receipt(entry, entry_hash))
 
 
 @dataclass(eq=False, slots=True)

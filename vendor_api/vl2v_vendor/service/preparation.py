@@ -45,16 +45,11 @@ def name_items(
         raise InvalidRequest(f"{len(sent_keys)} item keys for {count} items; send one per item, or none")
     if idempotency_key is not None:
         check_idempotency_key(idempotency_key)
-    keys: list[str] = []
-    for index, key in enumerate(sent_keys if sent_keys is not None else [None] * count):
-        if key is not None:
-            keys.append(key)
-        elif idempotency_key is not None:
-            message = f"vl2v-idempotency-v1\n{account_id}\n{idempotency_key}\n{index}"
-            keys.append(hashlib.sha256(message.encode()).hexdigest())
-        else:
-            keys.append(secrets.token_hex(ITEM_KEY_HEX_LENGTH // 2))
-    return keys
+    message = f"vl2v-idempotency-v1\n{account_id}\n{idempotency_key or secrets.token_hex()}\n"
+    return [
+        hashlib.sha256(f"{message}{index}".encode()).hexdigest() if key is None else key
+        for index, key in enumerate(sent_keys if sent_keys is not None else [None] * count)
+    ]
 
 
 def check_idempotency_key(idempotency_key: str) -> None:
@@ -145,8 +140,9 @@ class Preparation:
 
     def _from_base64(self, text: str) -> bytes:
         if len(text) // 4 * 3 > self.limits.max_item_bytes + 2:
-            limit = f"{self.limits.max_item_bytes:,}"
-            raise ItemFailure("image_too_large", f"the file has more than {limit} bytes; scale it down")
+            raise ItemFailure(
+                "image_too_large", f"the file has more than {self.limits.max_item_bytes:,} bytes; scale it down"
+            )
         try:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):

@@ -131,11 +131,6 @@ class Sale:
     expired: list[tuple[SaleItem, PaidItem]] = field(default_factory=list)
     _by_key: dict[str, list[SaleItem]] = field(init=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for item in self.items:
-            if item.prepared is not None:
-                self._by_key.setdefault(item.item_key, []).append(item)
-
     @property
     def billed_units(self) -> int:
         """Units that this request was charged."""
@@ -164,6 +159,9 @@ class Sale:
 
     def replay(self, paid: Mapping[str, PaidItem], model: ModelInfo) -> None:
         """Deliver what was paid before; the rest is new, or is computed again."""
+        for item in self.items:
+            if item.prepared is not None:
+                self._by_key.setdefault(item.item_key, []).append(item)
         for item_key, items in self._by_key.items():
             bought = paid.get(item_key)
             same = self._claim(item_key, items[0].fingerprint if bought is None else bought.fingerprint)
@@ -196,7 +194,8 @@ class Sale:
                 f"{units} new items cost {charge_micro} micro-{price.currency}, more than `max_charge_micro` "
                 f"{request.max_charge_micro}; raise it or send fewer items"
             )
-        self.refuse([item.item_key for item in self.new[units:]])
+        for item in self.new[units:]:
+            self.refuse(item.item_key)
         self.new = self.new[:units]
 
     @property
@@ -213,11 +212,10 @@ class Sale:
         if request.all_or_nothing and (failures := self.failures):
             raise ItemsFailed(failures, None if self.receipt is None else self.receipt.entry.seq)
 
-    def refuse(self, item_keys: Sequence[str]) -> None:
-        """Fail new items that the budgets do not admit."""
-        for item_key in item_keys:
-            detail = f"the {self.budgets.tighter[0]}'s budget ends before this item; ask for a top-up"
-            self.fail(item_key, "budget_exhausted", detail)
+    def refuse(self, item_key: str) -> None:
+        """Fail a new item that the budgets do not admit."""
+        detail = f"the {self.budgets.tighter[0]}'s budget ends before this item; ask for a top-up"
+        self.fail(item_key, "budget_exhausted", detail)
 
     def fail(self, item_key: str, code: str, detail: str) -> None:
         """Fail every item of a key that has not failed yet."""
@@ -252,7 +250,8 @@ class Sale:
     def post(self, charge: Charge, receipt: Receipt | None) -> None:
         """Take in what the ledger committed."""
         self.budgets, self.receipt = charge.budgets, receipt
-        self.refuse(charge.refused)
+        for item_key in charge.refused:
+            self.refuse(item_key)
         for bought in charge.already_paid:
             for item in self._claim(bought.item_key, bought.fingerprint):
                 item.replay(bought)

@@ -201,11 +201,7 @@ class Seller:
         item_keys = list(dict.fromkeys(item.item_key for item in items if item.failure is None))
         offer = await self.ledger.offer(caller, model.id, request.modality, item_keys)
         sale = Sale(
-            model_id=model.id,
-            embedding_dim=model.embedding_dim,
-            items=items,
-            price=offer.price,
-            budgets=offer.budgets,
+            model_id=model.id, embedding_dim=model.embedding_dim, items=items, price=offer.price, budgets=offer.budgets
         )
         sale.replay(offer.paid, model)
         sale.check_whole(request)
@@ -239,7 +235,8 @@ class Seller:
             except BudgetExhausted:
                 if not (request.allow_partial and sale.delivers_free):
                     raise
-                sale.refuse([item.item_key for item in order.items])
+                for item in sale.new:
+                    sale.refuse(item.item_key)
             except LedgerUnavailable as error:
                 if not request.is_named:
                     raise OutcomeUnknown from error

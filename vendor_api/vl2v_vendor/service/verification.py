@@ -120,8 +120,8 @@ def verify_ledger(scan: LedgerScan) -> VerificationReport:
     key_ids, ledger_id, prices = frozenset(key.key_id for key in keys), scan.ledger_id(), scan.prices()
     for books in scan.accounts():
         report.accounts += 1
-        account = AccountCheck(books, ledger_id, key_ids, prices, report, iter(scan.items(books.account_id)))
-        account.run(scan.entries(books.account_id))
+        items = iter(scan.items(books.account_id))
+        AccountCheck(books, ledger_id, key_ids, prices, report, items).run(scan.entries(books.account_id))
     return report
 
 

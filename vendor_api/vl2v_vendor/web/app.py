@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, get_args
 
 from fastapi import FastAPI
@@ -14,19 +15,13 @@ from vl2v_vendor.observe.metrics import Metrics
 from vl2v_vendor.observe.tracing import Tracing
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.connections import Cause, ConnectionLimits
+from vl2v_vendor.web.declarations import add_openapi
 from vl2v_vendor.web.middleware import BodyLimit, ClientWatch, ForwardedShare, OverloadGate
-from vl2v_vendor.web.openapi import add_openapi
 from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext
 from vl2v_vendor.web.routes import admin, billing, embeddings, openai, public
 
-ROUTERS: Final = (
-    embeddings.router,
-    openai.router,
-    billing.router,
-    admin.router,
-    public.router,
-)
+ROUTERS: Final = (embeddings.router, openai.router, billing.router, admin.router, public.router)
 
 
 def create_app(
@@ -53,17 +48,14 @@ def create_app(
         redirect_slashes=False,  # such a redirect quotes the Host header, which is the caller's
     )
     app.state.services = services
-    live = LiveSeries(services, connections)
-    app.state.metrics = Metrics(services.encoder.info, version=version, live=[live])
+    app.state.metrics = Metrics(services.encoder.info, version=version, live=[LiveSeries(services, connections)])
     services.lanes.observe_batches(app.state.metrics.observe_batch)
     for router in ROUTERS:
         app.include_router(router)
     add_error_handlers(app)
     add_openapi(app)
     app.add_middleware(
-        OverloadGate,
-        lanes=services.lanes,
-        modality_of={embeddings.IMAGES_PATH: "image", embeddings.TEXTS_PATH: "text"},
+        OverloadGate, lanes=services.lanes, modality_of={embeddings.IMAGES_PATH: "image", embeddings.TEXTS_PATH: "text"}
     )
     app.add_middleware(BodyLimit, max_request_bytes=services.limits.max_request_bytes)
     app.add_middleware(ClientWatch)
@@ -73,16 +65,16 @@ def create_app(
     return app
 
 
+@dataclass(eq=False)
 class LiveSeries(Collector):
     """The state of queue, model and connections, read when it is scraped."""
 
-    def __init__(self, services: Services, connections: ConnectionLimits | None) -> None:
-        self._services = services
-        self._connections = connections
+    services: Services
+    connections: ConnectionLimits | None
 
     def collect(self) -> Iterator[Metric]:
         """Read the series as of now."""
-        lanes, model, connections = self._services.lanes, self._services.encoder, self._connections
+        lanes, model, connections = self.services.lanes, self.services.encoder, self.connections
         for name, what, by_lane in (
             ("vl2v_queue_depth", "Items that wait for the model.", lanes.queued_items),
             ("vl2v_queue_bytes", "Bytes of the items that wait for the model.", lanes.queued_bytes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 import python_multipart
 from fastapi import Request
@@ -28,12 +28,8 @@ _MAX_FORM_PARTS: Final = 10_000
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": float("inf")}
 
 
-class ImagesBody(NamedTuple):
-    """An image request in any of its forms."""
-
-    options: ImagesRequest | RequestOptions
-    sources: Sequence[ItemSource]
-    item_keys: Sequence[str | None] | None
+ImagesBody: TypeAlias = tuple[ImagesRequest | RequestOptions, Sequence[ItemSource], Sequence[str | None] | None]
+"""An image request in any of its forms: its options, images and item keys."""
 
 
 async def read_json(request: Request, message: type[Message]) -> Message:
@@ -98,7 +94,7 @@ def check_values(body: bytes) -> None:
 
 def _parse_json(_content_type: str, body: bytes) -> ImagesBody:
     options = _validate(ImagesRequest, body)
-    return ImagesBody(options, [item.image for item in options.items], [item.item_key for item in options.items])
+    return options, [item.image for item in options.items], [item.item_key for item in options.items]
 
 
 def _parse_multipart(content_type: str, body: bytes) -> ImagesBody:
@@ -118,7 +114,7 @@ def _parse_multipart(content_type: str, body: bytes) -> ImagesBody:
     if not sources:
         raise InvalidRequest("no images; send at least one file field named `images`")
     options = options or RequestOptions()
-    return ImagesBody(options, sources, options.item_keys)
+    return options, sources, options.item_keys
 
 
 def _form_parts(content_type: str, body: bytes) -> list[Field | File]:
@@ -133,12 +129,7 @@ def _form_parts(content_type: str, body: bytes) -> list[Field | File]:
     _, parameters = parse_options_header(content_type)
     try:
         parser = python_multipart.FormParser(
-            MULTIPART,
-            take,
-            take,
-            lambda: ends.append(True),
-            boundary=parameters.get(b"boundary"),
-            config=_IN_MEMORY,
+            MULTIPART, take, take, lambda: ends.append(True), boundary=parameters.get(b"boundary"), config=_IN_MEMORY
         )
         parser.write(body)
         parser.finalize()
@@ -155,7 +146,7 @@ def _parse_frame(content_type: str, body: bytes) -> ImagesBody:
     except ContractError as error:
         raise InvalidRequest(f"the body cannot be read: {error}") from None
     wrap = RawPixels if _media_type(content_type) == RGB8_TENSOR else bytes
-    return ImagesBody(options, [wrap(image) for image in images], options.item_keys)
+    return options, [wrap(image) for image in images], options.item_keys
 
 
 _PARSERS: Final[dict[str, Callable[[str, bytes], ImagesBody]]] = {

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -36,6 +37,7 @@ _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 """After that, on average: others wait for the room that a body takes."""
 
 
+@dataclass(eq=False)
 class BodyLimit:
     """Refuses a body over a size, bodies that together would take too much memory, and one that stops or dawdles.
 
@@ -44,16 +46,19 @@ class BodyLimit:
     is answered before its body was read ends its connection, so that nobody waits for the rest to be sent.
     """
 
-    def __init__(self, app: ASGIApp, max_request_bytes: int) -> None:
-        self._app = app
-        self._max_request_bytes = max_request_bytes
-        self.held_bytes = 0
+    app: ASGIApp
+    max_request_bytes: int
+    held_bytes: int = field(init=False, default=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        body = _Body(self, scope, receive, send)
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        declared_bytes = int(length) if length.isdecimal() else None
+        is_awaited = bool(declared_bytes) or "transfer-encoding" in headers
+        body = _Body(self, receive, send, declared_bytes, is_awaited)
         try:
-            await self._app(scope, body.receive, body.send)
+            await self.app(scope, body.receive, body.send)
         finally:
             self.release(body)
 
@@ -64,10 +69,10 @@ class BodyLimit:
             PayloadTooLarge: It is over the size.
             Overloaded: Too many bytes of others are held already.
         """
-        if body_bytes > self._max_request_bytes:
-            limit = self._max_request_bytes
+        if body_bytes > self.max_request_bytes:
+            limit = self.max_request_bytes
             raise PayloadTooLarge(f"the request body is larger than {limit} bytes; send fewer or smaller items")
-        if self.held_bytes + more_bytes > BODIES_AT_ONCE * self._max_request_bytes:
+        if self.held_bytes + more_bytes > BODIES_AT_ONCE * self.max_request_bytes:
             raise Overloaded(f"{self.held_bytes} bytes of requests are in work already; try again in a moment")
 
     def release(self, body: _Body) -> None:
@@ -76,90 +81,88 @@ class BodyLimit:
         body.held_bytes = 0
 
 
+@dataclass(eq=False, slots=True)
 class _Body:
     """One request's body on its way in."""
 
-    def __init__(self, limit: BodyLimit, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "")
-        self._declared_bytes = int(declared) if declared.isdecimal() else None
-        self._is_awaited = bool(self._declared_bytes) or "transfer-encoding" in headers
-        self._has_begun, self._has_stalled = False, False
-        self._limit = limit
-        self._receive = receive
-        self._send = send
-        self._began = 0.0
-        self._received_bytes = 0
-        self.held_bytes = 0
+    limit: BodyLimit
+    receive_next: Receive
+    send_on: Send
+    declared_bytes: int | None
+    is_awaited: bool
+    began: float | None = None
+    has_stalled: bool = False
+    received_bytes: int = 0
+    held_bytes: int = 0
 
     async def receive(self) -> Message:
-        if not self._has_begun:
-            self._has_begun, self._began = True, time.monotonic()
-            self._limit.admit(self._declared_bytes or 0, self._declared_bytes or 0)
-        allowed = _LONGEST_PAUSE_SECONDS + self._received_bytes / _SLOWEST_BYTES_PER_SECOND
-        left = min(_LONGEST_PAUSE_SECONDS, self._began + allowed - time.monotonic())
+        if self.began is None:
+            self.began = time.monotonic()
+            self.limit.admit(self.declared_bytes or 0, self.declared_bytes or 0)
+        end = self.began + _LONGEST_PAUSE_SECONDS + self.received_bytes / _SLOWEST_BYTES_PER_SECOND
+        left = min(_LONGEST_PAUSE_SECONDS, end - time.monotonic())
         try:
-            async with asyncio.timeout(left if self._is_awaited else None):
-                message = await self._receive()
+            async with asyncio.timeout(left if self.is_awaited else None):
+                message = await self.receive_next()
         except TimeoutError:
-            self._has_stalled = True
+            self.has_stalled = True
             raise BodyStalled(
                 "the body stopped coming or came too slowly, and nothing was billed; send it again"
             ) from None
         if message["type"] == "http.request":
-            self._is_awaited = message.get("more_body", False)
+            self.is_awaited = message.get("more_body", False)
             more_bytes = len(message.get("body", b""))
-            self._limit.admit(self._received_bytes + more_bytes, more_bytes)
-            self._limit.held_bytes += more_bytes
-            self._received_bytes += more_bytes
+            self.limit.admit(self.received_bytes + more_bytes, more_bytes)
+            self.limit.held_bytes += more_bytes
+            self.received_bytes += more_bytes
             self.held_bytes += more_bytes
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._limit.release(self)
-            is_small = self._declared_bytes is not None and self._declared_bytes <= _DISCARDED_BYTES
-            if self._is_awaited and (self._has_stalled or not is_small):
+            self.limit.release(self)
+            is_small = self.declared_bytes is not None and self.declared_bytes <= _DISCARDED_BYTES
+            if self.is_awaited and (self.has_stalled or not is_small):
                 MutableHeaders(scope=message)["Connection"] = "close"
-        await self._send(message)
+        await self.send_on(message)
 
 
+@dataclass(eq=False)
 class OverloadGate:
     """Refuses before anything is done for a request: no routing, no key looked up, no body read.
 
     A flood must cost no more than its refusals. So who is refused here is not told whether the key is good.
 
-    Args:
+    Attributes:
         app: Application behind the gate.
         lanes: Lanes of the model.
         modality_of: Modality that each path sells.
     """
 
-    def __init__(self, app: ASGIApp, lanes: EncodingLanes, modality_of: Mapping[str, Modality]) -> None:
-        self._app = app
-        self._lanes = lanes
-        self._modality_of = modality_of
+    app: ASGIApp
+    lanes: EncodingLanes
+    modality_of: Mapping[str, Modality]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        if scope["method"] == "POST" and scope["path"] in self._modality_of:
+        if scope["method"] == "POST" and scope["path"] in self.modality_of:
             try:
-                self._lanes.check_room(self._modality_of[scope["path"]])
+                self.lanes.check_room(self.modality_of[scope["path"]])
             except Overloaded as error:
                 scope["state"]["endpoint"] = scope["path"]
                 await refusal(error, scope["state"]["request_id"])(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
+@dataclass(eq=False)
 class ClientWatch:
     """Ends the work of a client that went away: what still waits is neither done nor billed.
 
     A charge that has begun is finished all the same, and its vectors can be fetched free.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
@@ -191,7 +194,7 @@ class ClientWatch:
             await send(message)
 
         try:
-            await self._app(scope, receive_watched, send_noted)
+            await self.app(scope, receive_watched, send_noted)
         except asyncio.CancelledError:
             if not client_has_left:
                 raise
@@ -202,6 +205,7 @@ class ClientWatch:
                 watch.cancel()
 
 
+@dataclass(eq=False)
 class ForwardedShare:
     """Refuses a request while its client has as many in progress as one address may have connections.
 
@@ -209,32 +213,32 @@ class ForwardedShare:
     `scope["client"]`, where uvicorn's ProxyHeadersMiddleware has put the address that the proxy forwarded. Who comes
     without a proxy is under the limit of connections already, and does not reach this one.
 
-    Args:
+    Attributes:
         app: Application that is called next.
         limits: Limits of the server's connections.
+        running: Number of requests in progress, by client.
     """
 
-    def __init__(self, app: ASGIApp, limits: ConnectionLimits) -> None:
-        self._app = app
-        self._limits = limits
-        self._running: Counter[str] = Counter()
+    app: ASGIApp
+    limits: ConnectionLimits
+    running: Counter[str] = field(init=False, default_factory=Counter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
         client = scope.get("client")
-        if client is None or self._limits.is_trusted(client[0]):
-            await self._app(scope, receive, send)
+        if client is None or self.limits.is_trusted(client[0]):
+            await self.app(scope, receive, send)
             return
         name = address_name(client[0][:_LONGEST_ADDRESS])
-        if self._running[name] >= self._limits.max_per_address:
-            self._limits.counts["refused_address"] += 1
-            error = Overloaded(f"{self._running[name]} requests of this address are in progress; try again in a moment")
+        if self.running[name] >= self.limits.max_per_address:
+            self.limits.counts["refused_address"] += 1
+            error = Overloaded(f"{self.running[name]} requests of this address are in progress; try again in a moment")
             await refusal(error, scope["state"]["request_id"])(scope, receive, send)
             return
-        self._running[name] += 1
+        self.running[name] += 1
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         finally:
-            self._running[name] -= 1
-            if not self._running[name]:
-                del self._running[name]
+            self.running[name] -= 1
+            if not self.running[name]:
+                del self.running[name]

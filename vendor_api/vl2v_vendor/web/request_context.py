@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,12 +22,9 @@ from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, start_trac
 from vl2v_vendor.observe.tracing import Tracing
 from vl2v_vendor.web.problems import refusal
 
-SERVER_TIMING: Final = "Server-Timing"
-
 _access_log = logging.getLogger("vl2v_vendor.access")
 _log = logging.getLogger(__name__)
 
-_REQUEST_ID_BYTES: Final = 12
 _FOREIGN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Endpoints that monitors ask every few seconds."""
@@ -34,6 +32,7 @@ _CLIENT_GONE_STATUS: Final = 499
 _INTERNAL_STATUS: Final = 500
 
 
+@dataclass(eq=False)
 class RequestContext:
     """Names each request, and makes sure that each has an answer and is recorded.
 
@@ -41,29 +40,28 @@ class RequestContext:
     beside it, if it cannot disturb a log.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._tracing = tracing
+    app: ASGIApp
+    metrics: Metrics
+    tracing: Tracing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
         if scope["type"] != "http":
             return  # there are no lifespan events here, and no WebSockets
-        request_id = f"req_{secrets.token_hex(_REQUEST_ID_BYTES)}"
+        request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        with self._metrics.requests_in_flight.track_inprogress():
+        with self.metrics.requests_in_flight.track_inprogress():
             trace = start_trace(scope["method"], hide_secrets(scope["path"]), request_id=request_id)
             foreign = Headers(scope=scope).get(headers.REQUEST_ID)
             if foreign is not None and _FOREIGN_ID.fullmatch(foreign):
                 trace.facts["client_request_id"] = hide_secrets(foreign)
-            end_span = None if self._tracing is None else self._tracing.begin(scope)
+            end_span = None if self.tracing is None else self.tracing.begin(scope)
             try:
                 await self._serve(scope, receive, send, trace)
             finally:
                 trace.seconds = trace.elapsed
                 trace.endpoint = scope["state"].get("endpoint") or getattr(scope.get("route"), "path", NO_ROUTE)
-                self._metrics.observe_request(trace)
+                self.metrics.observe_request(trace)
                 _write_access_line(trace)
                 if end_span is not None:
                     end_span(trace)
@@ -78,11 +76,11 @@ class RequestContext:
                 sent[headers.REQUEST_ID] = request_id
                 if stages := trace.stages:
                     durations: list[tuple[str, float]] = [*stages.items(), ("total", trace.elapsed)]
-                    sent[SERVER_TIMING] = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in durations)
+                    sent["Server-Timing"] = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in durations)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_named)
+            await self.app(scope, receive, send_named)
         except ClientDisconnect:
             trace.status = _CLIENT_GONE_STATUS
         except Exception as error:

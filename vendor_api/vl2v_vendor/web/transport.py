@@ -86,9 +86,9 @@ class LimitedListener(socket.socket):
 
 def _refusal() -> bytes:
     answer = refusal(Overloaded("as many connections are open as may be; try again in a moment"), request_id="")
-    sent = [(b"connection", b"close"), *answer.raw_headers]
-    lines = [b"HTTP/1.1 503 Service Unavailable", *(b"%s: %s" % (name.title(), value) for name, value in sent)]
-    return b"\r\n".join([*lines, b"", bytes(answer.body)])
+    sent = (b"%s: %s" % (name.title(), value) for name, value in answer.raw_headers)
+    lines = [b"HTTP/1.1 503 Service Unavailable", b"Connection: close", *sent, b"", bytes(answer.body)]
+    return b"\r\n".join(lines)
 
 
 _LONGEST_UNREAD_SECONDS: Final = 30.0
@@ -130,27 +130,27 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """As uvicorn's; a new exchange is a complete head."""
+        """Do as uvicorn; a new exchange is a complete head."""
         last = self.cycle
         super().handle_events()
         if self.cycle is not last:
             self._note_state()
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, which may begin a request that has already been sent."""
+        """Do as uvicorn, which may begin a request that has already been sent."""
         if self._slot is not None and "api_key_id" in self.cycle.scope.get("state", {}):
             self.limits.recognise(self._slot)
         self._note_state()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Something is not read yet."""
+        """Note that something is not read yet."""
         super().pause_writing()
         self._is_unread = True
         self._note_state()
 
     def resume_writing(self) -> None:
-        """Everything is read, or at least on its way."""
+        """Note that everything is read, or at least on its way."""
         super().resume_writing()
         self._is_unread = False
         self._note_state()

@@ -36,10 +36,16 @@ from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.service.administration import AdminContext, lifetime_of, usual_currency
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
 from vl2v_vendor.web.bodies import read_json
-from vl2v_vendor.web.dependencies import ADMIN, AdminCaller, ServicesOf
-from vl2v_vendor.web.openapi import json_body, problems
-from vl2v_vendor.web.routes.billing import AfterSeq, PageLimit
-from vl2v_vendor.web.routes.embeddings import IdempotencyKey
+from vl2v_vendor.web.declarations import (
+    ADMIN,
+    AdminCaller,
+    AfterSeq,
+    IdempotencyKey,
+    PageLimit,
+    ServicesOf,
+    json_body,
+    problems,
+)
 
 MAX_PAGE_ACTS = 1000
 
@@ -59,8 +65,9 @@ async def admin_context(
     caller: AdminCaller, response: Response, idempotency_key: IdempotencyKey = None
 ) -> AdminContext:
     """Name the caller's act as the request does; a header of the answer says if it had been done before."""
-    on_replay = partial(response.headers.__setitem__, headers.IDEMPOTENT_REPLAYED, "true")
-    return AdminContext(caller, idempotency_key, on_replay)
+    return AdminContext(
+        caller, idempotency_key, partial(response.headers.__setitem__, headers.IDEMPOTENT_REPLAYED, "true")
+    )
 
 
 AdminContextOf = Annotated[AdminContext, Depends(admin_context)]

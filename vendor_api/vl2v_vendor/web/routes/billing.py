@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from fastapi import APIRouter
 
-from fastapi import APIRouter, Query
-
-from vl2v_contract.identity import MAX_INTEGER
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
-from vl2v_vendor.web.dependencies import PUBLIC, BillingCaller, ServicesOf
-from vl2v_vendor.web.openapi import problems
+from vl2v_vendor.web.declarations import PUBLIC, AfterSeq, BillingCaller, PageLimit, ServicesOf, problems
 
 router = APIRouter(prefix="/v1/billing", tags=["billing"])
 
-AfterSeq = Annotated[int, Query(ge=0, le=MAX_INTEGER)]
-PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE_ENTRIES)]
 
-_PRIVATE = problems(401, 403, 503)
-
-
-@router.get("/summary", responses=_PRIVATE, summary="The bill at a glance")
+@router.get("/summary", responses=problems(401, 403, 503), summary="The bill at a glance")
 async def get_summary(caller: BillingCaller, services: ServicesOf) -> Summary:
     """Add up by day, model, endpoint and key, computed from the same rows as the statement."""
     return await services.audit.summary(caller.account_id, caller.id)
@@ -28,10 +19,7 @@ async def get_summary(caller: BillingCaller, services: ServicesOf) -> Summary:
 
 @router.get("/statement", responses=problems(401, 403, 422, 503), summary="The ledger, page by page")
 async def get_statement(
-    caller: BillingCaller,
-    services: ServicesOf,
-    after_seq: AfterSeq = 0,
-    limit: PageLimit = MAX_PAGE_ENTRIES,
+    caller: BillingCaller, services: ServicesOf, after_seq: AfterSeq = 0, limit: PageLimit = MAX_PAGE_ENTRIES
 ) -> Statement:
     """List entries in order, each with its items, and the signed head of the chain."""
     return await services.audit.statement(caller.account_id, after_seq, limit)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from python_multipart.multipart import parse_options_header
 
@@ -21,23 +21,20 @@ from vl2v_vendor.observe.request_trace import timed
 from vl2v_vendor.service.preparation import ItemSource
 from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 from vl2v_vendor.web.bodies import read_images, read_json
-from vl2v_vendor.web.dependencies import EmbedCaller, ServicesOf
-from vl2v_vendor.web.openapi import FRAMED_ANSWER, SALE_STATUSES, images_body, json_body, problems
+from vl2v_vendor.web.declarations import (
+    FRAMED_ANSWER,
+    SALE_STATUSES,
+    EmbedCaller,
+    IdempotencyKey,
+    ServicesOf,
+    images_body,
+    json_body,
+    problems,
+)
 from vl2v_vendor.web.problems import AllItemsFailed
 
 IMAGES_PATH = "/v1/embeddings/images"
 TEXTS_PATH = "/v1/embeddings/texts"
-REPLAY_PATH = "/v1/embeddings/replay"
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias=headers.IDEMPOTENCY_KEY,
-        description="A name for the request, 1 to 255 characters: repeated under it, nothing is billed or done twice. "
-        "It names the items that have no `item_key`; another content under the same name is that item's own "
-        "`item_key_mismatch`, billed nothing. With neither, every request is a new purchase.",
-    ),
-]
 
 _TERMS: Final = {"model", "price_id", "max_charge_micro", "allow_partial"}
 """What a client agrees to pay for, as every form of request names it."""
@@ -67,9 +64,9 @@ async def embed_images(
     request: Request, caller: EmbedCaller, services: ServicesOf, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Sell one vector per image; each item ends as a vector or as an error of its own."""
-    body = await read_images(request)
-    order = _order(request, "image", body.options, body.sources, body.item_keys, idempotency_key)
-    return await answer_sale(await services.seller.sell(caller, order), request, body.options)
+    options, sources, item_keys = await read_images(request)
+    order = _order(request, "image", options, sources, item_keys, idempotency_key)
+    return await answer_sale(await services.seller.sell(caller, order), request, options)
 
 
 @router.post(
@@ -90,7 +87,7 @@ async def embed_texts(
 
 
 @router.post(
-    REPLAY_PATH,
+    "/v1/embeddings/replay",
     response_model=EmbeddingsResponse,
     responses={**FRAMED_ANSWER, **problems(401, 403, 413, 415, 422, 503)},
     openapi_extra=json_body(ReplayRequest),
@@ -165,12 +162,25 @@ async def answer_sale(sale: Sale, request: Request, options: _Options) -> Respon
 
 
 async def respond(sale: Sale, build: Callable[[], bytes], media_type: str) -> Response:
-    """Build the body of a sale's answer, in a thread if it is so large that other requests would wait for it."""
+    """Build a sale's answer, its body in a thread if it is so large that other requests would wait for it.
+
+    The headers tell the tighter budget, what was billed, and whether the request is a repetition.
+    """
     shown = sum(len(paid.items) for paid in sale.paid_by)
     numbers = len(sale.items) * sale.embedding_dim + _NUMBERS_PER_RECORD * shown
     with timed("encode"):
         body = await asyncio.to_thread(build) if numbers > _MAX_NUMBERS_ON_THE_LOOP else build()
-    return Response(body, headers=sale_headers(sale), media_type=media_type)
+    _, tighter = sale.budgets.tighter
+    sent = {
+        headers.BUDGET_LIMIT: str(tighter.limit_units),
+        headers.BUDGET_REMAINING: str(tighter.remaining_units),
+        headers.BILLED_UNITS: str(sale.billed_units),
+    }
+    if sale.receipt is not None:
+        sent[headers.RECEIPT_SEQ] = str(sale.receipt.entry.seq)
+    if sale.free_units and not sale.billed_units:
+        sent[headers.IDEMPOTENT_REPLAYED] = "true"
+    return Response(body, headers=sent, media_type=media_type)
 
 
 def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
@@ -204,21 +214,6 @@ def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
     if form.encoding != "raw":
         return message.model_dump_json().encode()
     return pack_answer(message, [item.vector for item in sale.items if item.vector is not None])
-
-
-def sale_headers(sale: Sale) -> dict[str, str]:
-    """Return the headers: the tighter budget, what was billed, and whether the request is a repetition."""
-    _, tighter = sale.budgets.tighter
-    sent = {
-        headers.BUDGET_LIMIT: str(tighter.limit_units),
-        headers.BUDGET_REMAINING: str(tighter.remaining_units),
-        headers.BILLED_UNITS: str(sale.billed_units),
-    }
-    if sale.receipt is not None:
-        sent[headers.RECEIPT_SEQ] = str(sale.receipt.entry.seq)
-    if sale.free_units and not sale.billed_units:
-        sent[headers.IDEMPOTENT_REPLAYED] = "true"
-    return sent
 
 
 def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.ItemResult:

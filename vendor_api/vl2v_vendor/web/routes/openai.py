@@ -31,13 +31,10 @@ from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, Overloaded, U
 from vl2v_vendor.observe.request_trace import note
 from vl2v_vendor.service.sale import Sale, SaleRequest
 from vl2v_vendor.web.bodies import check_values, read_body, require_json
-from vl2v_vendor.web.dependencies import EmbedCaller, ServicesOf
-from vl2v_vendor.web.openapi import OPENAI_STATUSES, json_body, problems
+from vl2v_vendor.web.declarations import OPENAI_STATUSES, EmbedCaller, IdempotencyKey, ServicesOf, json_body, problems
 from vl2v_vendor.web.problems import describe_faults, make_problem, refusal_headers
-from vl2v_vendor.web.routes.embeddings import IdempotencyKey, respond
+from vl2v_vendor.web.routes.embeddings import respond
 
-_DATA_URI: Final = "data:"
-_IMAGE_URI: Final = "data:image/"
 _INPUT_FORMS: Final = (
     '`input` is a text or a list, not empty, of texts, {"text": ...} or {"image": base64 or data URI}; '
     "token ids are not read"
@@ -83,12 +80,15 @@ def parse_openai(body: bytes) -> OpenAIRequest:
         raise InvalidField(field, _INPUT_FORMS if field == "input" else describe_faults([fault])) from None
 
 
-def sources_of(request: OpenAIRequest) -> tuple[Modality, Sequence[str]]:
+def sources_of(request: OpenAIRequest, width: int) -> tuple[Modality, Sequence[str]]:
     """Return the items of a request: texts, or images as base64.
 
     Raises:
-        InvalidField: There are none, items of both kinds, a URL, or a data URI that is not base64.
+        InvalidField: The model has another width than is asked for; or there are no items, items of both kinds, a URL,
+            or a data URI that is not base64.
     """
+    if request.dimensions not in (None, width):
+        raise InvalidField("dimensions", f"vectors of `{request.model}` have {width} dimensions, no more and no fewer")
     items = [request.input] if isinstance(request.input, str) else request.input
     if not items:
         raise InvalidField("input", _INPUT_FORMS)
@@ -105,11 +105,10 @@ def sources_of(request: OpenAIRequest) -> tuple[Modality, Sequence[str]]:
 def build_openai(sale: Sale, *, as_base64: bool) -> bytes:
     """Build the body of the answer to a request whose every item was delivered."""
     tokens = sum(item.prepared.tokens or 0 for item in sale.items if item.prepared is not None)
-    vectors = [item.vector for item in sale.items if item.vector is not None]
     answer = OpenAIResponse(
         data=[
             OpenAIEmbedding(index=index, embedding=to_base64(vector, "float32") if as_base64 else vector.tolist())
-            for index, vector in enumerate(vectors)
+            for index, vector in enumerate(item.vector for item in sale.items if item.vector is not None)
         ],
         model=sale.model_id,
         usage=OpenAIUsage(prompt_tokens=tokens, total_tokens=tokens),
@@ -167,7 +166,7 @@ def _param_of(error: Exception) -> str | None:
 def _text_of(item: Input) -> str | None:
     if isinstance(item, TextInput):
         return item.text
-    return item if isinstance(item, str) and not item.startswith(_IMAGE_URI) else None
+    return item if isinstance(item, str) and not item.startswith("data:image/") else None
 
 
 def _base64_of(position: int, item: Input) -> str:
@@ -175,7 +174,7 @@ def _base64_of(position: int, item: Input) -> str:
     field = f"input[{position}]"
     if image[:8].lower().startswith(("http://", "https://")):
         raise InvalidField(field, f"{field} is an URL, and nothing is fetched here; send the file itself, as base64")
-    if not image.startswith(_DATA_URI):
+    if not image.startswith("data:"):
         return image
     kind, comma, content = image.partition(",")
     if not comma or not kind.endswith(";base64"):
@@ -203,10 +202,7 @@ async def create_embeddings(
     except Overloaded:
         services.lanes.check_room("image")
     body = await read_body(request, parse_openai)
-    width = services.seller.check_model(body.model).embedding_dim
-    if body.dimensions not in (None, width):
-        raise InvalidField("dimensions", f"vectors of `{body.model}` have {width} dimensions, no more and no fewer")
-    modality, sources = sources_of(body)
+    modality, sources = sources_of(body, services.seller.check_model(body.model).embedding_dim)
     order = SaleRequest(
         request_id=request.state.request_id,
         endpoint=PATH,

@@ -15,8 +15,7 @@ from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.observe.metrics import Metrics
 from vl2v_vendor.service.services import ReadinessCheck, Services
 from vl2v_vendor.web.bodies import UPLOAD_FORMS
-from vl2v_vendor.web.dependencies import PUBLIC, ServicesOf
-from vl2v_vendor.web.openapi import problems
+from vl2v_vendor.web.declarations import PUBLIC, ServicesOf, problems
 from vl2v_vendor.web.routes.embeddings import ANSWER_FORMS
 
 _CHECK_SECONDS = 5.0
@@ -77,10 +76,9 @@ async def healthz() -> dict[str, str]:
 async def readyz(services: ServicesOf) -> Response:
     """Tell whether the model is warm and the ledger can be written, so that traffic may be sent here."""
     states = await asyncio.gather(*(_state(name, check) for name, check in services.readiness.items()))
+    status, code = ("ready", 200) if set(states) <= {"ok"} else ("not ready", 503)
     checks = dict(zip(services.readiness, states, strict=True))
-    is_ready = all(state == "ok" for state in checks.values())
-    body = {"status": "ready" if is_ready else "not ready", "checks": checks}
-    return JSONResponse(body, status_code=200 if is_ready else 503)
+    return JSONResponse({"status": status, "checks": checks}, status_code=code)
 
 
 async def _state(name: str, check: ReadinessCheck) -> str:

@@ -1,14 +1,22 @@
-"""What the OpenAPI document says beyond what FastAPI finds by itself: bodies that handlers read, and problems."""
+"""What routes declare: services, a caller with the right scope, usual parameters, and their bodies and problems.
+
+Dependencies are coroutines, however little they do: FastAPI sends plain functions to a thread, which costs each half a
+millisecond. Bodies are read by the handlers, so the OpenAPI document is told of them here.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final, cast
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Header, Query, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from vl2v_contract.identity import MAX_INTEGER
+from vl2v_contract.wire import headers
 from vl2v_contract.wire.admin import NewAccount, NewKey, NewPrice, NewRefund, NewTopUp
 from vl2v_contract.wire.embeddings import (
     ImagesRequest,
@@ -21,6 +29,57 @@ from vl2v_contract.wire.embeddings import (
 from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.frames import UploadHead
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, PROBLEM_JSON, RGB8_TENSOR
+from vl2v_vendor.domain.accounts import ApiKey, Scope
+from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
+from vl2v_vendor.service.services import Services
+
+_bearer = HTTPBearer(auto_error=False, description="An API key of the vendor: `Bearer vl2v_...`.")
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+
+
+async def services_of(request: Request) -> Services:
+    """Return the services that the application was made with."""
+    return cast("Services", request.app.state.services)
+
+
+@dataclass(frozen=True)
+class Requires:
+    """An access policy: the caller's API key has `scope`. Checked before the body is read."""
+
+    scope: Scope
+
+    async def __call__(self, request: Request, credentials: Credentials) -> ApiKey:
+        """Authenticate the caller."""
+        secret = credentials.credentials if credentials is not None else None
+        services = await services_of(request)
+        key = await services.authenticator.authenticate(secret, self.scope)
+        request.state.api_key_id = key.id
+        return key
+
+
+async def public() -> None:
+    """Let everybody in: the access policy of public routes."""
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
+PUBLIC = Depends(public)
+EmbedCaller = Annotated[ApiKey, Depends(Requires("embed"))]
+BillingCaller = Annotated[ApiKey, Depends(Requires("billing"))]
+ADMIN = Depends(Requires("admin"))
+AdminCaller = Annotated[ApiKey, ADMIN]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=headers.IDEMPOTENCY_KEY,
+        description="A name for the request, 1 to 255 characters: repeated under it, nothing is billed or done twice. "
+        "It names the items that have no `item_key`; another content under the same name is that item's own "
+        "`item_key_mismatch`, billed nothing. With neither, every request is a new purchase.",
+    ),
+]
+AfterSeq = Annotated[int, Query(ge=0, le=MAX_INTEGER)]
+PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE_ENTRIES)]
 
 SALE_STATUSES: Final = (401, 402, 403, 404, 409, 413, 415, 422, 429, 503)
 """Everything but 200 and 500 that can become of a sale."""
