@@ -21,9 +21,6 @@ RESTORE_MARGIN = 10_000
 """Numbers that a `restored` entry leaves unused after the last published one: more than a server signs within the
 second by which its note of the published heads may lag."""
 
-_ENTRY_TAG = b"vl2v-entry-v1\n"
-_ITEMS_TAG = b"vl2v-items-v1\n"
-
 
 @dataclass(frozen=True, slots=True)
 class ChargedItem:
@@ -37,7 +34,7 @@ class ChargedItem:
 def items_hash(items: Iterable[ChargedItem]) -> str:
     """Hash an entry's items, in order, to 64 hex digits."""
     rows: list[JSONValue] = [[item.item_key, item.result_sha, item.units] for item in items]
-    return sha256_hex(_ITEMS_TAG + canonical_json(rows))
+    return sha256_hex(b"vl2v-items-v1\n" + canonical_json(rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +238,7 @@ class LedgerEntry:
 
     def hash(self) -> str:
         """Return the entry's hash in the chain, 64 hex digits; it covers every field, `prev_hash` included."""
-        return sha256_hex(_ENTRY_TAG + canonical_json({name: getattr(self, name) for name in self.__slots__}))
+        return sha256_hex(b"vl2v-entry-v1\n" + canonical_json({name: getattr(self, name) for name in self.__slots__}))
 
 
 _UNUSED: dict[str, Any] = dict.fromkeys(ChargeTerms.__slots__) | {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -14,8 +13,6 @@ from vl2v_contract.identity import sha256_hex
 
 Dtype = Literal["float32", "float16"]
 FloatVector: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
-FloatMatrix: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
-"""`[N, D]`, one vector a row."""
 
 _WIRE_DTYPE: dict[Dtype, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
@@ -25,7 +22,7 @@ def encode_vector(vector: FloatVector | Sequence[FloatVector], dtype: Dtype) -> 
     return np.asarray(vector, dtype=_WIRE_DTYPE[dtype]).tobytes()
 
 
-def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension: int) -> FloatMatrix:
+def decode_vectors(data: bytes | memoryview, dtype: Dtype, count: int, dimension: int) -> FloatVector:
     """Decode little-endian bytes to `[count, dimension]` of `dtype`, read-only and not copied.
 
     Raises:
@@ -52,7 +49,7 @@ def from_base64(text: str, dtype: Dtype, dimension: int) -> FloatVector:
     """
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError("the vector is not valid base64") from error
     vector: FloatVector = decode_vectors(data, dtype, 1, dimension)[0]
     return vector

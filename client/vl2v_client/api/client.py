@@ -42,8 +42,6 @@ UPLOADS: Final[tuple[Upload, ...]] = ("auto", "raw", "png")
 _ACCEPT_VECTORS: Final = {"Accept": f"{OCTET_STREAM}, {JSON};q=0.9"}
 """Raw vectors from a vendor that knows them; another answers JSON."""
 
-_NEAR_DOMAINS: Final = (".local", ".internal", ".lan", ".localhost")
-
 
 class VendorClient(Connection):
     """One vendor, over HTTP. Thread-safe. Making one sends nothing.
@@ -75,9 +73,8 @@ class VendorClient(Connection):
             VendorChanged: The keys do not descend from the pinned one.
         """
         published = self._get("/v1/billing/keys", PublicKeys)
-        keyring = Keyring(published.ledger_id, published.keys, pinned=first_key_of(published.ledger_id))
-        self.keyring = keyring
-        return keyring
+        self.keyring = Keyring(published.ledger_id, published.keys, pinned=first_key_of(published.ledger_id))
+        return self.keyring
 
     # What is on sale
 
@@ -217,7 +214,7 @@ def is_near(url: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
-        return "." not in host or host.endswith(_NEAR_DOMAINS)
+        return "." not in host or host.endswith((".local", ".internal", ".lan", ".localhost"))
 
 
 def _image_content(

@@ -25,8 +25,6 @@ Message = TypeVar("Message")
 _KEY_SOURCE = "give the API key, or set VL2V_API_KEY; the vendor issues keys"
 _NOT_AUTHORIZED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
 
-_TEACHER_FIELDS = {field.name for field in fields(TeacherModel)}
-
 _reader_of: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 """Reader of a message; to build one takes longer than to read a page."""
 
@@ -137,7 +135,7 @@ def teacher_of(card: ModelCard) -> TeacherModel:
     if not is_possible:
         raise VendorError(f"the vendor's model {card.id} has a size or limit that cannot be; ask the vendor")
     return TeacherModel(
-        **card.model_dump(include=_TEACHER_FIELDS),
+        **card.model_dump(include={field.name for field in fields(TeacherModel)}),
         image_price=_price_of(card, "image"),
         text_price=_price_of(card, "text"),
         max_items=card.limits.max_items,

@@ -30,7 +30,6 @@ from vl2v_contract.identity import sha256_hex
 from vl2v_contract.records import Receipt, Statement
 
 SETTLE_SECONDS = 2.0
-_LOOK_AGAIN_SECONDS = 0.05
 
 
 class Damage(StrEnum):
@@ -150,7 +149,7 @@ def _await_answers(books: Reconciliation, seconds: float) -> None:
     """Give answers that are on their way the time to arrive: only one that does not is lost."""
     deadline = time.monotonic() + seconds
     while next(books.lost_items(), None) is not None and time.monotonic() < deadline:
-        time.sleep(_LOOK_AGAIN_SECONDS)
+        time.sleep(0.05)
 
 
 def _read_ahead(client: VendorClient) -> Generator[Statement, None, None]:

@@ -81,7 +81,11 @@ class Reconciliation:
                 why = f"charged to our key {api_key_id}, but this cache never named it"
                 self._note(Difference.UNEXPLAINED_CHARGE, why, seq, key)
             self._counts[Difference.UNEXPLAINED_CHARGE] += items - len(examples)
-        self._check_paid_elsewhere()
+        for chunk in self._paid_elsewhere.chunks():
+            for paid, item in self._records.named_items(chunk).items():
+                if item.seq is not None and _of_seq(item.seq) in self._matched_entries:
+                    why = f"charged again: entry {item.seq} paid for it"
+                    self._note(Difference.DUPLICATE_ITEM, why, item_key=paid.hex())
         self._check_receipts(last_seq, restores, pinned_seq)
 
     def lost_items(self) -> Iterator[list[str]]:
@@ -159,14 +163,6 @@ class Reconciliation:
                 why = f"the receipt says {ours.units} units, the statement {theirs.units}"
                 self._note(Difference.AMOUNT_MISMATCH, why, theirs.seq)
         self._note(Difference.HISTORY_REWRITTEN, "we hold a signed receipt for another entry at this place", theirs.seq)
-
-    def _check_paid_elsewhere(self) -> None:
-        """Find items charged by one entry though another one, which the statement has too, paid for them."""
-        for chunk in self._paid_elsewhere.chunks():
-            for key, item in self._records.named_items(chunk).items():
-                if item.seq is not None and _of_seq(item.seq) in self._matched_entries:
-                    why = f"charged again: entry {item.seq} paid for it"
-                    self._note(Difference.DUPLICATE_ITEM, why, item_key=key.hex())
 
     def _check_receipts(self, last_seq: int, restores: Sequence[range], pinned_seq: int) -> None:
         must_have = max(self._last_receipt_seq, last_seq)

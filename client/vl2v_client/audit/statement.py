@@ -184,7 +184,12 @@ class ChainWalk:
         if not follows(self.seq, entry):
             self._note(Difference.GAP_IN_SEQ, f"entry {entry.seq} comes after entry {self.seq}", entry.seq)
         elif entry.kind == "restored":
-            self._take_restore(range(self.seq + 1, entry.seq))
+            lost = range(self.seq + 1, entry.seq)
+            self.restores.append(lost)
+            if self._pinned is not None and self._pinned.seq in lost:
+                self._has_met_pin = True
+                why = f"entries {lost[0]} to {lost[-1]} are lost, and the chain was audited up to {self._pinned.seq}"
+                self._note(Difference.LEDGER_RESTORED, why, entry.seq)
         breaks = {
             "the entry does not name the hash of the one before": entry.prev_hash != self.entry_hash,
             "the entry is of another ledger or account": (entry.ledger_id, entry.account_id) != self._names,
@@ -197,13 +202,6 @@ class ChainWalk:
             f"key {key_id} signed it after its successor had taken over": self._is_retired(key_id, entry.created_at),
         }
         self._note_if(Difference.BAD_SIGNATURE, entry.seq, faults)
-
-    def _take_restore(self, lost: range) -> None:
-        self.restores.append(lost)
-        if self._pinned is not None and self._pinned.seq in lost:
-            self._has_met_pin = True
-            why = f"entries {lost[0]} to {lost[-1]} are lost, and the chain was audited up to {self._pinned.seq}"
-            self._note(Difference.LEDGER_RESTORED, why, lost.stop)
 
     def _check_hashes(self, row: StatementEntry) -> None:
         self.entry_hash = row.entry.hash()

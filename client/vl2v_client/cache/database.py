@@ -15,7 +15,6 @@ from vl2v_client.core.errors import CacheError
 
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x564C3256  # "VL2V"
-BUSY_TIMEOUT_SECONDS = 30.0
 
 CHUNK = 500
 """Keys per statement, below SQLite's oldest limit on parameters."""
@@ -227,7 +226,7 @@ def open_connection(path: Path) -> sqlite3.Connection:
         # The item secret lives inside, so nobody else may read it, not even for a moment.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        path, timeout=30.0, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     try:
         _prepare(connection, path)

@@ -1,19 +1,7 @@
-"""Everything the client can stop for, as a tree; each class has the exit code that the command ends with.
+"""Everything the client can stop for; each class has the exit code that the command ends with.
 
-    ClientError                     1   something is wrong that you can mend; the message says how
-      UsageError                    2   the command's words do not fit together
-      DataError                     3   the data set or a file in it
-      VendorError                   4   the vendor refused, or cannot be reached
-        VendorUnavailable           4   may succeed later
-        NotAuthorized               5   no API key, or one that is refused
-        BudgetExhausted             6   the vendor's budget, or a local cap, cannot hold the purchase
-        VendorChanged               7   another vendor, model or price than the one agreed to
-      CacheError                    8   the local cache: disk full, locked, damaged
-      RunError                      9   the run folder: exists with other settings, incomplete, unreadable
-        Diverged                    9   a training's loss is not finite
-    `vl2v-client audit` ends with 0 clean, 1 differences found, 2 could not verify.
-
-Every message names the item and the remedy.
+Every message names the item and the remedy. `vl2v-client audit` ends with 0 clean, 1 differences found, 2 could not
+verify.
 """
 
 from __future__ import annotations
@@ -80,13 +68,13 @@ class VendorChanged(VendorError):
 
 
 class CacheError(ClientError):
-    """The local cache cannot be read or written."""
+    """The local cache cannot be read or written: disk full, locked, damaged."""
 
     exit_code = 8
 
 
 class RunError(ClientError):
-    """The run folder cannot be used."""
+    """The run folder cannot be used: it exists with other settings, is incomplete, or unreadable."""
 
     exit_code = 9
 

@@ -19,11 +19,7 @@ def silent(phase: str, done: int, total: int, extras: Mapping[str, str] | None =
 
 def renamed(progress: Progress, rename: Callable[[str], str]) -> Progress:
     """Return a progress with every phase under another name, so that equal phases of two parts stay apart."""
-
-    def tell(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
-        progress(rename(phase), done, total, extras)
-
-    return tell
+    return lambda phase, done, total, extras=None: progress(rename(phase), done, total, extras)
 
 
 def format_micro(amount_micro: int, currency: str) -> str:

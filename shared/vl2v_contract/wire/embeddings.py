@@ -76,7 +76,6 @@ class ModelList(_Frozen):
 
 Encoding = Literal["base64", "float", "raw"]
 """Vectors as base64 or as numbers in JSON, or raw in a frame (`framed`)."""
-ItemStatus = Literal["billed", "replayed", "recomputed", "failed"]
 ItemKey = Annotated[str, Field(description="64 lower-case hex digits; one key is charged once, for ever.")]
 _ENCODING = "When absent, by the `Accept` header: `raw` if it prefers application/octet-stream, else `base64`."
 
@@ -158,7 +157,7 @@ class ItemResult(BaseModel):
 
     index: int = Field(ge=0)
     item_key: str | None = Field(description="As sent; made by the vendor when the client named none.")
-    status: ItemStatus
+    status: Literal["billed", "replayed", "recomputed", "failed"]
     embedding: str | list[float] | None = Field(
         default=None,
         description="Unit-norm vector [D]: base64 little-endian bytes of `dtype`, numbers, or null if raw.",

@@ -96,9 +96,6 @@ def _padding(end: int) -> int:
     return -end % ALIGNMENT
 
 
-_MAX_DIMENSION = 2**20
-
-
 class UploadHead(RequestOptions):
     """The head of a framed upload."""
 
@@ -130,7 +127,7 @@ def unpack_answer(data: bytes) -> tuple[EmbeddingsResponse, dict[int, FloatVecto
     head = _read_head(EmbeddingsResponse, json)
     if head.encoding != "raw" or any(item.embedding is not None for item in head.data):
         raise ContractError("a framed answer has the encoding `raw`, and no `embedding` in its items")
-    if not 1 <= head.embedding_dim <= _MAX_DIMENSION:
+    if not 1 <= head.embedding_dim <= 2**20:
         raise ContractError(f"vectors cannot have {head.embedding_dim} numbers")
     delivered = _delivered(head)
     try:
