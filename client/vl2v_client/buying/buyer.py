@@ -140,16 +140,9 @@ class Buyer:
         teacher, purchases = self._teacher, self._cache.purchases
         form = self._client.image_form(teacher) if batch[0].modality == "image" else None
         images = {} if form is None else render_images(batch, teacher.image_size, form)
+        model = (teacher.id, teacher.weights_sha)
         intents = [
-            Intent(
-                item.item_key,
-                item.cache_key,
-                item.modality,
-                teacher.id,
-                teacher.weights_sha,
-                item.content_sha,
-                item.unit_price_micro,
-            )
+            Intent(item.item_key, item.cache_key, item.modality, *model, item.content_sha, item.unit_price_micro)
             for item in batch
         ]
         keys = [intent.item_key for intent in purchases.reserve(self._purchase_id, intents)]

@@ -124,18 +124,18 @@ def evaluate(
 
     if teacher:
         with open_purchase(run_config(named).purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
-            found = evaluate_run(run, data=data, context=context, progress=progress)
+            scores, report_updated = evaluate_run(run, data=data, context=context, progress=progress)
     else:
         with bars(quiet=as_json) as progress:
-            found = evaluate_run(run, data=data, context=None, progress=progress)
+            scores, report_updated = evaluate_run(run, data=data, context=None, progress=progress)
     rows = []
-    for one in found.scores:
+    for one in scores:
         asked = "-" if one.teacher is None else f"{one.teacher:.1%}"
         rows.append((one.domain, one.role, f"{one.images:,}", f"{one.student:.1%}", asked))
     numbers = (Column(name, justify="right") for name in ("images", "student", "zero-shot teacher"))
     table = plain_table("domain", "role", *numbers, rows=rows)
-    show([asdict(score) for score in found.scores], table, as_json=as_json)
-    if found.report_updated and not as_json:
+    show([asdict(score) for score in scores], table, as_json=as_json)
+    if report_updated and not as_json:
         notify(f"The teacher's row is now in {run / 'report.md'}.")
 
 

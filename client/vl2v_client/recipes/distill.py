@@ -14,11 +14,11 @@ from vl2v_client.runs.method_training import RunData, TrainedMethod, train_metho
 from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
-from vl2v_client.runs.scoring import Score, keep_predictions, score_classifier
+from vl2v_client.runs.scoring import keep_predictions, score_classifier
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.student.train.devices import Ranks, joined_ranks
-from vl2v_client.student.train.labelled_views import LabelledViews, labelled_views
+from vl2v_client.student.train.labelled_views import labelled_views
 
 
 def distill(
@@ -79,36 +79,28 @@ def _score(
     progress: Progress,
 ) -> RunReport:
     """Open the target, score every model on it, export the last, and write the report."""
-    validation, split = data.training.validation, planned.queries.split
-    target = _target_views(planned, folder, validation.size)
-    images = name_images(planned.queries.dataset.root, split, source.cache)
-
-    def views(one: TrainedMethod) -> tuple[LabelledViews, LabelledViews | None]:
-        size = folder.view_size(one.result.classifier.input.size, planned.plan.teacher.image_size)
-        return validation.at(size), None if target is None else target.at(size)
-
-    def score(one: TrainedMethod) -> Score:
+    validation, split, dataset = data.training.validation, planned.queries.split, planned.queries.dataset
+    images, target = name_images(dataset.root, split, source.cache), None
+    if split.target:
+        target = labelled_views(canonical_pixels(split.target, validation.size, folder.pixels), split.target)
+    scores = []
+    for one in trained:
         name, classifier = one.result.method.name, one.result.classifier
-        return score_classifier(name, classifier, *views(one), split, note=one.note, progress=progress)
-
-    scores, exported = [score(one) for one in trained], trained[-1].result
+        size = folder.view_size(classifier.input.size, planned.plan.teacher.image_size)
+        seen, unseen = validation.at(size), None if target is None else target.at(size)
+        scores.append(score_classifier(name, classifier, seen, unseen, split, note=one.note, progress=progress))
+    exported = trained[-1].result
     teacher_row, of_teacher = source.teacher_row(planned, data, target)
     bill = source.bill(settings, planned, exported)
-    export_student(settings, planned, exported, scores[-1], bill, folder, views(trained[-1])[0])
+    export_student(settings, planned, exported, scores[-1], bill, folder, seen)
     rows = [teacher_row, *(one.row for one in scores)]
     report = make_report(settings, planned, rows, scores[-1], bill, data.targets, folder)
     before = find_images(folder)
     is_again = before is not None and before.is_judged_like(images)
     if is_again:
         report = keep_bought_row(report, folder)
-    dataset = planned.queries.dataset
     choices = {teacher_row.name: of_teacher, **{one.row.name: one.on_target for one in scores}}
     keep_predictions(folder, dataset.root, split.target, dataset.class_names, choices, keep_others=is_again)
     write_report(folder.path, report)
     keep_images(folder, images)
     return report
-
-
-def _target_views(planned: PlannedRun, folder: RunFolder, size: int) -> LabelledViews | None:
-    samples = planned.queries.split.target
-    return labelled_views(canonical_pixels(samples, size, folder.pixels), samples) if samples else None

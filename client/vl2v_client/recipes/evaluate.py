@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +27,9 @@ from vl2v_client.student.train.labelled_views import labelled_views
 from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
 
 
-@dataclass(frozen=True)
-class RunEvaluation:
-    """A student's accuracy by domain.
-
-    Attributes:
-        scores: One row for each domain and role.
-        report_updated: Whether the run's report now holds the teacher's row.
-    """
-
-    scores: tuple[DomainScore, ...]
-    report_updated: bool
-
-
-def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | None, progress: Progress) -> RunEvaluation:
+def evaluate_run(
+    out: Path, *, data: Path | None, context: PurchaseContext | None, progress: Progress
+) -> tuple[list[DomainScore], bool]:
     """Score the student in `out`, read back from its files.
 
     Args:
@@ -49,6 +38,9 @@ def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | Non
             the source domains' hold-out and the whole target domain are scored, as they were when it was trained.
         context: Whom to ask about the unseen images too; `None` spends nothing.
         progress: Gets every step that takes time.
+
+    Returns:
+        A row of accuracies for each domain and role, and whether the run's report now holds the teacher's row.
 
     Raises:
         UsageError: The teacher is to be bought, and the run has its row from a local one.
@@ -73,8 +65,8 @@ def evaluate_run(out: Path, *, data: Path | None, context: PurchaseContext | Non
                 _add_teacher_row(folder, row, len(labels))
         if images.record is not None:
             keep_predictions(folder, images.root, images.unseen, classes, choices, keep_others=True)
-        scores = images.scores(logits.argmax(axis=1) == views.labels, teacher)
-        return RunEvaluation(tuple(scores), teacher is not None and images.record is not None)
+        scores = list(images.scores(logits.argmax(axis=1) == views.labels, teacher))
+        return scores, teacher is not None and images.record is not None
 
 
 def _teacher_logits(

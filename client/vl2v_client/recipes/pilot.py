@@ -33,16 +33,9 @@ from vl2v_client.runs.teacher_answers import ask_teacher
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.teacher.text_classifier import unit_rows, zero_shot_logits
 
-DEFAULT_QUERIES = 200
-
 
 def pilot(
-    choice: QueryChoice,
-    spec: StudentSpec,
-    context: PurchaseContext,
-    *,
-    queries: int = DEFAULT_QUERIES,
-    progress: Progress,
+    choice: QueryChoice, spec: StudentSpec, context: PurchaseContext, *, queries: int, progress: Progress
 ) -> PilotReport:
     """Ask about a stratified few of the training images, and say what that is worth. The target domain stays closed.
 
@@ -72,7 +65,7 @@ def pilot(
     labels = labels_of(sample.asked)
     named = zero_shot_logits(images, classifier, logit_scale=teacher.logit_scale).argmax(axis=1)
     findings = tuple(_findings(sample, features, named == labels, choice.seed))
-    flip, crop = (_mean_cosine(images[:seen_again], looks) for looks in (flips, crops))
+    flip, crop = (float((images[:seen_again] * looks).sum(axis=1, dtype=np.float64).mean()) for looks in (flips, crops))
     cosines = (images * classifier[labels]).sum(axis=1, dtype=np.float64)
     advice = advise(findings, flip_cosine=flip, crop_cosine=crop)
     return PilotReport(
@@ -103,8 +96,3 @@ def _findings(
     for name in sorted(set(asked)):
         of_domain = labels_of([one for one in sample.train if one.domain == name])
         yield domain_finding(name, right[asked == name], probes[name], of_domain)
-
-
-def _mean_cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Return the mean cosine of unit rows `[M, D]`."""
-    return float((first * second).sum(axis=1, dtype=np.float64).mean())

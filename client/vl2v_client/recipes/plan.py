@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,7 +55,14 @@ def plan_selected(config: RunConfig, context: PurchaseContext, *, progress: Prog
     resolved = resolve_run(config)
     choice = run_choice(resolved)
     planned = plan_run(choice, context, progress=progress)
-    features = partial(_features, config, planned, progress)
+
+    def features() -> NDArray[np.float32]:
+        # PyTorch is loaded for a selector that asks for them alone
+        from vl2v_client.runs.features import run_features
+        from vl2v_client.runs.settings import settle
+
+        return run_features(settle(config), planned, progress)
+
     return choose_queries(resolved.purchase, choice.seed, planned, features)
 
 
@@ -71,20 +76,11 @@ def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Pro
     root = choice.data.absolute()
     files = list_files(root)
     training = training_files(files, target_domain=choice.target_domain, seed=choice.seed)
-    views_per_file = choice.asked_views
-    if sum(map(len, training.values())) * views_per_file <= EXACT_VIEWS:
+    if sum(map(len, training.values())) * choice.asked_views <= EXACT_VIEWS:
         return None
     by_folder = {root / domain if files.has_domains else root: paths for domain, paths in training.items()}
     texts = text_queries(choice, files.class_names)
-    return estimate_plan(by_folder, views_per_file, texts, meet(context), context.cache, progress=progress)
-
-
-def _features(config: RunConfig, planned: PlannedRun, progress: Progress) -> NDArray[np.float32]:
-    """Return the frozen student's features; PyTorch is loaded for a selector that asks for them alone."""
-    from vl2v_client.runs.features import run_features
-    from vl2v_client.runs.settings import settle
-
-    return run_features(settle(config), planned, progress)
+    return estimate_plan(by_folder, choice.asked_views, texts, meet(context), context.cache, progress=progress)
 
 
 def buy(config: RunConfig, context: PurchaseContext, *, progress: Progress) -> PurchaseReport:

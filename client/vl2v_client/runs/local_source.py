@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import PurchaseConfig
-from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.view_pixels import ViewPixels, ViewSequence
 from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
-from vl2v_client.export.pages import Bill, LocalAnswers, SweepBill
+from vl2v_client.export.pages import Bill, LocalAnswers
 from vl2v_client.export.report import ReportRow
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import BATCH_SIZE, LocalTeacher
@@ -29,7 +28,7 @@ from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Announce, Source, billable_keys
+from vl2v_client.runs.source import Source, billable_keys
 from vl2v_client.runs.teacher_answers import Vectors
 from vl2v_client.student.loss.methods import stage_asks_about_images
 from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
@@ -65,16 +64,21 @@ def load_local_teacher(purchase: PurchaseConfig, device: str) -> LocalTeacher:
 
 
 @dataclass(frozen=True)
-class LocalSource:
+class LocalSource(Source):
     """Asks a local teacher.
 
     Attributes:
         teacher: Teacher that answers.
-        cache: Its memo of file contents is used; no embedding is read from it or kept in it.
+        memo: Cache whose memo of file contents is used; no embedding is read from it or kept in it.
     """
 
     teacher: LocalTeacher
-    cache: EmbeddingCache
+    memo: EmbeddingCache
+
+    @property
+    def cache(self) -> EmbeddingCache:
+        """The client's cache."""
+        return self.memo
 
     def tower(self) -> StudentSpec:
         """Describe the teacher's image tower as a student, the one of VL2V-SD.
@@ -133,9 +137,12 @@ class LocalSource:
             return {key: vector.astype(np.float16, copy=False) for key, vector in named}
 
         data = load_run_data(settings, planned, fetch, folder, allow_missing=False, progress=progress)
-        fresh = self._online_views(settings, planned, progress) if settings.online else None
-        data = replace(data, training=replace(data.training, fresh=fresh), tower=self.teacher.image_tower)
-        return planned, data
+        training, train = data.training, queries.split.train
+        if settings.config.purchase.online:
+            files = read_files((sample.path for sample in train), self.cache, progress=progress)
+            contents = [files[sample.path] for sample in train]
+            training = replace(training, fresh=OnlineViews(train, contents, settings.choice, self.teacher))
+        return planned, replace(data, training=training, tower=self.teacher.image_tower)
 
     def teacher_row(
         self, planned: PlannedRun, data: RunData, target: LabelledViews | None
@@ -159,36 +166,17 @@ class LocalSource:
         """Return how much the exported student asked; online, each view of each step counts."""
         method, config = exported.method, settings.training
         images, texts = (len(set(keys)) for keys in billable_keys(method, config, planned))
-        if settings.online:
+        if settings.config.purchase.online:
             taken = zip(method.stages, exported.stages, strict=True)
             steps = sum(result.steps for stage, result in taken if stage_asks_about_images(stage, config))
             images = steps * config.batch_size * len(planned.queries.split.source_domains)
-        return LocalAnswers(images, texts, online=settings.online)
-
-    def follower(self) -> LocalSource:
-        """Return the same source: every process has the teacher."""
-        return self
-
-    def share(
-        self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
-    ) -> tuple[PlannedRun, Source]:
-        """Return the same source: each run asks for itself, for nothing."""
-        return planned, self
-
-    def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
-        """Return a bill of nothing."""
-        return None, {}
+        return LocalAnswers(images, texts, online=settings.config.purchase.online)
 
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
     ) -> dict[str, float]:
         """Return what the reports of the runs say: a local teacher was asked about the whole target."""
         return {target: row.target_in for target, row in rows.items() if row.target_in is not None}
-
-    def _online_views(self, settings: RunSettings, planned: PlannedRun, progress: Progress) -> OnlineViews:
-        train = planned.queries.split.train
-        contents = read_files((sample.path for sample in train), self.cache, progress=progress)
-        return OnlineViews(train, [contents[sample.path] for sample in train], settings.choice, self.teacher)
 
     def _image_answers(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> NDArray[np.float16]:
         """Return the answers `[N * A, D]` on the views that are asked about, kept in the run folder."""

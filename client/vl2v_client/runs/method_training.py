@@ -97,7 +97,7 @@ def _impute(
     settings: RunSettings, asked: ImageTargets, train: LabelledViews, views: int, progress: Progress
 ) -> ImageTargets:
     """Return targets of the views `[N, A]` that are asked about, imputed where they were not bought, if wished."""
-    if settings.impute == NO_IMPUTATION or bool(asked.weights.all()):
+    if settings.config.purchase.impute == NO_IMPUTATION or bool(asked.weights.all()):
         return asked
     features = frozen_features(
         settings.student,

@@ -67,9 +67,7 @@ def draw_sample(
     """
     train = split(dataset, target_domain=choice.target_domain, seed=choice.seed).train
     files = read_files((sample.path for sample in train), cache, progress=progress)
-    firsts: dict[
-        str, Sample
-    ] = {}  # without later copies of a file, as a selection does; nothing is rendered to find them
+    firsts: dict[str, Sample] = {}  # without later copies of a file, as a selection does
     for sample in train:
         firsts.setdefault(files[sample.path].file_sha, sample)
     train = tuple(firsts.values())

@@ -137,7 +137,7 @@ def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, s
     table = {
         "preset": training.preset,
         "method": method.name,
-        "views per image": f"{'fresh at every step' if settings.online else choice.rendered_views}, {choice.recipe}",
+        "views per image": f"{'fresh at every step' if purchase.online else choice.rendered_views}, {choice.recipe}",
         "styled views": f"{len(styled)} of each image, {asked_styled} of them asked about" if styled else "none",
         answered: f"{int(targets.bought.sum())} of {len(targets.bought) * choice.views}",
         "views that borrow": f"{further} of each image, the mean target of its bought views"
@@ -147,8 +147,8 @@ def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, s
         if purchase.select is None
         else f"{purchase.select}, within {purchase.max_queries:,} queries",
         "imputation": "none: a view without a target trains on its text"
-        if settings.impute == NO_IMPUTATION or not len(imputed)
-        else f"{settings.impute}, {len(imputed):,} views, at {imputed.mean():.3f} of a bought one's weight",
+        if purchase.impute == NO_IMPUTATION or not len(imputed)
+        else f"{purchase.impute}, {len(imputed):,} views, at {imputed.mean():.3f} of a bought one's weight",
         "prompt": "; ".join(choice.prompts.templates),
         "student input": f"{spec.size} px, mean {_plain(spec.mean)}, deviation {_plain(spec.std)}",
     }

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -26,21 +26,15 @@ from vl2v_client.data.view_pixels import PIXEL_BYTES, PixelFile
 from vl2v_contract.identity import sha256_hex
 
 CONFIG_FILE = "config.json"
-CHOICE_FILE = "choice.json"
-"""Which queries a selection chose, once it has."""
-PURCHASE_FILE = "purchase.json"
-"""The name under which all that the run buys under its caps is counted."""
-USED_FILE = "used.json"
-"""Which embeddings the run trains on, once its purchase is done."""
-LEFT_OUT_FILE = "left_out.json"
-"""Which embeddings a sweep's purchase went on without."""
-IMAGES_FILE = "images.json"
-"""Which images the run trained on, selected with and was judged by, once it is done."""
+CHOICE_FILE = "choice.json"  # which queries a selection chose, once it has
+PURCHASE_FILE = "purchase.json"  # the name under which all that the run buys under its caps is counted
+USED_FILE = "used.json"  # which embeddings the run trains on, once its purchase is done
+LEFT_OUT_FILE = "left_out.json"  # which embeddings a sweep's purchase went on without
+IMAGES_FILE = "images.json"  # which images the run trained on, selected with and was judged by, once it is done
 _RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE)
 _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5
-_REMOVED_IN = "0.2.0"
 _MAX_CONFIG_BYTES = 16 * 2**20
 _MAX_RECORD_BYTES = 2**30
 """Size of the files that name each image or embedding of a run: a million take 200 MB."""
@@ -135,10 +129,11 @@ def claim_run_folder(
         _find_run(path, config)  # so that no lock is left in a folder of something else
     with _locked(path):
         with _writing(path):
-            written = _find_run(path, config)
-            if written is None:
+            folder = _find_run(path, config)
+            if folder is None:
                 write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
-        yield RunFolder(path, config, written or config, shared_answers)
+                folder = RunFolder(path, config, config)
+        yield replace(folder, shared_answers=shared_answers)
 
 
 @contextmanager
@@ -160,8 +155,11 @@ def open_run_folder(path: Path) -> RunFolder:
     Raises:
         RunError: It is none.
     """
-    written, config = _read_config(path)
-    return RunFolder(path, config, written)
+    try:
+        written = {**read_json(path / CONFIG_FILE, _MAX_CONFIG_BYTES)}
+        return RunFolder(path, current_config(written), written)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not a run folder: give the folder of a `vl2v-client distill`") from error
 
 
 @contextmanager
@@ -184,17 +182,8 @@ def _writing(path: Path) -> Iterator[None]:
         raise CacheError(f"{path} cannot be written ({error.strerror}): use another folder") from error
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `config.json` as it is written, and in this version's format."""
-    try:
-        written = {**read_json(path / CONFIG_FILE, _MAX_CONFIG_BYTES)}
-        return written, current_config(written)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is not a run folder: give the folder of a `vl2v-client distill`") from error
-
-
-def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the configuration in `config.json`; None if there is no run, or one of other settings before training.
+def _find_run(path: Path, config: Mapping[str, Any]) -> RunFolder | None:
+    """Return the run in a folder; None if there is none, or one of other settings before training.
 
     A folder without anything of training has no run in it yet: its purchase was declined, say.
 
@@ -206,18 +195,18 @@ def _find_run(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         if others:
             raise RunError(f"{path} is not empty and holds no run: choose another report.out")
         return None
-    written, before = _read_config(path)
-    if removed := removed_values(before):
+    found = open_run_folder(path)
+    if removed := removed_values(found.config):
         raise RunError(
-            f"{path} holds a run with what version {_REMOVED_IN} removed ({', '.join(removed)}); nothing was changed: "
+            f"{path} holds a run with what version 0.2.0 removed ({', '.join(removed)}); nothing was changed: "
             "finish it with the version that began it, or choose another report.out"
         )
-    changed = _differences(before, current_config(config))
+    changed = _differences(found.config, current_config(config))
     if changed and others:
         told = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
         shown = "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
         raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another report.out")
-    return None if changed else written
+    return None if changed else found
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -232,10 +221,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 CONFIG_FORMAT = 3
-TEACHER_SIZE_FORMAT = 2
-"""Format of a run whose views are rendered at the teacher's input size."""
-CHOICE_FORMAT = 2
-"""Format of `choice.json`; format 1 had several rounds."""
+TEACHER_SIZE_FORMAT = 2  # of a run whose views are rendered at the teacher's input size
+CHOICE_FORMAT = 2  # format 1 had several rounds
 
 _MOVED = {
     "data": {"data": "root", "target_domain": "target_domain", "prompt_templates": "prompts", "seed": "seed"},

@@ -25,6 +25,7 @@ from vl2v_contract.identity import sha256_hex
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """ERM's learning rates over the distill stage's; the choice climbs from the middle."""
 
+_TEACHER_FACTS = ("id", "ledger_id", "weights_sha", "precision", "preprocessing_id", "image_size")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -48,16 +49,6 @@ class RunSettings:
     def training(self) -> TrainingConfig:
         """Hyper-parameters of training."""
         return self.config.training
-
-    @property
-    def impute(self) -> str:
-        """Name of the imputation of targets that are not bought."""
-        return self.config.purchase.impute
-
-    @property
-    def online(self) -> bool:
-        """Whether a local teacher sees fresh views at every step."""
-        return self.config.purchase.online
 
     @cached_property
     def choice(self) -> QueryChoice:
@@ -92,14 +83,7 @@ class RunSettings:
             "stages": [asdict(stage) for stage in METHODS[self.training.method](self.training).stages],
             "student": self.exported_student.to_json(),
             "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.training.methods else [],
-            "teacher": {
-                "id": teacher.id,
-                "ledger_id": teacher.ledger_id,
-                "weights_sha": teacher.weights_sha,
-                "precision": teacher.precision,
-                "preprocessing_id": teacher.preprocessing_id,
-                "image_size": teacher.image_size,
-            },
+            "teacher": {name: getattr(teacher, name) for name in _TEACHER_FACTS},
         }
 
 
@@ -161,7 +145,7 @@ class SweepSettings:
     def describe_views(self) -> str:
         """Return how many views there are, and how they are chosen, as words."""
         choice = self.run.choice
-        if self.run.online:
+        if self.run.config.purchase.online:
             return f"fresh at every step, {choice.recipe}"
         further = "" if choice.rendered_views == choice.views else f", {choice.views} of them asked about"
         return f"{choice.rendered_views}{further}, {choice.recipe}"

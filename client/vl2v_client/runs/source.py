@@ -35,7 +35,7 @@ Announce = Callable[[PlannedRun], str]
 
 
 class Source(Protocol):
-    """Answers the queries of runs. Two implementations: `VendorSource` and `LocalSource`."""
+    """Answers the queries of runs: `VendorSource` and `LocalSource`. What it does by itself costs nothing."""
 
     @property
     def cache(self) -> EmbeddingCache:
@@ -43,6 +43,7 @@ class Source(Protocol):
 
     def tower(self) -> StudentSpec | None:
         """Describe the image tower that white-box methods train; `None` if the teacher's weights are not here."""
+        return None
 
     def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
         """Name the queries of a run, and what they cost."""
@@ -62,14 +63,17 @@ class Source(Protocol):
 
     def follower(self) -> Source:
         """Return a source for the other processes of the run, which buys nothing."""
+        return self
 
     def share(
         self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
     ) -> tuple[PlannedRun, Source]:
         """Get the answers for all runs of a sweep; return their plan, and a source for the runs, which buys nothing."""
+        return planned, self
 
     def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
         """Return what a sweep's answers cost, and how many queries each of its methods reads."""
+        return None, {}
 
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]

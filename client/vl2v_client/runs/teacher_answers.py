@@ -14,7 +14,7 @@ from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import EmbeddingMatrix, TeacherModel
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.planning.query_plan import PlannedRun, QueryPlan, make_plan
+from vl2v_client.planning.query_plan import PlannedRun, make_plan
 from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
 
@@ -38,7 +38,8 @@ def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
                 f"there is no embedding of {query.name}, and nothing trains without it: buy it, or rename "
                 "its class folder"
             )
-    return _classifier(plan, vectors, len(queries.dataset.class_names))
+    texts = np.stack([vectors[key] for key in plan.text_keys])
+    return zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
 
 
 def image_targets(
@@ -102,10 +103,6 @@ def ask_teacher(
     plan = make_plan(images, texts, teacher, context.cache, progress=progress)
     purchase = buy(plan, context, progress=progress)
     vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
-    embeddings = np.stack([vectors[key] for key in plan.image_keys]).astype(np.float32)
-    return embeddings, _classifier(plan, vectors, len(prompts)), purchase
-
-
-def _classifier(plan: QueryPlan, vectors: Vectors, classes: int) -> EmbeddingMatrix:
-    texts = np.stack([vectors[key] for key in plan.text_keys])
-    return zero_shot_classifier(texts.reshape(classes, -1, plan.teacher.embedding_dim))
+    embeddings, answers = (np.stack([vectors[key] for key in keys]) for keys in (plan.image_keys, plan.text_keys))
+    classifier = zero_shot_classifier(answers.reshape(len(prompts), -1, teacher.embedding_dim))
+    return embeddings.astype(np.float32), classifier, purchase

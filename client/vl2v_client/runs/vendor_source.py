@@ -33,7 +33,7 @@ from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE,
 from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Announce, Source, billable_keys
-from vl2v_client.runs.teacher_answers import Vectors, text_classifier
+from vl2v_client.runs.teacher_answers import text_classifier
 from vl2v_client.student.loss.methods import METHODS, asks_about_images, online_queries
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
@@ -41,7 +41,7 @@ from vl2v_client.teacher.text_classifier import zero_shot_logits
 
 
 @dataclass(frozen=True)
-class VendorSource:
+class VendorSource(Source):
     """Buys a run's answers.
 
     Attributes:
@@ -54,9 +54,6 @@ class VendorSource:
     def cache(self) -> EmbeddingCache:
         """The client's cache."""
         return self.context.cache
-
-    def tower(self) -> None:
-        """Return nothing: a vendor does not sell its model."""
 
     def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
         """Name the queries of a run, and what they cost.
@@ -87,11 +84,7 @@ class VendorSource:
             purchase, seed = settings.config.purchase, settings.choice.seed
             planned = choose_queries(purchase, seed, planned, features, folder)
             planned, some_missing = self._buy(planned, folder, progress)
-        plan = planned.plan
-
-        def fetch() -> Vectors:
-            return self.cache.get_many([*plan.used_image_keys, *plan.text_keys])
-
+        fetch = partial(self.cache.get_many, [*planned.plan.used_image_keys, *planned.plan.text_keys])
         return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)
 
     def teacher_row(
@@ -203,13 +196,13 @@ class VendorSource:
                 f"{error}, in another run folder. This run keeps to these: images without an embedding train on their "
                 "class's text alone"
             )
-        keys = [*planned.plan.used_image_keys, *dict.fromkeys(planned.plan.text_keys)]
-        lacking = set(self.cache.missing(keys))
-        used = [key for key in keys if key not in lacking]
-        if lacking.isdisjoint(planned.plan.text_keys):
-            folder.keep(USED_FILE, {"keys": used})
+        wanted, texts = planned.plan.used_image_keys, dict.fromkeys(planned.plan.text_keys)
+        lacking = set(self.cache.missing([*wanted, *texts]))
+        used = [key for key in wanted if key not in lacking]
+        if lacking.isdisjoint(texts):
+            folder.keep(USED_FILE, {"keys": [*used, *texts]})
         some_missing = context.skip_failed or context.allow_partial or planned.plan.chosen is not None
-        return _cut_to(planned, frozenset(used)), some_missing
+        return planned.cut(used), some_missing
 
     def _go_on(
         self, settings: RunSettings, planned: PlannedRun, used: frozenset[str], folder: RunFolder, progress: Progress
@@ -219,7 +212,7 @@ class VendorSource:
             raise RunError(
                 f"{folder.path} bought images that have changed since: put them back, or choose another report.out"
             )
-        cut = _cut_to(planned, used)
+        cut = planned.cut([key for key in planned.plan.used_image_keys if key in used])
         left_out = planned.plan.units - cut.plan.units
         if left_out and settings.config.purchase.select is None:
             self.context.notify(
@@ -229,10 +222,6 @@ class VendorSource:
         if cut.plan.missing:
             buy(cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress)
         return cut
-
-
-def _cut_to(planned: PlannedRun, used: frozenset[str]) -> PlannedRun:
-    return planned.cut([key for key in planned.plan.used_image_keys if key in used])
 
 
 def _leave_to_the_first(_plan: QueryPlan) -> None:
