@@ -101,8 +101,7 @@ def test_predict_reads_files_as_they_were_scored(tmp_path: Path) -> None:
     logits = bundle.classifier.logits(views.pixels[:, 0])
     found = list(predict(bundle, paths, batch_size=2))
     assert [one.path for one in found] == paths
-    assert [one.class_index for one in found] == logits.argmax(axis=1).tolist()
-    assert [one.class_name for one in found] == [CLASSES[one.class_index] for one in found]
+    assert [one.class_name for one in found] == [CLASSES[index] for index in logits.argmax(axis=1)]
     exponentials = np.exp(logits.astype(np.float64) / 2)
     np.testing.assert_allclose(
         [one.probability for one in found], exponentials.max(axis=1) / exponentials.sum(axis=1), rtol=1e-4

@@ -106,11 +106,6 @@ def log_probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> 
     return shifted - normaliser
 
 
-_SMALLEST, _LARGEST = 1e-2, 1e3
-_GOLDEN = (math.sqrt(5) - 1) / 2
-_ROUNDS = 60
-
-
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the temperature in 0.01 .. 1000 that minimises the negative log-likelihood, by golden-section search.
 
@@ -118,9 +113,9 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     push the temperature to its lower bound (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
     temperature, so the search cannot miss it. Takes logits `[N, C]` and labels `[N]` of source validation.
     """
-    low, high = math.log(_SMALLEST), math.log(_LARGEST)
-    for _ in range(_ROUNDS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    low, high, golden = math.log(1e-2), math.log(1e3), (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        left, right = high - golden * (high - low), low + golden * (high - low)
         losses = (_smoothed_loss(logits, labels, math.exp(place)) for place in (left, right))
         low, high = (low, right) if next(losses) < next(losses) else (left, high)
     return math.exp((low + high) / 2)
@@ -151,15 +146,12 @@ class Prediction:
     """What the student says about one image.
 
     Attributes:
-        path: The image.
         class_name: The likeliest class.
-        class_index: Its place among the card's class names.
         probability: Probability of that class, at the card's temperature.
     """
 
     path: Path
     class_name: str
-    class_index: int
     probability: float
 
 
@@ -184,7 +176,7 @@ def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 
             raise DataError(f"the student's answer to {path} is not finite: its weights are of no use; export it again")
         choices = choose(logits, card.temperature)
         for path, index, share in zip(batch, choices.classes.tolist(), choices.probabilities.tolist(), strict=True):
-            yield Prediction(path, card.class_names[index], index, share)
+            yield Prediction(path, card.class_names[index], share)
 
 
 _FILE = "predictions.csv"
@@ -197,7 +189,6 @@ class ImagePrediction:
     Attributes:
         classifier: Name of its row in the report.
         path: Path of the image below the data set's folder, with `/`.
-        label: Name of the image's class.
         predicted: Name of the likeliest class.
         probability: Probability of that class, 0 to 1; a student's at the temperature fitted on source validation.
     """

@@ -43,7 +43,6 @@ class DomainFinding:
     """One source domain.
 
     Attributes:
-        images: Number of images asked about.
         teacher: Zero-shot accuracy, 0 to 1.
         standard_error: Standard error of that accuracy, from `(right + 1) / (images + 2)`: few answers prove little.
         probe: Accuracy of a linear probe of the frozen student that was fitted on the other domains; with one domain,

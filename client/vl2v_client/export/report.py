@@ -51,9 +51,7 @@ class DomainRow:
     """The exported student on one domain.
 
     Attributes:
-        domain: Its name.
         seen: Whether the student was trained on other images of it: in-domain, on the hold-out.
-        images: Number of images scored.
         accuracy: 0 to 1.
     """
 
@@ -75,13 +73,7 @@ class RunReport:
         counts: Images by use: `train`, `validation`, `target`.
         rows: The classifiers, the one that was exported last.
         purchase: `None` if nothing was bought.
-        teacher: The vendor's model.
-        student: Architecture and input, in words.
-        seed: Seed of the run.
-        settings: Name to value, as text.
         confusion: Confusion matrix `[C, C]` of the exported student on the target, else the hold-out; row = label.
-        student_folder: Folder of the export.
-        by_domain: The exported student on each domain.
         local: What a local teacher answered; `None` if a vendor did.
     """
 

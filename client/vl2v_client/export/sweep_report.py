@@ -18,7 +18,6 @@ class Spread:
     """A mean with its uncertainty.
 
     Attributes:
-        mean: Mean of the values.
         standard_error: Its standard error, from the sample deviation; `None` for a single value.
     """
 
@@ -41,8 +40,6 @@ class Outcome:
 
     Attributes:
         method: Its name in the literature.
-        target: The domain that was held out.
-        seed: Seed of the training.
         in_domain: Mean of the source domains' accuracies on their hold-out, 0 to 1.
         target_in: Accuracy on the 80 % of the target that DomainBed's tables use.
         whole_target: Accuracy on all of it.
@@ -61,7 +58,6 @@ class MethodRow:
     """One method over all targets.
 
     Attributes:
-        method: Its name.
         by_target: Accuracy on each target, over the seeds.
         mean: Over the targets, which count alike, within each seed; then over the seeds.
         worst: The target with the lowest mean.
@@ -110,8 +106,6 @@ class SweepReport:
         dataset: Its folder's name.
         targets: Each was held out in turn.
         seeds: Seeds of the trainings; split and views are the same for all.
-        teacher: The model's name.
-        student: Architecture and input, in words.
         views: Views of each training image, in words.
         outcomes: One for each target, seed and method.
         teacher_target_in: The zero-shot teacher on the 80 % of each target that DomainBed's tables use, if known.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +136,13 @@ def check_header(path: Path, card: StudentCard) -> int:
     if CLASSIFIER_KEY in stored:
         expected[CLASSIFIER_KEY] = f"F32 {[len(card.class_names), outputs]}"
     with _refused(f"{path} does not fit its card"):
-        _compare(stored, expected)
+        different = [
+            f"{name} is {stored.get(name, 'absent')} and by the card {expected.get(name, 'absent')}"
+            for name in sorted({*stored, *expected})
+            if stored.get(name) != expected.get(name) and (name in stored or not name.endswith(NOT_WEIGHTS))
+        ]
+        if different:
+            raise ValueError(f"{len(different)} tensors differ: {'; '.join(different[:3])}")
     with _refused(f"the student's card describes no model for `student.input.size` {card.student.input.size}"):
         features = try_backbone(student.backbone, card.student.input.size)
         if features != (1, card.student.features):
@@ -178,17 +184,3 @@ def _expected(student: nn.Module) -> dict[str, str]:
     if derived > _MAX_DERIVED_BYTES:
         raise ValueError(f"the model computes {derived:,} bytes of tables, more than {_MAX_DERIVED_BYTES:,}")
     return {name: f"{_DTYPES.get(value.dtype, value.dtype)} {list(value.shape)}" for name, value in state.items()}
-
-
-def _compare(stored: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    different = [
-        name
-        for name in sorted({*stored, *expected})
-        if stored.get(name) != expected.get(name) and (name in stored or not name.endswith(NOT_WEIGHTS))
-    ]
-    if different:
-        told = (
-            f"{name} is {stored.get(name, 'absent')} and by the card {expected.get(name, 'absent')}"
-            for name in different[:3]
-        )
-        raise ValueError(f"{len(different)} tensors differ: {'; '.join(told)}")

@@ -25,7 +25,6 @@ Precision = Literal["fp32", "fp16", "bf16"]
 
 _CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 _LONGEST_SUMMARY = 200
-_UNSAFE = "it holds more than weights, or is damaged: save the model's state_dict as .safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,8 @@ def _tokenizer_of(config: Mapping[str, Any], config_file: Path) -> Any:
 def _summary(error: Exception) -> str:
     """Return the first lines of a library's message, which may run to pages."""
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
-        return _UNSAFE  # where torch's own message says how to load it all the same
+        # where torch's own message says how to load it all the same
+        return "it holds more than weights, or is damaged: save the model's state_dict as .safetensors"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2]) or type(error).__name__
     return text if len(text) <= _LONGEST_SUMMARY else f"{text[:_LONGEST_SUMMARY]}..."

@@ -61,9 +61,7 @@ class Method:
     """A way to make a student.
 
     Attributes:
-        name: Name in the literature.
         head: `text` classifies by cosine to the teacher's text embeddings, `linear` by a head of its own.
-        stages: Stages in order.
         interpolate: WiSE-FT: the result lies between the last stage's first and final weights, where source
             validation likes it best.
         white_box: The student is the teacher's own image tower, so the teacher must be local.

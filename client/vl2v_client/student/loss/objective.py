@@ -34,7 +34,6 @@ class Batch:
         text_targets: `txt_y [B, D]` unit.
         image_weights: `[B]`, the weight `w` of each view's image term; 0 where nothing was bought.
         text_matrix: `[C, D]` unit, `txt_c` of every class; width 0 if no teacher was asked.
-        logit_scale: Logit scale of the teacher.
         logits_of: Outputs `[B, ...]` to the student's logits `[B, C]`.
         label_weight: Weight of the cross-entropy on the labels beside the published loss; 0 is as published.
     """

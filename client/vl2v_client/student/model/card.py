@@ -25,10 +25,6 @@ from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_WIDTH
 from vl2v_contract.texts import printable
 
-_LONGEST_ENTRY = 120
-_ARCHITECTURE = re.compile(r"[a-z0-9_]{1,100}")
-
-
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -40,7 +36,7 @@ def _known_to_timm(name: str) -> str:
     """Return a plain name of timm's registry: no tag, no hub, no folder."""
     import timm  # and with it torch, which a plan of queries does not need
 
-    if not (_ARCHITECTURE.fullmatch(name) and timm.is_model(name)):
+    if not (re.fullmatch(r"[a-z0-9_]{1,100}", name) and timm.is_model(name)):
         raise ValueError("timm has no model of this name")
     return name
 
@@ -186,7 +182,7 @@ def _first_fault(error: ValidationError) -> tuple[str, str]:
     """Return the first entry at fault, and what is wrong with it."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     # A union adds the name of a type to the entry's own.
-    entry = printable(".".join(str(part) for part in fault["loc"] if "-" not in str(part)))[:_LONGEST_ENTRY]
+    entry = printable(".".join(str(part) for part in fault["loc"] if "-" not in str(part)))[:120]
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return entry, "no card has this entry"
     reason = fault["msg"].removeprefix("Value error, ")

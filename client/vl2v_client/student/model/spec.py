@@ -24,7 +24,6 @@ from vl2v_client.data.class_names import ClassNames
 from vl2v_client.student.model.card import STRICT, InputFormat, Size, StudentEntry, Text, read_entry
 from vl2v_contract.identity import sha256_hex
 
-CARD_FORMAT: Literal[1] = 1
 MAX_CARD_BYTES = 4 * 2**20
 """Room for the names of 50,000 classes at 80 bytes each."""
 
@@ -103,15 +102,11 @@ class StudentCard:
     """Everything about a student but its weights.
 
     Attributes:
-        student: Architecture and input.
         view_size: Images are rendered at this size, as they were for training: the student's input size. In students of
             version 0.1 it is the teacher's, and the pixels are resized.
         class_names: Names of the classes in the order of the logits.
-        method: Name of the method in the literature.
-        seed: Seed of the run.
         prompt_templates: Templates that the text classifier was made with; empty for a linear head.
         logit_scale: Logit scale of the text classifier; `None` for a linear head.
-        logit_bias: Logit bias of the text classifier.
         temperature: Fitted on source validation; probabilities are `softmax(logits / temperature)`.
         teacher: The vendor's model, `id` and `weights_sha`; empty if there was none.
         queries: Numbers of `images` and `texts` bought for this student.
@@ -136,7 +131,7 @@ class StudentCard:
     scores: dict[Text, float] = field(default_factory=dict)
     target_domain: Text | None = None
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = ""
-    format: Literal[1] = CARD_FORMAT
+    format: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as JSON values."""
@@ -153,8 +148,8 @@ class StudentCard:
             record = from_json(data)
         except ValueError as error:
             raise DataError(f"the student's card is not JSON ({error}): export the student again") from error
-        if not isinstance(record, dict) or record.get("format") != CARD_FORMAT:
-            raise DataError(f"the student's card is not of format {CARD_FORMAT}: use the version of vl2v that made it")
+        if not isinstance(record, dict) or record.get("format") != 1:
+            raise DataError("the student's card is not of format 1: use the version of vl2v that made it")
         return read_entry(cls, data)
 
 

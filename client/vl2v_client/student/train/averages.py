@@ -26,10 +26,6 @@ def copy_weights(weights: Mapping[str, Tensor]) -> Weights:
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
-CUMULATIVE_UNTIL, CUMULATIVE_PERIOD = 2500, 1000
-"""A cumulative segment begins anew at each multiple of the second past the first."""
-
-
 @dataclass
 class WeightAverage:
     """A running mean of weights, and the steps that it spans.
@@ -111,10 +107,12 @@ class LossValley:
 
     def add_evaluation(self, loss: float) -> None:
         """Close the current segment with the validation loss at its end."""
-        segment = self._close_segment()
+        closed = self._current
+        begins_anew = self.segments == "original" or (closed.end_step > 2500 and closed.end_step % 1000 == 0)
+        self._current = WeightAverage() if begins_anew else closed.copy()
         if self.is_dead:
             return
-        self._recent.append(Segment(segment, loss))
+        self._recent.append(Segment(closed, loss))
         del self._recent[: -max(self.tolerance, self.converge)]
         if self._valley is None:
             self._try_to_open()
@@ -140,14 +138,6 @@ class LossValley:
                 last = left.pop(0).average
                 valley.add(last.weights, start_step=last.end_step, end_step=last.end_step)
         return valley
-
-    def _close_segment(self) -> WeightAverage:
-        closed, step = self._current, self._current.end_step
-        if self.segments == "cumulative" and not (step > CUMULATIVE_UNTIL and step % CUMULATIVE_PERIOD == 0):
-            self._current = closed.copy()
-        else:
-            self._current = WeightAverage()
-        return closed
 
     @property
     def _window(self) -> list[Segment]:

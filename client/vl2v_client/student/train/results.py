@@ -80,10 +80,8 @@ class TrainingResult:
     """A trained student.
 
     Attributes:
-        method: Method that was run.
         classifier: Student with the final weights of its last stage, and its head.
         validation: Score of exactly those weights on source validation.
-        stages: Results of the stages, in order.
         history: One row per evaluation, as in `metrics.jsonl`.
         interpolation: WiSE-FT's share of the final weights, chosen on source validation; `None` without it.
     """
