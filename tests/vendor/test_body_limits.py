@@ -85,11 +85,16 @@ async def asked(vendor: Vendor, chunks: list[bytes], **how: Any) -> Exchange:
 def fill(monkeypatch: pytest.MonkeyPatch, *full: str) -> None:
     """Leave no room in these lanes."""
 
-    def check_room(_lanes: EncodingLanes, modality: str) -> None:
-        if modality in full:
-            raise Overloaded(f"{modality} lane is full", 7)
+    class Lane:
+        def __init__(self, modality: str) -> None:
+            self._modality = modality
 
-    monkeypatch.setattr(EncodingLanes, "check_room", check_room)
+        def check_room(self, items: int) -> None:
+            assert items == 1
+            if self._modality in full:
+                raise Overloaded(f"{self._modality} lane is full", 7)
+
+    monkeypatch.setattr(EncodingLanes, "__getitem__", lambda _lanes, modality: Lane(modality))
 
 
 @pytest.mark.parametrize(("path", "lane"), [(IMAGES, "image"), (TEXTS, "text")])

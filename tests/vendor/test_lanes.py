@@ -129,22 +129,22 @@ def test_room_is_checked_before_a_body_is_read_and_kept_while_items_are_prepared
     image_bytes = largest_input_bytes(HashEncoder().info)["image"]
 
     async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
-        with lanes.reserve("text", 20, key=""), lanes.reserve("image", 15, key=""):
-            lanes.check_room("image")
-            with lanes.reserve("image", 5, key=""):
+        with lanes["text"].reserve(20, key=""), lanes["image"].reserve(15, key=""):
+            lanes["image"].check_room(1)
+            with lanes["image"].reserve(5, key=""):
                 assert lanes.reserved_items == {"image": 20, "text": 20}
                 with pytest.raises(Overloaded) as refusal:
-                    lanes.check_room("image")
+                    lanes["image"].check_room(1)
                 assert refusal.value.retry_after_seconds >= 1
         in_model = asyncio.create_task(lanes.encode("image", [PIXELS] * 16))
         await until(lambda: len(encoder.waiting) == 2)
         waiting = asyncio.create_task(lanes.encode("image", [PIXELS] * 12))
         await until(lambda: lanes.queued_items["image"] == 12)
         assert lanes.queued_bytes["image"] == 12 * image_bytes
-        lanes.check_room("image")
-        with lanes.reserve("text", 20, key=""), lanes.reserve("image", 8, key=""), pytest.raises(Overloaded):
-            lanes.check_room("image")
-        with pytest.raises(Overloaded), lanes.reserve("image", 9, key=""):
+        lanes["image"].check_room(1)
+        with lanes["text"].reserve(20, key=""), lanes["image"].reserve(8, key=""), pytest.raises(Overloaded):
+            lanes["image"].check_room(1)
+        with pytest.raises(Overloaded), lanes["image"].reserve(9, key=""):
             pass
         in_model.cancel()
         waiting.cancel()

@@ -26,11 +26,11 @@ def test_slots_do_not_overlap_and_hold_what_was_put_in() -> None:
     for slot in range(LAYOUT.count):
         slots.input(Work(0, slot, "image", (300,)))[:] = 10 + slot
         slots.output(slot, (5, 5))[:] = 0.5 + slot
-        slots.set_abandoned(slot, slot == 1)
+        slots.abandoned[slot] = slot == 1
     for slot in range(LAYOUT.count):
         assert (slots.input(Work(0, slot, "image", (10, 30))) == 10 + slot).all()
         assert (slots.output(slot, (25,)) == 0.5 + slot).all()
-        assert slots.is_abandoned(slot) is (slot == 1)
+        assert slots.abandoned[slot] == (slot == 1)
 
 
 def test_what_is_larger_than_a_slot_is_refused() -> None:
@@ -61,7 +61,7 @@ def test_the_memory_is_not_unmapped_under_a_view_and_not_read_once_unmapped() ->
     assert view.sum() == 2100
     del view
     slots.close()
-    for use in (lambda: slots.output(0, (3,)), lambda: slots.is_abandoned(0), lambda: slots.set_abandoned(0, True)):
+    for use in (lambda: slots.output(0, (3,)), lambda: slots.abandoned[0]):
         with pytest.raises((ValueError, IndexError)):
             use()
 
@@ -100,7 +100,7 @@ def test_the_child_answers_in_place_and_survives_a_failure(monkeypatch: pytest.M
     failed = answer(model, slots, work)  # type: ignore[arg-type]
     assert (failed.id, failed.shape, failed.error) == (8, None, "RuntimeError: CUDA out of memory")
     assert emptied == [None]  # no exception holds the failed batch any more
-    slots.set_abandoned(0, True)
+    slots.abandoned[0] = True
     assert "nobody" in str(answer(model, slots, Work(9, 0, "text", (1, 3))).error)  # type: ignore[arg-type]
 
 

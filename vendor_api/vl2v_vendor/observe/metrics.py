@@ -25,8 +25,6 @@ _SECONDS_BUCKETS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 _ITEMS_BUCKETS: Final = tuple(2**power for power in range(11))
-_FIRST_ERROR_STATUS: Final = 400
-_CLIENT_GONE_STATUS: Final = 499
 
 
 class Metrics:
@@ -94,7 +92,7 @@ class Metrics:
         self._request_seconds.labels(endpoint).observe(trace.seconds)
         for stage, seconds in trace.stages.items():
             self._stage_seconds.labels(endpoint, stage).observe(seconds)
-        if trace.status >= _FIRST_ERROR_STATUS and trace.status != _CLIENT_GONE_STATUS:
+        if trace.status >= 400 and trace.status != 499:
             self._refusals.labels(endpoint, facts.get("problem", "unnamed"), status).inc()
         if "modality" in facts:
             self._billed_units.labels(facts["modality"]).inc(facts["billed_units"])

@@ -25,10 +25,7 @@ from starlette.types import Scope
 from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, note
 
 _SERVICE: Final = "vl2v-vendor"
-_UNNAMED: Final = "unknown_service"
 _CLOSING_SECONDS: Final = 5.0
-_NANOSECONDS: Final = 1_000_000_000
-_INTERNAL_STATUS: Final = 500
 
 
 class OtlpTracing:
@@ -41,7 +38,7 @@ class OtlpTracing:
 
     def __init__(self, version: str, processor: SpanProcessor | None = None) -> None:
         resource = Resource.create({SERVICE_VERSION: version})
-        if str(resource.attributes[SERVICE_NAME]).startswith(_UNNAMED):
+        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: _SERVICE}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor or BatchSpanProcessor(OTLPSpanExporter()))
@@ -61,7 +58,7 @@ class OtlpTracing:
         """Add the stages and what became of the request, and end its span."""
 
         def at(seconds: float) -> int:
-            return started_ns + int(seconds * _NANOSECONDS)
+            return started_ns + int(seconds * 1e9)  # nanoseconds
 
         if span.is_recording():
             parent = set_span_in_context(span, Context())
@@ -78,7 +75,7 @@ class OtlpTracing:
             if trace.endpoint != NO_ROUTE:
                 attributes["http.route"] = trace.endpoint
                 span.update_name(f"{trace.method} {trace.endpoint}")
-            if trace.status >= _INTERNAL_STATUS:
+            if trace.status >= 500:
                 attributes["error.type"] = trace.facts.get("problem", str(trace.status))
                 span.set_status(Status(StatusCode.ERROR))
             span.set_attributes(attributes)

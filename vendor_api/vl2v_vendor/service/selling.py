@@ -109,7 +109,7 @@ class Seller:
         keys = name_items(
             request.item_keys, count, account_id=caller.account_id, idempotency_key=request.idempotency_key
         )
-        with self.lanes.reserve(request.modality, count, key=caller.id):
+        with self.lanes[request.modality].reserve(count, key=caller.id):
             prepared = await self.preparation.prepare(request.modality, request.sources, truncate=request.truncate)
             with timed("commit"):
                 sale = await self._admit(caller, request, model, zip(keys, prepared, strict=True))

@@ -147,7 +147,7 @@ class OverloadGate:
         """ASGI entry point."""
         if scope["method"] == "POST" and scope["path"] in self.modality_of:
             try:
-                self.lanes.check_room(self.modality_of[scope["path"]])
+                self.lanes[self.modality_of[scope["path"]]].check_room(1)
             except Overloaded as error:
                 scope["state"]["endpoint"] = scope["path"]
                 await refusal(error, scope["state"]["request_id"])(scope, receive, send)

@@ -21,7 +21,7 @@ import numpy as np
 
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
-from vl2v_vendor.engine.models.model_warm_up import LocalModel
+from vl2v_vendor.engine.models.model_warm_up import LocalModel, first_line
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec
 from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
 from vl2v_vendor.engine.models.vector_checks import check_golden, check_parity, golden_path, write_parity
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 
 _INPUT = "items"
-_MAX_REASON_LENGTH = 300
 
 
 def load_model(spec: ModelSpec, *, golden_folder: Path, golden_file: Path | None = None) -> LocalModel:
@@ -140,8 +139,7 @@ def _quantise(tower: Any, example: PixelBatch | TokenBatch, spec: ModelSpec) -> 
             return onnxruntime.InferenceSession(quantised, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # Exporter, quantiser and runtime have errors of their own kinds for every layer they do not know.
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:_MAX_REASON_LENGTH]
-            raise ModelLoadFailed(f"{spec.model_id} cannot be made int8 ({reason}); serve fp32") from error
+            raise ModelLoadFailed(f"{spec.model_id} cannot be made int8 ({first_line(error)}); serve fp32") from error
 
 
 def _run(session: Any, item: PixelBatch | TokenBatch) -> VectorBatch:

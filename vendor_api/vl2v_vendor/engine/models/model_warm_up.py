@@ -33,6 +33,7 @@ _SHORTEST_BUDGET: Final = 0.5
 _LONGEST_BUDGET: Final = 8.0
 _FEWEST_SIZES: Final = 5
 _TYPICAL_TEXT: Final = 16
+_LONGEST_REASON: Final = 300
 _MEMORY_PHRASES: Final = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -142,6 +143,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _MEMORY_PHRASES)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an operator needs of a library's error, which may run to pages."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_REASON]
 
 
 def release_memory() -> None:

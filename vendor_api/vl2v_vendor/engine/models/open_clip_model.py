@@ -18,12 +18,11 @@ import torch
 
 from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
-from vl2v_vendor.engine.models.model_warm_up import make_noise
+from vl2v_vendor.engine.models.model_warm_up import first_line, make_noise
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, Precision, build_model
 from vl2v_vendor.engine.models.packed_weights import pack_weights
 from vl2v_vendor.images.preprocessing import Preprocessing
 
-_MAX_REASON_LENGTH: Final = 300
 _DEFAULT_PRECISION: Final[dict[str, Precision]] = {"cpu": "fp32", "cuda": "fp16"}
 _AUTOCAST_DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _FEWEST_ITEMS: Final = 2
@@ -105,8 +104,7 @@ class OpenClipModel:
             return int(self.encode_images(np.zeros((1, size, size, 3), dtype=np.uint8)).shape[1])
         except Exception as error:
             # Compilers, drivers and devices fail in many ways at the first batch; the operator needs one sentence.
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:_MAX_REASON_LENGTH]
-            raise ModelLoadFailed(f"{failure} on {self._device}: {reason}") from error
+            raise ModelLoadFailed(f"{failure} on {self._device}: {first_line(error)}") from error
 
     def _probe_both(self) -> VectorBatch:
         """Encode noise with both towers, `[2, D]`."""
@@ -179,24 +177,22 @@ class TextTower(torch.nn.Module):
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Encode, scale to unit length."""
         if self.takes_short_text:
-            return _to_unit_vectors(self._encode_short_text(token_ids))
+            return _to_unit_vectors(self._encode_short(token_ids))
         missing = self.context_length - token_ids.shape[1]
         return _to_unit_vectors(self.model.encode_text(torch.nn.functional.pad(token_ids, (0, missing))))
 
-    def _encode_short_text(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def _encode_short(self, token_ids: torch.Tensor) -> Any:
         """Return `[N, D]`, not normalised; as open_clip's `encode_text` with L for the context."""
         from open_clip.transformer import text_global_pool
 
-        model, length = self.model, token_ids.shape[1]
-        dtype = model.transformer.get_cast_dtype()
+        model, length, dtype = self.model, token_ids.shape[1], self.model.transformer.get_cast_dtype()
         hidden = model.token_embedding(token_ids).to(dtype) + model.positional_embedding[:length].to(dtype)  # [N, L, W]
         hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
         end_of_text = getattr(model, "text_eos_id", None)
         pooled = text_global_pool(hidden, token_ids, model.text_pool_type, eos_token_id=end_of_text)  # [N, W]
-        projection = model.text_projection
-        if projection is None:
-            return cast("torch.Tensor", pooled)
-        return cast("torch.Tensor", projection(pooled) if callable(projection) else pooled @ projection)
+        if (projection := model.text_projection) is None:
+            return pooled
+        return projection(pooled) if callable(projection) else pooled @ projection
 
 
 def _to_unit_vectors(features: torch.Tensor) -> torch.Tensor:

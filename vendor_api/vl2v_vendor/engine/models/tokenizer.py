@@ -23,8 +23,7 @@ from vl2v_vendor.engine.models.open_clip_files import ModelSpec, read_model_conf
 _MAX_CACHED_WORDS: Final = 100_000
 _MAX_CACHED_WORD_BYTES: Final = 64
 _END_OF_WORD: Final = "</w>"
-_FIRST_WORD_ID: Final = 2
-_START, _END = 1, 49_407
+_START, _FIRST_WORD_ID, _END = 1, 2, 49_407
 
 
 class OpenClipTokenizer:

@@ -37,23 +37,13 @@ _MIN_COSINE_ACROSS: Final = {"fp32": 0.9995, "fp16": 0.9995, "bf16": 0.999, "int
 _INPUTS: Final = 2
 
 PROBE_TEXTS: Final = (
-    "a photo of a dog",
-    "an ink drawing of a lighthouse at night",
-    "a red bicycle leaning against a brick wall",
-    "two children building a sand castle",
-    "a bowl of ripe cherries",
-    "the corner of an empty room with one window",
-    "a blurry photo of a train",
-    "a map of an island",
-    "snow",
-    "a cat asleep on a pile of newspapers",
-    "a blueprint of a bridge",
-    "an old man playing chess in the park",
-    "a close-up of a green leaf with drops of water",
-    "a cartoon of a smiling sun",
-    "a crowded market street seen from above",
-    "a handwritten letter",
-)
+    "a photo of a dog", "an ink drawing of a lighthouse at night",
+    "a red bicycle leaning against a brick wall", "two children building a sand castle",
+    "a bowl of ripe cherries", "the corner of an empty room with one window", "a blurry photo of a train",
+    "a map of an island", "snow", "a cat asleep on a pile of newspapers", "a blueprint of a bridge",
+    "an old man playing chess in the park", "a close-up of a green leaf with drops of water",
+    "a cartoon of a smiling sun", "a crowded market street seen from above", "a handwritten letter",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +115,7 @@ def write_parity(folder: Path, info: ModelInfo, report: ParityReport) -> None:
     Raises:
         ModelLoadFailed: It cannot be written there.
     """
-    path = _parity_path(folder, info)
+    path = golden_path(folder, info).with_suffix(".parity.json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(report), indent=2) + "\n")
@@ -135,12 +125,8 @@ def write_parity(folder: Path, info: ModelInfo, report: ParityReport) -> None:
 
 def read_parity(folder: Path, info: ModelInfo) -> str:
     """Return the parity report that was kept when an int8 model was loaded, in one line for the operator."""
-    path = _parity_path(folder, info)
+    path = golden_path(folder, info).with_suffix(".parity.json")
     return f"cosine to fp32 at least {json.loads(path.read_text())['lowest']:.4f} on built-in images and texts, {path}"
-
-
-def _parity_path(folder: Path, info: ModelInfo) -> Path:
-    return golden_path(folder, info).with_suffix(".parity.json")
 
 
 def _encode_texts(model: LocalModel, tokenizer: Tokenizer, texts: Sequence[str] = PROBE_TEXTS) -> VectorBatch:

@@ -20,17 +20,8 @@ from typing import Final, TypeAlias
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import ModelInput, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
-from vl2v_vendor.engine.process.model_worker import LoadModel, serve_model
-from vl2v_vendor.engine.process.shared_slots import (
-    Answer,
-    Heartbeat,
-    Loaded,
-    Message,
-    Slots,
-    Work,
-    map_memory,
-    open_memory,
-)
+from vl2v_vendor.engine.process.model_worker import Answer, Heartbeat, Loaded, LoadModel, Message, serve_model
+from vl2v_vendor.engine.process.shared_slots import Slots, Work, map_memory, open_memory
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS, Watchdog
 
 _STOP_SECONDS: Final = 5.0
@@ -77,7 +68,11 @@ class SlotDispatcher:
             ModelUnavailable: The child is gone.
             EncodingFailed: The model could not encode the batch.
         """
-        work = Work(next(self._ids), await self._take_slot(), lane, shape)
+        if (slot := await self._free.get()) is None:
+            self._free.put_nowait(None)  # for the next who waits
+            raise _death()
+        self._slots.abandoned[slot] = False
+        work = Work(next(self._ids), slot, lane, shape)
         waiter: asyncio.Future[VectorBatch] = asyncio.get_running_loop().create_future()
         self._pending[work.id] = work, waiter
         if len(self._pending) == 1:
@@ -87,7 +82,7 @@ class SlotDispatcher:
             return await waiter
         except asyncio.CancelledError:
             if work.id in self._pending:
-                self._slots.set_abandoned(work.slot, True)
+                self._slots.abandoned[work.slot] = True
             raise
 
     def settle(self, answer: Answer) -> None:
@@ -112,13 +107,6 @@ class SlotDispatcher:
             if not waiter.done():
                 waiter.set_exception(_death())
         self._pending.clear()
-
-    async def _take_slot(self) -> int:
-        if (slot := await self._free.get()) is None:
-            self._free.put_nowait(None)  # for the next who waits
-            raise _death()
-        self._slots.set_abandoned(slot, False)
-        return slot
 
     def _watch_first(self) -> None:
         """Watch the first batch: the child works on one after the other, so it is the one that it has begun."""

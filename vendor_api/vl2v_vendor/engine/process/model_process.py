@@ -22,8 +22,7 @@ from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.engine.process.model_child import ModelChild, SlotDispatcher
-from vl2v_vendor.engine.process.model_worker import LoadModel
-from vl2v_vendor.engine.process.shared_slots import Loaded
+from vl2v_vendor.engine.process.model_worker import Loaded, LoadModel
 
 _LONGEST_DELAY_SECONDS: Final = 60.0
 _SHORTEST_RELOAD_SECONDS: Final = 60.0

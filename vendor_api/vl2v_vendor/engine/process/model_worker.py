@@ -1,4 +1,7 @@
-"""The child's side of `model_process`: load, warm up, report, then answer batches until the parent is gone."""
+"""The child's side of `model_process`: load, warm up, report, then answer batches until the parent is gone.
+
+Its messages are small: batches and vectors lie in shared memory.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeAlias
@@ -24,34 +28,53 @@ from vl2v_vendor.domain.errors import ModelLoadFailed, VendorError
 from vl2v_vendor.engine.models.model_warm_up import (
     LanePace,
     LocalModel,
+    first_line,
     is_out_of_memory,
     make_noise,
     release_memory,
     warm_up,
 )
-from vl2v_vendor.engine.process.shared_slots import (
-    Answer,
-    Heartbeat,
-    Loaded,
-    Message,
-    SlotLayout,
-    Slots,
-    Work,
-    map_memory,
-)
+from vl2v_vendor.engine.process.shared_slots import SlotLayout, Slots, Work, map_memory
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS
 
 LoadModel: TypeAlias = Callable[[], LocalModel]
 """Loads the model in the child. Must be picklable: a module's function, a class, or a `functools.partial` of one."""
 
-_LONGEST_ERROR: Final = 300
 _FAILURES_BEFORE_PROBE: Final = 8
 _SHORT: Final = 16
 """Tokens up to which lengths are alike: below that a forward pass costs about the same."""
 
-_Send: TypeAlias = Callable[[Message], None]
-
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """From the child: the shape of the vectors in the batch's slot, or why there are none."""
+
+    id: int
+    shape: tuple[int, ...] | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """From the child, four times a second: it is alive, and has used so much processor time."""
+
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """From the child, first: the warm model, its pace by lane, and how the shared memory is cut."""
+
+    info: ModelInfo
+    pace: Mapping[Modality, LanePace]
+    layout: SlotLayout
+
+
+Message: TypeAlias = Answer | Heartbeat | Loaded | ModelLoadFailed
+"""Whatever the child sends. The error is its first and last message, and says why the model cannot be loaded."""
+_Send: TypeAlias = Callable[[Message], None]
 
 
 def serve_model(
@@ -83,13 +106,15 @@ def serve_model(
     try:
         model = load()
         pace = warm_up(model, batch_items)
-        layout = _choose_layout(model.info, pace)
+        info, images, texts = model.info, pace["image"].batch_items, pace["text"].batch_items
+        input_bytes = max(images * 3 * info.image_size**2, texts * 8 * info.context_length)
+        layout = SlotLayout(input_bytes, output_bytes=max(images, texts) * 4 * info.embedding_dim)
         slots = Slots(map_memory(memory, layout.size_bytes), layout)
     except Exception as error:
         # Everything that can go wrong here is for the operator, who sees it in the parent.
         send(ModelLoadFailed(str(error) if isinstance(error, VendorError) else f"{type(error).__name__}: {error}"))
         return
-    send(Loaded(model.info, pace, layout))
+    send(Loaded(info, pace, layout))
     threading.Thread(target=_send_heartbeats, args=(send,), daemon=True, name="model-heartbeat").start()
     _answer_all(model, slots, inbox, send)
 
@@ -100,7 +125,7 @@ def answer(model: LocalModel, slots: Slots, work: Work) -> Answer:
     Raises:
         Exception: The device is lost; see `has_lost_device`. Any other error is in the answer.
     """
-    if slots.is_abandoned(work.slot):
+    if slots.abandoned[work.slot]:
         return Answer(work.id, None, "nobody waits for this batch")
     try:
         vectors = _encode(model, work.lane, slots.input(work))
@@ -110,7 +135,7 @@ def answer(model: LocalModel, slots: Slots, work: Work) -> Answer:
         if has_lost_device(error):
             raise
         # One batch's failure must not end the process that serves all others.
-        text, needs_memory = _first_line(error), is_out_of_memory(error)
+        text, needs_memory = first_line(error), is_out_of_memory(error)
     if needs_memory:
         release_memory()  # only now: until here the exception held the failed batch's tensors
     return Answer(work.id, None, text)
@@ -176,7 +201,7 @@ def _answer_all(model: LocalModel, slots: Slots, inbox: queue.SimpleQueue[Work],
                 _probe(model, work.lane)
         except Exception as error:
             # Whatever it is: only another process can help, and those who wait are told once this one is gone.
-            _log.critical("the model process ends, since its model is broken: %s", _first_line(error))
+            _log.critical("the model process ends, since its model is broken: %s", first_line(error))
             os._exit(1)
         send(reply)
 
@@ -193,10 +218,6 @@ def _probe(model: LocalModel, lane: Modality) -> None:
 
 def _encode(model: LocalModel, lane: Modality, batch: NDArray[Any]) -> VectorBatch:
     return encode_in_buckets(model.encode_tokens, batch) if lane == "text" else model.encode_images(batch)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_ERROR]
 
 
 def _send(connection: Connection, lock: threading.Lock, message: Message) -> None:
@@ -222,10 +243,3 @@ def _send_heartbeats(send: _Send) -> None:
             time.sleep(PERIOD_SECONDS)
     except OSError:
         os._exit(0)
-
-
-def _choose_layout(info: ModelInfo, pace: Mapping[Modality, LanePace]) -> SlotLayout:
-    """Slots that hold the largest batch of either lane."""
-    images, texts = pace["image"].batch_items, pace["text"].batch_items
-    image_bytes, text_bytes, vector_bytes = 3 * info.image_size**2, 8 * info.context_length, 4 * info.embedding_dim
-    return SlotLayout(max(images * image_bytes, texts * text_bytes), max(images, texts) * vector_bytes)

@@ -1,6 +1,6 @@
-"""What the server and its model process share: small messages, and memory in which batches and vectors lie.
+"""Memory that the server and its model process share: batches go in, vectors come out, nothing large is pickled.
 
-Batches go in, vectors come out, nothing large is pickled. The memory has no name, so nothing is left behind whichever
+The memory has no name, so nothing is left behind whichever
 side is killed: the system frees it with the last process that has it open. It is cut into slots, one per batch under
 way.
 """
@@ -10,20 +10,17 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vl2v_contract.identity import Modality
-from vl2v_vendor.domain.encoder import ModelInfo, ModelInput
-from vl2v_vendor.domain.errors import ModelLoadFailed
-from vl2v_vendor.engine.models.model_warm_up import LanePace
+from vl2v_vendor.domain.encoder import ModelInput
 
-_INPUT_TYPES: Final[Mapping[Modality, type[np.generic]]] = {"image": np.uint8, "text": np.int64}
 _ALIGNMENT: Final = 64
 _HEADER_BYTES: Final = 64
 
@@ -36,22 +33,6 @@ class Work:
     slot: int
     lane: Modality
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """From the child: the shape of the vectors in the batch's slot, or why there are none."""
-
-    id: int
-    shape: tuple[int, ...] | None
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """From the child, four times a second: it is alive, and has used so much processor time."""
-
-    cpu_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +58,6 @@ class SlotLayout:
     def size_bytes(self) -> int:
         """Size of the whole memory in bytes."""
         return _HEADER_BYTES + self.count * self.stride
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """From the child, first: the warm model, its pace by lane, and how the shared memory is cut."""
-
-    info: ModelInfo
-    pace: Mapping[Modality, LanePace]
-    layout: SlotLayout
-
-
-Message: TypeAlias = Answer | Heartbeat | Loaded | ModelLoadFailed
-"""Whatever the child sends. The error is its first and last message, and says why the model cannot be loaded."""
 
 
 def open_memory() -> Connection:
@@ -120,6 +88,9 @@ class Slots:
     Args:
         memory: `layout.size_bytes` of it.
         layout: Layout of its slots.
+
+    Attributes:
+        abandoned: By slot, 1 if nobody waits for its batch any more.
     """
 
     def __init__(self, memory: mmap.mmap, layout: SlotLayout) -> None:
@@ -127,10 +98,12 @@ class Slots:
         self._layout = layout
         # Every view is made from this one: `frombuffer` keeps the memory mapped while a view is alive.
         self._bytes = np.frombuffer(memory, np.uint8)
+        self.abandoned = self._bytes[: layout.count]
 
     def input(self, work: Work) -> NDArray[Any]:
         """Return a batch in its slot, in place; raises ValueError if it is larger than a slot."""
-        return self._view(work.slot, work.shape, _INPUT_TYPES[work.lane], 0, self._layout.input_bytes)
+        dtype = np.uint8 if work.lane == "image" else np.int64
+        return self._view(work.slot, work.shape, dtype, 0, self._layout.input_bytes)
 
     def output(self, slot: int, shape: Sequence[int]) -> NDArray[np.float32]:
         """Return the vectors in a slot, in place; raises ValueError if they are larger than a slot."""
@@ -146,21 +119,13 @@ class Slots:
             row[: len(item)] = item
             row[len(item) :] = 0
 
-    def set_abandoned(self, slot: int, is_abandoned: bool) -> None:
-        """Note whether anybody still waits for the batch in a slot."""
-        self._bytes[slot] = is_abandoned
-
-    def is_abandoned(self, slot: int) -> bool:
-        """Return whether nobody waits for the batch in a slot any more."""
-        return bool(self._bytes[slot])
-
     def close(self) -> None:
         """Unmap the memory, which also closes the descriptor that the map holds.
 
         Raises:
             BufferError: A view of a slot is still in use; the memory stays mapped.
         """
-        self._bytes = np.empty(0, np.uint8)
+        self._bytes = self.abandoned = np.empty(0, np.uint8)
         self._memory.close()
 
     def _view(self, slot: int, shape: Sequence[int], dtype: DTypeLike, start: int, limit_bytes: int) -> NDArray[Any]:

@@ -33,7 +33,7 @@ class Watchdog:
 
     def __init__(self, floor_seconds: float, largest_batch_seconds: float) -> None:
         self._floor_seconds = floor_seconds
-        self.silence_limit = self._limit(largest_batch_seconds)
+        self.silence_limit = max(floor_seconds, _WARM_UP_FACTOR * largest_batch_seconds)
         self._silent_seconds = 0.0
         self._batch_limit: float | None = None
         self._batch_seconds = 0.0
@@ -53,7 +53,9 @@ class Watchdog:
 
     def begin_batch(self, warm_up_seconds: float | None) -> None:
         """Note that the process has a batch now that took so long at warm-up; None if it has none."""
-        self._batch_limit = None if warm_up_seconds is None else self._limit(warm_up_seconds)
+        self._batch_limit = (
+            None if warm_up_seconds is None else max(self._floor_seconds, _WARM_UP_FACTOR * warm_up_seconds)
+        )
         self._batch_seconds = self._idle_seconds = 0.0
 
     def check(self, elapsed_seconds: float) -> str | None:
@@ -75,6 +77,3 @@ class Watchdog:
         if self._batch_seconds > _COMPUTING_FACTOR * self._batch_limit:
             return f"it has computed one batch for {self._batch_seconds:.1f} seconds"
         return None
-
-    def _limit(self, warm_up_seconds: float) -> float:
-        return max(self._floor_seconds, _WARM_UP_FACTOR * warm_up_seconds)

@@ -7,6 +7,7 @@ images delays another buyer's single image by one turn. Everything here runs in 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,22 +23,21 @@ class QueuedRequest(Generic[Out]):
     Args:
         key: API key whose request it is.
         count: Number of items.
-        now: Time of its arrival, in seconds.
 
     Attributes:
         done: Resolved when every item has its outcome; failed or cancelled when the request is lost as a whole.
         outcomes: An output or an error per item, in order; None while an item has neither.
-        submitted: Time of its arrival.
+        submitted: Time of its arrival, in seconds.
         last_began: Time when the model began the last of its batches so far; None before the first.
         items_in_model: Number of its items in batches that were sent to the model.
         idle_limit: Timeout of the request; runs while none of its items is with the model.
     """
 
-    def __init__(self, key: str, count: int, now: float) -> None:
+    def __init__(self, key: str, count: int) -> None:
         self.key = key
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.outcomes: list[Out | Exception | None] = [None] * count
-        self.submitted = now
+        self.submitted = time.monotonic()
         self.last_began: float | None = None
         self.items_in_model = 0
         self.idle_limit = asyncio.timeout(None)
@@ -49,11 +49,6 @@ class QueuedRequest(Generic[Out]):
         self._missing -= 1
         if self._missing == 0 and not self.done.done():
             self.done.set_result(None)
-
-    def refuse(self, error: Exception) -> None:
-        """Lose the request as a whole, unless it is over."""
-        if not self.done.done():
-            self.done.set_exception(error)
 
     def move(self, items: int, idle_seconds: float) -> None:
         """Count items into the model, or out of it if negative; without any there, the request may wait so long."""
@@ -85,21 +80,17 @@ class FairQueue(Generic[In, Out]):
 
     def push(self, entries: Sequence[Entry[In, Out]]) -> None:
         """Queue items of one key behind those that it has already."""
-        for entry in entries:
-            self._lines.setdefault(entry.request.key, OrderedDict())[entry] = None
+        self._lines.setdefault(entries[0].request.key, OrderedDict()).update(dict.fromkeys(entries))
         self.items += len(entries)
 
     def take(self, count: int) -> list[Entry[In, Out]]:
         """Take up to `count` items, one per key and turn."""
         taken: list[Entry[In, Out]] = []
         while self._lines and len(taken) < count:
-            key, line = next(iter(self._lines.items()))
-            entry, _ = line.popitem(last=False)
+            key, line = self._lines.popitem(last=False)
+            taken.append(line.popitem(last=False)[0])
             if line:
-                self._lines.move_to_end(key)
-            else:
-                del self._lines[key]
-            taken.append(entry)
+                self._lines[key] = line
         self.items -= len(taken)
         return taken
 

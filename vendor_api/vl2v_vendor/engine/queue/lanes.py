@@ -11,10 +11,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,9 +23,6 @@ from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.domain.ledger import Vector
 from vl2v_vendor.engine.queue.fair_queue import Entry
 from vl2v_vendor.engine.queue.micro_batcher import LaneLimits, MicroBatcher
-
-LaneObserver: TypeAlias = Callable[[Modality, int, float], None]
-"""Called with the lane of a batch that was encoded, its items, and the seconds that the model took."""
 
 _MAX_BATCHES: Final = 2
 """One runs and one is ready."""
@@ -168,31 +164,13 @@ class EncodingLanes(BatchScheduler):
         """Items that are being prepared and have room to wait, by lane."""
         return {modality: lane.reserved_items for modality, lane in self._by_modality.items()}
 
-    def observe_batches(self, observe: LaneObserver) -> None:
-        """Have `observe` called after every batch."""
+    def observe_batches(self, observe: Callable[[Modality, int, float], None]) -> None:
+        """Have `observe` called after every batch, with its lane, its items, and the seconds that the model took."""
         for modality, lane in self._by_modality.items():
             lane.observe = partial(observe, modality)
 
-    def check_room(self, modality: Modality) -> None:
-        """Check that one more item may wait: cheap, for use before a body is read.
-
-        Raises:
-            Overloaded: The lane has no room; says when to come back.
-        """
-        self._by_modality[modality].check_room(1)
-
-    def reserve(self, modality: Modality, items: int, *, key: str) -> AbstractContextManager[None]:
-        """Keep room for the items of one request while they are prepared, until `encode` queues them.
-
-        Args:
-            modality: Lane of the items.
-            items: Number of items.
-            key: The caller's API key id.
-
-        Raises:
-            Overloaded: There is no room, or the items cannot be encoded in time; says when to come back.
-        """
-        return self._by_modality[modality].reserve(items, key)
+    def __getitem__(self, modality: Modality) -> MicroBatcher[ModelInput, Vector]:
+        return self._by_modality[modality]
 
     async def encode(
         self, modality: Modality, inputs: Sequence[ModelInput], *, key: str = ""

@@ -15,14 +15,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Generic, TypeAlias, cast
+from typing import Final, Generic, cast
 
 from vl2v_vendor.domain.errors import EncodingFailed, ModelUnavailable, Overloaded, Unavailable
 from vl2v_vendor.engine.queue.fair_queue import Entry, FairQueue, In, Out, QueuedRequest
 from vl2v_vendor.observe.request_trace import record
-
-BatchObserver: TypeAlias = Callable[[int, float], None]
-"""Called with the items of a batch that was encoded, and the seconds that the model took."""
 
 _FORESIGHT: Final = 0.5
 """What would have to wait longer than this part of the longest wait is refused on arrival."""
@@ -56,7 +53,7 @@ class MicroBatcher(Generic[In, Out]):
         changed: Event that is set when there is more to run.
 
     Attributes:
-        observe: Called after every batch that was encoded.
+        observe: Called after every batch that was encoded, with its items and the seconds that the model took.
         reserved_items: Number of items that have room in the queue and are not queued yet.
     """
 
@@ -72,7 +69,7 @@ class MicroBatcher(Generic[In, Out]):
         self._items_in_model = 0
         self._seconds_per_item: float | None = None
         self._busy_since = 0.0
-        self.observe: BatchObserver | None = None
+        self.observe: Callable[[int, float], None] | None = None
         self.reserved_items = 0
 
     @property
@@ -132,7 +129,7 @@ class MicroBatcher(Generic[In, Out]):
         """
         if not items:
             return []
-        request = QueuedRequest[Out](key, len(items), time.monotonic())
+        request = QueuedRequest[Out](key, len(items))
         entries = [Entry(item, request, index) for index, item in enumerate(items)]
         if not self.has_work and not self._items_in_model:
             self._busy_since = request.submitted
@@ -167,23 +164,19 @@ class MicroBatcher(Generic[In, Out]):
     async def run(self, batch: Sequence[Entry[In, Out]]) -> bool:
         """Run a batch and give every waiter its output or its error; false if the model gave nothing."""
         try:
-            outputs = await self._encode([entry.item for entry in batch])
+            outputs = await self._run([entry.item for entry in batch])
         except Unavailable as error:
             _refuse(batch, error)
         except Exception as error:
             # Any error, or its waiters would never hear of it.
             self._split(batch, error)
         else:
-            for entry, output in zip(batch, outputs, strict=True):
-                entry.request.settle(entry.index, output)
-            return True
+            if len(outputs) == len(batch):
+                for entry, output in zip(batch, outputs, strict=True):
+                    entry.request.settle(entry.index, output)
+                return True
+            self._split(batch, EncodingFailed(f"{len(batch)} items went in and {len(outputs)} vectors came out"))
         return False
-
-    async def _encode(self, items: Sequence[In]) -> Sequence[Out]:
-        outputs = await self._run(items)
-        if len(outputs) != len(items):
-            raise EncodingFailed(f"{len(items)} items went in and {len(outputs)} vectors came out")
-        return outputs
 
     def end(self, batch: Sequence[Entry[In, Out]], seconds: float | None) -> None:
         """Note that a batch is over, after the seconds that the model took for it; None if it gave nothing."""
@@ -193,7 +186,7 @@ class MicroBatcher(Generic[In, Out]):
             entry.request.move(-1, self._limits.wait_seconds)
         if seconds is not None:
             pace = (now - self._busy_since) / len(batch)  # the turns of the other lane are in it
-            before = pace if self._seconds_per_item is None else self._seconds_per_item
+            before = self._seconds_per_item or pace
             self._seconds_per_item = before + _SHARE_OF_NEWEST * (pace - before)
             if self.observe is not None:
                 self.observe(len(batch), seconds)
@@ -216,12 +209,12 @@ class MicroBatcher(Generic[In, Out]):
 
     def _overloaded(self, what: str) -> Overloaded:
         """Build a refusal that asks to come back when half of what waits will be done."""
-        seconds = math.ceil(self._queue.items / 2 * (self._seconds_per_item or 0.0))
-        return Overloaded(
-            f"{what}; nothing was billed, try again in a moment", min(max(seconds, 1), _LONGEST_RETRY_SECONDS)
-        )
+        seconds = max(math.ceil(self._queue.items / 2 * (self._seconds_per_item or 0.0)), 1)
+        return Overloaded(f"{what}; nothing was billed, try again in a moment", min(seconds, _LONGEST_RETRY_SECONDS))
 
 
 def _refuse(batch: Sequence[Entry[In, Out]], error: Exception) -> None:
+    """Lose the requests of a batch as a whole, unless they are over."""
     for entry in batch:
-        entry.request.refuse(error)
+        if not entry.request.done.done():
+            entry.request.done.set_exception(error)

@@ -198,9 +198,9 @@ async def create_embeddings(
     """Sell one vector per text or image; if an item fails, the request is refused and nothing is billed."""
     require_json(request)
     try:  # what would be refused whether it is of texts or of images: the gate does not know which
-        services.lanes.check_room("text")
+        services.lanes["text"].check_room(1)
     except Overloaded:
-        services.lanes.check_room("image")
+        services.lanes["image"].check_room(1)
     body = await read_body(request, parse_openai)
     modality, sources = sources_of(body, services.seller.check_model(body.model).embedding_dim)
     order = SaleRequest(
