@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from sqlalchemy import Engine
-
 from vl2v_contract.identity import Modality
-from vl2v_vendor.domain.encoder import Encoder, ModelInfo, Tokenizer
+from vl2v_vendor.domain.encoder import Encoder, Tokenizer
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.domain.ports import Accounts, Clock, Ledger, Signer
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
@@ -54,19 +51,6 @@ _HASH_BATCH_ITEMS = 32
 _ASSETS = Path(__file__).parent / "assets"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    """What was opened, for the use cases to stand on."""
-
-    ledger: Ledger
-    accounts: Accounts
-    signer: Signer
-    clock: Clock
-    encoder: Encoder
-    tokenizer: Tokenizer
-    pepper: bytes = field(repr=False)
-
-
 @asynccontextmanager
 async def open_services(settings: Settings, report: Report) -> AsyncIterator[Services]:
     """Open everything in order, cheapest refusals first, and close it in reverse.
@@ -88,28 +72,25 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         )
         stack.push_async_callback(ledger.close)
         await ledger.start()
-        await stack.enter_async_context(_running(SigningKeyWatch(settings.secrets_path, secrets, signer, engine)))
-        recorder = await _open_published_heads(HeadsFile(settings.published_heads_path, ledger.ledger_id), engine)
+        stop = asyncio.Event()
+        watch = asyncio.create_task(SigningKeyWatch(settings.secrets_path, secrets, signer, engine).run(stop))
+        stack.push_async_callback(asyncio.gather, watch)
+        stack.callback(stop.set)  # before that, in reverse
+        heads = HeadsFile(settings.published_heads_path, ledger.ledger_id)
+        await asyncio.to_thread(lambda: require_published(engine, heads.read()))
+        recorder = HeadsRecorder(heads)
+        await recorder.start()
         stack.push_async_callback(recorder.close)
         signer.on_signed = recorder.note
         report("ledger", engine.url.render_as_string(hide_password=True))
-        encoder, tokenizer = await _open_model(settings, stack, report)
-        info = encoder.info
-        report("model", _describe(info))
+        model = await _open_model(settings, stack, report)
+        info = model[0].info
+        size = f"{info.embedding_dim} numbers per vector, {info.image_size} x {info.image_size} input"
+        weights = f"{info.precision} on {info.device}, weights {info.weights_sha[:12]}"
+        report("model", f"{info.id}, {size}, {weights}")
         accounts = SqlAccounts(engine, signer=signer, clock=clock)
         report("prices", await asyncio.to_thread(_ensure_prices, accounts, info.id, settings))
-        yield _assemble(settings, stack, _Ports(ledger, accounts, signer, clock, encoder, tokenizer, secrets.pepper))
-
-
-@asynccontextmanager
-async def _running(watch: SigningKeyWatch) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(watch.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await task
+        yield _assemble(settings, stack, ledger, accounts, signer, clock, model, secrets.pepper)
 
 
 def model_spec(settings: Settings) -> ModelSpec:
@@ -137,7 +118,8 @@ def model_spec(settings: Settings) -> ModelSpec:
         name = settings.model_id or settings.model_config_file.stem
         return choose(model_id=name, config_file=settings.model_config_file, checkpoint_file=checkpoint)
     if settings.model is not None and settings.model != TINY_TEACHER:
-        name = settings.model_id or _model_id(settings.model, settings.pretrained)
+        tags = [Path(tag).stem if Path(tag).is_file() else tag] if (tag := settings.pretrained) else []
+        name = settings.model_id or "/".join([settings.model, *tags])  # a checkpoint file is named by its stem
         return choose(model_id=name, name=settings.model, pretrained=settings.pretrained)
     config_file, checkpoint = _ASSETS / f"{TINY_TEACHER}.json", _ASSETS / f"{TINY_TEACHER}.safetensors"
     if not config_file.is_file():
@@ -182,14 +164,6 @@ def _is_packaged(spec: ModelSpec) -> bool:
     return spec.config_file == _ASSETS / f"{TINY_TEACHER}.json"
 
 
-async def _open_published_heads(file: HeadsFile, engine: Engine) -> HeadsRecorder:
-    """Refuse to serve a ledger that lacks what was signed before, then note what will be."""
-    await asyncio.to_thread(lambda: require_published(engine, file.read()))
-    recorder = HeadsRecorder(file)
-    await recorder.start()
-    return recorder
-
-
 def _ensure_prices(accounts: SqlAccounts, model_id: str, settings: Settings) -> str:
     """Put the model on the price list; a price once set stays, unless the settings name that very one."""
     named, in_force = settings.model_fields_set, {price.modality: price for price in accounts.prices(model_id)}
@@ -212,19 +186,28 @@ def _ensure_prices(accounts: SqlAccounts, model_id: str, settings: Settings) -> 
     )
 
 
-def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Services:
-    """Build the use cases over opened ports, with the pool and the lanes that they run on."""
-    ledger, signer, encoder, limits = ports.ledger, ports.signer, ports.encoder, settings.limits
+def _assemble(
+    settings: Settings,
+    stack: AsyncExitStack,
+    ledger: Ledger,
+    accounts: Accounts,
+    signer: Signer,
+    clock: Clock,
+    model: tuple[Encoder, Tokenizer],
+    pepper: bytes,
+) -> Services:
+    """Build the use cases over what was opened, with the pool and the lanes that they run on."""
+    (encoder, tokenizer), limits = model, settings.limits
     executor = stack.enter_context(ThreadPoolExecutor(_count_cores(), thread_name_prefix="decode"))
     staff = stack.enter_context(ThreadPoolExecutor(_STAFF_THREADS, thread_name_prefix="staff"))
     decoder = PillowImageDecoder(
         preprocessing_of(encoder.info), max_item_bytes=limits.max_item_bytes, max_pixels=limits.max_pixels
     )
-    preparation = Preparation(decoder, ports.tokenizer, limits, executor, in_flight=2 * _count_cores())
+    preparation = Preparation(decoder, tokenizer, limits, executor, in_flight=2 * _count_cores())
     lanes = _open_lanes(settings, encoder)
     lanes.start()
     stack.push_async_callback(lanes.close)
-    audit = Audit(ledger, signer, ports.clock)
+    audit = Audit(ledger, signer, clock)
 
     async def check_model() -> None:
         if not encoder.ready:
@@ -235,19 +218,19 @@ def _assemble(settings: Settings, stack: AsyncExitStack, ports: _Ports) -> Servi
         encoder=encoder,
         lanes=lanes,
         limits=limits,
-        authenticator=Authenticator(ledger, ports.clock),
+        authenticator=Authenticator(ledger, clock),
         seller=Seller(
             ledger=ledger,
             signer=signer,
             encoder=encoder,
             lanes=lanes,
             preparation=preparation,
-            recomputes=RecomputeAllowance(ports.clock, settings.recompute_items_per_minute),
+            recomputes=RecomputeAllowance(clock, settings.recompute_items_per_minute),
             limits=limits,
-            pepper=ports.pepper,
+            pepper=pepper,
         ),
         audit=audit,
-        administration=Administration(ports.accounts, audit, staff, currency=settings.currency),
+        administration=Administration(accounts, audit, staff, currency=settings.currency),
         readiness={"model": check_model, "ledger": ledger.ping},
     )
 
@@ -260,33 +243,16 @@ def _open_lanes(settings: Settings, encoder: Encoder) -> EncodingLanes:
             f"max_queued_bytes: must be at least {needed_bytes} for this model, "
             f"or a full request of {settings.max_items} images could never be served; lower max_items otherwise"
         )
+    measured = encoder.batch_items if isinstance(encoder, ProcessEncoder) else None
     return EncodingLanes(
         encoder,
-        max_batch_items=_batch_items(settings, encoder),
+        max_batch_items=measured or settings.max_batch_items or _HASH_BATCH_ITEMS,
         max_queued_items=settings.max_queued_items,
         max_queued_bytes=settings.max_queued_bytes,
         max_wait_seconds=settings.max_wait_seconds,
     )
 
 
-def _batch_items(settings: Settings, encoder: Encoder) -> int | Mapping[Modality, int]:
-    return encoder.batch_items if isinstance(encoder, ProcessEncoder) else settings.max_batch_items or _HASH_BATCH_ITEMS
-
-
 def _count_cores() -> int:
-    """Cores that this process may run on; a container or `taskset` may leave it fewer than the machine has."""
+    """Count the cores that this process may run on: `taskset` or a container may leave it few of the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _model_id(name: str, pretrained: str | None) -> str:
-    """`ViT-B-32/openai`; a checkpoint file is named by its stem, never by its folder."""
-    if not pretrained:
-        return name
-    return f"{name}/{Path(pretrained).stem if Path(pretrained).is_file() else pretrained}"
-
-
-def _describe(info: ModelInfo) -> str:
-    return (
-        f"{info.id}, {info.embedding_dim} numbers per vector, {info.image_size} x {info.image_size} input, "
-        f"{info.precision} on {info.device}, weights {info.weights_sha[:12]}"
-    )

@@ -7,6 +7,7 @@ names. Command line options of `vl2v-vendor` override both.
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -119,19 +120,13 @@ class Settings(BaseSettings):
     @field_validator("data_dir", "secrets_file", "model_config_file", "golden_file")
     @classmethod
     def _at_home(cls, path: Path | None) -> Path | None:
-        """`~` as a shell would read it: a file or a service manager does not."""
+        """Read `~` as a shell would: a file or a service manager does not."""
         return None if path is None else path.expanduser()
 
     @property
     def limits(self) -> Limits:
         """What one request may hold."""
-        return Limits(
-            max_items=self.max_items,
-            max_item_bytes=self.max_item_bytes,
-            max_request_bytes=self.max_request_bytes,
-            max_pixels=self.max_pixels,
-            max_text_bytes=self.max_text_bytes,
-        )
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
     @property
     def database(self) -> str:
@@ -171,14 +166,14 @@ class Settings(BaseSettings):
         *_unused: PydanticBaseSettingsSource,
         **_unused_too: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line over environment over file."""
+        """Read the command line over the environment over the file."""
         config_file = os.environ.get(CONFIG_VARIABLE)
         file = (TomlConfigSettingsSource(settings_cls, toml_file=config_file),) if config_file else ()
         return (init_settings, env_settings, *file)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings in force; `overrides` that are None do not override.
+    """Load the settings in force; `overrides` that are None do not override.
 
     Raises:
         SettingsError: Names the setting and what is wrong with it, and repeats no value.
@@ -186,7 +181,12 @@ def load_settings(**overrides: Any) -> Settings:
     config_file = os.environ.get(CONFIG_VARIABLE)
     if config_file and not Path(config_file).is_file():
         raise SettingsError(f"{CONFIG_VARIABLE} names {config_file}, which is not a file")
-    _check_variables()
+    settings = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for variable in os.environ:  # one that is nearly a setting; others may be somebody else's
+        if variable.startswith(ENV_PREFIX) and variable not in settings:
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            for near in get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75):
+                raise SettingsError(f"{variable} is no setting: {ENV_PREFIX}{near.upper()} is")
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)
@@ -197,18 +197,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(f"the settings cannot be read: {error}") from None
 
 
-def _check_variables() -> None:
-    """Refuse a variable that is nearly a setting; others may be somebody else's, such as an orchestrator's."""
-    settings = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
-    for variable in os.environ:
-        if not variable.startswith(ENV_PREFIX) or variable in settings:
-            continue
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        for near in get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75):
-            raise SettingsError(f"{variable} is no setting: {ENV_PREFIX}{near.upper()} is")
-
-
 def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/vl2v`, or `~/.local/share/vl2v`."""
+    """Return `$XDG_DATA_HOME/vl2v`, or `~/.local/share/vl2v`."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "vl2v"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from types import MappingProxyType
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -31,32 +30,17 @@ app = App(
     default_parameter=Parameter(negative=(), allow_repeating=True, converter=convert_strictly),
 )
 
+_RUN = "--data photos --target-domain sketch"
 _COMMANDS = {
-    "distill": (
-        "distill",
-        "Plan, buy, align, distil, evaluate on the unseen domain, export.",
-        "--data photos --target-domain sketch",
-    ),
+    "distill": ("distill", "Plan, buy, align, distil, evaluate on the unseen domain, export.", _RUN),
     "sweep": (
         "distill",
         "Hold out each domain in turn, with several seeds and methods; buy once for all.",
         "--data photos --seed 0 --seed 1 --seed 2",
     ),
-    "plan": (
-        "plan",
-        "Show what the same options of `distill` would buy, and the price. Costs nothing.",
-        "--data photos --target-domain sketch",
-    ),
-    "pilot": (
-        "plan",
-        "Ask about a few training images, and say what more of them are worth.",
-        "--data photos --target-domain sketch",
-    ),
-    "buy": (
-        "plan",
-        "Buy the embeddings that the cache lacks.",
-        "--data photos --target-domain sketch --max-cost 2.50",
-    ),
+    "plan": ("plan", "Show what the same options of `distill` would buy, and the price. Costs nothing.", _RUN),
+    "pilot": ("plan", "Ask about a few training images, and say what more of them are worth.", _RUN),
+    "buy": ("plan", "Buy the embeddings that the cache lacks.", f"{_RUN} --max-cost 2.50"),
     "evaluate": (
         "distill",
         "Score the exported student by domain; with --teacher, beside the zero-shot teacher.",
@@ -117,25 +101,21 @@ def _describe(error: ErrorDetails) -> str:
 
 REMOVED_IN = "0.2.0"
 
-REMOVED_OPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "--rounds": "a run buys in one round: leave it out",
-        "--style-targets": "styled views are bought, or borrow their image's target: leave it out, and choose how many "
-        "are bought with --views",
-    }
-)
+REMOVED_OPTIONS: Mapping[str, str] = {
+    "--rounds": "a run buys in one round: leave it out",
+    "--style-targets": "styled views are bought, or borrow their image's target: leave it out, and choose how many "
+    "are bought with --views",
+}
 """Option: what to do instead."""
 
-_SELECTORS = "use --select random, or --select k-center to cover the features"
-_IMPUTERS = "use --impute none, or --impute ridge"
-
-REMOVED_VALUES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "--select": dict.fromkeys(("herding", "max-herding", "typiclust", "margin", "pcoreset"), _SELECTORS),
-        "--impute": dict.fromkeys(("class-mean", "knn"), _IMPUTERS),
-        "--carry": {"iidmax": "use --carry swad"},
-    }
-)
+REMOVED_VALUES: Mapping[str, Mapping[str, str]] = {
+    "--select": dict.fromkeys(
+        ("herding", "max-herding", "typiclust", "margin", "pcoreset"),
+        "use --select random, or --select k-center to cover the features",
+    ),
+    "--impute": dict.fromkeys(("class-mean", "knn"), "use --impute none, or --impute ridge"),
+    "--carry": {"iidmax": "use --carry swad"},
+}
 """Option: its removed values, and what to use instead of each."""
 
 

@@ -125,7 +125,13 @@ def verify(*, named: Named, as_json: AsJson = False) -> None:
     with open_cache(run_config(named).purchase.cache) as opened, bars(quiet=as_json) as progress:
         report = verify_holdings(opened, progress=progress)
     if as_json or report.is_clean:
-        show(_holdings_json(report), _holdings_line(report), as_json=as_json)
+        document = {
+            "items": report.items,
+            "damage": {str(kind): count for kind, count in report.damage.items()},
+            "examples": [{"item_key": key, "damage": str(kind)} for key, kind in report.examples],
+            "clean": report.is_clean,
+        }
+        show(document, _holdings_line(report), as_json=as_json)
     if not report.is_clean:
         raise CacheError(_holdings_line(report))
 
@@ -139,15 +145,6 @@ def stats_table(found: CacheStats) -> Table:
         counts = (vendor.paid_items, vendor.sent_items, vendor.billed_units)
         table.add_row(vendor.ledger_id, *(f"{count:,}" for count in counts), money)
     return table
-
-
-def _holdings_json(report: HoldingsReport) -> dict[str, object]:
-    return {
-        "items": report.items,
-        "damage": {str(kind): count for kind, count in report.damage.items()},
-        "examples": [{"item_key": key, "damage": str(kind)} for key, kind in report.examples],
-        "clean": report.is_clean,
-    }
 
 
 def _holdings_line(report: HoldingsReport) -> str:

@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, get_args
 
 from cyclopts import Group, Parameter, Token, convert
@@ -18,21 +17,19 @@ from pydantic.fields import FieldInfo
 from vl2v_client.config.run import DataConfig, PurchaseConfig, ReportConfig, RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig, declared
 
-NAMES: Mapping[tuple[str, str], str] = MappingProxyType(
-    {
-        ("data", "root"): "data",
-        ("data", "prompts"): "prompt",
-        ("data", "seed"): "data-seed",
-        ("purchase", "requests"): "workers",
-        ("student", "name"): "student",
-        ("student", "weights"): "student-weights",
-        ("student", "size"): "student-size",
-        ("training", "baselines"): "baseline",
-        ("training", "distill_learning_rate"): "learning-rate",
-        ("training", "final_weights"): "carry",
-        ("training", "workers"): "loader-workers",
-    }
-)
+NAMES: Mapping[tuple[str, str], str] = {
+    ("data", "root"): "data",
+    ("data", "prompts"): "prompt",
+    ("data", "seed"): "data-seed",
+    ("purchase", "requests"): "workers",
+    ("student", "name"): "student",
+    ("student", "weights"): "student-weights",
+    ("student", "size"): "student-size",
+    ("training", "baselines"): "baseline",
+    ("training", "distill_learning_rate"): "learning-rate",
+    ("training", "final_weights"): "carry",
+    ("training", "workers"): "loader-workers",
+}
 """Flags that are not their option's own name, by group and option."""
 
 _NEGATIVES = {"own_normalisation": "--paper-normalisation"}
@@ -117,12 +114,13 @@ def flag_name(group: str, option: str) -> str:
 
 def as_flags(named: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the command line that names these options, by group and option."""
-    words: list[str] = []
-    for group, options in named.items():
-        for option, value in options.items():
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [flag_name(group, option), str(one)]
-    return shlex.join(words)
+    return shlex.join(
+        word
+        for group, options in named.items()
+        for option, value in options.items()
+        for one in (value if isinstance(value, tuple) else (value,))
+        for word in (flag_name(group, option), str(one))
+    )
 
 
 def with_flags(message: str) -> str:
@@ -158,25 +156,22 @@ def takes(*sections: Section) -> Callable[[Callable[..., Any]], Callable[..., An
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "named"]
-        positional = [one for one in own if one.kind is not inspect.Parameter.KEYWORD_ONLY]
-        made: list[inspect.Parameter] = []
-        places: dict[str, tuple[str, str]] = {}
-        for section in sections:
-            for option, info in section.fields.items():
-                place = f"{section.name}_{option}"
-                places[place] = section.name, option
-                made.append(_parameter(place, section, option, info))
+        made = [_parameter(section, option, info) for section in sections for option, info in section.fields.items()]
 
         @functools.wraps(command)
         def run(*arguments: Any, **given: Any) -> Any:
-            named: Named = {section.name: {} for section in sections}
-            for place in places.keys() & given.keys():
-                group, option = places[place]
-                named[group][option] = given.pop(place)
+            named: Named = {
+                section.name: {
+                    option: given.pop(f"{section.name}_{option}")
+                    for option in section.fields
+                    if f"{section.name}_{option}" in given
+                }
+                for section in sections
+            }
             return command(*arguments, named=named, **given)
 
-        keywords = [one for one in own if one not in positional]
-        run.__signature__ = inspect.Signature([*positional, *made, *keywords])  # type: ignore[attr-defined]
+        in_order = sorted([*made, *own], key=lambda one: one.kind)
+        run.__signature__ = inspect.Signature(in_order)  # type: ignore[attr-defined]
         return run
 
     return decorate
@@ -192,7 +187,7 @@ def run_config(named: Named, file: Path | None = None) -> RunConfig:
     return RunConfig.model_validate(named) if file is None else RunConfig.load(file, overrides=named)
 
 
-def _parameter(place: str, section: Section, option: str, info: FieldInfo) -> inspect.Parameter:
+def _parameter(section: Section, option: str, info: FieldInfo) -> inspect.Parameter:
     default = info.default
     shown = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     flag = Parameter(
@@ -204,4 +199,5 @@ def _parameter(place: str, section: Section, option: str, info: FieldInfo) -> in
         show_default=(lambda _: shown) if default not in (None, False, ()) else False,
     )
     annotation = Annotated[info.annotation, flag]  # type: ignore[name-defined]
+    place = f"{section.name}_{option}"
     return inspect.Parameter(place, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -73,7 +73,15 @@ def buy(
     run = run_config(named, config)
     with open_purchase(run.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
         report = buy_run(run, context, progress=progress)
-    show(_purchase_json(report), _purchase_line(report), as_json=as_json)
+    document = {
+        "billed_units": report.billed_units,
+        "replayed_units": report.replayed_units,
+        "amount_micro": report.amount_micro,
+        "currency": report.currency,
+        "failed": [{"name": one.name, "code": one.code, "detail": one.detail} for one in report.failed],
+        "receipts": [{"seq": one.entry.seq, "entry_hash": one.entry_hash} for one in report.receipts],
+    }
+    show(document, _purchase_line(report), as_json=as_json)
 
 
 def plan_json(made: QueryPlan | PlanEstimate, left_units: int | None) -> dict[str, Any]:
@@ -120,17 +128,6 @@ def estimate_table(estimate: PlanEstimate, left_units: int | None) -> Table:
         rows["budget left"] = f"{left_units:,}"
     rows["not subtracted"] = "views in the cache, and views that look alike: --exact renders all and counts"
     return plain_table("upper bound", estimate.texts.teacher.id, rows=rows.items())
-
-
-def _purchase_json(report: PurchaseReport) -> dict[str, Any]:
-    return {
-        "billed_units": report.billed_units,
-        "replayed_units": report.replayed_units,
-        "amount_micro": report.amount_micro,
-        "currency": report.currency,
-        "failed": [{"name": one.name, "code": one.code, "detail": one.detail} for one in report.failed],
-        "receipts": [{"seq": one.entry.seq, "entry_hash": one.entry_hash} for one in report.receipts],
-    }
 
 
 def _purchase_line(report: PurchaseReport) -> str:

@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from vl2v_client.cli.console import STDERR
 from vl2v_client.cli.vendor import bars
-from vl2v_client.core.errors import DataError, UsageError
+from vl2v_client.core.errors import DataError
 from vl2v_client.data.shapes import DEVELOPMENT_STYLES, STYLES, write_shapes
 
 
@@ -23,14 +23,19 @@ def shapes(
     size: Annotated[int, Parameter(validator=Number(gte=16), help="Width and height in pixels.")] = 64,
     style: Annotated[
         tuple[str, ...],
-        Parameter(show_default=False, help=f"A style, repeatable: {', '.join(STYLES + DEVELOPMENT_STYLES)}."),
+        Parameter(
+            show_default=False,
+            choices=STYLES + DEVELOPMENT_STYLES,
+            help="A style; repeatable; the first four if left out.",
+        ),
     ] = (),
 ) -> None:
-    """Draw the `shapes` data set: ten classes in four styles, as root/style/class/NNNN.png."""
-    styles = tuple(style or STYLES)
-    unknown = sorted(set(styles) - {*STYLES, *DEVELOPMENT_STYLES})
-    if unknown:
-        raise UsageError(f"no style {unknown[0]!r}; there are: {', '.join(STYLES + DEVELOPMENT_STYLES)}")
+    """Draw the `shapes` data set: ten classes in four styles, as root/style/class/NNNN.png.
+
+    Raises:
+        DataError: The folder cannot be written, or holds another data set.
+    """
+    styles = style or STYLES
     with bars(quiet=False) as progress:
         try:
             write_shapes(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from vl2v_contract.texts import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vl2v_client.api.client import Upload, VendorClient
+    from vl2v_client.api.client import VendorClient
     from vl2v_client.buying.context import PurchaseContext
     from vl2v_client.cache.store import EmbeddingCache
     from vl2v_client.planning.query_plan import QueryPlan
@@ -54,10 +55,19 @@ def open_cache(path: Path | None) -> EmbeddingCache:
 
 
 def open_vendor(url: str, api_key: str | None) -> VendorClient:
-    """Open the vendor at `url`; warn if the API key could be read on the way there."""
-    from vl2v_client.api.client import VendorClient
+    """Open the vendor at `url`; warn if the API key could be read on the way there.
 
-    vendor = VendorClient(url, api_key, upload=_upload())
+    `VL2V_UPLOAD` is how images are sent: it changes the bytes on the way and nothing else.
+
+    Raises:
+        UsageError: `VL2V_UPLOAD` names no way.
+    """
+    from vl2v_client.api.client import UPLOADS, VendorClient
+
+    upload = os.environ.get(UPLOAD_VARIABLE, "auto")
+    if upload not in UPLOADS:
+        raise UsageError(f"{UPLOAD_VARIABLE} is {upload!r}; set it to one of {', '.join(UPLOADS)}, or not at all")
+    vendor = VendorClient(url, api_key, upload=upload)
     if vendor.exposes_key:
         notify(
             f"warning: the API key travels unencrypted to {vendor.url}, where anybody on the way can read it and spend "
@@ -118,17 +128,6 @@ def notify(sentence: str) -> None:
     STDERR.print(with_flags(sentence), soft_wrap=True)
 
 
-def _upload() -> Upload:
-    """Return how to send images, by `VL2V_UPLOAD`: it changes the bytes on the way and nothing else."""
-    from vl2v_client.api.client import UPLOADS
-
-    wanted = os.environ.get(UPLOAD_VARIABLE, "auto")
-    for upload in UPLOADS:
-        if upload == wanted:
-            return upload
-    raise UsageError(f"{UPLOAD_VARIABLE} is {wanted!r}; set it to one of {', '.join(UPLOADS)}, or not at all")
-
-
 def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
     """Return the plan's totals for people."""
     rows = {
@@ -152,23 +151,12 @@ def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
     return plain_table("plan", plan.teacher.id, rows=rows.items())
 
 
-_ROOM_FOR_BARS = 100
-"""Columns of a terminal; a narrower one shows counts, times and facts alone."""
-
-
 class _Rate(ProgressColumn):
     """Steps a second, once there are enough to tell."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
-
-
-class _Facts(ProgressColumn):
-    """What a phase reports; the first to give way where the terminal is narrow."""
-
-    def render(self, task: Task) -> Text:
-        return Text(printable(task.fields["facts"]), style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class Bars:
@@ -189,7 +177,7 @@ class Bars:
         if phase not in self._tasks:
             self._tasks[phase] = self._progress.add_task(phase, total=total, facts="")
         facts = "  ".join(f"{name} {value}" for name, value in (extras or {}).items())
-        self._progress.update(self._tasks[phase], completed=done, total=total, facts=facts)
+        self._progress.update(self._tasks[phase], completed=done, total=total, facts=printable(facts))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -213,17 +201,16 @@ def bars(*, quiet: bool) -> Iterator[Bars]:
     if quiet:
         yield Bars(None)
         return
+    whole = partial(Column, no_wrap=True)
+    # A terminal of less than 100 columns shows counts, times and facts alone.
+    facts = whole(overflow="ellipsis")  # the first to give way where the terminal is narrow
     columns = (
         TextColumn("{task.description:<18}", markup=False),
-        *([BarColumn(bar_width=12, table_column=_whole())] if STDERR.width >= _ROOM_FOR_BARS else []),
-        MofNCompleteColumn(table_column=_whole()),
-        _Rate(table_column=_whole()),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=_whole()),
-        _Facts(),
+        *([BarColumn(bar_width=12, table_column=whole())] if STDERR.width >= 100 else []),
+        MofNCompleteColumn(table_column=whole()),
+        _Rate(table_column=whole()),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=whole()),
+        TextColumn("{task.fields[facts]}", style="dim", markup=False, table_column=facts),
     )
     with Progress(*columns, console=STDERR) as progress:
         yield Bars(progress)
-
-
-def _whole() -> Column:
-    return Column(no_wrap=True)

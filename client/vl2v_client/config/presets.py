@@ -21,23 +21,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from vl2v_client.config.run import DEFAULT_VIEWS, TINY, PurchaseConfig, RunConfig
 from vl2v_client.config.training import Segments, TrainingConfig
 from vl2v_client.core.errors import UsageError
 
-TINY_TRAINING: Mapping[str, Any] = MappingProxyType(
-    {
-        "align_steps": 100,
-        "distill_steps": 800,
-        "align_learning_rate": 1e-2,
-        "distill_learning_rate": 3e-4,
-        "batch_size": 11,
-        "evaluate_every": 50,
-    }
-)
+TINY_TRAINING: Mapping[str, Any] = {
+    "align_steps": 100,
+    "distill_steps": 800,
+    "align_learning_rate": 1e-2,
+    "distill_learning_rate": 3e-4,
+    "batch_size": 11,
+    "evaluate_every": 50,
+}
 """Training of the packaged student; chosen on development styles alone, see `docs/data/shapes.md`."""
 
 DEFAULT_TRAIN_VIEWS = 10
@@ -61,14 +58,12 @@ class PublishedStudent:
     distill_segments: Segments = "cumulative"
 
 
-PUBLISHED_STUDENTS: Mapping[str, PublishedStudent] = MappingProxyType(
-    {
-        "vit_base_patch16_224": PublishedStudent("augreg_in21k_ft_in1k", 1000, 100, "original"),
-        "vit_small_patch16_224": PublishedStudent("augreg_in21k_ft_in1k", 100, 100),
-        "deit_small_distilled_patch16_224": PublishedStudent("fb_in1k", 100, 100),
-        "resnet50": PublishedStudent("tv_in1k", 100, 1000),
-    }
-)
+PUBLISHED_STUDENTS: Mapping[str, PublishedStudent] = {
+    "vit_base_patch16_224": PublishedStudent("augreg_in21k_ft_in1k", 1000, 100, "original"),
+    "vit_small_patch16_224": PublishedStudent("augreg_in21k_ft_in1k", 100, 100),
+    "deit_small_distilled_patch16_224": PublishedStudent("fb_in1k", 100, 100),
+    "resnet50": PublishedStudent("tv_in1k", 100, 1000),
+}
 """By timm's architecture."""
 
 
@@ -78,9 +73,9 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises:
         UsageError: The preset has no such student, or options contradict each other.
     """
-    training = resolve_training(config)
+    training = _resolve_training(config)
     seed = training.seed if config.data.seed is None else config.data.seed
-    purchase = resolve_purchase(config.purchase, training.preset)
+    purchase = _resolve_purchase(config.purchase, training.preset)
     if training.train_views is None:
         views = purchase.views or 0
         wanted = DEFAULT_TRAIN_VIEWS if training.preset == "default" and not purchase.online else 0
@@ -88,12 +83,7 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.replace(data=config.data.replace(seed=seed), purchase=purchase, training=training)
 
 
-def resolve_training(config: RunConfig) -> TrainingConfig:
-    """Return the hyper-parameters with the preset's values.
-
-    Raises:
-        UsageError: The preset has no such student.
-    """
+def _resolve_training(config: RunConfig) -> TrainingConfig:
     training, student = config.training, config.student.name
     if training.preset == "paper":
         values: Mapping[str, Any] = _paper_training(student, config.data.root)
@@ -102,12 +92,7 @@ def resolve_training(config: RunConfig) -> TrainingConfig:
     return TrainingConfig.model_validate({**values, **training.named()})
 
 
-def resolve_purchase(purchase: PurchaseConfig, preset: str) -> PurchaseConfig:
-    """Return the options of the purchase with the preset's views.
-
-    Raises:
-        UsageError: A number of views is named where none is stored.
-    """
+def _resolve_purchase(purchase: PurchaseConfig, preset: str) -> PurchaseConfig:
     if purchase.online and purchase.views is not None:
         raise UsageError("purchase.online asks about fresh views at every step: leave purchase.views out")
     views = DEFAULT_VIEWS if purchase.views is None else purchase.views

@@ -13,11 +13,9 @@ from pydantic import ValidationError
 from vl2v_client.config.training import Options, TrainingConfig, option
 from vl2v_client.core.errors import UsageError
 
-DEFAULT_VENDOR_URL = "http://127.0.0.1:8000"
 DEFAULT_VIEWS = 4
 TINY = "tiny"
 """Name of the student that ships with the package."""
-DEFAULT_TEMPLATE = "a photo of a {class}"
 
 ViewRecipeName = Literal["standard", "published", "styles", "all-styles"]
 Selector = Literal["random", "k-center"]
@@ -31,7 +29,7 @@ class DataConfig(Options):
     root: Path | None = option(None, "Data set folder: domain/class/file, or class/file", common=True)
     target_domain: str | None = option(None, "Domain to hold out; it is never bought or trained on", common=True)
     prompts: tuple[str, ...] = option(
-        (DEFAULT_TEMPLATE,), "Prompt template with {class} in it; repeatable, their embeddings are averaged"
+        ("a photo of a {class}",), "Prompt template with {class} in it; repeatable, their embeddings are averaged"
     )
     seed: int | None = option(None, "Seed of the split and the views; the training's seed if left out")
 
@@ -39,7 +37,7 @@ class DataConfig(Options):
 class PurchaseConfig(Options):
     """Where the teacher's embeddings come from, and how many of them are bought."""
 
-    vendor_url: str = option(DEFAULT_VENDOR_URL, "Address of the vendor", common=True, result=False)
+    vendor_url: str = option("http://127.0.0.1:8000", "Address of the vendor", common=True, result=False)
     model: str | None = option(None, "Model of the vendor; its default if left out", result=False)
     cache: Path | None = option(None, "Cache file; $XDG_DATA_HOME/vl2v/client.db if left out", result=False)
     views: int | None = option(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from vl2v_vendor.domain.accounts import Account, AdminAct
     from vl2v_vendor.domain.ledger import Price
     from vl2v_vendor.domain.ports import AccountTotals
+    from vl2v_vendor.service.audit import Audit
 
 _PAGE_ACTS = 1000
 
@@ -68,7 +68,7 @@ def create(
     with open_books(database, makes=True, posts=True) as books:
         chosen = currency or usual_currency(books.accounts, books.settings.currency)
         account = books.accounts.create_account(name, budget_units=budget, currency=chosen, request_id=request_id)
-    show(asdict(account), partial(_show_accounts, [account]), as_json=as_json)
+    show(asdict(account), partial(show_items, [account], _ACCOUNTS), as_json=as_json)
 
 
 @accounts_app.command(name="list", help_epilogue="Example: `vl2v-vendor accounts list --json`")
@@ -76,7 +76,7 @@ def list_accounts(*, as_json: JsonOption = False, database: DatabaseOption = Non
     """Show all accounts."""
     with open_books(database) as books:
         accounts = books.accounts.accounts()
-    show([asdict(account) for account in accounts], partial(_show_accounts, accounts), as_json=as_json)
+    show([asdict(account) for account in accounts], partial(show_items, accounts, _ACCOUNTS), as_json=as_json)
 
 
 @accounts_app.command(name="show", help_epilogue="Example: `vl2v-vendor accounts show acme`")
@@ -85,11 +85,11 @@ def show_account(name: NameArgument, /, *, as_json: JsonOption = False, database
     with open_books(database) as books:
         account = books.accounts.find_account(name)
         keys, budgets = books.accounts.keys(account), books.accounts.key_budgets(account)
-        totals = asyncio.run(_read_totals(books, account))
+        totals = books.ask(lambda audit: audit.totals(account.id))
         now = books.clock.now()
 
     def show_blocks() -> None:
-        _show_accounts([account])
+        show_items([account], _ACCOUNTS)
         print_line()
         show_keys(keys, budgets, now)
         print_line()
@@ -111,9 +111,9 @@ def statement(
     """Show an account's ledger, entry by entry; as JSON with every item and the signed head."""
     with open_books(database) as books:
         account = books.accounts.find_account(name)
-        entries, head = asyncio.run(_read_statement(books, account, after_seq))
+        entries, head = books.ask(lambda audit: _read_statement(audit, account, after_seq))
     document = {"entries": [asdict(entry) for entry in entries], "signed_head": asdict(head)}
-    show(document, partial(_show_entries, entries), as_json=as_json)
+    show(document, partial(show_items, entries, _ENTRIES), as_json=as_json)
 
 
 @accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts topup acme 5000 --note 'invoice 7'`")
@@ -133,7 +133,7 @@ def topup(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.top_up(account, units, note=note, request_id=request_id)
-    show(asdict(account), partial(_show_accounts, [account]), as_json=as_json)
+    show(asdict(account), partial(show_items, [account], _ACCOUNTS), as_json=as_json)
 
 
 @accounts_app.command(help_epilogue="Example: `vl2v-vendor accounts refund acme 12 100 --note 'sold twice'`")
@@ -152,7 +152,7 @@ def refund(
     with open_books(database, posts=True) as books:
         account = books.accounts.find_account(name)
         account = books.accounts.refund(account, seq, units, note, request_id=request_id)
-    show(asdict(account), partial(_show_accounts, [account]), as_json=as_json)
+    show(asdict(account), partial(show_items, [account], _ACCOUNTS), as_json=as_json)
 
 
 @prices_app.command(name="set", help_epilogue="Example: `vl2v-vendor prices set tiny-teacher image 100`")
@@ -226,37 +226,36 @@ def _read_acts(books: Books, account: Account | None, after_id: int) -> Iterator
         after_id = page[-1].id
 
 
-async def _read_totals(books: Books, account: Account) -> AccountTotals:
-    async with books.audit() as audit:
-        return await audit.totals(account.id)
-
-
-async def _read_statement(books: Books, account: Account, after_seq: int) -> tuple[list[StatementEntry], SignedHead]:
+async def _read_statement(audit: Audit, account: Account, after_seq: int) -> tuple[list[StatementEntry], SignedHead]:
     entries: list[StatementEntry] = []
-    async with books.audit() as audit:
-        while True:
-            page = await audit.statement(account.id, after_seq)
-            entries += page.entries
-            if page.next_after_seq is None:
-                return entries, page.signed_head
-            after_seq = page.next_after_seq
+    while True:
+        page = await audit.statement(account.id, after_seq)
+        entries += page.entries
+        if page.next_after_seq is None:
+            return entries, page.signed_head
+        after_seq = page.next_after_seq
 
 
-def _show_entries(entries: Sequence[StatementEntry]) -> None:
-    show_items(
-        [listed.entry for listed in entries],
-        {
-            "SEQ": "seq",
-            "KIND": "kind",
-            "UNITS": "units",
-            "AMOUNT": lambda entry: f"{entry.amount_micro} micro-{entry.currency}",
-            "MODEL": "model_id",
-            "KEY": "api_key_id",
-            "REQUEST": "request_id",
-            "TIME": lambda entry: show_time(entry.created_at),
-            "NOTE": "note",
-        },
-    )
+_ENTRIES: Columns[StatementEntry] = {
+    "SEQ": "entry.seq",
+    "KIND": "entry.kind",
+    "UNITS": "entry.units",
+    "AMOUNT": lambda listed: f"{listed.entry.amount_micro} micro-{listed.entry.currency}",
+    "MODEL": "entry.model_id",
+    "KEY": "entry.api_key_id",
+    "REQUEST": "entry.request_id",
+    "TIME": lambda listed: show_time(listed.entry.created_at),
+    "NOTE": "entry.note",
+}
+_ACCOUNTS: Columns[Account] = {
+    "ACCOUNT": "name",
+    "ID": "id",
+    "USED": "budget.used_units",
+    "LIMIT": "budget.limit_units",
+    "LEFT": "budget.remaining_units",
+    "CURRENCY": "currency",
+    "SINCE": lambda account: show_time(account.created_at),
+}
 
 
 def _show_totals(totals: AccountTotals) -> None:
@@ -265,18 +264,3 @@ def _show_totals(totals: AccountTotals) -> None:
     rows = [[by, group.name, group.units, group.amount_micro] for by, groups in blocks.items() for group in groups]
     rows.append(["total", "", totals.units, totals.amount_micro])
     show_table(["BY", "GROUP", "UNITS", f"AMOUNT (MICRO-{totals.currency})"], rows)
-
-
-def _show_accounts(accounts: Sequence[Account]) -> None:
-    show_items(
-        accounts,
-        {
-            "ACCOUNT": "name",
-            "ID": "id",
-            "USED": "budget.used_units",
-            "LIMIT": "budget.limit_units",
-            "LEFT": "budget.remaining_units",
-            "CURRENCY": "currency",
-            "SINCE": lambda account: show_time(account.created_at),
-        },
-    )

@@ -69,5 +69,6 @@ def invoke(words: Sequence[str]) -> int:
     except CycloptsError as error:
         print_line(f"error: {error}", err=True)
         return _USAGE
-    lacks_command = apps[-1].default_command is None and not rest  # its help was shown
-    return _USAGE if lacks_command else int(code or 0)
+    if apps[-1].default_command is None and not rest:  # a group without a command, whose help was shown
+        return _USAGE
+    return int(code or 0)

@@ -6,13 +6,14 @@ The database is that of a running server or of none. SQLAlchemy and what rests o
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -108,8 +109,8 @@ def show(document: Any, people: str | Callable[[], None], *, as_json: bool) -> N
 
 
 def show_json(value: Any) -> None:
-    """Print for a machine; JSON writes out by itself what does not print."""
-    sys.stdout.write(f"{json.dumps(value, indent=2, default=_jsonable)}\n")
+    """Print for a machine, sets as lists; JSON writes out by itself what does not print."""
+    sys.stdout.write(f"{json.dumps(value, indent=2, default=sorted)}\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -139,12 +140,6 @@ def show_time(microseconds: int | None) -> str | None:
     return f"{datetime.fromtimestamp(microseconds / 1_000_000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def _jsonable(value: object) -> object:
-    if isinstance(value, frozenset):
-        return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
 _SECONDS_PER_DAY = 86_400
 
 
@@ -163,19 +158,22 @@ class Books:
     signer: Signer
     actor: str
 
-    @asynccontextmanager
-    async def audit(self) -> AsyncIterator[Audit]:
-        """Open statements and summaries, as the server gives them."""
+    def ask(self, question: Callable[[Audit], Awaitable[_T]]) -> _T:
+        """Return the answer to a question about statements and summaries, as the server gives them."""
         from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
         from vl2v_vendor.service.audit import Audit
 
         retention_seconds = self.settings.retention_days * _SECONDS_PER_DAY
         ledger = SqlLedger(self.engine, signer=self.signer, clock=self.clock, retention_seconds=retention_seconds)
-        await ledger.start()
-        try:
-            yield Audit(ledger, self.signer, self.clock)
-        finally:
-            await ledger.close()
+
+        async def answer() -> _T:
+            await ledger.start()
+            try:
+                return await question(Audit(ledger, self.signer, self.clock))
+            finally:
+                await ledger.close()
+
+        return asyncio.run(answer())
 
 
 @contextmanager

@@ -177,9 +177,6 @@ def _show_copy(copy: LedgerCopy, file: Path, more: Mapping[str, object], *, as_j
     show(document, show_heads, as_json=as_json)
 
 
-_MICRO = 1_000_000
-
-
 @ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger export --month 2026-11 --out november.csv`")
 def export(
     *,
@@ -204,7 +201,7 @@ def export(
 
 def decimal_amount(amount_micro: int) -> str:
     """Return micro-units as a decimal number with six places, for people: `-1234500` is `-1.234500`."""
-    whole, rest = divmod(abs(amount_micro), _MICRO)
+    whole, rest = divmod(abs(amount_micro), 1_000_000)
     return f"{'-' if amount_micro < 0 else ''}{whole}.{rest:06d}"
 
 

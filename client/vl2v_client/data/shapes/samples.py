@@ -28,8 +28,6 @@ RESERVED_SEED_START = 1_000_000
 SHORTCUT_PROBABILITY = 0.8
 """How often a colour is the class's own in its style; else it is any colour at random."""
 
-_OVERSAMPLING = 2
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -70,12 +68,9 @@ def render_sample(
     """
     digest = hashlib.sha256(f"shapes/{seed}/{style}/{class_name}/{index}".encode()).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
-    scene = compose_scene(style, class_name, rng, side=_OVERSAMPLING * size, shortcut=shortcut, objects=objects)
+    # drawn at twice the size, and reduced
+    scene = compose_scene(style, class_name, rng, side=2 * size, shortcut=shortcut, objects=objects)
     return Sample(finish(RENDERS[style](scene, rng), size), scene.colour_name)
-
-
-_MANIFEST = "shapes.json"
-_FORMAT_VERSION = 1
 
 
 def write_shapes(
@@ -110,7 +105,13 @@ def write_shapes(
     """
     if not 0 <= seed < RESERVED_SEED_START:
         raise ValueError(f"seed {seed} is not in 0..{RESERVED_SEED_START - 1}: higher seeds trained the shipped models")
-    _claim_root(root, {"format": _FORMAT_VERSION, "seed": seed, "size": size, "shortcut": shortcut})
+    facts = {"format": 1, "seed": seed, "size": size, "shortcut": shortcut}
+    root.mkdir(parents=True, exist_ok=True)
+    manifest = root / "shapes.json"
+    if not manifest.exists():
+        _write(manifest, lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
+    elif (found := json.loads(manifest.read_text())) != facts:
+        raise FileExistsError(f"{root} holds shapes with {found}, not {facts}: choose another folder or remove it")
     total, written = len(styles) * len(class_names) * images_per_class, 0
     pictures = itertools.product(styles, class_names, range(images_per_class))
     for done, (style, class_name, index) in enumerate(pictures, start=1):
@@ -123,15 +124,6 @@ def write_shapes(
         if progress is not None:
             progress(done, total)
     return written
-
-
-def _claim_root(root: Path, facts: dict[str, int | float]) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    manifest = root / _MANIFEST
-    if not manifest.exists():
-        _write(manifest, lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
-    elif (found := json.loads(manifest.read_text())) != facts:
-        raise FileExistsError(f"{root} holds shapes with {found}, not {facts}: choose another folder or remove it")
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
