@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vl2v_client.teacher.targets import ImageTargets, fit_linear_map, impute
+from vl2v_client.teacher.targets import ImageTargets, fit_weights, impute, linear_predictions
 from vl2v_client.teacher.text_classifier import unit_rows
 
 CLASSES, WIDTH, FEATURES = 3, 8, 6
@@ -97,13 +97,19 @@ def test_with_fewer_than_two_images_bought_every_view_trains_on_its_text(count: 
     assert _imputed(few, features).weights.sum() == count
 
 
+def _fit(features: NDArray[np.float64], targets: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Weights and penalty of a ridge regression with an intercept."""
+    equal = np.full(len(features), 1 / len(features))
+    return fit_weights(features - features.mean(axis=0), targets - targets.mean(axis=0), equal)
+
+
 def test_the_penalty_grows_with_the_noise() -> None:
     random = np.random.default_rng(2)
     features = random.normal(size=(40, 20))
     signal = features @ random.normal(size=(20, 5))
-    clean, noisy = fit_linear_map(features, signal), fit_linear_map(features, random.normal(size=(40, 5)))
-    assert clean.penalty < noisy.penalty
-    np.testing.assert_allclose(clean(features), signal, atol=1e-2)
+    (_, clean), (_, noisy) = _fit(features, signal), _fit(features, random.normal(size=(40, 5)))
+    assert clean < noisy
+    np.testing.assert_allclose(linear_predictions(features, signal, features), signal, atol=1e-2)
 
 
 def test_ridge_adds_nothing_to_the_class_mean_where_the_features_say_nothing() -> None:
@@ -140,17 +146,17 @@ def test_the_penalty_is_the_one_with_the_least_error_on_pairs_that_were_left_out
         features = random.normal(size=(12, 4))
         targets = features @ random.normal(size=(4, 3)) + noise * random.normal(size=(12, 3))
         errors = [_left_out_error(features, targets, penalty) for penalty in _penalties(features)]
-        found = fit_linear_map(features, targets)
-        assert found.penalty == pytest.approx(_penalties(features)[int(np.argmin(errors))])
+        weights, penalty = _fit(features, targets)
+        assert penalty == pytest.approx(_penalties(features)[int(np.argmin(errors))])
         centred, mean = features - features.mean(axis=0), targets.mean(axis=0)
-        gram = centred.T @ centred + found.penalty * np.eye(4)
-        np.testing.assert_allclose(found.weights, np.linalg.solve(gram, centred.T @ (targets - mean)), atol=1e-9)
+        gram = centred.T @ centred + penalty * np.eye(4)
+        np.testing.assert_allclose(weights, np.linalg.solve(gram, centred.T @ (targets - mean)), atol=1e-9)
 
 
 def test_few_pairs_with_many_features_are_not_fitted_to_the_last() -> None:
     """A map that could fit every pair leaves leverages of one, and errors that must not round to nothing."""
     random = np.random.default_rng(3)
     features, targets = random.normal(size=(12, 40)), random.normal(size=(12, 5))
-    fitted = fit_linear_map(features, targets)
+    _, penalty = _fit(features, targets)
     means = (targets.sum(axis=0) - targets) / 11
-    assert _left_out_error(features, targets, fitted.penalty) <= 1.05 * np.square(means - targets).sum()
+    assert _left_out_error(features, targets, penalty) <= 1.05 * np.square(means - targets).sum()

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.values import generator
-from vl2v_client.teacher.targets import fit_linear_map
+from vl2v_client.teacher.targets import linear_predictions
 
 Verdict = Literal["yes", "no", "undecided"]
-
-PUBLISHED_IMAGE_WEIGHT = 0.5
 
 IMAGE_WEIGHT_RULE = (
     "0.5 x (teacher's accuracy - majority share) / (1 - majority share), in steps of 0.05: the published weight for a "
@@ -34,8 +32,6 @@ SUSPECT_RULE = (
 )
 
 HISTOGRAM_STEP = 0.05
-_ENOUGH_ALIKE, _RATHER_ALIKE = 0.98, 0.93
-_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +84,14 @@ def probe_accuracies(
     """
     names = np.asarray(domains)
     several = len(set(domains)) > 1
-    groups = names if several else generator(seed, "probe").permutation(len(labels)) % min(_FOLDS, len(labels))
+    groups = names if several else generator(seed, "probe").permutation(len(labels)) % min(5, len(labels))
     right = np.zeros(len(labels), dtype=np.bool_)
     wanted = np.eye(int(labels.max()) + 1)[labels]
     for group in np.unique(groups):
         held = groups == group
         if (~held).sum() >= 2:
-            right[held] = fit_linear_map(features[~held], wanted[~held])(features[held]).argmax(axis=1) == labels[held]
+            said = linear_predictions(features[~held], wanted[~held], features[held])
+            right[held] = said.argmax(axis=1) == labels[held]
     return {str(name): float(right[names == name].mean()) for name in np.unique(names)}
 
 
@@ -110,9 +107,9 @@ def advise(domains: Sequence[DomainFinding], *, flip_cosine: float, crop_cosine:
     elif teacher - probe > 2 * error:
         verdict = "yes"
     better = (teacher - majority) / (1 - majority) if majority < 1 else 0.0
-    weight = round(float(np.clip(PUBLISHED_IMAGE_WEIGHT * better, 0, PUBLISHED_IMAGE_WEIGHT)) * 20) / 20
+    weight = round(float(np.clip(0.5 * better, 0, 0.5)) * 20) / 20
     alike = min(flip_cosine, crop_cosine)
-    views = 0 if verdict == "no" else 1 if alike >= _ENOUGH_ALIKE else 2 if alike >= _RATHER_ALIKE else 4
+    views = 0 if verdict == "no" else 1 if alike >= 0.98 else 2 if alike >= 0.93 else 4
     return Advice(verdict, teacher - probe, error, weight, views)
 
 

@@ -17,7 +17,6 @@ from vl2v_contract.texts import printable
 _FORMAT = 1
 _MAX_BYTES = 64 * 2**20
 """A confusion of 2,000 classes takes 40 MB."""
-_LARGEST_CONFUSION = 12
 _PLACES = {True: "in-domain, hold-out", False: "out-of-domain"}
 
 
@@ -109,7 +108,7 @@ class RunReport:
         if report.by_domain:
             parts += [f"## {name} by domain", _by_domain(report.by_domain)]
         parts += ["## How it was measured", report._protocol()]
-        if report.confusion is not None and len(report.class_names) <= _LARGEST_CONFUSION:
+        if report.confusion is not None and len(report.class_names) <= 12:
             where = report.target_domain or "source validation"
             parts += [f"## Confusion of {name} on {where}", _confusion(report.class_names, report.confusion)]
         parts += ["## Settings", table(["setting", "value"], list(report.settings.items()))]
@@ -173,9 +172,6 @@ class RunReport:
         return "\n".join(lines)
 
 
-_REPORT = TypeAdapter(RunReport)
-
-
 def write_report(folder: Path, report: RunReport) -> None:
     """Write `report.md` and `report.json`.
 
@@ -199,7 +195,7 @@ def read_report(folder: Path) -> RunReport:
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
     try:
-        return _REPORT.validate_python(record)
+        return TypeAdapter(RunReport).validate_python(record)
     except ValidationError as error:
         entry = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
         raise RunError(f"the report is incomplete (its {entry!r} is not right): run the distillation again") from error

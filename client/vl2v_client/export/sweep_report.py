@@ -15,11 +15,7 @@ from vl2v_client.export.pages import SharedPurchase, percent, quoted, table, wri
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A mean with its uncertainty.
-
-    Attributes:
-        standard_error: Its standard error, from the sample deviation; `None` for a single value.
-    """
+    """A mean with its standard error, from the sample deviation; `None` for a single value."""
 
     mean: float
     standard_error: float | None

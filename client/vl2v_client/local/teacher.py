@@ -93,9 +93,6 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 class LocalTeacher:
     """An open_clip model as a teacher. What it says of a batch depends on the batch alone, on a CPU to the bit.
 
-    Args:
-        wanted: Model, origin and device.
-
     Attributes:
         facts: What a vendor would say of the model; it costs nothing.
         mean: Mean in the model's own normalisation.

@@ -16,35 +16,17 @@ _PENALTIES = 10.0 ** np.arange(-4, 6)
 """Shares of the features' mean variance that the penalty is chosen from."""
 
 
-@dataclass(frozen=True)
-class LinearMap:
-    """`z = (x - mean) W + bias`.
+def linear_predictions(
+    features: NDArray[np.floating], targets: NDArray[np.floating], asked: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return what ridge regression with an intercept, of targets `[n, D]` on features `[n, F]`, makes of `[m, F]`.
 
-    Attributes:
-        weights: `W [F, D]` float64.
-        mean: `[F]` of the features that it was fitted on.
-        bias: `[D]`, the mean of its targets.
-        penalty: The ridge penalty, chosen by leaving one pair out at a time.
+    In float64; `n` is at least 2, and the penalty is chosen as in `fit_weights`.
     """
-
-    weights: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    penalty: float
-
-    def __call__(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return `[m, F]` to `[m, D]`."""
-        return (features.astype(np.float64) - self.mean) @ self.weights + self.bias
-
-
-def fit_linear_map(features: NDArray[np.floating], targets: NDArray[np.floating]) -> LinearMap:
-    """Return ridge regression of targets `[n, D]` on features `[n, F]`, `n` at least 2, with an intercept; float64."""
     mean, bias = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0, dtype=np.float64)
-    wanted = targets.astype(np.float64) - bias
-    weights, penalty = fit_weights(
-        features.astype(np.float64) - mean, wanted, np.full(len(features), 1 / len(features))
-    )
-    return LinearMap(weights, mean, bias, penalty)
+    equal = np.full(len(features), 1 / len(features))
+    weights, _ = fit_weights(features.astype(np.float64) - mean, targets.astype(np.float64) - bias, equal)
+    return np.asarray((asked.astype(np.float64) - mean) @ weights + bias)
 
 
 def fit_weights(
