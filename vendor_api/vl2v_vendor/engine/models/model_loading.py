@@ -49,8 +49,8 @@ def load_model(spec: ModelSpec, *, golden_folder: Path, golden_file: Path | None
     tokenizer = OpenClipTokenizer(spec, context_length=model.info.context_length)
     if exact is not None:
         write_parity(golden_folder, model.info, check_parity(exact, model, tokenizer, spec.int8_min_cosine))
-    file = golden_file or golden_path(golden_folder, model.info)
-    check_golden(model, tokenizer, file, is_named=golden_file is not None)
+    golden = golden_file or golden_path(golden_folder, model.info)
+    check_golden(model, tokenizer, golden, is_named=golden_file is not None)
     return model
 
 

@@ -29,11 +29,9 @@ _SHORTEST_SAMPLE, _LONGEST_SAMPLE = 0.04, 0.25
 """A size is tried the fewest times, and on until it has taken the one, but not once it has taken the other."""
 _BUDGET_SINGLES: Final = 50
 """A lane is measured for as long as so many batches of one take, within the next two bounds."""
-_SHORTEST_BUDGET: Final = 0.5
-_LONGEST_BUDGET: Final = 8.0
+_SHORTEST_BUDGET, _LONGEST_BUDGET = 0.5, 8.0
 _FEWEST_SIZES: Final = 5
 _TYPICAL_TEXT: Final = 16
-_LONGEST_REASON: Final = 300
 _MEMORY_PHRASES: Final = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -46,7 +44,7 @@ class LocalModel(Protocol):
         """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
 
     def encode_tokens(self, tokens: TokenBatch) -> VectorBatch:
-        """`[N, L]` token ids to `[N, D]` float32, unit norm."""
+        """Encode `[N, L]` token ids to `[N, D]` float32, unit norm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """Return what an operator needs of a library's error, which may run to pages."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST_REASON]
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def release_memory() -> None:

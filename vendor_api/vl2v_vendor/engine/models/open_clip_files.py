@@ -167,8 +167,9 @@ def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
                 f"checkpoint {checkpoint_file} does not fit {config_file}: {_summary(error)}"
             ) from error
         # Safetensors has errors of its own for a file that is damaged or something else.
-        kind = type(error).__name__
-        raise ModelLoadFailed(f"{checkpoint_file} is no readable .safetensors or .pt checkpoint ({kind})") from error
+        raise ModelLoadFailed(
+            f"{checkpoint_file} is no readable .safetensors or .pt checkpoint ({type(error).__name__})"
+        ) from error
     _check_activation(model, checkpoint_file)
     return model
 

@@ -52,21 +52,17 @@ class OpenClipTokenizer:
             ItemFailure: `text_too_long`, naming count and limit.
         """
         limit = self._context_length
-        if self._words is None:
-            token_ids, count = self._general(text)
-        else:
+        if self._words is not None:
             token_ids, count = self._words.encode(text, limit, truncate=truncate)
+        else:
+            cleaned = self._tokenizer.clean_fn(text)
+            # Each call sets cut and padding on the one tokenizer, for every thread.
+            with self._lock:
+                count = len(self._tokenizer.tokenizer(cleaned, truncation=False)["input_ids"])
+                token_ids = self._tokenizer([text], context_length=limit)[0].numpy()
         if count > limit and not truncate:
             raise _too_long(str(count), limit)
         return PreparedItem(np.asarray(token_ids, dtype=np.int64), text_sha(text), count, truncated=count > limit)
-
-    def _general(self, text: str) -> tuple[Any, int]:
-        inner = self._tokenizer.tokenizer
-        cleaned = self._tokenizer.clean_fn(text)
-        # Each call sets cut and padding on the one tokenizer, for every thread.
-        with self._lock:
-            count = len(inner(cleaned, truncation=False)["input_ids"])
-            return self._tokenizer([text], context_length=self._context_length)[0].numpy(), count
 
 
 def _too_long(count: str, limit: int) -> ItemFailure:

@@ -27,14 +27,12 @@ from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.model_warm_up import LocalModel
 from vl2v_vendor.host import write_durably
 
-_PROBE_IMAGES: Final = 16
-
 _MIN_COSINE: Final = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.9999, "int8": 0.999}
 """By precision, to golden vectors of the same one: processors and library versions change the last digits only."""
 _MIN_COSINE_ACROSS: Final = {"fp32": 0.9995, "fp16": 0.9995, "bf16": 0.999, "int8": 0.95}
 """By the model's precision, to golden vectors of another one."""
 
-_INPUTS: Final = 2
+_PARITY_IMAGES, _GOLDEN_INPUTS = 16, 2
 
 PROBE_TEXTS: Final = (
     "a photo of a dog", "an ink drawing of a lighthouse at night",
@@ -79,7 +77,7 @@ def measure_parity(
         pixels: `[N, S, S, 3]` images of one's own; None takes the built-in ones.
     """
     if pixels is None:
-        pixels = probe_images(_PROBE_IMAGES, exact.info.image_size)
+        pixels = probe_images(_PARITY_IMAGES, exact.info.image_size)
     exact_images, images = exact.encode_images(pixels), model.encode_images(pixels)
     exact_texts, texts = _encode_texts(exact, tokenizer), _encode_texts(model, tokenizer)
     nearest = (exact_images @ exact_texts.T).argmax(axis=1) == (images @ texts.T).argmax(axis=1)
@@ -184,8 +182,8 @@ def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path, *, is_name
     Raises:
         ModelLoadFailed: The vectors differ, naming the likely causes; or the file cannot be read or written.
     """
-    texts = PROBE_TEXTS[:_INPUTS]
-    images = model.encode_images(probe_images(_INPUTS, model.info.image_size))
+    texts = PROBE_TEXTS[:_GOLDEN_INPUTS]
+    images = model.encode_images(probe_images(_GOLDEN_INPUTS, model.info.image_size))
     found = {f"image {number}": vector for number, vector in enumerate(images)}
     found |= zip(texts, _encode_texts(model, tokenizer, texts), strict=True)
     golden = _read(path)

@@ -25,8 +25,6 @@ from vl2v_vendor.engine.process.model_child import ModelChild, SlotDispatcher
 from vl2v_vendor.engine.process.model_worker import Loaded, LoadModel
 
 _LONGEST_DELAY_SECONDS: Final = 60.0
-_SHORTEST_RELOAD_SECONDS: Final = 60.0
-_RELOAD_FACTOR: Final = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +35,8 @@ class ProcessEncoder:
     Args:
         load: Function that loads the model in the child; picklable.
         max_batch_items: Number of items in one batch; None measures the best, for each lane.
-        load_seconds: Time that the first load may take. Later ones may take three times what the first took.
+        load_seconds: Time that the first load may take. Later ones may take three times what the first
+            took, and a minute at least.
         first_delay_seconds: Wait before the first restart; doubles with every failure in a row.
         stuck_seconds: Shortest time after which a child that gives no sign of life is killed.
 
@@ -112,7 +111,7 @@ class ProcessEncoder:
         """
         started = time.monotonic()
         child, loaded = await self._start_child()
-        self._load_seconds = max(_SHORTEST_RELOAD_SECONDS, _RELOAD_FACTOR * (time.monotonic() - started))
+        self._load_seconds = max(60.0, 3 * (time.monotonic() - started))
         self._info = loaded.info
         self._batch_items = {lane: pace.batch_items for lane, pace in loaded.pace.items()}
         self._child = child

@@ -186,9 +186,8 @@ class EncodingLanes(BatchScheduler):
             Overloaded: The request waited too long.
             ModelUnavailable: The model process is gone; nothing was sold.
         """
-        outcomes = await self._by_modality[modality].submit(inputs, key)
         dimension = self._encoder.info.embedding_dim
-        return [_checked(outcome, dimension) for outcome in outcomes]
+        return [_checked(outcome, dimension) for outcome in await self[modality].submit(inputs, key)]
 
 
 def largest_input_bytes(info: ModelInfo) -> dict[Modality, int]:
