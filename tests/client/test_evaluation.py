@@ -31,7 +31,7 @@ from vl2v_client.evaluation.accuracy import (
     negative_log_likelihood,
     predict,
 )
-from vl2v_client.runs.scoring import score_classifier
+from vl2v_client.runs.reporting import score_classifier
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vl2v_client.config.run import Selector
-from vl2v_client.planning.selectors import RANDOM, select
+from vl2v_client.planning.choice import RANDOM, select
 
 SELECTORS = get_args(Selector)
 

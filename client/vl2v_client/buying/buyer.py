@@ -77,23 +77,10 @@ class PurchaseReport:
 
 
 class Buyer:
-    """One purchase under way: the main thread hands out batches and counts, workers carry them out.
-
-    Args:
-        plan: Plan of which everything is bought.
-        purchase_id: Number of the open purchase, whose caps hold whatever the vendor claims.
-        context: Whom to buy from, and where to keep what comes.
-        report: Counts what comes.
-        progress: Gets every batch that is done with.
-    """
+    """One purchase under way: the main thread hands out batches and counts, workers carry them out."""
 
     def __init__(
-        self,
-        plan: QueryPlan,
-        purchase_id: int,
-        context: PurchaseContext,
-        report: PurchaseReport,
-        progress: Progress,
+        self, plan: QueryPlan, purchase_id: int, context: PurchaseContext, report: PurchaseReport, progress: Progress
     ) -> None:
         self._plan, self._teacher, self._purchase_id = plan, plan.teacher, purchase_id
         self._client, self._cache, self._workers = context.vendor, context.cache, context.workers

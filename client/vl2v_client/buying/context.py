@@ -19,11 +19,9 @@ from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.query_plan import NO_LIMITS, Limits, PlannedRun, QueryPlan, make_plan
 from vl2v_contract.records import Summary
 
-Notify = Callable[[str], None]
-"""Shows a sentence to the user."""
+Notify = Callable[[str], None]  # shows a sentence to the user
 
-Approve = Callable[[QueryPlan], None]
-"""Shows a plan and returns if it may be bought; raises if not."""
+Approve = Callable[[QueryPlan], None]  # shows a plan and returns if it may be bought; raises if not
 
 
 @dataclass(frozen=True)

@@ -66,15 +66,7 @@ def estimate_plan(
     *,
     progress: Progress = silent,
 ) -> PlanEstimate:
-    """Return the bound for files of which each has as many views; sends nothing, renders nothing.
-
-    Args:
-        files: Absolute paths by an absolute folder above them.
-        views_per_file: Views of each file that are asked about.
-        text_queries: Planned exactly.
-        teacher: Model whose vectors to buy.
-        cache: What is here already.
-        progress: Gets every file that is read.
+    """Return the bound for absolute paths by an absolute folder above them; sends and renders nothing.
 
     Raises:
         DataError: A file cannot be read.

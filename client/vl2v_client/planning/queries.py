@@ -57,11 +57,6 @@ _Result = TypeVar("_Result")
 def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[Path, FileContent]:
     """Hash and size of each file, read only if it is new or changed.
 
-    Args:
-        paths: Image files.
-        cache: Holds the memo.
-        progress: Gets every file that is read, as phase "read files".
-
     Raises:
         DataError: A file is missing or is no image.
     """

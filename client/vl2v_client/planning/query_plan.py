@@ -160,14 +160,7 @@ def make_plan(
     *,
     progress: Progress = silent,
 ) -> QueryPlan:
-    """Plan a run's queries; sends nothing.
-
-    Args:
-        image_queries: Views of images, in the order that `QueryPlan.image_keys` keeps.
-        text_queries: Texts, in order.
-        teacher: Model whose vectors to buy.
-        cache: What is here already.
-        progress: Gets every file that is read and every view that is rendered.
+    """Plan a run's queries, in the order that the plan's keys keep; sends nothing.
 
     Raises:
         DataError: An image cannot be read.
@@ -233,11 +226,7 @@ class PlannedRun:
     plan: QueryPlan
 
     def cut(self, image_keys: Sequence[str]) -> PlannedRun:
-        """Return the run with some of its image queries only, to be bought in the order given, after the texts.
-
-        Args:
-            image_keys: Cache keys, each once; what is here already costs nothing.
-        """
+        """Return the run with some image queries only, by cache key, each once, in the order to buy after the texts."""
         plan, chosen = self.plan, frozenset(image_keys)
         missing = {item.cache_key: item for item in plan.missing}
         texts = [item for item in plan.missing if item.modality == "text"]

@@ -11,10 +11,9 @@ from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import RunData, TrainedMethod, train_method
-from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report
+from vl2v_client.runs.reporting import export_student, keep_bought_row, keep_predictions, make_report, score_classifier
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
-from vl2v_client.runs.scoring import keep_predictions, score_classifier
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.student.train.devices import Ranks, joined_ranks
@@ -94,7 +93,7 @@ def _score(
     bill = source.bill(settings, planned, exported)
     export_student(settings, planned, exported, scores[-1], bill, folder, seen)
     rows = [teacher_row, *(one.row for one in scores)]
-    report = make_report(settings, planned, rows, scores[-1], bill, data.targets, folder)
+    report = make_report(settings, planned, rows, scores[-1], bill, data.targets)
     before = find_images(folder)
     is_again = before is not None and before.is_judged_like(images)
     if is_again:

@@ -19,9 +19,9 @@ from vl2v_client.export.report import ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.queries import ImageQuery
-from vl2v_client.runs.run_folder import RunFolder, claim_finished_run
+from vl2v_client.runs.reporting import ZERO_SHOT, keep_predictions, zero_shot_row
+from vl2v_client.runs.run_folder import RunFolder, locked, open_run_folder
 from vl2v_client.runs.scored_images import DomainScore, RecordedConfig, ScoredImages, choose_images, recorded_config
-from vl2v_client.runs.scoring import ZERO_SHOT, keep_predictions, zero_shot_row
 from vl2v_client.runs.teacher_answers import ask_teacher
 from vl2v_client.student.train.labelled_views import labelled_views
 from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
@@ -47,8 +47,9 @@ def evaluate_run(
         RunError: `out` is not a finished run, or another process is at work in it.
         DataError: The data set cannot be used, has other classes, or has lost or changed images of the run.
     """
-    with claim_finished_run(out) as folder:
-        bundle, config = load_bundle(folder.student), recorded_config(folder)
+    folder = open_run_folder(out)
+    with locked(out):
+        bundle, config = load_bundle(out / "student"), recorded_config(folder)
         classes = bundle.card.class_names
         images = choose_images(folder, config.root, bundle.card, data)
         views = labelled_views(canonical_pixels(images.samples, bundle.card.view_size), images.samples)

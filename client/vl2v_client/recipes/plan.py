@@ -18,8 +18,7 @@ from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.resolution import resolve_run, run_choice
 
-EXACT_VIEWS = 20_000
-"""A plan renders this many views at most, unless it has to be exact."""
+EXACT_VIEWS = 20_000  # a plan renders this many views at most, unless it has to be exact
 
 
 def plan(
@@ -85,11 +84,6 @@ def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Pro
 
 def buy(config: RunConfig, context: PurchaseContext, *, progress: Progress) -> PurchaseReport:
     """Plan a run and buy its answers; nothing is paid twice.
-
-    Args:
-        config: Configuration of the run.
-        context: Whom to buy from, and on which terms.
-        progress: Gets every step that takes time.
 
     Raises:
         ClientError: See `core.errors`; whatever was bought is kept.

@@ -16,14 +16,13 @@ from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.sweep_report import Outcome, SweepReport, write_sweep_report
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
+from vl2v_client.runs.reporting import ZERO_SHOT
 from vl2v_client.runs.run_folder import TEACHER_SIZE_FORMAT, claim_run_folder
-from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.student.loss.methods import online_queries
 
-Run = tuple[str, int, str]
-"""Target, seed and method."""
+Run = tuple[str, int, str]  # target, seed and method
 
 
 def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progress) -> SweepReport:

@@ -25,8 +25,8 @@ from vl2v_client.planning.queries import read_files, view_keys
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.online_views import OnlineViews
+from vl2v_client.runs.reporting import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder
-from vl2v_client.runs.scoring import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source, billable_keys
 from vl2v_client.runs.teacher_answers import Vectors
@@ -44,11 +44,7 @@ _PAID_TERMS = ("model", "max_queries", "max_cost", "partial", "skip_failed")
 
 
 def load_local_teacher(purchase: PurchaseConfig, device: str) -> LocalTeacher:
-    """Load the local teacher that a configuration names.
-
-    Args:
-        purchase: Names the model, its weights and its precision.
-        device: Device, as in `student.train.devices.resolve_device`.
+    """Load the local teacher that a configuration names, on a device as in `student.train.devices.resolve_device`.
 
     Raises:
         UsageError: There is no such model, or terms of a purchase stand beside it.

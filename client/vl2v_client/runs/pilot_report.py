@@ -19,14 +19,12 @@ from vl2v_client.data.folder import DomainDataset
 from vl2v_client.data.splits import split
 from vl2v_client.data.views import View, canonical_view
 from vl2v_client.evaluation.pilot_findings import Advice, DomainFinding
-from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.choice import RANDOM, QueryChoice, select
 from vl2v_client.planning.queries import ImageQuery, read_files
-from vl2v_client.planning.selectors import RANDOM, select
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 FEWEST_IMAGES = 6
-CROP_SHARE = 0.7
-"""Share of the image's area in its middle: the smallest crop that a standard view takes."""
+CROP_SHARE = 0.7  # share of the image's area in its middle: the smallest crop that a standard view takes
 
 _PROBE_IMAGES = 2000
 

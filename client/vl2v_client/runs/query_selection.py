@@ -14,13 +14,9 @@ from numpy.typing import NDArray
 
 from vl2v_client.config.run import PurchaseConfig, Selector
 from vl2v_client.core.errors import BudgetExhausted, RunError
+from vl2v_client.planning.choice import RANDOM, select
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.planning.selectors import RANDOM, select
-from vl2v_client.runs.run_folder import (
-    CHOICE_FILE,
-    CHOICE_FORMAT,
-    RunFolder,
-)
+from vl2v_client.runs.run_folder import CHOICE_FILE, CHOICE_FORMAT, RunFolder
 
 Features = Callable[[], NDArray[np.float32]]
 """Makes the frozen student's features `[N, F]` of the training images' canonical views; called if they are needed."""

@@ -1,26 +1,141 @@
-"""What is written when a run is done: the student with its card, and the report."""
+"""What is written when a run is done: scores on the hold-out and the unseen domain, predictions, student and report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vl2v_client.core.errors import RunError
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import Sample
+from vl2v_client.data.splits import Split
 from vl2v_client.data.views import styled_views
+from vl2v_client.evaluation.accuracy import (
+    Choices,
+    Evaluation,
+    ImagePrediction,
+    calibration_error,
+    choose,
+    evaluate,
+    fit_temperature,
+    negative_log_likelihood,
+    read_predictions,
+    write_predictions,
+)
 from vl2v_client.export.pages import Bill, LocalAnswers, Purchase
-from vl2v_client.export.report import ReportRow, RunReport, read_report
+from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.run_folder import RunFolder
-from vl2v_client.runs.scoring import ZERO_SHOT, Score
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.loss.methods import METHODS
-from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier
 from vl2v_client.student.model.spec import StudentCard
 from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
+
+ZERO_SHOT = "zero-shot teacher"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A classifier's row in the report, and what the card and the confusion table need.
+
+    Attributes:
+        temperature: Fitted on source validation.
+        shown: The evaluation that the report shows in full: the target's, else source validation's.
+        by_domain: Rows of the source domains on the hold-out, then of the target.
+        on_target: Predictions for the target's images, in the split's order; None without a target.
+    """
+
+    row: ReportRow
+    temperature: float
+    shown: Evaluation
+    by_domain: tuple[DomainRow, ...]
+    on_target: Choices | None = None
+
+
+def score_classifier(
+    name: str,
+    classifier: StudentClassifier,
+    validation: LabelledViews,
+    target: LabelledViews | None,
+    split: Split,
+    *,
+    note: str = "",
+    progress: Progress = silent,
+) -> Score:
+    """Score a trained student on the hold-out, on which alone its temperature is fitted, and on the target if any."""
+    on_validation = classifier.logits(validation.first(), progress=progress)
+    temperature = fit_temperature(on_validation, validation.labels)
+    source = evaluate(on_validation, validation.labels, validation.domains)
+    logits, labels, shown, judged = on_validation, validation.labels, source, [(source, True)]
+    if target is not None:
+        logits, labels = classifier.logits(target.first(), progress=progress), target.labels
+        shown = evaluate(logits, labels, target.domains)
+        judged.append((shown, False))
+    in_table = logits.argmax(axis=1)[: len(split.target_in)] == labels[: len(split.target_in)]
+    row = ReportRow(
+        name=name,
+        source_validation=source.domain_mean,
+        target=None if target is None else shown.accuracy,
+        target_in=None if target is None else float(in_table.mean()),
+        nll=negative_log_likelihood(logits, labels, temperature),
+        calibration_error=calibration_error(logits, labels, temperature),
+        uncalibrated_error=calibration_error(logits, labels),
+        note=note,
+    )
+    by_domain = tuple(
+        DomainRow(domain, seen, count.total, count.accuracy)
+        for scored, seen in judged
+        for domain, count in scored.by_domain.items()
+    )
+    return Score(row, temperature, shown, by_domain, None if target is None else choose(logits, temperature))
+
+
+def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, target_in: int) -> ReportRow:
+    """Return the teacher's row on the target domain, whose first `target_in` images DomainBed's tables use."""
+    right = logits.argmax(axis=1) == labels
+    return ReportRow(ZERO_SHOT, None, target=float(right.mean()), target_in=float(right[:target_in].mean()))
+
+
+def keep_predictions(
+    folder: RunFolder,
+    root: Path,
+    samples: Sequence[Sample],
+    class_names: Sequence[str],
+    choices: Mapping[str, Choices | None],
+    *,
+    keep_others: bool,
+) -> None:
+    """Write the predictions of some classifiers for the images of the unseen domain.
+
+    Args:
+        folder: The run.
+        root: Folder of the data set.
+        samples: `N` images of the unseen domain.
+        class_names: Names by class index.
+        choices: Predictions `[N]` by the name of the classifier's row; None adds nothing.
+        keep_others: Keep what the file holds of other classifiers; else they are dropped.
+
+    Raises:
+        CacheError: The folder cannot be written.
+        RunError: The file that is there is damaged.
+    """
+    new = {name: made for name, made in choices.items() if made is not None}
+    rows = [row for row in read_predictions(folder.path) if row.classifier not in new] if keep_others else []
+    for name, made in new.items():
+        for sample, index, probability in zip(samples, made.classes, made.probabilities, strict=True):
+            path, label = sample.path.relative_to(root).as_posix(), class_names[sample.class_index]
+            rows.append(ImagePrediction(name, path, label, class_names[index], float(probability)))
+    if rows:
+        write_predictions(folder.path, rows)
 
 
 def export_student(
@@ -32,16 +147,7 @@ def export_student(
     folder: RunFolder,
     validation: LabelledViews,
 ) -> None:
-    """Write the student and its card, read them back, and compare.
-
-    Args:
-        settings: Settings of the run.
-        planned: Its queries and plan.
-        exported: The trained student.
-        score: Its score.
-        bill: What its answers cost.
-        folder: Run folder.
-        validation: Views at the size that the student is fed, which both must judge alike.
+    """Write the student and its card, read them back, and compare how both judge the hold-out at the student's size.
 
     Raises:
         CacheError: The folder cannot be written.
@@ -66,7 +172,7 @@ def export_student(
         target_domain=settings.choice.target_domain,
     )
     bundle = StudentBundle(exported.classifier, card)
-    export_bundle(folder.student, bundle, check_pixels=validation.first())
+    export_bundle(folder.path / "student", bundle, check_pixels=validation.first())
 
 
 def make_report(
@@ -76,19 +182,8 @@ def make_report(
     score: Score,
     bill: Bill,
     targets: ImageTargets,
-    folder: RunFolder,
 ) -> RunReport:
-    """Make the report of a run.
-
-    Args:
-        settings: Settings of the run.
-        planned: Its queries and plan.
-        rows: The teacher's row, then one of each method.
-        score: Score of the exported student.
-        bill: What its answers cost.
-        targets: Targets that it trained on.
-        folder: Run folder.
-    """
+    """Make the report of a run from the teacher's row and one of each method, the exported student's score last."""
     dataset, split = planned.queries.dataset, planned.queries.split
     student = settings.exported_student
     counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
@@ -106,7 +201,7 @@ def make_report(
         seed=settings.training.seed,
         settings=_settings_table(settings, targets),
         confusion=score.shown.confusion.tolist(),
-        student_folder=str(folder.student.relative_to(folder.path)),
+        student_folder="student",
         by_domain=score.by_domain,
     )
 

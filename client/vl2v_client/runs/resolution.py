@@ -31,10 +31,7 @@ def resolve_run(config: RunConfig) -> RunConfig:
 
 
 def run_choice(config: RunConfig) -> QueryChoice:
-    """Return what decides a run's queries; image queries only if one of its methods reads their answers.
-
-    Args:
-        config: A resolved configuration.
+    """Return what decides the queries of a resolved run; image queries only if one of its methods reads their answers.
 
     Raises:
         UsageError: No data set is named, or a prompt template is none.
@@ -63,8 +60,7 @@ def default_folder(config: RunConfig, *, sweep: bool = False) -> Path:
     return Path("runs") / f"{name}-{'sweep' if sweep else run}"
 
 
-_Faults = Sequence[tuple[bool, str]]
-"""Whether each rule is broken, and what to say then."""
+_Faults = Sequence[tuple[bool, str]]  # whether each rule is broken, and what to say then
 
 
 def _method_faults(config: RunConfig, resolved: RunConfig) -> _Faults:

@@ -36,8 +36,7 @@ _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5
 _MAX_CONFIG_BYTES = 16 * 2**20
-_MAX_RECORD_BYTES = 2**30
-"""Size of the files that name each image or embedding of a run: a million take 200 MB."""
+_MAX_RECORD_BYTES = 2**30  # size of the files that name each image or embedding of a run: a million take 200 MB
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
 
 
@@ -65,11 +64,6 @@ class RunFolder:
     def view_size(self, student_size: int, teacher_size: int) -> int:
         """Return the size at which a student's views are rendered: its own, or the teacher's in earlier formats."""
         return student_size if self.written["format"] == CONFIG_FORMAT else teacher_size
-
-    @property
-    def student(self) -> Path:
-        """The exported student: safetensors and card."""
-        return self.path / "student"
 
     @property
     def settings_sha(self) -> str:
@@ -127,26 +121,13 @@ def claim_run_folder(
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         _find_run(path, config)  # so that no lock is left in a folder of something else
-    with _locked(path):
+    with locked(path):
         with _writing(path):
             folder = _find_run(path, config)
             if folder is None:
                 write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
                 folder = RunFolder(path, config, config)
         yield replace(folder, shared_answers=shared_answers)
-
-
-@contextmanager
-def claim_finished_run(path: Path) -> Iterator[RunFolder]:
-    """Yield a folder that `distill` made, for one process at a time.
-
-    Raises:
-        RunError: It is none, or another process is at work in it.
-        CacheError: The folder cannot be written.
-    """
-    folder = open_run_folder(path)
-    with _locked(path):
-        yield folder
 
 
 def open_run_folder(path: Path) -> RunFolder:
@@ -163,7 +144,13 @@ def open_run_folder(path: Path) -> RunFolder:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process out of a folder.
+
+    Raises:
+        RunError: Another process is at work in it.
+        CacheError: The folder cannot be written.
+    """
     with _writing(path):
         lock = (path / ".lock").open("a")  # "w" would empty the file that a link leads to
     with lock:
@@ -235,11 +222,7 @@ _KEPT = ("sweep", "student", "erm_learning_rates", "teacher", "files_sha", "styl
 
 
 def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of `config.json` in this version's format; removed values stay, so that no new run equals it.
-
-    Args:
-        record: Record of a run or a sweep, as its file holds it.
-    """
+    """Return a record of `config.json` in this version's format; removed values stay, so that no new run equals it."""
     if record.get("format") != 1:
         return {**record, "format": CONFIG_FORMAT} if record.get("format") == TEACHER_SIZE_FORMAT else dict(record)
     config: dict[str, Any] = {name: record[name] for name in _KEPT if name in record}

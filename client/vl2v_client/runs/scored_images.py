@@ -110,13 +110,7 @@ class ScoredImages:
 
 
 def choose_images(folder: RunFolder, own: Path, card: StudentCard, data: Path | None) -> ScoredImages:
-    """Choose what to score: the images that judged the run, or all images of another data set.
-
-    Args:
-        folder: Finished run.
-        own: Folder of its data set.
-        card: Card of its student.
-        data: Folder of another data set; `None` is the run's own.
+    """Choose what to score: the images of its own data set that judged the run, or all images of another one, `data`.
 
     Raises:
         DataError: The data set cannot be used, has other classes, or has lost or changed images of the run.

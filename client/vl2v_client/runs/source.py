@@ -30,8 +30,7 @@ def billable_keys(
     return images, planned.plan.text_keys if asks_about_texts(method) else ()
 
 
-Announce = Callable[[PlannedRun], str]
-"""Says, in a sentence, what a sweep is going to buy."""
+Announce = Callable[[PlannedRun], str]  # says, in a sentence, what a sweep is going to buy
 
 
 class Source(Protocol):

@@ -18,8 +18,7 @@ from vl2v_client.planning.query_plan import PlannedRun, make_plan
 from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
 
-Vectors = Mapping[str, NDArray[np.float16]]
-"""What the cache holds, by cache key."""
+Vectors = Mapping[str, NDArray[np.float16]]  # what the cache holds, by cache key
 
 Imputation = Callable[[ImageTargets], ImageTargets]
 """Gives views `[N, A]` that are asked about, and were not bought, a target."""
@@ -43,11 +42,7 @@ def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
 
 
 def image_targets(
-    planned: PlannedRun,
-    vectors: Vectors,
-    *,
-    allow_missing: bool,
-    imputation: Imputation | None = None,
+    planned: PlannedRun, vectors: Vectors, *, allow_missing: bool, imputation: Imputation
 ) -> ImageTargets:
     """Return targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
 
@@ -58,15 +53,14 @@ def image_targets(
     """
     plan, train = planned.plan, planned.queries.split.train
     asked_views, views = planned.queries.asked_views, len(planned.queries.views[0]) or 1
-    asked = join_image_targets(
+    joined = join_image_targets(
         [plan.image_keys[row * asked_views : (row + 1) * asked_views] for row in range(len(train))],
         vectors,
         dimension=plan.teacher.embedding_dim,
         names=[str(sample.path) for sample in train],
         allow_missing=allow_missing,
     )
-    if imputation is not None:
-        asked = imputation(asked)
+    asked = imputation(joined)
     further = ((0, 0), (0, views - asked_views))
     return borrow_from_same_image(
         ImageTargets(

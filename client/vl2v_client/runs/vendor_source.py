@@ -29,8 +29,8 @@ from vl2v_client.planning.query_plan import NO_LIMITS, PlannedRun, QueryPlan
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.reporting import ZERO_SHOT
 from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, RunFolder
-from vl2v_client.runs.scoring import ZERO_SHOT
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Announce, Source, billable_keys
 from vl2v_client.runs.teacher_answers import text_classifier
