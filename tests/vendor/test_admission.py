@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from vl2v_vendor.domain.accounts import Budget, Budgets
-from vl2v_vendor.domain.charging import admit
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
 )
+from vl2v_vendor.domain.ledger import admit
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from vl2v_contract.chain import (
     items_hash,
 )
 from vl2v_contract.identity import MAX_INTEGER
-from vl2v_vendor.domain.charging import decide_refund, decide_top_up
 from vl2v_vendor.domain.errors import InvalidRequest
+from vl2v_vendor.domain.ledger import decide_refund, decide_top_up
 
 ORIGIN = EntryOrigin("req_1", 100, "key")
 EMPTY = ChainEnd(

@@ -76,8 +76,10 @@ def check_scopes(scopes: frozenset[Scope]) -> None:
     """
     unknown = scopes - ALL_SCOPES
     if unknown or not scopes:
-        named = ", ".join(sorted(unknown)) or "none"
-        raise InvalidRequest(f"unknown scopes: {named}; a key has one or more of {', '.join(sorted(ALL_SCOPES))}")
+        raise InvalidRequest(
+            f"unknown scopes: {', '.join(sorted(unknown)) or 'none'}; "
+            f"a key has one or more of {', '.join(sorted(ALL_SCOPES))}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

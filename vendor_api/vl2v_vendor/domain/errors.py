@@ -1,22 +1,5 @@
 """Everything the vendor can refuse, as a tree. `web/problems.py` maps each class to a status and an `ErrorCode`.
 
-    VendorError
-      InvalidRequest            the request is malformed
-        TooManyItems, PayloadTooLarge, UnsupportedMediaType, UnknownModel, NotFound
-      AuthenticationError
-        UnknownKey, KeyRevoked, KeyExpired
-      Forbidden                 the key lacks the scope
-      BudgetExhausted           402: final until somebody tops up
-      PriceChanged              409: the pinned price is no longer in force
-      Unavailable               503: may succeed later
-        RateLimited             429: the caller asks too often for what is free
-        Overloaded, ModelUnavailable, LedgerUnavailable
-          OutcomeUnknown        503, but not to be sent again blindly
-      EncodingFailed            the model refused a batch; smaller batches may pass
-      ItemFailure               one item's own error; its neighbours go on
-      ItemsFailed               items of a request that is sold whole or not at all
-      ModelLoadFailed           the configured model cannot be loaded; the server does not start
-
 Messages name the item and the remedy, and hold no secret and no input.
 """
 
@@ -60,22 +43,18 @@ class NotFound(InvalidRequest):
     """No such thing in this account."""
 
 
-class AuthenticationError(VendorError):
-    """The caller is not known."""
-
-
-class UnknownKey(AuthenticationError):
+class UnknownKey(VendorError):
     """No API key, or one that was never issued."""
 
     def __init__(self) -> None:
         super().__init__("no valid API key; send `Authorization: Bearer vl2v_...`")
 
 
-class KeyRevoked(AuthenticationError):
+class KeyRevoked(VendorError):
     """The API key was revoked."""
 
 
-class KeyExpired(AuthenticationError):
+class KeyExpired(VendorError):
     """The API key has expired."""
 
 

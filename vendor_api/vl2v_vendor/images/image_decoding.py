@@ -119,8 +119,10 @@ class PillowImageDecoder:
             raise self._too_many_pixels(f"{scaled_width} x {scaled_height} after scaling the shorter side")
 
     def _too_many_pixels(self, found: str) -> ItemFailure:
-        detail = f"the image has {found} pixels and at most {self._max_pixels:,} are decoded; scale it down"
-        return ItemFailure("image_too_large", detail)
+        return ItemFailure(
+            "image_too_large",
+            f"the image has {found} pixels and at most {self._max_pixels:,} are decoded; scale it down",
+        )
 
     def _render(self, image: Image.Image, data: bytes) -> PreparedItem:
         size, policy = self._preprocessing.size, self._policy

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, func, insert, or_, select, update
 
 from vl2v_contract.chain import GENESIS_HASH, ChainEnd, EntryOrigin, LedgerEntry
 from vl2v_vendor.domain.accounts import Account, ApiKey, Budget, secret_prefix, secret_sha256
-from vl2v_vendor.domain.charging import decide_refund, decide_top_up
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
+from vl2v_vendor.domain.ledger import decide_refund, decide_top_up
 from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.ledger_sql.admin_acts import ActInProgress
 from vl2v_vendor.ledger_sql.key_publication import ensure_published

@@ -14,9 +14,8 @@ from sqlalchemy import BigInteger, bindparam, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from vl2v_vendor.domain.accounts import Budget
-from vl2v_vendor.domain.charging import AccountCharges, DecidedCharge, LockedAccount
 from vl2v_vendor.domain.errors import LedgerUnavailable, UnknownKey, VendorError
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Price
+from vl2v_vendor.domain.ledger import AccountCharges, Charge, ChargeOrder, DecidedCharge, LockedAccount, Price
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.statements import (
     KEYS,

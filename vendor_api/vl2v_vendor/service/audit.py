@@ -46,8 +46,8 @@ class Audit:
         if after_seq < 0 or not 1 <= limit <= MAX_PAGE_ENTRIES:
             raise InvalidRequest(f"a page has after_seq 0 or more and a limit of 1 to {MAX_PAGE_ENTRIES}")
         head = await self.ledger.head(account_id)
-        posted = await self.ledger.entries(account_id, after_seq=after_seq, limit=limit)
-        page = tuple(entry for entry in posted if entry.entry.seq <= head.seq)
+        found = await self.ledger.entries(account_id, after_seq=after_seq, limit=limit)
+        page = tuple(entry for entry in found if entry.entry.seq <= head.seq)
         body = StatementHead(
             ledger_id=self.ledger.ledger_id,
             account_id=account_id,

@@ -13,10 +13,9 @@ from vl2v_contract.identity import Modality
 from vl2v_contract.records import Receipt, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
-from vl2v_vendor.domain.charging import admit
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed, PriceChanged
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector, admit
 from vl2v_vendor.service.preparation import ItemSource
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]

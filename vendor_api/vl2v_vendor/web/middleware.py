@@ -232,8 +232,8 @@ class ForwardedShare:
         name = address_name(client[0][:_LONGEST_ADDRESS])
         if self.running[name] >= self.limits.max_per_address:
             self.limits.counts["refused_address"] += 1
-            error = Overloaded(f"{self.running[name]} requests of this address are in progress; try again in a moment")
-            await refusal(error, scope["state"]["request_id"])(scope, receive, send)
+            detail = f"{self.running[name]} requests of this address are in progress; try again in a moment"
+            await refusal(Overloaded(detail), scope["state"]["request_id"])(scope, receive, send)
             return
         self.running[name] += 1
         try:

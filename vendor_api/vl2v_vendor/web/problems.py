@@ -143,8 +143,9 @@ def _problem(status: int, code: ErrorCode, detail: str, request_id: str, **more:
 
 def _respond(problem: Problem, sent: Mapping[str, str]) -> Response:
     note(problem=problem.code.value)
-    body = problem.model_dump_json(exclude_none=True)
-    return Response(body, status_code=problem.status, headers=sent, media_type=headers.PROBLEM_JSON)
+    return Response(
+        problem.model_dump_json(exclude_none=True), problem.status, headers=sent, media_type=headers.PROBLEM_JSON
+    )
 
 
 def _location(location: object) -> str:
