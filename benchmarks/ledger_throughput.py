@@ -26,7 +26,7 @@ import numpy as np
 from result import Goal, write_result
 from sqlalchemy import Engine
 
-from vl2v_contract.signatures import SigningKey
+from vl2v_contract.records import SigningKey
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.ledger import ChargeOrder, NewItem

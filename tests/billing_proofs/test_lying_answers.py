@@ -18,7 +18,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorError
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
-from vl2v_contract.signatures import SigningKey
+from vl2v_contract.records import SigningKey
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 
 ANSWERS = "/v1/embeddings/texts"

@@ -19,7 +19,7 @@ from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, ClientError, VendorChanged, VendorError, VendorUnavailable
 from vl2v_contract.chain import ChargedItem
-from vl2v_contract.signatures import SigningKey
+from vl2v_contract.records import SigningKey
 
 History = Callable[[list[Posted]], list[Posted]]
 

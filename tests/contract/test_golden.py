@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
-from vl2v_contract.records import Receipt, StatementHead
-from vl2v_contract.signatures import SigningKey, head_message, receipt_message, verify
+from vl2v_contract.records import Receipt, SigningKey, StatementHead, head_message, receipt_message, verify
 
 GOLDEN = Path(__file__).parent / "golden"
 

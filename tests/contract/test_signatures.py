@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vl2v_contract.signatures import (
+from vl2v_contract.records import (
     SigningKey,
     head_message,
     key_id_of,

@@ -8,8 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from support.ledger.ledger_shop import Shop, fixed_signer, item_key
-from vl2v_contract.records import Receipt, Totals
-from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message, verify
+from vl2v_contract.records import Receipt, SigningKey, Totals, head_message, receipt_message, successor_message, verify
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.keys.secrets import StoredKey, VendorSecrets
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets

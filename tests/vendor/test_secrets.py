@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vl2v_contract.signatures import SigningKey, head_message, successor_message, verify
+from vl2v_contract.records import SigningKey, head_message, successor_message, verify
 from vl2v_vendor.keys.secrets import SecretsError, load_or_create_secrets, rotate_signing_key
 
 

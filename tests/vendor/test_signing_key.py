@@ -29,7 +29,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import make_plan
-from vl2v_contract.signatures import SigningKey, successor_message
+from vl2v_contract.records import SigningKey, successor_message
 from vl2v_vendor.keys import secrets
 from vl2v_vendor.keys.secrets import (
     SecretsError,

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from vl2v_client.core.errors import VendorChanged
 from vl2v_contract.identity import JSONValue
-from vl2v_contract.records import PublicKey, Receipt
-from vl2v_contract.signatures import (
+from vl2v_contract.records import (
+    PublicKey,
+    Receipt,
     head_message,
     key_id_of,
     receipt_message,

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from support.adversary.lying_vendor import Body, Books, Lie
-from vl2v_contract.signatures import SigningKey, successor_message
+from vl2v_contract.records import SigningKey, successor_message
 
 OURS, RESIGNED, LAST = 2, 8, 9
 """Places in the honest books."""

@@ -9,7 +9,7 @@ import httpx
 
 from support.adversary.lying_vendor import Body
 from vl2v_contract.chain import ChargedItem, LedgerEntry, items_hash
-from vl2v_contract.signatures import SigningKey, receipt_message
+from vl2v_contract.records import SigningKey, receipt_message
 
 Change = Callable[[Body, list[SigningKey]], None]
 

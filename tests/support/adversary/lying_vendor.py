@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
-from vl2v_contract.signatures import SigningKey, head_message
+from vl2v_contract.records import SigningKey, head_message
 
 Body = dict[str, Any]
 PAGE_ENTRIES = 4

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 from vl2v_contract.chain import GENESIS_HASH, RESTORE_MARGIN, ChargedItem, LedgerEntry, items_hash
-from vl2v_contract.signatures import SigningKey, head_message, receipt_message, successor_message
+from vl2v_contract.records import SigningKey, head_message, receipt_message, successor_message
 
 LEDGER_ID = "fake-ledger"
 ACCOUNT_ID = "acct_client"

@@ -24,7 +24,7 @@ from support.client.fake_ledger import ACCOUNT_ID, LEDGER_ID, Body, FakeLedger, 
 from support.client.fake_wire import FRAMED_CARD, frame_answer, read_images
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import bytes_sha, rgb8_sha, text_sha
-from vl2v_contract.signatures import recompute_message
+from vl2v_contract.records import recompute_message
 from vl2v_contract.vectors import result_sha, to_base64
 from vl2v_contract.wire import errors as wire_errors
 from vl2v_contract.wire.headers import OCTET_STREAM

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from sqlalchemy import Engine
 
-from vl2v_contract.signatures import SigningKey, successor_message
+from vl2v_contract.records import SigningKey, successor_message
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey
 from vl2v_vendor.domain.ledger import ChargeOrder, NewItem, Vector

@@ -17,7 +17,7 @@ from support.vendor.serving_shop import images, noise, save
 from support.vendor.stored_bytes import LogCollector, forms_of, traces_of
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import rgb8_sha
-from vl2v_contract.signatures import head_message, receipt_message, recompute_message, verify
+from vl2v_contract.records import head_message, receipt_message, recompute_message, verify
 from vl2v_vendor.domain.errors import BudgetExhausted, KeyExpired, KeyRevoked
 
 IMAGES, TEXTS, REPLAY = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings/replay"

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from support.ledger.ledger_shop import item_key
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
 from vl2v_contract.identity import canonical_json
-from vl2v_contract.signatures import receipt_message, verify
+from vl2v_contract.records import receipt_message, verify
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account
 from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy import Engine
 
-from vl2v_contract.signatures import SigningKey
+from vl2v_contract.records import SigningKey
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets

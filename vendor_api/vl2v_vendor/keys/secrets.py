@@ -22,8 +22,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vl2v_contract.chain import LedgerEntry
-from vl2v_contract.records import PublicKey
-from vl2v_contract.signatures import SigningKey, head_message, receipt_message, recompute_message, successor_message
+from vl2v_contract.records import (
+    PublicKey,
+    SigningKey,
+    head_message,
+    receipt_message,
+    recompute_message,
+    successor_message,
+)
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.host import keep_owner, sync_folder
 

@@ -11,8 +11,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, EntryKind, LedgerEntry, follows, items_hash
-from vl2v_contract.records import PublicKey
-from vl2v_contract.signatures import successor_message, verify
+from vl2v_contract.records import PublicKey, successor_message, verify
 from vl2v_vendor.domain.accounts import Budget
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import LedgerHead
