@@ -8,3 +8,9 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Run the proofs of the bill at full length: many minutes.")
     parser.addoption("--figures", metavar="FILE", help="Write the figures of the proofs of the bill to a JSON file.")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines: both sides run on asyncio alone."""
+    return "asyncio"

@@ -139,21 +139,17 @@ def _open_scene(
 
 
 @pytest.mark.timeout(600)
-def test_an_outage_of_the_ledger_sells_nothing_and_passes(
+@pytest.mark.anyio
+async def test_an_outage_of_the_ledger_sells_nothing_and_passes(
     scene: Scene, scale: Callable[[int, int], int], prove: Callable[..., None]
 ) -> None:
     seconds = scale(3, 60)
     told = f"{scene.kind} for {seconds} s"
     groups = _open_shop(scene)
     buyers = [buyer for group in groups for buyer in group]
-
-    async def story() -> None:
-        async with AsyncExitStack() as stack:
-            for buyer in buyers:
-                await stack.enter_async_context(buyer.customer)
-            await suffer_and_recover()
-
-    async def suffer_and_recover() -> None:
+    async with AsyncExitStack() as stack:
+        for buyer in buyers:
+            await stack.enter_async_context(buyer.customer)
         ready, billed, over_at = await _go_through(scene, buyers, seconds)
         answers = [answer for buyer in buyers for answer in buyer.answers]
         assert all(buyer.answers for buyer in buyers)
@@ -175,8 +171,6 @@ def test_an_outage_of_the_ledger_sells_nothing_and_passes(
                 await buyer.catch_up(100)
         drift = [await _drift(group) for group in groups]
         prove(f"{told}: drift, units", sum(drift), goal="0", met=not any(drift))
-
-    asyncio.run(story())
     assert problems_of(scene.engine) == []
 
 

@@ -78,7 +78,8 @@ def open_lanes(
 
 
 @pytest.mark.timeout(900)
-def test_what_was_refused_is_not_charged_when_the_lock_is_gone(
+@pytest.mark.anyio
+async def test_what_was_refused_is_not_charged_when_the_lock_is_gone(
     lanes: list[Lane], scale: Callable[[int, int], int], prove: Callable[..., None], request: pytest.FixtureRequest
 ) -> None:
     locks, seconds = scale(2, 10), scale(3, 12)
@@ -90,12 +91,9 @@ def test_what_was_refused_is_not_charged_when_the_lock_is_gone(
                 sys.stderr.write(f"\r{lane.account.name}: lock {number + 1}")
                 await lane.order_while_locked(number, seconds)
 
-    async def story() -> None:
-        async with asyncio.TaskGroup() as crowd:
-            for lane in lanes:
-                crowd.create_task(suffer(lane))
-
-    asyncio.run(story())
+    async with asyncio.TaskGroup() as crowd:
+        for lane in lanes:
+            crowd.create_task(suffer(lane))
     refused = [answer for lane in lanes for answer in lane.refused]
     assert {answer.status for answer in refused} == {503}
     charged = sum(lane.count_used() - lane.sold_units for lane in lanes)

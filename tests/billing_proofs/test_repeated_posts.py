@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import Engine, select
 
-from support.vendor.admin_desk import ADMIN, IMAGES, Desk, at_the_desk
+from support.vendor.admin_desk import ADMIN, IMAGES, Desk, open_desk
 from support.vendor.serving_shop import images, item_key, png
 from vl2v_contract.wire.embeddings import RequestOptions
 from vl2v_contract.wire.frames import pack_upload
 from vl2v_contract.wire.headers import OCTET_STREAM
 from vl2v_vendor.ledger_sql.tables import metadata
+
+pytestmark = pytest.mark.anyio
 
 TEXTS, REPLAY, OPENAI = "/v1/embeddings/texts", "/v1/embeddings/replay", "/v1/embeddings"
 RED, BLUE = png("red"), png("blue")
@@ -90,8 +93,10 @@ async def open_account(desk: Desk) -> str:
     return await desk.issue("acme", "embed", "billing")
 
 
-def test_each_post_repeated_changes_nothing(database_url: str, tmp_path: Path, prove: Callable[..., None]) -> None:
-    async def story(desk: Desk) -> tuple[int, int]:
+async def test_each_post_repeated_changes_nothing(
+    database_url: str, tmp_path: Path, prove: Callable[..., None]
+) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         secret = await open_account(desk)
         doomed = await desk.post("/accounts/acme/keys", {"scopes": ["embed"]})
         acts = at_the_counter(doomed.json()["key"]["id"])
@@ -105,15 +110,13 @@ def test_each_post_repeated_changes_nothing(database_url: str, tmp_path: Path, p
             again = await post.send(desk, bearer)
             assert (again.status_code, again.headers["idempotent-replayed"]) == (first.status_code, "true"), post
             unchanged += everything(desk.engine) == before
-        return unchanged, len(sent)
-
-    unchanged, sent = at_the_desk(database_url, tmp_path, story)
+        unchanged, sent = unchanged, len(sent)
     kind = database_url.partition(":")[0]
     prove(f"repeated POSTs that change no row, {kind}", unchanged, goal=f"{sent}, all", met=unchanged == sent)
 
 
-def test_without_a_name_each_request_is_a_new_purchase(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_without_a_name_each_request_is_a_new_purchase(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         secret = await open_account(desk)
         for post in (Post(IMAGES, {"json": images(RED)}), Post(TEXTS, texts("a cat", named=False))):
             before = (await desk.get("/accounts/acme"))["used_units"]
@@ -122,13 +125,11 @@ def test_without_a_name_each_request_is_a_new_purchase(database_url: str, tmp_pa
             assert [item["status"] for item in items] == ["billed", "billed"]
             assert items[0]["embedding"] == items[1]["embedding"]
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_another_payload_under_the_same_idempotency_key_is_refused_item_by_item_and_billed_nothing(
+async def test_another_payload_under_the_same_idempotency_key_is_refused_item_by_item_and_billed_nothing(
     database_url: str, tmp_path: Path
 ) -> None:
-    async def story(desk: Desk) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         secret = await open_account(desk)
         pairs = [
             (
@@ -148,5 +149,3 @@ def test_another_payload_under_the_same_idempotency_key_is_refused_item_by_item_
                 "replayed", "failed", "item_key_mismatch",
             )  # fmt: skip
             assert everything(desk.engine) == before
-
-    at_the_desk(database_url, tmp_path, story)

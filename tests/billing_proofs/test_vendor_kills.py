@@ -173,7 +173,8 @@ class Tally:
     ("database", "kills"),
     [("sqlite", (44, 950)), pytest.param("postgres", (4, 50), marks=pytest.mark.postgres)],
 )
-def test_a_vendor_killed_at_any_moment_loses_and_doubles_nothing(
+@pytest.mark.anyio
+async def test_a_vendor_killed_at_any_moment_loses_and_doubles_nothing(
     database: str,
     kills: tuple[int, int],
     request: pytest.FixtureRequest,
@@ -183,13 +184,9 @@ def test_a_vendor_killed_at_any_moment_loses_and_doubles_nothing(
 ) -> None:
     url: str = request.getfixturevalue(f"{database}_url")
     wanted = scale(*kills)
-
-    async def story() -> tuple[Storm, Tally]:
-        async with _storm(url, tmp_path) as storm:
-            await _blow(storm, wanted)
-            return storm, await _settle(storm)
-
-    storm, tally = asyncio.run(story())
+    async with _storm(url, tmp_path) as storm:
+        await _blow(storm, wanted)
+        tally = await _settle(storm)
     hits = storm.nest.points_hit()
     buyers = storm.buyers
     missed = storm.aimed_at - set(hits) - {ANY_MOMENT}

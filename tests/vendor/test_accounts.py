@@ -11,18 +11,17 @@ from sqlalchemy import select
 from support.ledger.ledger_shop import MODEL, Shop, item_key
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, secret_sha256
 from vl2v_vendor.domain.errors import BudgetExhausted, Forbidden, InvalidRequest, KeyExpired, KeyRevoked, NotFound
-from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.ledger_sql.tables import admin_log, api_keys
 from vl2v_vendor.service.administration import KeyRequest, issue_key
 
+pytestmark = pytest.mark.anyio
 
-def test_an_account_starts_with_its_budget_as_a_top_up(shop: Shop) -> None:
-    async def story(ledger: SqlLedger) -> None:
+
+async def test_an_account_starts_with_its_budget_as_a_top_up(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
         [first] = await ledger.entries(shop.account.id, after_seq=0, limit=10)
         assert (first.entry.kind, first.entry.units, first.entry.limit_units) == ("topup", 10, 10)
         assert (first.entry.amount_micro, first.items) == (0, ())
-
-    shop.run(story)
 
 
 def test_a_name_is_taken_once_and_the_refusal_says_what_to_do(shop: Shop) -> None:
@@ -45,7 +44,7 @@ def test_an_unknown_account_is_answered_with_the_remedy(shop: Shop) -> None:
         shop.accounts.find_account("nobody")
 
 
-def test_a_secret_is_stored_as_a_hash_only(shop: Shop) -> None:
+async def test_a_secret_is_stored_as_a_hash_only(shop: Shop) -> None:
     assert shop.secret.startswith("vl2v_")
     assert len(shop.secret) == 5 + 43
     with shop.engine.connect() as connection:
@@ -53,23 +52,19 @@ def test_a_secret_is_stored_as_a_hash_only(shop: Shop) -> None:
     assert stored.secret_sha256 == secret_sha256(shop.secret)
     assert shop.secret not in str(stored)
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         assert await ledger.find_key(secret_sha256(shop.secret)) == shop.key
         assert await ledger.find_key(secret_sha256("vl2v_guess")) is None
 
-    shop.run(story)
 
-
-def test_a_key_is_revoked_at_once_beside_a_running_ledger(shop: Shop) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_a_key_is_revoked_at_once_beside_a_running_ledger(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
         shop.clock.time += 1
         shop.accounts.revoke_key(shop.key.prefix)
         key = await ledger.find_key(secret_sha256(shop.secret))
         assert key is not None
         with pytest.raises(KeyRevoked):
             key.require("embed", now=shop.clock.now())
-
-    shop.run(story)
     first = shop.accounts.revoke_key(shop.key.id).revoked_at
     shop.clock.time += 1
     assert shop.accounts.revoke_key(shop.key.id).revoked_at == first
@@ -88,10 +83,10 @@ def test_a_key_expires_and_has_its_scopes_only(shop: Shop) -> None:
         shop.accounts.revoke_key("key_unknown")
 
 
-def test_a_top_up_beside_a_running_ledger_is_seen(make_shop: Callable[..., Shop]) -> None:
+async def test_a_top_up_beside_a_running_ledger_is_seen(make_shop: Callable[..., Shop]) -> None:
     shop = make_shop(budget_units=1)
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         await ledger.charge(shop.order("a"))
         with pytest.raises(BudgetExhausted):
             await ledger.charge(shop.order("b"))
@@ -99,8 +94,6 @@ def test_a_top_up_beside_a_running_ledger_is_seen(make_shop: Callable[..., Shop]
         charge = await ledger.charge(shop.order("b"))
         assert charge.posted is not None
         assert (charge.posted.entry.seq, charge.posted.entry.limit_units) == (4, 2)
-
-    shop.run(story)
 
 
 @pytest.mark.parametrize("units", [0, -1, 2**53])
@@ -137,10 +130,10 @@ def test_every_act_is_logged_without_secrets(shop: Shop) -> None:
     assert shop.secret not in str(rows)
 
 
-def test_a_refund_gives_units_back_to_account_and_key(make_shop: Callable[..., Shop]) -> None:
+async def test_a_refund_gives_units_back_to_account_and_key(make_shop: Callable[..., Shop]) -> None:
     shop = make_shop(budget_units=10, key_units=3)
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         await ledger.charge(shop.order("a", "b", "c"))
         shop.accounts.refund(shop.account, 2, 2, "two were blurred")
         budgets = await ledger.budgets(shop.account.id, shop.key.id)
@@ -153,8 +146,6 @@ def test_a_refund_gives_units_back_to_account_and_key(make_shop: Callable[..., S
         assert (refund.entry.kind, refund.entry.ref_seq, refund.entry.amount_micro) == ("refund", 2, 200)
         # Refunded items stay paid: they are never charged again.
         assert item_key("a") in await ledger.find_paid(shop.account.id, [item_key("a")])
-
-    shop.run(story)
 
 
 def test_no_more_is_refunded_than_was_charged(shop: Shop) -> None:
@@ -169,7 +160,7 @@ def test_no_more_is_refunded_than_was_charged(shop: Shop) -> None:
     assert shop.used_units() == 1
 
 
-def test_prices_are_versions(shop: Shop) -> None:
+async def test_prices_are_versions(shop: Shop) -> None:
     shop.accounts.ensure_prices(MODEL, {"image": 100, "text": 10}, "EUR")
     assert len(shop.accounts.prices(MODEL)) == 2
     shop.accounts.ensure_prices(MODEL, {"image": 100, "text": 12}, "EUR")
@@ -179,10 +170,8 @@ def test_prices_are_versions(shop: Shop) -> None:
         ("text", 12),
     ]
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         assert (await ledger.price(MODEL, "text")).unit_price_micro == 12
-
-    shop.run(story)
     with pytest.raises(InvalidRequest):
         shop.set_price(-1)
 

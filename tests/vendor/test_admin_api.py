@@ -11,12 +11,14 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import text
 
-from support.vendor.admin_desk import ADMIN, Desk, at_the_desk
+from support.vendor.admin_desk import ADMIN, open_desk
 from vl2v_contract.records import Receipt, Statement, Summary
 from vl2v_contract.wire.admin import Account, AdminLog, IssuedKey, KeyList, PriceVersion
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.accounts import secret_sha256
 from vl2v_vendor.ledger_sql.database import open_engine, writing
+
+pytestmark = pytest.mark.anyio
 
 REPLAYED = "idempotent-replayed"
 
@@ -27,8 +29,8 @@ def problem(response: Any) -> tuple[int, str]:
     return found.status, found.code.value
 
 
-def test_an_account_is_opened_in_the_currency_that_things_are_sold_in(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_an_account_is_opened_in_the_currency_that_things_are_sold_in(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         for modality in ("image", "text"):
             price = {"model_id": "hash-64", "modality": modality, "unit_price_micro": 7, "currency": "USD"}
             assert (await desk.post("/prices", price)).status_code == 201
@@ -36,11 +38,9 @@ def test_an_account_is_opened_in_the_currency_that_things_are_sold_in(database_u
         assert Account.model_validate_json(made.content).currency == "USD"
         assert (await desk.buy(await desk.issue("acme", "embed"), "a")).status_code == 200
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_from_a_new_account_to_its_bill(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_from_a_new_account_to_its_bill(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         made = await desk.post("/accounts", {"name": "acme", "budget_units": 3})
         account = Account.model_validate_json(made.content)
         assert (made.status_code, account.name, account.currency, account.remaining_units) == (201, "acme", "EUR", 3)
@@ -72,8 +72,6 @@ def test_from_a_new_account_to_its_bill(database_url: str, tmp_path: Path) -> No
         assert {one["name"] for one in (await desk.get("/accounts"))["data"]} == {"acme", "staff"}
         assert (await desk.get("/accounts/acme"))["remaining_units"] == 7
 
-    at_the_desk(database_url, tmp_path, story)
-
 
 ACTS = [
     ("/accounts", {"name": "new", "budget_units": 3}, {"name": "new", "budget_units": 4}),
@@ -84,8 +82,8 @@ ACTS = [
 ]  # fmt: skip
 
 
-def test_an_act_under_one_name_is_done_once_and_answered_alike(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_an_act_under_one_name_is_done_once_and_answered_alike(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         await desk.post("/accounts", {"name": "acme", "budget_units": 3})
         await desk.buy(await desk.issue("acme", "embed"), "a", "b")
         for number, (path, body, other) in enumerate(ACTS):
@@ -102,33 +100,27 @@ def test_an_act_under_one_name_is_done_once_and_answered_alike(database_url: str
             after = desk.rows("SELECT count(*) FROM admin_log"), desk.rows("SELECT * FROM budgets ORDER BY id")
             assert after == before
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_without_a_name_each_request_is_a_new_act(sqlite_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_without_a_name_each_request_is_a_new_act(sqlite_url: str, tmp_path: Path) -> None:
+    async with open_desk(sqlite_url, tmp_path) as desk:
         for _ in range(2):
             assert (await desk.post("/accounts/staff/topups", {"units": 5})).status_code == 201
         assert (await desk.get("/accounts/staff"))["limit_units"] == 10
         for bad in ("", "x" * 256):
             assert problem(await desk.post("/accounts/staff/topups", {"units": 5}, key=bad)) == (422, "invalid_request")
 
-    at_the_desk(sqlite_url, tmp_path, story)
 
-
-def test_two_administrators_may_choose_the_same_name(sqlite_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_two_administrators_may_choose_the_same_name(sqlite_url: str, tmp_path: Path) -> None:
+    async with open_desk(sqlite_url, tmp_path) as desk:
         colleague = await desk.issue("staff", "admin")
         for secret in (desk.secret, colleague):
             answer = await desk.post("/accounts/staff/topups", {"units": 5}, key="monday", secret=secret)
             assert (answer.status_code, REPLAYED in answer.headers) == (201, False)
         assert (await desk.get("/accounts/staff"))["limit_units"] == 10
 
-    at_the_desk(sqlite_url, tmp_path, story)
 
-
-def test_the_same_act_many_times_at_once_is_done_once(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_the_same_act_many_times_at_once_is_done_once(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         answers = await asyncio.gather(
             *(desk.post("/accounts/staff/topups", {"units": 5}, key="monday") for _ in range(6))
         )
@@ -137,11 +129,9 @@ def test_the_same_act_many_times_at_once_is_done_once(database_url: str, tmp_pat
         assert sum(REPLAYED in answer.headers for answer in answers) == 5
         assert (await desk.get("/accounts/staff"))["limit_units"] == 5
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_a_secret_is_shown_once(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_a_secret_is_shown_once(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         terms = {"scopes": ["embed"], "expires_days": 1.5}
         first = await desk.post("/accounts/staff/keys", terms, key="k")
         again = await desk.post("/accounts/staff/keys", terms, key="k")
@@ -156,11 +146,9 @@ def test_a_secret_is_shown_once(database_url: str, tmp_path: Path) -> None:
         await desk.post("/accounts", {"name": "acme", "budget_units": 1})
         assert problem(await desk.post("/accounts/acme/keys", terms, key="k")) == (422, "invalid_request")
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_revocation_works_on_the_next_request_and_so_does_expiry(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_revocation_works_on_the_next_request_and_so_does_expiry(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         await desk.post("/accounts/staff/topups", {"units": 9})
         buyer, brief = await desk.issue("staff", "embed"), await desk.issue("staff", "embed", expires_days=1)
         assert [(await desk.buy(secret, "a")).status_code for secret in (buyer, brief)] == [200, 200]
@@ -175,11 +163,9 @@ def test_revocation_works_on_the_next_request_and_so_does_expiry(database_url: s
         assert (await desk.post(f"/keys/{desk.admin_key_id}/revocation")).status_code == 200
         assert problem(await desk.post("/accounts/staff/topups", {"units": 1})) == (401, "key_revoked")
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_a_key_can_do_what_its_scopes_say_and_no_more(sqlite_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_a_key_can_do_what_its_scopes_say_and_no_more(sqlite_url: str, tmp_path: Path) -> None:
+    async with open_desk(sqlite_url, tmp_path) as desk:
         await desk.post("/accounts/staff/topups", {"units": 9})
         customer = await desk.issue("staff", "embed", "billing")
         assert problem(await desk.buy(desk.secret, "a")) == (403, "forbidden")
@@ -193,8 +179,6 @@ def test_a_key_can_do_what_its_scopes_say_and_no_more(sqlite_url: str, tmp_path:
                     asked += 1
         assert asked == 13
         assert (await desk.get("/accounts/staff"))["limit_units"] == 9
-
-    at_the_desk(sqlite_url, tmp_path, story)
 
 
 MALFORMED: list[tuple[str, object]] = [
@@ -221,18 +205,16 @@ MALFORMED: list[tuple[str, object]] = [
 ]
 
 
-def test_a_malformed_act_is_refused_and_not_logged(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_a_malformed_act_is_refused_and_not_logged(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         before = desk.rows("SELECT count(*) FROM admin_log")
         for path, body in MALFORMED:
             assert problem(await desk.post(path, body)) == (422, "invalid_request"), body
         assert desk.rows("SELECT count(*) FROM admin_log") == before
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_unknown_things_are_404_and_a_slash_in_a_name_calls_for_the_id(database_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_unknown_things_are_404_and_a_slash_in_a_name_calls_for_the_id(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, tmp_path) as desk:
         made = (await desk.post("/accounts", {"name": "acme/eu west", "budget_units": 1})).json()
         spaced = (await desk.post("/accounts", {"name": "acme #1?", "budget_units": 1})).json()
         assert await desk.get(f"/accounts/{made['id']}") == made
@@ -252,13 +234,12 @@ def test_unknown_things_are_404_and_a_slash_in_a_name_calls_for_the_id(database_
         ):
             assert problem(await desk.post(path, body)) == (404, "not_found")
 
-    at_the_desk(database_url, tmp_path, story)
 
-
-def test_the_log_says_who_did_what_and_holds_no_secret(
+async def test_the_log_says_who_did_what_and_holds_no_secret(
     database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def story(desk: Desk) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with open_desk(database_url, tmp_path) as desk:
         await desk.post("/accounts", {"name": "acme", "budget_units": 3}, key="open")
         secret = await desk.issue("acme", "admin")
         price = {"model_id": "m", "modality": "image", "unit_price_micro": 7, "currency": "EUR"}
@@ -289,12 +270,9 @@ def test_the_log_says_who_did_what_and_holds_no_secret(
             assert hidden not in logged
         assert colleague in logged
 
-    with caplog.at_level(logging.DEBUG):
-        at_the_desk(database_url, tmp_path, story)
 
-
-def test_while_the_ledger_cannot_be_written_an_act_is_refused_in_time(sqlite_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_while_the_ledger_cannot_be_written_an_act_is_refused_in_time(sqlite_url: str, tmp_path: Path) -> None:
+    async with open_desk(sqlite_url, tmp_path) as desk:
         blocker = open_engine(sqlite_url)
         loop = asyncio.get_running_loop()
         with writing(blocker).begin() as connection:
@@ -310,5 +288,3 @@ def test_while_the_ledger_cannot_be_written_an_act_is_refused_in_time(sqlite_url
         assert "retry-after" in named.headers
         assert (await desk.post("/accounts/staff/topups", {"units": 5}, key="monday")).status_code == 201
         assert (await desk.get("/accounts/staff"))["limit_units"] == 5
-
-    at_the_desk(sqlite_url, tmp_path, story)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fastapi.encoders import jsonable_encoder
 
-from support.vendor.serving_shop import Vendor, item_key, tell
+from support.vendor.serving_shop import item_key, running_vendor
 from vl2v_contract.vectors import Dtype, encode_vector, result_sha, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.frames import unpack_answer
@@ -36,13 +36,8 @@ def vectors() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def outcome(vectors: np.ndarray) -> Sale:
+async def outcome(vectors: np.ndarray, anyio_backend: str) -> Sale:
     """A real sale, with more and wider vectors in it."""
-
-    async def story(vendor: Vendor) -> Sale:
-        caller = await vendor.services.authenticator.authenticate(vendor.secret, "embed")
-        request = SaleRequest(request_id="req_1", endpoint="/v1/embeddings/texts", modality="text", sources=["a dog"])
-        return await vendor.services.seller.sell(caller, request)
 
     sold = [
         SaleItem(
@@ -55,7 +50,11 @@ def outcome(vectors: np.ndarray) -> Sale:
         )
         for number, vector in enumerate(vectors)
     ]
-    return replace(tell(story), embedding_dim=DIMENSION, items=sold)
+    async with running_vendor() as vendor:
+        caller = await vendor.services.authenticator.authenticate(vendor.secret, "embed")
+        request = SaleRequest(request_id="req_1", endpoint="/v1/embeddings/texts", modality="text", sources=["a dog"])
+        sale = await vendor.services.seller.sell(caller, request)
+    return replace(sale, embedding_dim=DIMENSION, items=sold)
 
 
 def fastapis_way(vectors: np.ndarray) -> str:

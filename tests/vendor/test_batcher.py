@@ -8,20 +8,20 @@ from dataclasses import replace
 
 import pytest
 
-from support.vendor.batch_gate import LIMITS, Batcher, Gate, open_and, settle, submit, tell
+from support.vendor.batch_gate import LIMITS, Batcher, Gate, gated_lane, settle, submit
 from vl2v_vendor.domain.errors import EncodingFailed, ModelUnavailable, Overloaded
 
+pytestmark = pytest.mark.anyio
 
-def test_nothing_is_encoded_for_a_request_of_nothing() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
+
+async def test_nothing_is_encoded_for_a_request_of_nothing() -> None:
+    async with gated_lane() as (lane, gate):
         assert await lane.submit([]) == []
         assert gate.batches == []
 
-    tell(story)
 
-
-def test_a_failure_reaches_only_its_owner() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
+async def test_a_failure_reaches_only_its_owner() -> None:
+    async with gated_lane() as (lane, gate):
         gate.open()
         good, bad = await asyncio.gather(lane.submit([1, 2]), lane.submit([-3, 4]))
         assert good == [2, 4]
@@ -29,11 +29,10 @@ def test_a_failure_reaches_only_its_owner() -> None:
         assert bad[1] == 8
         assert await lane.submit([5]) == [10]
 
-    tell(story)
 
+async def test_a_missing_output_is_a_failure_and_not_a_shift() -> None:
+    async with gated_lane() as (lane, _gate):
 
-def test_a_missing_output_is_a_failure_and_not_a_shift() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
         async def lose_one(items: Sequence[int]) -> list[int]:
             return [item for item in items if item != 2]
 
@@ -42,11 +41,9 @@ def test_a_missing_output_is_a_failure_and_not_a_shift() -> None:
         assert (outcomes[0], outcomes[2]) == (1, 3)
         assert isinstance(outcomes[1], EncodingFailed)
 
-    tell(story)
 
-
-def test_a_full_queue_refuses_at_once_and_counts_what_is_reserved() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
+async def test_a_full_queue_refuses_at_once_and_counts_what_is_reserved() -> None:
+    async with gated_lane(limits=replace(LIMITS, queued_items=10)) as (lane, gate):
         running = submit(lane, range(8))
         await gate.until(2)
         waiting = submit(lane, range(10))
@@ -68,11 +65,9 @@ def test_a_full_queue_refuses_at_once_and_counts_what_is_reserved() -> None:
         assert lane.reserved_items == 0
         lane.check_room(10)
 
-    tell(story, limits=replace(LIMITS, queued_items=10))
 
-
-def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
+async def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
+    async with gated_lane() as (lane, gate):
         gate.seconds = 0.2
         gate.open(1)
         await lane.submit(range(4))  # 0.05 seconds per item
@@ -86,11 +81,9 @@ def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
         running.cancel()
         waiting.cancel()
 
-    tell(story)
 
-
-def test_what_would_wait_too_long_behind_its_own_key_is_refused_on_arrival() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
+async def test_what_would_wait_too_long_behind_its_own_key_is_refused_on_arrival() -> None:
+    async with gated_lane(limits=replace(LIMITS, wait_seconds=1.0)) as (lane, gate):
         gate.seconds = 0.1
         gate.open(1)
         await lane.submit(range(4))  # 0.025 seconds per item
@@ -105,11 +98,9 @@ def test_what_would_wait_too_long_behind_its_own_key_is_refused_on_arrival() -> 
         for task in tasks:
             task.cancel()
 
-    tell(story, limits=replace(LIMITS, wait_seconds=1.0))
 
-
-def test_a_request_of_which_nothing_moves_is_refused_and_one_that_is_worked_on_is_not() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
+async def test_a_request_of_which_nothing_moves_is_refused_and_one_that_is_worked_on_is_not() -> None:
+    async with gated_lane(limits=replace(LIMITS, wait_seconds=0.2)) as (lane, gate):
         gate.seconds = 0.06
         worked_on = submit(lane, range(16), "worked on")
         await gate.until(2)
@@ -125,27 +116,22 @@ def test_a_request_of_which_nothing_moves_is_refused_and_one_that_is_worked_on_i
         assert not blocking.done()  # the model has it
         blocking.cancel()
 
-    tell(story, limits=replace(LIMITS, wait_seconds=0.2))
+
+async def test_a_batch_longer_than_the_longest_wait_does_not_cost_its_request_the_rest() -> None:
+    lane = Batcher(Gate().run, replace(LIMITS, wait_seconds=0.2), asyncio.Event())
+    request = submit(lane, range(5))
+    await settle()
+    batch = lane.take()
+    await asyncio.sleep(0.3)
+    lane.end(batch, 0.3)
+    await asyncio.sleep(0.15)
+    assert not request.done()  # its fifth item has waited for 0.15 seconds
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(request, 5)
 
 
-def test_a_batch_longer_than_the_longest_wait_does_not_cost_its_request_the_rest() -> None:
-    async def told() -> None:
-        lane = Batcher(Gate().run, replace(LIMITS, wait_seconds=0.2), asyncio.Event())
-        request = submit(lane, range(5))
-        await settle()
-        batch = lane.take()
-        await asyncio.sleep(0.3)
-        lane.end(batch, 0.3)
-        await asyncio.sleep(0.15)
-        assert not request.done()  # its fifth item has waited for 0.15 seconds
-        with pytest.raises(Overloaded):
-            await asyncio.wait_for(request, 5)
-
-    asyncio.run(told())
-
-
-def test_work_that_nobody_waits_for_leaves_the_queue_at_once() -> None:
-    async def story(lane: Batcher, gate: Gate) -> None:
+async def test_work_that_nobody_waits_for_leaves_the_queue_at_once() -> None:
+    async with gated_lane() as (lane, gate):
         running = submit(lane, [1])
         await gate.until(1)
         vanished, patient = submit(lane, [2, 3], "vanished"), submit(lane, [4])
@@ -159,21 +145,12 @@ def test_work_that_nobody_waits_for_leaves_the_queue_at_once() -> None:
         assert await patient == [8]
         assert gate.batches == [[1], [4]]
 
-    tell(story)
 
-
-def test_closing_tells_everybody_who_waits() -> None:
-    waiting: list[asyncio.Task[list[int | Exception]]] = []
-
-    async def story(lane: Batcher, gate: Gate) -> None:
-        waiting.append(submit(lane, [1]))
+async def test_closing_tells_everybody_who_waits() -> None:
+    async with gated_lane() as (lane, gate):
+        waiting = [submit(lane, [1])]
         await gate.until(1)
-        waiting.extend([submit(lane, [2, 3, 4, 5]), submit(lane, [6])])
+        waiting += [submit(lane, [2, 3, 4, 5]), submit(lane, [6])]
         await gate.until(2)
-
-    async def told() -> None:
-        await open_and(story)
-        outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
-        assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
-
-    asyncio.run(told())
+    outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+    assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from support.vendor.listening_vendor import listening
-from support.vendor.serving_shop import LIMITS, Vendor, tell
+from support.vendor.serving_shop import LIMITS, Vendor, running_vendor
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.web import middleware
 from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
+
+pytestmark = pytest.mark.anyio
 
 IMAGES, TEXTS, OPENAI = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings"
 MANY = LIMITS.max_request_bytes
@@ -98,10 +100,12 @@ def fill(monkeypatch: pytest.MonkeyPatch, *full: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "lane"), [(IMAGES, "image"), (TEXTS, "text")])
-def test_a_full_lane_refuses_before_the_body_is_read(path: str, lane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_lane_refuses_before_the_body_is_read(
+    path: str, lane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(monkeypatch, lane)
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         refused = await asked(vendor, [b"x" * MANY], path=path, declared=MANY)
         assert refused.outcome == (503, 0, "close")
         assert (refused.body["code"], refused.headers["retry-after"]) == ("overloaded", "7")
@@ -109,14 +113,12 @@ def test_a_full_lane_refuses_before_the_body_is_read(path: str, lane: str, monke
         assert (await asked(vendor, [b"{"], path=other, declared=1)).outcome == (422, 1, None)
         assert not vendor.ledger.posted
 
-    tell(story)
 
-
-def test_a_full_lane_refuses_before_the_ledger_is_asked_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_lane_refuses_before_the_ledger_is_asked_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nobody(*_arguments: object) -> None:
         raise AssertionError("the ledger was asked")
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         monkeypatch.setattr(vendor.ledger, "find_key", nobody)
         fill(monkeypatch, "image")
         refused = await asked(vendor, [b"x"], path=IMAGES, secret="vl2v_unknown", declared=1)
@@ -125,11 +127,9 @@ def test_a_full_lane_refuses_before_the_ledger_is_asked_who_it_is(monkeypatch: p
             series = (await client.get("/metrics")).text
         assert f'vl2v_requests_total{{endpoint="{IMAGES}",status="503"}} 1.0' in series
 
-    tell(story)
 
-
-def test_openais_path_refuses_unread_when_no_lane_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_openais_path_refuses_unread_when_no_lane_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor() as vendor:
         fill(monkeypatch, "image", "text")
         refused = await asked(vendor, [b"x" * MANY], path=OPENAI, declared=MANY)
         assert refused.outcome == (503, 0, "close")
@@ -137,8 +137,6 @@ def test_openais_path_refuses_unread_when_no_lane_has_room(monkeypatch: pytest.M
         assert refused.headers["retry-after"] == "7"
         fill(monkeypatch, "image")
         assert (await asked(vendor, [b"{"], path=OPENAI, declared=1)).outcome == (400, 1, None)
-
-    tell(story)
 
 
 @pytest.mark.parametrize(
@@ -153,26 +151,22 @@ def test_openais_path_refuses_unread_when_no_lane_has_room(monkeypatch: pytest.M
         ({"path": "/v1/admin/accounts", "declared": MANY + 1}, (403, 0, "close")),
     ],
 )
-def test_a_body_that_is_not_wanted_is_not_read(how: dict[str, Any], outcome: tuple[int, int, str | None]) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_body_that_is_not_wanted_is_not_read(how: dict[str, Any], outcome: tuple[int, int, str | None]) -> None:
+    async with running_vendor() as vendor:
         assert (await asked(vendor, [b"x" * 100] * 9, **how)).outcome == outcome
 
-    tell(story)
 
-
-def test_a_body_without_a_declared_length_ends_where_it_is_too_long() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_body_without_a_declared_length_ends_where_it_is_too_long() -> None:
+    async with running_vendor() as vendor:
         refused = await asked(vendor, [b"x" * (MANY // 4)] * 9)
         assert refused.outcome == (413, 5, "close")
         assert refused.body["code"] == "payload_too_large"
 
-    tell(story)
 
-
-def test_a_body_that_stops_coming_ends_its_request_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_stops_coming_ends_its_request_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "_LONGEST_PAUSE_SECONDS", 0.05)
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         async with listening(vendor.app) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             head = f"POST {IMAGES} HTTP/1.1\r\nHost: vendor\r\nAuthorization: Bearer {vendor.secret}\r\n"
@@ -185,8 +179,6 @@ def test_a_body_that_stops_coming_ends_its_request_and_connection(monkeypatch: p
         assert b"x-should-retry: true" in answer.lower()
         assert b"connection: close" in answer.lower()
         assert not vendor.ledger.posted
-
-    tell(story)
 
 
 class Holder:
@@ -224,34 +216,31 @@ class Holder:
         raise AssertionError
 
 
-def test_bodies_in_work_leave_no_room_for_more_until_they_are_done() -> None:
-    async def story() -> None:
-        holder = Holder()
-        half = MANY // 2
-        held = [asyncio.create_task(holder.take(half, half, declared=MANY)) for _ in range(BODIES_AT_ONCE - 1)]
-        while holder.held < len(held):
-            await asyncio.sleep(0)
-        assert await holder.is_taken(MANY, declared=MANY)
-        assert await holder.is_taken(half, half)
-        held.append(asyncio.create_task(holder.take(half)))
-        while holder.held < BODIES_AT_ONCE + 2:
-            await asyncio.sleep(0)
-        assert not await holder.is_taken(declared=half + 1)  # refused unread: there is nothing to read
-        assert not await holder.is_taken(half, 1)  # says nothing of its length, and is refused when that shows
-        assert not await holder.is_taken(half, 1, declared=1)  # says something else
-        assert await holder.is_taken(half, declared=half)
-        holder.release.set()
-        await asyncio.gather(*held)
-        for _ in range(2 * BODIES_AT_ONCE):
-            await holder.take(MANY, declared=MANY)
-
-    asyncio.run(story())
+async def test_bodies_in_work_leave_no_room_for_more_until_they_are_done() -> None:
+    holder = Holder()
+    half = MANY // 2
+    held = [asyncio.create_task(holder.take(half, half, declared=MANY)) for _ in range(BODIES_AT_ONCE - 1)]
+    while holder.held < len(held):
+        await asyncio.sleep(0)
+    assert await holder.is_taken(MANY, declared=MANY)
+    assert await holder.is_taken(half, half)
+    held.append(asyncio.create_task(holder.take(half)))
+    while holder.held < BODIES_AT_ONCE + 2:
+        await asyncio.sleep(0)
+    assert not await holder.is_taken(declared=half + 1)  # refused unread: there is nothing to read
+    assert not await holder.is_taken(half, 1)  # says nothing of its length, and is refused when that shows
+    assert not await holder.is_taken(half, 1, declared=1)  # says something else
+    assert await holder.is_taken(half, declared=half)
+    holder.release.set()
+    await asyncio.gather(*held)
+    for _ in range(2 * BODIES_AT_ONCE):
+        await holder.take(MANY, declared=MANY)
 
 
-def test_a_refused_client_hears_so_while_its_body_is_still_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_client_hears_so_while_its_body_is_still_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
     fill(monkeypatch, "image")
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         async with listening(vendor.app) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             head = f"POST {IMAGES} HTTP/1.1\r\nHost: vendor\r\nAuthorization: Bearer {vendor.secret}\r\n"
@@ -261,5 +250,3 @@ def test_a_refused_client_hears_so_while_its_body_is_still_unsent(monkeypatch: p
             writer.close()
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"connection: close" in answer.lower()
-
-    tell(story)

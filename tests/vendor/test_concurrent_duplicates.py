@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.vendor.sales_desk import RED, buy, keys, states
-from support.vendor.serving_shop import Vendor, tell
+from support.vendor.serving_shop import running_vendor
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.ledger import Offer
 
+pytestmark = pytest.mark.anyio
 
-def test_a_duplicate_is_not_refused_for_the_budget_that_its_twin_has_just_spent() -> None:
-    async def story(vendor: Vendor) -> None:
+
+async def test_a_duplicate_is_not_refused_for_the_budget_that_its_twin_has_just_spent() -> None:
+    async with running_vendor(limit_units=1) as vendor:
         ledger = vendor.ledger
         real_offer = ledger.offer
         waiting = ["between the offer and the charge"]
@@ -25,5 +29,3 @@ def test_a_duplicate_is_not_refused_for_the_budget_that_its_twin_has_just_spent(
         ledger.offer = offer  # type: ignore[method-assign, assignment]
         assert states(await buy(vendor, RED, item_keys=keys("a"))) == ["replayed"]
         assert ledger.used_units == 1
-
-    tell(story, limit_units=1)

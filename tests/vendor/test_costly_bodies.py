@@ -13,62 +13,57 @@ from typing import Any
 import pytest
 
 from support.vendor.listening_vendor import listening
-from support.vendor.serving_shop import LIMITS, Vendor, images, png, tell
+from support.vendor.serving_shop import LIMITS, images, png, running_vendor
 from vl2v_vendor.domain.encoder import MEBIBYTE, PreparedItem
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.web import middleware
 from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
+
+pytestmark = pytest.mark.anyio
 
 WORD = string.ascii_letters.encode()
 IMAGES, TEXTS, OPENAI = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings"
 MANY = LIMITS.max_request_bytes
 
 
-def test_a_body_that_dawdles_ends_though_it_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_dawdles_ends_though_it_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "_LONGEST_PAUSE_SECONDS", 0.3)
 
-    async def story(vendor: Vendor) -> None:
-        async with listening(vendor.app) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            head = f"POST {IMAGES} HTTP/1.1\r\nHost: vendor\r\nAuthorization: Bearer {vendor.secret}\r\n"
-            writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n".encode())
-            answer = asyncio.ensure_future(reader.readline())
-            for _ in range(100):  # a byte long before each pause is too long
-                writer.write(b"x")
-                await asyncio.wait([answer], timeout=0.05)
-                if answer.done():
-                    break
-            assert (await asyncio.wait_for(answer, timeout=10)).startswith(b"HTTP/1.1 408")
-            writer.close()
-
-    tell(story)
+    async with running_vendor() as vendor, listening(vendor.app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST {IMAGES} HTTP/1.1\r\nHost: vendor\r\nAuthorization: Bearer {vendor.secret}\r\n"
+        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n".encode())
+        answer = asyncio.ensure_future(reader.readline())
+        for _ in range(100):  # a byte long before each pause is too long
+            writer.write(b"x")
+            await asyncio.wait([answer], timeout=0.05)
+            if answer.done():
+                break
+        assert (await asyncio.wait_for(answer, timeout=10)).startswith(b"HTTP/1.1 408")
+        writer.close()
 
 
-def test_the_room_of_a_body_is_free_once_its_answer_begins_even_if_nobody_reads_it() -> None:
-    async def story() -> None:
-        answered = asyncio.Event()
+async def test_the_room_of_a_body_is_free_once_its_answer_begins_even_if_nobody_reads_it() -> None:
+    answered = asyncio.Event()
 
-        async def answer(_scope: Any, receive: Any, send: Any) -> None:
-            await receive()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
+    async def answer(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
 
-        async def receive() -> Any:
-            return {"type": "http.request", "body": b"x" * MANY, "more_body": False}
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x" * MANY, "more_body": False}
 
-        async def never(_message: Any) -> None:
-            await answered.wait()
+    async def never(_message: Any) -> None:
+        await answered.wait()
 
-        limit = BodyLimit(answer, max_request_bytes=MANY)
-        waiting = [
-            asyncio.create_task(limit({"type": "http", "headers": []}, receive, never))
-            for _ in range(3 * BODIES_AT_ONCE)
-        ]
-        await asyncio.sleep(0.01)
-        assert not any(task.done() for task in waiting)  # none was refused
-        answered.set()
-        await asyncio.gather(*waiting)
-
-    asyncio.run(story())
+    limit = BodyLimit(answer, max_request_bytes=MANY)
+    waiting = [
+        asyncio.create_task(limit({"type": "http", "headers": []}, receive, never)) for _ in range(3 * BODIES_AT_ONCE)
+    ]
+    await asyncio.sleep(0.01)
+    assert not any(task.done() for task in waiting)  # none was refused
+    answered.set()
+    await asyncio.gather(*waiting)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +76,8 @@ def test_the_room_of_a_body_is_free_once_its_answer_begins_even_if_nobody_reads_
         (IMAGES, b"[%s]" % b",".join([b"[]"] * 200_000), 5),
     ],
 )
-def test_json_of_very_many_values_is_refused_for_little_memory(path: str, body: bytes, mebibytes: int) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_json_of_very_many_values_is_refused_for_little_memory(path: str, body: bytes, mebibytes: int) -> None:
+    async with running_vendor() as vendor:
         tracemalloc.start()
         async with vendor.client() as client:
             headers = {"authorization": f"Bearer {vendor.secret}", "content-type": "application/json"}
@@ -94,10 +89,10 @@ def test_json_of_very_many_values_is_refused_for_little_memory(path: str, body: 
         assert peak < mebibytes * MEBIBYTE
         assert not vendor.ledger.posted
 
-    tell(story)
 
-
-def test_small_files_that_decode_to_more_than_has_room_are_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_files_that_decode_to_more_than_has_room_are_refused_undecoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """All requests find room for one image before their bodies are read, and only some of them for all of theirs."""
     most = 0
     decode = PillowImageDecoder.decode
@@ -106,9 +101,8 @@ def test_small_files_that_decode_to_more_than_has_room_are_refused_undecoded(mon
         time.sleep(0.05)
         return decode(self, data)
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         monkeypatch.setattr(PillowImageDecoder, "decode", watched)
-        nonlocal most
 
         async def watch() -> None:
             nonlocal most
@@ -124,5 +118,3 @@ def test_small_files_that_decode_to_more_than_has_room_are_refused_undecoded(mon
         watching.cancel()
         assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503, 503, 503]
         assert most <= 16  # what may wait
-
-    tell(story)

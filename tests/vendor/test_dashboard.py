@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.vendor.serving_shop import Vendor, images, png, tell
+from support.vendor.serving_shop import images, png, running_vendor
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "vendor_api" / "observability"
@@ -19,18 +19,16 @@ SCRAPER_LABELS = {"instance", "job"}
 
 
 @pytest.fixture(scope="module")
-def series() -> dict[str, set[str]]:
+async def series(anyio_backend: str) -> dict[str, set[str]]:
     """Every sample name of /metrics after a sale and a refusal, with its labels."""
 
-    async def story(vendor: Vendor) -> str:
-        async with vendor.client() as client:
-            await client.post("/v1/embeddings/images", json=images(png(), b"broken"))
-            await client.get("/nowhere")
-            await asyncio.sleep(0)  # a batch is counted right after its waiters were answered
-            return (await client.get("/metrics")).text
-
+    async with running_vendor() as vendor, vendor.client() as client:
+        await client.post("/v1/embeddings/images", json=images(png(), b"broken"))
+        await client.get("/nowhere")
+        await asyncio.sleep(0)  # a batch is counted right after its waiters were answered
+        metrics = (await client.get("/metrics")).text
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(tell(story)):
+    for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

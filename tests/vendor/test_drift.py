@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from support.ledger.ledger_shop import Shop
-from support.vendor.serving_shop import Vendor, images, png, tell
+from support.vendor.serving_shop import images, png, running_vendor
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
+
+pytestmark = pytest.mark.anyio
 
 Clock = list[float]
 
@@ -50,22 +52,19 @@ def test_honest_books_have_no_drift_and_changed_ones_show_the_difference(make_sh
     assert shop.run(drift) == 4
 
 
-def test_the_gauge_is_refreshed_at_most_every_15_seconds(clock: Clock) -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            await client.post("/v1/embeddings/images", json=images(png("red"), png("blue"), keys=["a" * 64, "b" * 64]))
-            assert await scraped(client) == "0.0"
-            vendor.ledger.used_units += 3
-            clock[0] += 14.9
-            assert await scraped(client) == "0.0"
-            clock[0] += 0.2
-            assert await scraped(client) == "3.0"
-
-    tell(story)
+async def test_the_gauge_is_refreshed_at_most_every_15_seconds(clock: Clock) -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        await client.post("/v1/embeddings/images", json=images(png("red"), png("blue"), keys=["a" * 64, "b" * 64]))
+        assert await scraped(client) == "0.0"
+        vendor.ledger.used_units += 3
+        clock[0] += 14.9
+        assert await scraped(client) == "0.0"
+        clock[0] += 0.2
+        assert await scraped(client) == "3.0"
 
 
-def test_a_slow_ledger_is_asked_less_often(clock: Clock) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_slow_ledger_is_asked_less_often(clock: Clock) -> None:
+    async with running_vendor() as vendor:
         asked: list[float] = []
 
         async def slowly() -> int:
@@ -80,16 +79,13 @@ def test_a_slow_ledger_is_asked_less_often(clock: Clock) -> None:
                 clock[0] += 10.0
         assert asked == [1000.0, 1102.0]  # 100 s of rest after 2 s of work
 
-    tell(story)
 
+async def test_an_unreadable_ledger_is_no_number_and_no_error() -> None:
+    async with running_vendor() as vendor:
 
-def test_an_unreadable_ledger_is_no_number_and_no_error() -> None:
-    async def story(vendor: Vendor) -> None:
         async def refuse() -> int:
             raise LedgerUnavailable("injected")
 
         vendor.ledger.drift_units = refuse  # type: ignore[method-assign]
         async with vendor.client() as client:
             assert await scraped(client) == "NaN"
-
-    tell(story)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
-from support.vendor.serving_shop import PickyEncoder, Vendor, item_key, noise, png, save, tell
+from support.vendor.serving_shop import PickyEncoder, item_key, noise, png, running_vendor, save
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import Budget, Budgets
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
@@ -25,9 +25,11 @@ from vl2v_vendor.domain.errors import (
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 
+pytestmark = pytest.mark.anyio
 
-def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:
-    async def story(vendor: Vendor) -> None:
+
+async def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:
+    async with running_vendor() as vendor:
         outcome = await buy(vendor, RED, BROKEN, b"", png("blue"))
         assert states(outcome) == ["billed", "unsupported_image_format", "empty_item", "billed"]
         assert outcome.billed_units == vendor.ledger.used_units == 2
@@ -38,51 +40,41 @@ def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> None:
         assert sold.result_sha == result_sha(sold.vector)
         assert outcome.budgets.account.used_units == 2
 
-    tell(story)
 
-
-def test_a_known_item_is_replayed_free_in_any_batch() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_known_item_is_replayed_free_in_any_batch() -> None:
+    async with running_vendor() as vendor:
         first = await buy(vendor, RED, item_keys=keys("a"))
         again = await buy(vendor, png("blue"), RED, item_keys=keys("b", "a"))
         assert states(again) == ["billed", "replayed"]
         assert vendor.ledger.used_units == 2
         np.testing.assert_array_equal(vector(first, 0), vector(again, 1))
 
-    tell(story)
 
-
-def test_a_key_twice_in_one_request_is_charged_once() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_key_twice_in_one_request_is_charged_once() -> None:
+    async with running_vendor() as vendor:
         outcome = await buy(vendor, RED, RED, png("blue"), item_keys=keys("a", "a", "a"))
         assert states(outcome) == ["billed", "replayed", "item_key_mismatch"]
         assert (outcome.billed_units, outcome.free_units) == (1, 1)
 
-    tell(story)
 
-
-def test_a_key_stands_for_one_content_for_ever() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_key_stands_for_one_content_for_ever() -> None:
+    async with running_vendor() as vendor:
         await buy(vendor, RED, item_keys=keys("a"))
         outcome = await buy(vendor, png("blue"), RED, item_keys=keys("a", "a"))
         assert states(outcome) == ["item_key_mismatch", "replayed"]
         assert vendor.ledger.used_units == 1
 
-    tell(story)
 
-
-def test_the_same_pixels_are_the_same_content_in_any_png() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_same_pixels_are_the_same_content_in_any_png() -> None:
+    async with running_vendor() as vendor:
         image = noise(32, 32)
         await buy(vendor, save(image, "PNG", compress_level=0), item_keys=keys("a"))
         assert states(await buy(vendor, save(image, "PNG", compress_level=9), item_keys=keys("a"))) == ["replayed"]
         assert states(await buy(vendor, save(image, "BMP"), item_keys=keys("a"))) == ["item_key_mismatch"]
 
-    tell(story)
 
-
-def test_an_idempotency_key_names_items_that_have_no_key() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_an_idempotency_key_names_items_that_have_no_key() -> None:
+    async with running_vendor() as vendor:
         first = await buy(vendor, RED, png("blue"), idempotency_key="order 7")
         again = await buy(vendor, RED, png("green"), idempotency_key="order 7")
         assert states(first) == ["billed", "billed"]
@@ -91,32 +83,26 @@ def test_an_idempotency_key_names_items_that_have_no_key() -> None:
         with pytest.raises(InvalidRequest, match="Idempotency-Key"):
             await buy(vendor, RED, idempotency_key="")
 
-    tell(story)
 
-
-def test_item_keys_are_checked() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_item_keys_are_checked() -> None:
+    async with running_vendor() as vendor:
         outcome = await buy(vendor, RED, RED, item_keys=["A" * 64, item_key("b")])
         assert states(outcome) == ["invalid_item_key", "billed"]
         with pytest.raises(InvalidRequest, match="1 item keys for 2 items"):
             await buy(vendor, RED, RED, item_keys=keys("a"))
 
-    tell(story)
 
-
-def test_without_allow_partial_a_batch_is_all_or_nothing_and_refused_before_the_model() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_without_allow_partial_a_batch_is_all_or_nothing_and_refused_before_the_model() -> None:
+    async with running_vendor(limit_units=2) as vendor:
         with pytest.raises(BudgetExhausted) as caught:
             await buy(vendor, RED, png("blue"), png("green"))
         assert (caught.value.budget, caught.value.remaining_units) == ("account", 2)
         assert not vendor.ledger.orders
         assert states(await buy(vendor, RED, BROKEN, png("blue"))) == ["billed", "unsupported_image_format", "billed"]
 
-    tell(story, limit_units=2)
 
-
-def test_allow_partial_bills_the_longest_prefix_of_valid_new_items() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_allow_partial_bills_the_longest_prefix_of_valid_new_items() -> None:
+    async with running_vendor(limit_units=2) as vendor:
         await buy(vendor, RED, item_keys=keys("a"))
         outcome = await buy(
             vendor, RED, BROKEN, png("blue"), png("green"), item_keys=keys("a", "b", "c", "d"), allow_partial=True
@@ -130,11 +116,9 @@ def test_allow_partial_bills_the_longest_prefix_of_valid_new_items() -> None:
         with pytest.raises(BudgetExhausted):  # a known key with another content delivers nothing either
             await buy(vendor, BLACK, png("green"), item_keys=keys("a", "d"), allow_partial=True)
 
-    tell(story, limit_units=2)
 
-
-def test_a_budget_that_ends_during_the_work_bills_nothing_too_much() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_budget_that_ends_during_the_work_bills_nothing_too_much() -> None:
+    async with running_vendor(limit_units=1) as vendor:
         await buy(vendor, RED, item_keys=keys("a"))
         budgets = vendor.ledger.budgets
 
@@ -151,20 +135,16 @@ def test_a_budget_that_ends_during_the_work_bills_nothing_too_much() -> None:
         assert states(outcome) == ["replayed", "budget_exhausted"]
         assert vendor.ledger.used_units == 1
 
-    tell(story, limit_units=1)
 
-
-def test_two_buyers_of_one_key_pay_once() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_two_buyers_of_one_key_pay_once() -> None:
+    async with running_vendor() as vendor:
         outcomes = await asyncio.gather(*(buy(vendor, RED, item_keys=keys("a")) for _ in range(3)))
         assert sorted(states(outcome)[0] for outcome in outcomes) == ["billed", "replayed", "replayed"]
         assert vendor.ledger.used_units == 1
 
-    tell(story)
 
-
-def test_price_pins_hold_for_new_items_and_not_for_replays() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_price_pins_hold_for_new_items_and_not_for_replays() -> None:
+    async with running_vendor() as vendor:
         await buy(vendor, RED, item_keys=keys("a"), max_charge_micro=100)
         for pins in ({"price_id": 99}, {"max_charge_micro": 199}):
             with pytest.raises(PriceChanged):
@@ -172,24 +152,18 @@ def test_price_pins_hold_for_new_items_and_not_for_replays() -> None:
             assert states(await buy(vendor, RED, item_keys=keys("a"), **pins)) == ["replayed"]
         assert vendor.ledger.used_units == 1
 
-    tell(story)
 
-
-def test_an_item_that_the_model_cannot_encode_fails_alone_and_unbilled() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_an_item_that_the_model_cannot_encode_fails_alone_and_unbilled() -> None:
+    async with running_vendor(encoder=PickyEncoder()) as vendor:
         outcome = await buy(vendor, RED, BLACK, GREY, png("blue"))
         assert states(outcome) == ["billed", "encoding_failed", "encoding_failed", "billed"]
         assert vendor.ledger.used_units == 2
 
-    tell(story, encoder=PickyEncoder())
 
-
-def test_another_model_is_not_on_sale() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_another_model_is_not_on_sale() -> None:
+    async with running_vendor() as vendor:
         with pytest.raises(UnknownModel, match="hash-64"):
             await buy(vendor, RED, model="ViT-L-14")
-
-    tell(story)
 
 
 class BlockedEncoder:
@@ -211,10 +185,10 @@ class BlockedEncoder:
         raise ModelUnavailable("the model process died")
 
 
-def test_a_dead_model_and_a_full_queue_refuse_the_whole_request() -> None:
+async def test_a_dead_model_and_a_full_queue_refuse_the_whole_request() -> None:
     encoder = BlockedEncoder()
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor(encoder=encoder) as vendor:
         colours = [png((1, 2, n)) for n in range(8)]
         first = asyncio.create_task(buy(vendor, *colours))
         await encoder.started.wait()
@@ -228,11 +202,9 @@ def test_a_dead_model_and_a_full_queue_refuse_the_whole_request() -> None:
         assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
         assert not vendor.ledger.orders
 
-    tell(story, encoder=encoder)
 
-
-def test_texts_are_counted_cut_and_refused() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_texts_are_counted_cut_and_refused() -> None:
+    async with running_vendor() as vendor:
         texts = ["a photo of a dog", "", " \n", "word " * 100, "x" * 2000, "\ud800"]
         kept = await buy(vendor, *texts, modality="text")
         codes = ["empty_item", "empty_item", "text_too_long", "text_too_long", "invalid_encoding"]
@@ -241,11 +213,10 @@ def test_texts_are_counted_cut_and_refused() -> None:
         assert cut.prepared is not None
         assert (cut.prepared.tokens, cut.prepared.truncated) == (102, True)
 
-    tell(story)
 
+async def test_an_unconfirmed_charge_of_unnamed_items_is_not_to_be_retried_blindly() -> None:
+    async with running_vendor() as vendor:
 
-def test_an_unconfirmed_charge_of_unnamed_items_is_not_to_be_retried_blindly() -> None:
-    async def story(vendor: Vendor) -> None:
         async def unconfirmed(order: ChargeOrder) -> Charge:
             raise LedgerUnavailable("no answer in time")
 
@@ -255,5 +226,3 @@ def test_an_unconfirmed_charge_of_unnamed_items_is_not_to_be_retried_blindly() -
         with pytest.raises(LedgerUnavailable) as named:
             await buy(vendor, RED, item_keys=keys("a"))
         assert not isinstance(named.value, OutcomeUnknown)
-
-    tell(story)

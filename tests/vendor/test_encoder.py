@@ -186,19 +186,16 @@ def test_the_word_tokenizer_counts_too() -> None:
     assert len(tokenizer.tokenize("one two three four", truncate=True).model_input) == 5
 
 
-def test_the_hash_encoder_is_deterministic_and_ignores_padding() -> None:
-    import asyncio
-
+@pytest.mark.anyio
+async def test_the_hash_encoder_is_deterministic_and_ignores_padding() -> None:
     encoder = HashEncoder(embedding_dim=8, image_size=2)
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
-    first = asyncio.run(encoder.encode_images(pixels))
+    first = await encoder.encode_images(pixels)
     assert first.shape == (2, 8)
-    np.testing.assert_array_equal(first[1:], asyncio.run(encoder.encode_images(pixels[1:])))
+    np.testing.assert_array_equal(first[1:], await encoder.encode_images(pixels[1:]))
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
     tokens = np.array([[1, 2, 3, 0, 0]])
-    np.testing.assert_array_equal(
-        asyncio.run(encoder.encode_tokens(tokens)), asyncio.run(encoder.encode_tokens(tokens[:, :3]))
-    )
+    np.testing.assert_array_equal(await encoder.encode_tokens(tokens), await encoder.encode_tokens(tokens[:, :3]))
 
 
 class Bomb:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
-from support.vendor.admin_desk import Desk, at_the_desk
+from support.vendor.admin_desk import open_desk
 from support.vendor.serving_shop import item_key
 from vl2v_vendor.host import SystemClock
 from vl2v_vendor.ledger_sql.database import open_engine
@@ -21,7 +21,7 @@ from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 from vl2v_vendor.ledger_sql.tables import APPEND_ONLY_TABLES
 from vl2v_vendor.service.verification import verify_ledger
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
 _COLUMN_OF = {"ledger": "units", "charge_items": "units", "prices": "unit_price_micro", "admin_log": "created_at"}
 _PAGE = Path(__file__).parents[2] / "docs" / "operating" / "database.md"
@@ -61,8 +61,8 @@ def service_url(postgres_server: str) -> Iterator[str]:
         run_sql(postgres_server, "DROP DATABASE vl2v WITH (FORCE); DROP ROLE vl2v_service; DROP ROLE vl2v_owner")
 
 
-def test_the_vendor_sells_and_is_administered_under_the_service_role(service_url: str, tmp_path: Path) -> None:
-    async def story(desk: Desk) -> None:
+async def test_the_vendor_sells_and_is_administered_under_the_service_role(service_url: str, tmp_path: Path) -> None:
+    async with open_desk(service_url, tmp_path) as desk:
         await desk.post("/accounts", {"name": "acme", "budget_units": 3}, key="open")
         secret = await desk.issue("acme", "embed", "billing", limit_units=3)
         for _ in range(2):
@@ -75,8 +75,6 @@ def test_the_vendor_sells_and_is_administered_under_the_service_role(service_url
             assert (await desk.post(path, body)).status_code == 201
         assert (await desk.post(f"/keys/{secret[:13]}/revocation")).status_code == 200
         assert (await desk.get("/accounts/acme"))["remaining_units"] == 7
-
-    at_the_desk(service_url, tmp_path, story)
     service = open_engine(service_url)
     rotate_and_publish(service, tmp_path / "vendor-secrets.json")
     assert prune_results(service, SystemClock()) == 0

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from support.vendor.inprocess_vendor import open_vendor, vendor_settings
-from support.vendor.serving_shop import Vendor, tell
+from support.vendor.serving_shop import running_vendor
 from vl2v_vendor.domain.errors import ModelUnavailable
 from vl2v_vendor.settings import SettingsError
 from vl2v_vendor.web.routes import public
 
+pytestmark = pytest.mark.anyio
 
-def test_a_check_that_hangs_does_not_hang_readiness(monkeypatch: pytest.MonkeyPatch) -> None:
+
+async def test_a_check_that_hangs_does_not_hang_readiness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(public, "_CHECK_SECONDS", 0.05)
 
     async def hang() -> None:
@@ -24,7 +26,7 @@ def test_a_check_that_hangs_does_not_hang_readiness(monkeypatch: pytest.MonkeyPa
     async def dead() -> None:
         raise ModelUnavailable("the model process is being restarted")
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor(readiness={"ledger": hang, "model": dead}) as vendor:
         started = time.monotonic()
         async with vendor.client() as client:
             response = await client.get("/readyz")
@@ -34,8 +36,6 @@ def test_a_check_that_hangs_does_not_hang_readiness(monkeypatch: pytest.MonkeyPa
             "ledger": "no answer within 0.05 seconds",
             "model": "the model process is being restarted",
         }
-
-    tell(story, readiness={"ledger": hang, "model": dead})
 
 
 def test_a_queue_that_holds_no_full_request_is_refused_at_the_start(tmp_path: Path, migrated_sqlite: Path) -> None:

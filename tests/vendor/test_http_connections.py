@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from uvicorn.server import ServerState
 
 from support.vendor.listening_vendor import listening
 from support.vendor.raw_http import GET, HOST, PlainApp, exchange
-from support.vendor.serving_shop import Vendor, tell
+from support.vendor.serving_shop import running_vendor
 from vl2v_vendor.cli.server import bind, server_config
 from vl2v_vendor.web.app import create_app
 from vl2v_vendor.web.connections import ConnectionLimits
+
+pytestmark = pytest.mark.anyio
 
 IMAGES = "/v1/embeddings/images"
 HEAD_SECONDS, UNREAD_SECONDS, READ_BYTES_PER_SECOND = 10, 30, 64 * 1024
@@ -31,23 +34,19 @@ class Clock:
         return self.now
 
 
-def with_server(
+@asynccontextmanager
+async def one_connection(
     app: PlainApp,
-    story: Callable[[asyncio.StreamReader, asyncio.StreamWriter, ConnectionLimits, Clock], Awaitable[None]],
-) -> None:
-    """Tell a story with one connection to an app, on a clock that only the story moves."""
-
-    async def told() -> None:
-        clock = Clock()
-        limits = ConnectionLimits(8, head_seconds=HEAD_SECONDS, clock=clock)
-        async with listening(app, limits) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-            try:
-                await story(reader, writer, limits, clock)
-            finally:
-                writer.close()
-
-    asyncio.run(told())
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, ConnectionLimits, Clock]]:
+    """Open one connection to an app, on a clock that only the test moves."""
+    clock = Clock()
+    limits = ConnectionLimits(8, head_seconds=HEAD_SECONDS, clock=clock)
+    async with listening(app, limits) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        try:
+            yield reader, writer, limits, clock
+        finally:
+            writer.close()
 
 
 def transport_of(writer: asyncio.StreamWriter) -> asyncio.Transport:
@@ -62,10 +61,8 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("is_second", [False, True], ids=["the first request", "the next request"])
-def test_a_head_has_a_deadline_that_a_drip_does_not_move(is_second: bool) -> None:
-    async def story(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: ConnectionLimits, clock: Clock
-    ) -> None:
+async def test_a_head_has_a_deadline_that_a_drip_does_not_move(is_second: bool) -> None:
+    async with one_connection(PlainApp()) as (reader, writer, limits, clock):
         await until(lambda: limits.open == 1)
         if is_second:
             clock.now += HEAD_SECONDS - 1
@@ -83,15 +80,11 @@ def test_a_head_has_a_deadline_that_a_drip_does_not_move(is_second: bool) -> Non
         assert await asyncio.wait_for(reader.read(), timeout=10) in (b"", b"\r\n0\r\n\r\n")
         assert limits.counts["slow_request"] == 1
 
-    with_server(PlainApp(), story)
 
-
-def test_a_request_in_hand_has_no_deadline_of_the_connection() -> None:
+async def test_a_request_in_hand_has_no_deadline_of_the_connection() -> None:
     app = PlainApp()
 
-    async def story(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: ConnectionLimits, clock: Clock
-    ) -> None:
+    async with one_connection(app) as (reader, writer, limits, clock):
         app.gate.clear()
         writer.write(GET + b"\r\n")
         await until(lambda: bool(app.paths))
@@ -100,44 +93,38 @@ def test_a_request_in_hand_has_no_deadline_of_the_connection() -> None:
         app.gate.set()
         assert b"127.0.0.1" in await reader.readuntil(b"127.0.0.1")
 
-    with_server(app, story)
 
-
-def test_the_last_bytes_of_an_answer_have_a_deadline_too() -> None:
+async def test_the_last_bytes_of_an_answer_have_a_deadline_too() -> None:
     """asyncio tells of unread bytes only from 64 KiB on, unless it is asked to tell of the first."""
 
-    async def story() -> None:
-        clock = Clock()
-        limits = ConnectionLimits(8, head_seconds=HEAD_SECONDS, clock=clock)
-        config = server_config(PlainApp(), limits)
-        config.load()
-        with bind("127.0.0.1", 0, limits) as listener:
-            listener.listen()
-            with socket.create_connection(listener.getsockname()):
-                accepted, _ = listener.accept()
-                transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-                    lambda: config.http_protocol_class(config=config, server_state=ServerState(), app_state={}),  # type: ignore[call-arg]
-                    accepted,
-                )
-                while transport.get_write_buffer_size() == 0:
-                    transport.write(b"x" * 1000)
-                clock.now += HEAD_SECONDS
-                limits.sweep()
-                assert not limits.counts
-                clock.now += UNREAD_SECONDS
-                limits.sweep()
-                assert limits.counts == {"slow_reader": 1}
-                await asyncio.sleep(0)
-                assert limits.open == 0
-
-    asyncio.run(story())
+    clock = Clock()
+    limits = ConnectionLimits(8, head_seconds=HEAD_SECONDS, clock=clock)
+    config = server_config(PlainApp(), limits)
+    config.load()
+    with bind("127.0.0.1", 0, limits) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: config.http_protocol_class(config=config, server_state=ServerState(), app_state={}),  # type: ignore[call-arg]
+                accepted,
+            )
+            while transport.get_write_buffer_size() == 0:
+                transport.write(b"x" * 1000)
+            clock.now += HEAD_SECONDS
+            limits.sweep()
+            assert not limits.counts
+            clock.now += UNREAD_SECONDS
+            limits.sweep()
+            assert limits.counts == {"slow_reader": 1}
+            await asyncio.sleep(0)
+            assert limits.open == 0
 
 
 @pytest.mark.parametrize("requests", [1, 3])
-def test_an_answer_that_is_not_read_has_a_deadline_by_its_size(requests: int) -> None:
-    async def story(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: ConnectionLimits, clock: Clock
-    ) -> None:
+async def test_an_answer_that_is_not_read_has_a_deadline_by_its_size(requests: int) -> None:
+    app = PlainApp(UNREAD_BYTES)
+    async with one_connection(app) as (_reader, writer, limits, clock):
         writer.write((GET + b"\r\n") * requests)
         transport_of(writer).pause_reading()
         await until(lambda: bool(app.paths))
@@ -150,14 +137,9 @@ def test_an_answer_that_is_not_read_has_a_deadline_by_its_size(requests: int) ->
         await until(lambda: limits.open == 0)
         assert limits.counts == {"slow_reader": 1}
 
-    app = PlainApp(UNREAD_BYTES)
-    with_server(app, story)
 
-
-def test_a_long_answer_that_is_read_slowly_arrives_whole() -> None:
-    async def story(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: ConnectionLimits, clock: Clock
-    ) -> None:
+async def test_a_long_answer_that_is_read_slowly_arrives_whole() -> None:
+    async with one_connection(PlainApp(UNREAD_BYTES)) as (reader, writer, limits, clock):
         writer.write(GET + b"Connection: close\r\n\r\n")
         transport_of(writer).pause_reading()
         await asyncio.sleep(0.1)
@@ -165,8 +147,6 @@ def test_a_long_answer_that_is_read_slowly_arrives_whole() -> None:
         limits.sweep()
         transport_of(writer).resume_reading()
         assert (await asyncio.wait_for(reader.read(), timeout=10)).count(b"x") > UNREAD_BYTES
-
-    with_server(PlainApp(UNREAD_BYTES), story)
 
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
@@ -182,19 +162,19 @@ LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
         ([LOOPBACK, ipaddress.ip_network("192.0.2.0/24")], "198.51.100.9, 192.0.2.1", b"198.51.100.9"),
     ],
 )
-def test_a_forwarded_address_counts_from_a_trusted_proxy_alone(trusted: Any, forwarded: str, client: bytes) -> None:
-    async def story() -> None:
-        async with listening(PlainApp(), ConnectionLimits(8, trusted_proxies=trusted)) as port:
-            sent = GET + f"X-Forwarded-For: {forwarded}\r\nConnection: close\r\n\r\n".encode()
-            assert client in await exchange(port, sent)
+async def test_a_forwarded_address_counts_from_a_trusted_proxy_alone(
+    trusted: Any, forwarded: str, client: bytes
+) -> None:
+    async with listening(PlainApp(), ConnectionLimits(8, trusted_proxies=trusted)) as port:
+        sent = GET + f"X-Forwarded-For: {forwarded}\r\nConnection: close\r\n\r\n".encode()
+        assert client in await exchange(port, sent)
 
-    asyncio.run(story())
 
-
-def test_a_proxys_client_has_a_share_of_requests_and_the_proxy_has_none() -> None:
+async def test_a_proxys_client_has_a_share_of_requests_and_the_proxy_has_none() -> None:
     limits = ConnectionLimits(16, max_per_address=2, trusted_proxies=[LOOPBACK])
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
+
         def head(client: str) -> bytes:
             told = f"POST {IMAGES} HTTP/1.1\r\nHost: vendor\r\nAuthorization: Bearer {vendor.secret}\r\n"
             told += "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n"
@@ -218,11 +198,9 @@ def test_a_proxys_client_has_a_share_of_requests_and_the_proxy_has_none() -> Non
             assert (await exchange(port, head("192.0.2.1") + b"{}")).startswith(b"HTTP/1.1 100 ")
         assert limits.counts == {"refused_address": 1}
 
-    tell(story)
 
-
-def test_the_connections_are_in_the_metrics() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_connections_are_in_the_metrics() -> None:
+    async with running_vendor() as vendor:
         limits = ConnectionLimits(16)
         async with listening(create_app(vendor.services, connections=limits), limits) as port:
             await exchange(port, b"GET / HTTP/1.1\r\n\r\n")
@@ -231,5 +209,3 @@ def test_the_connections_are_in_the_metrics() -> None:
         assert "\nvl2v_connections_limit 16.0\n" in told
         assert '\nvl2v_connections_ended_total{cause="malformed"} 1.0\n' in told
         assert '\nvl2v_connections_ended_total{cause="refused_full"} 0.0\n' in told
-
-    tell(story)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.domain.errors import ItemFailure, Overloaded
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.engine.queue.lanes import EncodingLanes, largest_input_bytes
+
+pytestmark = pytest.mark.anyio
 
 PIXELS = np.zeros((32, 32, 3), dtype=np.uint8)
 TOKENS = np.array([1, 5, 49407])
@@ -48,18 +51,16 @@ class CountingEncoder(HashEncoder):
         return sum(items for name, items in self.order if name == lane)
 
 
-def tell(story: Callable[[EncodingLanes, CountingEncoder], Awaitable[None]], **options: Any) -> None:
-    async def told() -> None:
-        encoder = CountingEncoder()
-        lanes = EncodingLanes(encoder, **{"max_batch_items": 8, "max_queued_items": 10_000, **options})
-        lanes.start()
-        try:
-            async with asyncio.timeout(20):
-                await story(lanes, encoder)
-        finally:
-            await lanes.close()
-
-    asyncio.run(told())
+@asynccontextmanager
+async def open_lanes(**options: Any) -> AsyncIterator[tuple[EncodingLanes, CountingEncoder]]:
+    encoder = CountingEncoder()
+    lanes = EncodingLanes(encoder, **{"max_batch_items": 8, "max_queued_items": 10_000, **options})
+    lanes.start()
+    try:
+        async with asyncio.timeout(20):
+            yield lanes, encoder
+    finally:
+        await lanes.close()
 
 
 def pixels(level: int) -> NDArray[np.uint8]:
@@ -71,8 +72,8 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_each_input_gets_its_own_vector_and_the_batches_are_observed() -> None:
-    async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
+async def test_each_input_gets_its_own_vector_and_the_batches_are_observed() -> None:
+    async with open_lanes() as (lanes, encoder):
         encoder.gate.set()
         seen: list[tuple[str, int, bool]] = []
         lanes.observe_batches(lambda lane, items, seconds: seen.append((lane, items, seconds >= 0)))
@@ -85,11 +86,9 @@ def test_each_input_gets_its_own_vector_and_the_batches_are_observed() -> None:
         assert seen == [("image", 8, True), ("image", 1, True), ("text", 2, True)]
         assert await lanes.encode("image", []) == []
 
-    tell(story)
 
-
-def test_a_single_image_and_a_single_text_pass_a_flood_of_images() -> None:
-    async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
+async def test_a_single_image_and_a_single_text_pass_a_flood_of_images() -> None:
+    async with open_lanes() as (lanes, encoder):
         flood = asyncio.create_task(lanes.encode("image", [PIXELS] * 4000, key="flood"))
         await until(lambda: lanes.queued_items["image"] == 3984)  # one batch runs, one is ready
         singles = [
@@ -103,11 +102,9 @@ def test_a_single_image_and_a_single_text_pass_a_flood_of_images() -> None:
         assert ("text", 1) in encoder.order[:4]
         flood.cancel()
 
-    tell(story)
 
-
-def test_what_200_vanished_clients_queued_never_reaches_the_model() -> None:
-    async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
+async def test_what_200_vanished_clients_queued_never_reaches_the_model() -> None:
+    async with open_lanes() as (lanes, encoder):
         first = asyncio.create_task(lanes.encode("image", [PIXELS], key="first"))
         await asyncio.sleep(0.01)
         clients = [asyncio.create_task(lanes.encode("image", [PIXELS], key=str(n % 7))) for n in range(200)]
@@ -122,13 +119,11 @@ def test_what_200_vanished_clients_queued_never_reaches_the_model() -> None:
         await asyncio.gather(first, last)
         assert encoder.seen("image") == 2
 
-    tell(story)
 
-
-def test_room_is_checked_before_a_body_is_read_and_kept_while_items_are_prepared() -> None:
+async def test_room_is_checked_before_a_body_is_read_and_kept_while_items_are_prepared() -> None:
     image_bytes = largest_input_bytes(HashEncoder().info)["image"]
 
-    async def story(lanes: EncodingLanes, encoder: CountingEncoder) -> None:
+    async with open_lanes(max_queued_items=30, max_queued_bytes=20 * image_bytes) as (lanes, encoder):
         with lanes["text"].reserve(20, key=""), lanes["image"].reserve(15, key=""):
             lanes["image"].check_room(1)
             with lanes["image"].reserve(5, key=""):
@@ -149,10 +144,8 @@ def test_room_is_checked_before_a_body_is_read_and_kept_while_items_are_prepared
         in_model.cancel()
         waiting.cancel()
 
-    tell(story, max_queued_items=30, max_queued_bytes=20 * image_bytes)
 
-
-def test_only_finite_unit_vectors_of_the_right_width_are_sold() -> None:
+async def test_only_finite_unit_vectors_of_the_right_width_are_sold() -> None:
     good = np.eye(64, dtype=np.float32)[0]
     bad = [np.full(64, np.nan, np.float32), np.zeros(64, np.float32), 2 * good, np.full(64, np.inf, np.float32)]
 
@@ -164,14 +157,11 @@ def test_only_finite_unit_vectors_of_the_right_width_are_sold() -> None:
         async def encode_tokens(self, texts: Sequence[NDArray[np.int64]]) -> VectorBatch:
             return np.ones((len(texts), 1), dtype=np.float32)
 
-    async def told() -> None:
-        lanes = EncodingLanes(Faulty(), max_batch_items=8, max_queued_items=100)
-        lanes.start()
-        vectors = await lanes.encode("image", [pixels(level) for level in range(5)])
-        np.testing.assert_array_equal(vectors[0], good)
-        assert all(isinstance(vector, ItemFailure) for vector in vectors[1:])
-        narrow = await lanes.encode("text", [TOKENS])
-        assert isinstance(narrow[0], ItemFailure)
-        await lanes.close()
-
-    asyncio.run(told())
+    lanes = EncodingLanes(Faulty(), max_batch_items=8, max_queued_items=100)
+    lanes.start()
+    vectors = await lanes.encode("image", [pixels(level) for level in range(5)])
+    np.testing.assert_array_equal(vectors[0], good)
+    assert all(isinstance(vector, ItemFailure) for vector in vectors[1:])
+    narrow = await lanes.encode("text", [TOKENS])
+    assert isinstance(narrow[0], ItemFailure)
+    await lanes.close()

@@ -15,13 +15,15 @@ from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.audit import Audit, sign_receipt
 
+pytestmark = pytest.mark.anyio
+
 
 def audit_of(shop: Shop, ledger: SqlLedger) -> Audit:
     return Audit(ledger, shop.signer, shop.clock)
 
 
-def test_pages_are_gapless_and_end_at_the_signed_head(shop: Shop) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_pages_are_gapless_and_end_at_the_signed_head(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
         for name in ("a", "b", "c"):
             await ledger.charge(shop.order(name, f"{name} again"))
         audit = audit_of(shop, ledger)
@@ -39,22 +41,18 @@ def test_pages_are_gapless_and_end_at_the_signed_head(shop: Shop) -> None:
         assert verify(key.public_key, head_message(asdict(signed.head)), signed.signature)
         assert not verify(key.public_key, head_message(asdict(replace(signed.head, used_units=0))), signed.signature)
 
-    shop.run(story)
 
-
-def test_an_empty_page_says_so(shop: Shop) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_an_empty_page_says_so(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
         page = await audit_of(shop, ledger).statement(shop.account.id, 1)
         assert (page.entries, page.next_after_seq) == ((), None)
         for after_seq, limit in ((-1, 1), (0, 0), (0, 1001)):
             with pytest.raises(InvalidRequest):
                 await audit_of(shop, ledger).statement(shop.account.id, after_seq, limit)
 
-    shop.run(story)
 
-
-def test_a_request_can_be_looked_up_with_the_receipt_first_given(shop: Shop) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_a_request_can_be_looked_up_with_the_receipt_first_given(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
         order = shop.order("cat")
         charge = await ledger.charge(order)
         assert charge.posted is not None
@@ -69,11 +67,9 @@ def test_a_request_can_be_looked_up_with_the_receipt_first_given(shop: Shop) -> 
         with pytest.raises(NotFound):
             await audit_of(shop, ledger).statement("acct_unknown")
 
-    shop.run(story)
 
-
-def test_the_summary_agrees_with_the_head(shop: Shop) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_the_summary_agrees_with_the_head(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
         await ledger.charge(shop.order("a", "b"))
         await ledger.charge(shop.order("c"))
         shop.accounts.refund(shop.account, 2, 1, "blurred")
@@ -86,8 +82,6 @@ def test_the_summary_agrees_with_the_head(shop: Shop) -> None:
             assert sum(group.units for group in groups) == 2
         assert [group.name for group in totals.by_endpoint] == ["/v1/embeddings/images"]
         assert len(totals.by_day[0].name) == len("2026-01-01")
-
-    shop.run(story)
 
 
 def test_a_new_key_signs_and_old_receipts_stay_byte_identical(shop: Shop) -> None:
@@ -124,8 +118,8 @@ def test_secrets_of_another_database_are_refused(shop: Shop) -> None:
         shop.run(lambda ledger: ledger.ping())
 
 
-def test_entries_are_found_by_their_numbers_with_their_items(shop: Shop) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_entries_are_found_by_their_numbers_with_their_items(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
         for names in (("a", "b"), ("c",), ("d", "e")):
             await ledger.charge(shop.order(*names))
         everything = await ledger.entries(shop.account.id, after_seq=0, limit=100)
@@ -133,5 +127,3 @@ def test_entries_are_found_by_their_numbers_with_their_items(shop: Shop) -> None
         assert [item.item_key for item in everything[3].items] == [item_key("d"), item_key("e")]
         assert await ledger.find_entries(shop.account.id, [9]) == []
         assert await ledger.find_entries("acct_of_another", [2]) == []
-
-    shop.run(story)

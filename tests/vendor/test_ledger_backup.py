@@ -25,6 +25,8 @@ from vl2v_vendor.ledger_sql.sqlite_backup import BackupRefused, LedgerCopy, back
 from vl2v_vendor.ledger_sql.tables import LedgerUnprotected
 from vl2v_vendor.service.verification import verify_ledger
 
+pytestmark = pytest.mark.anyio
+
 
 @pytest.fixture
 def engine(sqlite_url: str) -> Engine:
@@ -76,11 +78,11 @@ def assert_unchanged(shop: Shop, database: Path) -> None:
     assert there - {"vendor.db.use"} == {"backups", "vendor.db", "vendor.db.lock"}
 
 
-def test_a_backup_is_taken_beside_a_ledger_that_goes_on_selling(shop: Shop, database: Path, copy: Path) -> None:
+async def test_a_backup_is_taken_beside_a_ledger_that_goes_on_selling(shop: Shop, database: Path, copy: Path) -> None:
     copy.parent.mkdir()
     shop.accounts.top_up(shop.account, 10_000)
 
-    async def story(ledger: SqlLedger) -> tuple[LedgerCopy, int]:
+    async with shop.open_ledger() as ledger:
         stop, sold = asyncio.Event(), 0
 
         async def sell() -> None:
@@ -99,9 +101,6 @@ def test_a_backup_is_taken_beside_a_ledger_that_goes_on_selling(shop: Shop, data
         stop.set()
         await selling
         assert before + 2 <= made.heads[shop.account.id].seq <= sold + 2
-        return made, sold
-
-    made, _sold = shop.run(story)
     assert [path.name for path in copy.parent.iterdir()] == ["monday.db"]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     engine = open_engine(f"sqlite:///{copy}")

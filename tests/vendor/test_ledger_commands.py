@@ -25,6 +25,8 @@ from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.settings import Settings
 
+pytestmark = pytest.mark.anyio
+
 Command = Callable[..., Result]
 
 
@@ -145,11 +147,17 @@ def test_a_price_that_was_set_survives_a_start_whose_settings_name_another_one(
     engine.dispose()
 
 
-def test_commands_work_beside_a_running_ledger(command: Command, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commands_work_beside_a_running_ledger(
+    command: Command, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vl2v_vendor.keys.secrets.VendorSecrets.signer", lambda _secrets: shop.signer)
     url = shop.engine.url.render_as_string(hide_password=False)
 
-    async def story(running: SqlLedger) -> None:
+    async def buy(running: SqlLedger) -> None:
+        for number in range(10):
+            await running.charge(shop.order(f"image {number}"))
+
+    async with shop.open_ledger() as running:
         purchases = asyncio.create_task(buy(running))
         result = await asyncio.to_thread(command, "accounts", "topup", "acme", "20", "--database", url)
         assert result.exit_code == 0
@@ -157,12 +165,6 @@ def test_commands_work_beside_a_running_ledger(command: Command, shop: Shop, mon
         await purchases
         assert await running.find_key(secret_sha256(result.stdout.strip())) is not None
         assert (await running.head(shop.account.id)).limit_units == 30
-
-    async def buy(running: SqlLedger) -> None:
-        for number in range(10):
-            await running.charge(shop.order(f"image {number}"))
-
-    shop.run(story)
     assert command("ledger", "verify", "--database", url).exit_code == 0
 
 

@@ -19,6 +19,8 @@ from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.verification import verify_ledger
 
+pytestmark = pytest.mark.anyio
+
 
 class SlowCharge(ChargeTransaction):
     """A charge that waits inside its transaction once it has charged, until the test lets it go on."""
@@ -53,10 +55,10 @@ async def found(shop: Shop, ledger: SqlLedger, *names: str) -> set[str]:
     return {name for name in names if item_key(name) in paid}
 
 
-def test_an_order_that_was_charged_but_not_committed_at_the_deadline_is_rolled_back(
+async def test_an_order_that_was_charged_but_not_committed_at_the_deadline_is_rolled_back(
     shop: Shop, slow: type[SlowCharge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         with monkeypatch.context() as patch:
             patch.setattr(writer_module, "DEADLINE_SECONDS", 0.5)
             with pytest.raises(LedgerUnavailable) as refusal:
@@ -66,17 +68,15 @@ def test_an_order_that_was_charged_but_not_committed_at_the_deadline_is_rolled_b
         await ledger.charge(shop.order("next"))
         assert await found(shop, ledger, "late", "next") == {"next"}
         assert "nothing was billed" in str(refusal.value)
-
-    shop.run(story)
     assert shop.used_units() == 1
 
 
-def test_the_neighbours_of_an_order_that_was_given_up_are_charged(
+async def test_the_neighbours_of_an_order_that_was_given_up_are_charged(
     shop: Shop, slow: type[SlowCharge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that would not have fitted beside it."""
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         first = asyncio.create_task(ledger.charge(shop.order("first")))
         await charged(slow)
         with monkeypatch.context() as patch:
@@ -93,28 +93,24 @@ def test_the_neighbours_of_an_order_that_was_given_up_are_charged(
         slow.released.release(9)
         await asyncio.gather(*young)
         assert await found(shop, ledger, "first", "late 0", "a", "h") == {"first", "a", "h"}
-
-    shop.run(story)
     assert shop.used_units() == 9
     with open_scan(shop.engine) as scan:
         assert verify_ledger(scan).problems == []
 
 
-def test_an_order_whose_commit_is_under_way_at_the_deadline_is_answered_with_what_becomes_of_it(
+async def test_an_order_whose_commit_is_under_way_at_the_deadline_is_answered_with_what_becomes_of_it(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "DEADLINE_SECONDS", 1.0)
     monkeypatch.setattr(writer_module, "COMMIT_SECONDS", 5.0, raising=False)
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         event.listen(shop.engine, "commit", lambda _connection: time.sleep(1.5))
         assert (await ledger.charge(shop.order("cat"))).posted is not None
-
-    shop.run(story)
     assert shop.used_units() == 1
 
 
-def test_a_commit_that_arrives_too_late_is_not_done(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_that_arrives_too_late_is_not_done(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """As through a network that stood still: the order was refused, and must not be charged when that goes on."""
     if not is_postgresql(shop.engine):
         pytest.skip("nothing can hold a COMMIT up on its way to SQLite")
@@ -125,7 +121,7 @@ def test_a_commit_that_arrives_too_late_is_not_done(shop: Shop, monkeypatch: pyt
     def hold_up(_connection: object) -> None:
         stopped.wait(1.5)
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         event.listen(shop.engine, "commit", hold_up)
         with pytest.raises(LedgerUnavailable):
             await ledger.charge(shop.order("late"))
@@ -135,6 +131,4 @@ def test_a_commit_that_arrives_too_late_is_not_done(shop: Shop, monkeypatch: pyt
         monkeypatch.setattr(writer_module, "DEADLINE_SECONDS", 5.0)
         await ledger.charge(shop.order("next"))
         assert await found(shop, ledger, "late", "next") == {"next"}
-
-    shop.run(story)
     assert shop.used_units() == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -87,20 +86,18 @@ def test_the_writer_also_limits_how_long_its_commit_may_take_to_arrive(url: str)
     assert any("SET LOCAL idle_in_transaction_session_timeout = 500" in statement for statement in begun)
 
 
-def test_replicas_may_share_their_sessions(url: str) -> None:
+@pytest.mark.anyio
+async def test_replicas_may_share_their_sessions(url: str) -> None:
     """Each charges more often than its driver waits before it prepares a statement."""
 
-    async def story() -> None:
+    with opened(url) as engine, opened(url) as other_engine:
+        shop = open_shop(engine, budget_units=100)
         async with shop.open_ledger() as one, replace(shop, engine=other_engine).open_ledger() as other:
             for number in range(12):
                 for name, ledger in (("one", one), ("other", other)):
                     await ledger.charge(shop.order(f"{name} {number}"))
                     await ledger.find_key("0" * 64)
                     await ledger.totals(shop.account.id)
-
-    with opened(url) as engine, opened(url) as other_engine:
-        shop = open_shop(engine, budget_units=100)
-        asyncio.run(story())
         assert shop.used_units() == 24
         with open_scan(engine) as scan:
             assert verify_ledger(scan).problems == []

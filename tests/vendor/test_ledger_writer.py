@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import event, text
@@ -19,8 +19,9 @@ from vl2v_vendor.ledger_sql import group_writer as writer_module
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
 from vl2v_vendor.ledger_sql.database import is_postgresql, open_engine, writing
 from vl2v_vendor.ledger_sql.scan import open_scan
-from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.verification import verify_ledger
+
+pytestmark = pytest.mark.anyio
 
 
 class Gate(ChargeTransaction):
@@ -48,8 +49,8 @@ async def entered(gate: type[Gate]) -> None:
     await asyncio.to_thread(gate.entered.wait, 5)
 
 
-def test_what_waits_is_written_in_one_transaction(shop: Shop, gate: type[Gate]) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_what_waits_is_written_in_one_transaction(shop: Shop, gate: type[Gate]) -> None:
+    async with shop.open_ledger() as ledger:
         commits: list[object] = []
         event.listen(shop.engine, "commit", commits.append)
         first = asyncio.create_task(ledger.charge(shop.order("first")))
@@ -59,31 +60,27 @@ def test_what_waits_is_written_in_one_transaction(shop: Shop, gate: type[Gate]) 
         gate.opened.set()
         await asyncio.gather(first, *rest)
         assert len(commits) == 2
-
-    shop.run(story)
     assert shop.used_units() == 6
 
 
-def test_a_charge_that_waited_for_its_account_is_held_to_the_price_that_came_meanwhile(
+async def test_a_charge_that_waited_for_its_account_is_held_to_the_price_that_came_meanwhile(
     shop: Shop, gate: type[Gate]
 ) -> None:
     if not is_postgresql(shop.engine):
         pytest.skip("on SQLite no price comes while a charge waits")
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         waiting = asyncio.create_task(ledger.charge(shop.order("a")))
         await entered(gate)
         await asyncio.to_thread(shop.set_price, 5)
         gate.opened.set()
         with pytest.raises(PriceChanged):
             await waiting
-
-    shop.run(story)
     assert shop.used_units() == 0
 
 
-def test_a_refused_order_leaves_its_neighbours_alone(shop: Shop, gate: type[Gate]) -> None:
-    async def story(ledger: SqlLedger) -> Sequence[object]:
+async def test_a_refused_order_leaves_its_neighbours_alone(shop: Shop, gate: type[Gate]) -> None:
+    async with shop.open_ledger() as ledger:
         orders = [
             shop.order("a"),
             shop.order(*(f"image {number}" for number in range(20))),
@@ -95,17 +92,16 @@ def test_a_refused_order_leaves_its_neighbours_alone(shop: Shop, gate: type[Gate
         waiting = [asyncio.create_task(ledger.charge(order)) for order in orders]
         await entered(gate)
         gate.opened.set()
-        return await asyncio.gather(*waiting, return_exceptions=True)
-
-    kinds = [type(outcome) for outcome in shop.run(story)]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [Charge, BudgetExhausted, PriceChanged, Charge, Charge, LedgerUnavailable]
     assert shop.used_units() == 3
 
 
-def test_keys_that_take_turns_in_a_group_see_each_other(shop: Shop, gate: type[Gate]) -> None:
+async def test_keys_that_take_turns_in_a_group_see_each_other(shop: Shop, gate: type[Gate]) -> None:
     other, _ = shop.accounts.create_key(shop.account, scopes=DEFAULT_SCOPES, limit_units=2)
 
-    async def story(ledger: SqlLedger) -> Sequence[object]:
+    async with shop.open_ledger() as ledger:
         keys = [shop.key, other, shop.key, other, other, shop.key]
         orders = [shop.order(f"image {number}", key=key) for number, key in enumerate(keys)]
         waiting = [asyncio.create_task(ledger.charge(order)) for order in orders]
@@ -115,16 +111,13 @@ def test_keys_that_take_turns_in_a_group_see_each_other(shop: Shop, gate: type[G
         budgets = await ledger.budgets(shop.account.id, other.id)
         assert budgets.key is not None
         assert (budgets.account.used_units, budgets.key.used_units) == (5, 2)
-        return outcomes
-
-    outcomes = shop.run(story)
     assert [type(outcome) for outcome in outcomes] == [Charge, Charge, Charge, Charge, BudgetExhausted, Charge]
     with open_scan(shop.engine) as scan:
         assert verify_ledger(scan).problems == []
 
 
-def test_a_caller_that_leaves_before_its_turn_is_not_billed(shop: Shop, gate: type[Gate]) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_a_caller_that_leaves_before_its_turn_is_not_billed(shop: Shop, gate: type[Gate]) -> None:
+    async with shop.open_ledger() as ledger:
         first = asyncio.create_task(ledger.charge(shop.order("first")))
         await entered(gate)
         queued = asyncio.create_task(ledger.charge(shop.order("second")))
@@ -136,13 +129,13 @@ def test_a_caller_that_leaves_before_its_turn_is_not_billed(shop: Shop, gate: ty
         await first
         await ledger.ping()
         assert await ledger.find_paid(shop.account.id, [item_key("second")]) == {}
-
-    shop.run(story)
     assert shop.used_units() == 1
 
 
-def test_a_caller_that_leaves_during_its_charge_is_billed_and_breaks_nothing(shop: Shop, gate: type[Gate]) -> None:
-    async def story(ledger: SqlLedger) -> None:
+async def test_a_caller_that_leaves_during_its_charge_is_billed_and_breaks_nothing(
+    shop: Shop, gate: type[Gate]
+) -> None:
+    async with shop.open_ledger() as ledger:
         leaving = asyncio.create_task(ledger.charge(shop.order("cat")))
         await entered(gate)
         leaving.cancel()
@@ -152,31 +145,27 @@ def test_a_caller_that_leaves_during_its_charge_is_billed_and_breaks_nothing(sho
         await ledger.ping()
         assert item_key("cat") in await ledger.find_paid(shop.account.id, [item_key("cat")])
         await ledger.charge(shop.order("dog"))
-
-    shop.run(story)
     assert shop.used_units() == 2
 
 
-def test_a_failed_commit_bills_nobody_and_the_next_group_succeeds(shop: Shop) -> None:
+async def test_a_failed_commit_bills_nobody_and_the_next_group_succeeds(shop: Shop) -> None:
     def fail(_connection: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         event.listen(shop.engine, "commit", fail)
         with pytest.raises(LedgerUnavailable):
             await ledger.charge(shop.order("cat"))
         event.remove(shop.engine, "commit", fail)
         assert await ledger.find_paid(shop.account.id, [item_key("cat")]) == {}
         await ledger.charge(shop.order("cat"))
-
-    shop.run(story)
     assert shop.used_units() == 1
 
 
-def test_a_locked_ledger_refuses_in_time_and_recovers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_ledger_refuses_in_time_and_recovers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process that holds the write lock (SQLite), or the account's row (PostgreSQL)."""
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         loop = asyncio.get_running_loop()
         with writing(shop.engine).begin() as holder:
             if is_postgresql(holder):
@@ -188,36 +177,32 @@ def test_a_locked_ledger_refuses_in_time_and_recovers(shop: Shop, monkeypatch: p
             assert loop.time() - began < 2.5
         assert [type(outcome) for outcome in refused] == [LedgerUnavailable] * 3
         await ledger.charge(shop.order("cat"))
-
-    shop.run(story)
     assert shop.used_units() == 1
 
 
 @pytest.mark.postgres
-def test_a_ledger_that_was_locked_many_times_sells_again(postgres_url: str) -> None:
+async def test_a_ledger_that_was_locked_many_times_sells_again(postgres_url: str) -> None:
     """Also when the driver was about to prepare the statements that waited for the lock."""
     engine, other = open_engine(postgres_url, lock_wait_seconds=0.1), open_engine(postgres_url)
     shop = open_shop(engine, budget_units=100)
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         for turn in range(4):
             with rows_locked(other):
                 for number in range(3):
                     with pytest.raises(LedgerUnavailable):
                         await ledger.charge(shop.order(f"refused {turn} {number}"))
             await ledger.charge(shop.order(f"sold {turn}"))
-
-    shop.run(story)
     assert shop.used_units() == 4
     engine.dispose()
     other.dispose()
 
 
-def test_the_writer_reconnects_by_itself(shop: Shop) -> None:
+async def test_the_writer_reconnects_by_itself(shop: Shop) -> None:
     if not is_postgresql(shop.engine):
         pytest.skip("SQLite has no connection to lose")
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         await ledger.charge(shop.order("a"))
         with shop.engine.begin() as connection:
             connection.execute(
@@ -227,15 +212,13 @@ def test_the_writer_reconnects_by_itself(shop: Shop) -> None:
             await ledger.charge(shop.order("b"))
         await ledger.charge(shop.order("b"))
         assert len(await ledger.find_paid(shop.account.id, [item_key("a"), item_key("b")])) == 2
-
-    shop.run(story)
     assert shop.used_units() == 2
 
 
-def test_a_group_is_bounded(shop: Shop, gate: type[Gate], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_group_is_bounded(shop: Shop, gate: type[Gate], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MAX_GROUP_ITEMS", 2)
 
-    async def story(ledger: SqlLedger) -> None:
+    async with shop.open_ledger() as ledger:
         commits: list[object] = []
         event.listen(shop.engine, "commit", commits.append)
         first = asyncio.create_task(ledger.charge(shop.order("first")))
@@ -246,17 +229,12 @@ def test_a_group_is_bounded(shop: Shop, gate: type[Gate], monkeypatch: pytest.Mo
         await asyncio.gather(first, *rest)
         assert len(commits) == 3
 
-    shop.run(story)
 
-
-def test_close_writes_what_is_queued_and_refuses_the_rest(shop: Shop) -> None:
-    async def story() -> None:
-        async with shop.open_ledger() as ledger:
-            queued = asyncio.create_task(ledger.charge(shop.order("cat")))
-            await asyncio.sleep(0)
-        assert (await queued).posted is not None
-        with pytest.raises(LedgerUnavailable):
-            await ledger.charge(shop.order("dog"))
-
-    asyncio.run(story())
+async def test_close_writes_what_is_queued_and_refuses_the_rest(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
+        queued = asyncio.create_task(ledger.charge(shop.order("cat")))
+        await asyncio.sleep(0)
+    assert (await queued).posted is not None
+    with pytest.raises(LedgerUnavailable):
+        await ledger.charge(shop.order("dog"))
     assert shop.used_units() == 1

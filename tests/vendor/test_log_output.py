@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from support.vendor.serving_shop import Vendor, images, png, tell
+from support.vendor.serving_shop import images, png, running_vendor
 from vl2v_vendor.observe.request_trace import LogFormat, set_up_logging
+
+pytestmark = pytest.mark.anyio
 
 IMAGES = "/v1/embeddings/images"
 
@@ -55,19 +57,17 @@ def log() -> Iterator[Log]:
     threading.excepthook = hook
 
 
-def test_the_access_line_of_a_sale_says_who_bought_what_and_where_the_time_went(
+async def test_the_access_line_of_a_sale_says_who_bought_what_and_where_the_time_went(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story(vendor: Vendor) -> str:
+    log.open(monkeypatch, "json")
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             answer = await client.post(
                 IMAGES, json=images(png("red"), png("blue"), b"broken"), headers={"X-Request-Id": "theirs-7"}
             )
         assert answer.headers["x-request-id"] != "theirs-7"
-        return answer.headers["x-request-id"]
-
-    log.open(monkeypatch, "json")
-    request_id = tell(story)
+        request_id = answer.headers["x-request-id"]
     [line] = log.objects
     assert (line["request_id"], line["client_request_id"]) == (request_id, "theirs-7")
     assert (line["api_key_id"], line["account_id"]) == ("key_000000000000", "acct_memory")
@@ -77,19 +77,17 @@ def test_the_access_line_of_a_sale_says_who_bought_what_and_where_the_time_went(
     assert sum(line["stage_milliseconds"].values()) <= line["milliseconds"] + 0.2
 
 
-def test_a_refusal_is_logged_with_its_code_and_the_key_that_was_refused(
+async def test_a_refusal_is_logged_with_its_code_and_the_key_that_was_refused(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story(vendor: Vendor) -> None:
+    log.open(monkeypatch, "json")
+    async with running_vendor() as vendor:
         revoked = vendor.ledger.issue_key()
         vendor.ledger.revoke(revoked)
         async with vendor.client(revoked) as client:
             await client.post(IMAGES, json=images(png()))
         async with vendor.client() as client:
             await client.get(f"/{vendor.secret}")
-
-    log.open(monkeypatch, "json")
-    tell(story)
     refused, lost = log.objects
     assert (refused["status"], refused["problem"], refused["api_key_id"]) == (401, "key_revoked", "key_000000000001")
     assert (lost["status"], lost["problem"]) == (404, "not_found")
@@ -97,23 +95,22 @@ def test_a_refusal_is_logged_with_its_code_and_the_key_that_was_refused(
 
 
 @pytest.mark.parametrize("theirs", ["two words", "x" * 129, "ümlaut", ""])
-def test_a_foreign_id_that_could_disturb_the_log_is_left_out(
+async def test_a_foreign_id_that_could_disturb_the_log_is_left_out(
     log: Log, monkeypatch: pytest.MonkeyPatch, theirs: str
 ) -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            await client.get("/nowhere", headers={b"X-Request-Id": theirs.encode("latin-1")})
-
     log.open(monkeypatch, "json")
-    tell(story)
+    async with running_vendor() as vendor, vendor.client() as client:
+        await client.get("/nowhere", headers={b"X-Request-Id": theirs.encode("latin-1")})
     [line] = log.objects
     assert "client_request_id" not in line
 
 
-def test_an_unexpected_exception_is_one_line_under_the_request_that_met_it(
+async def test_an_unexpected_exception_is_one_line_under_the_request_that_met_it(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story(vendor: Vendor) -> str:
+    log.open(monkeypatch, "json")
+    async with running_vendor() as vendor:
+
         async def burst(*_: object) -> None:
             raise RuntimeError("injected\nin two lines")
 
@@ -121,10 +118,7 @@ def test_an_unexpected_exception_is_one_line_under_the_request_that_met_it(
         async with vendor.client() as client:
             answer = await client.post(IMAGES, json=images(png()))
         assert answer.status_code == 500
-        return answer.headers["x-request-id"]
-
-    log.open(monkeypatch, "json")
-    request_id = tell(story)
+        request_id = answer.headers["x-request-id"]
     failure, access = log.objects
     assert failure["request_id"] == access["request_id"] == request_id
     assert failure["api_key_id"] == "key_000000000000"
@@ -153,28 +147,24 @@ def test_lines_of_other_libraries_warnings_and_dying_threads_are_objects_too(
     assert all("request_id" not in line for line in log.objects)
 
 
-def test_a_path_cannot_forge_a_plain_line(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            await client.get("/x%0a2026-11-24%2012:00:00,000%20INFO%20forged%1b[31m")
-
+async def test_a_path_cannot_forge_a_plain_line(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     log.open(monkeypatch, "plain")
-    tell(story)
+    async with running_vendor() as vendor, vendor.client() as client:
+        await client.get("/x%0a2026-11-24%2012:00:00,000%20INFO%20forged%1b[31m")
     [line] = log.lines
     assert r"GET /x\n2026-11-24 12:00:00,000 INFO forged\x1b[31m 404" in line
 
 
-def test_plain_lines_end_in_the_request_id_too(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(vendor: Vendor) -> str:
+async def test_plain_lines_end_in_the_request_id_too(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.open(monkeypatch, "plain")
+    async with running_vendor() as vendor:
+
         async def refuse() -> None:
             logging.getLogger("vl2v_vendor.test").warning("a readiness check speaks")
 
         vendor.services.readiness["ledger"] = refuse  # type: ignore[index]
         async with vendor.client() as client:
-            return (await client.get("/readyz")).headers["x-request-id"]
-
-    log.open(monkeypatch, "plain")
-    request_id = tell(story)
+            request_id = (await client.get("/readyz")).headers["x-request-id"]
     [line] = log.lines
     assert line.endswith(f" WARNING a readiness check speaks {request_id}")
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.vendor.serving_shop import Vendor, images, item_key, png, tell
+from support.vendor.serving_shop import Vendor, images, item_key, png, running_vendor
 from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.observe.request_trace import STAGES
+
+pytestmark = pytest.mark.anyio
 
 IMAGES = "/v1/embeddings/images"
 REPLAY = "/v1/embeddings/replay"
@@ -56,8 +58,8 @@ def slow_down(vendor: Vendor) -> None:
     vendor.ledger.charge = slowly  # type: ignore[method-assign]
 
 
-def test_the_stages_of_an_answer_sum_up_to_its_time() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_stages_of_an_answer_sum_up_to_its_time() -> None:
+    async with running_vendor(encoder=SlowEncoder()) as vendor:
         slow_down(vendor)
         async with vendor.client() as client:
             answer = await client.post(IMAGES, json=images(png("red"), png("blue")))
@@ -73,11 +75,9 @@ def test_the_stages_of_an_answer_sum_up_to_its_time() -> None:
             assert series[f"vl2v_stage_seconds_count{{{labels}}}"] == 1
             assert series[f"vl2v_stage_seconds_sum{{{labels}}}"] == pytest.approx(seconds, abs=1e-4)
 
-    tell(story, encoder=SlowEncoder())
 
-
-def test_waiting_for_another_requests_batch_is_queueing() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_waiting_for_another_requests_batch_is_queueing() -> None:
+    async with running_vendor(encoder=SlowEncoder()) as vendor:
         async with vendor.client() as client:
             first = asyncio.create_task(client.post(IMAGES, json=images(png("red"))))
             await asyncio.sleep(SLOW / 2)
@@ -88,11 +88,9 @@ def test_waiting_for_another_requests_batch_is_queueing() -> None:
         total = second.pop("total")
         assert total == pytest.approx(sum(second.values()), rel=0.05)
 
-    tell(story, encoder=SlowEncoder())
 
-
-def test_refused_and_replayed_requests_are_timed_too_and_others_only_as_far_as_they_went() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_refused_and_replayed_requests_are_timed_too_and_others_only_as_far_as_they_went() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             await client.post(IMAGES, json=images(png(), keys=[item_key("a")]))
             replayed = await client.post(REPLAY, json={"item_keys": [item_key("a")]})
@@ -103,11 +101,9 @@ def test_refused_and_replayed_requests_are_timed_too_and_others_only_as_far_as_t
         assert {"parse", "decode", "commit", "total"} <= set(timing(refused))
         assert "server-timing" not in probe.headers
 
-    tell(story)
 
-
-def test_refusals_are_counted_by_their_cause() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_refusals_are_counted_by_their_cause() -> None:
+    async with running_vendor(limit_units=2) as vendor:
         async with vendor.client("vl2v_wrong") as client:
             await client.post(IMAGES, json=images(png()))
             await client.post(IMAGES, json=images(png()))
@@ -122,11 +118,9 @@ def test_refusals_are_counted_by_their_cause() -> None:
             f'vl2v_refusals_total{{code="budget_exhausted",endpoint="{IMAGES}",status="402"}}': 1,
         }
 
-    tell(story, limit_units=2)
 
-
-def test_batches_are_counted_by_lane_and_size() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_batches_are_counted_by_lane_and_size() -> None:
+    async with running_vendor(encoder=SlowEncoder()) as vendor:
         async with vendor.client() as client:
             await client.post(IMAGES, json=images(*(png((shade, 0, 0)) for shade in range(6))))
             series = await scrape(client)
@@ -135,11 +129,9 @@ def test_batches_are_counted_by_lane_and_size() -> None:
         assert series['vl2v_batch_items_bucket{lane="image",le="4.0"}'] == 2
         assert series['vl2v_batch_seconds_sum{lane="image"}'] >= 2 * SLOW
 
-    tell(story, encoder=SlowEncoder())
 
-
-def test_what_waits_and_what_is_in_flight_is_shown_while_it_lasts() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_what_waits_and_what_is_in_flight_is_shown_while_it_lasts() -> None:
+    async with running_vendor(encoder=SlowEncoder()) as vendor:
         async with vendor.client() as client:
             sale = asyncio.create_task(client.post(IMAGES, json=images(*(png((shade, 0, 0)) for shade in range(6)))))
             await asyncio.sleep(SLOW / 2)
@@ -151,11 +143,9 @@ def test_what_waits_and_what_is_in_flight_is_shown_while_it_lasts() -> None:
         assert (after['vl2v_queue_depth{lane="image"}'], after['vl2v_queue_bytes{lane="image"}']) == (0, 0)
         assert (during["vl2v_requests_in_flight"], after["vl2v_requests_in_flight"]) == (2, 1)
 
-    tell(story, encoder=SlowEncoder())
 
-
-def test_program_model_and_process_are_described() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_program_model_and_process_are_described() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             series = await scrape(client)
         model = vendor.services.encoder.info
@@ -165,8 +155,6 @@ def test_program_model_and_process_are_described() -> None:
             assert f'"{value}"' in described
         assert (series["vl2v_model_ready"], series["vl2v_model_restarts_total"]) == (1, 0)
         assert series["process_resident_memory_bytes"] > 1e6
-
-    tell(story)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +170,8 @@ class DeadEncoder(HashEncoder):
         return 3
 
 
-def test_a_dead_model_and_its_restarts_are_shown() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_dead_model_and_its_restarts_are_shown() -> None:
+    async with running_vendor(encoder=DeadEncoder()) as vendor:
         async with vendor.client() as client:
             series = await scrape(client)
         assert (series["vl2v_model_ready"], series["vl2v_model_restarts_total"]) == (0, 3)
-
-    tell(story, encoder=DeadEncoder())

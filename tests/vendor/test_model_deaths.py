@@ -7,8 +7,8 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import numpy as np
@@ -28,25 +28,23 @@ from vl2v_vendor.engine.process.model_process import ProcessEncoder
 from vl2v_vendor.engine.process.model_worker import LoadModel
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 
+pytestmark = pytest.mark.anyio
+
 STUCK_SECONDS = 1.2
 SLACK_SECONDS = 1.5
 """Two looks of the watchdog, and a machine that has other things to do."""
 
-Story = Callable[[ProcessEncoder], Awaitable[None]]
 
-
-def tell(story: Story, load: LoadModel = MoodyModel, **options: object) -> None:
-    async def told() -> None:
-        chosen = {"first_delay_seconds": 0.01, "stuck_seconds": STUCK_SECONDS, "max_batch_items": 8, **options}
-        encoder = ProcessEncoder(load, **chosen)  # type: ignore[arg-type]
-        try:
-            async with asyncio.timeout(100):
-                await encoder.start()
-                await story(encoder)
-        finally:
-            await encoder.close()
-
-    asyncio.run(told())
+@asynccontextmanager
+async def open_encoder(load: LoadModel = MoodyModel, **options: object) -> AsyncIterator[ProcessEncoder]:
+    chosen = {"first_delay_seconds": 0.01, "stuck_seconds": STUCK_SECONDS, "max_batch_items": 8, **options}
+    encoder = ProcessEncoder(load, **chosen)  # type: ignore[arg-type]
+    try:
+        async with asyncio.timeout(100):
+            await encoder.start()
+            yield encoder
+    finally:
+        await encoder.close()
 
 
 async def until(condition: Callable[[], bool]) -> float:
@@ -95,8 +93,10 @@ class Load:
 
 
 @pytest.mark.parametrize(("number", "limit_seconds"), [(signal.SIGKILL, 0.0), (signal.SIGSTOP, STUCK_SECONDS)])
-def test_killed_or_stopped_under_load_it_is_noticed_in_time_and_comes_back(number: int, limit_seconds: float) -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_killed_or_stopped_under_load_it_is_noticed_in_time_and_comes_back(
+    number: int, limit_seconds: float
+) -> None:
+    async with open_encoder(partial(UnitModel, 0.01)) as encoder:
         lanes = EncodingLanes(encoder, max_batch_items=encoder.batch_items, max_queued_items=100)
         lanes.start()
         load = Load(lanes)
@@ -116,22 +116,18 @@ def test_killed_or_stopped_under_load_it_is_noticed_in_time_and_comes_back(numbe
         await load.end()
         await lanes.close()
 
-    tell(story, partial(UnitModel, 0.01))
 
-
-def test_an_idle_process_that_is_stopped_is_noticed_too() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_an_idle_process_that_is_stopped_is_noticed_too() -> None:
+    async with open_encoder() as encoder:
         assert encoder.process_id is not None
         os.kill(encoder.process_id, signal.SIGSTOP)
         assert await until(lambda: not encoder.ready) < STUCK_SECONDS + SLACK_SECONDS
         await until(lambda: encoder.ready)
         await encoder.encode_images([grey(3)])
 
-    tell(story)
 
-
-def test_a_batch_that_never_ends_costs_only_those_who_wait_with_it() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_batch_that_never_ends_costs_only_those_who_wait_with_it() -> None:
+    async with open_encoder() as encoder:
         started = time.monotonic()
         waiters = [encoder.encode_images([grey(level)]) for level in (SLEEP_FOR_EVER, 3, 4)]
         outcomes = await asyncio.gather(*waiters, return_exceptions=True)
@@ -141,21 +137,17 @@ def test_a_batch_that_never_ends_costs_only_those_who_wait_with_it() -> None:
         vectors = await encoder.encode_images([grey(3), grey(4)])
         np.testing.assert_allclose(vectors[:, :2], direction(np.array([3.0, 4.0])), atol=1e-6)
 
-    tell(story)
 
-
-def test_a_process_that_computes_longer_than_the_limit_is_let_finish() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_process_that_computes_longer_than_the_limit_is_let_finish() -> None:
+    async with open_encoder() as encoder:
         started = time.monotonic()
         await encoder.encode_images([grey(COMPUTE_LONG)])
         assert time.monotonic() - started > STUCK_SECONDS
         assert encoder.restarts == 0
 
-    tell(story)
 
-
-def test_a_batch_that_is_cancelled_before_it_began_is_not_computed() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_batch_that_is_cancelled_before_it_began_is_not_computed() -> None:
+    async with open_encoder(partial(MoodyModel, 0.2)) as encoder:
         before = (await encoder.encode_images([grey(1)]))[0, 3]
         running = asyncio.create_task(encoder.encode_images([grey(2)]))
         ready = asyncio.create_task(encoder.encode_images([grey(3)]))
@@ -165,12 +157,10 @@ def test_a_batch_that_is_cancelled_before_it_began_is_not_computed() -> None:
         assert (await running)[0, 3] == before + 1
         assert (await waiting)[0, 3] == before + 2
 
-    tell(story, partial(MoodyModel, 0.2))
-
 
 @pytest.mark.parametrize("level", [3, SLEEP_FOR_EVER])
-def test_a_process_is_stopped_within_a_second_whatever_it_does(level: int) -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_process_is_stopped_within_a_second_whatever_it_does(level: int) -> None:
+    async with open_encoder() as encoder:
         await encoder.encode_images([grey(3)])
         busy = asyncio.create_task(encoder.encode_images([grey(level)]))
         await asyncio.sleep(0.1)
@@ -182,11 +172,9 @@ def test_a_process_is_stopped_within_a_second_whatever_it_does(level: int) -> No
         assert not is_running(process_id)
         await asyncio.gather(busy, return_exceptions=True)
 
-    tell(story)
 
-
-def test_what_does_not_fit_is_refused_and_the_process_goes_on() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_what_does_not_fit_is_refused_and_the_process_goes_on() -> None:
+    async with open_encoder() as encoder:
         with pytest.raises(EncodingFailed, match="does not fit"):
             await encoder.encode_images([grey(1)] * 20_000)
         with pytest.raises(EncodingFailed, match="2 x 2 pixels"):
@@ -198,37 +186,31 @@ def test_what_does_not_fit_is_refused_and_the_process_goes_on() -> None:
         np.testing.assert_allclose(vectors[:, :2], direction(np.array([3.0, 3003.0, 780.0])), atol=1e-6)
         assert encoder.restarts == 0
 
-    tell(story)
 
-
-def test_loading_has_a_limit_of_its_own() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
-        raise AssertionError("it was loaded")
-
+async def test_loading_has_a_limit_of_its_own() -> None:
     with pytest.raises(ModelLoadFailed, match="max_load_seconds"):
-        tell(story, partial(MoodyModel, load_seconds=3600), load_seconds=0.5)
+        async with open_encoder(partial(MoodyModel, load_seconds=3600), load_seconds=0.5):
+            raise AssertionError("it was loaded")
 
 
 @pytest.mark.parametrize(
     ("chosen", "found"),
     [({}, "None 20000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"), ({"GOMP_SPINCOUNT": "7"}, "None 7")],
 )
-def test_torchs_threads_spin_briefly_unless_the_operator_says_otherwise(
+async def test_torchs_threads_spin_briefly_unless_the_operator_says_otherwise(
     monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str], found: str
 ) -> None:
-    async def story(encoder: ProcessEncoder) -> None:
-        raise AssertionError("it was loaded")
-
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ModelLoadFailed, match=f"{found}, torch False"):
-        tell(story, say_how_threads_wait)
+        async with open_encoder(say_how_threads_wait):
+            raise AssertionError("it was loaded")
 
 
-def test_the_batch_sizes_are_measured_once_and_no_descriptor_is_lost_by_a_restart() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_the_batch_sizes_are_measured_once_and_no_descriptor_is_lost_by_a_restart() -> None:
+    async with open_encoder(max_batch_items=None) as encoder:
         sizes = dict(encoder.batch_items)
         assert min(sizes.values()) >= 1
         await encoder.encode_images([grey(1)])
@@ -241,8 +223,6 @@ def test_the_batch_sizes_are_measured_once_and_no_descriptor_is_lost_by_a_restar
         assert dict(encoder.batch_items) == sizes
         assert len(os.listdir("/proc/self/fd")) <= before
 
-    tell(story, max_batch_items=None)
-
 
 def shared_memory() -> list[str]:
     """Descriptors of shared memory that this process holds."""
@@ -254,22 +234,20 @@ def shared_memory() -> list[str]:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux tells them")
-def test_the_memory_shared_with_a_dead_process_is_unmapped_without_the_garbage_collector() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
-        before = len(shared_memory())
-        waiters = [asyncio.create_task(encoder.encode_images([grey(level)])) for level in (SLEEP_FOR_EVER, 3, 4)]
-        await asyncio.sleep(0.1)
-        assert encoder.process_id is not None
-        os.kill(encoder.process_id, signal.SIGKILL)
-        outcomes = await asyncio.gather(*waiters, return_exceptions=True)
-        assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
-        await until(lambda: encoder.ready and encoder.restarts == 1)
-        await encoder.encode_images([grey(1)])
-        assert len(shared_memory()) == before == 1
-
+async def test_the_memory_shared_with_a_dead_process_is_unmapped_without_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        tell(story)
+        async with open_encoder() as encoder:
+            before = len(shared_memory())
+            waiters = [asyncio.create_task(encoder.encode_images([grey(level)])) for level in (SLEEP_FOR_EVER, 3, 4)]
+            await asyncio.sleep(0.1)
+            assert encoder.process_id is not None
+            os.kill(encoder.process_id, signal.SIGKILL)
+            outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+            assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
+            await until(lambda: encoder.ready and encoder.restarts == 1)
+            await encoder.encode_images([grey(1)])
+            assert len(shared_memory()) == before == 1
     finally:
         gc.enable()

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -23,19 +23,17 @@ from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
 from vl2v_vendor.engine.process.model_worker import LoadModel, has_lost_device
 
-T = TypeVar("T")
+pytestmark = pytest.mark.anyio
 
 
-def run(load: LoadModel, story: Callable[[ProcessEncoder], Awaitable[T]]) -> T:
-    async def told() -> T:
-        encoder = ProcessEncoder(load, first_delay_seconds=0.01)
-        await encoder.start()
-        try:
-            return await story(encoder)
-        finally:
-            await encoder.close()
-
-    return asyncio.run(told())
+@asynccontextmanager
+async def open_encoder(load: LoadModel) -> AsyncIterator[ProcessEncoder]:
+    encoder = ProcessEncoder(load, first_delay_seconds=0.01)
+    await encoder.start()
+    try:
+        yield encoder
+    finally:
+        await encoder.close()
 
 
 def image(level: int) -> np.ndarray:
@@ -48,36 +46,32 @@ async def until_ready(encoder: ProcessEncoder) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_a_real_model_gives_the_same_vectors_as_in_this_process(tmp_path: Path) -> None:
+async def test_a_real_model_gives_the_same_vectors_as_in_this_process(tmp_path: Path) -> None:
     load = partial(OpenClipModel, write_tiny_clip(tmp_path))
     local = load()
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     tokens = np.array([[49406, 320, 49407], [49406, 1929, 49407]])
 
-    async def story(encoder: ProcessEncoder) -> None:
+    async with open_encoder(load) as encoder:
         assert encoder.info == local.info
         both = await asyncio.gather(encoder.encode_images(pixels), encoder.encode_tokens(tokens))
         np.testing.assert_allclose(both[0], local.encode_images(pixels), atol=1e-6)
         np.testing.assert_allclose(both[1], local.encode_tokens(tokens), atol=1e-6)
 
-    run(load, story)
 
-
-def test_a_model_that_cannot_be_loaded_says_why() -> None:
-    async def start(load: LoadModel) -> None:
-        encoder = ProcessEncoder(load)
-        with pytest.raises(ModelUnavailable):
-            _ = encoder.info
+@pytest.mark.parametrize(
+    ("load", "reason"), [(load_nothing, "no such checkpoint, injected"), (die_while_loading, "exit code 9")]
+)
+async def test_a_model_that_cannot_be_loaded_says_why(load: LoadModel, reason: str) -> None:
+    encoder = ProcessEncoder(load)
+    with pytest.raises(ModelUnavailable):
+        _ = encoder.info
+    with pytest.raises(ModelLoadFailed, match=reason):
         await encoder.start()
 
-    with pytest.raises(ModelLoadFailed, match="no such checkpoint, injected"):
-        asyncio.run(start(load_nothing))
-    with pytest.raises(ModelLoadFailed, match="exit code 9"):
-        asyncio.run(start(die_while_loading))
 
-
-def test_a_failing_batch_fails_alone_and_a_dead_child_is_replaced() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_failing_batch_fails_alone_and_a_dead_child_is_replaced() -> None:
+    async with open_encoder(FragileModel) as encoder:
         with pytest.raises(EncodingFailed, match="out of memory, injected"):
             await encoder.encode_images(image(0))
         assert (await encoder.encode_images(image(7))).shape == (1, 4)
@@ -93,11 +87,9 @@ def test_a_failing_batch_fails_alone_and_a_dead_child_is_replaced() -> None:
         assert encoder.process_id != first
         assert (await encoder.encode_images(image(7))).shape == (1, 4)
 
-    run(FragileModel, story)
 
-
-def test_a_model_that_lost_its_device_is_replaced_at_once(capfd: pytest.CaptureFixture[str]) -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_model_that_lost_its_device_is_replaced_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    async with open_encoder(BrittleModel) as encoder:
         waiters = [encoder.encode_images(image(level)) for level in (BREAK, 3)]
         outcomes = await asyncio.gather(*waiters, return_exceptions=True)
         assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes), outcomes
@@ -105,16 +97,14 @@ def test_a_model_that_lost_its_device_is_replaced_at_once(capfd: pytest.CaptureF
         await until_ready(encoder)
         await encoder.encode_images(image(3))
         assert encoder.restarts == 1
-
-    run(BrittleModel, story)
     assert (
         "its model is broken: RuntimeError: CUDA error: an illegal memory access was encountered\n"
         in capfd.readouterr().err
     )
 
 
-def test_a_model_that_fails_at_everything_is_replaced() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_model_that_fails_at_everything_is_replaced() -> None:
+    async with open_encoder(BrittleModel) as encoder:
         for level in [BREAK_SILENTLY, *range(1, 7)]:
             with pytest.raises(EncodingFailed, match="no convolution fits"):
                 await encoder.encode_images(image(level))
@@ -125,19 +115,15 @@ def test_a_model_that_fails_at_everything_is_replaced() -> None:
         await encoder.encode_images(image(3))
         assert encoder.restarts == 1
 
-    run(BrittleModel, story)
 
-
-def test_items_that_fail_never_cost_a_model_however_many_they_are() -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_items_that_fail_never_cost_a_model_however_many_they_are() -> None:
+    async with open_encoder(BrittleModel) as encoder:
         before = encoder.process_id
         for _ in range(40):
             with pytest.raises(EncodingFailed, match="poison"):
                 await encoder.encode_images(image(POISON))
         await encoder.encode_images(image(3))
         assert (encoder.process_id, encoder.restarts) == (before, 0)
-
-    run(BrittleModel, story)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +150,10 @@ def test_torchs_own_error_of_a_device_is_known_whatever_it_says() -> None:
     assert not has_lost_device(torch.AcceleratorError("CUDA error: out of memory"))
 
 
-def test_another_model_is_not_sold_under_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_model_is_not_sold_under_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     changed = tmp_path / "changed"
 
-    async def story(encoder: ProcessEncoder) -> None:
+    async with open_encoder(partial(ChangingModel, changed)) as encoder:
         changed.touch()
         with pytest.raises(ModelUnavailable):
             await encoder.encode_images(image(255))
@@ -178,19 +164,15 @@ def test_another_model_is_not_sold_under_the_same_name(tmp_path: Path, caplog: p
         changed.unlink()
         await until_ready(encoder)
 
-    run(partial(ChangingModel, changed), story)
-
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_process_group_does_not_end_the_child(number: signal.Signals) -> None:
-    async def story(encoder: ProcessEncoder) -> None:
+async def test_a_signal_to_the_whole_process_group_does_not_end_the_child(number: signal.Signals) -> None:
+    async with open_encoder(FragileModel) as encoder:
         assert encoder.process_id is not None
         os.kill(encoder.process_id, number)
         await asyncio.sleep(0.1)
         assert (await encoder.encode_images(image(7))).shape == (1, 4)
         assert encoder.restarts == 0
-
-    run(FragileModel, story)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from support.vendor.listening_vendor import listening
-from support.vendor.serving_shop import Vendor, png, tell
+from support.vendor.serving_shop import png, running_vendor
+
+pytestmark = pytest.mark.anyio
 
 openai: Any = pytest.importorskip("openai")
 
@@ -46,10 +48,8 @@ def talk(port: int, secret: str) -> None:
         )
 
 
-def test_openais_client_works_with_its_defaults_and_does_not_retry_what_is_final() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_openais_client_works_with_its_defaults_and_does_not_retry_what_is_final() -> None:
+    async with running_vendor(limit_units=12) as vendor:
         async with listening(vendor.app) as port:
             await asyncio.to_thread(talk, port, vendor.secret)
         assert vendor.ledger.used_units == 5
-
-    tell(story, limit_units=12)

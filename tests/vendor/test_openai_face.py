@@ -11,10 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
-from support.vendor.serving_shop import PickyEncoder, Vendor, item_key, png, tell
+from support.vendor.serving_shop import PickyEncoder, item_key, png, running_vendor
 from vl2v_contract.vectors import from_base64
 from vl2v_contract.wire.embeddings import OpenAIProblem, OpenAIResponse
 from vl2v_vendor.domain.errors import LedgerUnavailable
+
+pytestmark = pytest.mark.anyio
 
 PATH, MODEL = "/v1/embeddings", "hash-64"
 RED = base64.b64encode(png("red")).decode()
@@ -52,8 +54,8 @@ def fault(response: httpx.Response, status: int, code: str, param: str | None = 
     return found.message
 
 
-def test_a_recorded_request_of_openais_own_client() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_recorded_request_of_openais_own_client() -> None:
+    async with running_vendor() as vendor:
         body, headers = RECORDED
         async with vendor.client() as client:
             response = await client.post(PATH, content=body, headers=headers)
@@ -72,11 +74,9 @@ def test_a_recorded_request_of_openais_own_client() -> None:
         entry = one.json()["receipt"]["entry"]
         assert (entry["seq"], entry["units"], entry["endpoint"], entry["modality"]) == (1, 2, PATH, "text")
 
-    tell(story)
 
-
-def test_one_text_one_image_and_every_way_to_write_them() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_one_text_one_image_and_every_way_to_write_them() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             texts = answer(await ask(client, ["a dog", {"text": "a dog"}]))
             alone = answer(await ask(client, "a dog"))
@@ -89,8 +89,6 @@ def test_one_text_one_image_and_every_way_to_write_them() -> None:
             assert len(answer(await ask(client, "a dog", dimensions=64, user="me")).data) == 1
             assert len(answer(await ask(client, "https://example.org is a text")).data) == 1
         assert {posted.entry.modality for posted in vendor.ledger.posted} == {"image", "text"}
-
-    tell(story)
 
 
 @pytest.mark.parametrize(
@@ -114,15 +112,13 @@ def test_one_text_one_image_and_every_way_to_write_them() -> None:
         (b'{"model": "hash-64", "input": ["data:image/png;base64"]}', "input[0]", "data:image/png;base64"),
     ],
 )
-def test_a_malformed_request_is_a_400_that_names_the_field(body: bytes, param: str, says: str) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_malformed_request_is_a_400_that_names_the_field(body: bytes, param: str, says: str) -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             response = await client.post(PATH, content=body, headers={"Content-Type": "application/json"})
         assert says in fault(response, 400, "invalid_request", param)
         assert "secret input" not in response.text
         assert not vendor.ledger.posted
-
-    tell(story)
 
 
 @pytest.mark.parametrize(
@@ -134,33 +130,30 @@ def test_a_malformed_request_is_a_400_that_names_the_field(body: bytes, param: s
         ([{"image": "?"}], "invalid_encoding", "input[0]"),
     ],
 )
-def test_an_item_that_fails_refuses_the_request_and_nothing_is_billed(given: object, code: str, param: str) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_an_item_that_fails_refuses_the_request_and_nothing_is_billed(
+    given: object, code: str, param: str
+) -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             response = await ask(client, given)
         assert "nothing was billed" in fault(response, 400, code, param)
         assert response.headers["x-should-retry"] == "false"
         assert not vendor.ledger.posted
 
-    tell(story)
 
-
-def test_an_item_that_the_model_refuses_refuses_the_request_too_but_may_be_sent_again() -> None:
+async def test_an_item_that_the_model_refuses_refuses_the_request_too_but_may_be_sent_again() -> None:
     black = base64.b64encode(png("black")).decode()
 
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            response = await ask(client, [{"image": RED}, {"image": black}])
-            assert "nothing was billed" in fault(response, 400, "encoding_failed", "input[1]")
-            assert response.headers["x-should-retry"] == "true"
-            assert not vendor.ledger.posted
-            assert len(answer(await ask(client, [{"image": RED}])).data) == 1
-
-    tell(story, encoder=PickyEncoder())
+    async with running_vendor(encoder=PickyEncoder()) as vendor, vendor.client() as client:
+        response = await ask(client, [{"image": RED}, {"image": black}])
+        assert "nothing was billed" in fault(response, 400, "encoding_failed", "input[1]")
+        assert response.headers["x-should-retry"] == "true"
+        assert not vendor.ledger.posted
+        assert len(answer(await ask(client, [{"image": RED}])).data) == 1
 
 
-def test_an_exhausted_budget_is_final_for_openais_client_too() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_an_exhausted_budget_is_final_for_openais_client_too() -> None:
+    async with running_vendor(limit_units=1) as vendor:
         async with vendor.client() as client:
             response = await ask(client, ["a dog", "a cat"])
         assert "top-up" in fault(response, 402, "budget_exhausted")
@@ -168,11 +161,9 @@ def test_an_exhausted_budget_is_final_for_openais_client_too() -> None:
         assert response.headers["x-should-retry"] == "false"
         assert not vendor.ledger.posted
 
-    tell(story, limit_units=1)
 
-
-def test_who_asks_and_for_what() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_who_asks_and_for_what() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client("vl2v_unknown") as client:
             response = await ask(client, "a dog")
             fault(response, 401, "invalid_api_key")
@@ -187,17 +178,16 @@ def test_who_asks_and_for_what() -> None:
             large = await client.post(PATH, content=json.dumps("x" * 1_000_001), headers=RECORDED[1])
             fault(large, 413, "payload_too_large")
 
-    tell(story)
-
 
 @pytest.mark.parametrize(
     ("failure", "status", "code"),
     [(LedgerUnavailable("locked", 5), 503, "ledger_unavailable"), (RuntimeError("a secret of ours"), 500, "internal")],
 )
-def test_what_is_our_fault_may_be_retried_and_tells_nothing(
+async def test_what_is_our_fault_may_be_retried_and_tells_nothing(
     failure: Exception, status: int, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
+
         async def fail(*arguments: object) -> None:
             raise failure
 
@@ -211,11 +201,9 @@ def test_what_is_our_fault_may_be_retried_and_tells_nothing(
         assert "a secret of ours" not in response.text
         assert ("a secret of ours" in caplog.text) == (status == 500)
 
-    tell(story)
 
-
-def test_under_an_idempotency_key_a_retry_is_free_and_another_content_is_refused() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_under_an_idempotency_key_a_retry_is_free_and_another_content_is_refused() -> None:
+    async with running_vendor() as vendor:
         named = {"Idempotency-Key": "order 7"}
         async with vendor.client() as client:
             first = await ask(client, ["a dog", "a cat"], headers=named)
@@ -226,13 +214,11 @@ def test_under_an_idempotency_key_a_retry_is_free_and_another_content_is_refused
             assert "nothing was billed" in fault(other, 400, "item_key_mismatch", "input[1]")
         assert vendor.ledger.used_units == 2
 
-    tell(story)
 
-
-def test_when_two_contents_race_for_one_name_what_was_charged_is_named_and_can_be_had() -> None:
+async def test_when_two_contents_race_for_one_name_what_was_charged_is_named_and_can_be_had() -> None:
     """The other request is charged between this one's look at the ledger and its own charge."""
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         named = {"Idempotency-Key": "order 7"}
         async with vendor.client() as client:
             assert len(answer(await ask(client, ["a dog"], headers=named)).data) == 1
@@ -250,13 +236,8 @@ def test_when_two_contents_race_for_one_name_what_was_charged_is_named_and_can_b
         assert len(both.data) == 2
         assert vendor.ledger.used_units == 2
 
-    tell(story)
 
-
-def test_item_keys_of_the_other_paths_are_other_purchases() -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            await client.post("/v1/embeddings/texts", json={"items": [{"text": "a dog", "item_key": item_key("a")}]})
-            assert (await ask(client, "a dog")).headers["x-vl2v-billed-units"] == "1"
-
-    tell(story)
+async def test_item_keys_of_the_other_paths_are_other_purchases() -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        await client.post("/v1/embeddings/texts", json={"items": [{"text": "a dog", "item_key": item_key("a")}]})
+        assert (await ask(client, "a dog")).headers["x-vl2v-billed-units"] == "1"

@@ -20,6 +20,8 @@ from vl2v_vendor.images.preprocessing import Preprocessing
 from vl2v_vendor.observe.request_trace import start_trace
 from vl2v_vendor.service.preparation import ItemSource, Preparation, RawPixels
 
+pytestmark = pytest.mark.anyio
+
 SIZE = 32
 
 
@@ -30,14 +32,14 @@ def preparation() -> Iterator[Preparation]:
         yield Preparation(decoder, WordTokenizer(), LIMITS, executor)
 
 
-def prepare(preparation: Preparation, *sources: ItemSource) -> list[PreparedItem | ItemFailure]:
-    return asyncio.run(preparation.prepare("image", sources))
+async def prepare(preparation: Preparation, *sources: ItemSource) -> list[PreparedItem | ItemFailure]:
+    return await preparation.prepare("image", sources)
 
 
-def test_raw_pixels_are_the_same_item_as_their_png(preparation: Preparation) -> None:
+async def test_raw_pixels_are_the_same_item_as_their_png(preparation: Preparation) -> None:
     image = noise(SIZE, SIZE)
     body = memoryview(b"head" + image.tobytes())
-    raw, file = prepare(preparation, RawPixels(body[4:]), save(image, "PNG"))
+    raw, file = await prepare(preparation, RawPixels(body[4:]), save(image, "PNG"))
     assert isinstance(raw, PreparedItem)
     assert isinstance(file, PreparedItem)
     assert raw.content_sha == file.content_sha
@@ -46,8 +48,8 @@ def test_raw_pixels_are_the_same_item_as_their_png(preparation: Preparation) -> 
 
 
 @pytest.mark.parametrize("length", [0, 1, SIZE * SIZE * 3 - 1, SIZE * SIZE * 3 + 1, 224 * 224 * 3])
-def test_raw_pixels_of_another_size_fail_alone(preparation: Preparation, length: int) -> None:
-    bad, good = prepare(preparation, RawPixels(bytes(length)), RawPixels(bytes(SIZE * SIZE * 3)))
+async def test_raw_pixels_of_another_size_fail_alone(preparation: Preparation, length: int) -> None:
+    bad, good = await prepare(preparation, RawPixels(bytes(length)), RawPixels(bytes(SIZE * SIZE * 3)))
     assert isinstance(bad, ItemFailure)
     assert bad.code == "undecodable_image"
     assert f"{length:,} bytes" in bad.detail
@@ -55,14 +57,11 @@ def test_raw_pixels_of_another_size_fail_alone(preparation: Preparation, length:
     assert isinstance(good, PreparedItem)
 
 
-def test_decoding_is_a_stage_of_the_request(preparation: Preparation) -> None:
-    async def story() -> list[str]:
-        clock = start_trace()
-        await preparation.prepare("image", [save(noise(40, 40), "PNG"), b"broken"])
-        await preparation.prepare("text", ["a", ""])
-        return list(clock.stages)
-
-    assert asyncio.run(story()) == ["decode"]
+async def test_decoding_is_a_stage_of_the_request(preparation: Preparation) -> None:
+    clock = start_trace()
+    await preparation.prepare("image", [save(noise(40, 40), "PNG"), b"broken"])
+    await preparation.prepare("text", ["a", ""])
+    assert list(clock.stages) == ["decode"]
 
 
 class GatedDecoder:
@@ -94,48 +93,42 @@ def gated() -> Iterator[tuple[GatedDecoder, Preparation]]:
         decoder.release(100)
 
 
-def test_a_small_request_does_not_wait_for_a_large_one(gated: tuple[GatedDecoder, Preparation]) -> None:
+async def test_a_small_request_does_not_wait_for_a_large_one(gated: tuple[GatedDecoder, Preparation]) -> None:
     decoder, preparation = gated
 
-    async def story() -> int:
-        large = asyncio.create_task(preparation.prepare("image", [b"large %d" % number for number in range(8)]))
-        await asyncio.sleep(0)
-        small = asyncio.create_task(preparation.prepare("image", [b"small"]))
-        await asyncio.sleep(0)
-        decoder.release(9)
-        await asyncio.gather(large, small)
-        assert [item.content_sha for item in large.result() if isinstance(item, PreparedItem)] == [
-            f"large {number}" for number in range(8)
-        ]
-        return decoder.order.index(b"small")
-
-    assert asyncio.run(story()) <= 3
+    large = asyncio.create_task(preparation.prepare("image", [b"large %d" % number for number in range(8)]))
+    await asyncio.sleep(0)
+    small = asyncio.create_task(preparation.prepare("image", [b"small"]))
+    await asyncio.sleep(0)
+    decoder.release(9)
+    await asyncio.gather(large, small)
+    assert [item.content_sha for item in large.result() if isinstance(item, PreparedItem)] == [
+        f"large {number}" for number in range(8)
+    ]
+    assert decoder.order.index(b"small") <= 3
 
 
-def test_what_a_vanished_client_sent_is_not_decoded(gated: tuple[GatedDecoder, Preparation]) -> None:
+async def test_what_a_vanished_client_sent_is_not_decoded(gated: tuple[GatedDecoder, Preparation]) -> None:
     decoder, preparation = gated
 
-    async def story() -> None:
-        request = asyncio.create_task(preparation.prepare("image", [b"gone %d" % number for number in range(8)]))
-        await asyncio.sleep(0.01)
-        request.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await request
-        decoder.release(2)
-        await preparation.prepare("image", [b"next"])
-
-    asyncio.run(story())
+    request = asyncio.create_task(preparation.prepare("image", [b"gone %d" % number for number in range(8)]))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    decoder.release(2)
+    await preparation.prepare("image", [b"next"])
     assert decoder.order[-1] == b"next"
     assert len(decoder.order) <= 2  # at most the one that the thread had begun
 
 
-def test_a_librarys_fault_is_one_items_failure(
+async def test_a_librarys_fault_is_one_items_failure(
     gated: tuple[GatedDecoder, Preparation], caplog: pytest.LogCaptureFixture
 ) -> None:
     decoder, preparation = gated
     decoder.release(3)
     with caplog.at_level(logging.ERROR):
-        before, faulty, after = prepare(preparation, b"a", b"fault", b"b")
+        before, faulty, after = await prepare(preparation, b"a", b"fault", b"b")
     assert isinstance(before, PreparedItem)
     assert isinstance(after, PreparedItem)
     assert isinstance(faulty, ItemFailure)

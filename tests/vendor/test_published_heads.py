@@ -33,6 +33,8 @@ from vl2v_vendor.ledger_sql.tables import admin_log
 from vl2v_vendor.service.audit import Audit, sign_receipt
 from vl2v_vendor.service.verification import verify_ledger
 
+pytestmark = pytest.mark.anyio
+
 LOST = "f" * 64
 
 
@@ -76,14 +78,14 @@ def test_a_damaged_file_is_refused_with_the_remedy(file: HeadsFile, content: str
         file.read()
 
 
-def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
     recorder = HeadsRecorder(HeadsFile(tmp_path / "missing" / "heads.json", "ledger_1"))
     with pytest.raises(HeadsFileError, match="make its folder writable"):
-        asyncio.run(recorder.start())
+        await recorder.start()
 
 
-def test_receipts_and_statement_heads_are_noted_when_they_are_signed(shop: Shop, file: HeadsFile) -> None:
-    async def story(ledger: SqlLedger) -> list[PublishedHead]:
+async def test_receipts_and_statement_heads_are_noted_when_they_are_signed(shop: Shop, file: HeadsFile) -> None:
+    async with shop.open_ledger() as ledger:
         recorder = HeadsRecorder(file)
         await recorder.start()
         signer = shop.signer
@@ -99,23 +101,18 @@ def test_receipts_and_statement_heads_are_noted_when_they_are_signed(shop: Shop,
         await Audit(ledger, signer, shop.clock).statement(shop.account.id)
         await recorder.close()
         found.append(file.read()[shop.account.id])
-        return found
-
-    found = shop.run(story)
-    assert found == [PublishedHead(posted.entry.seq, posted.entry_hash) for posted in entries(shop)[1:]]
+        charges = await ledger.entries(shop.account.id, after_seq=1, limit=100)
+    assert found == [PublishedHead(posted.entry.seq, posted.entry_hash) for posted in charges]
     require_published(shop.engine, file.read())
 
 
-def test_a_write_that_fails_is_tried_again(file: HeadsFile, caplog: pytest.LogCaptureFixture) -> None:
-    async def story() -> None:
-        recorder = HeadsRecorder(file)
-        recorder.note("acct_a", 7, LOST)
-        file.path.write_text("damaged")
-        await recorder.close()
-        file.path.unlink()
-        await recorder.close()
-
-    asyncio.run(story())
+async def test_a_write_that_fails_is_tried_again(file: HeadsFile, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = HeadsRecorder(file)
+    recorder.note("acct_a", 7, LOST)
+    file.path.write_text("damaged")
+    await recorder.close()
+    file.path.unlink()
+    await recorder.close()
     assert "trying again" in caplog.text
     assert file.read() == {"acct_a": PublishedHead(7, LOST)}
 

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from support.vendor.serving_shop import Vendor, images, item_key, noise, png, save, tell
+from support.vendor.serving_shop import images, item_key, noise, png, running_vendor, save
 from vl2v_contract.vectors import FloatVector, from_base64, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
 from vl2v_contract.wire.errors import Problem
@@ -18,6 +18,8 @@ from vl2v_contract.wire.headers import MULTIPART, OCTET_STREAM, RGB8_TENSOR
 from vl2v_vendor.web import bodies
 from vl2v_vendor.web.routes import embeddings, openai
 from vl2v_vendor.web.routes.embeddings import accepted
+
+pytestmark = pytest.mark.anyio
 
 IMAGES, TEXTS, REPLAY = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings/replay"
 SIZE = 32
@@ -46,8 +48,8 @@ def refused(response: httpx.Response, code: str = "invalid_request", status: int
 # Uploads
 
 
-def test_pixels_files_forms_and_json_are_the_same_item() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_pixels_files_forms_and_json_are_the_same_item() -> None:
+    async with running_vendor() as vendor:
         key, file = item_key("a"), save(PICTURE, "PNG")
         async with vendor.client() as client:
             told = [
@@ -61,11 +63,9 @@ def test_pixels_files_forms_and_json_are_the_same_item() -> None:
         assert len({item.embedding for item in found}) == 1
         assert vendor.ledger.used_units == 1
 
-    tell(story)
 
-
-def test_pixels_of_another_size_are_their_own_error() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_pixels_of_another_size_are_their_own_error() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             response = await client.post(IMAGES, **upload([PIXELS[:-3], PIXELS, b""]))
         found = EmbeddingsResponse.model_validate_json(response.content)
@@ -74,8 +74,6 @@ def test_pixels_of_another_size_are_their_own_error() -> None:
         assert found.data[0].error.code == "undecodable_image"
         assert "3,069 bytes" in found.data[0].error.detail
         assert found.usage.billed_units == 1
-
-    tell(story)
 
 
 @pytest.mark.parametrize("media_type", [RGB8_TENSOR, OCTET_STREAM])
@@ -91,20 +89,18 @@ def test_pixels_of_another_size_are_their_own_error() -> None:
         (pack_frame(b"{}", []), "sizes: Field required"),
     ],
 )
-def test_a_body_that_contradicts_itself_is_refused_and_nothing_is_billed(
+async def test_a_body_that_contradicts_itself_is_refused_and_nothing_is_billed(
     media_type: str, body: bytes, says: str
 ) -> None:
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             response = await client.post(IMAGES, content=body, headers={"Content-Type": media_type})
         assert says in refused(response)
         assert not vendor.ledger.posted
 
-    tell(story)
 
-
-def test_counts_are_checked_before_anything_is_decoded() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_counts_are_checked_before_anything_is_decoded() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             assert "at most 8" in refused(await client.post(IMAGES, **upload([b""] * 9)), "too_many_items")
             keys = [item_key("a"), None]
@@ -112,11 +108,9 @@ def test_counts_are_checked_before_anything_is_decoded() -> None:
             assert refused(await client.post(IMAGES, **upload([PIXELS], model="other")), "unknown_model", 404)
         assert not vendor.ledger.posted
 
-    tell(story)
 
-
-def test_a_form_that_ends_early_is_refused() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_form_that_ends_early_is_refused() -> None:
+    async with running_vendor() as vendor:
         whole = httpx.Request("POST", "http://vendor", files=[("images", PIXELS), ("images", PIXELS)])
         body, sent = whole.read(), {"Content-Type": whole.headers["content-type"]}
         async with vendor.client() as client:
@@ -125,23 +119,18 @@ def test_a_form_that_ends_early_is_refused() -> None:
                 assert "malformed" in refused(response)
         assert not vendor.ledger.posted
 
-    tell(story)
-
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "deflate, gzip"])
-def test_nothing_is_inflated(coding: str) -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            for path, kind in ((IMAGES, OCTET_STREAM), (TEXTS, "application/json")):
-                sent = {"Content-Type": kind, "Content-Encoding": coding}
-                response = await client.post(path, content=b"\x1f\x8b", headers=sent)
-                assert "Content-Encoding" in refused(response, "unsupported_media_type", 415)
-
-    tell(story)
+async def test_nothing_is_inflated(coding: str) -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        for path, kind in ((IMAGES, OCTET_STREAM), (TEXTS, "application/json")):
+            sent = {"Content-Type": kind, "Content-Encoding": coding}
+            response = await client.post(path, content=b"\x1f\x8b", headers=sent)
+            assert "Content-Encoding" in refused(response, "unsupported_media_type", 415)
 
 
 @pytest.mark.parametrize("form", ["json", MULTIPART, OCTET_STREAM])
-def test_no_body_is_parsed_on_the_event_loop(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_body_is_parsed_on_the_event_loop(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
 
     def seen(parse: Any) -> Any:
@@ -159,11 +148,8 @@ def test_no_body_is_parsed_on_the_event_loop(form: str, monkeypatch: pytest.Monk
         OCTET_STREAM: upload([png()], OCTET_STREAM),
     }[form]
 
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            assert (await client.post(IMAGES, **content)).status_code == 200
-
-    tell(story)
+    async with running_vendor() as vendor, vendor.client() as client:
+        assert (await client.post(IMAGES, **content)).status_code == 200
     assert threads
     assert threading.main_thread() not in threads
 
@@ -172,8 +158,8 @@ def test_no_body_is_parsed_on_the_event_loop(form: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_raw_vectors_are_those_of_json(dtype: str) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_raw_vectors_are_those_of_json(dtype: str) -> None:
+    async with running_vendor() as vendor:
         body = images(png("red"), b"broken", png("blue"), keys=[item_key("a"), None, item_key("b")], dtype=dtype)
         async with vendor.client() as client:
             head, vectors = framed(await client.post(IMAGES, json=body, headers=RAW))
@@ -187,11 +173,9 @@ def test_raw_vectors_are_those_of_json(dtype: str) -> None:
             assert isinstance(packed, str)
             np.testing.assert_array_equal(vector, from_base64(packed, dtype, 64))  # type: ignore[arg-type]
 
-    tell(story)
-
 
 @pytest.mark.parametrize(("most", "on_the_loop"), [(2**16, True), (10, False)])
-def test_a_large_answer_is_not_built_on_the_event_loop(
+async def test_a_large_answer_is_not_built_on_the_event_loop(
     most: int, on_the_loop: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
@@ -204,18 +188,16 @@ def test_a_large_answer_is_not_built_on_the_event_loop(
         monkeypatch.setattr(module, "to_base64", note)
     monkeypatch.setattr(embeddings, "_MAX_NUMBERS_ON_THE_LOOP", most)
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         asked = {"model": "hash-64", "input": "a dog", "encoding_format": "base64"}
         async with vendor.client() as client:
             assert (await client.post(TEXTS, json={"items": [{"text": "a dog"}]})).status_code == 200
             assert (await client.post("/v1/embeddings", json=asked)).status_code == 200
-
-    tell(story)
     assert [thread is threading.main_thread() for thread in threads] == [on_the_loop] * 2
 
 
-def test_every_sale_can_be_answered_raw() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_every_sale_can_be_answered_raw() -> None:
+    async with running_vendor() as vendor:
         key = item_key("a")
         async with vendor.client() as client:
             sold, first = framed(
@@ -229,8 +211,6 @@ def test_every_sale_can_be_answered_raw() -> None:
         assert replayed.data[0].status == "replayed"
         assert replayed.paid_by[0].receipt == sold.receipt
         np.testing.assert_array_equal(first[0], again[0])
-
-    tell(story)
 
 
 @pytest.mark.parametrize(
@@ -249,14 +229,12 @@ def test_every_sale_can_be_answered_raw() -> None:
         ("float", OCTET_STREAM, "application/json"),
     ],
 )
-def test_the_parameter_decides_before_the_header(encoding: str | None, accept: str | None, form: str) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_parameter_decides_before_the_header(encoding: str | None, accept: str | None, form: str) -> None:
+    async with running_vendor() as vendor:
         body: dict[str, Any] = {"items": [{"text": "a dog"}]} | ({} if encoding is None else {"encoding": encoding})
         async with vendor.client() as client:
             response = await client.post(TEXTS, json=body, headers={} if accept is None else {"Accept": accept})
         assert (response.status_code, response.headers["content-type"]) == (200, form)
-
-    tell(story)
 
 
 @pytest.mark.parametrize(
@@ -279,18 +257,15 @@ def test_the_weight_of_a_media_type(accept: str | None, weight: float) -> None:
     assert accepted(accept).get("application/json", 0.0) == weight
 
 
-def test_answers_say_how_long_parsing_and_encoding_took() -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            for content in (upload([PIXELS]), {"json": images(png())}, {"files": [("images", png())]}):
-                timing = (await client.post(IMAGES, **content)).headers["server-timing"]
-                assert {"parse", "encode"} <= {part.partition(";")[0].strip() for part in timing.split(",")}
-
-    tell(story)
+async def test_answers_say_how_long_parsing_and_encoding_took() -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        for content in (upload([PIXELS]), {"json": images(png())}, {"files": [("images", png())]}):
+            timing = (await client.post(IMAGES, **content)).headers["server-timing"]
+            assert {"parse", "encode"} <= {part.partition(";")[0].strip() for part in timing.split(",")}
 
 
-def test_the_catalogue_names_the_forms() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_catalogue_names_the_forms() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             card = (await client.get("/v1/models/hash-64")).json()
         assert card["image_uploads"] == ["application/json", MULTIPART, OCTET_STREAM, RGB8_TENSOR]
@@ -302,5 +277,3 @@ def test_the_catalogue_names_the_forms() -> None:
             "max_pixels": 50_000_000,
             "max_text_bytes": 1000,
         }
-
-    tell(story)

@@ -27,6 +27,8 @@ from vl2v_vendor.cli import main
 from vl2v_vendor.cli.server import Server, bind
 from vl2v_vendor.web.connections import ConnectionLimits
 
+pytestmark = pytest.mark.anyio
+
 COMMAND = [sys.executable, "-m", "vl2v_vendor"]
 
 
@@ -61,23 +63,21 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
     )
 
 
-def test_what_is_loaded_is_never_walked_for_garbage_while_it_serves() -> None:
+async def test_what_is_loaded_is_never_walked_for_garbage_while_it_serves() -> None:
     """A full collection of it would stop every request for a tenth of a second."""
     frozen: list[int] = []
 
     async def answer_nothing(_scope: object, _receive: object, _send: object) -> None: ...
 
-    async def serve_for_a_moment() -> None:
-        def announce() -> None:
-            frozen.append(gc.get_freeze_count())
-            asyncio.get_running_loop().call_soon(setattr, server, "should_exit", True)
-
-        server = Server(uvicorn.Config(answer_nothing, lifespan="off", log_config=None), announce)
-        with bind("127.0.0.1", 0, ConnectionLimits(8)) as listener:
-            await server.serve(sockets=[listener])
-
     before = gc.get_freeze_count()
-    asyncio.run(serve_for_a_moment())
+
+    def announce() -> None:
+        frozen.append(gc.get_freeze_count())
+        asyncio.get_running_loop().call_soon(setattr, server, "should_exit", True)
+
+    server = Server(uvicorn.Config(answer_nothing, lifespan="off", log_config=None), announce)
+    with bind("127.0.0.1", 0, ConnectionLimits(8)) as listener:
+        await server.serve(sockets=[listener])
     gc.unfreeze()
     assert frozen[0] > before + 10_000
 
@@ -135,21 +135,18 @@ def test_what_cannot_be_served_is_one_sentence(
     assert fragment in message
 
 
-def test_small_answers_are_sent_at_once() -> None:
-    async def connect() -> int:
-        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+async def test_small_answers_are_sent_at_once() -> None:
+    seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-        def meet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            seen.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    def meet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with bind("127.0.0.1", 0, ConnectionLimits(8)) as listener:
+        async with await asyncio.start_server(meet, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
             writer.close()
-
-        with bind("127.0.0.1", 0, ConnectionLimits(8)) as listener:
-            async with await asyncio.start_server(meet, sock=listener):
-                _, writer = await asyncio.open_connection(*listener.getsockname())
-                writer.close()
-                return await seen
-
-    assert asyncio.run(connect()) == 1
+            assert await seen == 1
 
 
 def test_the_command_says_its_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from vl2v_vendor.observe.request_trace import RequestTrace, record, start_trace, timed
 
+pytestmark = pytest.mark.anyio
+
 T = TypeVar("T")
 
 
@@ -70,7 +72,7 @@ def test_stages_that_are_counted_at_once_follow_upon_each_other() -> None:
     assert last.started + last.seconds <= elapsed
 
 
-def test_each_request_has_a_clock_of_its_own_also_in_its_threads() -> None:
+async def test_each_request_has_a_clock_of_its_own_also_in_its_threads() -> None:
     async def request(name: str, seconds: float) -> RequestTrace:
         clock = start_trace()
         await asyncio.to_thread(record, "decode", seconds)
@@ -78,10 +80,7 @@ def test_each_request_has_a_clock_of_its_own_also_in_its_threads() -> None:
         record("encode", seconds)
         return clock
 
-    async def story() -> tuple[RequestTrace, RequestTrace]:
-        return await asyncio.gather(request("first", 1.0), request("second", 2.0))
-
-    first, second = asyncio.run(story())
+    first, second = await asyncio.gather(request("first", 1.0), request("second", 2.0))
     assert first.stages == {"decode": 1.0, "encode": 1.0}
     assert second.stages == {"decode": 2.0, "encode": 2.0}
 

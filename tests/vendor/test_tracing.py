@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from support.vendor.serving_shop import Vendor, images, png, tell
+from support.vendor.serving_shop import Vendor, images, png, running_vendor
 from vl2v_vendor.observe.tracing import TracingUnavailable, open_tracing
 from vl2v_vendor.web.app import create_app
+
+pytestmark = pytest.mark.anyio
 
 IMAGES = "/v1/embeddings/images"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -91,10 +93,10 @@ class Recorder:
         return list(self._exporter.get_finished_spans())
 
 
-def test_a_sale_is_a_span_with_a_child_for_each_stage_below_the_callers_span() -> None:
+async def test_a_sale_is_a_span_with_a_child_for_each_stage_below_the_callers_span() -> None:
     pytest.importorskip("opentelemetry.sdk")
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         recorder = Recorder(vendor)
         async with vendor.client() as client:
             answer = await client.post(IMAGES, json=images(png()), headers={"traceparent": PARENT})
@@ -117,13 +119,12 @@ def test_a_sale_is_a_span_with_a_child_for_each_stage_below_the_callers_span() -
         for earlier, later in pairwise(in_order):
             assert earlier.end_time <= later.start_time + 1000  # nanoseconds; floats are rounded
 
-    tell(story)
 
-
-def test_a_refusal_is_no_error_of_ours_and_a_failure_is() -> None:
+async def test_a_refusal_is_no_error_of_ours_and_a_failure_is() -> None:
     pytest.importorskip("opentelemetry.sdk")
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
+
         async def burst(*_: object) -> None:
             raise RuntimeError("injected")
 
@@ -139,13 +140,11 @@ def test_a_refusal_is_no_error_of_ours_and_a_failure_is() -> None:
         assert (failed.status.status_code.name, failed.attributes["error.type"]) == ("ERROR", "internal")
         assert "injected" not in str(failed.attributes)
 
-    tell(story)
 
-
-def test_an_unsampled_trace_costs_no_spans_and_a_broken_traceparent_is_a_new_trace() -> None:
+async def test_an_unsampled_trace_costs_no_spans_and_a_broken_traceparent_is_a_new_trace() -> None:
     pytest.importorskip("opentelemetry.sdk")
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         recorder = Recorder(vendor)
         async with vendor.client() as client:
             await client.get("/healthz", headers={"traceparent": f"{PARENT[:-2]}00"})
@@ -154,10 +153,8 @@ def test_an_unsampled_trace_costs_no_spans_and_a_broken_traceparent_is_a_new_tra
         [span] = recorder.spans
         assert span.parent is None
 
-    tell(story)
 
-
-def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
+async def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exporter = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter
@@ -170,16 +167,14 @@ def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
     monkeypatch.setattr(exporter, "export", wait_for_the_collector)
     monkeypatch.setattr("vl2v_vendor.observe.otlp_tracing._CLOSING_SECONDS", 0.2)
 
-    async def story(vendor: Vendor) -> None:
-        tracing = open_tracing({ENDPOINT: "http://collector:4318"}, version="1")
-        assert tracing is not None
-        vendor.app = create_app(vendor.services, tracing=tracing)
-        async with vendor.client() as client:
-            assert (await client.post(IMAGES, json=images(png()))).status_code == 200
-        tracing.close()
-
     try:
-        tell(story)
+        async with running_vendor() as vendor:
+            tracing = open_tracing({ENDPOINT: "http://collector:4318"}, version="1")
+            assert tracing is not None
+            vendor.app = create_app(vendor.services, tracing=tracing)
+            async with vendor.client() as client:
+                assert (await client.post(IMAGES, json=images(png()))).status_code == 200
+            tracing.close()
         assert sending.wait(timeout=10)
     finally:
         answered.set()

@@ -7,9 +7,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.vendor.serving_shop import Vendor, images, item_key, png, tell
+import pytest
+
+from support.vendor.serving_shop import Vendor, images, item_key, png, running_vendor
 from vl2v_vendor.domain.encoder import PixelBatch, VectorBatch
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+
+pytestmark = pytest.mark.anyio
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,10 @@ class Caller:
             self.statuses.append(message["status"])
 
 
-def test_a_client_that_leaves_while_it_waits_is_not_worked_for_and_not_billed() -> None:
+async def test_a_client_that_leaves_while_it_waits_is_not_worked_for_and_not_billed() -> None:
     encoder = GatedEncoder()
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor(encoder=encoder) as vendor:
         first = Caller(vendor, "red")
         await encoder.entered.wait()
         leaving = Caller(vendor, "blue")
@@ -82,18 +86,14 @@ def test_a_client_that_leaves_while_it_waits_is_not_worked_for_and_not_billed() 
         assert set(vendor.ledger.paid) == {item_key("red"), item_key("green")}
         assert 'status="499"' in (await vendor.client().get("/metrics")).text
 
-    tell(story, encoder=encoder)
 
-
-def test_a_client_that_leaves_after_its_answer_has_begun_is_answered() -> None:
+async def test_a_client_that_leaves_after_its_answer_has_begun_is_answered() -> None:
     encoder = GatedEncoder()
     encoder.gate.set()
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor(encoder=encoder) as vendor:
         caller = Caller(vendor, "red")
         await caller.task
         caller.leave()
         await asyncio.sleep(0)
         assert caller.statuses == [200]
-
-    tell(story, encoder=encoder)

@@ -9,12 +9,14 @@ import httpx
 import numpy as np
 import pytest
 
-from support.vendor.serving_shop import LIMITS, Vendor, images, item_key, png, tell
+from support.vendor.serving_shop import LIMITS, images, item_key, png, running_vendor
 from vl2v_contract.vectors import from_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.errors import LedgerUnavailable, ModelLoadFailed, ModelUnavailable, Overloaded
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+
+pytestmark = pytest.mark.anyio
 
 IMAGES, TEXTS, REPLAY = "/v1/embeddings/images", "/v1/embeddings/texts", "/v1/embeddings/replay"
 RED, BROKEN = png("red"), b"broken"
@@ -37,8 +39,8 @@ def problem(response: httpx.Response, status: int, code: str) -> Problem:
     return found
 
 
-def test_images_as_json() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_images_as_json() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             response = await client.post(IMAGES, json=images(RED, BROKEN, keys=[item_key("a"), None]))
             found = answer(response)
@@ -52,11 +54,9 @@ def test_images_as_json() -> None:
         assert (response.headers["x-budget-limit"], response.headers["x-budget-remaining"]) == ("100", "99")
         assert "idempotent-replayed" not in response.headers
 
-    tell(story)
 
-
-def test_images_as_multipart_are_the_same_items() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_images_as_multipart_are_the_same_items() -> None:
+    async with running_vendor() as vendor:
         options = json.dumps({"item_keys": [item_key("a"), None]})
         files = [("images", ("a.png", RED)), ("images", ("b.jpg", BROKEN))]
         async with vendor.client() as client:
@@ -67,12 +67,10 @@ def test_images_as_multipart_are_the_same_items() -> None:
         assert answer(again).receipt is None
         assert again.headers["idempotent-replayed"] == "true"
 
-    tell(story)
-
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_vectors_as_numbers_and_as_base64_are_the_same(dtype: str) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_vectors_as_numbers_and_as_base64_are_the_same(dtype: str) -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             body = images(RED, keys=[item_key("a")], dtype=dtype)
             packed = answer(await client.post(IMAGES, json=body)).data[0].embedding
@@ -82,11 +80,9 @@ def test_vectors_as_numbers_and_as_base64_are_the_same(dtype: str) -> None:
         np.testing.assert_array_equal(vector, np.asarray(numbers, dtype=dtype))
         assert np.linalg.norm(vector.astype(np.float64)) == pytest.approx(1, abs=1e-3)
 
-    tell(story)
 
-
-def test_texts_report_their_tokens() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_texts_report_their_tokens() -> None:
+    async with running_vendor() as vendor:
         items = [{"text": "a photo of a dog"}, {"text": "word " * 100}]
         async with vendor.client() as client:
             refused = answer(await client.post(TEXTS, json={"items": items}))
@@ -97,11 +93,9 @@ def test_texts_report_their_tokens() -> None:
         assert (cut.data[1].tokens, cut.data[1].truncated) == (102, True)
         assert cut.usage.unit_price_micro == 10
 
-    tell(story)
 
-
-def test_replay_is_free() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_replay_is_free() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             bought = answer(await client.post(IMAGES, json=images(RED, keys=[item_key("a")])))
             replayed = answer(await client.post(REPLAY, json={"item_keys": [item_key("a"), item_key("b")]}))
@@ -110,11 +104,9 @@ def test_replay_is_free() -> None:
         assert [item.status for item in replayed.data] == ["replayed", "failed"]
         assert (replayed.usage.billed_units, replayed.usage.amount_micro, replayed.receipt) == (0, 0, None)
 
-    tell(story)
 
-
-def test_a_key_that_may_only_embed_gets_the_receipts_of_what_was_paid_earlier() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_key_that_may_only_embed_gets_the_receipts_of_what_was_paid_earlier() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client(vendor.ledger.issue_key(scopes=frozenset({"embed"}))) as client:
             bought = answer(await client.post(IMAGES, json=images(RED, keys=[item_key("a")])))
             replayed = answer(await client.post(REPLAY, json={"item_keys": [item_key("a")]}))
@@ -122,21 +114,16 @@ def test_a_key_that_may_only_embed_gets_the_receipts_of_what_was_paid_earlier() 
         assert [paid.receipt for paid in replayed.paid_by] == [bought.receipt]
         assert [item.item_key for item in replayed.paid_by[0].items] == [item_key("a")]
 
-    tell(story)
+
+async def test_the_idempotency_header_makes_a_retry_free() -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        for status in ("billed", "replayed"):
+            response = await client.post(IMAGES, json=images(RED), headers={"Idempotency-Key": "order 7"})
+            assert answer(response).data[0].status == status
 
 
-def test_the_idempotency_header_makes_a_retry_free() -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            for status in ("billed", "replayed"):
-                response = await client.post(IMAGES, json=images(RED), headers={"Idempotency-Key": "order 7"})
-                assert answer(response).data[0].status == status
-
-    tell(story)
-
-
-def test_only_a_request_without_any_good_item_is_refused_and_lists_them_all() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_only_a_request_without_any_good_item_is_refused_and_lists_them_all() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             found = problem(await client.post(IMAGES, json=images(BROKEN, b"")), 422, "all_items_failed")
         assert [(item.index, item.code.value) for item in found.items] == [
@@ -145,11 +132,9 @@ def test_only_a_request_without_any_good_item_is_refused_and_lists_them_all() ->
         ]
         assert not found.retryable
 
-    tell(story)
 
-
-def test_an_exhausted_budget_is_final() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_an_exhausted_budget_is_final() -> None:
+    async with running_vendor(limit_units=1) as vendor:
         async with vendor.client() as client:
             refused = await client.post(IMAGES, json=images(RED, png("blue")))
             partial = answer(await client.post(IMAGES, json=images(RED, png("blue"), allow_partial=True)))
@@ -158,8 +143,6 @@ def test_an_exhausted_budget_is_final() -> None:
         assert partial.data[1].error is not None
         assert partial.data[1].error.code == "budget_exhausted"
         assert partial.budget.remaining_units == 0
-
-    tell(story, limit_units=1)
 
 
 @pytest.mark.parametrize(
@@ -177,40 +160,36 @@ def test_an_exhausted_budget_is_final() -> None:
         (REPLAY, json.dumps({"item_keys": ["a"] * 9}).encode(), 422, "too_many_items", "at most 8"),
     ],
 )
-def test_malformed_requests_name_the_field_and_repeat_no_input(
+async def test_malformed_requests_name_the_field_and_repeat_no_input(
     path: str, body: bytes, status: int, code: str, fragment: str
 ) -> None:
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             response = await client.post(path, content=body, headers={"Content-Type": "application/json"})
         assert fragment in problem(response, status, code).detail
         assert "secret input" not in response.text
         assert not vendor.ledger.posted
 
-    tell(story)
+
+async def test_other_media_types_and_form_fields_are_refused() -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        for path in (IMAGES, TEXTS, REPLAY):
+            problem(await client.post(path, content=b"x"), 415, "unsupported_media_type")
+        files = [("images", ("a.png", RED)), ("pictures", ("b.png", RED))]
+        found = problem(await client.post(IMAGES, files=files), 422, "invalid_request")
+        assert "pictures" in found.detail
+        problem(await client.post(IMAGES, files=[("images", RED)], data={"options": "{"}), 422, "invalid_request")
+        twice = [("options", (None, '{"max_charge_micro": 0}')), ("options", (None, "{}")), ("images", RED)]
+        assert "two form fields" in problem(await client.post(IMAGES, files=twice), 422, "invalid_request").detail
+        broken = {"Content-Type": "multipart/form-data; boundary=x"}
+        problem(await client.post(IMAGES, content=b"garbage", headers=broken), 422, "invalid_request")
+        unbounded = {"Content-Type": "multipart/form-data"}
+        problem(await client.post(IMAGES, content=b"garbage", headers=unbounded), 422, "invalid_request")
 
 
-def test_other_media_types_and_form_fields_are_refused() -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            for path in (IMAGES, TEXTS, REPLAY):
-                problem(await client.post(path, content=b"x"), 415, "unsupported_media_type")
-            files = [("images", ("a.png", RED)), ("pictures", ("b.png", RED))]
-            found = problem(await client.post(IMAGES, files=files), 422, "invalid_request")
-            assert "pictures" in found.detail
-            problem(await client.post(IMAGES, files=[("images", RED)], data={"options": "{"}), 422, "invalid_request")
-            twice = [("options", (None, '{"max_charge_micro": 0}')), ("options", (None, "{}")), ("images", RED)]
-            assert "two form fields" in problem(await client.post(IMAGES, files=twice), 422, "invalid_request").detail
-            broken = {"Content-Type": "multipart/form-data; boundary=x"}
-            problem(await client.post(IMAGES, content=b"garbage", headers=broken), 422, "invalid_request")
-            unbounded = {"Content-Type": "multipart/form-data"}
-            problem(await client.post(IMAGES, content=b"garbage", headers=unbounded), 422, "invalid_request")
+async def test_a_large_body_is_refused_before_it_is_read_or_when_it_has_come() -> None:
+    async with running_vendor() as vendor:
 
-    tell(story)
-
-
-def test_a_large_body_is_refused_before_it_is_read_or_when_it_has_come() -> None:
-    async def story(vendor: Vendor) -> None:
         async def chunks() -> AsyncIterator[bytes]:
             for _ in range(20):
                 yield b"x" * (LIMITS.max_request_bytes // 10)
@@ -221,11 +200,9 @@ def test_a_large_body_is_refused_before_it_is_read_or_when_it_has_come() -> None
             problem(declared, 413, "payload_too_large")
             problem(await client.post(IMAGES, content=chunks(), headers=kind), 413, "payload_too_large")
 
-    tell(story)
 
-
-def test_large_items_are_refused_one_by_one() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_large_items_are_refused_one_by_one() -> None:
+    async with running_vendor() as vendor:
         huge = b"\xff\xd8\xff" + b"\0" * LIMITS.max_item_bytes
         body = images(RED, huge)
         body["items"].append({"image": "not base64!"})  # type: ignore[attr-defined]
@@ -233,8 +210,6 @@ def test_large_items_are_refused_one_by_one() -> None:
             found = answer(await client.post(IMAGES, json=body))
         codes = [item.error.code.value for item in found.data if item.error is not None]
         assert codes == ["image_too_large", "invalid_encoding"]
-
-    tell(story)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +222,9 @@ def test_large_items_are_refused_one_by_one() -> None:
         (ModelLoadFailed("a secret of ours"), 500, "internal"),
     ],
 )
-def test_what_is_our_fault_may_be_retried_and_tells_nothing(failure: Exception, status: int, code: str) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_what_is_our_fault_may_be_retried_and_tells_nothing(failure: Exception, status: int, code: str) -> None:
+    async with running_vendor() as vendor:
+
         async def fail(*arguments: object) -> None:
             raise failure
 
@@ -260,12 +236,7 @@ def test_what_is_our_fault_may_be_retried_and_tells_nothing(failure: Exception, 
         assert "a secret of ours" not in response.text
         assert ("retry-after" in response.headers) == (status == 503)
 
-    tell(story)
 
-
-def test_the_vendor_of_a_wider_model_says_its_width() -> None:
-    async def story(vendor: Vendor) -> None:
-        async with vendor.client() as client:
-            assert answer(await client.post(IMAGES, json=images(RED))).embedding_dim == 96
-
-    tell(story, encoder=HashEncoder(embedding_dim=96))
+async def test_the_vendor_of_a_wider_model_says_its_width() -> None:
+    async with running_vendor(encoder=HashEncoder(embedding_dim=96)) as vendor, vendor.client() as client:
+        assert answer(await client.post(IMAGES, json=images(RED))).embedding_dim == 96

@@ -12,13 +12,15 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from support.vendor.serving_shop import Vendor, images, item_key, png, tell
+from support.vendor.serving_shop import images, item_key, png, running_vendor
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
 from vl2v_contract.wire.embeddings import ModelCard, ModelList
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.errors import ModelUnavailable
 from vl2v_vendor.web.app import ROUTERS
 from vl2v_vendor.web.declarations import Requires, public
+
+pytestmark = pytest.mark.anyio
 
 IMAGES = "/v1/embeddings/images"
 PUBLIC_PATHS = {"/v1/models", "/v1/models/{model_id:path}", "/v1/billing/keys", "/healthz", "/readyz", "/metrics"}
@@ -54,20 +56,18 @@ def test_no_dependency_costs_a_thread() -> None:
         assert inspect.iscoroutinefunction(function), call
 
 
-def test_every_route_declares_one_access_policy() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_every_route_declares_one_access_policy() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             served = (await client.get("/openapi.json")).json()["paths"]
         assert set(served) == {route.path.replace(":path", "") for route in routes()}
         for route in routes():
             assert policies_of(route) == [expected_policy(route.path)], route.path
 
-    tell(story)
-
 
 @pytest.mark.parametrize("path", [IMAGES, "/v1/embeddings/texts", "/v1/embeddings/replay"])
-def test_a_sale_needs_a_good_key_with_the_scope_embed(path: str) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_sale_needs_a_good_key_with_the_scope_embed(path: str) -> None:
+    async with running_vendor() as vendor:
         revoked = vendor.ledger.issue_key()
         vendor.ledger.revoke(revoked)
         expired = vendor.ledger.issue_key(expires_at=5)
@@ -89,21 +89,17 @@ def test_a_sale_needs_a_good_key_with_the_scope_embed(path: str) -> None:
             for header in ("", "Basic dXNlcg==", "Bearer"):
                 assert (await client.post(path, headers={"Authorization": header})).status_code == 401
 
-    tell(story)
 
-
-def test_the_bill_needs_the_scope_billing() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_bill_needs_the_scope_billing() -> None:
+    async with running_vendor() as vendor:
         buyer = vendor.ledger.issue_key(scopes=frozenset({"embed"}))
         async with vendor.client(buyer) as client:
             for path in ("summary", "statement", "requests/req_1"):
                 assert (await client.get(f"/v1/billing/{path}")).status_code == 403
 
-    tell(story)
 
-
-def test_the_catalogue_describes_the_model() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_catalogue_describes_the_model() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client("none") as client:
             listed = ModelList.model_validate_json((await client.get("/v1/models")).content)
             card = ModelCard.model_validate_json((await client.get("/v1/models/hash-64")).content)
@@ -115,11 +111,9 @@ def test_the_catalogue_describes_the_model() -> None:
         assert missing.status_code == 404
         assert Problem.model_validate_json(missing.content).code == "unknown_model"
 
-    tell(story)
 
-
-def test_the_bill_shows_what_was_bought() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_bill_shows_what_was_bought() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             bought = (await client.post(IMAGES, json=images(png(), keys=[item_key("a")]))).json()
             summary = TypeAdapter(Summary).validate_json((await client.get("/v1/billing/summary")).content)
@@ -136,28 +130,24 @@ def test_the_bill_shows_what_was_bought() -> None:
         assert asdict(record.receipt) == bought["receipt"]
         assert keys.ledger_id == "ledger_memory"
 
-    tell(story)
 
-
-def test_readiness_names_what_is_missing() -> None:
+async def test_readiness_names_what_is_missing() -> None:
     async def dead() -> None:
         raise ModelUnavailable("the model process is being restarted")
 
     async def fine() -> None:
         return None
 
-    async def story(vendor: Vendor) -> None:
+    async with running_vendor(readiness={"model": dead, "ledger": fine}) as vendor:
         async with vendor.client() as client:
             assert (await client.get("/healthz")).json() == {"status": "ok"}
             response = await client.get("/readyz")
         assert response.status_code == 503
         assert response.json()["checks"] == {"model": "the model process is being restarted", "ledger": "ok"}
 
-    tell(story, readiness={"model": dead, "ledger": fine})
 
-
-def test_metrics_count_requests_and_items() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_metrics_count_requests_and_items() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             await client.post(IMAGES, json=images(png(), b"broken"))
             await client.get("/nowhere")
@@ -169,13 +159,12 @@ def test_metrics_count_requests_and_items() -> None:
         assert 'vl2v_queue_depth{lane="image"} 0.0' in text
         assert 'vl2v_request_seconds_count{endpoint="/v1/embeddings/images"} 1.0' in text
 
-    tell(story)
 
-
-def test_every_answer_has_a_request_id_of_its_own_and_a_log_line_without_secrets(
+async def test_every_answer_has_a_request_id_of_its_own_and_a_log_line_without_secrets(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def story(vendor: Vendor) -> None:
+    caplog.set_level(logging.DEBUG, logger="vl2v_vendor")
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             answers = [await client.get("/healthz"), await client.get("/nowhere"), await client.delete(IMAGES)]
             answers.append(await client.post(IMAGES, json=images(png())))
@@ -187,12 +176,10 @@ def test_every_answer_has_a_request_id_of_its_own_and_a_log_line_without_secrets
         assert vendor.secret not in caplog.text
         assert "key_000000000000" in str([record.__dict__.get("fields") for record in caplog.records])
 
-    with caplog.at_level(logging.DEBUG, logger="vl2v_vendor"):
-        tell(story)
 
-
-def test_a_client_that_goes_away_while_sending_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_a_client_that_goes_away_while_sending_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with running_vendor() as vendor:
         scope = {
             "type": "http",
             "method": "POST",
@@ -217,14 +204,11 @@ def test_a_client_that_goes_away_while_sending_is_no_error(caplog: pytest.LogCap
         assert sent == []
         async with vendor.client() as client:
             assert 'status="499"' in (await client.get("/metrics")).text
-
-    with caplog.at_level(logging.WARNING):
-        tell(story)
     assert not caplog.records
 
 
-def test_the_openapi_document_is_complete() -> None:
-    async def story(vendor: Vendor) -> None:
+async def test_the_openapi_document_is_complete() -> None:
+    async with running_vendor() as vendor:
         async with vendor.client() as client:
             document = (await client.get("/openapi.json")).json()
         schemas = document["components"]["schemas"]
@@ -243,8 +227,6 @@ def test_the_openapi_document_is_complete() -> None:
         assert "application/problem+json" in sale["responses"]["422"]["content"]
         assert sale["security"] == [{"HTTPBearer": []}]
         assert "security" not in document["paths"]["/v1/models"]["get"]
-
-    tell(story)
 
 
 def references(node: object) -> list[str]:

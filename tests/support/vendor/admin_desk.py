@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -23,8 +22,6 @@ from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.administration import KeyRequest, issue_key
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
-
-T = TypeVar("T")
 
 ADMIN = "/v1/admin"
 IMAGES = "/v1/embeddings/images"
@@ -77,26 +74,22 @@ class Desk:
             return [tuple(row) for row in connection.execute(text(statement))]
 
 
-def at_the_desk(database_url: str, folder: Path, story: Callable[[Desk], Awaitable[T]]) -> T:
-    """Make an administrator's key as the command line does, serve, run a story, and stop.
+@asynccontextmanager
+async def open_desk(database_url: str, folder: Path) -> AsyncIterator[Desk]:
+    """Make an administrator's key as the command line does, and serve until the block ends.
 
     Args:
         database_url: a migrated database.
         folder: for secrets and locks.
-        story: what happens.
     """
     settings = Settings(database_url=SecretStr(database_url), data_dir=folder, encoder="hash")
-
-    async def told() -> T:
-        async with AsyncExitStack() as stack:
-            engine = open_engine(database_url)
-            stack.callback(engine.dispose)
-            signer = load_or_create_secrets(settings.secrets_path).signer()
-            accounts = SqlAccounts(engine, signer=signer, clock=SystemClock(), actor="cli:tester")
-            request = KeyRequest(account_name="staff", budget_units=0, scopes=frozenset({"admin"}))
-            issued = issue_key(accounts, request)
-            assert issued.secret is not None
-            services = await stack.enter_async_context(open_services(settings, lambda _label, _text: None))
-            return await story(Desk(create_app(services), engine, accounts, issued.secret, issued.key.id))
-
-    return asyncio.run(told())
+    engine = open_engine(database_url)
+    try:
+        signer = load_or_create_secrets(settings.secrets_path).signer()
+        accounts = SqlAccounts(engine, signer=signer, clock=SystemClock(), actor="cli:tester")
+        issued = issue_key(accounts, KeyRequest(account_name="staff", budget_units=0, scopes=frozenset({"admin"})))
+        assert issued.secret is not None
+        async with open_services(settings, lambda _label, _text: None) as services:
+            yield Desk(create_app(services), engine, accounts, issued.secret, issued.key.id)
+    finally:
+        engine.dispose()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from vl2v_vendor.domain.errors import EncodingFailed
 from vl2v_vendor.engine.queue.lanes import BatchScheduler
@@ -21,6 +21,7 @@ class Gate:
     """A batch function that lets a batch through for every permit; it doubles numbers and remembers its batches."""
 
     batches: list[list[int]] = field(default_factory=list)
+    seen: list[tuple[int, float]] = field(default_factory=list)
     permits: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     model: asyncio.Lock = field(default_factory=asyncio.Lock)
     seconds: float = 0.0
@@ -50,27 +51,19 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-Story: TypeAlias = Callable[[Batcher, Gate], Awaitable[None]]
-
-
-def tell(story: Story, *, limits: LaneLimits = LIMITS) -> list[tuple[int, float]]:
-    """Run a story with one lane; returns what its observer saw."""
-    return asyncio.run(open_and(story, limits))
-
-
-async def open_and(story: Story, limits: LaneLimits = LIMITS) -> list[tuple[int, float]]:
-    seen: list[tuple[int, float]] = []
+@asynccontextmanager
+async def gated_lane(limits: LaneLimits = LIMITS) -> AsyncIterator[tuple[Batcher, Gate]]:
+    """Open one lane behind a gate for at most ten seconds; the gate remembers what the lane's observer saw."""
     gate, changed = Gate(), asyncio.Event()
     lane = Batcher(gate.run, limits, changed)
-    lane.observe = lambda items, seconds: seen.append((items, seconds))
+    lane.observe = lambda items, seconds: gate.seen.append((items, seconds))
     scheduler = BatchScheduler([lane], changed)
     scheduler.start()
     try:
         async with asyncio.timeout(10):
-            await story(lane, gate)
+            yield lane, gate
     finally:
         await scheduler.close()
-    return seen
 
 
 def submit(lane: Batcher, items: Sequence[int], key: str = "") -> asyncio.Task[list[int | Exception]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -35,8 +34,6 @@ from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.selling import RecomputeAllowance, Seller
 from vl2v_vendor.service.services import Authenticator, ReadinessCheck, Services
 from vl2v_vendor.web.app import create_app
-
-T = TypeVar("T")
 
 RECOMPUTES_PER_MINUTE = 6
 PEPPER = b"p" * 32
@@ -86,57 +83,50 @@ class Vendor:
         return httpx.AsyncClient(transport=transport, base_url="http://vendor", headers=bearer)
 
 
-def tell(
-    story: Callable[[Vendor], Awaitable[T]],
-    *,
-    limit_units: int = 100,
-    encoder: Encoder | None = None,
-    readiness: dict[str, ReadinessCheck] | None = None,
-) -> T:
-    """Open a vendor, run a story with it, close it."""
-
-    async def told() -> T:
-        model = encoder or HashEncoder()
-        info = model.info
-        ledger, signer, clock = MemoryLedger(limit_units), FakeSigner(), FakeClock()
-        ledger.set_price(info.id, "image", 100)
-        ledger.set_price(info.id, "text", 10)
-        lanes = EncodingLanes(model, max_batch_items=4, max_queued_items=16)
-        decoder = PillowImageDecoder(
-            preprocessing_of(info), max_item_bytes=LIMITS.max_item_bytes, max_pixels=LIMITS.max_pixels
-        )
-        audit = Audit(ledger, signer, clock)
-        # The staff's books lie in a database that nobody reaches.
-        accounts = SqlAccounts(open_engine("postgresql://127.0.0.1:1/none"), signer=fixed_signer(), clock=clock)
-        with ThreadPoolExecutor(2) as executor:
-            preparation = Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor)
-            services = Services(
+@asynccontextmanager
+async def running_vendor(
+    *, limit_units: int = 100, encoder: Encoder | None = None, readiness: dict[str, ReadinessCheck] | None = None
+) -> AsyncIterator[Vendor]:
+    """Open a vendor with one customer, whose account has a budget of `limit_units`."""
+    model = encoder or HashEncoder()
+    info = model.info
+    ledger, signer, clock = MemoryLedger(limit_units), FakeSigner(), FakeClock()
+    ledger.set_price(info.id, "image", 100)
+    ledger.set_price(info.id, "text", 10)
+    lanes = EncodingLanes(model, max_batch_items=4, max_queued_items=16)
+    decoder = PillowImageDecoder(
+        preprocessing_of(info), max_item_bytes=LIMITS.max_item_bytes, max_pixels=LIMITS.max_pixels
+    )
+    audit = Audit(ledger, signer, clock)
+    # The staff's books lie in a database that nobody reaches.
+    accounts = SqlAccounts(open_engine("postgresql://127.0.0.1:1/none"), signer=fixed_signer(), clock=clock)
+    with ThreadPoolExecutor(2) as executor:
+        preparation = Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor)
+        services = Services(
+            ledger=ledger,
+            encoder=model,
+            lanes=lanes,
+            limits=LIMITS,
+            authenticator=Authenticator(ledger, clock),
+            seller=Seller(
                 ledger=ledger,
+                signer=signer,
                 encoder=model,
                 lanes=lanes,
+                preparation=preparation,
+                recomputes=RecomputeAllowance(clock, RECOMPUTES_PER_MINUTE),
                 limits=LIMITS,
-                authenticator=Authenticator(ledger, clock),
-                seller=Seller(
-                    ledger=ledger,
-                    signer=signer,
-                    encoder=model,
-                    lanes=lanes,
-                    preparation=preparation,
-                    recomputes=RecomputeAllowance(clock, RECOMPUTES_PER_MINUTE),
-                    limits=LIMITS,
-                    pepper=PEPPER,
-                ),
-                audit=audit,
-                administration=Administration(accounts, audit, executor, currency="EUR"),
-                readiness=readiness or {"ledger": ledger.ping},
-            )
-            lanes.start()
-            try:
-                return await story(Vendor(ledger, clock, services, create_app(services), ledger.issue_key()))
-            finally:
-                await lanes.close()
-
-    return asyncio.run(told())
+                pepper=PEPPER,
+            ),
+            audit=audit,
+            administration=Administration(accounts, audit, executor, currency="EUR"),
+            readiness=readiness or {"ledger": ledger.ping},
+        )
+        lanes.start()
+        try:
+            yield Vendor(ledger, clock, services, create_app(services), ledger.issue_key())
+        finally:
+            await lanes.close()
 
 
 def item_key(name: str) -> str:
