@@ -80,7 +80,8 @@ class FairQueue(Generic[In, Out]):
 
     def push(self, entries: Sequence[Entry[In, Out]]) -> None:
         """Queue items of one key behind those that it has already."""
-        self._lines.setdefault(entries[0].request.key, OrderedDict()).update(dict.fromkeys(entries))
+        for entry in entries:
+            self._lines.setdefault(entry.request.key, OrderedDict())[entry] = None
         self.items += len(entries)
 
     def take(self, count: int) -> list[Entry[In, Out]]:
