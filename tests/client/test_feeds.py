@@ -28,6 +28,7 @@ def test_features_are_the_same_kept_or_not(monkeypatch: pytest.MonkeyPatch, mixu
         held, seen = kept.load(step), again.load(step)
         assert (held.inputs.ndim, seen.inputs.ndim) == (2, 4)
         torch.testing.assert_close(again.outputs(seen), kept.outputs(held))
+        assert not run.classifier.student.backbone.training  # as when its features are computed once
     torch.testing.assert_close(again.validation_outputs(), kept.validation_outputs())
 
 

@@ -115,7 +115,8 @@ def _refuse(*_arguments: object, **_options: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _cut_short(_descriptor: int, data: memoryview, _offset: int) -> int:
+def _cut_short(descriptor: int, data: memoryview, _offset: int) -> int:
+    os.ftruncate(descriptor, 2**20)  # so that reading it gives zeros
     return data.nbytes // 2
 
 

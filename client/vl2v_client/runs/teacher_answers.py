@@ -61,12 +61,11 @@ def image_targets(
         allow_missing=allow_missing,
     )
     asked = imputation(joined)
-    further = ((0, 0), (0, views - asked_views))
-    return borrow_from_same_image(
-        ImageTargets(
-            np.pad(asked.vectors, (*further, (0, 0))), np.pad(asked.bought, further), np.pad(asked.weights, further)
-        )
-    )
+    if views > asked_views:
+        further = ((0, 0), (0, views - asked_views))
+        vectors_of_all = np.pad(asked.vectors, (*further, (0, 0)))
+        asked = ImageTargets(vectors_of_all, np.pad(asked.bought, further), np.pad(asked.weights, further))
+    return borrow_from_same_image(asked)
 
 
 def ask_teacher(

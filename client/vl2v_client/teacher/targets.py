@@ -14,6 +14,8 @@ from vl2v_client.teacher.text_classifier import unit_rows
 
 _PENALTIES = 10.0 ** np.arange(-4, 6)
 """Shares of the features' mean variance that the penalty is chosen from."""
+_ROWS_AT_ONCE = 1_000
+"""Samples whose targets are scaled at a time: all at once would take several times their memory."""
 
 
 def linear_predictions(
@@ -58,6 +60,10 @@ def fit_weights(
     assert best is not None
     _, penalty = best
     return vectors @ (projected / (values + penalty)[:, None]), penalty
+
+
+_ROWS_AT_ONCE = 1_000
+"""Samples whose targets are scaled at a time: all at once would take several times their memory."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +126,10 @@ def join_image_targets(
                 )
             joined[row, view] = vector
             bought[row, view] = True
-    for view in range(joined.shape[1]):
-        if bought[:, view].any():
-            joined[bought[:, view], view] = unit_rows(joined[bought[:, view], view])
+    for start in range(0, len(joined), _ROWS_AT_ONCE):
+        block, known = joined[start : start + _ROWS_AT_ONCE], bought[start : start + _ROWS_AT_ONCE]
+        if known.any():
+            block[known] = unit_rows(block[known])
     return ImageTargets.of_bought(joined, bought)
 
 
