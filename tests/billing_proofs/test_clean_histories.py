@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.proofs.random_history import History
-from support.vendor.inprocess_vendor import open_vendor, vendor_settings
+from support.vendor.vendor_in_process import open_vendor, vendor_settings
 
 HISTORIES_PER_VENDOR = 5
 

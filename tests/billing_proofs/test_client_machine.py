@@ -8,7 +8,6 @@ its file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from support.client.buying_bench import buy, meet_vendor
 from support.proofs.billing_invariants import Books, check_rows_add_up
-from support.proofs.billing_world import NewDatabase, Shopfront, database_maker, run_machine
+from support.proofs.billing_world import NewDatabase, Shopfront, prove_machine
 from support.vendor.vendor_in_process import AppTransport
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
@@ -228,23 +227,5 @@ class ClientMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 @pytest.mark.timeout(7200)
-def test_both_ledgers_agree_after_any_sequence_of_deaths(
-    kind: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    full: bool,
-    scale: Callable[[int, int], int],
-    prove: Callable[..., None],
-) -> None:
-    class Machine(ClientMachine):
-        new_database = staticmethod(database_maker(kind, request, tmp_path))
-        folder = tmp_path
-
-    examples, steps = scale(4, 30), scale(15, 30)
-    ran = run_machine(Machine, f"client machine on {kind}", full=full, examples=examples, steps=steps)
-    prove(
-        f"client machine on {kind}: sequences of {steps} acts, all clean",
-        ran,
-        goal=f">= {examples}",
-        met=ran >= examples,
-    )
+def test_both_ledgers_agree_after_any_sequence_of_deaths(kind: str, request: pytest.FixtureRequest) -> None:
+    prove_machine(ClientMachine, "client machine", request, examples=(4, 30), steps=(15, 30))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from support.ledger.ledger_shop import MODEL, item_key, new_item, vector_of
+from support.ledger.ledger_shop import item_key, make_order, new_item, problems_of, vector_of
 from support.proofs.billing_invariants import (
     Books,
     check_i8_charged_is_delivered,
@@ -27,15 +26,13 @@ from support.proofs.billing_invariants import (
     check_rows_add_up,
 )
 from support.proofs.billing_model import KeyState, Model, Wish, explained
-from support.proofs.billing_world import HOUR_MICRO, NewDatabase, World, database_maker, pick, run_machine
+from support.proofs.billing_world import HOUR_MICRO, NewDatabase, World, pick, prove_machine
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import InvalidRequest
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
-from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results
-from vl2v_vendor.service.verification import verify_ledger
 
 NAMES = st.lists(st.sampled_from("abcdefghijklmnop"), min_size=1, max_size=5).map(tuple)
 ANY = st.integers(0, 2**16)  # which of those there are: the choice must not depend on a race's outcome
@@ -171,21 +168,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def wish(self, names: tuple[str, ...], key: int, partial: bool) -> Wish:
         return Wish(names, pick(list(self.model.keys), key), self.model.price_id, partial)
 
-    def order(self, wish: Wish, *items: object) -> ChargeOrder:
-        return ChargeOrder(
-            account_id=self.account.id,
-            api_key_id=wish.key_id,
-            request_id=f"req_{next(self.requests):024x}",
-            endpoint="/v1/embeddings/images",
-            modality="image",
-            model_id=MODEL,
-            weights_sha="a" * 64,
-            precision="fp32",
-            preprocessing_id="resize-8",
-            price_id=wish.price_id,
-            items=tuple(items or map(new_item, wish.names)),  # type: ignore[arg-type]
-            allow_partial=wish.partial,
-        )
+    def order(self, wish: Wish, *items: NewItem) -> ChargeOrder:
+        chosen = tuple(items or map(new_item, wish.names))
+        return make_order(
+            self.account.id, wish.key_id, f"req_{next(self.requests):024x}",
+            price_id=wish.price_id, items=chosen, allow_partial=wish.partial,
+        )  # fmt: skip
 
     def charge(self, orders: list[ChargeOrder]) -> list[Charge | BaseException]:
         """All at once, dealt out to the replicas."""
@@ -221,8 +209,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.check_i7_posted_is_in_the_statement()
         self.check_i9_replay_changes_nothing()
         self.check_the_model()
-        with open_scan(self.world.engine) as scan:
-            assert verify_ledger(scan).problems == []
+        assert problems_of(self.world.engine) == []
 
     def check_i7_posted_is_in_the_statement(self) -> None:
         entries = self.world.run(self.world.ledgers[-1].entries(self.account.id, after_seq=0, limit=1000))
@@ -266,23 +253,5 @@ class LedgerMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 @pytest.mark.timeout(7200)
-def test_any_sequence_of_acts_leaves_books_that_add_up(
-    kind: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    full: bool,
-    scale: Callable[[int, int], int],
-    prove: Callable[..., None],
-) -> None:
-    class Machine(LedgerMachine):
-        new_database = staticmethod(database_maker(kind, request, tmp_path))
-        folder = tmp_path
-
-    examples, steps = scale(10, 60), scale(15, 40)
-    ran = run_machine(Machine, f"ledger machine on {kind}", full=full, examples=examples, steps=steps)
-    prove(
-        f"ledger machine on {kind}: sequences of {steps} acts, all clean",
-        ran,
-        goal=f">= {examples}",
-        met=ran >= examples,
-    )
+def test_any_sequence_of_acts_leaves_books_that_add_up(kind: str, request: pytest.FixtureRequest) -> None:
+    prove_machine(LedgerMachine, "ledger machine", request, examples=(10, 60), steps=(15, 40))

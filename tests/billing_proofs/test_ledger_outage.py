@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from support.ledger.ledger_shop import item_key
-from support.vendor.http_customers import Answer, Customer, new_key, open_accounts, problems_of
+from support.ledger.ledger_shop import item_key, problems_of
+from support.vendor.http_customers import Answer, Customer, new_key, open_accounts
 from support.vendor.live_parties import Vendor, free_port
 from support.vendor.outages import disk_full, own_postgres, rows_locked, server_stopped, sqlite_locked
 from support.vendor.poolers import pgbouncer

@@ -11,7 +11,7 @@ from support.adversary.lying_answers import REFUSED, Change, LyingAnswers, recei
 from support.adversary.lying_vendor import Body
 from support.client.buying_bench import buy, meet_vendor
 from support.ledger.honest_books import MODEL, Party
-from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
+from support.vendor.vendor_in_process import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache

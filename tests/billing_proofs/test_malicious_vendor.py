@@ -11,24 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.adversary.lie_making import sealed
-from support.adversary.lies import (
-    AMOUNTS,
-    BREAK,
-    HISTORIES,
-    LAST,
-    OURS,
-    REFUND,
-    REWRITTEN,
-    SEALS,
-    THEIRS,
-    TOP_UP,
-    UNVERIFIED,
-    Told,
-)
+from support.adversary.lie_making import LAST, OURS, REFUND, THEIRS, TOP_UP, sealed
+from support.adversary.lies import AMOUNTS, BREAK, HISTORIES, REWRITTEN, SEALS, UNVERIFIED, Told
 from support.adversary.lying_vendor import Books
 from support.ledger.honest_books import HonestBooks, Party, pin, write_books
-from support.vendor.inprocess_vendor import open_vendor
+from support.vendor.vendor_in_process import open_vendor
 from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXIT_DIFFERENCES, AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache

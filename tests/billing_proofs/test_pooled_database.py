@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from support.vendor.http_customers import Answer, Customer, new_key, open_accounts, problems_of
+from support.ledger.ledger_shop import problems_of
+from support.vendor.http_customers import Answer, Customer, new_key, open_accounts
 from support.vendor.live_parties import Vendor, free_port
 from support.vendor.outages import rows_locked
 from support.vendor.poolers import dropping_options, pgbouncer

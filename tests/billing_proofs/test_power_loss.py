@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
+from support.ledger.ledger_shop import problems_of
 from support.ledger.power_loss import Kind, Record, lose_power, read_log
-from support.vendor.http_customers import problems_of
 from vl2v_vendor.ledger_sql.database import open_engine
 
 TESTS = Path(__file__).parent.parent

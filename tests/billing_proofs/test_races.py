@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from support.vendor.http_customers import Answer, Bill, Customer, new_key, open_accounts, problems_of
+from support.ledger.ledger_shop import problems_of
+from support.vendor.http_customers import Answer, Bill, Customer, new_key, open_accounts
 from support.vendor.live_parties import Vendor, free_port
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from sqlalchemy import Engine, select
 
+from support.ledger.ledger_shop import item_key
 from support.vendor.admin_desk import ADMIN, IMAGES, Desk, open_desk
-from support.vendor.serving_shop import images, item_key, png
+from support.vendor.serving_shop import images, png
 from vl2v_contract.wire.embeddings import RequestOptions
 from vl2v_contract.wire.frames import pack_upload
 from vl2v_contract.wire.headers import OCTET_STREAM

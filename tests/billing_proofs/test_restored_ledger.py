@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from support.ledger.honest_books import Party
-from support.vendor.inprocess_vendor import open_vendor, vendor_settings
+from support.vendor.vendor_in_process import open_vendor, vendor_settings
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache

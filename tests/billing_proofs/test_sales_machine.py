@@ -7,7 +7,6 @@ kept of an input (I12) and refusals (I14); and again I1 to I6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.proofs.billing_invariants import Books, check_i8_charged_is_delivered, check_rows_add_up
 from support.proofs.billing_model import Told
 from support.proofs.billing_sales import FILES, PHRASES, TEXTS, Names, SalesBooks, body_of, key_of
-from support.proofs.billing_world import NewDatabase, Shopfront, database_maker, pick, run_machine
+from support.proofs.billing_world import NewDatabase, Shopfront, pick, prove_machine
 from support.vendor.serving_shop import images, noise, save
 from support.vendor.stored_bytes import check_i12_no_input_stored
 from vl2v_contract.identity import Modality
@@ -192,23 +191,5 @@ class SalesMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 @pytest.mark.timeout(7200)
-def test_any_sequence_of_requests_is_billed_as_it_was_answered(
-    kind: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    full: bool,
-    scale: Callable[[int, int], int],
-    prove: Callable[..., None],
-) -> None:
-    class Machine(SalesMachine):
-        new_database = staticmethod(database_maker(kind, request, tmp_path))
-        folder = tmp_path
-
-    examples, steps = scale(4, 30), scale(15, 30)
-    ran = run_machine(Machine, f"sales machine on {kind}", full=full, examples=examples, steps=steps)
-    prove(
-        f"sales machine on {kind}: sequences of {steps} acts, all clean",
-        ran,
-        goal=f">= {examples}",
-        met=ran >= examples,
-    )
+def test_any_sequence_of_requests_is_billed_as_it_was_answered(kind: str, request: pytest.FixtureRequest) -> None:
+    prove_machine(SalesMachine, "sales machine", request, examples=(4, 30), steps=(15, 30))

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from support.ledger.ledger_shop import item_key
-from support.vendor.http_customers import Answer, Bill, Customer, Document, new_key, open_accounts, problems_of
+from support.ledger.ledger_shop import item_key, problems_of
+from support.vendor.http_customers import Answer, Bill, Customer, Document, new_key, open_accounts
 from support.vendor.vendor_nest import Nest
 from vl2v_vendor.ledger_sql.database import open_engine
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from fastapi.encoders import jsonable_encoder
 
-from support.vendor.serving_shop import item_key, running_vendor
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import running_vendor
 from vl2v_contract.vectors import Dtype, encode_vector, result_sha, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.frames import unpack_answer

@@ -7,8 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 
+from support.ledger.ledger_shop import item_key
 from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
-from support.vendor.serving_shop import PickyEncoder, item_key, noise, png, running_vendor, save
+from support.vendor.serving_shop import PickyEncoder, noise, png, running_vendor, save
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import Budget, Budgets
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
+from support.ledger.ledger_shop import item_key
 from support.vendor.admin_desk import open_desk
-from support.vendor.serving_shop import item_key
 from vl2v_vendor.host import SystemClock
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.vendor.inprocess_vendor import open_vendor, vendor_settings
 from support.vendor.serving_shop import running_vendor
+from support.vendor.vendor_in_process import open_vendor, vendor_settings
 from vl2v_vendor.domain.errors import ModelUnavailable
 from vl2v_vendor.settings import SettingsError
 from vl2v_vendor.web.routes import public

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from support.vendor.listening_vendor import listening
 from support.vendor.raw_http import GET, HOST, PlainApp, exchange
 from support.vendor.serving_shop import running_vendor
+from support.waiting import until
 from vl2v_vendor.cli.server import bind, server_config
 from vl2v_vendor.web.app import create_app
 from vl2v_vendor.web.connections import ConnectionLimits
@@ -52,12 +53,6 @@ async def one_connection(
 def transport_of(writer: asyncio.StreamWriter) -> asyncio.Transport:
     assert isinstance(writer.transport, asyncio.Transport)
     return writer.transport
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("is_second", [False, True], ids=["the first request", "the next request"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from support.waiting import until
 from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.domain.errors import ItemFailure, Overloaded
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
@@ -65,11 +66,6 @@ async def open_lanes(**options: Any) -> AsyncIterator[tuple[EncodingLanes, Count
 
 def pixels(level: int) -> NDArray[np.uint8]:
     return np.full((32, 32, 3), level, dtype=np.uint8)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 async def test_each_input_gets_its_own_vector_and_the_batches_are_observed() -> None:

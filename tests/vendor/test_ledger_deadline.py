@@ -10,14 +10,12 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import event
 
-from support.ledger.ledger_shop import Shop, item_key
+from support.ledger.ledger_shop import Shop, item_key, problems_of
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.ledger_sql import group_writer as writer_module
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
 from vl2v_vendor.ledger_sql.database import is_postgresql
-from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
-from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = pytest.mark.anyio
 
@@ -94,8 +92,7 @@ async def test_the_neighbours_of_an_order_that_was_given_up_are_charged(
         await asyncio.gather(*young)
         assert await found(shop, ledger, "first", "late 0", "a", "h") == {"first", "a", "h"}
     assert shop.used_units() == 9
-    with open_scan(shop.engine) as scan:
-        assert verify_ledger(scan).problems == []
+    assert problems_of(shop.engine) == []
 
 
 async def test_an_order_whose_commit_is_under_way_at_the_deadline_is_answered_with_what_becomes_of_it(

@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from support.ledger.ledger_shop import open_shop
+from support.ledger.ledger_shop import open_shop, problems_of
 from support.vendor.outages import rows_locked
 from support.vendor.poolers import dropping_options, pgbouncer
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.ledger_sql.database import DatabaseError, open_engine, writing
 from vl2v_vendor.ledger_sql.migrations import upgrade
 from vl2v_vendor.ledger_sql.reading import snapshot
-from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
-from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = pytest.mark.postgres
 
@@ -99,8 +97,7 @@ async def test_replicas_may_share_their_sessions(url: str) -> None:
                     await ledger.find_key("0" * 64)
                     await ledger.totals(shop.account.id)
         assert shop.used_units() == 24
-        with open_scan(engine) as scan:
-            assert verify_ledger(scan).problems == []
+        assert problems_of(engine) == []
 
 
 def test_the_staff_wait_longer_for_a_lock_than_the_server(url: str, postgres_url: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import event, text
 
-from support.ledger.ledger_shop import Shop, item_key, open_shop, without
+from support.ledger.ledger_shop import Shop, item_key, open_shop, problems_of, without
 from support.vendor.outages import rows_locked
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.domain.errors import BudgetExhausted, LedgerUnavailable, PriceChanged
@@ -18,8 +18,6 @@ from vl2v_vendor.domain.ledger import Charge
 from vl2v_vendor.ledger_sql import group_writer as writer_module
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
 from vl2v_vendor.ledger_sql.database import is_postgresql, open_engine, writing
-from vl2v_vendor.ledger_sql.scan import open_scan
-from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = pytest.mark.anyio
 
@@ -112,8 +110,7 @@ async def test_keys_that_take_turns_in_a_group_see_each_other(shop: Shop, gate: 
         assert budgets.key is not None
         assert (budgets.account.used_units, budgets.key.used_units) == (5, 2)
     assert [type(outcome) for outcome in outcomes] == [Charge, Charge, Charge, Charge, BudgetExhausted, Charge]
-    with open_scan(shop.engine) as scan:
-        assert verify_ledger(scan).problems == []
+    assert problems_of(shop.engine) == []
 
 
 async def test_a_caller_that_leaves_before_its_turn_is_not_billed(shop: Shop, gate: type[Gate]) -> None:

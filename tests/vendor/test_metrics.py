@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.vendor.serving_shop import Vendor, images, item_key, png, running_vendor
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import Vendor, images, png, running_vendor
 from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.observe.request_trace import STAGES

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -23,6 +23,7 @@ from support.vendor.moody_models import (
     grey,
     say_how_threads_wait,
 )
+from support.waiting import until
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
 from vl2v_vendor.engine.process.model_worker import LoadModel
@@ -45,14 +46,6 @@ async def open_encoder(load: LoadModel = MoodyModel, **options: object) -> Async
             yield encoder
     finally:
         await encoder.close()
-
-
-async def until(condition: Callable[[], bool]) -> float:
-    """Wait for a condition; returns the seconds that it took."""
-    started = time.monotonic()
-    while not condition():
-        await asyncio.sleep(0.005)
-    return time.monotonic() - started
 
 
 def is_running(process_id: int) -> bool:

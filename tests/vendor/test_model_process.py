@@ -18,6 +18,7 @@ import pytest
 
 from support.vendor.moody_models import BREAK, BREAK_SILENTLY, POISON, BrittleModel
 from support.vendor.tiny_clip import ChangingModel, FragileModel, die_while_loading, load_nothing, write_tiny_clip
+from support.waiting import until
 from vl2v_vendor.domain.errors import EncodingFailed, ModelLoadFailed, ModelUnavailable
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
@@ -38,12 +39,6 @@ async def open_encoder(load: LoadModel) -> AsyncIterator[ProcessEncoder]:
 
 def image(level: int) -> np.ndarray:
     return np.full((1, 2, 2, 3), level, dtype=np.uint8)
-
-
-async def until_ready(encoder: ProcessEncoder) -> None:
-    async with asyncio.timeout(60):
-        while not encoder.ready:
-            await asyncio.sleep(0.01)
 
 
 async def test_a_real_model_gives_the_same_vectors_as_in_this_process(tmp_path: Path) -> None:
@@ -83,7 +78,7 @@ async def test_a_failing_batch_fails_alone_and_a_dead_child_is_replaced() -> Non
         with pytest.raises(ModelUnavailable):
             await encoder.encode_images(image(7))
         assert encoder.info.embedding_dim == 4
-        await until_ready(encoder)
+        await until(lambda: encoder.ready)
         assert encoder.process_id != first
         assert (await encoder.encode_images(image(7))).shape == (1, 4)
 
@@ -94,7 +89,7 @@ async def test_a_model_that_lost_its_device_is_replaced_at_once(capfd: pytest.Ca
         outcomes = await asyncio.gather(*waiters, return_exceptions=True)
         assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes), outcomes
         assert not encoder.ready
-        await until_ready(encoder)
+        await until(lambda: encoder.ready)
         await encoder.encode_images(image(3))
         assert encoder.restarts == 1
     assert (
@@ -111,7 +106,7 @@ async def test_a_model_that_fails_at_everything_is_replaced() -> None:
             await encoder.encode_tokens([np.arange(1, 3)])  # the other lane's success says nothing of this one
         with pytest.raises(ModelUnavailable):
             await encoder.encode_images(image(7))
-        await until_ready(encoder)
+        await until(lambda: encoder.ready)
         await encoder.encode_images(image(3))
         assert encoder.restarts == 1
 
@@ -162,7 +157,7 @@ async def test_another_model_is_not_sold_under_the_same_name(tmp_path: Path, cap
                 await asyncio.sleep(0.01)
         assert not encoder.ready
         changed.unlink()
-        await until_ready(encoder)
+        await until(lambda: encoder.ready)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

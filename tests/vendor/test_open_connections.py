@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from support.ledger.ledger_shop import item_key
 from support.vendor.live_parties import Vendor, free_port
-from support.vendor.serving_shop import images, item_key, png
+from support.vendor.serving_shop import images, png
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has all of 127.0.0.0/8")
 

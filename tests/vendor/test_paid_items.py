@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from support.ledger.ledger_shop import item_key
 from support.vendor.sales_desk import RED, buy, caller, keys, states
-from support.vendor.serving_shop import RECOMPUTES_PER_MINUTE, item_key, png, running_vendor
+from support.vendor.serving_shop import RECOMPUTES_PER_MINUTE, png, running_vendor
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.errors import LedgerUnavailable, ModelUnavailable, OutcomeUnknown, RateLimited
 from vl2v_vendor.domain.ledger import Offer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from support.ledger.ledger_shop import Shop
+from support.ledger.ledger_shop import Shop, problems_of
 from vl2v_contract.chain import RESTORE_MARGIN, follows
 from vl2v_contract.records import StatementEntry
 from vl2v_vendor.keys.published_heads import (
@@ -27,11 +27,9 @@ from vl2v_vendor.ledger_sql.restoration import (
     find_lost,
     require_published,
 )
-from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.ledger_sql.tables import admin_log
 from vl2v_vendor.service.audit import Audit, sign_receipt
-from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = pytest.mark.anyio
 
@@ -55,8 +53,7 @@ def acknowledged(shop: Shop, file: HeadsFile, note: str | None = None) -> list[A
 
 
 def assert_clean(shop: Shop) -> None:
-    with open_scan(shop.engine) as scan:
-        assert verify_ledger(scan).problems == []
+    assert problems_of(shop.engine) == []
 
 
 def test_the_file_only_moves_forward_and_keeps_ledgers_apart(file: HeadsFile) -> None:

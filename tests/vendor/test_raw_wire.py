@@ -9,7 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from support.vendor.serving_shop import images, item_key, noise, png, running_vendor, save
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import images, noise, png, running_vendor, save
 from vl2v_contract.vectors import FloatVector, from_base64, to_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, RequestOptions
 from vl2v_contract.wire.errors import Problem

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from support.ledger.ledger_shop import item_key
 from support.vendor.live_parties import Vendor, free_port
-from support.vendor.serving_shop import images, item_key, png
+from support.vendor.serving_shop import images, png
 from vl2v_contract.chain import RESTORE_MARGIN, follows
 from vl2v_contract.records import Statement
 

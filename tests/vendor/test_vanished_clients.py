@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.vendor.serving_shop import Vendor, images, item_key, png, running_vendor
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import Vendor, images, png, running_vendor
 from vl2v_vendor.domain.encoder import PixelBatch, VectorBatch
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 

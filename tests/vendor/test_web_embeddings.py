@@ -9,7 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from support.vendor.serving_shop import LIMITS, images, item_key, png, running_vendor
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import LIMITS, images, png, running_vendor
 from vl2v_contract.vectors import from_base64
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
 from vl2v_contract.wire.errors import Problem

@@ -12,7 +12,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from support.vendor.serving_shop import images, item_key, png, running_vendor
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import images, png, running_vendor
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
 from vl2v_contract.wire.embeddings import ModelCard, ModelList
 from vl2v_contract.wire.errors import Problem

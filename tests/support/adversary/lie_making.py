@@ -9,7 +9,7 @@ from typing import Any
 from support.adversary.lying_vendor import Body, Books, Lie
 from vl2v_contract.records import SigningKey, successor_message
 
-OURS, RESIGNED, LAST = 2, 8, 9
+OURS, THEIRS, REFUND, TOP_UP, REPRICED, RESIGNED, LAST = 2, 4, 5, 6, 7, 8, 9
 """Places in the honest books."""
 
 

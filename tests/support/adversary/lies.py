@@ -10,6 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from support.adversary.lie_making import (
+    LAST,
+    OURS,
+    REFUND,
+    THEIRS,
+    TOP_UP,
     both,
     cursor,
     cut,
@@ -36,8 +41,6 @@ from support.adversary.lie_making import (
     swap_items,
 )
 from support.adversary.lying_vendor import Lie
-
-OURS, THEIRS, REFUND, TOP_UP, REPRICED, RESIGNED, LAST = 2, 4, 5, 6, 7, 8, 9
 
 GAP, BREAK, SIGNATURE, REWRITTEN = "gap_in_seq", "chain_break", "bad_signature", "history_rewritten"
 AMOUNT, PRICE, DUPLICATE = "amount_mismatch", "price_mismatch", "duplicate_item"

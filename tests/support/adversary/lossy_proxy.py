@@ -6,9 +6,10 @@ import http.client
 import random
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
+
+from support.loopback import serve_on_loopback
 
 _ITEM_KEY = re.compile(rb'"[0-9a-f]{64}"')
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding"})
@@ -65,46 +66,21 @@ class LossyProxy:
             upstream.close()
 
 
-@contextmanager
-def between(proxy: LossyProxy) -> Iterator[str]:
-    """Serve the proxy on loopback; yields its URL."""
+def between(proxy: LossyProxy) -> AbstractContextManager[str]:
+    """The proxy on loopback; yields its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = -1
-
-        def do_GET(self) -> None:
-            self._forward()
-
-        def do_POST(self) -> None:
-            self._forward()
-
-        def _forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            times, kept = proxy.fate(body)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-            status, fields, content = proxy.ask(self.command, self.path, headers, body, times)
-            self.close_connection = kept != "all"
-            if kept == "nothing":
-                return
-            self.send_response_only(status)
-            for name, value in fields:
-                if name.lower() not in _HOP:
-                    self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content if kept == "all" else content[: len(content) // 2])
-
-        def log_message(self, *values: object) -> None:
+    def respond(exchange: BaseHTTPRequestHandler, body: bytes) -> None:
+        times, kept = proxy.fate(body)
+        headers = {name: value for name, value in exchange.headers.items() if name.lower() not in _HOP}
+        status, fields, content = proxy.ask(exchange.command, exchange.path, headers, body, times)
+        exchange.close_connection = kept != "all"
+        if kept == "nothing":
             return
+        exchange.send_response_only(status)
+        for name, value in fields:
+            if name.lower() not in _HOP:
+                exchange.send_header(name, value)
+        exchange.end_headers()
+        exchange.wfile.write(content if kept == "all" else content[: len(content) // 2])
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return serve_on_loopback(respond)

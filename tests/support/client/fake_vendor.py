@@ -10,10 +10,10 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
@@ -22,6 +22,7 @@ from PIL import Image
 
 from support.client.fake_ledger import ACCOUNT_ID, LEDGER_ID, Body, FakeLedger, Posted
 from support.client.fake_wire import FRAMED_CARD, frame_answer, read_images
+from support.loopback import serve_on_loopback
 from vl2v_contract.chain import ChargedItem
 from vl2v_contract.identity import bytes_sha, rgb8_sha, text_sha
 from vl2v_contract.records import recompute_message
@@ -240,46 +241,22 @@ class FakeVendor(FakeLedger):
             return rgb8_sha(image.convert("RGB").tobytes(), width=image.width, height=image.height)
 
 
-@contextmanager
-def served(vendor: FakeVendor) -> Iterator[str]:
-    """The vendor on loopback, one thread per connection; yields its URL."""
+def served(vendor: FakeVendor) -> AbstractContextManager[str]:
+    """The vendor on loopback; yields its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def respond(exchange: BaseHTTPRequestHandler, content: bytes) -> None:
+        url, headers = f"http://fake{exchange.path}", dict(exchange.headers)
+        try:
+            response = vendor.handle(httpx.Request(exchange.command, url, headers=headers, content=content))
+            exchange.send_response(response.status_code)
+            for name, value in response.headers.items():
+                if name != "content-length":
+                    exchange.send_header(name, value)
+            exchange.send_header("Content-Length", str(len(response.content)))
+            exchange.end_headers()
+            exchange.wfile.write(response.content)
+            exchange.wfile.flush()
+        except (httpx.TransportError, OSError):
+            exchange.close_connection = True
 
-        def do_GET(self) -> None:
-            self._serve()
-
-        def do_POST(self) -> None:
-            self._serve()
-
-        def _serve(self) -> None:
-            content = self.rfile.read(int(self.headers.get("content-length", 0)))
-            request = httpx.Request(
-                self.command, f"http://fake{self.path}", headers=dict(self.headers), content=content
-            )
-            try:
-                response = vendor.handle(request)
-                self.send_response(response.status_code)
-                for name, value in response.headers.items():
-                    if name != "content-length":
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(response.content)))
-                self.end_headers()
-                self.wfile.write(response.content)
-            except (httpx.TransportError, OSError):
-                self.close_connection = True
-
-        def log_message(self, *values: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return serve_on_loopback(respond)

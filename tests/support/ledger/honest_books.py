@@ -12,7 +12,7 @@ import httpx
 
 from support.adversary.lying_vendor import Lie, LyingVendor, Truth
 from support.client.buying_bench import buy, meet_vendor
-from support.vendor.inprocess_vendor import InProcessVendor, open_vendor, vendor_settings
+from support.vendor.vendor_in_process import InProcessVendor, open_vendor, vendor_settings
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache

@@ -18,8 +18,10 @@ from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey
 from vl2v_vendor.domain.ledger import ChargeOrder, NewItem, Vector
 from vl2v_vendor.keys.secrets import SecretSigner, StoredKey
+from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
+from vl2v_vendor.service.verification import verify_ledger
 
 T = TypeVar("T")
 
@@ -64,6 +66,32 @@ def new_item(name: str, *, fingerprint: str | None = None) -> NewItem:
     return NewItem(item_key(name), fingerprint or item_key(f"fingerprint of {name}"), result_sha(vector), vector)
 
 
+def make_order(
+    account_id: str,
+    api_key_id: str,
+    request_id: str,
+    *,
+    price_id: int,
+    items: tuple[NewItem, ...],
+    allow_partial: bool,
+) -> ChargeOrder:
+    """An order for images of the model that the shop sells."""
+    return ChargeOrder(
+        account_id=account_id,
+        api_key_id=api_key_id,
+        request_id=request_id,
+        endpoint="/v1/embeddings/images",
+        modality="image",
+        model_id=MODEL,
+        weights_sha="a" * 64,
+        precision="fp32",
+        preprocessing_id="resize-8",
+        price_id=price_id,
+        items=items,
+        allow_partial=allow_partial,
+    )
+
+
 @dataclass
 class Shop:
     """One account, its key, and what is needed to charge it."""
@@ -84,16 +112,10 @@ class Shop:
 
     def order_items(self, *items: NewItem, allow_partial: bool = False, key: ApiKey | None = None) -> ChargeOrder:
         bearer = key or self.key
-        return ChargeOrder(
-            account_id=bearer.account_id,
-            api_key_id=bearer.id,
-            request_id=f"req_{next(iter(self._requests)):024x}",
-            endpoint="/v1/embeddings/images",
-            modality="image",
-            model_id=MODEL,
-            weights_sha="a" * 64,
-            precision="fp32",
-            preprocessing_id="resize-8",
+        return make_order(
+            bearer.account_id,
+            bearer.id,
+            f"req_{next(iter(self._requests)):024x}",
             price_id=self.price_id,
             items=items,
             allow_partial=allow_partial,
@@ -142,3 +164,10 @@ def open_shop(engine: Engine, *, budget_units: int = 10, key_units: int | None =
 def without(order: ChargeOrder, **changes: object) -> ChargeOrder:
     """The order with some fields replaced."""
     return replace(order, **changes)  # type: ignore[arg-type]
+
+
+def problems_of(engine: Engine) -> list[str]:
+    """What `ledger verify` finds wrong."""
+    with open_scan(engine) as scan:
+        report = verify_ledger(scan)
+    return [f"{problem.account_id} {problem.seq}: {problem.code}, {problem.detail}" for problem in report.problems]

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from support.ledger.ledger_shop import MODEL
+from support.vendor.serving_shop import app_client
 from support.vendor.vendor_in_process import LoopThread, serving
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import is_postgresql, open_engine, writing
@@ -194,9 +195,7 @@ class Shopfront(Place):
 
     def client(self, replica: int, secret: str) -> httpx.AsyncClient:
         """Of one server; for use on the loop."""
-        transport = httpx.ASGITransport(app=self.apps[replica % len(self.apps)], raise_app_exceptions=True)
-        bearer = {"Authorization": f"Bearer {secret}"}
-        return httpx.AsyncClient(transport=transport, base_url="http://vendor", headers=bearer)
+        return app_client(self.apps[replica % len(self.apps)], secret)
 
 
 def pick(among: Sequence[T], which: int) -> T:
@@ -204,7 +203,36 @@ def pick(among: Sequence[T], which: int) -> T:
     return among[which % len(among)]
 
 
-def run_machine(machine: type[RuleBasedStateMachine], name: str, *, full: bool, examples: int, steps: int) -> int:
+def prove_machine(
+    machine: type[RuleBasedStateMachine],
+    name: str,
+    request: pytest.FixtureRequest,
+    *,
+    examples: tuple[int, int],
+    steps: tuple[int, int],
+) -> None:
+    """Run a state machine on fresh databases of the test's `kind`, and record how many sequences of acts were clean.
+
+    Args:
+        machine: Class whose instances take `new_database` and `folder`.
+        name: Name in the figures.
+        request: Request of a test that is parametrized by `kind`.
+        examples: Number of examples, in short and at full length.
+        steps: Number of acts of each example, in short and at full length.
+    """
+    kind: str = request.getfixturevalue("kind")
+    folder: Path = request.getfixturevalue("tmp_path")
+    scale: Callable[[int, int], int] = request.getfixturevalue("scale")
+    placed = type(machine.__name__, (machine,), {
+        "new_database": staticmethod(database_maker(kind, request, folder)), "folder": folder,
+    })  # fmt: skip
+    wanted, length, told = scale(*examples), scale(*steps), f"{name} on {kind}"
+    ran = _run_machine(placed, told, full=request.getfixturevalue("full"), examples=wanted, steps=length)
+    prove = request.getfixturevalue("prove")
+    prove(f"{told}: sequences of {length} acts, all clean", ran, goal=f">= {wanted}", met=ran >= wanted)
+
+
+def _run_machine(machine: type[RuleBasedStateMachine], name: str, *, full: bool, examples: int, steps: int) -> int:
     """Run a state machine: always the same examples, or in full new ones of a seed that is told; returns how many."""
     chosen = settings(
         max_examples=examples,

@@ -18,7 +18,7 @@ import httpx
 from sqlalchemy import select, update
 
 from support.client.buying_bench import buy, meet_vendor
-from support.vendor.inprocess_vendor import InProcessVendor
+from support.vendor.vendor_in_process import InProcessVendor
 from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill

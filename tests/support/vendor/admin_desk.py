@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from support.vendor.serving_shop import images, item_key, png
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import app_client, images, png
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
@@ -38,9 +39,7 @@ class Desk:
     admin_key_id: str
 
     def client(self, secret: str | None = None) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)
-        bearer = {"Authorization": f"Bearer {secret or self.secret}"}
-        return httpx.AsyncClient(transport=transport, base_url="http://vendor", headers=bearer)
+        return app_client(self.app, secret or self.secret)
 
     async def post(
         self, path: str, body: object = None, *, key: str | None = None, secret: str | None = None

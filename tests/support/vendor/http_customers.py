@@ -19,9 +19,7 @@ from vl2v_contract.records import receipt_message, verify
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account
 from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import load_or_create_secrets
-from vl2v_vendor.ledger_sql.scan import open_scan
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
-from vl2v_vendor.service.verification import verify_ledger
 
 SALE_PATH = "/v1/embeddings/texts"
 
@@ -154,13 +152,6 @@ def new_key(accounts: SqlAccounts, account: Account, *, limit_units: int | None 
     _, secret = accounts.create_key(account, scopes=DEFAULT_SCOPES, limit_units=limit_units)
     assert secret is not None
     return secret
-
-
-def problems_of(engine: Engine) -> list[str]:
-    """What `ledger verify` finds wrong."""
-    with open_scan(engine) as scan:
-        report = verify_ledger(scan)
-    return [f"{problem.account_id} {problem.seq}: {problem.code}, {problem.detail}" for problem in report.problems]
 
 
 def _answer(response: httpx.Response, began: float) -> Answer:

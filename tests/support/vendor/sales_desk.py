@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from support.vendor.serving_shop import Vendor, item_key, png
+from support.ledger.ledger_shop import item_key
+from support.vendor.serving_shop import Vendor, png
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.service.sale import Sale, SaleRequest
 

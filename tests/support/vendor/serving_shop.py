@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import struct
 import zlib
@@ -38,6 +37,14 @@ from vl2v_vendor.web.app import create_app
 RECOMPUTES_PER_MINUTE = 6
 PEPPER = b"p" * 32
 LIMITS = Limits(max_items=8, max_item_bytes=200_000, max_request_bytes=1_000_000, max_text_bytes=1000)
+
+
+def app_client(app: FastAPI, secret: str) -> httpx.AsyncClient:
+    """A client of an app in this process, which sends an API key."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+    return httpx.AsyncClient(
+        transport=transport, base_url="http://vendor", headers={"Authorization": f"Bearer {secret}"}
+    )
 
 
 class FakeSigner:
@@ -78,9 +85,7 @@ class Vendor:
     secret: str
 
     def client(self, secret: str | None = None) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)
-        bearer = {"Authorization": f"Bearer {secret or self.secret}"}
-        return httpx.AsyncClient(transport=transport, base_url="http://vendor", headers=bearer)
+        return app_client(self.app, secret or self.secret)
 
 
 @asynccontextmanager
@@ -127,10 +132,6 @@ async def running_vendor(
             yield Vendor(ledger, clock, services, create_app(services), ledger.issue_key())
         finally:
             await lanes.close()
-
-
-def item_key(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def png(colour: object = "red", size: tuple[int, int] = (40, 30), mode: str = "RGB") -> bytes:
