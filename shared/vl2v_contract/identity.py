@@ -5,8 +5,6 @@ vendor's model makes of it, and its item key, a keyed hash of the same fields, n
 charged once, for ever.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

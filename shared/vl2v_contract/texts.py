@@ -1,7 +1,5 @@
 """Texts from outside on their way to a terminal or a table: letters stay, what steers is written out."""
 
-from __future__ import annotations
-
 import unicodedata
 
 _JOINERS = "\u200c\u200d"

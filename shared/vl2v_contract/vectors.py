@@ -1,7 +1,5 @@
 """The one vector codec: float32 or float16, little endian, raw or base64; and the hash that receipts carry."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """The only place that chooses implementations: settings in, services out."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable

@@ -4,8 +4,6 @@ The kernel holds a lock, so no crash leaves a file locked. A lock file stays beh
 it would let two processes lock two files of one name.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets

@@ -4,8 +4,6 @@ Every field can be given as `VL2V_VENDOR_` and its name in capitals, or in the T
 names. Command line options of `vl2v-vendor` override both.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import fields
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """Trust nothing: every vector, receipt and price is checked on arrival, before anything is stored."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The vendor as the client sees it: models, embeddings, and the bill."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias

@@ -5,8 +5,6 @@ sane `Retry-After`, then the class of the status. Embedding requests carry one k
 costs nothing that the first attempt has paid; that is why even a POST without an answer is sent again.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import random
 import threading

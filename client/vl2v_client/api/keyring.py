@@ -1,7 +1,5 @@
 """The vendor's public keys, trusted on first use: a later key counts only under its predecessor's signature."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """From the wire's answers to the client's values, or to an error that says what to do; the wire stops here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache

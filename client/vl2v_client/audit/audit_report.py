@@ -3,8 +3,6 @@
 The notes are on disk so that a statement of any length needs little memory.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import tempfile
 from collections import Counter

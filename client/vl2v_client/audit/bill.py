@@ -1,7 +1,5 @@
 """The audit of a bill, from the vendor's keys to the report; and, offline, of what the cache holds for it."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """Laying the vendor's entries beside this cache's own ledger, item by item."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 

@@ -5,8 +5,6 @@ short cut. It reads up to the end that the first page's head has signed, so that
 vendor that never stops, cannot keep it busy for ever.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from vl2v_client.api.keyring import Keyring

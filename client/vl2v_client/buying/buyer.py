@@ -1,7 +1,5 @@
 """Carrying out a purchase: several batches at a time, each rendered, reserved, sent and stored."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 The vendor's first key is trusted once. Whatever it sells now that is not what was bought before is said.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass

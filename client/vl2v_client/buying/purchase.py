@@ -4,8 +4,6 @@ Every batch takes the same four steps: render, reserve (on disk), send, store. A
 nothing, one after it leaves items `sent`, and the next purchase asks the vendor for those first, free of charge.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

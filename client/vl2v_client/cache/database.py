@@ -1,7 +1,5 @@
 """The file of the cache: its tables, and one connection for all threads, beside other processes on the same file."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import sqlite3

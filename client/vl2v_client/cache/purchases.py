@@ -6,8 +6,6 @@ vector, its receipt and `paid` are one transaction. A sent item that the vendor 
 expired: it stays `sent`, since it is on the bill, until a purchase sends its content again, free of charge too.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What the client remembers of its purchases, for reading, and of its vendors: keys, models and audited chains."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The command line `vl2v-client`: thin commands over the recipes."""
 
-from __future__ import annotations
-
 import sys
 
 from vl2v_client.cli.app import run

@@ -1,7 +1,5 @@
 """The command tree, and the one place where an error becomes a message and an exit code."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata

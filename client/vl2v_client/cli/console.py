@@ -4,8 +4,6 @@ Vendors, data sets and students hand over texts of their own. No markup, link, e
 takes effect. JSON, for machines, escapes what does not print by itself.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import sys

@@ -1,7 +1,5 @@
 """`vl2v-client distill` and `sweep`, the whole job in one command; `evaluate` and `predict` with what they made."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any

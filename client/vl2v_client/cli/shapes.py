@@ -1,7 +1,5 @@
 """`vl2v-client shapes`: make the procedural data set."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -16,8 +16,6 @@ published for: Adam at 5e-5 without decay or schedule, 32 images per source doma
 - timm's names without a tag, which today mean other weights: written out here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The configuration of a run: five groups of options, read from the command line, a YAML file or Python."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path

@@ -3,8 +3,6 @@
 The defaults are the published ones (Addepalli et al., arXiv 2310.08255).
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field

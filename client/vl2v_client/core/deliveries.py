@@ -1,7 +1,5 @@
 """What the vendor hands over: vectors with the receipts that paid for them, already checked."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ Every message names the item and the remedy. `vl2v-client audit` ends with 0 cle
 verify.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 

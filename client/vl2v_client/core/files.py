@@ -1,7 +1,5 @@
 """Files that may be somebody else's, read within bounds, and files that are written for good."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """What people are shown of the work: how far a phase is, and amounts of money."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """The values that rooms hand to each other, and seeds of named random streams."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path

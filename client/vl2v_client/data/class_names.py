@@ -1,7 +1,5 @@
 """Names of classes: those that a student's card can hold and a terminal shows as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated
 

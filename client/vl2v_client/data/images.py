@@ -1,7 +1,5 @@
 """Image files in and out: any file that Pillow reads becomes plain RGB8, pixels become lossless PNG."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

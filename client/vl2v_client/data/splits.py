@@ -3,8 +3,6 @@
 Source: facebookresearch/DomainBed, `misc.seed_hash`, `misc.split_dataset` and `scripts/train.py`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

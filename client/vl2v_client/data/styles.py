@@ -4,8 +4,6 @@ Each is a function of pixels and one integer, in integer arithmetic alone, so th
 Lengths are given in pixels of a 224-pixel square and scale with the picture.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType

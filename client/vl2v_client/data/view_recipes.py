@@ -1,7 +1,5 @@
 """The named ways to choose an image's views: what they are drawn from, and which of them are styled."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType

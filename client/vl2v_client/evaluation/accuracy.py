@@ -4,8 +4,6 @@ Calibration: Guo et al., ICML 2017, arXiv 1706.04599 (temperature scaling, expec
 predictions on its unseen domain in `predictions.csv`, for comparisons image by image.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence

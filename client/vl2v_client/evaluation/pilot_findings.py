@@ -1,7 +1,5 @@
 """What a pilot's few embeddings say about buying more: rules, stated where they are applied. Pure arithmetic."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

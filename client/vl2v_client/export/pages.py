@@ -1,7 +1,5 @@
 """What the pages of all reports share: tables, quoted names, the cost in sentences, and the writing of the files."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The report of a sweep: leave-one-domain-out over targets and seeds, what it cost, and a plot if one can be drawn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -3,8 +3,6 @@
 Whether the weights are those of the card's model is found out from their header, before anything is allocated.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

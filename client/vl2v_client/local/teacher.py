@@ -1,7 +1,5 @@
 """The local teacher: images and texts to unit vectors, frozen, on this machine; and its image tower as a student."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence

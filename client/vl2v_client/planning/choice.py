@@ -4,8 +4,6 @@ Labels and domains are known and free, so a selector works within the strata of 
 proportion to its size. `random` is the baseline; `k-center` covers each stratum's features.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """An upper bound of a query plan, for data sets whose views would take too long to render: exact but for doubles."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the teacher is asked about, and the content hash of every view: only what no memo remembers is rendered."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The whole road: data set, plan, purchase, align, distill, predict on the unseen domain, export, report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

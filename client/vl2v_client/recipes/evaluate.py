@@ -1,7 +1,5 @@
 """Score a finished run's student by domain, on its own data set or another; the teacher beside it, if bought."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

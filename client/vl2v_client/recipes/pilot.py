@@ -1,7 +1,5 @@
 """A pilot: about 200 queries that tell whether more are worth their price. All of them serve later runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a run would buy: an exact plan, or an upper bound where rendering takes too long; and buying it."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Leave one domain out, over all targets and several seeds: one purchase, then a run folder for each student."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Features of the frozen student: what selecting and imputing see of an image before anything is trained."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

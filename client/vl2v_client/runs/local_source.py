@@ -1,7 +1,5 @@
 """A teacher on this machine as a source of answers: nothing is bought, and it may see every view of every step."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

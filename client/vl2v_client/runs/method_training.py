@@ -1,7 +1,5 @@
 """Train what a run is made of: its method and its baselines, all on the same views and bought targets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

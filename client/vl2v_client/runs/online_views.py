@@ -1,7 +1,5 @@
 """Fresh views for a local teacher, drawn and asked about when a step needs them, as the published loop does."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

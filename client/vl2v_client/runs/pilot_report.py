@@ -1,7 +1,5 @@
 """A pilot: the images that it asks about, each looked at in up to three ways, and the report of what was found."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """What is written when a run is done: scores on the hold-out and the unseen domain, predictions, student and report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

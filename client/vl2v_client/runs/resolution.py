@@ -1,7 +1,5 @@
 """A run's options, resolved and checked, without loading a model; planning and buying need no more."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

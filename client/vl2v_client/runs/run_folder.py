@@ -6,8 +6,6 @@ other value is named by `removed_values`. Runs of formats 1 and 2 render their v
 of format 3 at the student's.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

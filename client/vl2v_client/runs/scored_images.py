@@ -1,7 +1,5 @@
 """The images that a finished student is scored on, each with what the student's training had to do with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

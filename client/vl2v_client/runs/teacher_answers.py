@@ -1,7 +1,5 @@
 """What the teacher's answers say of images and class prompts: a zero-shot classifier, and targets to train on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The teacher's text side: the prompts of each class, and the zero-shot classifier that their embeddings make."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

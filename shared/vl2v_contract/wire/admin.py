@@ -3,8 +3,6 @@
 Every request needs an API key with the scope `admin`. Units, money and times are those of `chain`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -8,8 +8,6 @@ OpenAI's embeddings API, `POST /v1/embeddings`, is spoken as far as `OpenAIReque
 as Jina's API does. An element of `input` that begins with `data:image/` is an image too.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """RFC 9457 problems with a stable code: what went wrong, to which item, and whether a retry can help."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -20,8 +20,6 @@ An upload is an `UploadHead`, then the bytes of its images, in order, without a 
 (`application/vnd.vl2v.rgb8`).
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise

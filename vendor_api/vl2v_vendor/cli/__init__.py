@@ -1,7 +1,5 @@
 """The command line `vl2v-vendor`."""
 
-from __future__ import annotations
-
 import sys
 
 from vl2v_vendor.cli.app import run

@@ -1,7 +1,5 @@
 """The command tree, and the one place where an error becomes a message and an exit code."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The server in the foreground: bind, open, serve, and leave in good order."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """Accounts, API keys and budgets."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

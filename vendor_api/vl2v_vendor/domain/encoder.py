@@ -1,7 +1,5 @@
 """The model behind the counter: bytes and texts become pixels and token ids, and those become unit vectors."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias

@@ -3,8 +3,6 @@
 Messages name the item and the remedy, and hold no secret and no input.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 

@@ -5,8 +5,6 @@ the work, and the charge is one transaction after it. The rules are pure: the ad
 needed, has each order decided here, and writes what was decided; an order that is refused changes nothing for the next.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar

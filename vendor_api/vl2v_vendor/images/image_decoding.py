@@ -14,8 +14,6 @@ A decoding thread holds up to two copies of the image at 4 bytes per pixel; libw
 progressive JPEG, take up to 8 more.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from typing import Final

@@ -6,8 +6,6 @@ structure, a bounded number of steps far, and decodes nothing. What is merely br
 for the checksums of a PNG's pixels, which Pillow skips.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib

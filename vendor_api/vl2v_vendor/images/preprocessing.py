@@ -1,7 +1,5 @@
 """Preprocessing of a model's images: its sizes and normalisation, and the policy that decides which pixels are read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ signed here. It is written at most once a second and may lag by as much: `vl2v_c
 for that. `ledger_sql.restoration` compares it with the ledger before anything is served.
 """
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """Rows of accounts, API keys and budgets, and the ledger's entries that the staff make, in one transaction each."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 from typing import Any

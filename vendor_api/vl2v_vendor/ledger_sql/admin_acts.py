@@ -1,7 +1,5 @@
 """The log of the staff's acts, which also makes them idempotent: an act under a known id is not done again."""
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Callable, Mapping

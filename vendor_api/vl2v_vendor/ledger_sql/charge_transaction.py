@@ -5,8 +5,6 @@ committed for the account, and nobody else writes until the group's commit. Orde
 each statement, so that a busy account costs little more than a quiet one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

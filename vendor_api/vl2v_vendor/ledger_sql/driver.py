@@ -4,8 +4,6 @@ SQLAlchemy compiles each statement once to plain text with named parameters; its
 over each call.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -14,8 +14,6 @@ There is no `statement_timeout`, since it would also end a `COMMIT`'s wait for a
 charge as safe that is not.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import threading

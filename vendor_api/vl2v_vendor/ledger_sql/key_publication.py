@@ -6,8 +6,6 @@ In this order nothing is lost whenever a process dies: a key in the file that is
 whoever opens the database next, and a server signs with a key only once it is published.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from contextlib import suppress

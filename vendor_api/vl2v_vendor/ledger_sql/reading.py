@@ -1,7 +1,5 @@
 """What is read from the ledger, each on the connection of one snapshot."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """After an older state of the database came back: which published entries are lost, and a signed entry that says so."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 PostgreSQL has tools of its own for this, which know its write-ahead log; a refusal here names them.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import sqlite3

@@ -3,8 +3,6 @@
 Each is written once: to construct one takes SQLAlchemy longer than SQLite takes to answer it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields

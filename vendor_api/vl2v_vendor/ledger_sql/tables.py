@@ -6,8 +6,6 @@ is a guarded cache of the ledger's own sums; `results` may be pruned. No table h
 of either, or a secret.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,

@@ -1,7 +1,5 @@
 """Prometheus series. Money is not counted here: the ledger counts it, exactly, and a restart forgets these numbers."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Iterable

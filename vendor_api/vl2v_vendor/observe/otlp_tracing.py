@@ -4,8 +4,6 @@ Imported only when traces are asked for, since its packages come with the extra 
 request is over, from the stage clock, so that nothing is spent on them while it runs.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

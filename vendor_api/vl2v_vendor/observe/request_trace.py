@@ -5,8 +5,6 @@ the request. Stages do not overlap: they add up to the request's time. Log lines
 or JSON for collectors; those that are written while a request is served carry its id.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

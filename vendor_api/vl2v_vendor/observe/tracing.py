@@ -1,7 +1,5 @@
 """OpenTelemetry traces, when the standard `OTEL_*` variables ask for them; its SDK is not imported otherwise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 

@@ -3,8 +3,6 @@
 `Administration` is for administrators over the network, `issue_key` for the command line.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import secrets

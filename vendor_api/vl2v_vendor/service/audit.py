@@ -1,7 +1,5 @@
 """The audit surface: everything that a client needs to check its bill against its own books."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 
 from vl2v_contract.records import (

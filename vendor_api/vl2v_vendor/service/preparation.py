@@ -3,8 +3,6 @@
 Decoding runs in a thread pool, beside the model and off the event loop. A bad item costs nothing but its own error.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

@@ -3,8 +3,6 @@
 An item key may occur more than once in a request; it is bought once, and its other items are replays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

@@ -4,8 +4,6 @@ Nothing is held while the model works: no transaction, no connection, no reserva
 nothing has happened, and after it every vector can be fetched again free.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 

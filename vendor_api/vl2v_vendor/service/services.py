@@ -1,7 +1,5 @@
 """Everything that the web layer serves with, built in one place and handed over whole."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 

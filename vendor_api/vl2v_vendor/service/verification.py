@@ -1,7 +1,5 @@
 """Verification of the ledger: keys, then each account's chain, money, totals, items, and the staff's acts."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The application: routes, middleware, error handling and live metrics around the services."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, get_args

@@ -1,7 +1,5 @@
 """Request bodies: read after the caller is known, parsed in a thread, off the event loop."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Dependencies are coroutines, however little they do: FastAPI sends plain functio
 millisecond. Bodies are read by the handlers, so the OpenAPI document is told of them here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Final, cast

@@ -1,7 +1,5 @@
 """One table from refusals to answers: RFC 9457 problems with a status, a stable code, and whether a retry can help."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast

@@ -3,8 +3,6 @@
 Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnection from the handler.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import secrets

@@ -1,7 +1,5 @@
 """The styles: each turns a scene into a picture, float64 `[S, S, 3]` in 0..255, by raster operations they share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Object units: x to the right, y down, both about [-1, 1].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -3,8 +3,6 @@
 The layout is that of DomainBed's data sets, `root/style/class/NNNN.png`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -3,8 +3,6 @@
 Every style starts from the same map, so styles differ in how they draw and never in what.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping

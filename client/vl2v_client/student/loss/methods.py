@@ -5,8 +5,6 @@ same views, so that rows differ in what they learn from and not in how long. A v
 class's text alone, and in KD on its label alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -3,8 +3,6 @@
 Source of the distillation objective: Addepalli et al., CVPR 2024, arXiv 2310.08255, equations of VL2V-ADiP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType

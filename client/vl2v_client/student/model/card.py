@@ -4,8 +4,6 @@ A card may come from a stranger, and its entries reach the builders of timm and 
 from the network if they are asked to. No entry that asks for it passes.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar

@@ -4,8 +4,6 @@ On a CPU every core has a chunk of the views of its own: cores that share each o
 some hundred times in it; with a chunk each they never do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

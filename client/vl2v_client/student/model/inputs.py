@@ -1,7 +1,5 @@
 """From the pixels of a view to what a student's backbone is fed."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -6,8 +6,6 @@ Rank 0 alone buys, evaluates and writes; the others learn what it found. The run
 where every process sees them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

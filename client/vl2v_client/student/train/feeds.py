@@ -1,7 +1,5 @@
 """Where a stage's outputs come from: pixels through the whole student, or features computed once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What the next steps need, made by other threads while a step runs."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable

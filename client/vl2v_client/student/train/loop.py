@@ -1,7 +1,5 @@
 """The one loop that trains every method: it reads stages and objectives as data and knows no method by name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path

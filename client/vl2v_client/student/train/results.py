@@ -3,8 +3,6 @@
 A checkpoint is one file per stage, written whole or not at all, and refused by any other run.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ It is an approximation for a teacher's targets: what a teacher says of a blend i
 the backbone is frozen, its features are blended, since they are computed once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

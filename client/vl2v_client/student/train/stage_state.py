@@ -1,7 +1,5 @@
 """Everything about a running stage that changes, so that a checkpoint can hold all of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -3,8 +3,6 @@
 Deterministic on every machine, no torch, no files. It runs the whole product in tests and load harnesses.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ everybody wait longer. Batches that take less than a twentieth of a second keep 
 says of their rates. The times tell later whether the model is stuck.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence

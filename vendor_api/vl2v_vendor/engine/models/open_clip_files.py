@@ -4,8 +4,6 @@ A model configuration file is JSON, either plain (`embed_dim`, `vision_cfg`, `te
 (`model_cfg` and `preprocess_cfg`).
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import pickle

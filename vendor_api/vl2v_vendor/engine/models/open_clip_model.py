@@ -3,8 +3,6 @@
 torch is imported with this module; import it only where a model is loaded.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

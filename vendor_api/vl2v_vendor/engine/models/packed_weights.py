@@ -6,8 +6,6 @@ processor. That, and why operators of torch's compiler are used: docs/adr/0009.
 torch is imported with this module; import it only where a model is loaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final, cast
 

@@ -3,8 +3,6 @@
 open_clip (and with it torch) is imported when a tokenizer is made, not before.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import threading

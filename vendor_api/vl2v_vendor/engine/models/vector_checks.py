@@ -7,8 +7,6 @@ that fit an architecture are no proof that it is the right one: CLIP with GELU l
 without a word and gives other vectors, and so does a wrong normalisation.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

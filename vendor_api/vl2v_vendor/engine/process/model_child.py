@@ -3,8 +3,6 @@
 Two threads copy batches and move messages, so that the event loop waits for neither; everything else happens in it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import contextlib

@@ -6,8 +6,6 @@ stuck and therefore killed, its waiters fail at once, and another child is start
 more slowly.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -3,8 +3,6 @@
 Its messages are small: batches and vectors lie in shared memory.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import queue

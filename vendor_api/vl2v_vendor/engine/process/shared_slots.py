@@ -5,8 +5,6 @@ side is killed: the system frees it with the last process that has it open. It i
 way.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import tempfile

@@ -11,8 +11,6 @@ factor five is for a process that computes and is merely slow: heartbeats carry 
 machine from a deadlock. Time in which the watching side itself stood still is not counted.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 PERIOD_SECONDS: Final = 0.25

@@ -4,8 +4,6 @@ Each key has a line of its own, first come first served, and the lines take turn
 images delays another buyer's single image by one turn. Everything here runs in the event loop.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import OrderedDict

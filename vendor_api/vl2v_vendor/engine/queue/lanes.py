@@ -5,8 +5,6 @@ late as possible, so that it can still grow: when the model is free or, so that 
 as some lane could fill a batch. The lanes take turns.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque

@@ -5,8 +5,6 @@ fails is halved until the culprit stands alone, so that a failure reaches only i
 fresh batches, so that they hold up nobody else for long.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

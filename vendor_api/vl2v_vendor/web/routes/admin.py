@@ -3,8 +3,6 @@
 `{account}` is an account's id, or its name if that has no slash and is no other account's id.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The audit surface: every unit that was billed, with the signatures to check it offline."""
 
-from __future__ import annotations
-
 from fastapi import APIRouter
 
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary

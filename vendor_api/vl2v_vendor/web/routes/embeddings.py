@@ -1,7 +1,5 @@
 """Images and texts in, unit vectors out, in the form that the client asked for; and paid vectors again."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """OpenAI's language for the one path that speaks it: what a request asks for, its answer, and its refusals."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """What anybody may ask: what is on sale, for how much, and whether the server is alive and ready; its metrics."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from dataclasses import asdict
