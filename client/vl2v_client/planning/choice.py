@@ -17,8 +17,7 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import DEFAULT_VIEWS, Selector
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import generator
-from vl2v_client.data.class_names import check_class_names
-from vl2v_client.data.folder import DomainDataset, open_dataset
+from vl2v_client.data.folder import DomainDataset, check_class_names, open_dataset
 from vl2v_client.data.splits import Split, split
 from vl2v_client.data.views import STANDARD, View, views_for
 from vl2v_client.planning.queries import ImageQuery, TextQuery, read_files

@@ -5,18 +5,23 @@ DomainBed's split shuffles a domain's files by their places, so one file more or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AliasPath, BaseModel, Field, TypeAdapter, ValidationError
 
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.core.errors import RunError
+from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.core.values import Sample
+from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import Split
-from vl2v_client.planning.queries import read_files
-from vl2v_client.runs.run_folder import IMAGES_FILE, RunFolder
+from vl2v_client.evaluation.accuracy import Evaluation
+from vl2v_client.planning.queries import hash_in_threads, read_files
+from vl2v_client.runs.run_folder import CONFIG_FILE, IMAGES_FILE, RunFolder
+from vl2v_client.student.model.spec import StudentCard
 
 
 @dataclass(frozen=True)
@@ -98,3 +103,130 @@ def find_images(folder: RunFolder) -> RunImages | None:
         raise RunError(
             f"{folder.path / IMAGES_FILE} is damaged: put back a copy of it, or run `vl2v-client distill` again"
         ) from error
+
+
+class RecordedConfig(BaseModel):
+    """What an evaluation reads of a run's configuration, which may be somebody else's."""
+
+    root: Path = Field(validation_alias=AliasPath("data", "root"))
+    prompts: tuple[str, ...] = Field(validation_alias=AliasPath("data", "prompts"))
+    teacher_id: str = Field(validation_alias=AliasPath("teacher", "id"))
+    ledger_id: str = Field(validation_alias=AliasPath("teacher", "ledger_id"))
+    weights_sha: str = Field(validation_alias=AliasPath("teacher", "weights_sha"))
+
+
+def recorded_config(folder: RunFolder) -> RecordedConfig:
+    """Return the recorded configuration of a run.
+
+    Raises:
+        RunError: An entry is missing or has a wrong type.
+    """
+    try:
+        return RecordedConfig.model_validate(folder.config)
+    except ValidationError as error:
+        entry = "/".join(map(str, error.errors(include_input=False)[0]["loc"]))
+        raise RunError(
+            f"{folder.path / CONFIG_FILE} has no right entry {entry!r}: put back a copy of it, or run again"
+        ) from error
+
+
+TRAINED_ON = "trained on"
+HOLD_OUT = "source, hold-out"
+UNSEEN = "unseen"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainScore:
+    """One domain's row.
+
+    Attributes:
+        domain: Name of the domain.
+        role: What the student's training had to do with these images.
+        images: Number of images.
+        student: Accuracy of the student, 0 to 1.
+        teacher: Zero-shot accuracy of the teacher, 0 to 1; `None` if it was not asked.
+    """
+
+    domain: str
+    role: str
+    images: int
+    student: float
+    teacher: float | None
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """What is scored.
+
+    Attributes:
+        root: Folder of the data set.
+        samples: Images below it, `[N]`.
+        roles: What the student's training had to do with each of them, `[N]`.
+        record: Images of the run if these are they; `None` for another data set.
+    """
+
+    root: Path
+    samples: tuple[Sample, ...]
+    roles: tuple[str, ...]
+    record: RunImages | None
+
+    @property
+    def is_unseen(self) -> NDArray[np.bool_]:
+        """Which of the images the student's training has not seen, `[N]`."""
+        return np.array([role == UNSEEN for role in self.roles])
+
+    @property
+    def unseen(self) -> tuple[Sample, ...]:
+        """Images that the student's training has not seen."""
+        return tuple(sample for sample, role in zip(self.samples, self.roles, strict=True) if role == UNSEEN)
+
+    def scores(self, right: NDArray[np.bool_], teacher: Evaluation | None) -> Iterator[DomainScore]:
+        """Yield the rows, by domain and role.
+
+        Args:
+            right: Whether the student is right about each image, `[N]`.
+            teacher: The teacher on the unseen images; `None` if it was not asked.
+        """
+        groups = [(sample.domain, role) for sample, role in zip(self.samples, self.roles, strict=True)]
+        for domain, role in sorted(set(groups)):
+            mine = right[[group == (domain, role) for group in groups]]
+            zero_shot = None if teacher is None or role != UNSEEN else teacher.by_domain[domain].accuracy
+            yield DomainScore(domain, role, len(mine), float(mine.mean()), zero_shot)
+
+
+def choose_images(folder: RunFolder, own: Path, card: StudentCard, data: Path | None) -> ScoredImages:
+    """Choose what to score: the images of its own data set that judged the run, or all images of another one, `data`.
+
+    Raises:
+        DataError: The data set cannot be used, has other classes, or has lost or changed images of the run.
+        RunError: The run is not finished.
+    """
+    record = read_images(folder)
+    dataset = open_dataset(data or own)
+    if dataset.class_names != card.class_names:
+        raise DataError(
+            f"{data or own} has the classes {', '.join(dataset.class_names)}; the student knows "
+            f"{', '.join(card.class_names)}: give a data set with the same class folders"
+        )
+    if data is None or data.resolve() == own:
+        return _own_images(dataset, record)
+    roles = dict.fromkeys(record.validation.values(), HOLD_OUT) | dict.fromkeys(record.train.values(), TRAINED_ON)
+    hashes = hash_in_threads([str(sample.path) for sample in dataset.samples])
+    return ScoredImages(dataset.root, dataset.samples, tuple(roles.get(file_sha, UNSEEN) for file_sha in hashes), None)
+
+
+def _own_images(dataset: DomainDataset, record: RunImages) -> ScoredImages:
+    found = {str(sample.path.relative_to(dataset.root)): sample for sample in dataset.samples}
+    wanted = record.validation | record.target
+    if not wanted:
+        raise DataError(f"the run was judged by no image of {dataset.root}: score another folder with data.root")
+    kept = [name for name in wanted if name in found]
+    now = dict(zip(kept, hash_in_threads([str(found[name].path) for name in kept]), strict=True))
+    lost = [name for name in wanted if now.get(name) != wanted[name]]
+    if lost:
+        raise DataError(
+            f"{dataset.root} has lost or changed {len(lost):,} images that the run was judged by, such as {lost[0]}: "
+            "put them back, or score another data set"
+        )
+    roles = tuple(UNSEEN if name in record.target else HOLD_OUT for name in wanted)
+    return ScoredImages(dataset.root, tuple(found[name] for name in wanted), roles, record)

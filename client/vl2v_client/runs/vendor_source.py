@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.buying.purchase import buy, check_hold_out
@@ -27,9 +26,8 @@ from vl2v_client.export.pages import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import NO_LIMITS, PlannedRun, QueryPlan
-from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
-from vl2v_client.runs.query_selection import choose_queries
+from vl2v_client.runs.query_selection import choose_queries, run_features
 from vl2v_client.runs.reporting import ZERO_SHOT
 from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, RunFolder
 from vl2v_client.runs.settings import RunSettings
@@ -85,11 +83,7 @@ class VendorSource(Source):
             purchase, seed = settings.config.purchase, settings.choice.seed
             planned = choose_queries(purchase, seed, planned, features, folder)
             planned, some_missing = self._buy(planned, folder, progress)
-        used_keys = {*planned.plan.used_image_keys, *planned.plan.text_keys}
-
-        def fetch(keys: Sequence[str]) -> dict[str, NDArray[np.float16]]:
-            return self.cache.get_many(key for key in keys if key in used_keys)
-
+        fetch = partial(self.cache.get_many, [*planned.plan.used_image_keys, *planned.plan.text_keys])
         return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)
 
     def teacher_row(
@@ -139,7 +133,7 @@ class VendorSource(Source):
         self.context.notify(announce(planned))
         check_hold_out(planned, self.context, progress=progress)
         buy(planned.plan, self.context, progress=progress)
-        text_classifier(planned, self.cache.get_many)  # it names a text that failed
+        text_classifier(planned, self.cache.get_many(planned.plan.text_keys))  # it names a text that failed
         left_out = left_out.union(self.cache.missing(planned.plan.used_image_keys))
         if left_out:  # no later call asks about them again
             folder.keep(LEFT_OUT_FILE, {"keys": sorted(left_out)})
@@ -172,8 +166,8 @@ class VendorSource(Source):
         if not queries.asked_views:
             return {}
         first_views = plan.image_keys[:: queries.asked_views]
-        vectors = self.cache.get_many(first_views)
-        classifier = text_classifier(planned, self.cache.get_many)
+        vectors = self.cache.get_many([*first_views, *plan.text_keys])
+        classifier = text_classifier(planned, vectors)
         known = [pair for pair in zip(queries.split.train, first_views, strict=True) if pair[1] in vectors]
         found = {}
         for target in targets:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE
-from vl2v_client.data.class_names import ClassNames
+from vl2v_client.data.folder import ClassNames
 from vl2v_client.student.model.card import STRICT, InputFormat, Size, StudentEntry, Text, read_entry
 from vl2v_contract.identity import sha256_hex
 

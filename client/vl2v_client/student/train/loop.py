@@ -17,7 +17,6 @@ from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
 from vl2v_client.student.train.feeds import Feed, LoadedStep, TrainingRun, open_feed
-from vl2v_client.student.train.loader import default_workers, load_ahead
 from vl2v_client.student.train.results import (
     SourceScore,
     StageCheckpoint,
@@ -27,6 +26,7 @@ from vl2v_client.student.train.results import (
     stage_fingerprint,
     write_metrics,
 )
+from vl2v_client.student.train.sampling import default_workers, load_ahead
 from vl2v_client.student.train.stage_state import StageState, apply_weights
 from vl2v_client.student.train.step_batch import BatchSource, TrainingData
 

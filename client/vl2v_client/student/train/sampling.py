@@ -1,14 +1,23 @@
 """Which views a step sees, and blends: a function of `(seed, stage, step)`, so that resuming needs no sampler state.
 
+What the next steps need is loaded by other threads while a step runs.
+
 Mixup with mixed targets (Zhang et al., arXiv 1710.09412) blends pairs of views and what is known of them, at no query.
 It is an approximation for a teacher's targets: what a teacher says of a blend is not the blend of what it says. Where
 the backbone is frozen, its features are blended, since they are computed once.
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,3 +81,42 @@ def draw_mix(
     random = generator(seed, "mixup", stage, step)
     share, partners = float(random.beta(alpha, alpha)), random.permutation(len(rows))
     return Mix(rows[partners], views[partners], share)
+
+
+_Loaded = TypeVar("_Loaded")
+
+CUDA_WORKERS = 4
+"""Threads that feed one GPU, where there are as many cores."""
+
+
+def load_ahead(load: Callable[[int], _Loaded], steps: Iterable[int], workers: int) -> Generator[_Loaded, None, None]:
+    """Yield `load(step)` of each step, in order; each worker loads one step ahead.
+
+    Close the iterator to stop early. What a step gets is decided by `load` and the step, so the number of workers
+    changes nothing; an exception of `load` comes out in its step's turn.
+
+    Args:
+        load: Called in any thread, for several steps at a time.
+        steps: Numbers of the steps in the order in which they are taken.
+        workers: Threads; 0 loads each step when it is asked for.
+    """
+    if workers == 0:
+        yield from map(load, steps)
+        return
+    waiting: deque[Future[_Loaded]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
+        try:
+            for step in steps:
+                waiting.append(pool.submit(load, step))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def default_workers(device: torch.device) -> int:
+    """Return 0 on a CPU, whose cores the step itself uses; a few beside a GPU."""
+    return min(CUDA_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
