@@ -134,12 +134,7 @@ class LedgerEntry:
 
     @classmethod
     def charge(
-        cls,
-        end: ChainEnd,
-        origin: EntryOrigin,
-        terms: ChargeTerms,
-        items: Sequence[ChargedItem],
-        unit_price_micro: int,
+        cls, end: ChainEnd, origin: EntryOrigin, terms: ChargeTerms, items: Sequence[ChargedItem], unit_price_micro: int
     ) -> LedgerEntry:
         """Compose the entry that charges `items`, which are not empty; written out, since every sale waits for it."""
         units = sum(item.units for item in items)

@@ -19,9 +19,10 @@ from support.client.student_factories import (
 )
 from vl2v_client.core.errors import DataError
 from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.images import load_rgb
 from vl2v_client.data.splits import split
 from vl2v_client.data.view_pixels import canonical_pixels
-from vl2v_client.data.views import View, load_rgb, render_view
+from vl2v_client.data.views import View, render_view
 from vl2v_client.evaluation.accuracy import (
     Count,
     calibration_error,

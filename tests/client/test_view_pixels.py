@@ -15,8 +15,9 @@ from PIL import Image
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.data import view_pixels
+from vl2v_client.data.images import load_rgb
 from vl2v_client.data.view_pixels import PixelFile, ViewPixels, ViewSequence, canonical_pixels
-from vl2v_client.data.views import View, load_rgb, render_view, views_for
+from vl2v_client.data.views import View, render_view, views_for
 from vl2v_client.planning.queries import pixels_sha
 from vl2v_contract.identity import rgb8_sha
 

@@ -13,8 +13,10 @@ from PIL import Image
 
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import Sample
+from vl2v_client.data.images import load_rgb
 from vl2v_client.data.styles import STYLES
-from vl2v_client.data.views import VIEW_RECIPES, View, canonical_view, load_rgb, render_view, styled_views, views_for
+from vl2v_client.data.view_recipes import VIEW_RECIPES, styled_views
+from vl2v_client.data.views import View, canonical_view, render_view, views_for
 from vl2v_client.planning.queries import pixels_sha
 from vl2v_contract.identity import canonical_json, sha256_hex
 

@@ -30,39 +30,9 @@ class SettingsError(VendorError):
 
 
 class Settings(BaseSettings):
-    """Immutable once loaded. Secrets never show in its `repr`.
+    """What every `vl2v-vendor` command acts by; immutable once loaded, and no secret shows in its `repr`.
 
-    Attributes:
-        database_url: `sqlite:///FILE` or `postgresql://...`; None is `vendor.db` in `data_dir`.
-        data_dir: Where database, secrets and lock are kept.
-        secrets_file: Signing keys and pepper; None is `vendor-secrets.json` in `data_dir`.
-        model: An open_clip architecture, sold with `pretrained`; None is the packaged tiny teacher.
-        pretrained: open_clip's tag, or a checkpoint file.
-        model_config_file: An open_clip model configuration; `pretrained` is then its checkpoint file.
-        model_id: The name on the price list; None makes one from the model.
-        encoder: `hash` sells vectors made of digests, for tests and load harnesses.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: fp32, fp16, bf16, or int8 (CPU only); None is fp32 on CPU, fp16 on CUDA.
-        int8_min_cosine: An int8 model whose vectors are further from fp32 than this is not served.
-        torch_compile: Let torch.compile fuse the image tower; the first batches are slow, and it needs a C++ compiler.
-        pixel_policy: `safe`, or `reference` for open_clip's own pixels bit for bit.
-        jpeg_draft: Decode large JPEGs at a fraction of their size; faster, and not exact.
-        golden_file: Golden vectors that the model must give; None keeps a file of them for each model in `data_dir`.
-        model_threads: torch threads of the model process; None is one per core.
-        image_price_micro: Micro-units of `currency` per image.
-        text_price_micro: Micro-units of `currency` per text.
-        retention_days: How long paid vectors are kept for free replay.
-        recompute_items_per_minute: How many vectors past their retention an account may have computed again free.
-        max_batch_items: Items in one batch of the model; None measures what pays, for images and texts each.
-        max_queued_items: Items that may wait for the model, per modality.
-        max_queued_bytes: Bytes of the decoded items that may wait for the model, per modality.
-        max_wait_seconds: How long a request may wait for the model without any of its items moving.
-        max_load_seconds: How long the model may take to load at the start.
-        max_connections: Connections open at once, as far as the limit of open files allows.
-        max_connections_per_address: Connections open at once for one IPv4 address or IPv6 /64; None is a quarter.
-        head_seconds: From accept, or from the last answer, to the complete head of the next request.
-        trusted_proxies: Addresses or networks whose `X-Forwarded-For` says who the client is.
-        shutdown_seconds: How long running requests may take after SIGTERM.
+    `docs/operating.md` says what each field is for, with its unit and what None stands for.
     """
 
     model_config = SettingsConfigDict(

@@ -116,12 +116,7 @@ class VendorClient(Connection):
         return self._embed("images", item_keys, terms, **content)
 
     def embed_texts(
-        self,
-        texts: Sequence[str],
-        item_keys: Sequence[str],
-        teacher: TeacherModel,
-        *,
-        is_free: bool = False,
+        self, texts: Sequence[str], item_keys: Sequence[str], teacher: TeacherModel, *, is_free: bool = False
     ) -> Delivery:
         """Buy the embeddings of texts; as `embed_images`."""
         terms = Terms("text", teacher, is_free)

@@ -89,11 +89,7 @@ def split(
 
 
 def training_files(
-    files: DatasetFiles,
-    *,
-    target_domain: str | None,
-    holdout_fraction: float = DEFAULT_HOLDOUT_FRACTION,
-    seed: int = 0,
+    files: DatasetFiles, *, target_domain: str | None, holdout_fraction: float = DEFAULT_HOLDOUT_FRACTION, seed: int = 0
 ) -> dict[str, list[str]]:
     """Return the paths that `split` would train on, by source domain, in its order.
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
-from vl2v_client.data.views import RENDERER_VERSION, View, canonical_view, load_rgb, render_view
+from vl2v_client.data.images import load_rgb
+from vl2v_client.data.views import RENDERER_VERSION, View, canonical_view, render_view
 from vl2v_contract.identity import canonical_json, sha256_hex
 
 PIXEL_BYTES = 2**30

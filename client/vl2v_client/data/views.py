@@ -18,34 +18,8 @@ from PIL import Image, ImageEnhance
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import RGBImage, generator
-from vl2v_client.data.images import encode_png, image_size, load_rgb
 from vl2v_client.data.styles import STYLES, check_style, stylise
-from vl2v_client.data.view_recipes import (
-    STANDARD,
-    VIEW_RECIPES,
-    Augmentation,
-    ViewRecipe,
-    styled_views,
-    view_recipe,
-)
-
-__all__ = [
-    "RENDERER_VERSION",
-    "STANDARD",
-    "VIEW_RECIPES",
-    "Augmentation",
-    "View",
-    "ViewRecipe",
-    "canonical_view",
-    "drawn_view",
-    "encode_png",
-    "image_size",
-    "load_rgb",
-    "render_view",
-    "styled_views",
-    "view_recipe",
-    "views_for",
-]
+from vl2v_client.data.view_recipes import STANDARD, Augmentation, ViewRecipe, view_recipe
 
 RENDERER_VERSION = f"1/pillow-{PIL.__version__}"
 """Names the code that turns a view into pixels, Pillow's decoders and filters included: part of every memo of them."""

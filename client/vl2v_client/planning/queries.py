@@ -13,7 +13,8 @@ from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp, chan
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample
-from vl2v_client.data.views import RENDERER_VERSION, View, image_size, load_rgb, render_view
+from vl2v_client.data.images import image_size, load_rgb
+from vl2v_client.data.views import RENDERER_VERSION, View, render_view
 from vl2v_contract.identity import rgb8_sha
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from vl2v_client.cache.store import FileContent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
-from vl2v_client.data.views import RENDERER_VERSION, View, drawn_view, load_rgb, render_view
+from vl2v_client.data.images import load_rgb
+from vl2v_client.data.views import RENDERER_VERSION, View, drawn_view, render_view
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_contract.identity import sha256_hex

@@ -204,13 +204,7 @@ class SqlAccounts:
         return self.find_account(account.id)
 
     def set_price(
-        self,
-        model_id: str,
-        modality: Modality,
-        unit_price_micro: int,
-        currency: str,
-        *,
-        request_id: str | None = None,
+        self, model_id: str, modality: Modality, unit_price_micro: int, currency: str, *, request_id: str | None = None
     ) -> Price:
         """Make a new version of the price, in force at once."""
         check_text("a model's id", model_id, MAX_MODEL_ID_LENGTH)

@@ -95,11 +95,7 @@ def restore(backup: Path, database: Path, signer: Signer) -> LedgerCopy:
     if not backup.is_file():
         raise BackupRefused(f"there is no file {backup}")
     database.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        server_lock(Path(f"{database}.lock")),
-        in_use(database, alone=True),
-        _temporary_copy(backup, database) as copy,
-    ):
+    with server_lock(Path(f"{database}.lock")), in_use(database, alone=True), _temporary_copy(backup, database) as copy:
         _check_pages(copy)
         found = _verify(copy, backup, signer)
         _check_same_ledger(found, database)

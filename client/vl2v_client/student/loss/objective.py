@@ -90,12 +90,7 @@ def soft_targets(batch: Batch) -> LossTerms:
     soft = functional.kl_div(predicted, targets, reduction="none", log_target=True).sum(dim=-1) * KD_TEMPERATURE**2
     hard = functional.cross_entropy(student, batch.labels, reduction="none")
     loss = ((1 - weights) * hard + weights * soft).mean()
-    return {
-        "loss": loss,
-        **_where_bought("soft", soft, weights),
-        "hard": hard.mean(),
-        "floor": torch.zeros_like(loss),
-    }
+    return {"loss": loss, **_where_bought("soft", soft, weights), "hard": hard.mean(), "floor": torch.zeros_like(loss)}
 
 
 def text_distances(batch: Batch) -> LossTerms:
@@ -110,12 +105,7 @@ def text_distances(batch: Batch) -> LossTerms:
     teacher = (batch.text_targets @ anchors.T).softmax(dim=-1)
     relative = (student - teacher).square().mean(dim=-1)
     loss = (absolute + RISE_RELATIVE_WEIGHT * relative).mean()
-    return {
-        "loss": loss,
-        "absolute": absolute.mean(),
-        "relative": relative.mean(),
-        "floor": torch.zeros_like(loss),
-    }
+    return {"loss": loss, "absolute": absolute.mean(), "relative": relative.mean(), "floor": torch.zeros_like(loss)}
 
 
 def feature_mse(batch: Batch) -> LossTerms:

@@ -10,11 +10,7 @@ from vl2v_client.student.model.card import InputFormat
 
 
 def student_input(
-    pixels: NDArray[np.uint8],
-    wanted: InputFormat,
-    device: torch.device,
-    *,
-    channels_last: bool = False,
+    pixels: NDArray[np.uint8], wanted: InputFormat, device: torch.device, *, channels_last: bool = False
 ) -> Tensor:
     """Resize, then normalise with the student's own mean and deviation.
 

@@ -104,11 +104,7 @@ class BatchSource:
         self._label_weight = label_weight
 
     def batch(
-        self,
-        outputs: Tensor,
-        rows: NDArray[np.int64],
-        views: NDArray[np.int64],
-        answers: EmbeddingMatrix | None = None,
+        self, outputs: Tensor, rows: NDArray[np.int64], views: NDArray[np.int64], answers: EmbeddingMatrix | None = None
     ) -> Batch:
         """Return the batch of `outputs [B, D]` for `rows [B]` and `views [B]`.
 

@@ -65,8 +65,7 @@ class OpenClipTokenizer:
 
 def _too_long(count: str, limit: int) -> ItemFailure:
     return ItemFailure(
-        "text_too_long",
-        f"the text has {count} tokens and the model reads {limit}; shorten it or send `truncate: true`",
+        "text_too_long", f"the text has {count} tokens and the model reads {limit}; shorten it or send `truncate: true`"
     )
 
 
