@@ -18,6 +18,7 @@ from vl2v_client.buying.buyer import cut_batches
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
+from vl2v_client.data.views import render_view
 from vl2v_client.planning import queries as planned_queries
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
@@ -240,3 +241,35 @@ def test_keys_follow_the_contract_and_item_keys_the_secret(
         mine, theirs = (make_plan([], [TextQuery("a cat")], teacher, one).missing[0] for one in (cache, other))
     assert mine.cache_key == theirs.cache_key
     assert mine.item_key != theirs.item_key
+
+
+def test_a_new_view_is_rendered_once_to_be_planned_and_sent(
+    vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for(vendor, cache, ask(draw_pictures(tmp_path / "data", 6), views=2))
+    monkeypatch.setattr("vl2v_client.buying.buyer.render_view", lambda *_: pytest.fail("rendered again"))
+    assert buy(plan, client, cache).billed_units == 12
+
+
+def test_what_finds_no_room_in_the_spool_is_rendered_again(
+    vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = plan_for(vendor, cache, []).teacher.image_size
+    monkeypatch.setattr(planned_queries.RenderSpool.__init__, "__defaults__", (3 * 3 * size**2,))
+    rendered: list[object] = []
+    plan = plan_for(vendor, cache, ask(draw_pictures(tmp_path / "data", 6), views=2))
+    monkeypatch.setattr(
+        "vl2v_client.buying.buyer.render_view", lambda *facts: rendered.append(facts) or render_view(*facts)
+    )
+    assert buy(plan, client, cache).billed_units == 12
+    assert len(rendered) == 9
+
+
+def test_a_file_that_changed_after_it_was_spooled_is_not_sent(
+    vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    samples = draw_pictures(tmp_path / "data", 2)
+    plan = plan_for(vendor, cache, ask(samples))
+    Image.new("RGB", (40, 40), "red").save(samples[0].path)
+    with pytest.raises(DataError, match="has changed since it was planned"):
+        buy(plan, client, cache)

@@ -1,7 +1,10 @@
 """Targets: joined by key, never by place; what is missing is named or masked."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
 from vl2v_client.teacher.targets import (
@@ -17,28 +20,48 @@ VECTORS = {
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
+def _fetch(keys: Sequence[str]) -> dict[str, NDArray[np.floating]]:
+    return {key: VECTORS[key] for key in keys if key in VECTORS}
+
+
 def test_each_view_gets_the_vector_of_its_key_as_a_unit_vector() -> None:
-    joined = join_image_targets([[B, A], [A, A]], VECTORS, dimension=2, names=["x.png", "y.png"])
+    joined = join_image_targets([[B, A], [A, A]], _fetch, dimension=2, names=["x.png", "y.png"])
     assert joined.vectors.tolist() == [[[0, 1], [1, 0]], [[1, 0], [1, 0]]]
     assert joined.bought.all()
 
 
 def test_a_missing_view_is_named_or_masked() -> None:
     with pytest.raises(CacheError, match=r"view 1 of y\.png \(key cccccccccccc\): buy the plan first"):
-        join_image_targets([[A, A], [A, C]], VECTORS, dimension=2, names=["x.png", "y.png"])
-    joined = join_image_targets([[A, C]], VECTORS, dimension=2, names=["x.png"], allow_missing=True)
+        join_image_targets([[A, A], [A, C]], _fetch, dimension=2, names=["x.png", "y.png"])
+    joined = join_image_targets([[A, C]], _fetch, dimension=2, names=["x.png"], allow_missing=True)
     assert joined.weights.tolist() == [[1, 0]]
     assert joined.bought.tolist() == [[True, False]]
     assert joined.vectors[0, 1].tolist() == [0, 0]
 
 
+def test_few_vectors_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def fetch(keys: Sequence[str]) -> dict[str, NDArray[np.floating]]:
+        asked.append(list(keys))
+        return _fetch(keys)
+
+    keys, names = [[A, B], [B, C], [B, B], [C, A], [A, A]], [f"{row}.png" for row in range(5)]
+    whole = join_image_targets(keys, _fetch, dimension=2, names=names, allow_missing=True)
+    monkeypatch.setattr("vl2v_client.teacher.targets._ROWS_AT_ONCE", 2)
+    joined = join_image_targets(keys, fetch, dimension=2, names=names, allow_missing=True)
+    assert asked == [[A, B, B, C], [B, B, C, A], [A, A]]
+    np.testing.assert_array_equal(joined.vectors, whole.vectors)
+    assert whole.vectors[:, 0].tolist() == [[1, 0], [0, 1], [0, 1], [0, 0], [1, 0]]
+
+
 def test_a_vector_of_another_width_is_refused() -> None:
     with pytest.raises(CacheError, match=r"shape \(2,\), not \(3,\)"):
-        join_image_targets([[A]], VECTORS, dimension=3, names=["x.png"])
+        join_image_targets([[A]], _fetch, dimension=3, names=["x.png"])
 
 
 def test_no_views_at_all_are_fine() -> None:
-    joined = join_image_targets([[], []], VECTORS, dimension=2, names=["x.png", "y.png"])
+    joined = join_image_targets([[], []], _fetch, dimension=2, names=["x.png", "y.png"])
     assert joined.vectors.shape == (2, 0, 2)
 
 

@@ -27,7 +27,7 @@ from vl2v_client.core.progress import Progress, format_micro
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.images import encode_png, load_rgb
 from vl2v_client.data.views import render_view
-from vl2v_client.planning.queries import ImageQuery, TextQuery, pixels_sha
+from vl2v_client.planning.queries import ImageQuery, RenderSpool, TextQuery, pixels_sha
 from vl2v_client.planning.query_plan import PlannedItem, QueryPlan
 from vl2v_contract.records import Receipt
 
@@ -125,7 +125,7 @@ class Buyer:
         """Render, reserve, send, store; in a worker thread."""
         teacher, purchases = self._teacher, self._cache.purchases
         form = self._client.image_form(teacher) if batch[0].modality == "image" else None
-        images = {} if form is None else render_images(batch, teacher.image_size, form)
+        images = {} if form is None else render_images(batch, teacher.image_size, form, self._plan.spool)
         model = (teacher.id, teacher.weights_sha)
         intents = [
             Intent(item.item_key, item.cache_key, item.modality, *model, item.content_sha, item.unit_price_micro)
@@ -195,8 +195,8 @@ def cut_batches(items: Sequence[PlannedItem], teacher: TeacherModel) -> list[Bat
     return batches
 
 
-def render_images(batch: Batch, size: int, form: ImageForm) -> dict[str, bytes]:
-    """Return the images of a batch at `size`, from the files as they are now, by item key.
+def render_images(batch: Batch, size: int, form: ImageForm, spool: RenderSpool | None = None) -> dict[str, bytes]:
+    """Return the images of a batch at `size`, from the spool or the files as they are now, by item key.
 
     Each is RGB8 pixels `[S, S, 3]`, or lossless PNG.
 
@@ -208,9 +208,11 @@ def render_images(batch: Batch, size: int, form: ImageForm) -> dict[str, bytes]:
     for item in batch:
         assert isinstance(item.query, ImageQuery), "a batch is of one modality"
         path = item.query.sample.path
-        if path not in loaded:
-            loaded = {path: load_rgb(path)}  # views of one file are neighbours; older files are not needed again
-        pixels = render_view(loaded[path], item.query.view, size)
+        pixels = None if spool is None else spool.take(item.content_sha, size, path)
+        if pixels is None:
+            if path not in loaded:
+                loaded = {path: load_rgb(path)}  # views of one file are neighbours; older files are not needed again
+            pixels = render_view(loaded[path], item.query.view, size)
         if pixels_sha(pixels) != item.content_sha:
             raise DataError(f"{path} has changed since it was planned; nothing of it was sent: run the command again")
         images[item.item_key] = pixels.tobytes() if form == "rgb8" else encode_png(pixels)

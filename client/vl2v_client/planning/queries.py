@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp, changed_ns, view_key
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample
 from vl2v_client.data.images import image_size, load_rgb
+from vl2v_client.data.view_pixels import PixelFile
 from vl2v_client.data.views import RENDERER_VERSION, View, render_view
 from vl2v_contract.identity import rgb8_sha
 
@@ -46,11 +50,44 @@ class TextQuery:
 
 Query = ImageQuery | TextQuery
 
+SPOOL_BYTES = 2**28
+"""Disk space for views between planning and buying."""
+
 _COMMIT_EVERY = 256
 _HASHES_PER_COMMIT = 16_384
 _HASHES_PER_TASK = 64
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
+
+
+class RenderSpool:
+    """Views that were rendered to be hashed, kept until they are sent, so that each is rendered once.
+
+    What finds no room, or whose file has changed meanwhile, is rendered again.
+
+    Args:
+        folder: Folder on whose disk they lie, in a file without a name, which ends with this object.
+        size_bytes: Bound.
+    """
+
+    def __init__(self, folder: Path, size_bytes: int = SPOOL_BYTES) -> None:
+        self._file = PixelFile(folder, size_bytes)
+        self._places: dict[str, tuple[int, FileStamp]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, content_sha: str, pixels: RGBImage, stamp: FileStamp) -> None:
+        """Keep a view, rendered from a file when it had this stamp."""
+        with self._lock:
+            offset, granted = self._file.take(1, pixels.nbytes)
+        if granted and self._file.write(pixels, offset):
+            self._places[content_sha] = offset, stamp
+
+    def take(self, content_sha: str, size: int, path: Path) -> RGBImage | None:
+        """Return a view `[size, size, 3]` and forget it; None if it is not here, or the file is another by now."""
+        offset, stamp = self._places.pop(content_sha, (0, None))
+        pixels = np.empty((size, size, 3), dtype=np.uint8)
+        is_here = stamp is not None and path.exists() and FileStamp.of(path) == stamp
+        return pixels if is_here and self._file.read(pixels, offset) else None
 
 
 def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[Path, FileContent]:
@@ -111,9 +148,16 @@ def hash_files(
 
 
 def hash_views(
-    queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
+    queries: Sequence[ImageQuery],
+    cache: EmbeddingCache,
+    *,
+    size: int,
+    spool: RenderSpool | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Return the content hash of each query's pixels at `size` x `size`; a file is decoded once for all its new views.
+
+    What is rendered for it goes into the spool.
 
     Raises:
         DataError: A file is missing, is no image, or its view does not fit it any more.
@@ -121,8 +165,14 @@ def hash_views(
 
     def hash_file(task: tuple[Path, Mapping[bytes, View]]) -> list[tuple[bytes, str]]:
         path, views = task
-        image = load_rgb(path)
-        return [(key, pixels_sha(render_view(image, view, size))) for key, view in views.items()]
+        stamp, image = FileStamp.of(path), load_rgb(path)
+        hashes = []
+        for key, view in views.items():
+            pixels = render_view(image, view, size)
+            hashes.append((key, pixels_sha(pixels)))
+            if spool is not None:
+                spool.put(hashes[-1][1], pixels, stamp)
+        return hashes
 
     keys = view_keys(queries, cache, size=size, progress=progress)
     known = cache.contents.views(dict.fromkeys(keys))

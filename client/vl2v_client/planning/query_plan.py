@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from vl2v_client.cache.records import NOTHING, Paid
@@ -12,7 +12,7 @@ from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
-from vl2v_client.planning.queries import ImageQuery, Query, TextQuery, hash_views
+from vl2v_client.planning.queries import ImageQuery, Query, RenderSpool, TextQuery, hash_views
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
 
 _ROW_OVERHEAD_BYTES = 700  # keys, intent, index pages and the item's share of a receipt
@@ -69,6 +69,7 @@ class QueryPlan:
         cached: Distinct vectors that are here already.
         seconds: Estimate of the time to buy; None if this vendor's rate was never measured.
         chosen: Cache keys of the image queries that a selection within a budget has left; None if there was none.
+        spool: Views that were rendered to make the plan.
     """
 
     teacher: TeacherModel
@@ -79,6 +80,7 @@ class QueryPlan:
     cached: int
     seconds: float | None
     chosen: frozenset[str] | None = None
+    spool: RenderSpool | None = field(default=None, compare=False, repr=False)
 
     @property
     def used_image_keys(self) -> tuple[str, ...]:
@@ -165,7 +167,8 @@ def make_plan(
     Raises:
         DataError: An image cannot be read.
     """
-    contents = hash_views(image_queries, cache, size=teacher.image_size, progress=progress)
+    spool = RenderSpool(cache.path.parent)
+    contents = hash_views(image_queries, cache, size=teacher.image_size, spool=spool, progress=progress)
     named = partial(_name, teacher, cache.item_secret, cache.purchases.expired(teacher.ledger_id))
     texts = [named(query, text_sha(query.text)) for query in text_queries]
     images = [named(query, content) for query, content in zip(image_queries, contents, strict=True)]
@@ -180,6 +183,7 @@ def make_plan(
         image_files=len({query.sample.path for query in image_queries}),
         cached=len(distinct) - len(missing),
         seconds=None if rate is None else len(missing) / rate,
+        spool=spool,
     )
 
 

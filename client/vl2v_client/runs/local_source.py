@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,6 @@ from vl2v_client.runs.reporting import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source, billable_keys
-from vl2v_client.runs.teacher_answers import Vectors
 from vl2v_client.student.loss.methods import stage_asks_about_images
 from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
 from vl2v_client.student.model.spec import StudentSpec
@@ -121,14 +121,15 @@ class LocalSource(Source):
             CacheError: The disk cannot hold the answers.
             DataError: An image is broken, or a text is too long for the teacher.
         """
-        queries = planned.queries
+        queries, plan = planned.queries, planned.plan
+        texts = self.teacher.encode_texts([query.text for query in queries.texts])
+        of_text = dict(zip(plan.text_keys, texts.astype(np.float16), strict=True))  # halves, as a cache keeps
+        answers = self._image_answers(planned, folder, progress)
+        rows = {key: row for row, key in enumerate(plan.image_keys)}
 
-        def fetch() -> Vectors:
-            texts = self.teacher.encode_texts([query.text for query in queries.texts])
-            images = self._image_answers(planned, folder, progress)
-            # as halves, as a cache keeps what is bought
-            named = zip((*planned.plan.text_keys, *planned.plan.image_keys), (*texts, *images), strict=True)
-            return {key: vector.astype(np.float16, copy=False) for key, vector in named}
+        def fetch(keys: Sequence[str]) -> dict[str, NDArray[np.float16]]:
+            of_images = np.load(answers, mmap_mode="r")  # mapped anew each time: what was read leaves the memory
+            return {key: of_text[key] if key in of_text else of_images[rows[key]] for key in keys}
 
         data = load_run_data(settings, planned, fetch, folder, allow_missing=False, progress=progress)
         training, train = data.training, queries.split.train
@@ -172,27 +173,26 @@ class LocalSource(Source):
         """Return what the reports of the runs say: a local teacher was asked about the whole target."""
         return {target: row.target_in for target, row in rows.items() if row.target_in is not None}
 
-    def _image_answers(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> NDArray[np.float16]:
-        """Return the answers `[N * A, D]` on the views that are asked about, kept in the run folder."""
+    def _image_answers(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> Path:
+        """Return the file of the answers `[N * A, D]` float16 on the views that are asked about, made once."""
         queries, facts = planned.queries, self.teacher.facts
         pixels = ViewPixels(queries.split.train, queries.views, facts.image_size)
         named = [pixels.of, queries.asked_views, facts.weights_sha, facts.precision]
         path = folder.answers / f"local-teacher-{sha256_hex(json.dumps(named).encode())[:16]}.npy"
         with suppress(OSError, ValueError, EOFError):  # none, or cut short by a power failure: then they are made again
-            kept: NDArray[np.float16] = np.load(path)
-            return kept
-        views = ViewSequence(pixels, queries.asked_views)
-        answers = np.empty((len(views), facts.embedding_dim), dtype=np.float16)
-        for start in range(0, len(views), BATCH_SIZE):
-            batch = slice(start, min(start + BATCH_SIZE, len(views)))
-            answers[batch] = self.teacher.encode_images(views[batch])
-            progress("local teacher", batch.stop, len(views))
-        partial = path.with_suffix(".partial")
+            np.load(path, mmap_mode="r")
+            return path
+        views, partial = ViewSequence(pixels, queries.asked_views), path.with_suffix(".partial")
+        header = {"descr": "<f2", "fortran_order": False, "shape": (len(views), facts.embedding_dim)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                np.save(file, answers)
+                np.lib.format.write_array_header_1_0(file, header)
+                for start in range(0, len(views), BATCH_SIZE):
+                    batch = slice(start, min(start + BATCH_SIZE, len(views)))
+                    file.write(self.teacher.encode_images(views[batch]).astype("<f2").data)
+                    progress("local teacher", batch.stop, len(views))
             partial.replace(path)
         except OSError as error:
             raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
-        return answers
+        return path

@@ -11,7 +11,7 @@ from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.query_selection import frozen_features
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.teacher_answers import Vectors, image_targets, text_classifier
+from vl2v_client.runs.teacher_answers import image_targets, text_classifier
 from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.model.network import Student
@@ -19,7 +19,7 @@ from vl2v_client.student.train.labelled_views import LabelledViews, labelled_vie
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.step_batch import TrainingData
-from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets, impute
+from vl2v_client.teacher.targets import NO_IMPUTATION, Fetch, ImageTargets, impute
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RunData:
 def load_run_data(
     settings: RunSettings,
     planned: PlannedRun,
-    fetch: Callable[[], Vectors],
+    fetch: Fetch,
     folder: RunFolder,
     *,
     allow_missing: bool,
@@ -65,7 +65,7 @@ def load_run_data(
     Args:
         settings: Settings of the run.
         planned: Its queries and plan.
-        fetch: The teacher's vectors by the plan's keys.
+        fetch: Gives the teacher's vectors by the plan's keys.
         folder: Folder of the run.
         allow_missing: Images without a vector are no error.
         progress: Gets the progress of imputing.
@@ -81,13 +81,12 @@ def load_run_data(
         pixels = ViewPixels(train, queries.views, size, folder.pixels)
     else:  # no views: every image trains on its text
         pixels = canonical_pixels(train, size, folder.pixels)
-    train_views, vectors = labelled_views(pixels, train), fetch()
-    classifier = text_classifier(planned, vectors)
+    train_views, classifier = labelled_views(pixels, train), text_classifier(planned, fetch)
 
     def imputation(asked: ImageTargets) -> ImageTargets:
         return _impute(settings, asked, train_views, queries.asked_views, progress)
 
-    targets = image_targets(planned, vectors, allow_missing=allow_missing, imputation=imputation)
+    targets = image_targets(planned, fetch, allow_missing=allow_missing, imputation=imputation)
     return RunData(TrainingData(train_views, validation, targets), targets, classifier)
 
 

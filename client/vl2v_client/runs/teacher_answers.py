@@ -1,6 +1,6 @@
 """What the teacher's answers say of images and class prompts: a zero-shot classifier, and targets to train on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +13,21 @@ from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import EmbeddingMatrix, TeacherModel
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.planning.query_plan import PlannedRun, make_plan
-from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, join_image_targets
+from vl2v_client.teacher.targets import Fetch, ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
-
-Vectors = Mapping[str, NDArray[np.float16]]  # what the cache holds, by cache key
 
 Imputation = Callable[[ImageTargets], ImageTargets]
 """Gives views `[N, A]` that are asked about, and were not bought, a target."""
 
 
-def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
+def text_classifier(planned: PlannedRun, fetch: Fetch) -> EmbeddingMatrix:
     """Return the zero-shot classifier `[C, D]` of the bought class prompts.
 
     Raises:
         DataError: One of them was not bought.
     """
     queries, plan = planned.queries, planned.plan
+    vectors = fetch(plan.text_keys)
     for query, key in zip(queries.texts, plan.text_keys, strict=True):
         if key not in vectors:
             raise DataError(
@@ -39,9 +38,7 @@ def text_classifier(planned: PlannedRun, vectors: Vectors) -> EmbeddingMatrix:
     return zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
 
 
-def image_targets(
-    planned: PlannedRun, vectors: Vectors, *, allow_missing: bool, imputation: Imputation
-) -> ImageTargets:
+def image_targets(planned: PlannedRun, fetch: Fetch, *, allow_missing: bool, imputation: Imputation) -> ImageTargets:
     """Return targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
 
     A view that nobody asks about borrows its image's target. An image of which nothing was bought or imputed has none.
@@ -53,7 +50,7 @@ def image_targets(
     asked_views, views = planned.queries.asked_views, len(planned.queries.views[0]) or 1
     joined = join_image_targets(
         [plan.image_keys[row * asked_views : (row + 1) * asked_views] for row in range(len(train))],
-        vectors,
+        fetch,
         dimension=plan.teacher.embedding_dim,
         names=[str(sample.path) for sample in train],
         allow_missing=allow_missing,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.buying.purchase import buy, check_hold_out
@@ -83,7 +84,11 @@ class VendorSource(Source):
             purchase, seed = settings.config.purchase, settings.choice.seed
             planned = choose_queries(purchase, seed, planned, features, folder)
             planned, some_missing = self._buy(planned, folder, progress)
-        fetch = partial(self.cache.get_many, [*planned.plan.used_image_keys, *planned.plan.text_keys])
+        used_keys = {*planned.plan.used_image_keys, *planned.plan.text_keys}
+
+        def fetch(keys: Sequence[str]) -> dict[str, NDArray[np.float16]]:
+            return self.cache.get_many(key for key in keys if key in used_keys)
+
         return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)
 
     def teacher_row(
@@ -133,7 +138,7 @@ class VendorSource(Source):
         self.context.notify(announce(planned))
         check_hold_out(planned, self.context, progress=progress)
         buy(planned.plan, self.context, progress=progress)
-        text_classifier(planned, self.cache.get_many(planned.plan.text_keys))  # it names a text that failed
+        text_classifier(planned, self.cache.get_many)  # it names a text that failed
         left_out = left_out.union(self.cache.missing(planned.plan.used_image_keys))
         if left_out:  # no later call asks about them again
             folder.keep(LEFT_OUT_FILE, {"keys": sorted(left_out)})
@@ -166,8 +171,8 @@ class VendorSource(Source):
         if not queries.asked_views:
             return {}
         first_views = plan.image_keys[:: queries.asked_views]
-        vectors = self.cache.get_many([*first_views, *plan.text_keys])
-        classifier = text_classifier(planned, vectors)
+        vectors = self.cache.get_many(first_views)
+        classifier = text_classifier(planned, self.cache.get_many)
         known = [pair for pair in zip(queries.split.train, first_views, strict=True) if pair[1] in vectors]
         found = {}
         for target in targets:

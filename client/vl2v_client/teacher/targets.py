@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,13 @@ from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import generator
 from vl2v_client.teacher.text_classifier import unit_rows
 
+Fetch = Callable[[Sequence[str]], Mapping[str, NDArray[np.floating]]]
+"""Gives the vectors of those cache keys that it has."""
+
 _PENALTIES = 10.0 ** np.arange(-4, 6)
 """Shares of the features' mean variance that the penalty is chosen from."""
 _ROWS_AT_ONCE = 1_000
-"""Samples whose targets are scaled at a time: all at once would take several times their memory."""
+"""Samples whose vectors are fetched and scaled at a time: all at once would take several times the targets' memory."""
 
 
 def linear_predictions(
@@ -63,7 +67,7 @@ def fit_weights(
 
 
 _ROWS_AT_ONCE = 1_000
-"""Samples whose targets are scaled at a time: all at once would take several times their memory."""
+"""Samples whose vectors are fetched and scaled at a time: all at once would take several times the targets' memory."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class ImageTargets:
 
 def join_image_targets(
     cache_keys: Sequence[Sequence[str]],
-    vectors: Mapping[str, NDArray[np.float16] | NDArray[np.float32]],
+    fetch: Fetch,
     *,
     dimension: int,
     names: Sequence[str],
@@ -99,7 +103,7 @@ def join_image_targets(
 
     Args:
         cache_keys: `K` keys for each of `N` samples; the same key twice (the same pixels) is fine.
-        vectors: What the cache holds, `[D]` each, in any scale.
+        fetch: Gives vectors `[D]`, in any scale; asked for some keys at a time.
         dimension: The teacher's width `D`.
         names: `N` file names, for messages.
         allow_missing: Leave unbought views at zero and say so in `bought`, instead of refusing.
@@ -110,7 +114,10 @@ def join_image_targets(
     count = len(cache_keys[0]) if cache_keys else 0
     joined = np.zeros((len(cache_keys), count, dimension), dtype=np.float32)
     bought = np.zeros((len(cache_keys), count), dtype=np.bool_)
+    vectors: Mapping[str, NDArray[np.floating]] = {}
     for row, (keys, name) in enumerate(zip(cache_keys, names, strict=True)):
+        if row % _ROWS_AT_ONCE == 0:
+            vectors = fetch(list(chain.from_iterable(cache_keys[row : row + _ROWS_AT_ONCE])))
         for view, key in enumerate(keys):
             vector = vectors.get(key)
             if vector is None:
@@ -126,11 +133,16 @@ def join_image_targets(
                 )
             joined[row, view] = vector
             bought[row, view] = True
-    for start in range(0, len(joined), _ROWS_AT_ONCE):
-        block, known = joined[start : start + _ROWS_AT_ONCE], bought[start : start + _ROWS_AT_ONCE]
-        if known.any():
-            block[known] = unit_rows(block[known])
+    _scale(joined.reshape(-1, dimension), bought.reshape(-1))
     return ImageTargets.of_bought(joined, bought)
+
+
+def _scale(vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
+    """Scale the known ones of vectors `[n, D]` to length one, in place."""
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        block, of_block = vectors[start : start + _ROWS_AT_ONCE], known[start : start + _ROWS_AT_ONCE]
+        if of_block.any():
+            block[of_block] = unit_rows(block[of_block])
 
 
 def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
@@ -149,7 +161,7 @@ def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
     weight = targets.weights.sum(axis=1, keepdims=True) / np.maximum(lenders, 1)
     vectors, weights = targets.vectors.copy(), np.where(fills, weight, targets.weights).astype(np.float32)
     lending = lenders[:, 0] > 0
-    mean[lending] = unit_rows(mean[lending])
+    _scale(mean, lending)
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]
     return ImageTargets(vectors, targets.bought, weights)
