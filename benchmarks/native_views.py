@@ -40,8 +40,7 @@ from vl2v_client.data.view_pixels import ViewPixels
 from vl2v_client.data.views import views_for
 from vl2v_client.student.loss.methods import TrainingConfig, erm
 from vl2v_client.student.model.card import InputFormat
-from vl2v_client.student.model.classifier import new_classifier
-from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.classifier import new_classifier, student_input
 from vl2v_client.student.model.spec import StudentSpec
 
 DOMAINS, CLASSES, VIEWS, SIDE = ("art", "photo", "target"), 10, 4, 96

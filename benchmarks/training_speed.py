@@ -32,8 +32,7 @@ from vl2v_client.data.views import drawn_view, render_view
 from vl2v_client.student.loss.methods import Stage, TrainingConfig, vl2v_adip
 from vl2v_client.student.loss.objective import image_and_text
 from vl2v_client.student.model.card import InputFormat
-from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
-from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier, student_input
 from vl2v_client.student.model.network import build_student
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device

@@ -35,8 +35,7 @@ from vl2v_client.runs.local_source import LocalSource
 from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.settings import settle
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
-from vl2v_client.student.model.classifier import TextHead, new_classifier
-from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.classifier import TextHead, new_classifier, student_input
 from vl2v_client.student.model.spec import resolve_student
 from vl2v_client.student.train.feeds import TrainingRun, open_feed
 from vl2v_client.student.train.labelled_views import labelled_views
@@ -159,7 +158,7 @@ def test_every_student_sees_views_rendered_at_its_own_size(
     def refuse(*_arguments: object, **_options: object) -> None:
         raise AssertionError("pixels were resized")
 
-    monkeypatch.setattr("vl2v_client.student.model.inputs.functional.interpolate", refuse)
+    monkeypatch.setattr("vl2v_client.student.model.classifier.functional.interpolate", refuse)
     done = distil(tmp_path, model, "run", *words)
     assert done.exit_code == 0, done.output
     bundle = load_bundle(tmp_path / "run" / "student")

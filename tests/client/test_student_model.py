@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from support.client.student_factories import SIZE, TINY_VIT, WIDTH, fresh_classifier
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
-from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.classifier import student_input
 from vl2v_client.student.model.network import Student, build_backbone, build_student
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.sampling import rows_by_domain, sample_batch

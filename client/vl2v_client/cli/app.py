@@ -120,9 +120,6 @@ REMOVED_VALUES: Mapping[str, Mapping[str, str]] = {
 def refuse_removed(words: Sequence[str]) -> None:
     """Refuse a command line that names a removed option or value.
 
-    Args:
-        words: The command line without the program's name.
-
     Raises:
         UsageError: Names the option or value, the version that removed it, and the replacement.
     """

@@ -19,11 +19,7 @@ from vl2v_contract.texts import printable
 
 
 class PlainConsole(Console):
-    """A console without markup; styles are set by `Text` and by tables, never by a text.
-
-    Args:
-        stderr: Write to standard error.
-    """
+    """A console without markup; styles are set by `Text` and by tables, never by a text."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)

@@ -160,11 +160,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """A progress that draws one bar per phase, made when the phase first reports; or none at all.
-
-    Args:
-        progress: Bars to draw; None stays silent.
-    """
+    """A progress that draws one bar per phase, made when the phase first reports; or none at all."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress

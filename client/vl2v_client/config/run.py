@@ -88,15 +88,7 @@ class ReportConfig(Options):
 
 
 class RunConfig(Options):
-    """A run.
-
-    Attributes:
-        data: What the student learns from.
-        purchase: Where the teacher's embeddings come from.
-        student: Which model is trained.
-        training: How it trains.
-        report: Where results go.
-    """
+    """All that decides a run; the command line, a YAML file and `config.json` of the run folder are views of it."""
 
     data: DataConfig = DataConfig()
     purchase: PurchaseConfig = PurchaseConfig()

@@ -32,10 +32,6 @@ class PixelFile:
 
     The file has no name, so it ends with the process. What it cannot hold, because the disk is full or fails, is
     rendered again. It is read and written by system calls: a full disk under a memory map kills the process.
-
-    Args:
-        folder: Folder on whose disk it lies.
-        size_bytes: Bound.
     """
 
     def __init__(self, folder: Path, size_bytes: int = PIXEL_BYTES) -> None:

@@ -22,12 +22,6 @@ class OnlineViews:
     """The fresh views of a run: each a function of its number, the image's content and the run's seed and recipe.
 
     Implements `student.train.step_batch.FreshViews`.
-
-    Attributes:
-        samples: Training images, by row.
-        contents: Contents of their files.
-        choice: Seed and recipe of the views.
-        teacher: Teacher that sees them.
     """
 
     samples: Sequence[Sample]

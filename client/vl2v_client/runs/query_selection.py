@@ -22,7 +22,7 @@ from vl2v_client.planning.choice import RANDOM, select
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.run_folder import CHOICE_FILE, CHOICE_FORMAT, RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.student.model.inputs import student_input
+from vl2v_client.student.model.classifier import student_input
 from vl2v_client.student.model.network import build_student
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.devices import resolve_device

@@ -51,11 +51,6 @@ _IMAGES = TypeAdapter(RunImages)
 def name_images(root: Path, split: Split, cache: EmbeddingCache) -> RunImages:
     """Return the images of a split.
 
-    Args:
-        root: Folder of the data set.
-        split: Split of a run.
-        cache: Remembers hashes.
-
     Raises:
         DataError: An image cannot be read.
     """

@@ -36,11 +36,7 @@ _POSTGRES_TYPES: dict[type[TypeEngine[Any]], str] = {
 
 
 class Driver:
-    """Runs statements in the transaction of a connection.
-
-    Attributes:
-        backend: Name of the database's dialect.
-    """
+    """Runs statements in the transaction of a connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.backend = connection.dialect.name

@@ -49,9 +49,6 @@ IS_SALE = ledger.c.kind.in_(("charge", "refund"))
 def unavailable(doing: str) -> Iterator[None]:
     """Raise LedgerUnavailable where the database fails.
 
-    Args:
-        doing: What the error says cannot be done.
-
     Raises:
         LedgerUnavailable: The database cannot be read, or written.
     """

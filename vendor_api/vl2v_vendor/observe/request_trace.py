@@ -32,12 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Interval(NamedTuple):
-    """One interval of a stage; a stage may have several.
-
-    Attributes:
-        started: Seconds from the beginning of the trace.
-        seconds: Length of the interval.
-    """
+    """One interval of a stage, in seconds from the beginning of the trace; a stage may have several."""
 
     stage: Stage
     started: float

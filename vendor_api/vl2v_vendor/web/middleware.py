@@ -132,11 +132,6 @@ class OverloadGate:
     """Refuses before anything is done for a request: no routing, no key looked up, no body read.
 
     A flood must cost no more than its refusals. So who is refused here is not told whether the key is good.
-
-    Attributes:
-        app: Application behind the gate.
-        lanes: Lanes of the model.
-        modality_of: Modality that each path sells.
     """
 
     app: ASGIApp
@@ -212,11 +207,6 @@ class ForwardedShare:
     A proxy's connections carry one client's requests after another's, so they are nobody's. Whose a request is says
     `scope["client"]`, where uvicorn's ProxyHeadersMiddleware has put the address that the proxy forwarded. Who comes
     without a proxy is under the limit of connections already, and does not reach this one.
-
-    Attributes:
-        app: Application that is called next.
-        limits: Limits of the server's connections.
-        running: Number of requests in progress, by client.
     """
 
     app: ASGIApp

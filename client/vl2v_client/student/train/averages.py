@@ -193,9 +193,6 @@ class ExponentialMovingAverage:
     """`mean <- d mean + (1 - d) weights` after every step, with `d = min(decay, (1 + t) / (10 + t))` at step `t`.
 
     The smaller `d` of the first steps keeps a short run from remembering its first weights.
-
-    Attributes:
-        decay: Once warm, 0 to below 1.
     """
 
     decay: float

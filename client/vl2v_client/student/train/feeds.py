@@ -14,8 +14,7 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix, PixelSource
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
-from vl2v_client.student.model.classifier import StudentClassifier, in_chunks
-from vl2v_client.student.model.inputs import normalised, pixel_tensor, student_input
+from vl2v_client.student.model.classifier import StudentClassifier, in_chunks, normalised, pixel_tensor, student_input
 from vl2v_client.student.model.network import compile_or_warn
 from vl2v_client.student.train.devices import ALONE, Ranks
 from vl2v_client.student.train.sampling import Mix, draw_mix, rows_by_domain, sample_batch

@@ -19,12 +19,7 @@ from vl2v_client.student.train.results import SourceScore, StageResult
 
 @dataclass
 class BestWeights:
-    """The weights of the best evaluation so far, by the rule of `Stage.best_of_equals`.
-
-    Attributes:
-        step: Steps taken when they were scored.
-        rank: `SourceScore.rank` then.
-    """
+    """The weights of the best evaluation so far, by the rule of `Stage.best_of_equals`."""
 
     step: int = -1
     rank: tuple[float, float] = (-1.0, float("-inf"))

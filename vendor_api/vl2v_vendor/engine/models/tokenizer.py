@@ -73,9 +73,6 @@ class _ClipWords:
     """The `encode` of CLIP's own tokenizer, with the same ids, for texts that strangers choose.
 
     open_clip's needs a time quadratic in a word's length, and keeps every word that it ever saw.
-
-    Args:
-        tokenizer: Tokenizer of open_clip, SimpleTokenizer.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -35,13 +35,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class SlotLayout:
-    """Sizes of the slots.
-
-    Attributes:
-        input_bytes: Size of the largest batch.
-        output_bytes: Size of its vectors.
-        count: Number of slots.
-    """
+    """Bytes of the largest batch and of its vectors, and the number of slots."""
 
     input_bytes: int
     output_bytes: int
@@ -82,10 +76,6 @@ def map_memory(file: Connection, size_bytes: int) -> mmap.mmap:
 
 class Slots:
     """The shared memory of one model process, as either side sees it.
-
-    Args:
-        memory: `layout.size_bytes` of it.
-        layout: Layout of its slots.
 
     Attributes:
         abandoned: By slot, 1 if nobody waits for its batch any more.

@@ -57,11 +57,7 @@ class Watchdog:
         self._batch_seconds = self._idle_seconds = 0.0
 
     def check(self, elapsed_seconds: float) -> str | None:
-        """Return why the process is stuck; None if it is not.
-
-        Args:
-            elapsed_seconds: Time since the last check.
-        """
+        """Return why the process is stuck, so many seconds after the last check; None if it is not."""
         counted = min(elapsed_seconds, 2 * PERIOD_SECONDS)
         self._silent_seconds += counted
         self._since_heartbeat_seconds += counted

@@ -18,10 +18,6 @@ Out = TypeVar("Out")
 class QueuedRequest(Generic[Out]):
     """The items of one request, and the outcome of each.
 
-    Args:
-        key: API key whose request it is.
-        count: Number of items.
-
     Attributes:
         done: Resolved when every item has its outcome; failed or cancelled when the request is lost as a whole.
         outcomes: An output or an error per item, in order; None while an item has neither.
@@ -66,11 +62,7 @@ class Entry(Generic[In, Out]):
 
 
 class FairQueue(Generic[In, Out]):
-    """The lines of all keys. It does not bound itself: who pushes has checked that there is room.
-
-    Attributes:
-        items: Number of items that wait.
-    """
+    """The lines of all keys. It does not bound itself: who pushes has checked that there is room."""
 
     def __init__(self) -> None:
         self._lines: OrderedDict[str, OrderedDict[Entry[In, Out], None]] = OrderedDict()
