@@ -37,8 +37,7 @@ from vl2v_client.student.model.network import build_student
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.feeds import LoadedStep, TrainingRun, open_feed
-from vl2v_client.student.train.labelled_views import LabelledViews
-from vl2v_client.student.train.step_batch import BatchSource, TrainingData
+from vl2v_client.student.train.training_data import BatchSource, LabelledViews, TrainingData
 from vl2v_client.teacher.targets import ImageTargets
 from vl2v_client.teacher.text_classifier import unit_rows
 

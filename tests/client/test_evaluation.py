@@ -36,9 +36,8 @@ from vl2v_client.runs.reporting import score_classifier
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
-from vl2v_client.student.train.labelled_views import labelled_views
 from vl2v_client.student.train.loop import train
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.training_data import TrainingData, labelled_views
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 
 

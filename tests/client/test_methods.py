@@ -29,7 +29,7 @@ from vl2v_client.student.train.averages import WISE_FT_GRID, between
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_interpolation
 from vl2v_client.student.train.stage_state import StageState
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.training_data import TrainingData
 
 QUICK = TrainingConfig(
     align_steps=3,

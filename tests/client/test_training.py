@@ -16,7 +16,7 @@ from vl2v_client.core.errors import Diverged, RunError
 from vl2v_client.student.loss.methods import Method, Stage, TrainingConfig, erm, online_queries, vl2v_adip
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_learning_rate
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.training_data import TrainingData
 
 QUICK = TrainingConfig(
     align_steps=9,

@@ -19,7 +19,7 @@ from vl2v_client.student.train import loop as training
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.stage_state import StageState
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.training_data import TrainingData
 
 QUICK = TrainingConfig(
     align_steps=5,

@@ -20,7 +20,7 @@ from vl2v_client.planning.queries import pixels_sha
 from vl2v_client.runs.teacher_answers import image_targets
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.training_data import TrainingData
 from vl2v_client.teacher.targets import ImageTargets
 
 STUDENT_SIZE = 64

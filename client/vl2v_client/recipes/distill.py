@@ -15,7 +15,7 @@ from vl2v_client.runs.run_images import find_images, keep_images, name_images
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.student.train.devices import Ranks, joined_ranks
-from vl2v_client.student.train.labelled_views import labelled_views
+from vl2v_client.student.train.training_data import labelled_views
 
 
 def distill(

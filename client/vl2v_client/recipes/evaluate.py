@@ -21,7 +21,7 @@ from vl2v_client.runs.reporting import ZERO_SHOT, keep_predictions, zero_shot_ro
 from vl2v_client.runs.run_folder import RunFolder, locked, open_run_folder
 from vl2v_client.runs.run_images import DomainScore, RecordedConfig, ScoredImages, choose_images, recorded_config
 from vl2v_client.runs.teacher_answers import ask_teacher
-from vl2v_client.student.train.labelled_views import labelled_views
+from vl2v_client.student.train.training_data import labelled_views
 from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
 
 

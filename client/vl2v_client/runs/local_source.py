@@ -32,8 +32,8 @@ from vl2v_client.student.loss.methods import stage_asks_about_images
 from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.devices import resolve_device
-from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.training_data import LabelledViews
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 from vl2v_contract.identity import sha256_hex
 

@@ -15,10 +15,9 @@ from vl2v_client.runs.teacher_answers import image_targets, text_classifier
 from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.model.network import Student
-from vl2v_client.student.train.labelled_views import LabelledViews, labelled_views
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.training_data import LabelledViews, TrainingData, labelled_views
 from vl2v_client.teacher.targets import NO_IMPUTATION, Fetch, ImageTargets, impute
 
 

@@ -21,7 +21,7 @@ from vl2v_contract.identity import sha256_hex
 class OnlineViews:
     """The fresh views of a run: each a function of its number, the image's content and the run's seed and recipe.
 
-    Implements `student.train.step_batch.FreshViews`.
+    Implements `student.train.training_data.FreshViews`.
     """
 
     samples: Sequence[Sample]

@@ -34,8 +34,8 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.loss.methods import METHODS
 from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier
 from vl2v_client.student.model.spec import StudentCard
-from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.training_data import LabelledViews
 from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
 
 ZERO_SHOT = "zero-shot teacher"

@@ -18,8 +18,8 @@ from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.loss.methods import Method, asks_about_images, asks_about_texts
 from vl2v_client.student.model.spec import StudentSpec
-from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.training_data import LabelledViews
 
 
 def billable_keys(

@@ -35,8 +35,8 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Announce, Source, billable_keys
 from vl2v_client.runs.teacher_answers import text_classifier
 from vl2v_client.student.loss.methods import METHODS, asks_about_images, online_queries
-from vl2v_client.student.train.labelled_views import LabelledViews
 from vl2v_client.student.train.results import TrainingResult
+from vl2v_client.student.train.training_data import LabelledViews
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 
 

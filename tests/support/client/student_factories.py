@@ -12,8 +12,7 @@ from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.model.spec import StudentSpec
-from vl2v_client.student.train.labelled_views import LabelledViews
-from vl2v_client.student.train.step_batch import TrainingData
+from vl2v_client.student.train.training_data import LabelledViews, TrainingData
 from vl2v_client.teacher.targets import ImageTargets
 from vl2v_client.teacher.text_classifier import unit_rows
 

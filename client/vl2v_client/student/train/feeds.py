@@ -18,7 +18,7 @@ from vl2v_client.student.model.classifier import StudentClassifier, in_chunks, n
 from vl2v_client.student.model.network import compile_or_warn
 from vl2v_client.student.train.devices import ALONE, Ranks
 from vl2v_client.student.train.sampling import Mix, draw_mix, rows_by_domain, sample_batch
-from vl2v_client.student.train.step_batch import FreshViews, TrainingData
+from vl2v_client.student.train.training_data import FreshViews, TrainingData
 
 Rows = NDArray[np.int64]
 

@@ -28,7 +28,7 @@ from vl2v_client.student.train.results import (
 )
 from vl2v_client.student.train.sampling import default_workers, load_ahead
 from vl2v_client.student.train.stage_state import StageState, apply_weights
-from vl2v_client.student.train.step_batch import BatchSource, TrainingData
+from vl2v_client.student.train.training_data import BatchSource, TrainingData
 
 
 def train(
