@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
+from rich.console import Console
 
 from support.client.client_shell import invoke
 from support.help_screens import WIDTH, check_list, check_screen, commands_of, flags_of, groups_in, loaded_for_help
@@ -24,8 +26,15 @@ GROUPS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _terminal() -> Iterator[None]:
+    app.console = Console(width=WIDTH)  # else the one of an earlier help screen in this process
+    yield
+    app.console = None
+
+
 def _help(command: str) -> str:
-    shown = invoke([*command.split(), "--help"], {"COLUMNS": str(WIDTH)})
+    shown = invoke([*command.split(), "--help"], {})
     assert shown.exit_code == 0, shown.output
     return shown.stdout
 
