@@ -14,6 +14,7 @@ from torch import Tensor
 from support.client.student_factories import coloured_views, fresh_classifier, teacher_targets, training_data
 from vl2v_client.core.errors import Diverged, RunError
 from vl2v_client.student.loss.methods import Method, Stage, TrainingConfig, erm, online_queries, vl2v_adip
+from vl2v_client.student.train.closed_form import PENALTIES, fit_projection
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_learning_rate
 from vl2v_client.student.train.training_data import TrainingData
@@ -235,3 +236,55 @@ def test_targets_must_fit_the_views() -> None:
     train_views = coloured_views(6)
     with pytest.raises(ValueError, match="targets"):
         TrainingData(train_views, coloured_views(6, views=1), teacher_targets(coloured_views(6, views=3)))
+
+
+def test_the_projection_begins_at_the_ridge_regression_of_the_mixed_targets() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(60, 5)) * [1, 2, 3, 4, 5] + 1
+    targets = features @ random.normal(size=(5, 3)) + random.normal(size=(60, 3)) + 2
+    scores: list[float] = []
+
+    def validate() -> SourceScore:  # the third penalty is the best
+        scores.append(len(scores) % len(PENALTIES) == 2 or len(scores) >= len(PENALTIES))
+        return SourceScore(float(scores[-1]), 0.0, {})
+
+    projection = torch.nn.Linear(5, 3)
+    pairs = [(torch.from_numpy(features[cut]), torch.from_numpy(targets[cut])) for cut in (slice(45), slice(45, 60))]
+    assert fit_projection(projection, pairs, validate).accuracy == 1
+    mean, bias = features.mean(axis=0), targets.mean(axis=0)
+    gram = (features - mean).T @ (features - mean) / 60
+    penalty = PENALTIES[2] * np.trace(gram) / 5 * np.eye(5)
+    weights = np.linalg.solve(gram + penalty, (features - mean).T @ (targets - bias) / 60)
+    assert np.allclose(projection.weight.detach().numpy(), weights.T, atol=1e-6)
+    assert np.allclose(projection.bias.detach().numpy(), bias - mean @ weights, atol=1e-6)
+
+
+def test_aligning_in_closed_form_is_nearer_to_the_floor_than_many_steps_of_adam() -> None:
+    def gap(config: TrainingConfig) -> float:
+        result = train(vl2v_adip(config), fresh_classifier(), training_data(), config)
+        return next(row["gap_to_floor"] for row in reversed(result.history) if row["stage"] == "align")
+
+    still = QUICK.replace(align="ridge", align_steps=1, align_learning_rate=1e-12)
+    assert gap(still) < gap(QUICK.replace(align_steps=60, evaluate_every=60))
+
+
+def test_adam_is_kept_after_the_closed_form_only_where_source_validation_gains() -> None:
+    ruinous = QUICK.replace(align="ridge", align_learning_rate=10.0)
+    stage = vl2v_adip(ruinous).stages[0]
+    ruined = train(Method("align", "text", (stage,)), fresh_classifier(), training_data(), ruinous)
+    assert ruined.stages[0].best_step == 0
+
+
+def test_a_run_killed_while_it_aligns_from_the_closed_form_ends_with_the_same_bits(tmp_path: Path) -> None:
+    config = QUICK.replace(align="ridge")
+    undisturbed = train(vl2v_adip(config), fresh_classifier(), training_data(), config, folder=tmp_path / "a")
+    for step in (1, 5):
+
+        def kill(phase: str, done: int, total: int, extras: Mapping[str, str] | None = None, at: int = step) -> None:
+            if (phase, done) == ("align", at):
+                raise _Killed
+
+        with pytest.raises(_Killed):
+            train(vl2v_adip(config), fresh_classifier(), training_data(), config, folder=tmp_path / "b", progress=kill)
+    again = train(vl2v_adip(config), fresh_classifier(), training_data(), config, folder=tmp_path / "b")
+    assert _equal(_weights(undisturbed), _weights(again))

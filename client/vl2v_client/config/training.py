@@ -75,6 +75,7 @@ MethodName = Literal[
 FinalWeights = Literal["swad", "ema", "best", "last"]
 Segments = Literal["original", "cumulative"]
 BestOfEquals = Literal["lower_loss", "last"]
+Align = Literal["adam", "ridge"]
 
 
 class TrainingConfig(Options):
@@ -84,6 +85,7 @@ class TrainingConfig(Options):
     method: MethodName = option("vl2v-adip", "Method of the student that is exported", common=True)
     baselines: tuple[MethodName, ...] = option((), "Method trained beside it to compare; repeatable")
     train_views: int | None = option(None, "Views of each image to train on; those not bought borrow a target", ge=0)
+    align: Align = option("adam", "First projection: drawn, for Adam to train, or ridge regression in closed form")
     align_steps: int = option(5001, "Optimizer steps of the align stage", ge=1)
     distill_steps: int = option(5001, "Optimizer steps of the distill stage", ge=1, common=True)
     align_learning_rate: float = option(5e-5, "Learning rate of Adam in the align stage", gt=0)

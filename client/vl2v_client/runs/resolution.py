@@ -97,6 +97,10 @@ def _purchase_faults(config: RunConfig) -> _Faults:
             "purchase.online trains on fresh views at every step: leave training.train_views out",
         ),
         (
+            purchase.online and training.align == "ridge",
+            "training.align ridge is fitted to stored views, and purchase.online draws fresh ones: leave one out",
+        ),
+        (
             (training.train_views or 0) < (purchase.views or 0),
             f"training.train_views {training.train_views} is less than purchase.views {purchase.views}: all that is "
             "bought is used",

@@ -221,8 +221,10 @@ _KEPT = ("sweep", "student", "erm_learning_rates", "teacher", "files_sha", "styl
 
 def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record of `config.json` in this version's format; removed values stay, so that no new run equals it."""
+    if record.get("format") == TEACHER_SIZE_FORMAT:
+        return _with_align({**record, "format": CONFIG_FORMAT})
     if record.get("format") != 1:
-        return {**record, "format": CONFIG_FORMAT} if record.get("format") == TEACHER_SIZE_FORMAT else dict(record)
+        return dict(record)
     config: dict[str, Any] = {name: record[name] for name in _KEPT if name in record}
     for group, names in _MOVED.items():
         config[group] = {new: record[old] for old, new in names.items() if old in record}
@@ -235,7 +237,13 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
         config["stages"] = [_renamed(stage) for stage in record["stages"]]
     if config.get("style_targets") == "bought":
         del config["style_targets"]
-    return config | {"format": CONFIG_FORMAT}
+    return _with_align(config | {"format": CONFIG_FORMAT})
+
+
+def _with_align(config: dict[str, Any]) -> dict[str, Any]:
+    """Add what earlier formats need not say: their projections begin as they are drawn."""
+    stages = {"stages": [{"closed_form": False} | stage for stage in config["stages"]]} if "stages" in config else {}
+    return {**config, "training": {"align": "adam"} | config["training"], **stages}
 
 
 def removed_values(config: Mapping[str, Any]) -> list[str]:

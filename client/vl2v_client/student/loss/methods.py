@@ -36,6 +36,7 @@ class Stage:
             the last of those that no earlier evaluation surpasses, not even one before `best_from`, as published.
         segments: Which steps a segment of SWAD averages: `original` those since the last evaluation, `cumulative`
             those since step 0 or, past step 2,500, since the last whole thousand, as the published code does.
+        closed_form: The projection begins at the ridge regression of the mixed targets on the features.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stage:
     best_from: int = 0
     best_of_equals: BestOfEquals = "lower_loss"
     segments: Segments = "original"
+    closed_form: bool = False
 
     def share_of_image(self, config: TrainingConfig) -> float:
         """Return the weight `w` of the teacher's term in this stage."""
@@ -78,9 +80,13 @@ def online_queries(config: TrainingConfig, source_domains: int) -> int:
 
 
 def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by the names that version 0.1.0 hashed, so that its checkpoints are read."""
-    return {"carries" if name == "final_weights" else name: value for name, value in settings.items()}
+    """Return settings as version 0.1.0 hashed them, so that its checkpoints are read."""
+    first = {"carries" if name == "final_weights" else name: value for name, value in settings.items()}
+    return {name: value for name, value in first.items() if (name, value) not in _SINCE}
 
+
+_SINCE = (("align", "adam"), ("closed_form", False))
+"""Later options at the values that stand for what 0.1.0 did."""
 
 ERM = "erm"
 
@@ -166,6 +172,7 @@ def _stage(
         best_from=config.distill_best_from,
         best_of_equals=config.best_of_equals,
         segments=config.distill_segments,
+        closed_form=config.align == "ridge" and trains == _PROJECTION and objective in ASK_ABOUT_TEXTS,
     )
 
 

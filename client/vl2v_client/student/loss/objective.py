@@ -63,7 +63,7 @@ def image_and_text(batch: Batch) -> LossTerms:
         "loss": loss,
         **_where_bought("image", images, weights),
         "text": texts.mean(),
-        "floor": -_mixed(batch).norm(dim=-1).mean(),
+        "floor": -mixed_targets(batch).norm(dim=-1).mean(),
     }
     if batch.label_weight:
         labels = functional.cross_entropy(batch.logits_of(batch.outputs), batch.labels)
@@ -114,7 +114,8 @@ def feature_mse(batch: Batch) -> LossTerms:
     On unit vectors this is `2 + 2 loss` of `image_and_text`: the same descent, twice as steep, which Adam evens out.
     Yang et al., arXiv 2307.12732.
     """
-    return _squared_distance(batch, functional.normalize(batch.outputs, dim=-1), 2 - 2 * _mixed(batch).norm(dim=-1))
+    floors = 2 - 2 * mixed_targets(batch).norm(dim=-1)
+    return _squared_distance(batch, functional.normalize(batch.outputs, dim=-1), floors)
 
 
 def simkd(batch: Batch) -> LossTerms:
@@ -122,7 +123,7 @@ def simkd(batch: Batch) -> LossTerms:
 
     Chen et al., CVPR 2022, arXiv 2203.14001.
     """
-    weights, mixed = batch.image_weights, _mixed(batch)
+    weights, mixed = batch.image_weights, mixed_targets(batch)
     lengths = weights * batch.image_targets.square().sum(dim=-1) + (1 - weights) * batch.text_targets.square().sum(-1)
     return _squared_distance(batch, batch.outputs, lengths - mixed.square().sum(dim=-1))
 
@@ -139,7 +140,7 @@ def _squared_distance(batch: Batch, z: Tensor, floors: Tensor) -> LossTerms:
     }
 
 
-def _mixed(batch: Batch) -> Tensor:
+def mixed_targets(batch: Batch) -> Tensor:
     """Return `m = w img + (1 - w) txt_y`, `[B, D]`."""
     weights = batch.image_weights[:, None]
     return weights * batch.image_targets + (1 - weights) * batch.text_targets

@@ -1,6 +1,6 @@
 """Where a stage's outputs come from: pixels through the whole student, or features computed once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -14,11 +14,12 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix, PixelSource
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
+from vl2v_client.student.loss.objective import mixed_targets
 from vl2v_client.student.model.classifier import StudentClassifier, in_chunks, normalised, pixel_tensor, student_input
 from vl2v_client.student.model.network import compile_or_warn
 from vl2v_client.student.train.devices import ALONE, Ranks
 from vl2v_client.student.train.sampling import Mix, draw_mix, rows_by_domain, sample_batch
-from vl2v_client.student.train.training_data import FreshViews, TrainingData
+from vl2v_client.student.train.training_data import BatchSource, FreshViews, TrainingData
 
 Rows = NDArray[np.int64]
 
@@ -127,7 +128,7 @@ def open_feed(run: TrainingRun, stage: Stage, progress: Progress = silent) -> Fe
         return _FreshFeed(run, stage, run.data.fresh)
     if "backbone" in stage.trains:
         return _PixelFeed(run, stage)
-    return _FeatureFeed(run, stage, progress)
+    return FeatureFeed(run, stage, progress)
 
 
 class _PixelFeed:
@@ -188,7 +189,7 @@ class _FreshFeed(_PixelFeed):
         return super().outputs(loaded)
 
 
-class _FeatureFeed:
+class FeatureFeed:
     """The frozen backbone sees every view before the first step; or each step's, if those are fewer or all too many."""
 
     def __init__(self, run: TrainingRun, stage: Stage, progress: Progress) -> None:
@@ -211,6 +212,7 @@ class _FeatureFeed:
         return is_less_work and views * self._projection.in_features * 4 <= FEATURE_BYTES
 
     def load(self, step: int) -> LoadedStep:
+        """See `Feed`."""
         return self._run.load(self._stage, step, self._gather)
 
     def _gather(self, rows: Rows, views: Rows) -> Tensor:
@@ -219,8 +221,19 @@ class _FeatureFeed:
         return self._train[torch.from_numpy(rows), torch.from_numpy(views)]
 
     def outputs(self, loaded: LoadedStep) -> Tensor:
+        """See `Feed`."""
         features = loaded.inputs if self._train is not None else self._features_of(loaded.inputs)
         return cast(Tensor, self._network(_blended(features, loaded.mix)))
+
+    def pairs(self, batches: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the features `[B, F]` of all training views, a block at a time, with their mixed targets `[B, D]`."""
+        train, size = self._run.data.train, self._run.config.evaluation_batch_size
+        places = np.arange(len(train) * train.view_count)
+        for start in range(0, len(places), size):
+            rows, views = np.divmod(places[start : start + size], train.view_count)
+            inputs = self._gather(rows, views)
+            features = inputs if self._train is not None else self._features_of(inputs)
+            yield features, mixed_targets(batches.batch(features, rows, views))
 
     @torch.no_grad()
     def _features_of(self, prepared: Tensor) -> Tensor:
@@ -230,6 +243,7 @@ class _FeatureFeed:
 
     @torch.no_grad()
     def validation_outputs(self) -> Tensor:
+        """See `Feed`."""
         return cast(Tensor, self._projection(self._validation))
 
 

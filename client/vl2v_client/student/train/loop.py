@@ -15,8 +15,9 @@ from vl2v_client.student.loss.methods import Method, Stage
 from vl2v_client.student.loss.objective import OBJECTIVES, LossTerms, Objective
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
+from vl2v_client.student.train.closed_form import fit_projection
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
-from vl2v_client.student.train.feeds import Feed, LoadedStep, TrainingRun, open_feed
+from vl2v_client.student.train.feeds import FeatureFeed, Feed, LoadedStep, TrainingRun, open_feed
 from vl2v_client.student.train.results import (
     SourceScore,
     StageCheckpoint,
@@ -109,11 +110,19 @@ def _run_stage(
     if state.is_finished:
         return state
     feed = open_feed(run, stage, progress)
+    if stage.closed_form and state.step == 0 and isinstance(feed, FeatureFeed):
+        state.begin(_fit(run, stage, feed))
     workers = default_workers(run.classifier.device) if run.config.workers is None else run.config.workers
     run.classifier.student.train()
     with closing(load_ahead(feed.load, range(state.step, stage.steps), workers)) as ahead:
         _take_steps(run, state, feed, ahead, checkpoint, metrics, progress)
     return state
+
+
+def _fit(run: TrainingRun, stage: Stage, feed: FeatureFeed) -> SourceScore:
+    batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(run.config))
+    projection = run.classifier.student.projection
+    return fit_projection(projection, feed.pairs(batches), lambda: run.ranks.broadcast(lambda: _validate(run, feed)))
 
 
 def _take_steps(

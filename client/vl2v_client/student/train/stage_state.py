@@ -69,6 +69,11 @@ class StageState:
             self.ema.add_step(self.weights)
         self.step += 1
 
+    def begin(self, validation: SourceScore) -> None:
+        """Count the weights that the stage begins with, which are fitted already, as a candidate for the best."""
+        self.best = BestWeights(0, validation.rank, copy_weights(self.weights))
+        self._highest = validation.accuracy
+
     def add_evaluation(self, validation: SourceScore) -> dict[str, Any]:
         """Count an evaluation of the student as it is: selection, averages and a row of metrics, which is returned.
 
