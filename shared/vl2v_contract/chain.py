@@ -4,8 +4,6 @@ Units count queries: one image or one text is one unit. Money is `units * unit_p
 the currency. Times are integer microseconds since the Unix epoch, UTC.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -135,7 +133,7 @@ class LedgerEntry:
     @classmethod
     def charge(
         cls, end: ChainEnd, origin: EntryOrigin, terms: ChargeTerms, items: Sequence[ChargedItem], unit_price_micro: int
-    ) -> LedgerEntry:
+    ) -> "LedgerEntry":
         """Compose the entry that charges `items`, which are not empty; written out, since every sale waits for it."""
         units = sum(item.units for item in items)
         return cls(
@@ -167,13 +165,13 @@ class LedgerEntry:
         )
 
     @classmethod
-    def top_up(cls, end: ChainEnd, origin: EntryOrigin, units: int, note: str | None) -> LedgerEntry:
+    def top_up(cls, end: ChainEnd, origin: EntryOrigin, units: int, note: str | None) -> "LedgerEntry":
         """Compose the entry that raises the limit by `units`."""
         limit_units = end.limit_units + units
         return cls._after(end, origin, kind="topup", units=units, limit_units=limit_units, note=note)
 
     @classmethod
-    def refund(cls, end: ChainEnd, origin: EntryOrigin, charge: LedgerEntry, units: int, note: str) -> LedgerEntry:
+    def refund(cls, end: ChainEnd, origin: EntryOrigin, charge: "LedgerEntry", units: int, note: str) -> "LedgerEntry":
         """Compose the entry that gives `units` of a charge back.
 
         It repeats key, endpoint, model and price of the charge, so that totals by each subtract it.
@@ -192,14 +190,14 @@ class LedgerEntry:
         )
 
     @classmethod
-    def restored(cls, end: ChainEnd, origin: EntryOrigin, lost_seq: int, note: str) -> LedgerEntry:
+    def restored(cls, end: ChainEnd, origin: EntryOrigin, lost_seq: int, note: str) -> "LedgerEntry":
         """Compose the entry that says that entries up to `lost_seq` were signed and are lost."""
         last_given_seq = max(lost_seq, end.seq)
         seq = last_given_seq + 1 + RESTORE_MARGIN
         return cls._after(end, origin, kind="restored", seq=seq, ref_seq=last_given_seq, note=note)
 
     @classmethod
-    def _after(cls, end: ChainEnd, origin: EntryOrigin, **fields: Any) -> LedgerEntry:
+    def _after(cls, end: ChainEnd, origin: EntryOrigin, **fields: Any) -> "LedgerEntry":
         """Build the entry after `end`; a field that is not given is null, or 0, or as it was."""
         return cls(
             **{

@@ -4,8 +4,6 @@ Both sides and the wire use these classes as they are. Units, money and times ar
 is signed under a tag of its own, so that a signature made for one can never pass for another.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re
@@ -57,7 +55,7 @@ class Receipt(_Closed):
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Receipt:
+    def from_json(cls, text: str) -> "Receipt":
         """Read what `to_json` wrote.
 
         Raises:
@@ -267,12 +265,12 @@ class SigningKey:
     key_id: str
 
     @classmethod
-    def generate(cls) -> SigningKey:
+    def generate(cls) -> "SigningKey":
         """Make a new random key."""
         return cls.from_seed(secrets.token_bytes(32))
 
     @classmethod
-    def from_seed(cls, seed: bytes) -> SigningKey:
+    def from_seed(cls, seed: bytes) -> "SigningKey":
         """Return the key of a 32-byte seed.
 
         Raises:

@@ -1,7 +1,5 @@
 """The cache: one SQLite file that holds everything bought. Losing it means paying again only after retention ends."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json
@@ -42,7 +40,7 @@ class FileStamp:
     changed_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> FileStamp:
+    def of(cls, path: Path) -> "FileStamp":
         """Return the stamp of a file as it is now.
 
         Raises:

@@ -1,7 +1,5 @@
 """Command-line options, made from their declarations in `config`; how a flag differs from its option stands here."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import re
@@ -80,11 +78,11 @@ class Section:
     fields: Mapping[str, FieldInfo]
     heading: Group
 
-    def only(self, *kept: str) -> Section:
+    def only(self, *kept: str) -> "Section":
         """Return the section of these options alone."""
         return self.but(*(self.fields.keys() - kept))
 
-    def but(self, *without: str) -> Section:
+    def but(self, *without: str) -> "Section":
         """Return the section without these options."""
         return replace(self, fields={name: info for name, info in self.fields.items() if name not in without})
 

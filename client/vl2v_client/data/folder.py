@@ -1,7 +1,5 @@
 """A data set on disk: `root/domain/class/file`, as every DomainBed data set, or a plain `root/class/file`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The pixels of many images' views at one size, rendered when they are read, and kept as far as a bound allows."""
 
-from __future__ import annotations
-
 import os
 import weakref
 from collections import defaultdict
@@ -112,7 +110,7 @@ class ViewPixels:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def at(self, size: int) -> ViewPixels:
+    def at(self, size: int) -> "ViewPixels":
         """Return the same views at another size; asked again, the same object."""
         if size not in self._of_size:
             copy(self)._open(size)

@@ -5,8 +5,6 @@ is asked about a view at its own input size, where `vl2v_contract.identity.rgb8_
 trained on the same view at the student's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -67,7 +65,7 @@ class View:
         return changed
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> View:
+    def from_json(cls, record: Mapping[str, Any]) -> "View":
         """Return the view of which `to_json` made `record`.
 
         Raises:

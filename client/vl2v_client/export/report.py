@@ -1,7 +1,5 @@
 """The report of a run, for people (Markdown) and programs (JSON): accuracies, their cost, how they were measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -114,7 +112,7 @@ class RunReport:
         parts += ["## Settings", table(["setting", "value"], list(report.settings.items()))]
         return "\n\n".join(parts) + "\n"
 
-    def _quoted(self) -> RunReport:
+    def _quoted(self) -> "RunReport":
         """Return the report with every name from outside quoted for Markdown."""
         return replace(
             self,

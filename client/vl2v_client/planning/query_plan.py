@@ -1,7 +1,5 @@
 """A query plan: which vectors a run needs, which are here, and what the rest costs. Making one buys nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -137,7 +135,7 @@ class QueryPlan:
                 f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take purchase.partial"
             )
 
-    def affordable(self, limits: Limits) -> QueryPlan:
+    def affordable(self, limits: Limits) -> "QueryPlan":
         """Return what is expired, then as many new queries, in order, as every limit holds beside what is spent."""
         expired = [item for item in self.missing if item.is_expired]
         new = [item for item in self.missing if not item.is_expired]
@@ -229,7 +227,7 @@ class PlannedRun:
     queries: RunQueries
     plan: QueryPlan
 
-    def cut(self, image_keys: Sequence[str]) -> PlannedRun:
+    def cut(self, image_keys: Sequence[str]) -> "PlannedRun":
         """Return the run with some image queries only, by cache key, each once, in the order to buy after the texts."""
         plan, chosen = self.plan, frozenset(image_keys)
         missing = {item.cache_key: item for item in plan.missing}

@@ -31,13 +31,8 @@ def pilot(
     """Ask about a stratified few of the training images, and say what that is worth. The target domain stays closed.
 
     The images are those that a random selection would take first with the same seed, so a later run has them already.
-
-    Args:
-        choice: Data set, target domain, seed and prompts; its views are not used.
-        spec: Student whose frozen features the teacher has to beat.
-        context: Whom to buy from.
-        queries: Queries at most, texts included.
-        progress: Gets every step that takes time.
+    At most so many queries are asked, texts included; `spec` is the student whose frozen features the teacher has to
+    beat. The views of `choice` are not used.
 
     Raises:
         UsageError: `queries` leaves too few images.

@@ -49,13 +49,7 @@ def draw_sample(
 ) -> PilotSample:
     """Draw the images that a random selection would take first with the same seed; look at every third in three ways.
 
-    Args:
-        choice: Target domain and seed.
-        dataset: Data set to draw from; its target domain stays closed.
-        cache: Remembers what files hold.
-        queries: Queries at most, texts included.
-        texts: Different texts among them.
-        progress: Gets every file that is read.
+    They fit into `queries` with so many different `texts`. The target domain stays closed.
 
     Raises:
         UsageError: `queries` leaves too few images.
@@ -161,15 +155,10 @@ class PilotReport:
 def make_offers(
     choice: QueryChoice, views: int, images: int, asked: int, texts: int, teacher: TeacherModel
 ) -> tuple[Offer, ...]:
-    """Return the runs that could come next.
+    """Return the runs that could come next, with so many views of each image advised.
 
-    Args:
-        choice: Data set, seed and prompts of the pilot.
-        views: Views of each image that are advised.
-        images: Training images, each content once.
-        asked: Images of the pilot; their first views are paid for by now, and so are the texts.
-        texts: Different texts.
-        teacher: Model with its prices.
+    Of all training `images`, each content once, the pilot has `asked` about some; their first views are paid for by
+    now, and so are the different `texts`.
     """
     common: dict[str, dict[str, Any]] = {}
     if choice.seed:

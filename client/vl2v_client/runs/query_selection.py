@@ -5,8 +5,6 @@ the same command chooses the same queries whatever is in the cache, and never bu
 nothing trains without them. Then first views before second ones, in the order of the selector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

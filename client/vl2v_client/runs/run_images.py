@@ -3,8 +3,6 @@
 DomainBed's split shuffles a domain's files by their places, so one file more or less splits that domain anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +38,7 @@ class RunImages:
     target: dict[str, str]
     target_in: int
 
-    def is_judged_like(self, other: RunImages) -> bool:
+    def is_judged_like(self, other: "RunImages") -> bool:
         """Return whether two runs were tested on the same images."""
         return (self.target, self.target_in) == (other.target, other.target_in)
 

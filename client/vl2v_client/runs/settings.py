@@ -1,7 +1,5 @@
 """Settings of a run and of a sweep: a configuration with every value resolved, and the models that it names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -65,7 +63,7 @@ class RunSettings:
         """The model that the exported method trains."""
         return self.tower if self.training.method in WHITE_BOX and self.tower is not None else self.student
 
-    def with_method(self, method: str, *, target_domain: str | None, seed: int) -> RunSettings:
+    def with_method(self, method: str, *, target_domain: str | None, seed: int) -> "RunSettings":
         """Return the settings of one run of a sweep; the seed of split and views stays."""
         data = self.config.data.replace(target_domain=target_domain)
         training = self.training.replace(method=method, baselines=(), seed=seed)

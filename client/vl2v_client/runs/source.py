@@ -1,7 +1,5 @@
 """A source of the teacher's answers: a vendor who sells them, or a teacher on this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -60,13 +58,13 @@ class Source(Protocol):
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return what the answers cost that the exported student learnt from."""
 
-    def follower(self) -> Source:
+    def follower(self) -> "Source":
         """Return a source for the other processes of the run, which buys nothing."""
         return self
 
     def share(
         self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
-    ) -> tuple[PlannedRun, Source]:
+    ) -> "tuple[PlannedRun, Source]":
         """Get the answers for all runs of a sweep; return their plan, and a source for the runs, which buys nothing."""
         return planned, self
 

@@ -71,14 +71,7 @@ def ask_teacher(
     *,
     progress: Progress,
 ) -> tuple[NDArray[np.float32], EmbeddingMatrix, PurchaseReport]:
-    """Buy what the cache lacks of the answers, and return all of them.
-
-    Args:
-        images: `N` views of images.
-        prompts: `T` texts for each of `C` classes.
-        teacher: Model to ask, as `buying.context.meet` gives it.
-        context: Whom to buy from.
-        progress: Gets every step that takes time.
+    """Buy what the cache lacks of the answers on `N` views and on `T` texts for each of `C` classes; return all.
 
     Returns:
         Embeddings of the images, `[N, D]` float32, as they were sold; the zero-shot classifier of the prompts,

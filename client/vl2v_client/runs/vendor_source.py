@@ -6,8 +6,6 @@ half trained, and the same command would spend its cap again. The name under whi
 a run which is killed while it buys goes on under what is left of its caps.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -120,7 +118,7 @@ class VendorSource(Source):
             other_amount_micro=sum(of_kind.amount_micro for of_kind in whole.values()) - amount_micro,
         )
 
-    def follower(self) -> VendorSource:
+    def follower(self) -> "VendorSource":
         """Return a source that never buys: what the first process could not buy is missing here too."""
         context = replace(self.context, approve=_leave_to_the_first, notify=lambda _sentence: None, allow_partial=True)
         return VendorSource(context)

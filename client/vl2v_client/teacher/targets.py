@@ -1,7 +1,5 @@
 """Image targets of each view: the embedding bought for it, one of its own image borrowed, or one imputed by ridge."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -86,7 +84,7 @@ class ImageTargets:
     weights: NDArray[np.float32]
 
     @classmethod
-    def of_bought(cls, vectors: NDArray[np.float32], bought: NDArray[np.bool_]) -> ImageTargets:
+    def of_bought(cls, vectors: NDArray[np.float32], bought: NDArray[np.bool_]) -> "ImageTargets":
         """Return targets of which none is imputed: what was bought is trusted fully, and nothing else at all."""
         return cls(vectors, bought, bought.astype(np.float32))
 
@@ -189,7 +187,7 @@ class ViewFacts:
     labels: NDArray[np.int64]
     strata: NDArray[np.int64]
 
-    def at(self, chosen: NDArray[np.int64]) -> ViewFacts:
+    def at(self, chosen: NDArray[np.int64]) -> "ViewFacts":
         """Return the facts of some of the views."""
         return ViewFacts(self.features[chosen], self.labels[chosen], self.strata[chosen])
 

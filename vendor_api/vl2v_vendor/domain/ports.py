@@ -1,7 +1,5 @@
 """What the use cases need from the world. Adapters implement these; `bootstrap` chooses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,7 +99,7 @@ class Accounts(Protocol):
     the same id returns what the first one returned, another act under it is an `InvalidRequest`.
     """
 
-    def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ...) -> Accounts:
+    def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ...) -> "Accounts":
         """Return the same accounts, for one member of the staff.
 
         Args:

@@ -7,8 +7,6 @@ A key that was replaced stays in the file for ever: every receipt is signed agai
 its entry names, whenever it is asked for.
 """
 
-from __future__ import annotations
-
 import base64
 import fcntl
 import json
@@ -61,11 +59,11 @@ class VendorSecrets:
     pepper: bytes = field(repr=False)
     keys: tuple[StoredKey, ...]
 
-    def signer(self) -> SecretSigner:
+    def signer(self) -> "SecretSigner":
         """Return a signer with every key, the last in use."""
         return SecretSigner(self.keys)
 
-    def with_new_key(self, *, now: int) -> VendorSecrets:
+    def with_new_key(self, *, now: int) -> "VendorSecrets":
         """Add a new signing key, signed by the one that it replaces; made at `now`, or just after it."""
         successor, newest = SigningKey.generate(), self.keys[-1]
         signature = newest.key.sign(successor_message(successor.public_key))

@@ -1,7 +1,5 @@
 """Reading the whole ledger in one snapshot: its books, for `service.verification`, and a month's invoices."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
@@ -51,7 +49,7 @@ class Month:
     end: int
 
     @classmethod
-    def parse(cls, name: str) -> Month:
+    def parse(cls, name: str) -> "Month":
         """Parse a month's name.
 
         Raises:
@@ -98,7 +96,7 @@ class AccountInvoice:
 
 
 @contextmanager
-def open_scan(engine: Engine) -> Iterator[SqlScan]:
+def open_scan(engine: Engine) -> "Iterator[SqlScan]":
     """Open a scan over one state of the ledger, beside a running server.
 
     Raises:

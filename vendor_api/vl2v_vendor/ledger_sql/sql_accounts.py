@@ -3,8 +3,6 @@
 Safe beside a running server: an act takes the same locks as a charge.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -46,7 +44,7 @@ _MAX_LIFETIME_SECONDS = 100 * 366 * 86_400
 _PRICES_LOCK = 0x766C3278  # beside the locks of the migrations, of the signing keys and of the admin log
 
 
-def _reads(query: Callable[Concatenate[Connection, _P], _T]) -> Callable[Concatenate[SqlAccounts, _P], _T]:
+def _reads(query: Callable[Concatenate[Connection, _P], _T]) -> "Callable[Concatenate[SqlAccounts, _P], _T]":
     """Make a method of `SqlAccounts` from a query on the connection of one snapshot."""
 
     @wraps(query)
@@ -95,7 +93,7 @@ class SqlAccounts:
         """Return the keys' own budgets by key id; a key without one is not there."""
         return self._key_budgets(None if account is None else account.id)
 
-    def acting_as(self, actor: str, *, on_replay: Callable[[], None] | None = None) -> SqlAccounts:
+    def acting_as(self, actor: str, *, on_replay: Callable[[], None] | None = None) -> "SqlAccounts":
         """Return the same accounts, for one member of the staff."""
         return SqlAccounts(self._engine, signer=self._signer, clock=self._clock, actor=actor, on_replay=on_replay)
 

@@ -4,8 +4,6 @@ Nothing about budgets, heads, keys or prices is remembered between calls, so com
 may write at any time.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +41,7 @@ _READ_STATE = select(func.current_setting(literal_column("'transaction_read_only
 
 def _reads(
     query: Callable[Concatenate[Connection, _P], _T], *, is_audit: bool = False
-) -> Callable[Concatenate[SqlLedger, _P], Coroutine[Any, Any, _T]]:
+) -> "Callable[Concatenate[SqlLedger, _P], Coroutine[Any, Any, _T]]":
     """Make a method of `SqlLedger` from a query on the connection of one snapshot."""
 
     @wraps(query)

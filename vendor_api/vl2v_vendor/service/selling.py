@@ -36,11 +36,8 @@ _MINUTE_MICRO = 60_000_000
 class RecomputeAllowance:
     """How much each account may have computed again free of charge: a token bucket of its own.
 
-    Kept in memory: it guards the model's time, not money, so a restart may forget it and each replica has its own.
-
-    Attributes:
-        clock: Source of the time.
-        items_per_minute: Rate at which an account's bucket fills; it holds one minute's worth.
+    Kept in memory: it guards the model's time, not money, so a restart may forget it and each replica has its own. A
+    bucket holds one minute's worth.
     """
 
     clock: Clock
@@ -74,18 +71,7 @@ class RecomputeAllowance:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Seller:
-    """Sells vectors, and delivers paid ones again.
-
-    Attributes:
-        ledger: Ledger in which purchases are known and charged.
-        signer: Signer of receipts.
-        encoder: Model on sale.
-        lanes: Queues and micro-batches of the model.
-        preparation: Decoder of items.
-        recomputes: Allowance of free recomputations.
-        limits: Bounds of one request.
-        pepper: Secret key of fingerprints.
-    """
+    """Sells vectors, and delivers paid ones again. `pepper` is the secret key of the fingerprints of what was sent."""
 
     ledger: Ledger
     signer: Signer

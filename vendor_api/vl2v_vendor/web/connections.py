@@ -4,8 +4,6 @@ This module keeps the accounts. The listener of `web/transport.py` accepts or re
 each connection does.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import ipaddress
@@ -35,7 +33,7 @@ Cause = Literal[
 class Slot:
     """The place of one open connection."""
 
-    address: AddressSlots
+    address: "AddressSlots"
     abort: Callable[[], None]
     deadline: float = 0.0
     cause: Cause = "slow_request"

@@ -3,8 +3,6 @@
 Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnection from the handler.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter
@@ -75,7 +73,7 @@ class BodyLimit:
         if self.held_bytes + more_bytes > BODIES_AT_ONCE * self.max_request_bytes:
             raise Overloaded(f"{self.held_bytes} bytes of requests are in work already; try again in a moment")
 
-    def release(self, body: _Body) -> None:
+    def release(self, body: "_Body") -> None:
         """Forget the bytes of a body that is not needed any more; whether its answer is ever read does not matter."""
         self.held_bytes -= body.held_bytes
         body.held_bytes = 0

@@ -4,8 +4,6 @@ The socket accepts while there is room, and refuses at once when there is none. 
 connection waits for, and is strict about line ends.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno
@@ -98,7 +96,7 @@ _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 """A longer answer has as much more time."""
 
 
-def limited_protocol(limits: ConnectionLimits) -> type[LimitedProtocol]:
+def limited_protocol(limits: ConnectionLimits) -> "type[LimitedProtocol]":
     """Return the protocol class, for uvicorn's `http=`, whose connections are counted by `limits`."""
     return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits})
 

@@ -1,7 +1,5 @@
 """A student with its head: from the pixels of a view to what the backbone is fed, and on to logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The student: `z = W f(x) + b`, a timm backbone and a linear projection to the teacher's width."""
 
-from __future__ import annotations
-
 import warnings
 from typing import cast
 
@@ -39,7 +37,7 @@ class Student(nn.Module):
         """Return `[B, 3, S, S]` float32, normalised, to `z [B, D]`, of any length."""
         return cast(Tensor, self.projection(self.features(inputs)))
 
-    def train(self, mode: bool = True) -> Student:
+    def train(self, mode: bool = True) -> "Student":
         """Switch the mode, with BatchNorm kept in evaluation: its statistics stay the pretrained ones.
 
         As published for ResNet-50. A batch of one style would otherwise pull the statistics towards that style.

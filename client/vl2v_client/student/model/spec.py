@@ -1,7 +1,5 @@
 """Which student: a timm architecture, where its first weights come from, and the input it was trained on."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Mapping
@@ -86,7 +84,7 @@ class StudentSpec:
         return entries if self.tower is None else {**entries, "open_clip": dict(self.tower), "needs": "vl2v[local]"}
 
     @classmethod
-    def from_entry(cls, entry: StudentEntry) -> StudentSpec:
+    def from_entry(cls, entry: StudentEntry) -> "StudentSpec":
         """Return the architecture and input of a card; its weights are in the bundle beside it."""
         tower = None if entry.open_clip is None else entry.open_clip.model_dump(exclude_unset=True)
         arguments = entry.arguments.model_dump(exclude_unset=True)
@@ -138,7 +136,7 @@ class StudentCard:
         return {"format": self.format, **vars(self), "student": self.student.to_json()}
 
     @classmethod
-    def from_json(cls, data: bytes) -> StudentCard:
+    def from_json(cls, data: bytes) -> "StudentCard":
         """Return the card of which `to_json` made the JSON values in `data`.
 
         Raises:

@@ -7,8 +7,6 @@ they move the result. Segments count alike, whatever their number of steps. The 
 replaces the one that detected it. Until the tolerance window has filled, each evaluation adds the oldest segment again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,11 +51,11 @@ class WeightAverage:
         self.count += 1
         self.end_step = end_step
 
-    def copy(self) -> WeightAverage:
+    def copy(self) -> "WeightAverage":
         """Return the average with weights that later additions do not move."""
         return replace(self, weights=copy_weights(self.weights))
 
-    def add_segment(self, segment: Segment) -> None:
+    def add_segment(self, segment: "Segment") -> None:
         """Take the mean of a segment into this one."""
         average = segment.average
         self.add(average.weights, start_step=average.start_step, end_step=average.end_step)

@@ -7,8 +7,6 @@ It is an approximation for a teacher's targets: what a teacher says of a blend i
 the backbone is frozen, its features are blended, since they are computed once.
 """
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What training reads: labelled views with their targets, and a step's rows of them as its objective sees them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -51,7 +49,7 @@ class LabelledViews:
         """Return the first views of each sample one after the other, `[N * count, S, S, 3]`."""
         return ViewSequence(self.pixels, count)
 
-    def at(self, size: int) -> LabelledViews:
+    def at(self, size: int) -> "LabelledViews":
         """Return the same views at another size.
 
         Raises:
@@ -122,7 +120,7 @@ class TrainingData:
         """How many views a step may choose from, of each image."""
         return self.train.view_count if self.fresh is None else FRESH_VIEW_NUMBERS
 
-    def at(self, size: int) -> TrainingData:
+    def at(self, size: int) -> "TrainingData":
         """Return the same data with views of another size."""
         return replace(self, train=self.train.at(size), validation=self.validation.at(size))
 
