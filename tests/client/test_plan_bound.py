@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,9 @@ def test_the_bound_of_different_pictures_is_the_plan(
     samples = draw_pictures(tmp_path / "data", 4)
     exact = make_plan(ask(samples, views=2), [TextQuery("a cat"), TextQuery("a dog")], small_bound.texts.teacher, cache)
     assert (exact.units, exact.amount_micro) == (small_bound.units, small_bound.amount_micro)
+
+
+def test_the_command_loads_no_training_library() -> None:
+    heavy = {"torch", "timm", "torchvision"}
+    asked = f"import sys, vl2v_client.cli.plan, vl2v_client.recipes.plan; print(*sys.modules.keys() & {heavy})"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split() == []

@@ -8,7 +8,7 @@ from vl2v_client.core.values import EmbeddingMatrix, TeacherModel, child_seed
 from vl2v_client.data.view_pixels import ViewPixels, canonical_pixels
 from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.runs.query_selection import frozen_features
+from vl2v_client.runs.features import frozen_features
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.teacher_answers import image_targets, text_classifier
