@@ -172,4 +172,6 @@ def test_the_bound_of_different_pictures_is_the_plan(
 def test_the_command_loads_no_training_library() -> None:
     heavy = {"torch", "timm", "torchvision"}
     asked = f"import sys, vl2v_client.cli.plan, vl2v_client.recipes.plan; print(*sys.modules.keys() & {heavy})"
-    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split() == []
+    assert (
+        subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split() == []
+    )

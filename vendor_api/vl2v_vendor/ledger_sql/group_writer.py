@@ -122,17 +122,23 @@ class GroupWriter:
     async def _submit(self, order: ChargeOrder | None) -> Charge | None:
         if self._stopped.is_set():
             raise LedgerUnavailable("the server is stopping; nothing was billed")
-        waiter = Waiter(order, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(order, loop.create_future())
         self._queue.put(waiter)
+        deadline = loop.call_later(DEADLINE_SECONDS, self._end_wait, waiter)
         try:
-            await asyncio.wait((waiter.future,), timeout=DEADLINE_SECONDS)
-            if not waiter.future.done() and not self._give_up(waiter):
-                await asyncio.wait((waiter.future,), timeout=COMMIT_SECONDS)
-            if waiter.future.done():
-                return waiter.future.result()
+            return await waiter.future
         finally:
-            waiter.future.cancel()
-        raise LedgerUnavailable(_GIVEN_UP if waiter.is_given_up else _UNCONFIRMED)
+            deadline.cancel()
+
+    def _end_wait(self, waiter: Waiter) -> None:
+        """Refuse who has waited long enough; an order whose commit has begun gets a little longer."""
+        if waiter.future.done():
+            return
+        if self._give_up(waiter):
+            _fail(waiter.future, _GIVEN_UP)
+        else:
+            waiter.future.get_loop().call_later(COMMIT_SECONDS, _fail, waiter.future, _UNCONFIRMED)
 
     def _run(self) -> None:
         running = True
@@ -281,6 +287,11 @@ def _resolve(group: Sequence[Waiter], outcomes: Sequence[Outcome]) -> None:
     for loop, settled in by_loop.items():
         with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
             loop.call_soon_threadsafe(_deliver, settled)
+
+
+def _fail(future: "asyncio.Future[Charge | None]", why: str) -> None:
+    if not future.done():
+        future.set_exception(LedgerUnavailable(why))
 
 
 def _deliver(settled: Sequence[tuple[asyncio.Future[Charge | None], Outcome]]) -> None:

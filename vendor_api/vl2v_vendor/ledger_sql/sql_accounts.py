@@ -48,7 +48,7 @@ def _reads(query: Callable[Concatenate[Connection, _P], _T]) -> "Callable[Concat
     """Make a method of `SqlAccounts` from a query on the connection of one snapshot."""
 
     @wraps(query)
-    def method(self: SqlAccounts, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def method(self: "SqlAccounts", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         with snapshot(self._engine) as connection:
             return query(connection, *args, **kwargs)
 

@@ -45,7 +45,7 @@ def _reads(
     """Make a method of `SqlLedger` from a query on the connection of one snapshot."""
 
     @wraps(query)
-    async def method(self: SqlLedger, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def method(self: "SqlLedger", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await self._read(lambda connection: query(connection, *args, **kwargs), is_audit=is_audit)
 
     return method
