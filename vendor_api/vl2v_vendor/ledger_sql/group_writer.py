@@ -133,12 +133,11 @@ class GroupWriter:
 
     def _end_wait(self, waiter: Waiter) -> None:
         """Refuse who has waited long enough; an order whose commit has begun gets a little longer."""
-        if waiter.future.done():
-            return
         if self._give_up(waiter):
-            _fail(waiter.future, _GIVEN_UP)
+            _deliver([(waiter.future, LedgerUnavailable(_GIVEN_UP))])
         else:
-            waiter.future.get_loop().call_later(COMMIT_SECONDS, _fail, waiter.future, _UNCONFIRMED)
+            late = [(waiter.future, LedgerUnavailable(_UNCONFIRMED))]
+            waiter.future.get_loop().call_later(COMMIT_SECONDS, _deliver, late)
 
     def _run(self) -> None:
         running = True
@@ -287,11 +286,6 @@ def _resolve(group: Sequence[Waiter], outcomes: Sequence[Outcome]) -> None:
     for loop, settled in by_loop.items():
         with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
             loop.call_soon_threadsafe(_deliver, settled)
-
-
-def _fail(future: "asyncio.Future[Charge | None]", why: str) -> None:
-    if not future.done():
-        future.set_exception(LedgerUnavailable(why))
 
 
 def _deliver(settled: Sequence[tuple[asyncio.Future[Charge | None], Outcome]]) -> None:
