@@ -157,7 +157,7 @@ def make_offers(
 ) -> tuple[Offer, ...]:
     """Return the runs that could come next, with so many views of each image advised.
 
-    Of all training `images`, each content once, the pilot has `asked` about some; their first views are paid for by
+    The pilot has `asked` about some of all training `images`, each content once; their first views are paid for by
     now, and so are the different `texts`.
     """
     common: dict[str, dict[str, Any]] = {}

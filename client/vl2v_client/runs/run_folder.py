@@ -2,8 +2,8 @@
 
 Format 1 of `config.json` (version 0.1.0) was flat, named the final weights `carries`, and had options that version
 0.2.0 removed. Where these stood at what this version always does, the record equals a new one and its run goes on; any
-other value is named by `removed_values`. Runs of formats 1 and 2 render their views at the teacher's input size, those
-of format 3 at the student's.
+other value is named by `removed_values`. Runs of formats 1 and 2 render their views at the teacher's input size, later
+ones at the student's.
 """
 
 import fcntl

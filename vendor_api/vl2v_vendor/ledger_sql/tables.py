@@ -2,8 +2,8 @@
 
 Counts are units (queries), money is micro-units, times are microseconds since the epoch, UTC. `ledger`, `charge_items`,
 `prices` and `admin_log` are append-only and are never rebuilt by a migration: new facts go into side tables. `budgets`
-is a guarded cache of the ledger's own sums; `results` may be pruned. No table holds an image, a text, an unkeyed hash
-of either, or a secret.
+is a guarded cache of the ledger's own sums; `results` may be pruned. No table holds an image, a text, an unkeyed
+hash of either, or a secret.
 """
 
 from sqlalchemy import (

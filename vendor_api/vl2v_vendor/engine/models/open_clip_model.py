@@ -113,8 +113,8 @@ class OpenClipModel:
 class BatchThreads:
     """As many threads as torch has, each of which computes alone and encodes a part of a batch.
 
-    Threads that share an operation wait for each other after every one of some hundreds in a forward pass, and if one
-    of them loses its core for a moment, all do. Parts wait once.
+    Threads that share an operation wait for each other after every one of some hundreds in a forward pass, and
+    if one of them loses its core for a moment, all do. Parts wait once.
 
     Args:
         threads: Number of torch's threads in the calling thread; with one, nothing is ever split.
