@@ -196,4 +196,5 @@ def test_checkpoints_are_named_by_the_settings_as_version_0_1_0_called_them() ->
         "segments": "original",
     }
     training = TrainingConfig().model_dump()
-    assert as_first_named(training) == {"carries": training.pop("final_weights"), **training}
+    assert training.pop("align") == "adam"  # what 0.1.0 always did, and had no name for
+    assert as_first_named({**training, "align": "adam"}) == {"carries": training.pop("final_weights"), **training}

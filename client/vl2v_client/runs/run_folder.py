@@ -242,8 +242,12 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_align(config: dict[str, Any]) -> dict[str, Any]:
     """Add what earlier formats need not say: their projections begin as they are drawn."""
-    stages = {"stages": [{"closed_form": False} | stage for stage in config["stages"]]} if "stages" in config else {}
-    return {**config, "training": {"align": "adam"} | config["training"], **stages}
+    training, stages = config.get("training"), config.get("stages")
+    if isinstance(training, dict):
+        config["training"] = {"align": "adam"} | training
+    if isinstance(stages, list):
+        config["stages"] = [{"closed_form": False} | stage if isinstance(stage, dict) else stage for stage in stages]
+    return config
 
 
 def removed_values(config: Mapping[str, Any]) -> list[str]:
