@@ -29,14 +29,9 @@ def run_features(settings: RunSettings, planned: PlannedRun, progress: Progress)
 def frozen_features(
     spec: StudentSpec, images: PixelSource, *, seed: int, device: str = "auto", progress: Progress = silent
 ) -> NDArray[np.float32]:
-    """Return the frozen student's features `[M, F]` of images `[M, S, S, 3]`.
+    """Return the frozen student's features `[M, F]` of images `[M, S, S, 3]`, best at its input size; read in batches.
 
-    Args:
-        spec: Spec of the student.
-        images: Images, best at the student's input size; read in batches.
-        seed: Seed of the run, for a student without pretrained weights.
-        device: Device, as in `student.train.devices.resolve_device`.
-        progress: Gets every batch.
+    The seed of the run draws the weights of a student without pretrained ones.
 
     Raises:
         DataError: An image is broken, or the student's weights cannot be had.

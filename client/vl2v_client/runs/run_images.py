@@ -130,14 +130,9 @@ UNSEEN = "unseen"
 
 @dataclass(frozen=True, slots=True)
 class DomainScore:
-    """One domain's row.
+    """One domain's row: accuracies 0 to 1, that of the teacher zero-shot, `None` if it was not asked.
 
-    Attributes:
-        domain: Name of the domain.
-        role: What the student's training had to do with these images.
-        images: Number of images.
-        student: Accuracy of the student, 0 to 1.
-        teacher: Zero-shot accuracy of the teacher, 0 to 1; `None` if it was not asked.
+    `role` is what the student's training had to do with these images.
     """
 
     domain: str

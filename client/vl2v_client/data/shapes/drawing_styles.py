@@ -28,11 +28,7 @@ def blur(plane: Plane, radius: float) -> Plane:
 def warp(labels: NDArray[np.uint8], amplitude: float, cells: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Displace a map smoothly and at random, as an unsteady hand would.
 
-    Args:
-        labels: The map, uint8 `[S, S]`.
-        amplitude: Typical displacement in pixels.
-        cells: Number of independent displacements along a side.
-        rng: Source of the displacement.
+    The map is `[S, S]`, the amplitude a typical displacement in pixels, `cells` the independent ones along a side.
     """
     side = labels.shape[0]
     rows, columns = np.mgrid[0:side, 0:side]
