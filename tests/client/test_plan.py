@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -273,3 +274,24 @@ def test_a_file_that_changed_after_it_was_spooled_is_not_sent(
     Image.new("RGB", (40, 40), "red").save(samples[0].path)
     with pytest.raises(DataError, match="has changed since it was planned"):
         buy(plan, client, cache)
+
+
+def test_a_file_that_vanishes_while_it_is_planned_or_spooled_is_named(
+    vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = draw_pictures(tmp_path / "data", 2)
+    plan = plan_for(vendor, cache, ask(samples))
+    samples[0].path.unlink()
+    with pytest.raises(DataError, match=f"{samples[0].path} cannot be read"):
+        buy(plan, client, cache)
+    more = draw_pictures(tmp_path / "more", 3)[2:]  # the others hold known content
+    keys = planned_queries.view_keys
+
+    def then_remove(*arguments: Any, **options: Any) -> list[bytes]:
+        found = keys(*arguments, **options)
+        more[0].path.unlink()
+        return found
+
+    monkeypatch.setattr(planned_queries, "view_keys", then_remove)
+    with pytest.raises(DataError, match=f"{more[0].path} cannot be read"):
+        plan_for(vendor, cache, ask(more))

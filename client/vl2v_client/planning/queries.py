@@ -83,11 +83,16 @@ class RenderSpool:
             self._places[content_sha] = offset, stamp
 
     def take(self, content_sha: str, size: int, path: Path) -> RGBImage | None:
-        """Return a view `[size, size, 3]` and forget it; None if it is not here, or the file is another by now."""
+        """Return a view `[size, size, 3]` and forget it; None if it is not here, or the file is another by now.
+
+        Raises:
+            DataError: The file is missing.
+        """
         offset, stamp = self._places.pop(content_sha, (0, None))
+        if stamp is None or _stamp(path) != stamp:
+            return None
         pixels = np.empty((size, size, 3), dtype=np.uint8)
-        is_here = stamp is not None and path.exists() and FileStamp.of(path) == stamp
-        return pixels if is_here and self._file.read(pixels, offset) else None
+        return pixels if self._file.read(pixels, offset) else None
 
 
 def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[Path, FileContent]:
@@ -96,10 +101,7 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
     Raises:
         DataError: A file is missing or is no image.
     """
-    try:
-        stamps = {path: FileStamp.of(path) for path in dict.fromkeys(paths)}
-    except OSError as error:
-        raise _unreadable(error.filename, error) from error
+    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
     known = cache.contents.files(stamps.values())
     unknown = [stamp for stamp in stamps.values() if stamp not in known]
     done = 0
@@ -117,11 +119,7 @@ def hash_files(
 ) -> dict[str, str]:
     """Hash of each file's bytes by path, read only if the file is new or changed; no picture is decoded.
 
-    Args:
-        folder: Absolute, and above all of them.
-        paths: Absolute.
-        cache: Holds the memo.
-        progress: Gets every file that is hashed, as phase "hash files".
+    Paths are absolute, and so is the folder above all of them. The progress gets every file that is hashed.
 
     Raises:
         DataError: A file is missing or cannot be read.
@@ -165,7 +163,7 @@ def hash_views(
 
     def hash_file(task: tuple[Path, Mapping[bytes, View]]) -> list[tuple[bytes, str]]:
         path, views = task
-        stamp, image = FileStamp.of(path), load_rgb(path)
+        stamp, image = _stamp(path), load_rgb(path)
         hashes = []
         for key, view in views.items():
             pixels = render_view(image, view, size)
@@ -249,6 +247,13 @@ def _hash_all(paths: Sequence[str]) -> list[str]:
         except OSError as error:
             raise _unreadable(path, error) from error
     return hashes
+
+
+def _stamp(path: Path) -> FileStamp:
+    try:
+        return FileStamp.of(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path | str, error: OSError) -> DataError:

@@ -39,12 +39,7 @@ def warp(labels: NDArray[np.uint8], amplitude: float, cells: int, rng: np.random
 
 
 def find_edges(labels: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
-    """Mark the borders between parts, bool `[S, S]`.
-
-    Args:
-        labels: The map, uint8 `[S, S]`.
-        width: Odd width of the marked line in pixels.
-    """
+    """Mark the borders between parts of a map `[S, S]`, bool `[S, S]`, by lines of an odd width in pixels."""
     edges = np.zeros(labels.shape, dtype=bool)
     edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edges[1:, :] |= labels[1:, :] != labels[:-1, :]
