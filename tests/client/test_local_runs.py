@@ -298,6 +298,7 @@ def test_what_needs_a_local_teacher_says_so(tmp_path: Path, data: Path, words: t
     [
         (("--select", "random", "--max-queries", "3"), "answers for free"),
         (("--impute", "ridge"), "answers for free"),
+        (("--online", "--align", "ridge"), "--align ridge is fitted to stored views, and --online draws fresh ones"),
         (("--max-cost", "0.01", "--partial"), "answers for free: leave --max-cost, --partial out"),
         (
             ("--method", "vl2v-sd", "--student", "resnet50.tv_in1k", "--student-size", "48"),

@@ -288,3 +288,4 @@ def test_a_run_killed_while_it_aligns_from_the_closed_form_ends_with_the_same_bi
             train(vl2v_adip(config), fresh_classifier(), training_data(), config, folder=tmp_path / "b", progress=kill)
     again = train(vl2v_adip(config), fresh_classifier(), training_data(), config, folder=tmp_path / "b")
     assert _equal(_weights(undisturbed), _weights(again))
+    assert undisturbed.history == again.history  # the steps after the fit count too, if it stays the best
