@@ -34,7 +34,7 @@ from local_vendor import local_vendor, run
 from result import RESULTS, write_result
 
 import vl2v_vendor
-from vl2v_client.data.folder import list_files
+from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.shapes import STYLES
 
 ARMS = {"table": table_arms, "curve": curve_arms, "methods": method_arms, "plans": plan_arms}
@@ -106,7 +106,7 @@ def unseen_domains(
 ) -> Iterator[tuple[str, Path]]:
     """The targets of a seed, each with its data set; shapes are drawn if they are not there and are needed."""
     if arguments.data is not None:
-        yield from ((target, arguments.data) for target in arguments.target or list_files(arguments.data).domains)
+        yield from ((target, arguments.data) for target in arguments.target or open_dataset(arguments.data).domains)
         return
     styles_of = DEVELOPMENT if arguments.development else dict.fromkeys(STYLES, STYLES)
     for target in arguments.target or styles_of:

@@ -17,7 +17,7 @@ from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli.plan import estimate_table, plan_json
 from vl2v_client.core.errors import BudgetExhausted, DataError
-from vl2v_client.data.folder import list_files, open_dataset
+from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import split, training_files
 from vl2v_client.planning import queries as planned_queries
 from vl2v_client.planning.choice import QueryChoice
@@ -48,14 +48,14 @@ def _bound(vendor: FakeVendor, cache: EmbeddingCache, choice: QueryChoice) -> Pl
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_files_are_those_of_the_split(data: Path, target: str | None, seed: int) -> None:
     expected = split(open_dataset(data), target_domain=target, seed=seed).train
-    files = training_files(list_files(data), target_domain=target, seed=seed)
+    files = training_files(open_dataset(data), target_domain=target, seed=seed)
     assert [Path(path) for paths in files.values() for path in paths] == [sample.path for sample in expected]
     assert list(files) == sorted({sample.domain for sample in expected})
 
 
 def test_so_are_those_of_a_plain_folder(data: Path) -> None:
     expected = split(open_dataset(data / "art"), target_domain=None).train
-    (files,) = training_files(list_files(data / "art"), target_domain=None).values()
+    (files,) = training_files(open_dataset(data / "art"), target_domain=None).values()
     assert [Path(path) for path in files] == [sample.path for sample in expected]
 
 
@@ -116,7 +116,7 @@ def test_a_bound_and_an_exact_plan_share_what_they_remember(cache: EmbeddingCach
     exact = read_files(paths, cache)
     assert {str(path): exact[path].file_sha for path in paths} == hashes
     assert {(one.width, one.height) for one in exact.values()} == {(12, 10)}  # a hash alone says nothing of the size
-    assert cache.contents.hashes_below(str(tmp_path)).keys() == {str(path) for path in paths}
+    assert {stamp.path for stamp in cache.contents.hashes_below(str(tmp_path))} == {str(path) for path in paths}
     assert not cache.contents.hashes_below(f"{tmp_path}/dat")
 
 

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 
 from vl2v_client.core.errors import DataError
-from vl2v_client.core.values import Sample
-from vl2v_client.data.folder import DomainDataset
+from vl2v_client.data.folder import ClassFiles, DomainDataset
 from vl2v_client.data.splits import seed_hash, split, split_rows
 
 
 def _dataset(per_class: int = 5, domains: tuple[str, ...] = ("art", "cartoon", "photo")) -> DomainDataset:
-    samples = tuple(
-        Sample(Path(f"{domain}/{label}/{index}.png"), domain, label)
+    classes = tuple(
+        ClassFiles(domain, label, [f"{domain}/{label}/{index}.png" for index in range(per_class)])
         for domain in domains
         for label in range(2)
-        for index in range(per_class)
     )
-    return DomainDataset(Path("root"), ("cat", "dog"), domains, samples, has_domains=len(domains) > 1)
+    return DomainDataset(Path("root"), ("cat", "dog"), domains, classes, has_domains=len(domains) > 1)
 
 
 def test_seed_hash_is_the_md5_of_the_tuple_s_text() -> None:
@@ -30,15 +28,15 @@ def test_seed_hash_is_the_md5_of_the_tuple_s_text() -> None:
 
 def test_rows_of_a_small_domain_are_those_of_domainbed() -> None:
     # Recorded from DomainBed's own misc.split_dataset(range(10), int(10 * 0.2), misc.seed_hash(0, env)).
-    assert split_rows(10, 0.2, seed_hash(0, 0)) == ([2, 3], [8, 1, 4, 5, 0, 9, 6, 7])
-    assert split_rows(10, 0.2, seed_hash(0, 1)) == ([5, 0], [3, 7, 8, 6, 1, 2, 9, 4])
+    assert split_rows(range(10), seed_hash(0, 0)) == ([2, 3], [8, 1, 4, 5, 0, 9, 6, 7])
+    assert split_rows(range(10), seed_hash(0, 1)) == ([5, 0], [3, 7, 8, 6, 1, 2, 9, 4])
 
 
 def test_each_domain_is_split_by_its_place_whatever_the_target() -> None:
     dataset = _dataset()
     left_out_art, left_out_photo = split(dataset, target_domain="art"), split(dataset, target_domain="photo")
     photo = dataset.samples_of("photo")
-    held, kept = split_rows(len(photo), 0.2, seed_hash(0, 2))
+    held, kept = split_rows(range(len(photo)), seed_hash(0, 2))
     assert left_out_photo.target_out == tuple(photo[row] for row in held)
     assert left_out_photo.target_in == tuple(photo[row] for row in kept)
     assert [s for s in left_out_art.train if s.domain == "photo"] == [photo[row] for row in kept]
@@ -64,13 +62,11 @@ def test_a_plain_folder_holds_out_every_class_alike() -> None:
 
 
 def test_a_class_with_one_image_trains() -> None:
-    samples = tuple(Sample(Path(f"{i}.png"), "all", label) for i, label in enumerate([0, 0, 0, 1]))
-    parts = split(DomainDataset(Path("root"), ("a", "b"), ("all",), samples, has_domains=False), target_domain=None)
+    classes = (ClassFiles("all", 0, ["0.png", "1.png", "2.png"]), ClassFiles("all", 1, ["3.png"]))
+    parts = split(DomainDataset(Path("root"), ("a", "b"), ("all",), classes, has_domains=False), target_domain=None)
     assert [s.class_index for s in parts.train] == [0, 0, 1]
 
 
 def test_too_few_images_for_a_hold_out_are_refused() -> None:
     with pytest.raises(DataError, match=r"domain 'art' of root has 4 images, too few"):
         split(_dataset(per_class=2), target_domain="photo")
-    with pytest.raises(DataError, match="not between 0 and 1"):
-        split(_dataset(), target_domain="photo", holdout_fraction=1.0)

@@ -15,7 +15,7 @@ from support.client.buying_bench import draw_domains
 from support.client.client_shell import QUICK, ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
-from vl2v_client.data.view_recipes import VIEW_RECIPES
+from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.planning.queries import pixels_sha
 from vl2v_client.runs.teacher_answers import image_targets
 from vl2v_client.student.train.loop import train

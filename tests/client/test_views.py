@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vl2v_client.core.errors import DataError
-from vl2v_client.data.images import encode_png, image_size, load_rgb
+from vl2v_client.data.images import encode_png, image_size, load_rgb, read_file
 from vl2v_client.data.views import View, canonical_view, render_view, views_for
 
 NAME = "ab" * 32
@@ -49,13 +49,9 @@ def test_crops_lie_inside_the_image_and_keep_enough_of_it(size: tuple[int, int])
             assert width * height >= 0.65 * size[0] * size[1]  # 0.7, less the rounding of both sides
 
 
-def test_json_round_trip_names_only_what_differs() -> None:
+def test_json_names_only_what_differs() -> None:
     assert canonical_view().to_json() == {}
-    for view in views_for(NAME, (40, 30), 20, seed=0):
-        assert View.from_json(view.to_json()) == view
     assert View(crop=(1, 2, 3, 4), flip=True).to_json() == {"crop": [1, 2, 3, 4], "flip": True}
-    with pytest.raises(DataError, match="pencil"):
-        View.from_json({"pencil": True})
 
 
 def test_each_operation_does_what_its_name_says() -> None:
@@ -132,9 +128,10 @@ def test_the_first_frame_of_an_animation_and_a_transparent_palette(tmp_path: Pat
 def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    _picture(40, 30).save(tmp_path / f"turned.{kind}", exif=exif)
+    path = tmp_path / f"turned.{kind}"
+    _picture(40, 30).save(path, exif=exif)
     size = (30, 40) if orientation > 4 else (40, 30)
-    assert load_rgb(tmp_path / f"turned.{kind}").size == image_size(tmp_path / f"turned.{kind}") == size
+    assert load_rgb(path).size == image_size(path.read_bytes(), path) == size
 
 
 def _png_that_claims(width: int, height: int) -> bytes:
@@ -163,6 +160,6 @@ def test_a_bad_file_is_named_with_a_remedy(tmp_path: Path, data: bytes, words: s
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    for read in (load_rgb, image_size):
+    for read in (load_rgb, read_file):
         with pytest.raises(DataError, match=r"gone\.png cannot be read"):
             read(tmp_path / "gone.png")

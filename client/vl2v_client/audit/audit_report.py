@@ -5,7 +5,7 @@ The notes are on disk so that a statement of any length needs little memory.
 
 import sqlite3
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.cache.database import CHUNK, naming_faults
+from vl2v_contract.chain import GENESIS_HASH
 
 EXAMPLES_KEPT = 20
 EXIT_CLEAN, EXIT_DIFFERENCES, EXIT_UNVERIFIED = 0, 1, 2
@@ -111,29 +112,33 @@ class Findings:
 
 @dataclass(slots=True, kw_only=True)
 class AuditReport:
-    """A whole audit.
+    """A whole audit; the walk and the reconciliation fill it in.
 
     Attributes:
+        head_seq: Number of the last entry verified.
+        head_hash: Its hash, recomputed.
+        limit_units: Topped up.
         entries: Ledger entries verified.
-        matched_items: Charged items that this cache paid for and holds.
-        units: Charged less refunded, over the whole account.
+        matched_items: Charged items that this cache paid for and holds, by the same entry.
+        units: Charged less refunded, over the whole account, whatever the running totals say.
         amount_micro: Price of them, in micro-units.
-        other_keys: Totals of other keys, by API key id.
+        currency: Currency of the first entry.
+        other_keys: Totals of items that this cache never named, by API key; in the end, of the account's other keys.
         lost_by_restore: Paid by entries that the vendor lost and said so; not billed any more, so in no other total.
         recovered_items: Lost responses fetched free before the final pass.
     """
 
     ledger_id: str
     account_id: str
-    head_seq: int
-    head_hash: str
-    limit_units: int
+    head_seq: int = 0
+    head_hash: str = GENESIS_HASH
+    limit_units: int = 0
     entries: int = 0
     matched_items: int = 0
     units: int = 0
     amount_micro: int = 0
     currency: str = ""
-    other_keys: dict[str, KeyTotals] = field(default_factory=dict)
+    other_keys: defaultdict[str, KeyTotals] = field(default_factory=lambda: defaultdict(KeyTotals))
     lost_by_restore: KeyTotals = field(default_factory=KeyTotals)
     findings: Findings = field(default_factory=Findings)
     recovered_items: int = 0
@@ -160,10 +165,7 @@ class AuditReport:
             "amount_micro": self.amount_micro,
             "currency": self.currency,
             "matched": self.matched_items,
-            "other_key": [
-                {"api_key_id": key, "items": total.items, "units": total.units, "amount_micro": total.amount_micro}
-                for key, total in sorted(self.other_keys.items())
-            ],
+            "other_key": [{"api_key_id": key, **asdict(total)} for key, total in sorted(self.other_keys.items())],
             "lost_by_restore": asdict(self.lost_by_restore),
             "differences": {str(kind): self.findings.counts.get(kind, 0) for kind in Difference},
             "examples": [

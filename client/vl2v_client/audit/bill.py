@@ -16,7 +16,7 @@ import numpy as np
 from vl2v_client.api.checks import is_unit
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXAMPLES_KEPT, AuditReport, Difference, Findings, Notes
+from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXAMPLES_KEPT, AuditReport, Difference, Notes
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.statement import ChainWalk
 from vl2v_client.cache.records import AuditedHead, PaidRow
@@ -98,49 +98,31 @@ def _audit_once(
     client: VendorClient, cache: EmbeddingCache, keyring: Keyring, progress: Progress, settle_seconds: float | None
 ) -> AuditReport:
     """Audit what the vendor shows now; without `settle_seconds`, lost responses are recovered and not waited for."""
-    findings = Findings()
     account = client.summary()
     if account.ledger_id != keyring.ledger_id:
         raise VendorChanged(
             f"the vendor at {client.url} bills for ledger {account.ledger_id} but publishes the keys of "
             f"{keyring.ledger_id}: nothing can be verified; ask the vendor"
         )
+    report = AuditReport(ledger_id=keyring.ledger_id, account_id=account.account_id)
     pinned = cache.vendors.audited_head(keyring.ledger_id, account.account_id)
     with closing(Notes()) as notes, closing(_read_ahead(client)) as pages:
         # Our receipts so far are noted before the statement is made: it must have them all.
-        books = Reconciliation(cache.records, account, findings, notes)
+        books = Reconciliation(cache.records, account, report, notes)
         first = next(pages)
-        walk = ChainWalk(account, keyring, pinned, first, findings, notes)
-        entries = 0
+        walk = ChainWalk(account, keyring, pinned, first, report, notes)
         for page in chain([first], pages):
-            rows = walk.take(page)
-            books.take(rows)
-            entries += len(rows)
-            progress("audit", entries, max(entries, walk.end_seq))
-            if page.signed_head.head.seq > walk.end_seq <= walk.seq:
+            books.take(walk.take(page))
+            progress("audit", report.entries, max(report.entries, walk.end_seq))
+            if page.signed_head.head.seq > walk.end_seq <= report.head_seq:
                 break  # the ledger has grown meanwhile
         walk.finish()
         if settle_seconds is not None:
             _await_answers(books, settle_seconds)
-        books.finish(walk.seq, walk.restores, 0 if pinned is None else pinned.seq)
+        books.finish(walk.restores, 0 if pinned is None else pinned.seq)
         lost = [] if settle_seconds is not None else books.lost_items()
-        recovered = sum(_recover(client, cache, keys) for keys in lost)
-    return AuditReport(
-        ledger_id=keyring.ledger_id,
-        account_id=account.account_id,
-        head_seq=walk.seq,
-        head_hash=walk.entry_hash,
-        limit_units=walk.amounts.limit_units,
-        entries=entries,
-        matched_items=books.matched_items,
-        units=walk.amounts.units,
-        amount_micro=walk.amounts.amount_micro,
-        currency=walk.amounts.currency,
-        other_keys=books.other_keys,
-        lost_by_restore=books.lost_by_restore,
-        findings=findings,
-        recovered_items=recovered,
-    )
+        report.recovered_items = sum(_recover(client, cache, keys) for keys in lost)
+    return report
 
 
 def _await_answers(books: Reconciliation, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from vl2v_client.audit.audit_report import Difference, Findings, KeySet, KeyTotals, Notes
+from vl2v_client.audit.audit_report import AuditReport, Difference, KeySet, Notes
 from vl2v_client.cache.records import PurchaseRecords
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.records import StatementEntry, Summary
@@ -13,19 +13,12 @@ _NO_KEY = "none"
 
 
 class Reconciliation:
-    """Takes the statement's pages in order; `finish` names what only the whole statement can show.
+    """Takes the statement's pages in order; `finish` names what only the whole statement can show."""
 
-    Attributes:
-        matched_items: Paid here, charged there, by the same entry.
-        other_keys: Totals of items that this cache never named, by API key; in the end, of the account's other keys.
-        lost_by_restore: Paid by entries that the vendor lost, and said so.
-    """
-
-    def __init__(self, records: PurchaseRecords, account: Summary, findings: Findings, notes: Notes) -> None:
+    def __init__(self, records: PurchaseRecords, account: Summary, report: AuditReport, notes: Notes) -> None:
         self._records = records
         self._place = place = (account.ledger_id, account.account_id)
-        self._note = findings.add
-        self._counts = findings.counts
+        self._report, self._note = report, report.findings.add
         self._last_receipt_seq = records.last_seq(*place)
         self._agreed_prices = records.agreed_prices(account.ledger_id)
         self._own_keys = {_NO_KEY, account.api_key_id, *records.api_key_ids(*place)}
@@ -33,12 +26,9 @@ class Reconciliation:
         self._lost, self._paid_elsewhere = KeySet(notes), KeySet(notes)
         self._examples: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self._unpaid_items = 0
-        self.matched_items = 0
-        self.other_keys: dict[str, KeyTotals] = defaultdict(KeyTotals)
-        self.lost_by_restore = KeyTotals()
         for other in records.accounts_of_key(account.ledger_id, account.api_key_id) - {account.account_id}:
             why = f"receipts made with our key {account.api_key_id} name account {other}, the statement another"
-            findings.add(Difference.CHAIN_BREAK, why)
+            self._note(Difference.CHAIN_BREAK, why)
 
     def take(self, rows: Sequence[StatementEntry]) -> None:
         """Reconcile a page.
@@ -61,30 +51,30 @@ class Reconciliation:
             if row.entry.kind == "charge":
                 self._take_items(row, paid.get(seq, set()), is_repeated=is_repeated)
 
-    def finish(self, last_seq: int, restores: Sequence[range], pinned_seq: int) -> None:
+    def finish(self, restores: Sequence[range], pinned_seq: int) -> None:
         """Name lost responses, unexplained charges, missing charges and what a restored ledger has lost.
 
         Args:
-            last_seq: Number of the statement's last entry.
             restores: Numbers that the statement skips under the vendor's signature.
             pinned_seq: How far an earlier audit has read; what it has reported is only totalled. 0 for the first.
         """
-        self.matched_items += self._unpaid_items
+        report, counts = self._report, self._report.findings.counts
+        report.matched_items += self._unpaid_items
         for key in (key for chunk in self.lost_items() for key in chunk):
             self._note(Difference.LOST_RESPONSE, "charged, but not paid in this cache", item_key=key)
-            self.matched_items -= 1
-        for api_key_id in [each for each in self.other_keys if each in self._own_keys]:
-            items, examples = self.other_keys.pop(api_key_id).items, self._examples[api_key_id]
+            report.matched_items -= 1
+        for api_key_id in [each for each in report.other_keys if each in self._own_keys]:
+            items, examples = report.other_keys.pop(api_key_id).items, self._examples[api_key_id]
             for seq, key in examples:
                 why = f"charged to our key {api_key_id}, but this cache never named it"
                 self._note(Difference.UNEXPLAINED_CHARGE, why, seq, key)
-            self._counts[Difference.UNEXPLAINED_CHARGE] += items - len(examples)
+            counts[Difference.UNEXPLAINED_CHARGE] += items - len(examples)
         for chunk in self._paid_elsewhere.chunks():
             for paid, item in self._records.named_items(chunk).items():
                 if item.seq is not None and _of_seq(item.seq) in self._matched_entries:
                     why = f"charged again: entry {item.seq} paid for it"
                     self._note(Difference.DUPLICATE_ITEM, why, item_key=paid.hex())
-        self._check_receipts(last_seq, restores, pinned_seq)
+        self._check_receipts(restores, pinned_seq)
 
     def lost_items(self) -> Iterator[list[str]]:
         """Yield item keys charged there and, as of now, not paid here, in chunks; a purchase may run meanwhile."""
@@ -106,7 +96,7 @@ class Reconciliation:
         if is_repeated:
             repeated += matched
         else:
-            self.matched_items += len(matched)
+            self._report.matched_items += len(matched)
         if others:
             repeated += self._other_items.add(others)
             self._take_others(row, others)
@@ -125,7 +115,7 @@ class Reconciliation:
             item = named.get(key)
             if item is None:
                 api_key_id = entry.api_key_id or _NO_KEY
-                self.other_keys[api_key_id].add(1, entry.unit_price_micro)
+                self._report.other_keys[api_key_id].add(1, entry.unit_price_micro)
                 if len(self._examples[api_key_id]) < 3:
                     self._examples[api_key_id].append((entry.seq, key.hex()))
             elif item.state != "paid":
@@ -162,14 +152,15 @@ class Reconciliation:
                 self._note(Difference.AMOUNT_MISMATCH, why, theirs.seq)
         self._note(Difference.HISTORY_REWRITTEN, "we hold a signed receipt for another entry at this place", theirs.seq)
 
-    def _check_receipts(self, last_seq: int, restores: Sequence[range], pinned_seq: int) -> None:
+    def _check_receipts(self, restores: Sequence[range], pinned_seq: int) -> None:
+        last_seq = self._report.head_seq
         must_have = max(self._last_receipt_seq, last_seq)
         for seq, request_id, units, amount_micro in self._records.receipt_places(*self._place):
             if seq > must_have or _of_seq(seq) in self._matched_entries:
                 continue
             restore = next((one for one in restores if seq in one), None)
             if restore is not None:
-                self.lost_by_restore.add(units, amount_micro)
+                self._report.lost_by_restore.add(units, amount_micro)
                 if pinned_seq < restore.stop:
                     why = f"the receipt of request {request_id} is of an entry that the vendor lost"
                     self._note(Difference.LEDGER_RESTORED, why, seq)

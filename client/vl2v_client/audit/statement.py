@@ -8,9 +8,9 @@ vendor that never stops, cannot keep it busy for ever.
 from dataclasses import asdict
 
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.audit.audit_report import Difference, Findings, Notes
+from vl2v_client.audit.audit_report import AuditReport, Difference, Notes
 from vl2v_client.cache.records import AuditedHead
-from vl2v_contract.chain import GENESIS_HASH, LedgerEntry, follows, items_hash
+from vl2v_contract.chain import LedgerEntry, follows, items_hash
 from vl2v_contract.records import Statement, StatementEntry, Summary
 
 SUCCESSION_GRACE_MICRO = 3_600_000_000
@@ -18,42 +18,37 @@ SUCCESSION_GRACE_MICRO = 3_600_000_000
 
 
 class AmountCheck:
-    """Sums as the entries make them. Each difference is noted; the sums go on from what the vendor says.
+    """Sums as the entries make them, in the report. Each difference is noted; the sums go on from what the vendor says.
 
     Attributes:
         used_units: Charged less refunded, as running total.
-        limit_units: Topped up.
-        units: Charged less refunded, whatever the running totals say.
-        amount_micro: Price of them, in micro-units.
-        currency: Currency of the first entry.
     """
 
-    def __init__(self, findings: Findings, notes: Notes) -> None:
-        self._findings = findings
+    def __init__(self, report: AuditReport, notes: Notes) -> None:
+        self._report, self._findings = report, report.findings
         self._run = notes.run
         self._charges = notes.table("seq INTEGER PRIMARY KEY, terms INTEGER NOT NULL, left_units INTEGER NOT NULL")
         self._prices: dict[int, tuple[object, ...]] = {}
-        self.used_units = self.limit_units = self.units = self.amount_micro = 0
-        self.currency = ""
+        self.used_units = 0
 
     def take(self, row: StatementEntry) -> None:
         """Check the next entry."""
-        entry = row.entry
+        entry, sums = row.entry, self._report
         sign = {"charge": 1, "refund": -1}.get(entry.kind, 0)
         self.used_units += sign * entry.units
-        self.units += sign * entry.units
-        self.amount_micro += sign * entry.amount_micro
-        self.limit_units += entry.units if entry.kind == "topup" else 0
-        self.currency = self.currency or entry.currency
+        sums.units += sign * entry.units
+        sums.amount_micro += sign * entry.amount_micro
+        sums.limit_units += entry.units if entry.kind == "topup" else 0
+        sums.currency = sums.currency or entry.currency
         self._findings.add_if(Difference.AMOUNT_MISMATCH, entry.seq, self._wrong_amounts(row))
         self._findings.add_if(Difference.PRICE_MISMATCH, entry.seq, self._wrong_prices(entry))
-        self.used_units, self.limit_units = entry.used_units, entry.limit_units
+        self.used_units, sums.limit_units = entry.used_units, entry.limit_units
         self._check_refund(entry)
 
     def _wrong_amounts(self, row: StatementEntry) -> dict[str, bool]:
         entry, items, is_charge = row.entry, len(row.items), row.entry.kind == "charge"
         is_one_each = all(item.units == 1 for item in row.items) and (entry.units == items or not is_charge)
-        told, summed = (entry.used_units, entry.limit_units), (self.used_units, self.limit_units)
+        told, summed = (entry.used_units, entry.limit_units), (self.used_units, self._report.limit_units)
         return {
             f"{items if is_charge else 0} items were charged {entry.units} units, not one each": not is_one_each,
             f"a {entry.kind} has no items, this one has {items}": items > 0 and not is_charge,
@@ -66,9 +61,9 @@ class AmountCheck:
     def _wrong_prices(self, entry: LedgerEntry) -> dict[str, bool]:
         price_id, told = entry.price_id, (entry.unit_price_micro, entry.currency, entry.model_id, entry.modality)
         known = told if price_id is None else self._prices.setdefault(price_id, told)
-        moved = f"the account was billed in {self.currency} before, not in {entry.currency}"
+        moved = f"the account was billed in {self._report.currency} before, not in {entry.currency}"
         return {
-            moved: entry.currency != self.currency,
+            moved: entry.currency != self._report.currency,
             f"a {entry.kind} with price {price_id}": (price_id is not None) != (entry.kind in ("charge", "refund")),
             "a unit price without a price": price_id is None and entry.unit_price_micro != 0,
             f"price {price_id} has two values": known != told,
@@ -94,9 +89,6 @@ class ChainWalk:
 
     Attributes:
         end_seq: The last entry that this audit covers.
-        seq: Number of the last entry taken.
-        entry_hash: Recomputed, of the last entry taken.
-        amounts: The sums so far.
         restores: Numbers that the vendor lost and said so under its signature.
 
     Args:
@@ -104,7 +96,7 @@ class ChainWalk:
         keyring: The vendor's trusted keys.
         pinned: The end of the chain at the last audit; it must still be on it.
         first: The statement's first page, whose head says how far to read.
-        findings: Takes the differences.
+        report: Takes the differences, the sums, and the last entry taken as its head.
         notes: Takes what the sums need.
     """
 
@@ -114,7 +106,7 @@ class ChainWalk:
         keyring: Keyring,
         pinned: AuditedHead | None,
         first: Statement,
-        findings: Findings,
+        report: AuditReport,
         notes: Notes,
     ) -> None:
         self._account = account
@@ -123,15 +115,12 @@ class ChainWalk:
         self._retired_at = {key.key_id: key.retired_at for key in keyring.keys}
         self._pinned = pinned
         self._head = first.signed_head.head
-        self._note = findings.add
-        self._note_if = findings.add_if
+        self._report, self._note, self._note_if = report, report.findings.add, report.findings.add_if
         self._created_at = 0
         self._has_met_pin = pinned is None
         self._has_met_summary = account.head_seq == 0
         self.end_seq = self._head.seq
-        self.amounts = AmountCheck(findings, notes)
-        self.seq = 0
-        self.entry_hash = GENESIS_HASH
+        self._amounts = AmountCheck(report, notes)
         self.restores: list[range] = []
 
     def take(self, page: Statement) -> list[StatementEntry]:
@@ -142,21 +131,22 @@ class ChainWalk:
         for row in rows:
             self._check_place(row.entry)
             self._check_hashes(row)
-            self.amounts.take(row)
+            self._amounts.take(row)
             self._check_known_places(row.entry)
-            self.seq = row.entry.seq
+            self._report.head_seq = row.entry.seq
             self._created_at = max(self._created_at, row.entry.created_at)
+        self._report.entries += len(rows)
         return rows
 
     def finish(self) -> None:
         """Check that the signed head is the end of the chain that was shown, and that it extends the last audit's."""
-        head, sums = self._head, (self.amounts.used_units, self.amounts.limit_units)
-        if self.end_seq != self.seq:
-            why = f"the signed head is entry {self.end_seq}, the statement ends at {self.seq}"
+        head, read = self._head, self._report
+        if self.end_seq != read.head_seq:
+            why = f"the signed head is entry {self.end_seq}, the statement ends at {read.head_seq}"
             self._note(Difference.GAP_IN_SEQ, why)
-        elif head.entry_hash != self.entry_hash:
+        elif head.entry_hash != read.head_hash:
             self._note(Difference.CHAIN_BREAK, "the signed head's hash is not that of the last entry")
-        elif (head.used_units, head.limit_units) != sums:
+        elif (head.used_units, head.limit_units) != (self._amounts.used_units, read.limit_units):
             self._note(Difference.AMOUNT_MISMATCH, "the signed head's totals are not those of the last entry")
         if self._pinned is not None and not self._has_met_pin:
             why = f"entry {self._pinned.seq}, up to which the chain was audited before, is not on it any more"
@@ -179,17 +169,18 @@ class ChainWalk:
             self._note(Difference.HISTORY_REWRITTEN, f"the vendor signed two ends of the chain: {first} and {here}")
 
     def _check_place(self, entry: LedgerEntry) -> None:
-        if not follows(self.seq, entry):
-            self._note(Difference.GAP_IN_SEQ, f"entry {entry.seq} comes after entry {self.seq}", entry.seq)
+        before = self._report
+        if not follows(before.head_seq, entry):
+            self._note(Difference.GAP_IN_SEQ, f"entry {entry.seq} comes after entry {before.head_seq}", entry.seq)
         elif entry.kind == "restored":
-            lost = range(self.seq + 1, entry.seq)
+            lost = range(before.head_seq + 1, entry.seq)
             self.restores.append(lost)
             if self._pinned is not None and self._pinned.seq in lost:
                 self._has_met_pin = True
                 why = f"entries {lost[0]} to {lost[-1]} are lost, and the chain was audited up to {self._pinned.seq}"
                 self._note(Difference.LEDGER_RESTORED, why, entry.seq)
         breaks = {
-            "the entry does not name the hash of the one before": entry.prev_hash != self.entry_hash,
+            "the entry does not name the hash of the one before": entry.prev_hash != before.head_hash,
             "the entry is of another ledger or account": (entry.ledger_id, entry.account_id) != self._names,
             "the entry is older than the one before": entry.created_at < self._created_at,
         }
@@ -202,10 +193,10 @@ class ChainWalk:
         self._note_if(Difference.BAD_SIGNATURE, entry.seq, faults)
 
     def _check_hashes(self, row: StatementEntry) -> None:
-        self.entry_hash = row.entry.hash()
+        entry_hash = self._report.head_hash = row.entry.hash()
         of_items = items_hash(row.items) if row.items else None
         breaks = {
-            "the entry does not hash to what the statement says": self.entry_hash != row.entry_hash,
+            "the entry does not hash to what the statement says": entry_hash != row.entry_hash,
             "the items do not hash to what the entry says": row.entry.items_hash != of_items,
         }
         self._note_if(Difference.CHAIN_BREAK, row.entry.seq, breaks)
@@ -213,13 +204,13 @@ class ChainWalk:
     def _check_known_places(self, entry: LedgerEntry) -> None:
         if self._pinned is not None and entry.seq == self._pinned.seq:
             self._has_met_pin = True
-            if self.entry_hash != self._pinned.entry_hash:
+            if self._report.head_hash != self._pinned.entry_hash:
                 self._note(Difference.HISTORY_REWRITTEN, "the entry is not the one that was audited before", entry.seq)
-        told, sums = self._account, self.amounts
+        told, sums = self._account, self._report
         if entry.seq != told.head_seq:
             return
         self._has_met_summary = True
-        if told.head_hash != self.entry_hash:
+        if told.head_hash != sums.head_hash:
             self._note(Difference.HISTORY_REWRITTEN, "the summary names another entry at this place", entry.seq)
         budget = (told.used_units, told.limit_units, told.remaining_units)
         left = (entry.used_units, entry.limit_units, entry.limit_units - entry.used_units)

@@ -1,14 +1,12 @@
 """The cache: one SQLite file that holds everything bought. Losing it means paying again only after retention ends."""
 
 import fcntl
-import hashlib
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -18,14 +16,8 @@ from vl2v_client.cache.records import PurchaseRecords, VendorBook
 from vl2v_client.core.deliveries import HalfVector
 from vl2v_client.core.errors import CacheError
 
-_NOT_DECODED = 0
-"""Width and height of a file whose bytes alone were read."""
 
-_REMEMBER_FILE = "INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)"
-
-
-@dataclass(frozen=True, slots=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """What tells without reading whether a file may have changed.
 
     Attributes:
@@ -35,33 +27,27 @@ class FileStamp:
             and image builds set, nobody sets the inode's.
     """
 
-    path: Path
+    path: str
     size_bytes: int
     changed_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> "FileStamp":
+    def of(cls, path: Path | str) -> "FileStamp":
         """Return the stamp of a file as it is now.
 
         Raises:
             OSError: There is no such file.
         """
-        status = path.stat()
-        return cls(path.absolute(), status.st_size, changed_ns(status))
+        status = os.stat(path)
+        return cls(os.path.join(os.getcwd(), path), status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
 
-def changed_ns(status: os.stat_result) -> int:
-    """Return the `FileStamp.changed_ns` of a file."""
-    return max(status.st_mtime_ns, status.st_ctime_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class FileContent:
+class FileContent(NamedTuple):
     """A file's bytes and, once decoded, its picture's size in pixels."""
 
     file_sha: str
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
 
 
 @dataclass
@@ -70,37 +56,27 @@ class ContentMemo:
 
     _database: Database
 
-    def files(self, stamps: Iterable[FileStamp]) -> dict[FileStamp, FileContent]:
-        """Return the contents of those files whose stamp is as remembered."""
-        by_path = {str(stamp.path): stamp for stamp in stamps}
-        columns = "path, size_bytes, mtime_ns, file_sha, width, height"
-        query = f"SELECT {columns} FROM file_contents WHERE path IN ({{keys}}) AND width > {_NOT_DECODED}"
-        return {
-            by_path[path]: FileContent(*content)
-            for path, size_bytes, mtime_ns, *content in self._database.rows_of(query, by_path)
-            if (size_bytes, mtime_ns) == (by_path[path].size_bytes, by_path[path].changed_ns)
-        }
+    def files(self, stamps: Collection[FileStamp]) -> dict[FileStamp, FileContent]:
+        """Return the contents of those files whose stamp is as remembered, if they were decoded."""
+        wanted = set(stamps)
+        query = "SELECT * FROM file_contents WHERE path IN ({keys}) AND width > 0"
+        rows = self._database.rows_of(query, (stamp.path for stamp in stamps))
+        found = ((FileStamp(*row[:3]), FileContent(*row[3:])) for row in rows)
+        return {stamp: content for stamp, content in found if stamp in wanted}
 
-    def remember_files(self, contents: Mapping[FileStamp, FileContent]) -> None:
-        """Keep what was read."""
-        rows = [
-            (str(stamp.path), stamp.size_bytes, stamp.changed_ns, content.file_sha, content.width, content.height)
-            for stamp, content in contents.items()
-        ]
-        self._database.write_all(_REMEMBER_FILE, rows)
-
-    def hashes_below(self, folder: str) -> dict[str, tuple[int, int, str]]:
-        """Return size, modification time and hash of every remembered file below a folder, by absolute path."""
+    def hashes_below(self, folder: str) -> dict[FileStamp, str]:
+        """Return the hash of every remembered file below a folder."""
         query = "SELECT path, size_bytes, mtime_ns, file_sha FROM file_contents WHERE path > ? AND path < ?"
         rows = self._database.rows(query, (f"{folder}/", f"{folder}0"))  # 0 comes after /
-        return {path: (size_bytes, mtime_ns, file_sha) for path, size_bytes, mtime_ns, file_sha in rows}
+        return {FileStamp(*stamp): file_sha for *stamp, file_sha in rows}
 
-    def remember_hashes(self, hashes: Iterable[tuple[str, int, int, str]]) -> None:
-        """Keep the hashes of files that were not decoded: absolute path, size, modification time, hash."""
-        self._database.write_all(_REMEMBER_FILE, ((*row, _NOT_DECODED, _NOT_DECODED) for row in hashes))
+    def remember_files(self, contents: Iterable[tuple[FileStamp, FileContent]]) -> None:
+        """Keep what was read."""
+        rows = ((*stamp, *content) for stamp, content in contents)
+        self._database.write_all("INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def views(self, view_keys: Iterable[bytes]) -> dict[bytes, str]:
-        """Return content hashes of those views that are remembered, by `view_key`."""
+        """Return content hashes of those views that are remembered, by a hash of what decides their pixels."""
         query = "SELECT view_key, content_sha FROM view_contents WHERE view_key IN ({keys})"
         return {key: content.hex() for key, content in self._database.rows_of(query, view_keys)}
 
@@ -108,12 +84,6 @@ class ContentMemo:
         """Keep the content hashes of rendered views."""
         rows = ((key, bytes.fromhex(content_sha)) for key, content_sha in contents)
         self._database.write_all("INSERT OR REPLACE INTO view_contents VALUES (?, ?)", rows)
-
-
-def view_key(file_sha: str, view: Mapping[str, Any], *, image_size: int, renderer: str) -> bytes:
-    """Return the name of a view's pixels: the file, the view as JSON, the size and the renderer's version."""
-    text = json.dumps([file_sha, view, image_size, renderer], separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,37 +52,6 @@ PLAIN_DOMAIN = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class DomainDataset:
-    """The labelled images below one folder, in torchvision's order: domain, class, then path.
-
-    Attributes:
-        root: The folder.
-        class_names: Sorted; a sample's `class_index` points into it.
-        domains: Sorted; `("all",)` for a plain folder.
-        samples: Every image.
-        has_domains: False for a plain `root/class/file` folder, where generalisation cannot be measured.
-    """
-
-    root: Path
-    class_names: tuple[str, ...]
-    domains: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    has_domains: bool
-
-    def samples_of(self, domain: str) -> tuple[Sample, ...]:
-        """Return the images of one domain, in order."""
-        return tuple(sample for sample in self.samples if sample.domain == domain)
-
-    def source_domains(self, target_domain: str | None) -> tuple[str, ...]:
-        """Return the domains to train on when `target_domain` is held out; all of them for `None`.
-
-        Raises:
-            DataError: There is no such domain, or nothing would be left to train on.
-        """
-        return _source_domains(self, target_domain)
-
-
-@dataclass(frozen=True, slots=True)
 class ClassFiles:
     """The image files of one class in one domain, in torchvision's order: folders by path, then files by name."""
 
@@ -92,51 +61,55 @@ class ClassFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetFiles:
-    """The same as plain paths, a tenth of the work where there are millions.
+class DomainDataset:
+    """The labelled images below one folder, in torchvision's order: domain, class, then path.
+
+    Files are plain paths, a tenth of the work of samples where there are millions.
 
     Attributes:
         root: The folder.
-        class_names: Names of the classes, as in `DomainDataset`.
-        domains: Names of the domains, as in `DomainDataset`.
-        has_domains: Whether the folder has domains, as in `DomainDataset`.
-        classes: Classes in torchvision's order, each with at least one path.
+        class_names: Sorted; a sample's `class_index` points into it.
+        domains: Sorted; `("all",)` for a plain folder.
+        classes: Every image, by domain and class; each class has at least one.
+        has_domains: False for a plain `root/class/file` folder, where generalisation cannot be measured.
     """
 
     root: Path
     class_names: tuple[str, ...]
     domains: tuple[str, ...]
-    has_domains: bool
     classes: tuple[ClassFiles, ...]
+    has_domains: bool
 
-    def paths_of(self, domain: str) -> list[str]:
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Every image."""
+        return tuple(sample for domain in self.domains for sample in self.samples_of(domain))
+
+    def samples_of(self, domain: str) -> tuple[Sample, ...]:
         """Return the images of one domain, in order."""
-        return [path for of_one in self.classes if of_one.domain == domain for path in of_one.paths]
+        classes = [one for one in self.classes if one.domain == domain]
+        return tuple(Sample(Path(path), domain, one.class_index) for one in classes for path in one.paths)
 
     def source_domains(self, target_domain: str | None) -> tuple[str, ...]:
-        """Return the source domains; see `DomainDataset.source_domains`.
+        """Return the domains to train on when `target_domain` is held out; all of them for `None`.
 
         Raises:
-            DataError: There is no such domain.
+            DataError: There is no such domain, or nothing would be left to train on.
         """
-        return _source_domains(self, target_domain)
+        if target_domain is None:
+            return self.domains
+        if len(self.domains) < 2:
+            raise DataError(
+                f"{self.root} has one domain only, so {target_domain!r} cannot be held out: "
+                "lay the images out as domain/class/file, or leave the target out"
+            )
+        if target_domain not in self.domains:
+            raise DataError(f"{self.root} has no domain {target_domain!r}; it has: {', '.join(self.domains)}")
+        return tuple(domain for domain in self.domains if domain != target_domain)
 
 
 def open_dataset(root: Path) -> DomainDataset:
-    """List a data set without opening its images; see `list_files`.
-
-    Raises:
-        DataError: As `list_files`.
-    """
-    files = list_files(root)
-    samples = tuple(
-        Sample(Path(path), of_one.domain, of_one.class_index) for of_one in files.classes for path in of_one.paths
-    )
-    return DomainDataset(root, files.class_names, files.domains, samples, files.has_domains)
-
-
-def list_files(root: Path) -> DatasetFiles:
-    """List the images of a data set.
+    """List a data set without opening its images.
 
     The layout is read from the structure: images two levels deep (`class/file`) make a plain folder, images three
     levels deep or more make domains. Hidden files and folders are skipped; within a class, deeper folders are walked.
@@ -157,10 +130,10 @@ def list_files(root: Path) -> DatasetFiles:
             "use domain/class/file or class/file throughout"
         )
     classes = tuple(_files_of_classes(root, top, PLAIN_DOMAIN))
-    return DatasetFiles(root, tuple(top), (PLAIN_DOMAIN,), has_domains=False, classes=classes)
+    return DomainDataset(root, tuple(top), (PLAIN_DOMAIN,), classes, has_domains=False)
 
 
-def _list_domains(root: Path, domains: list[str]) -> DatasetFiles:
+def _list_domains(root: Path, domains: list[str]) -> DomainDataset:
     folders = {domain: _folders(root / domain) for domain in domains}
     domains = [domain for domain in domains if folders[domain]]  # a stray folder without classes is no domain
     if not domains:
@@ -177,20 +150,7 @@ def _list_domains(root: Path, domains: list[str]) -> DatasetFiles:
                 "give every domain the same class folders"
             )
     files = (of_one for domain in domains for of_one in _files_of_classes(root / domain, class_names, domain))
-    return DatasetFiles(root, tuple(class_names), tuple(domains), has_domains=True, classes=tuple(files))
-
-
-def _source_domains(dataset: DomainDataset | DatasetFiles, target_domain: str | None) -> tuple[str, ...]:
-    if target_domain is None:
-        return dataset.domains
-    if not dataset.has_domains or len(dataset.domains) < 2:
-        raise DataError(
-            f"{dataset.root} has one domain only, so {target_domain!r} cannot be held out: "
-            "lay the images out as domain/class/file, or leave the target out"
-        )
-    if target_domain not in dataset.domains:
-        raise DataError(f"{dataset.root} has no domain {target_domain!r}; it has: {', '.join(dataset.domains)}")
-    return tuple(domain for domain in dataset.domains if domain != target_domain)
+    return DomainDataset(root, tuple(class_names), tuple(domains), tuple(files), has_domains=True)
 
 
 def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iterator[ClassFiles]:

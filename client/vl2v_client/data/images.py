@@ -1,6 +1,8 @@
 """Image files in and out: any file that Pillow reads becomes plain RGB8, pixels become lossless PNG."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,38 +29,24 @@ def load_rgb(path: Path) -> Image.Image:
     Raises:
         DataError: The file cannot be read, is no image, is broken, or has more than `MAX_PIXELS`.
     """
-    data = _read(path)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(image, path)
-            image.seek(0)
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), path)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's decoders raise anything: OSError, SyntaxError, struct.error, zlib.error ...
-        raise _broken(path, error) from error
+    with _opened(read_file(path), path) as image:
+        image.seek(0)
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image), path)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height of what `load_rgb` returns, from the file's header alone.
+def image_size(data: bytes, path: Path) -> tuple[int, int]:
+    """Return width and height of what `load_rgb` returns for a file of these bytes, from its header alone.
 
     Raises:
         DataError: As `load_rgb`, except for what only decoding shows.
     """
-    data = _read(path)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(image, path)
-            width, height = image.size
-            if isinstance(image, TiffImageFile):  # Pillow may have turned its size already, its tags are as stored
-                width, height = image.tag_v2[_TIFF_WIDTH_TAG], image.tag_v2[_TIFF_HEIGHT_TAG]
-            turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
-            return (height, width) if turned else (width, height)
-    except DataError:
-        raise
-    except Exception as error:
-        raise _broken(path, error) from error
+    with _opened(data, path) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # Pillow may have turned its size already, its tags are as stored
+            width, height = image.tag_v2[_TIFF_WIDTH_TAG], image.tag_v2[_TIFF_HEIGHT_TAG]
+        turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        return (height, width) if turned else (width, height)
 
 
 def encode_png(pixels: RGBImage) -> bytes:
@@ -68,7 +56,12 @@ def encode_png(pixels: RGBImage) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        DataError: It cannot be read, or is empty.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -76,6 +69,25 @@ def _read(path: Path) -> bytes:
     if not data:
         raise DataError(f"{path} is empty (0 bytes): copy it again or remove it")
     return data
+
+
+@contextmanager
+def _opened(data: bytes, path: Path) -> Iterator[Image.Image]:
+    """Open an image, and name it in whatever its decoder raises."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        what = f"{path} has more than {MAX_PIXELS:,} pixels, too many to decode safely: scale it or remove it"
+        raise DataError(what) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image, whatever its name says: replace it or remove it") from error
+    except Exception as error:  # Pillow's decoders raise anything: OSError, SyntaxError, struct.error, zlib.error ...
+        raise DataError(f"{path} is a broken image ({error}): copy it again or remove it") from error
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -89,20 +101,3 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _check_size(image: Image.Image, path: Path) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(path)
-
-
-def _too_large(path: Path) -> DataError:
-    return DataError(f"{path} has more than {MAX_PIXELS:,} pixels, too many to decode safely: scale it or remove it")
-
-
-def _broken(path: Path, error: Exception) -> DataError:
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return _too_large(path)
-    if isinstance(error, UnidentifiedImageError):
-        return DataError(f"{path} is not an image, whatever its name says: replace it or remove it")
-    return DataError(f"{path} is a broken image ({error}): copy it again or remove it")

@@ -11,7 +11,6 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import RGBImage
 
 _REFERENCE_SIDE = 224
@@ -37,34 +36,6 @@ class Style:
 
     draw: Callable[[RGBImage, int], RGBImage]
     strengths: tuple[int, int]
-
-
-def stylise(pixels: RGBImage, style: str, strength: int) -> RGBImage:
-    """Draw a square picture in a style.
-
-    Args:
-        pixels: `[S, S, 3]` uint8.
-        style: A key of `STYLES`.
-        strength: Within the style's range.
-
-    Raises:
-        DataError: There is no such style, or it has no such strength.
-    """
-    check_style(style, strength)
-    return STYLES[style].draw(pixels, strength)
-
-
-def check_style(style: str, strength: int) -> None:
-    """Refuse what `stylise` cannot draw.
-
-    Raises:
-        DataError: There is no such style, or it has no such strength.
-    """
-    if style not in STYLES:
-        raise DataError(f"there is no style {style!r}: update vl2v, or use one of {', '.join(STYLES)}")
-    least, most = STYLES[style].strengths
-    if not least <= strength <= most:
-        raise DataError(f"the style {style} has strengths {least} to {most}, not {strength}: make the plan again")
 
 
 def draw_pencil(pixels: RGBImage, strength: int) -> RGBImage:

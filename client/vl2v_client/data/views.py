@@ -7,7 +7,8 @@ trained on the same view at the student's.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from PIL import Image, ImageEnhance
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import RGBImage, generator
-from vl2v_client.data.styles import STYLES, check_style, stylise
-from vl2v_client.data.view_recipes import STANDARD, Augmentation, ViewRecipe, view_recipe
+from vl2v_client.data.styles import STYLES
 
 RENDERER_VERSION = f"1/pillow-{PIL.__version__}"
 """Names the code that turns a view into pixels, Pillow's decoders and filters included: part of every memo of them."""
@@ -25,6 +25,9 @@ RENDERER_VERSION = f"1/pillow-{PIL.__version__}"
 _UNCHANGED = 1000
 _CROP_ATTEMPTS = 10
 _MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3
+_MIN_AREA = 0.7  # smallest share of the image that a crop keeps; the largest is 1
+_FLIP, _GRAYSCALE = 0.5, 0.1  # probabilities
+_COLOUR = 0.3  # brightness, contrast and saturation factors lie in 1 - this .. 1 + this
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +67,41 @@ class View:
             changed["crop"] = list(self.crop)
         return changed
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "View":
-        """Return the view of which `to_json` made `record`.
 
-        Raises:
-            DataError: The record has a field or a style that this version does not know.
-        """
-        unknown = sorted(set(record) - {field.name for field in fields(cls)})
-        if unknown:
-            raise DataError(f"a stored view has unknown fields ({', '.join(unknown)}): update vl2v")
-        values = dict(record)
-        if values.get("crop") is not None:
-            left, top, width, height = values["crop"]
-            values["crop"] = (int(left), int(top), int(width), int(height))
-        view = cls(**values)
-        if view.style is not None:
-            check_style(view.style, view.style_strength)
-        return view
+@dataclass(frozen=True, slots=True)
+class ViewRecipe:
+    """How the views of an image are chosen. View 0 is always the canonical one; the others are drawn.
+
+    Attributes:
+        hue: Largest shift, as a share of the colour circle.
+        styles: What styled views are drawn in, each as likely; their order decides which, so it is for ever.
+        styled_every: View `i` is styled if this divides `i`: 2 styles half of the drawn views, beginning with view 2,
+            1 styles all.
+    """
+
+    hue: float = 0.05
+    styles: tuple[str, ...] = ()
+    styled_every: int = 1
+
+
+STANDARD = "standard"
+_SIX_STYLES = ("pencil", "edges", "posterise", "shuffle", "flat", "ink")
+
+VIEW_RECIPES: Mapping[str, ViewRecipe] = MappingProxyType(
+    {
+        STANDARD: ViewRecipe(),
+        "published": ViewRecipe(hue=0.3),  # this hue shift turns a red apple green
+        "styles": ViewRecipe(styles=_SIX_STYLES, styled_every=2),
+        "all-styles": ViewRecipe(styles=_SIX_STYLES),
+    }
+)
+"""By the name that the command line knows."""
+
+
+def styled_views(count: int, recipe: str) -> tuple[int, ...]:
+    """Return which of `count` views are styled: the same for every image."""
+    chosen = VIEW_RECIPES[recipe]
+    return tuple(range(chosen.styled_every, count, chosen.styled_every)) if chosen.styles else ()
 
 
 def canonical_view() -> View:
@@ -95,8 +115,7 @@ def views_for(
     """Return the views of one image: the canonical one, then drawn ones.
 
     View `i` is a function of `(seed, sample_content_name, i)` and the recipe: not of the path, the order, or `count`,
-    so buying more views later keeps the first ones. Recipes with the same augmentation share their views that are not
-    styled.
+    so buying more views later keeps the first ones. Recipes with the same hue share their views that are not styled.
 
     Args:
         sample_content_name: The SHA-256 of the file's bytes.
@@ -104,9 +123,6 @@ def views_for(
         count: Number of views; 0 gives none.
         seed: Seed of the run's views.
         recipe: A key of `VIEW_RECIPES`.
-
-    Raises:
-        UsageError: There is no such recipe.
     """
     drawn = (drawn_view(sample_content_name, image_size, i, seed, recipe) for i in range(1, count))
     return [canonical_view(), *drawn][:count]
@@ -115,15 +131,20 @@ def views_for(
 def drawn_view(
     sample_content_name: str, image_size: tuple[int, int], number: int, seed: int, recipe: str = STANDARD
 ) -> View:
-    """Return view `number` of an image, from 1 on, as `views_for` has it among others.
-
-    Raises:
-        UsageError: There is no such recipe.
-    """
-    chosen = view_recipe(recipe)
+    """Return view `number` of an image, from 1 on, as `views_for` has it among others."""
+    chosen = VIEW_RECIPES[recipe]
     if chosen.styles and number % chosen.styled_every == 0:
-        return _draw_styled(generator(seed, "styled view", sample_content_name, number), image_size, chosen)
-    return _draw_view(generator(seed, "view", sample_content_name, number), image_size, chosen.augmentation)
+        return _draw_styled(generator(seed, "styled view", sample_content_name, number), image_size, chosen.styles)
+    random = generator(seed, "view", sample_content_name, number)
+    return View(
+        crop=_draw_crop(random, image_size),
+        flip=bool(random.random() < _FLIP),
+        brightness=round(1000 * random.uniform(1 - _COLOUR, 1 + _COLOUR)),
+        contrast=round(1000 * random.uniform(1 - _COLOUR, 1 + _COLOUR)),
+        saturation=round(1000 * random.uniform(1 - _COLOUR, 1 + _COLOUR)),
+        hue=round(1000 * random.uniform(-chosen.hue, chosen.hue)),
+        grayscale=bool(random.random() < _GRAYSCALE),
+    )
 
 
 def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
@@ -138,15 +159,14 @@ def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
         `[size, size, 3]` uint8.
 
     Raises:
-        DataError: The crop reaches outside the image, so the view was made for another one; or this version does
-            not know the style.
+        DataError: The crop reaches outside the image, so the view was made for another one.
     """
     picture = image if view.crop is None else image.crop(_corners(view.crop, image.size))
     picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     if view.flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels: RGBImage = np.array(_recolour(picture, view), dtype=np.uint8)
-    return pixels if view.style is None else stylise(pixels, view.style, view.style_strength)
+    return pixels if view.style is None else STYLES[view.style].draw(pixels, view.style_strength)
 
 
 def _recolour(picture: Image.Image, view: View) -> Image.Image:
@@ -177,39 +197,22 @@ def _corners(crop: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[in
     return left, top, right, bottom
 
 
-def _draw_view(random: np.random.Generator, image_size: tuple[int, int], ranges: Augmentation) -> View:
-    def factor(spread: float) -> int:
-        return round(1000 * random.uniform(1 - spread, 1 + spread))
-
-    return View(
-        crop=_draw_crop(random, image_size, ranges.min_area),
-        flip=bool(random.random() < ranges.flip),
-        brightness=factor(ranges.colour),
-        contrast=factor(ranges.colour),
-        saturation=factor(ranges.colour),
-        hue=round(1000 * random.uniform(-ranges.hue, ranges.hue)),
-        grayscale=bool(random.random() < ranges.grayscale),
-    )
-
-
-def _draw_styled(random: np.random.Generator, image_size: tuple[int, int], recipe: ViewRecipe) -> View:
+def _draw_styled(random: np.random.Generator, image_size: tuple[int, int], styles: tuple[str, ...]) -> View:
     """Return a crop, perhaps mirrored, in a style of any strength, which decides the colours."""
-    crop = _draw_crop(random, image_size, recipe.augmentation.min_area)
-    flip = bool(random.random() < recipe.augmentation.flip)
-    style = recipe.styles[int(random.integers(len(recipe.styles)))]
+    crop = _draw_crop(random, image_size)
+    flip = bool(random.random() < _FLIP)
+    style = styles[int(random.integers(len(styles)))]
     least, most = STYLES[style].strengths
     strength = int(random.integers(least, most + 1))
     hue = round(1000 * random.uniform(-0.5, 0.5)) if style == "shuffle" else 0
     return View(crop=crop, flip=flip, hue=hue, style=style, style_strength=strength)
 
 
-def _draw_crop(
-    random: np.random.Generator, image_size: tuple[int, int], min_area: float
-) -> tuple[int, int, int, int] | None:
+def _draw_crop(random: np.random.Generator, image_size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """Return a box of random area and aspect, as `RandomResizedCrop`; the whole image if ten boxes do not fit."""
     image_width, image_height = image_size
     for _ in range(_CROP_ATTEMPTS):
-        area = image_width * image_height * random.uniform(min_area, 1.0)
+        area = image_width * image_height * random.uniform(_MIN_AREA, 1.0)
         aspect = math.exp(random.uniform(math.log(_MIN_ASPECT), math.log(_MAX_ASPECT)))
         width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < width <= image_width and 0 < height <= image_height:

@@ -19,8 +19,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import generator
 from vl2v_client.data.folder import DomainDataset, check_class_names, open_dataset
 from vl2v_client.data.splits import Split, split
-from vl2v_client.data.view_recipes import STANDARD
-from vl2v_client.data.views import View, views_for
+from vl2v_client.data.views import STANDARD, View, views_for
 from vl2v_client.planning.queries import ImageQuery, TextQuery, read_files
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
@@ -37,7 +36,7 @@ class QueryChoice:
             their image's asked views have on average, at no query.
         seed: Seed of the hold-out and the views.
         prompts: Templates that the class names are put in.
-        recipe: Choice of the views, a key of `data.view_recipes.VIEW_RECIPES`.
+        recipe: Choice of the views, a key of `data.views.VIEW_RECIPES`.
         ask_images: False for methods that read no image embedding: their views are rendered, and nothing is asked.
     """
 

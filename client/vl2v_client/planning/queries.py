@@ -1,6 +1,7 @@
 """What the teacher is asked about, and the content hash of every view: only what no memo remembers is rendered."""
 
 import hashlib
+import json
 import os
 import threading
 from collections import defaultdict
@@ -12,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp, changed_ns, view_key
+from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample
-from vl2v_client.data.images import image_size, load_rgb
+from vl2v_client.data.images import image_size, load_rgb, read_file
 from vl2v_client.data.view_pixels import PixelFile
 from vl2v_client.data.views import RENDERER_VERSION, View, render_view
 from vl2v_contract.identity import rgb8_sha
@@ -89,7 +90,7 @@ class RenderSpool:
             DataError: The file is missing.
         """
         offset, stamp = self._places.pop(content_sha, (0, None))
-        if stamp is None or _stamp(path) != stamp:
+        if stamp is None or stamp_of(path) != stamp:
             return None
         pixels = np.empty((size, size, 3), dtype=np.uint8)
         return pixels if self._file.read(pixels, offset) else None
@@ -101,16 +102,15 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
     Raises:
         DataError: A file is missing or is no image.
     """
-    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
+    stamps = {path: stamp_of(path) for path in dict.fromkeys(paths)}
     known = cache.contents.files(stamps.values())
     unknown = [stamp for stamp in stamps.values() if stamp not in known]
-    done = 0
-    for chunk, contents in _in_threads(_read_file, unknown, _COMMIT_EVERY):
-        fresh = dict(zip(chunk, contents, strict=True))
+    left = len(unknown)
+    for fresh in _in_threads(_read_file, unknown, _COMMIT_EVERY):
         cache.contents.remember_files(fresh)
         known.update(fresh)
-        done += len(chunk)
-        progress("read files", done, len(unknown))
+        left -= len(fresh)
+        progress("read files", len(unknown) - left, len(unknown))
     return {path: known[stamp] for path, stamp in stamps.items()}
 
 
@@ -125,24 +125,15 @@ def hash_files(
         DataError: A file is missing or cannot be read.
     """
     known = cache.contents.hashes_below(str(folder))
-    hashes: dict[str, str] = {}
-    unknown = []
-    for path in sorted(paths):  # as the disk, the memory and the memo's index like them
-        size_bytes, changed = file_facts(path)
-        remembered = known.get(path)
-        if remembered is not None and remembered[:2] == (size_bytes, changed):
-            hashes[path] = remembered[2]
-        else:
-            unknown.append((path, size_bytes, changed))
-    done = 0
+    stamps = [stamp_of(path) for path in sorted(paths)]  # as the disk, the memory and the memo's index like them
+    unknown = [stamp for stamp in stamps if stamp not in known]
     for start in range(0, len(unknown), _HASHES_PER_COMMIT):
         chunk = unknown[start : start + _HASHES_PER_COMMIT]
-        fresh = hash_in_threads([path for path, _, _ in chunk])
-        cache.contents.remember_hashes((*facts, file_sha) for facts, file_sha in zip(chunk, fresh, strict=True))
-        hashes.update((path, file_sha) for (path, _, _), file_sha in zip(chunk, fresh, strict=True))
-        done += len(chunk)
-        progress("hash files", done, len(unknown))
-    return hashes
+        fresh = dict(zip(chunk, hash_in_threads([stamp.path for stamp in chunk]), strict=True))
+        cache.contents.remember_files((stamp, FileContent(file_sha)) for stamp, file_sha in fresh.items())
+        known.update(fresh)
+        progress("hash files", start + len(chunk), len(unknown))
+    return {stamp.path: known[stamp] for stamp in stamps}
 
 
 def hash_views(
@@ -163,7 +154,7 @@ def hash_views(
 
     def hash_file(task: tuple[Path, Mapping[bytes, View]]) -> list[tuple[bytes, str]]:
         path, views = task
-        stamp, image = _stamp(path), load_rgb(path)
+        stamp, image = stamp_of(path), load_rgb(path)
         hashes = []
         for key, view in views.items():
             pixels = render_view(image, view, size)
@@ -181,8 +172,8 @@ def hash_views(
             seen.add(key)
             unknown[query.sample.path][key] = query.view
     total = len(seen) - len(known)
-    for _, of_files in _in_threads(hash_file, list(unknown.items()), _COMMIT_EVERY):
-        fresh = [pair for of_file in of_files for pair in of_file]
+    for hashed in _in_threads(hash_file, list(unknown.items()), _COMMIT_EVERY):
+        fresh = [pair for _, of_file in hashed for pair in of_file]
         cache.contents.remember_views(fresh)
         known.update(fresh)
         progress("render views", total - (len(seen) - len(known)), total)
@@ -198,10 +189,9 @@ def view_keys(
         DataError: A file is missing or is no image.
     """
     files = read_files((query.sample.path for query in queries), cache, progress=progress)
-    return [
-        view_key(files[query.sample.path].file_sha, query.view.to_json(), image_size=size, renderer=RENDERER_VERSION)
-        for query in queries
-    ]
+    facts = ([files[query.sample.path].file_sha, query.view.to_json(), size, RENDERER_VERSION] for query in queries)
+    texts = (json.dumps(of_one, separators=(",", ":"), sort_keys=True) for of_one in facts)
+    return [hashlib.sha256(text.encode()).digest() for text in texts]
 
 
 def hash_in_threads(paths: Sequence[str]) -> list[str]:
@@ -213,8 +203,8 @@ def hash_in_threads(paths: Sequence[str]) -> list[str]:
     tasks = [paths[start : start + _HASHES_PER_TASK] for start in range(0, len(paths), _HASHES_PER_TASK)]
     return [
         file_sha
-        for _, of_tasks in _in_threads(_hash_all, tasks, _HASHES_PER_COMMIT)
-        for of_task in of_tasks
+        for hashed in _in_threads(_hash_all, tasks, _HASHES_PER_COMMIT)
+        for _, of_task in hashed
         for file_sha in of_task
     ]
 
@@ -225,17 +215,16 @@ def pixels_sha(pixels: RGBImage) -> str:
     return rgb8_sha(pixels.tobytes(), width=width, height=height)
 
 
-def file_facts(path: str) -> tuple[int, int]:
-    """Return a file's size in bytes, and when it changed last, in nanoseconds.
+def stamp_of(path: Path | str) -> FileStamp:
+    """Return the stamp of a file as it is now.
 
     Raises:
         DataError: It is missing.
     """
     try:
-        status = os.stat(path)
+        return FileStamp.of(path)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return status.st_size, changed_ns(status)
 
 
 def _hash_all(paths: Sequence[str]) -> list[str]:
@@ -249,27 +238,21 @@ def _hash_all(paths: Sequence[str]) -> list[str]:
     return hashes
 
 
-def _stamp(path: Path) -> FileStamp:
-    try:
-        return FileStamp.of(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
 def _unreadable(path: Path | str, error: OSError) -> DataError:
     return DataError(f"{path} cannot be read ({error.strerror}): check that it exists and its permissions")
 
 
 def _read_file(stamp: FileStamp) -> FileContent:
-    width, height = image_size(stamp.path)
-    return FileContent(hashlib.sha256(stamp.path.read_bytes()).hexdigest(), width, height)
+    path = Path(stamp.path)
+    data = read_file(path)
+    return FileContent(hashlib.sha256(data).hexdigest(), *image_size(data, path))
 
 
 def _in_threads(
     work: Callable[[_Task], _Result], tasks: Sequence[_Task], chunk: int
-) -> Iterator[tuple[Sequence[_Task], list[_Result]]]:
-    """Yield so many tasks at a time, with their results."""
+) -> Iterator[list[tuple[_Task, _Result]]]:
+    """Yield so many tasks at a time, each with its result."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow and hashlib release the interpreter lock
         for start in range(0, len(tasks), chunk):
             some = tasks[start : start + chunk]
-            yield some, list(pool.map(work, some))
+            yield list(zip(some, pool.map(work, some), strict=True))

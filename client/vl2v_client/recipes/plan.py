@@ -8,7 +8,7 @@ from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.buying.context import PurchaseContext, meet, plan_run
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.data.folder import list_files
+from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import training_files
 from vl2v_client.planning.choice import QueryChoice, text_queries
 from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
@@ -71,12 +71,12 @@ def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Pro
         VendorError: As `buying.context.meet`.
     """
     root = choice.data.absolute()
-    files = list_files(root)
-    training = training_files(files, target_domain=choice.target_domain, seed=choice.seed)
+    dataset = open_dataset(root)
+    training = training_files(dataset, target_domain=choice.target_domain, seed=choice.seed)
     if sum(map(len, training.values())) * choice.asked_views <= EXACT_VIEWS:
         return None
-    by_folder = {root / domain if files.has_domains else root: paths for domain, paths in training.items()}
-    texts = text_queries(choice, files.class_names)
+    by_folder = {root / domain if dataset.has_domains else root: paths for domain, paths in training.items()}
+    texts = text_queries(choice, dataset.class_names)
     return estimate_plan(by_folder, choice.asked_views, texts, meet(context), context.cache, progress=progress)
 
 

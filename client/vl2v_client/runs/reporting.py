@@ -12,7 +12,7 @@ from vl2v_client.core.errors import RunError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
 from vl2v_client.data.splits import Split
-from vl2v_client.data.view_recipes import styled_views
+from vl2v_client.data.views import styled_views
 from vl2v_client.evaluation.accuracy import (
     Choices,
     Evaluation,

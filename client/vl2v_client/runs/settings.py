@@ -12,7 +12,7 @@ from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.queries import file_facts
+from vl2v_client.planning.queries import stamp_of
 from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_folder import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
@@ -156,7 +156,7 @@ class SweepSettings:
         shared = self.run.to_json(teacher)
         del shared["stages"], shared["student"], shared["erm_learning_rates"], shared["data"]["target_domain"]
         del shared["training"]["seed"], shared["training"]["method"], shared["training"]["baselines"]
-        sizes = ((one.path, file_facts(str(one.path))[0]) for one in dataset.samples)
+        sizes = ((one.path, stamp_of(one.path).size_bytes) for one in dataset.samples)
         files = sorted(f"{path.relative_to(dataset.root)} {size_bytes}" for path, size_bytes in sizes)
         files_sha = sha256_hex("\n".join(files).encode())
         return {"sweep": True, **shared, "student": self.run.student.to_json(), "files_sha": files_sha}
