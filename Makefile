@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 EXTRAS ?= vendor,client,local,otel,test,dev
+KUBECTL ?= kubectl
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check format test test-isolated prove-short prove-billing prove-vendor bench-vendor demo clean
+.PHONY: help install check check-deploy format test test-isolated prove-short prove-billing prove-vendor bench-vendor demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -26,6 +27,14 @@ check: install ## lint, format check, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-deploy: ## render the Kubernetes manifests and validate them, offline; needs kubectl
+	@command -v $(KUBECTL) >/dev/null || { echo "check-deploy: $(KUBECTL) is missing. It renders the manifests: apt install kubernetes-client (Debian 13), or https://kubernetes.io/docs/tasks/tools/" >&2; exit 1; }
+	$(MAKE) install EXTRAS=deploy VENV=$(VENV)-deploy
+	@set -e; for folder in deploy/kubernetes/migrate deploy/kubernetes/overlays/*; do \
+		echo "==> $$folder"; $(KUBECTL) kustomize "$$folder" >$(VENV)-deploy/rendered.yaml; \
+		$(VENV)-deploy/bin/kubernetes-validate --strict $(VENV)-deploy/rendered.yaml; done
+	$(VENV)-deploy/bin/kubernetes-validate --strict deploy/kubernetes/secrets.example.yaml
 
 format: install ## rewrite the code as the checks want it
 	$(BIN)/ruff check --fix .
@@ -62,4 +71,4 @@ demo: install ## vendor, data set, plan, distill, evaluate and audit on this mac
 	$(BIN)/python benchmarks/demo.py
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor $(VENV)-deploy demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

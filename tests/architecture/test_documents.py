@@ -23,8 +23,14 @@ README_WORDS = 900
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FOREIGN = {"--build-arg", "--json", "--nproc-per-node", "--profile", "--strict"}
-"""Options of docker, curl, torchrun and mypy."""
+FOREIGN = {"--build-arg", "--json", "--nproc-per-node", "--profile", "--strict"} | {
+    "--for",
+    "--from-file",
+    "--from-literal",
+    "--ignore-not-found",
+    "--timeout",
+}
+"""Options of docker, curl, torchrun and mypy, and of kubectl."""
 
 
 def _name(page: Path) -> str:
