@@ -16,7 +16,7 @@ from vl2v_client.student.loss.methods import METHODS, TrainingConfig, check_effe
 
 CONTENTS = 5
 """Distinct pictures: each class and domain has the same five."""
-WITHOUT_LABEL_WEIGHT = ("erm", "linear-probe", "kd", "rise-relative", "feature-mse", "simkd")
+OWN_LOSS = ("erm", "linear-probe", "lp-ft", "text-head", "kd", "vl2lite", "rise-relative", "feature-mse", "simkd")
 BLACK_BOX = sorted(set(METHODS) - {"vl2v-sd"})
 
 
@@ -95,14 +95,14 @@ def test_a_label_weight_of_nought_or_of_a_preset_stands_beside_every_method() ->
     for name in METHODS:
         check_label_weight(None, [name])
         check_label_weight(0.0, [name])
-    check_label_weight(0.3, sorted(set(METHODS) - set(WITHOUT_LABEL_WEIGHT)))
+    check_label_weight(0.3, sorted(set(METHODS) - set(OWN_LOSS)))
 
 
 @pytest.mark.parametrize(
     ("field", "ignored"),
     [
         ("align_steps", {"vl2v-sd"}),
-        ("align_learning_rate", {"erm", "kd", "simkd", "adip-no-align", "adip-joint", "vl2v-sd"}),
+        ("align_learning_rate", {"erm", "kd", "vl2lite", "simkd", "adip-no-align", "adip-joint", "vl2v-sd"}),
         ("distill_learning_rate", {"linear-probe", "adip-align-only"}),
         ("image_weight", set(METHODS) - {"vl2v-adip", "vl2v-sd", "adip-no-align", "adip-align-only", "adip-joint"}),
     ],
@@ -147,7 +147,7 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: ClientShell) -
         (("--carry", "magic"), '"magic" for --carry. Choose from: "swad"'),
         *(
             (("--method", name, "--label-weight", "0.3"), f"--label-weight 0.3 changes nothing in {name}: leave it out")
-            for name in WITHOUT_LABEL_WEIGHT
+            for name in OWN_LOSS
         ),
         (("--baseline", "kd", "--baseline", "erm", "--label-weight", "1"), "changes nothing in kd, erm: leave it out"),
     ],

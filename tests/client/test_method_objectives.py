@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vl2v_client.student.loss.objective import OBJECTIVES, Batch, feature_mse, image_and_text, simkd, soft_targets
+from vl2v_client.student.loss.objective import (
+    OBJECTIVES,
+    Batch,
+    feature_mse,
+    image_and_text,
+    simkd,
+    soft_targets,
+    vl2lite,
+)
 
 Array = NDArray[np.float64]
 ROWS, WIDTH, CLASSES, SCALE = 7, 5, 4, 5.0
@@ -123,10 +131,29 @@ def _cross_entropy(n: Numbers) -> tuple[float, Array]:
     return -np.log((p * truth).sum(-1)).mean(), (p - truth) / ROWS
 
 
+def _cross_entropy_of_text_head(n: Numbers) -> tuple[float, Array]:
+    p, truth = _softmax(SCALE * _unit(n.z) @ n.matrix.T), np.eye(CLASSES)[n.labels]
+    return -np.log((p * truth).sum(-1)).mean(), n.through_length(SCALE * (p - truth) @ n.matrix) / ROWS
+
+
+def _vl2lite(n: Numbers) -> tuple[float, Array]:
+    """By `u`: `(1 - a) s M^T (p - y) + a / 2 (sign(u - img) / D + T / 2 M^T (q - t) / 0.07)`, softened `q` and `t`."""
+    temperature, sharpness, u, a = 2.0, 1 / 0.07, _unit(n.z), n.weights[:, None]
+    p, truth = _softmax(SCALE * u @ n.matrix.T), np.eye(CLASSES)[n.labels]
+    q, t = (_softmax(sharpness * v @ n.matrix.T / temperature) for v in (u, n.images))
+    image = np.abs(u - n.images).mean(-1)
+    relation = (t * np.log(t / q)).sum(-1) * temperature**2 / 2
+    loss = (1 - n.weights) * -np.log((p * truth).sum(-1)) + n.weights * (image + relation) / 2
+    by_relation = temperature / 2 * sharpness * (q - t) @ n.matrix
+    by_u = (1 - a) * SCALE * (p - truth) @ n.matrix + a / 2 * (np.sign(u - n.images) / WIDTH + by_relation)
+    return loss.mean(), n.through_length(by_u) / ROWS
+
+
 FORMULAS: dict[str, list[tuple[bool, Callable[[Numbers], tuple[float, Array]]]]] = {
     "image_and_text": [(True, _cosine)],
-    "cross_entropy": [(False, _cross_entropy)],
+    "cross_entropy": [(False, _cross_entropy), (True, _cross_entropy_of_text_head)],
     "soft_targets": [(False, _kd_of_linear_head), (True, _kd_of_text_head)],
+    "vl2lite": [(True, _vl2lite)],
     "text_distances": [(True, _rise)],
     "feature_mse": [(True, _feature_mse)],
     "simkd": [(True, _simkd)],
@@ -164,7 +191,7 @@ def test_no_student_goes_below_the_floor(name: str) -> None:
     optimizer.step(descend)
     terms = OBJECTIVES[name](batch)
     assert terms["loss"] > terms["floor"] - 1e-9
-    if name not in ("cross_entropy", "soft_targets"):  # whose floors are bounds
+    if name not in ("cross_entropy", "soft_targets", "vl2lite"):  # whose floors are bounds
         assert terms["loss"].item() == pytest.approx(terms["floor"].item(), abs=1e-6)
 
 
@@ -180,8 +207,30 @@ def test_simkd_sees_lengths_and_the_cosine_does_not() -> None:
     assert simkd(longer)["loss"] > simkd(batch)["loss"] + 1
 
 
+def test_vl2lite_is_at_its_floor_where_a_bought_view_s_output_points_where_the_teacher_s_does() -> None:
+    batch = replace(_batch(torch.float64), image_weights=torch.ones(ROWS))
+    images = batch.image_targets.clone()
+    images[0] = batch.text_targets[0]
+    terms = vl2lite(replace(batch, image_targets=images, outputs=3 * images))
+    assert terms["floor"] == 0
+    assert terms["loss"].item() == pytest.approx(0, abs=1e-12)
+
+
 def test_kd_learns_nothing_from_a_teacher_that_was_not_asked() -> None:
     batch = _batch(torch.float64, text_head=False)
     unasked = replace(batch, image_targets=torch.zeros_like(batch.image_targets), image_weights=torch.zeros(ROWS))
     expected = torch.nn.functional.cross_entropy(batch.outputs, batch.labels).item()
     assert soft_targets(unasked)["loss"].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_vl2lite_is_the_authors_program_s_loss_at_its_mean_share_of_labels() -> None:
+    """`mean` of L1Loss and of KLDivLoss over all elements, the latter times `C / 2`, and half of both together."""
+    batch = _batch(torch.float64)
+    share = torch.full((ROWS,), 15 / 16, dtype=torch.float64)
+    u = torch.nn.functional.normalize(batch.outputs, dim=-1)
+    image = torch.nn.L1Loss()(u, batch.image_targets)
+    student, teacher = (v @ batch.text_matrix.T / 0.07 / 2 for v in (u, batch.image_targets))
+    divergence = torch.nn.KLDivLoss(reduction="none")(student.log_softmax(1), teacher.softmax(1)).mean()
+    label = torch.nn.functional.cross_entropy(batch.logits_of(batch.outputs), batch.labels)
+    expected = label / 16 + 15 / 16 * (image + divergence * 2**2 * CLASSES / 2) / 2
+    assert vl2lite(replace(batch, image_weights=share))["loss"].item() == pytest.approx(expected.item(), abs=1e-12)

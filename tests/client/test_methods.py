@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from support.client.student_factories import coloured_views, fresh_classifier, text_head, training_data
+from vl2v_client.config.training import Align
 from vl2v_client.student.loss.methods import (
     METHODS,
     BestOfEquals,
@@ -24,8 +26,10 @@ from vl2v_client.student.loss.methods import (
     vl2v_adip,
 )
 from vl2v_client.student.loss.objective import OBJECTIVES
+from vl2v_client.student.model.classifier import student_input
 from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.averages import WISE_FT_GRID, between
+from vl2v_client.student.train.closed_form import PENALTIES
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import SourceScore, TrainingResult, choose_interpolation
 from vl2v_client.student.train.stage_state import StageState
@@ -47,6 +51,9 @@ TRAINS = {
     "vl2v-sd": ("backbone+projection",),
     "erm": ("backbone+projection",),
     "linear-probe": ("projection",),
+    "lp-ft": ("projection", "backbone+projection"),
+    "text-head": ("projection", "backbone+projection"),
+    "vl2lite": ("backbone+projection",),
     "kd": ("backbone+projection",),
     "image-cosine": ("projection", "backbone"),
     "text-cosine": ("projection", "backbone"),
@@ -57,7 +64,8 @@ TRAINS = {
     "adip-align-only": ("projection",),
     "adip-joint": ("backbone+projection",),
 }
-NEED_NO_IMAGE = {"erm", "linear-probe", "text-cosine", "rise-relative"}
+NEED_NO_IMAGE = {"erm", "linear-probe", "lp-ft", "text-head", "text-cosine", "rise-relative"}
+NEED_NO_TEXT = {"erm", "linear-probe", "lp-ft"}
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +120,7 @@ def test_which_methods_ask_about_images_and_texts() -> None:
     assert {name for name, make in METHODS.items() if not asks_about_images(make(QUICK), QUICK)} == NEED_NO_IMAGE
     weightless = QUICK.replace(image_weight=0.0)
     assert not asks_about_images(METHODS["vl2v-adip"](weightless), weightless)
-    assert {name for name, make in METHODS.items() if not asks_about_texts(make(QUICK))} == {"erm", "linear-probe"}
+    assert {name for name, make in METHODS.items() if not asks_about_texts(make(QUICK))} == NEED_NO_TEXT
 
 
 @pytest.mark.parametrize("name", sorted(NEED_NO_IMAGE))
@@ -169,6 +177,39 @@ def test_a_killed_run_ends_with_the_same_bits_whatever_it_averages(tmp_path: Pat
     resumed = _run(method, config, tmp_path)
     assert _equal(_weights(resumed), _weights(undisturbed))
     assert resumed.interpolation == undisturbed.interpolation
+
+
+@pytest.mark.parametrize("name", ["lp-ft", "text-head"])
+@pytest.mark.parametrize("align", ["adam", "ridge"])
+def test_fine_tuning_starts_from_what_the_probe_leaves(name: str, align: Align) -> None:
+    config = QUICK.replace(align=align, distill_steps=1, final_weights="last", distill_learning_rate=1e-12)
+    method = METHODS[name](config)
+    assert [stage.final_weights for stage in method.stages] == ["best", "last"]
+    first = fresh_classifier(text=method.head == "text").student.state_dict()
+    probe = _weights(_run(replace(method, stages=method.stages[:1]), config))
+    assert {key for key in first if not torch.equal(first[key], probe[key])} == {"projection.weight", "projection.bias"}
+    for key, value in _weights(_run(method, config)).items():
+        torch.testing.assert_close(value, probe[key], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["lp-ft", "linear-probe"])
+def test_a_probe_in_closed_form_is_the_ridge_regression_of_the_labels(name: str) -> None:
+    config = QUICK.replace(align="ridge", align_steps=1, distill_steps=1, align_learning_rate=1e-30)
+    stage = replace(METHODS[name](config).stages[0], final_weights="best")
+    data, result = _data(), _run(Method("probe", "linear", (stage,)), config)
+    student = result.classifier.student.eval()
+    with torch.no_grad():
+        pixels = student_input(np.stack(list(data.train.first(2))), result.classifier.input, torch.device("cpu"))
+        features = student.features(pixels).double()
+    targets = 10 * torch.eye(3, dtype=torch.float64)[torch.from_numpy(data.train.labels.repeat(2))]
+    centred, mean = features - features.mean(dim=0), features.mean(dim=0)
+    gram, product = centred.T @ centred / len(features), centred.T @ targets / len(features)
+    identity = torch.eye(len(gram), dtype=torch.float64)
+    fits = [torch.linalg.solve(gram + penalty * gram.diagonal().mean() * identity, product) for penalty in PENALTIES]
+    weight, bias = student.projection.weight.double(), student.projection.bias.double()
+    found = [fit for fit in fits if torch.allclose(weight, fit.T, atol=1e-4)]
+    assert len(found) == 1
+    torch.testing.assert_close(bias, targets.mean(dim=0) - mean @ found[0], atol=1e-3, rtol=0)
 
 
 def test_the_final_weights_of_a_stage_decide_the_result() -> None:

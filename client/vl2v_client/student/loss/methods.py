@@ -2,7 +2,7 @@
 
 Every method but VL2V-SD, which has one published stage, trains for as many steps as VL2V-ADiP's two together, on the
 same views, so that rows differ in what they learn from and not in how long. A view without a target trains on its
-class's text alone, and in KD on its label alone.
+class's text alone, and in KD and VL2Lite on its label alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +36,8 @@ class Stage:
             the last of those that no earlier evaluation surpasses, not even one before `best_from`, as published.
         segments: Which steps a segment of SWAD averages: `original` those since the last evaluation, `cumulative`
             those since step 0 or, past step 2,500, since the last whole thousand, as the published code does.
-        closed_form: The projection begins at the ridge regression of the mixed targets on the features.
+        closed_form: The projection begins at the ridge regression of the mixed targets on the features, a linear head's
+            of the labels.
     """
 
     name: str
@@ -90,7 +91,7 @@ _SINCE = (("align", "adam"), ("closed_form", False))
 
 ERM = "erm"
 
-ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "feature_mse", "simkd"})
+ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "vl2lite", "feature_mse", "simkd"})
 """The objectives that read the teacher's image embeddings."""
 
 ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
@@ -127,15 +128,23 @@ def erm(config: TrainingConfig) -> Method:
     return _one_stage("ERM", "erm", _ALL, "cross_entropy", config, head="linear")
 
 
-def _two_stages(name: str, objective: str, config: TrainingConfig, *, image_weight: float | None = None) -> Method:
-    last = _stage("distill", ("backbone",), objective, config.distill_steps, config, image_weight)
+def _two_stages(
+    name: str,
+    objective: str,
+    config: TrainingConfig,
+    *,
+    head: Head = "text",
+    then: tuple[Part, ...] = ("backbone",),
+    image_weight: float | None = None,
+) -> Method:
+    last = _stage("distill", then, objective, config.distill_steps, config, image_weight)
     align = replace(
         _stage("align", ("projection",), objective, config.align_steps, config, image_weight),
         final_weights="best",
         best_from=config.align_best_from,
         segments=config.align_segments,
     )
-    return Method(name, "text", (align, last), interpolate=config.interpolate)
+    return Method(name, head, (align, last), interpolate=config.interpolate)
 
 
 def _one_stage(
@@ -172,7 +181,7 @@ def _stage(
         best_from=config.distill_best_from,
         best_of_equals=config.best_of_equals,
         segments=config.distill_segments,
-        closed_form=config.align == "ridge" and trains == _PROJECTION and objective in ASK_ABOUT_TEXTS,
+        closed_form=config.align == "ridge" and trains == _PROJECTION,
     )
 
 
@@ -183,10 +192,17 @@ METHODS: Mapping[str, Callable[[TrainingConfig], Method]] = MappingProxyType(
         ERM: erm,
         # a linear head on the frozen backbone, by cross-entropy
         "linear-probe": partial(_one_stage, "linear probe", "probe", _PROJECTION, "cross_entropy", head="linear"),
+        # linear probe, then fine-tuning from it (Kumar et al., ICLR 2022, arXiv 2202.10054)
+        "lp-ft": partial(_two_stages, "LP-FT", "cross_entropy", head="linear", then=_ALL),
+        # the same under the text classifier: fine-tuning from the zero-shot head (Wortsman et al., arXiv 2109.01903),
+        # frozen here, since its texts are bought. FLYP (Goyal et al., arXiv 2212.00638) trains the text tower too.
+        "text-head": partial(_two_stages, "text head", "cross_entropy", then=_ALL, image_weight=0.0),
         # knowledge distillation (Hinton et al., arXiv 1503.02531) on the teacher's zero-shot probabilities; its logits
         # are made here, of its bought image embeddings and text matrix, see `objective.soft_targets`. Its alpha is the
         # share of the softened targets: Hinton et al. found a considerably lower weight on the labels best.
         "kd": partial(_one_stage, "KD", "kd", _ALL, "soft_targets", head="linear", image_weight=0.9),
+        # VL2Lite (Jang et al., CVPR 2025); the labels' share is the mean of the published one, which rises to 1/8
+        "vl2lite": partial(_one_stage, "VL2Lite", "vl2lite", _ALL, "vl2lite", image_weight=15 / 16),
         # VL2V-ADiP with the image term alone
         "image-cosine": partial(_two_stages, "image cosine", "image_and_text", image_weight=1.0),
         # with the text term alone, which is RISE's absolute distance (Huang et al., arXiv 2309.12530)

@@ -14,6 +14,9 @@ from torch.nn import functional
 KD_TEMPERATURE = 4.0
 """Hinton's T, as usual in the literature of knowledge distillation."""
 
+VL2LITE_TEMPERATURE, VL2LITE_SCALE = 2.0, 1 / 0.07
+"""Constants of the authors' program, whatever the teacher's own logit scale is."""
+
 RISE_RELATIVE_WEIGHT = 10.0
 """Weight of the relative distance beside the absolute one, as in RISE's code."""
 
@@ -72,8 +75,8 @@ def image_and_text(batch: Batch) -> LossTerms:
 
 
 def cross_entropy(batch: Batch) -> LossTerms:
-    """Compute ERM's loss on the logits of a linear head; its floor is zero."""
-    loss = functional.cross_entropy(batch.outputs, batch.labels)
+    """Compute ERM's loss on the logits of the student's head, linear or text; its floor is zero."""
+    loss = functional.cross_entropy(batch.logits_of(batch.outputs), batch.labels)
     return {"loss": loss, "floor": torch.zeros_like(loss)}
 
 
@@ -85,12 +88,36 @@ def soft_targets(batch: Batch) -> LossTerms:
     """
     weights, student = batch.image_weights, batch.logits_of(batch.outputs)
     teacher = batch.logit_scale * batch.image_targets @ batch.text_matrix.T
-    targets = functional.log_softmax(teacher / KD_TEMPERATURE, dim=-1)
-    predicted = functional.log_softmax(student / KD_TEMPERATURE, dim=-1)
-    soft = functional.kl_div(predicted, targets, reduction="none", log_target=True).sum(dim=-1) * KD_TEMPERATURE**2
+    soft = _softened_divergence(student, teacher, KD_TEMPERATURE)
     hard = functional.cross_entropy(student, batch.labels, reduction="none")
     loss = ((1 - weights) * hard + weights * soft).mean()
     return {"loss": loss, **_where_bought("soft", soft, weights), "hard": hard.mean(), "floor": torch.zeros_like(loss)}
+
+
+def vl2lite(batch: Batch) -> LossTerms:
+    """Compute VL2Lite, `(1 - a) CE(s, y) + a (L1 + D) / 2`, averaged, with `a` each view's image weight.
+
+    `L1` is the mean over the width of `|z/|z| - img|`, and `D = T^2 / 2 KL(softmax(p(img)) || softmax(p(z)))` with
+    `p(v)_c = cos(v, txt_c) / (0.07 T)`. Jang et al., CVPR 2025, as their program (github.com/jsjangAI/VL2Lite)
+    computes it. There the share of the labels rises over training from 0 to 1/8; here it is constant. There two
+    networks condense `img` and `txt_c` to the width of the student's features, and a linear head classifies; here the
+    student's projection leads to the teacher's width, and the texts classify.
+    """
+    weights, z = batch.image_weights, functional.normalize(batch.outputs, dim=-1)
+    images = (z - batch.image_targets).abs().mean(dim=-1)
+    student, teacher = (VL2LITE_SCALE * vectors @ batch.text_matrix.T for vectors in (z, batch.image_targets))
+    soft = _softened_divergence(student, teacher, VL2LITE_TEMPERATURE) / 2
+    hard = functional.cross_entropy(batch.logits_of(batch.outputs), batch.labels, reduction="none")
+    loss = ((1 - weights) * hard + weights * (images + soft) / 2).mean()
+    bought = _where_bought("image", images, weights) | _where_bought("soft", soft, weights)
+    return {"loss": loss, **bought, "hard": hard.mean(), "floor": torch.zeros_like(loss)}
+
+
+def _softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return `T^2 KL(softmax(teacher / T) || softmax(student / T))` of logits `[B, C]`, `[B]`."""
+    targets = functional.log_softmax(teacher / temperature, dim=-1)
+    predicted = functional.log_softmax(student / temperature, dim=-1)
+    return functional.kl_div(predicted, targets, reduction="none", log_target=True).sum(dim=-1) * temperature**2
 
 
 def text_distances(batch: Batch) -> LossTerms:
@@ -163,6 +190,7 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
         "image_and_text": image_and_text,
         "cross_entropy": cross_entropy,
         "soft_targets": soft_targets,
+        "vl2lite": vl2lite,
         "text_distances": text_distances,
         "feature_mse": feature_mse,
         "simkd": simkd,

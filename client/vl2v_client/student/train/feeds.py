@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
@@ -226,14 +227,22 @@ class FeatureFeed:
         return cast(Tensor, self._network(_blended(features, loaded.mix)))
 
     def pairs(self, batches: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the features `[B, F]` of all training views, a block at a time, with their mixed targets `[B, D]`."""
+        """Yield the features `[B, F]` of all training views, a block at a time, with targets of the outputs.
+
+        They are the mixed targets `[B, D]`; for a linear head the one-hot labels `[B, C]`, times ten, so that its
+        logits say almost surely which class it is.
+        """
         train, size = self._run.data.train, self._run.config.evaluation_batch_size
         places = np.arange(len(train) * train.view_count)
         for start in range(0, len(places), size):
             rows, views = np.divmod(places[start : start + size], train.view_count)
             inputs = self._gather(rows, views)
             features = inputs if self._train is not None else self._features_of(inputs)
-            yield features, mixed_targets(batches.batch(features, rows, views))
+            batch = batches.batch(features, rows, views)
+            if self._run.classifier.head is None:
+                yield features, 10.0 * one_hot(batch.labels, self._projection.out_features)
+            else:
+                yield features, mixed_targets(batch)
 
     @torch.no_grad()
     def _features_of(self, prepared: Tensor) -> Tensor:
