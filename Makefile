@@ -8,7 +8,7 @@ EXTRAS ?= vendor,client,local,otel,test,dev
 KUBECTL ?= kubectl
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated prove-short prove-billing prove-vendor bench-vendor demo clean
+.PHONY: help install check check-deploy format test test-isolated prove-short prove-billing prove-vendor bench-vendor demo sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -22,11 +22,13 @@ $(STAMP): pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
-check: install ## lint, format check, types, architecture
+check: install ## lint, format check, types, architecture, unsafe code, secrets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive shared vendor_api client scripts
+	$(BIN)/python scripts/check_secrets.py
 
 check-deploy: ## render the Kubernetes manifests and validate them, offline; needs kubectl
 	@command -v $(KUBECTL) >/dev/null || { echo "check-deploy: $(KUBECTL) is missing. It renders the manifests: apt install kubernetes-client (Debian 13), or https://kubernetes.io/docs/tasks/tools/" >&2; exit 1; }
@@ -70,5 +72,12 @@ bench-vendor: install ## the vendor against the bare model and other servers: ab
 demo: install ## vendor, data set, plan, distill, evaluate and audit on this machine: about four minutes
 	$(BIN)/python benchmarks/demo.py
 
+sbom: install ## what a vendor's and a client's installation hold (CycloneDX, in dist/), for a release
+	$(MAKE) install EXTRAS=vendor VENV=$(VENV)-sbom-vendor
+	$(MAKE) install EXTRAS=client VENV=$(VENV)-sbom-client
+	mkdir -p dist
+	for side in vendor client; do $(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/vl2v-$$side.cdx.json $(VENV)-sbom-$$side || exit 1; done
+
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor $(VENV)-deploy demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor $(VENV)-deploy $(VENV)-sbom-vendor $(VENV)-sbom-client demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -141,7 +141,7 @@ class Connection:
         self._policy = policy or RetryPolicy()
         self._cancelled = threading.Event()
         self._sleep = sleep or self._cancelled.wait
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random()  # nosec B311 # jitter
         self._gate = threading.Lock()
         self._closed_until_seconds = 0.0
         self._met = False

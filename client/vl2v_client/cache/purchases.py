@@ -87,13 +87,13 @@ class PurchaseLedger:
                 connection.executemany("INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)", prices)
             columns = "ledger_id, max_units, max_amount_micro, started_at, account_id, task"
             row = (teacher.ledger_id, max_units, max_amount_micro, time.time_ns() // 1000, account_id, task)
-            cursor = connection.execute(f"INSERT INTO purchases ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+            cursor = connection.execute(f"INSERT INTO purchases ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)  # nosec # constant columns
             return int(cursor.lastrowid or 0)
 
     def spent(self, task: str) -> Paid:
         """Return what all purchases of a task have paid, or sent and may have to pay, at the prices agreed to."""
         sums = "coalesce(sum(held_units), 0), coalesce(sum(held_amount_micro), 0)"
-        return Paid(*self._database.rows(f"SELECT {sums} FROM purchases WHERE task = ?", (task,))[0])
+        return Paid(*self._database.rows(f"SELECT {sums} FROM purchases WHERE task = ?", (task,))[0])  # nosec # constant columns
 
     def reserve(self, purchase_id: int, intents: Sequence[Intent]) -> list[Intent]:
         """Mark items `sent`, on disk before this returns, if the purchase's caps hold them all.
@@ -145,13 +145,13 @@ class PurchaseLedger:
 
     def outstanding(self, ledger_id: str) -> list[list[str]]:
         """Return sent items that the vendor may have charged and may still keep: a list for each model."""
-        query = f"SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND NOT is_expired"
+        query = f"SELECT model_id, item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND NOT is_expired"  # nosec # constant columns
         rows = self._database.rows(f"{query} ORDER BY 1, 2", (ledger_id,))
         return [[key.hex() for _, key in group] for _, group in groupby(rows, key=lambda row: row[0])]
 
     def expired(self, ledger_id: str) -> set[str]:
         """Return item keys that the vendor has charged and no longer keeps: sent again, they cost nothing."""
-        query = f"SELECT item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND is_expired"
+        query = f"SELECT item_key FROM intents WHERE ledger_id = ? AND {_OPEN} AND is_expired"  # nosec # constant columns
         return {row[0].hex() for row in self._database.rows(query, (ledger_id,))}
 
     def paid_items(self, ledger_id: str, model_id: str, weights_sha: str) -> int:
@@ -175,7 +175,7 @@ _UNKNOWN = _State("", 0, 0, False)
 def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[str, _State]:
     marks = ",".join("?" * len(item_keys))
     columns = "item_key, state, purchase_id, unit_price_micro, is_expired AND state = 'sent'"
-    query = f"SELECT {columns} FROM intents WHERE item_key IN ({marks})"
+    query = f"SELECT {columns} FROM intents WHERE item_key IN ({marks})"  # nosec # constant columns
     rows = connection.execute(query, [bytes.fromhex(key) for key in item_keys])
     return dict.fromkeys(item_keys, _UNKNOWN) | {key.hex(): _State(*row) for key, *row in rows}
 

@@ -135,15 +135,15 @@ def drawn_view(
     chosen = VIEW_RECIPES[recipe]
     if chosen.styles and number % chosen.styled_every == 0:
         return _draw_styled(generator(seed, "styled view", sample_content_name, number), image_size, chosen.styles)
-    random = generator(seed, "view", sample_content_name, number)
+    rng = generator(seed, "view", sample_content_name, number)
     return View(
-        crop=_draw_crop(random, image_size),
-        flip=bool(random.random() < _FLIP),
-        brightness=round(1000 * random.uniform(1 - _COLOUR, 1 + _COLOUR)),
-        contrast=round(1000 * random.uniform(1 - _COLOUR, 1 + _COLOUR)),
-        saturation=round(1000 * random.uniform(1 - _COLOUR, 1 + _COLOUR)),
-        hue=round(1000 * random.uniform(-chosen.hue, chosen.hue)),
-        grayscale=bool(random.random() < _GRAYSCALE),
+        crop=_draw_crop(rng, image_size),
+        flip=bool(rng.random() < _FLIP),
+        brightness=round(1000 * rng.uniform(1 - _COLOUR, 1 + _COLOUR)),
+        contrast=round(1000 * rng.uniform(1 - _COLOUR, 1 + _COLOUR)),
+        saturation=round(1000 * rng.uniform(1 - _COLOUR, 1 + _COLOUR)),
+        hue=round(1000 * rng.uniform(-chosen.hue, chosen.hue)),
+        grayscale=bool(rng.random() < _GRAYSCALE),
     )
 
 
@@ -197,26 +197,26 @@ def _corners(crop: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[in
     return left, top, right, bottom
 
 
-def _draw_styled(random: np.random.Generator, image_size: tuple[int, int], styles: tuple[str, ...]) -> View:
+def _draw_styled(rng: np.random.Generator, image_size: tuple[int, int], styles: tuple[str, ...]) -> View:
     """Return a crop, perhaps mirrored, in a style of any strength, which decides the colours."""
-    crop = _draw_crop(random, image_size)
-    flip = bool(random.random() < _FLIP)
-    style = styles[int(random.integers(len(styles)))]
+    crop = _draw_crop(rng, image_size)
+    flip = bool(rng.random() < _FLIP)
+    style = styles[int(rng.integers(len(styles)))]
     least, most = STYLES[style].strengths
-    strength = int(random.integers(least, most + 1))
-    hue = round(1000 * random.uniform(-0.5, 0.5)) if style == "shuffle" else 0
+    strength = int(rng.integers(least, most + 1))
+    hue = round(1000 * rng.uniform(-0.5, 0.5)) if style == "shuffle" else 0
     return View(crop=crop, flip=flip, hue=hue, style=style, style_strength=strength)
 
 
-def _draw_crop(random: np.random.Generator, image_size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+def _draw_crop(rng: np.random.Generator, image_size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """Return a box of random area and aspect, as `RandomResizedCrop`; the whole image if ten boxes do not fit."""
     image_width, image_height = image_size
     for _ in range(_CROP_ATTEMPTS):
-        area = image_width * image_height * random.uniform(_MIN_AREA, 1.0)
-        aspect = math.exp(random.uniform(math.log(_MIN_ASPECT), math.log(_MAX_ASPECT)))
+        area = image_width * image_height * rng.uniform(_MIN_AREA, 1.0)
+        aspect = math.exp(rng.uniform(math.log(_MIN_ASPECT), math.log(_MAX_ASPECT)))
         width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < width <= image_width and 0 < height <= image_height:
-            left = int(random.integers(0, image_width - width + 1))
-            top = int(random.integers(0, image_height - height + 1))
+            left = int(rng.integers(0, image_width - width + 1))
+            top = int(rng.integers(0, image_height - height + 1))
             return left, top, width, height
     return None

@@ -7,7 +7,7 @@ A model configuration file is JSON, either plain (`embed_dim`, `vision_cfg`, `te
 import difflib
 import json
 import logging
-import pickle
+import pickle  # nosec B403 # for its error
 import tempfile
 import warnings
 from collections.abc import Mapping

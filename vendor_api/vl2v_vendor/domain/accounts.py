@@ -22,7 +22,7 @@ MAX_NOTE_LENGTH = 1000
 MAX_MODEL_ID_LENGTH = 256
 MAX_REQUEST_ID_LENGTH = 64
 
-SECRET_PREFIX = "vl2v_"
+SECRET_PREFIX = "vl2v_"  # nosec B105 # a prefix
 _SECRET = re.compile(rf"({SECRET_PREFIX}[\w-]{{8}})[\w-]+")
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-import pickle
+import pickle  # nosec B403 # for its error
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
