@@ -30,7 +30,7 @@ from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, TENTH, Arm, curve_arms, 
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, Outcome, measure, recorded
 from accuracy_table import goals_of, notes_of, rows_of
-from local_vendor import local_vendor, run
+from local_vendor import local_vendor, run, split_words
 from result import RESULTS, write_result
 
 import vl2v_vendor
@@ -157,12 +157,6 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         parser.error("--development is of shapes, not of --data")
     arguments.name = arguments.name or ("development" if arguments.development else "shapes")
     return arguments, options
-
-
-def split_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """The benchmark's own words, and those after `--`, which are for `vl2v-client distill`."""
-    place = words.index("--") if "--" in words else len(words)
-    return words[:place], words[place + 1 :]
 
 
 if __name__ == "__main__":

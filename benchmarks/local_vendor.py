@@ -83,6 +83,12 @@ def run(environment: dict[str, str], *words: str, show: bool = False) -> str:
     return done.stdout or ""
 
 
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a benchmark's own words, and those after `--`, which are for a command of the client."""
+    place = words.index("--") if "--" in words else len(words)
+    return list(words[:place]), list(words[place + 1 :])
+
+
 def _api_key(path: Path, environment: dict[str, str], account: str, budget: int) -> str:
     if not path.exists():
         words = ("vl2v-vendor", "keys", "create", "--account", account, "--budget", str(budget), "--json")

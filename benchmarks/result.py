@@ -60,14 +60,22 @@ def write_result(
         "goals": [asdict(goal) for goal in goals],
     }
     path.write_text(json.dumps(result, indent=2) + "\n")
+    console = print_result(name, rows, goals, notes)
+    console.print(f"Written to {path}")
+    return path
+
+
+def print_result(
+    name: str, rows: Sequence[Mapping[str, object]], goals: Sequence[Goal] = (), notes: Sequence[str] = ()
+) -> Console:
+    """Print notes, then `rows` as a table, then `goals`; returns the console for what follows."""
     console = Console(width=max(120, Console().width))  # a log has room for every column
     for note in notes:
         console.print(note, markup=False)
     console.print(_table(name, rows))
     for goal in goals:
         console.print(f"{'met' if goal.met else 'NOT MET':>8}  {goal.name}: {goal.value} (goal {goal.goal})")
-    console.print(f"Written to {path}")
-    return path
+    return console
 
 
 def commit() -> str:
@@ -83,8 +91,14 @@ def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
         justify = "left" if isinstance(rows[0][column], str) else "right"
         table.add_column(column, justify=justify, no_wrap=place == 0)
     for row in rows:
-        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*map(_cell, row.values()))
     return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _machine() -> dict[str, object]:
