@@ -35,7 +35,7 @@ from result import RESULTS, write_result
 
 import vl2v_vendor
 from vl2v_client.data.folder import open_dataset
-from vl2v_client.data.shapes import STYLES
+from vl2v_client.data.shapes.drawing_styles import STYLES
 
 ARMS = {"table": table_arms, "curve": curve_arms, "methods": method_arms, "plans": plan_arms}
 REFERENCES = {"table": ONLINE, "curve": ONLINE, "methods": ADIP_4, "plans": TENTH}

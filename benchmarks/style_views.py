@@ -19,7 +19,8 @@ import vl2v_vendor
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.images import load_rgb
-from vl2v_client.data.shapes import DEVELOPMENT_STYLES, write_shapes
+from vl2v_client.data.shapes import write_shapes
+from vl2v_client.data.shapes.drawing_styles import DEVELOPMENT_STYLES
 from vl2v_client.data.styles import STYLES
 from vl2v_client.data.views import View, render_view
 from vl2v_client.teacher.text_classifier import PromptTemplateSet

@@ -23,7 +23,9 @@ from teacher_model import build_model, describe_model, make_optimizers, normalis
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vl2v_client.data.shapes import CLASS_NAMES, DEVELOPMENT_STYLES, SHORTCUT_PROBABILITY, STYLES
+from vl2v_client.data.shapes import SHORTCUT_PROBABILITY
+from vl2v_client.data.shapes.drawing_styles import DEVELOPMENT_STYLES, STYLES
+from vl2v_client.data.shapes.objects import CLASS_NAMES
 from vl2v_client.data.shapes.scene import COLOURS
 
 ALL_STYLES = STYLES + DEVELOPMENT_STYLES

@@ -68,12 +68,8 @@ ITEM_KEY_HEX_LENGTH = 64
 def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
     """Hash the content of an RGB8 image exactly at the model's input size.
 
-    Hashing pixels, not the file, makes the hash the same for a PNG of any compression level and for a raw tensor.
-
-    Args:
-        pixels: `height * width * 3` bytes, rows from the top, RGB interleaved.
-        width: Pixels per row.
-        height: Number of rows.
+    Hashing pixels, not the file, makes the hash the same for a PNG of any compression level and for a raw tensor. They
+    are `height * width * 3` bytes, rows from the top, RGB interleaved. Any other image is hashed as it is sent.
 
     Raises:
         ValueError: The number of bytes does not fit the size.
@@ -83,11 +79,6 @@ def rgb8_sha(pixels: bytes | memoryview, *, width: int, height: int) -> str:
     digest = hashlib.sha256(b"vl2v-rgb8-v1\0" + struct.pack(">II", width, height))
     digest.update(pixels)
     return digest.hexdigest()
-
-
-def bytes_sha(data: bytes) -> str:
-    """Hash any other image: its bytes as sent."""
-    return sha256_hex(data)
 
 
 def text_sha(text: str) -> str:

@@ -91,12 +91,6 @@ class StatementHead(_Closed):
     signed_at: Count
     key_id: str
 
-    def __post_init__(self) -> None:
-        _Closed.__post_init__(self)
-        for name in ("seq", "used_units", "limit_units", "signed_at"):
-            if not 0 <= getattr(self, name) <= MAX_INTEGER:
-                raise ValueError(f"`{name}` must be 0 or more and below 2**53")
-
 
 @dataclass(frozen=True, slots=True)
 class SignedHead(_Closed):

@@ -2,19 +2,12 @@
 
 import unicodedata
 
-_JOINERS = "\u200c\u200d"
-"""Zero-width joiners: Persian, Hindi and emoji are written with them, and they steer nothing."""
-
 
 def printable(text: str, *, keep: str = "") -> str:
     r"""Return `text` with each character that does not print written out, such as `\x1b` for ESC.
 
     Control characters, line ends, marks that turn the direction of text, lone surrogates and unassigned characters are
-    written out; letters of every script, spaces and joiners stay.
-
-    Args:
-        text: Text of any origin.
-        keep: Characters that stay as they are, such as a line end of one's own.
+    written out; letters of every script, spaces and joiners stay, and so does what is in `keep`.
     """
     if text.isprintable():
         return text
@@ -22,4 +15,5 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def _prints(letter: str) -> bool:
-    return letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
+    # Persian, Hindi and emoji are written with zero-width joiners, which steer nothing
+    return letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs"

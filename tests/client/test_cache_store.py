@@ -117,7 +117,7 @@ def test_an_item_that_failed_is_released_unless_its_error_says_that_it_is_charge
 ) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100)
     [intent] = cache.purchases.reserve(purchase, intents(1))
-    cache.purchases.store(Delivery((), (FailedItem(intent.item_key, code, "no vector"),), (), None, None))
+    cache.purchases.store(Delivery(failed=(FailedItem(intent.item_key, code, "no vector"),)))
     cache.purchases.release([intent.item_key] if expired else [])  # a later request for it was refused
     assert sum(map(len, cache.purchases.outstanding(teacher.ledger_id))) == outstanding
     assert cache.purchases.expired(teacher.ledger_id) == ({intent.item_key} if expired else set())
@@ -130,7 +130,7 @@ def test_what_was_taken_back_too_early_is_held_again_once_the_vendor_calls_it_ch
     [intent] = cache.purchases.reserve(purchase, intents(1))
     cache.purchases.release([intent.item_key])
     assert cache.purchases.spent("one") == NOTHING
-    expired = Delivery((), (FailedItem(intent.item_key, "result_expired", "no vector"),), (), None, None)
+    expired = Delivery(failed=(FailedItem(intent.item_key, "result_expired", "no vector"),))
     for _ in range(2):
         cache.purchases.store(expired)
         assert cache.purchases.spent("one") == Paid(1, 100)
@@ -166,7 +166,7 @@ def test_what_is_expired_is_sent_again_outside_of_the_caps_of_the_purchase_that_
 ) -> None:
     first = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100)
     [intent] = cache.purchases.reserve(first, intents(1))
-    cache.purchases.store(Delivery((), (FailedItem(intent.item_key, "result_expired", "no vector"),), (), None, None))
+    cache.purchases.store(Delivery(failed=(FailedItem(intent.item_key, "result_expired", "no vector"),)))
     second = cache.purchases.open_purchase(teacher, max_units=0, max_amount_micro=0)
     assert cache.purchases.reserve(second, [intent]) == [intent]
     with pytest.raises(BudgetExhausted, match="cap of 1"):

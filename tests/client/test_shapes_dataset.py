@@ -10,15 +10,9 @@ import pytest
 from PIL import Image
 from pretraining_shapes import PRETRAINING_OBJECTS, render_arrays
 
-from vl2v_client.data.shapes import (
-    CLASS_NAMES,
-    DEVELOPMENT_STYLES,
-    RESERVED_SEED_START,
-    STYLES,
-    render_sample,
-    write_shapes,
-)
-from vl2v_client.data.shapes.objects import OBJECTS
+from vl2v_client.data.shapes import RESERVED_SEED_START, render_sample, write_shapes
+from vl2v_client.data.shapes.drawing_styles import DEVELOPMENT_STYLES, STYLES
+from vl2v_client.data.shapes.objects import CLASS_NAMES, OBJECTS
 from vl2v_client.data.shapes.scene import COLOURS, palette
 
 SOME = ("house", "key")

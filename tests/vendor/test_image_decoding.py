@@ -13,7 +13,7 @@ from PIL import Image
 
 from support.vendor.image_fixtures import png_with_transparent_colour
 from support.vendor.serving_shop import noise, png, png_bomb, save
-from vl2v_contract.identity import bytes_sha, rgb8_sha
+from vl2v_contract.identity import rgb8_sha, sha256_hex
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import REFERENCE, SAFE, PixelPolicy, Preprocessing
@@ -78,7 +78,7 @@ def test_an_image_at_the_input_size_is_left_alone_and_named_by_its_pixels() -> N
     ids=["jpeg", "other size", "alpha", "grey", "transparent colour", "rotated", "animated"],
 )
 def test_anything_else_is_named_by_its_bytes(data: bytes) -> None:
-    assert decoder().decode(data).content_sha == bytes_sha(data)
+    assert decoder().decode(data).content_sha == sha256_hex(data)
 
 
 def _with_damaged_pixels(data: bytes, *, mend_checksum: bool) -> bytes:

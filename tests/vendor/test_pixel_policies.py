@@ -16,7 +16,7 @@ from PIL import Image
 from support.vendor.image_fixtures import exif_block, image_files, picture
 from support.vendor.serving_shop import save
 from support.vendor.tiny_clip import write_tiny_clip
-from vl2v_contract.identity import bytes_sha, rgb8_sha
+from vl2v_contract.identity import rgb8_sha, sha256_hex
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.open_clip_files import build_model
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
@@ -125,7 +125,7 @@ def test_names_do_not_depend_on_the_policy(policy: PixelPolicy) -> None:
     decoded = decoder(policy).decode(exact)
     assert decoded.content_sha == rgb8_sha(decoded.model_input.tobytes(), width=SIZE, height=SIZE)
     rotated = save(picture(SIZE, SIZE), "PNG", exif=exif_block(6))
-    assert decoder(policy).decode(rotated).content_sha == bytes_sha(rotated)
+    assert decoder(policy).decode(rotated).content_sha == sha256_hex(rotated)
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)

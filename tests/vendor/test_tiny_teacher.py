@@ -10,7 +10,9 @@ import open_clip
 import pytest
 import torch
 
-from vl2v_client.data.shapes import CLASS_NAMES, STYLES, render_sample
+from vl2v_client.data.shapes import render_sample
+from vl2v_client.data.shapes.drawing_styles import STYLES
+from vl2v_client.data.shapes.objects import CLASS_NAMES
 
 NAME = "tiny-teacher"
 ASSETS = Path(str(files("vl2v_vendor"))) / "assets"

@@ -17,9 +17,6 @@ from vl2v_contract.records import Receipt
 from vl2v_contract.vectors import FloatVector, from_base64, result_sha
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, ItemResult
 
-NORM_TOLERANCE = 2e-3
-"""Rounding a unit vector to float16 moves its norm by less than 2**-11."""
-
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -81,9 +78,7 @@ def check_answer(
     _check_purchase(terms, answer, [item for item in delivered if item.status == "billed"], keyring)
     for paid in answer.paid_by:
         _check_receipt(paid.receipt, paid.items, keyring, paid.receipt.entry.request_id)
-    budgets = (answer.budget.remaining_units, answer.budget.key_remaining_units)
-    remaining = min(units for units in budgets if units is not None)
-    return Delivery(tuple(delivered), tuple(failed), _receipts_of(delivered, answer), answer.receipt, remaining)
+    return Delivery(tuple(delivered), tuple(failed), _receipts_of(delivered, answer), answer.receipt)
 
 
 def all_failed(item_keys: Sequence[str], refusal: AllItemsFailed) -> Delivery:
@@ -96,13 +91,14 @@ def all_failed(item_keys: Sequence[str], refusal: AllItemsFailed) -> Delivery:
     is_whole = errors.keys() == set(range(len(item_keys)))
     _refuse({"every item failed, but not every item says why": not is_whole}, refusal.request_id)
     failed = (FailedItem(key, str(errors[i].code), errors[i].detail) for i, key in enumerate(item_keys))
-    return Delivery((), tuple(failed), (), None, None)
+    return Delivery(failed=tuple(failed))
 
 
 def is_unit(vector: HalfVector) -> bool:
     """Return whether a `[D]` float16 vector is finite and of unit norm, within what rounding to float16 allows."""
     wide = vector.astype(np.float64)
-    return bool(np.isfinite(wide).all()) and abs(float(np.linalg.norm(wide)) - 1.0) <= NORM_TOLERANCE
+    # the rounding moves the norm by less than 2**-11
+    return bool(np.isfinite(wide).all()) and abs(float(np.linalg.norm(wide)) - 1.0) <= 2e-3
 
 
 def _refuse(faults: Mapping[str, bool], request_id: str | None) -> None:

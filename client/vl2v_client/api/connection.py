@@ -21,10 +21,6 @@ from vl2v_client.api.responses import no_answer_error, not_a_vendor, problem_err
 from vl2v_client.core.errors import NotAuthorized, UsageError, VendorUnavailable
 from vl2v_contract.wire import headers
 
-LONGEST_RETRY_AFTER_SECONDS = 60.0
-
-_SERVER_ERROR = 500
-
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -53,7 +49,7 @@ class Attempt:
         if self.status == httpx.codes.PAYMENT_REQUIRED:
             return False  # a budget stays empty until somebody raises it
         is_passing = self.status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
-        return is_passing or self.retry_after_seconds is not None or self.status >= _SERVER_ERROR
+        return is_passing or self.retry_after_seconds is not None or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
         seconds = date.timestamp() - now_seconds
-    return seconds if 0.0 <= seconds <= LONGEST_RETRY_AFTER_SECONDS else None
+    return seconds if 0.0 <= seconds <= 60.0 else None
 
 
 class Connection:
@@ -208,8 +204,8 @@ class Connection:
         else:
             error = problem_error(answer, self.url)
             # An attempt without an answer, or with a 5xx, may have been charged before it was lost.
-            is_refusal = (attempt.status is not None and attempt.status < _SERVER_ERROR for attempt in attempts)
-            error.was_refused = error.code is not None and all(is_refusal)
+            lost = any(each.status is None or each.status >= httpx.codes.INTERNAL_SERVER_ERROR for each in attempts)
+            error.was_refused = error.code is not None and not lost
         return error
 
     def _wait(self, attempts: list[Attempt]) -> None:

@@ -3,6 +3,7 @@
 import base64
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from vl2v_client.core.errors import VendorChanged
 from vl2v_contract.identity import JSONValue
@@ -72,8 +73,10 @@ class Keyring:
 
 def _check_succession(ledger_id: str, keys: Sequence[PublicKey]) -> None:
     for key in keys:
-        if _key_id(key.public_key) != key.key_id:
-            raise VendorChanged(f"vendor {ledger_id} publishes signing key {key.key_id}, which is not a valid key")
+        with suppress(ValueError):
+            if key_id_of(base64.b64decode(key.public_key, validate=True)) == key.key_id:
+                continue
+        raise VendorChanged(f"vendor {ledger_id} publishes signing key {key.key_id}, which is not a valid key")
     if (keys[0].predecessor_id, keys[0].predecessor_signature) != (None, None):
         raise VendorChanged(
             f"vendor {ledger_id} publishes signing key {keys[0].key_id} as its first, but not the predecessor that it "
@@ -86,10 +89,3 @@ def _check_succession(ledger_id: str, keys: Sequence[PublicKey]) -> None:
                 f"vendor {ledger_id} publishes signing key {newer.key_id} without its predecessor's signature; "
                 "do not buy until the vendor has explained it"
             )
-
-
-def _key_id(public_key: str) -> str | None:
-    try:
-        return key_id_of(base64.b64decode(public_key, validate=True))
-    except ValueError:
-        return None

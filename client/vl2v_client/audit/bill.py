@@ -19,15 +19,13 @@ from vl2v_client.api.keyring import Keyring
 from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXAMPLES_KEPT, AuditReport, Difference, Notes
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.statement import ChainWalk
-from vl2v_client.cache.records import AuditedHead, PaidRow
+from vl2v_client.cache.records import PaidRow
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import OTHER_MODEL
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_contract.identity import sha256_hex
 from vl2v_contract.records import Receipt, Statement
-
-SETTLE_SECONDS = 2.0
 
 
 class Damage(StrEnum):
@@ -59,7 +57,7 @@ def audit_bill(
     cache: EmbeddingCache,
     *,
     recover: bool = False,
-    settle_seconds: float = SETTLE_SECONDS,
+    settle_seconds: float = 2.0,
     progress: Progress = silent,
 ) -> AuditReport:
     """Verify the account's whole chain and reconcile it with this cache; pin its end if it holds.
@@ -84,7 +82,7 @@ def audit_bill(
         report = _audit_once(client, cache, renewed, progress, settle_seconds)
         report.recovered_items = recovered
     if not CHAIN_DIFFERENCES & report.findings.counts.keys():
-        cache.vendors.pin_head(report.ledger_id, report.account_id, AuditedHead(report.head_seq, report.head_hash))
+        cache.vendors.pin_head(report.ledger_id, report.account_id, report.head_seq, report.head_hash)
     return report
 
 

@@ -13,9 +13,6 @@ from vl2v_client.cache.records import AuditedHead
 from vl2v_contract.chain import LedgerEntry, follows, items_hash
 from vl2v_contract.records import Statement, StatementEntry, Summary
 
-SUCCESSION_GRACE_MICRO = 3_600_000_000
-"""How long a key may still sign after its retirement: the time to restart every replica with the new key."""
-
 
 class AmountCheck:
     """Sums as the entries make them, in the report. Each difference is noted; the sums go on from what the vendor says.
@@ -224,4 +221,5 @@ class ChainWalk:
 
     def _is_retired(self, key_id: str, at: int) -> bool:
         retired_at = self._retired_at.get(key_id)
-        return retired_at is not None and at > retired_at + SUCCESSION_GRACE_MICRO
+        grace_micro = 3_600_000_000  # the time to restart every replica with the new key
+        return retired_at is not None and at > retired_at + grace_micro

@@ -33,11 +33,6 @@ from vl2v_contract.records import Receipt
 
 Batch = list[PlannedItem]
 
-_IMAGES_AT_MOST = 64
-_TEXTS_AT_MOST = 256
-_PART_OVERHEAD_BYTES = 1024  # multipart headers, the item key, and PNG's own framing
-_RATE_WORTH_KEEPING_UNITS = 64
-
 
 @dataclass(frozen=True, slots=True)
 class FailedQuery:
@@ -113,7 +108,7 @@ class Buyer:
                 self._client.cancel()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        if report.billed_units >= _RATE_WORTH_KEEPING_UNITS:
+        if report.billed_units >= 64:  # a rate of fewer says little
             rate = report.billed_units / (time.monotonic() - started)
             self._cache.vendors.remember_rate(self._teacher.ledger_id, rate)
         if self._stopped_by is not None:
@@ -133,7 +128,7 @@ class Buyer:
         ]
         keys = [intent.item_key for intent in purchases.reserve(self._purchase_id, intents)]
         if not keys:
-            return Delivery((), (), (), None, None)
+            return Delivery()
         is_free = batch[0].is_expired
         try:
             if form is None:
@@ -183,10 +178,11 @@ class Buyer:
 
 def cut_batches(items: Sequence[PlannedItem], teacher: TeacherModel) -> list[Batch]:
     """Return requests of one modality each, all new or all expired, in order, within what the vendor accepts."""
-    largest_image = 3 * teacher.image_size**2 + teacher.image_size + _PART_OVERHEAD_BYTES
+    overhead = 1024  # multipart headers, the item key, and PNG's own framing
+    largest_image = 3 * teacher.image_size**2 + teacher.image_size + overhead
     limits = {
-        "image": min(_IMAGES_AT_MOST, teacher.max_items, teacher.max_request_bytes // largest_image),
-        "text": min(_TEXTS_AT_MOST, teacher.max_items),
+        "image": min(64, teacher.max_items, teacher.max_request_bytes // largest_image),
+        "text": min(256, teacher.max_items),
     }
     batches = []
     for (modality, _), group in groupby(items, key=lambda item: (item.modality, item.is_expired)):

@@ -3,18 +3,16 @@
 The vendor's first key is trusted once. Whatever it sells now that is not what was bought before is said.
 """
 
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import QueryChoice, collect_queries
-from vl2v_client.planning.query_plan import NO_LIMITS, Limits, PlannedRun, QueryPlan, make_plan
+from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, make_plan
 from vl2v_contract.records import Summary
 
 Notify = Callable[[str], None]  # shows a sentence to the user
@@ -43,27 +41,10 @@ class PurchaseContext:
     approve: Approve
     notify: Notify
     model: str | None = None
-    caps: Limits = NO_LIMITS
+    caps: Limits = field(default_factory=Limits)
     allow_partial: bool = False
     skip_failed: bool = False
     workers: int = 4
-
-
-def purchase_context(
-    terms: PurchaseConfig, vendor: VendorClient, cache: EmbeddingCache, *, approve: Approve, notify: Notify
-) -> PurchaseContext:
-    """Return how to buy on the terms of a configuration; its caps hold for all that is bought in this context."""
-    return PurchaseContext(
-        vendor,
-        cache,
-        approve,
-        notify,
-        model=terms.model,
-        caps=Limits(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
-        allow_partial=terms.partial,
-        skip_failed=terms.skip_failed,
-        workers=terms.requests,
-    )
 
 
 def meet(context: PurchaseContext) -> TeacherModel:

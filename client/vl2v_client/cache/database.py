@@ -235,48 +235,32 @@ def open_connection(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    version = _version(connection)
+    query = "SELECT user_version, application_id, EXISTS (SELECT * FROM sqlite_master)"
+    facts = connection.execute(f"{query} FROM pragma_user_version, pragma_application_id")
+    version, application_id, has_tables = facts.fetchone()
     if version > SCHEMA_VERSION:
         raise CacheError(f"the cache {path} was made by a newer vl2v (schema {version}); upgrade vl2v to use it")
+    if (version or has_tables) and application_id != APPLICATION_ID:
+        raise CacheError(f"{path} is a database, but not a cache of vl2v; name another file with purchase.cache")
     if version == 0:
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    if version == 0:
-        _create(connection, path)
-    elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise _foreign(path)
-    if version == 1:
-        _upgrade(connection)
+    if version < SCHEMA_VERSION:
+        _migrate(connection)
 
 
-def _create(connection: sqlite3.Connection, path: Path) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    if _version(connection) == 0:  # else another process was faster
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise _foreign(path)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
         for statement in _TABLES.split(";\n"):
             connection.execute(statement)
         connection.execute("INSERT INTO secrets VALUES ('item', ?)", (secrets.token_bytes(32),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute("COMMIT")
-
-
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """Upgrade a file from schema 1 to 2."""
-    connection.execute("BEGIN IMMEDIATE")
-    if _version(connection) == 1:  # else another process was faster
+    elif version == 1:  # else another process was faster
         connection.execute("ALTER TABLE intents ADD COLUMN is_expired INTEGER NOT NULL DEFAULT 0")
         connection.execute("ALTER TABLE purchases ADD COLUMN account_id TEXT")
         connection.execute("ALTER TABLE purchases ADD COLUMN task TEXT")
-        connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
-
-
-def _foreign(path: Path) -> CacheError:
-    return CacheError(f"{path} is a database, but not a cache of vl2v; name another file with purchase.cache")
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vl2v_client.cache.database import Database
 from vl2v_client.cache.records import Paid
@@ -34,6 +34,7 @@ ON CONFLICT (item_key) DO UPDATE SET state = 'sent', attempts = attempts + 1,
 _KEEP_RECEIPT = """
 INSERT INTO receipts VALUES (:ledger_id, :account_id, :seq, :request_id, :api_key_id, :units, :unit_price_micro,
                              :amount_micro, :currency, :entry_hash, :receipt_json)
+ON CONFLICT (ledger_id, account_id, seq) DO NOTHING
 """
 
 _OPEN = "state = 'sent' AND state <> 'paid'"
@@ -113,7 +114,9 @@ class PurchaseLedger:
                 if row.state == "sent":
                     _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
             _hold(connection, purchase_id, len(fresh), sum(intent.unit_price_micro for intent in fresh))
-            connection.executemany(_RESERVE, [_intent_row(intent, purchase_id) for intent in fresh])
+            for intent in fresh:
+                keys = {"item_key": bytes.fromhex(intent.item_key), "cache_key": bytes.fromhex(intent.cache_key)}
+                connection.execute(_RESERVE, {**asdict(intent), **keys, "purchase_id": purchase_id})
         return unpaid
 
     def release(self, item_keys: Sequence[str]) -> None:
@@ -180,11 +183,6 @@ def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[st
     return dict.fromkeys(item_keys, _UNKNOWN) | {key.hex(): _State(*row) for key, *row in rows}
 
 
-def _intent_row(intent: Intent, purchase_id: int) -> dict[str, Any]:
-    keys = {"item_key": bytes.fromhex(intent.item_key), "cache_key": bytes.fromhex(intent.cache_key)}
-    return {**asdict(intent), **keys, "purchase_id": purchase_id}
-
-
 def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_micro: int) -> None:
     query = "SELECT held_units, held_amount_micro, max_units, max_amount_micro FROM purchases WHERE id = ?"
     held_units, held_micro, max_units, max_micro = connection.execute(query, (purchase_id,)).fetchone()
@@ -222,19 +220,15 @@ def _release(connection: sqlite3.Connection, item_keys: Sequence[str], *, even_e
 
 def _keep_receipt(connection: sqlite3.Connection, receipt: Receipt) -> None:
     entry = receipt.entry
-    place = (entry.ledger_id, entry.account_id, entry.seq)
-    known = connection.execute(
-        "SELECT entry_hash FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq = ?", place
-    ).fetchone()
-    if known is not None:
-        if known[0] != receipt.entry_hash:
-            raise VendorChanged(
-                f"the vendor has signed two different entries as number {entry.seq} of account {entry.account_id}; "
-                "buy no more, run `vl2v-client audit`, and show the vendor both receipts"
-            )
-        return
     more = {"entry_hash": receipt.entry_hash, "receipt_json": receipt.to_json()}
     connection.execute(_KEEP_RECEIPT, {**asdict(entry), **more})
+    query = "SELECT entry_hash FROM receipts WHERE ledger_id = ? AND account_id = ? AND seq = ?"
+    kept = connection.execute(query, (entry.ledger_id, entry.account_id, entry.seq)).fetchone()[0]
+    if kept != receipt.entry_hash:
+        raise VendorChanged(
+            f"the vendor has signed two different entries as number {entry.seq} of account {entry.account_id}; "
+            "buy no more, run `vl2v-client audit`, and show the vendor both receipts"
+        )
 
 
 def _keep_item(connection: sqlite3.Connection, item: DeliveredItem, account_id: str) -> None:

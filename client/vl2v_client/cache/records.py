@@ -151,9 +151,8 @@ class PurchaseRecords:
         try:
             return Receipt.from_json(text)
         except ValueError as error:
-            raise CacheError(
-                f"the cache {self._database.path} holds a damaged receipt: restore a copy of it"
-            ) from error
+            what = f"the cache {self._database.path} holds a damaged receipt"
+            raise CacheError(f"{what}: restore a copy of it") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +233,7 @@ class VendorBook:
         rows = self._database.rows(query, (ledger_id, account_id))
         return AuditedHead(*rows[0]) if rows else None
 
-    def pin_head(self, ledger_id: str, account_id: str, head: AuditedHead) -> None:
+    def pin_head(self, ledger_id: str, account_id: str, seq: int, entry_hash: str) -> None:
         """Keep the end of a chain that was verified element by element."""
-        row = (ledger_id, account_id, head.seq, head.entry_hash)
+        row = (ledger_id, account_id, seq, entry_hash)
         self._database.write_all("INSERT OR REPLACE INTO audited_heads VALUES (?, ?, ?, ?)", [row])

@@ -34,10 +34,7 @@ _NEGATIVES = {"own_normalisation": "--paper-normalisation"}
 _VARIABLES = {"vendor_url": "VL2V_VENDOR_URL", "cache": "VL2V_CACHE"}
 
 COMMON = Group("Most used", sort_key=0)
-DATA = Group("Data", sort_key=1)
 PURCHASE = Group("Purchase", sort_key=2)
-STUDENT = Group("Student", sort_key=3)
-TRAINING = Group("Training", sort_key=4)
 OUTPUT = Group("Output", sort_key=5)
 
 ApiKey = Annotated[
@@ -87,10 +84,10 @@ class Section:
         return replace(self, fields={name: info for name, info in self.fields.items() if name not in without})
 
 
-DATA_OPTIONS = Section("data", DataConfig.model_fields, DATA)
+DATA_OPTIONS = Section("data", DataConfig.model_fields, Group("Data", sort_key=1))
 PURCHASE_OPTIONS = Section("purchase", PurchaseConfig.model_fields, PURCHASE)
-STUDENT_OPTIONS = Section("student", StudentConfig.model_fields, STUDENT)
-TRAINING_OPTIONS = Section("training", TrainingConfig.model_fields, TRAINING)
+STUDENT_OPTIONS = Section("student", StudentConfig.model_fields, Group("Student", sort_key=3))
+TRAINING_OPTIONS = Section("training", TrainingConfig.model_fields, Group("Training", sort_key=4))
 REPORT_OPTIONS = Section("report", ReportConfig.model_fields, OUTPUT)
 RUN_OPTIONS = (DATA_OPTIONS, PURCHASE_OPTIONS, STUDENT_OPTIONS, TRAINING_OPTIONS, REPORT_OPTIONS)
 PURCHASING_OPTIONS = (

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vl2v_client.buying.buyer import PurchaseReport
-    from vl2v_client.planning.plan_estimate import PlanEstimate
-    from vl2v_client.planning.query_plan import QueryPlan
+    from vl2v_client.planning.query_plan import PlanEstimate, QueryPlan
     from vl2v_client.runs.pilot_report import PilotReport
 
 
@@ -141,10 +140,6 @@ def _purchase_line(report: PurchaseReport) -> str:
     return line
 
 
-_SUSPECTS_SHOWN = 10
-_BAR_WIDTH = 40
-
-
 @takes(
     DATA_OPTIONS,
     PURCHASE_OPTIONS.only("vendor_url", "model", "cache", "max_cost"),
@@ -201,10 +196,10 @@ def _show(report: PilotReport, console: PlainConsole) -> None:
     show("cos(image, text of its label):")
     most = max(count for _, count in report.cosines)
     for low, count in report.cosines:
-        show(f"  {low:6.2f}  {'#' * round(_BAR_WIDTH * count / most)} {count}")
+        show(f"  {low:6.2f}  {'#' * round(40 * count / most)} {count}")
     if report.suspects:
         show("", f"{len(report.suspects)} labels are likely wrong ({rules.SUSPECT_RULE}):")
-        for suspect in report.suspects[:_SUSPECTS_SHOWN]:
+        for suspect in report.suspects[:10]:
             said = f"labelled {suspect.label}, the teacher says {suspect.teacher_says}"
             show(f"  {suspect.path}: {said}, cosine {suspect.cosine:.3f}")
     advice = report.advice

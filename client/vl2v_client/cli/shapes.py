@@ -9,7 +9,8 @@ from cyclopts.validators import Number
 from vl2v_client.cli.console import STDERR
 from vl2v_client.cli.vendor import bars
 from vl2v_client.core.errors import DataError
-from vl2v_client.data.shapes import DEVELOPMENT_STYLES, STYLES, write_shapes
+from vl2v_client.data.shapes import write_shapes
+from vl2v_client.data.shapes.drawing_styles import DEVELOPMENT_STYLES, STYLES
 
 
 def shapes(

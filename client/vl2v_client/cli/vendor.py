@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -80,8 +81,12 @@ def open_vendor(url: str, api_key: str | None) -> VendorClient:
 def open_purchase(
     terms: PurchaseConfig, api_key: str | None, *, as_json: bool, yes: bool
 ) -> Iterator[tuple[PurchaseContext, Bars]]:
-    """Open vendor, cache and progress bars; a person sees each plan and approves it, unless `yes`."""
-    from vl2v_client.buying.context import purchase_context, remaining_units
+    """Open vendor, cache and progress bars; a person sees each plan and approves it, unless `yes`.
+
+    The caps of `terms` hold for all that is bought while they are open.
+    """
+    from vl2v_client.buying.context import PurchaseContext, remaining_units
+    from vl2v_client.planning.query_plan import Limits
 
     with (
         open_cache(terms.cache) as cache,
@@ -105,7 +110,18 @@ def open_purchase(
                 if answer.strip().lower() not in ("y", "yes"):
                     raise Declined("nothing was bought")
 
-        yield purchase_context(terms, vendor, cache, approve=approve, notify=notify), progress
+        context = PurchaseContext(
+            vendor,
+            cache,
+            approve,
+            notify,
+            model=terms.model,
+            caps=Limits(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
+            allow_partial=terms.partial,
+            skip_failed=terms.skip_failed,
+            workers=terms.requests,
+        )
+        yield context, progress
 
 
 @contextmanager

@@ -52,14 +52,12 @@ class Delivery:
     Attributes:
         receipts: Every ledger entry that paid for an item of this answer, each once.
         billed: The entry that this request made; None when it cost nothing.
-        remaining_units: What account and key still allow; None if the vendor did not say.
     """
 
-    items: tuple[DeliveredItem, ...]
-    failed: tuple[FailedItem, ...]
-    receipts: tuple[Receipt, ...]
-    billed: Receipt | None
-    remaining_units: int | None
+    items: tuple[DeliveredItem, ...] = ()
+    failed: tuple[FailedItem, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
+    billed: Receipt | None = None
 
     @property
     def billed_units(self) -> int:

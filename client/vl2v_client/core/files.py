@@ -15,7 +15,8 @@ def open_regular(path: Path, max_bytes: int) -> BufferedReader:
     Raises:
         OSError: It cannot be opened, is no regular file, or is larger than `max_bytes`; `strerror` says so.
     """
-    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (the caller closes it)
+    # without O_NONBLOCK, to open a pipe waits for a writer; SIM115: the caller closes it
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size <= max_bytes:
         return file
@@ -56,7 +57,3 @@ def write_durably(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # else to open a pipe waits for a writer

@@ -4,16 +4,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
 from vl2v_contract.texts import printable
-
-MAX_CLASSES = 50_000
-"""ImageNet-21k has 21,841."""
 
 
 def _shown_as_they_are(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -26,7 +23,7 @@ def _shown_as_they_are(names: tuple[str, ...]) -> tuple[str, ...]:
 
 ClassNames = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=255)], ...],
-    Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True),
+    Field(min_length=1, max_length=50_000, fail_fast=True),  # ImageNet-21k has 21,841
     AfterValidator(_shown_as_they_are),
 ]
 
@@ -120,7 +117,7 @@ def open_dataset(root: Path) -> DomainDataset:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the folder that holds the domain or class folders")
     top = _folders(root)
-    flat = [name for name in top if _holds_images(root / name)]
+    flat = [name for name in top if any(_is_image(one.name) and not one.is_dir() for one in _entries(root / name))]
     if not flat:
         return _list_domains(root, top)
     deep = [name for name in top if name not in flat and list_images(root / name)]
@@ -195,21 +192,17 @@ def _check_names(paths: list[str]) -> None:
 
 
 def _folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir() and not _is_hidden(entry.name))
     _check_names([f"{folder}/{name}" for name in names])
     return names
 
 
-def _holds_images(folder: Path) -> bool:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return any(_is_image(entry.name) and not entry.is_dir() for entry in entries)
+            return list(entries)
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        _refuse(error)
 
 
 def _is_image(name: str) -> bool:
@@ -220,9 +213,5 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _refuse(error: OSError) -> None:
-    raise _unreadable(Path(str(error.filename)), error)
-
-
-def _unreadable(folder: Path, error: OSError) -> DataError:
-    return DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions")
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename} cannot be listed ({error.strerror}): check its permissions") from error

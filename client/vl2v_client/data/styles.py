@@ -17,8 +17,6 @@ _REFERENCE_SIDE = 224
 _PERMUTATIONS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 _SHADOW_GUARD = 16  # added to both sides of a ratio, so that noise in dark places draws no lines
 _PAPER_GRAIN = 16  # a pixel must be that much darker than its surroundings, in 255ths, to be drawn at all
-_LINE_GAIN = 5
-_EDGE_GAIN = 2
 _INK_SHARE = 90  # of the local mean, in percent: darker pixels are inked
 
 Plane = NDArray[np.int32]
@@ -44,14 +42,14 @@ def draw_pencil(pixels: RGBImage, strength: int) -> RGBImage:
     luma = _luma(pixels)
     around = _box_mean(_box_mean(luma, radius), radius)
     ratio = np.minimum((luma + _SHADOW_GUARD) * 255 // (around + _SHADOW_GUARD), 255)
-    return _grey(np.clip(255 - (255 - _PAPER_GRAIN - ratio) * _LINE_GAIN, 0, 255))
+    return _grey(np.clip(255 - (255 - _PAPER_GRAIN - ratio) * 5, 0, 255))
 
 
 def draw_edges(pixels: RGBImage, strength: int) -> RGBImage:
     """Draw thick white outlines on black: the largest difference within `strength` pixels in any channel."""
     radius = _scaled(strength, pixels)
     contrast = (_spread(pixels, radius, np.maximum) - _spread(pixels, radius, np.minimum)).max(axis=2)
-    return _grey(np.minimum(contrast.astype(np.int32) * _EDGE_GAIN, 255))
+    return _grey(np.minimum(contrast.astype(np.int32) * 2, 255))
 
 
 def draw_posterised(pixels: RGBImage, strength: int) -> RGBImage:

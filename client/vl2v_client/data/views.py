@@ -23,8 +23,6 @@ RENDERER_VERSION = f"1/pillow-{PIL.__version__}"
 """Names the code that turns a view into pixels, Pillow's decoders and filters included: part of every memo of them."""
 
 _UNCHANGED = 1000
-_CROP_ATTEMPTS = 10
-_MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3
 _MIN_AREA = 0.7  # smallest share of the image that a crop keeps; the largest is 1
 _FLIP, _GRAYSCALE = 0.5, 0.1  # probabilities
 _COLOUR = 0.3  # brightness, contrast and saturation factors lie in 1 - this .. 1 + this
@@ -211,9 +209,9 @@ def _draw_styled(rng: np.random.Generator, image_size: tuple[int, int], styles: 
 def _draw_crop(rng: np.random.Generator, image_size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """Return a box of random area and aspect, as `RandomResizedCrop`; the whole image if ten boxes do not fit."""
     image_width, image_height = image_size
-    for _ in range(_CROP_ATTEMPTS):
+    for _ in range(10):
         area = image_width * image_height * rng.uniform(_MIN_AREA, 1.0)
-        aspect = math.exp(rng.uniform(math.log(_MIN_ASPECT), math.log(_MAX_ASPECT)))
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < width <= image_width and 0 < height <= image_height:
             left = int(rng.integers(0, image_width - width + 1))

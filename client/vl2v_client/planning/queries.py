@@ -51,9 +51,6 @@ class TextQuery:
 
 Query = ImageQuery | TextQuery
 
-SPOOL_BYTES = 2**28
-"""Disk space for views between planning and buying."""
-
 _COMMIT_EVERY = 256
 _HASHES_PER_COMMIT = 16_384
 _HASHES_PER_TASK = 64
@@ -71,7 +68,7 @@ class RenderSpool:
         size_bytes: Bound.
     """
 
-    def __init__(self, folder: Path, size_bytes: int = SPOOL_BYTES) -> None:
+    def __init__(self, folder: Path, size_bytes: int = 2**28) -> None:
         self._file = PixelFile(folder, size_bytes)
         self._places: dict[str, tuple[int, FileStamp]] = {}
         self._lock = threading.Lock()

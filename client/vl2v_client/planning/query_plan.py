@@ -1,8 +1,10 @@
-"""A query plan: which vectors a run needs, which are here, and what the rest costs. Making one buys nothing."""
+"""A query plan, or an upper bound: which vectors a run needs, which are here, what the rest costs. Buys nothing."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate, chain
+from pathlib import Path
 
 from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
@@ -10,10 +12,8 @@ from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
-from vl2v_client.planning.queries import ImageQuery, Query, RenderSpool, TextQuery, hash_views
+from vl2v_client.planning.queries import ImageQuery, Query, RenderSpool, TextQuery, hash_files, hash_views
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
-
-_ROW_OVERHEAD_BYTES = 700  # keys, intent, index pages and the item's share of a receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,6 @@ class Limits:
     remaining_units: int | None = None
     spent: Paid = NOTHING
     task: str | None = None
-
-
-NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +57,7 @@ class QueryPlan:
     """What a run needs.
 
     Attributes:
-        image_keys: Cache key of each image query, in order; equal content has equal keys.
-        text_keys: Cache key of each text query, in order.
+        image_keys: Cache key of each image query, in order; equal content has equal keys. So are `text_keys`.
         missing: What has to be sent, each content once; texts first, since nothing trains without them.
         image_files: Distinct files among the image queries.
         cached: Distinct vectors that are here already.
@@ -103,19 +99,20 @@ class QueryPlan:
     @property
     def new_bytes(self) -> int:
         """About how much the cache will grow."""
-        return len(self.missing) * (2 * self.teacher.embedding_dim + _ROW_OVERHEAD_BYTES)
+        overhead = 700  # keys, intent, index pages and the item's share of a receipt
+        return len(self.missing) * (2 * self.teacher.embedding_dim + overhead)
 
     def excess(self, limits: Limits) -> str | None:
         """Return which cap or budget cannot hold the plan, and how to widen it; None if all can."""
         if not self.units:
             return None
-        max_queries, max_cost_micro, spent = limits.max_queries, limits.max_cost_micro, limits.spent
+        spent = limits.spent
         units, amount_micro = self.units + spent.units, self.amount_micro + spent.amount_micro
         bought = f", and {spent.units:,} queries are bought" if spent.units else ""
-        if max_queries is not None and units > max_queries:
-            return f"purchase.max_queries allows {max_queries:,}{bought}: raise it to {units:,}"
-        if max_cost_micro is not None and amount_micro > max_cost_micro:
-            allowed, needed = (format_micro(micro, self.currency) for micro in (max_cost_micro, amount_micro))
+        if limits.max_queries is not None and units > limits.max_queries:
+            return f"purchase.max_queries allows {limits.max_queries:,}{bought}: raise it to {units:,}"
+        if limits.max_cost_micro is not None and amount_micro > limits.max_cost_micro:
+            allowed, needed = (format_micro(micro, self.currency) for micro in (limits.max_cost_micro, amount_micro))
             return f"purchase.max_cost allows {allowed}{bought}: raise it to {needed}"
         if limits.remaining_units is not None and self.units > limits.remaining_units:
             short = self.units - limits.remaining_units
@@ -128,8 +125,7 @@ class QueryPlan:
         Raises:
             BudgetExhausted: The message says which, and what to do.
         """
-        why = self.excess(limits)
-        if why is not None:
+        if (why := self.excess(limits)) is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(
                 f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take purchase.partial"
@@ -143,13 +139,10 @@ class QueryPlan:
             new = new[: max(0, limits.remaining_units)]
         if limits.max_queries is not None:
             new = new[: max(0, limits.max_queries - limits.spent.units)]
-        kept, amount_micro = 0, limits.spent.amount_micro
-        for item in new:
-            amount_micro += item.unit_price_micro
-            if limits.max_cost_micro is not None and amount_micro > limits.max_cost_micro:
-                break
-            kept += 1
-        return replace(self, missing=(*expired, *new[:kept]))
+        if limits.max_cost_micro is not None:
+            left, sums = limits.max_cost_micro - limits.spent.amount_micro, accumulate(i.unit_price_micro for i in new)
+            new = [item for item, amount_micro in zip(new, sums, strict=True) if amount_micro <= left]
+        return replace(self, missing=(*expired, *new))
 
 
 def make_plan(
@@ -190,9 +183,7 @@ def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
     expired = cache.purchases.expired(plan.teacher.ledger_id)
     missing = tuple(
-        item if item.is_expired == (item.item_key in expired) else replace(item, is_expired=not item.is_expired)
-        for item in plan.missing
-        if item.cache_key in lacking
+        replace(item, is_expired=item.item_key in expired) for item in plan.missing if item.cache_key in lacking
     )
     return replace(plan, missing=missing, cached=plan.cached + len(plan.missing) - len(missing))
 
@@ -211,18 +202,12 @@ def _name(teacher: TeacherModel, secret: bytes, expired: Set[str], query: Query,
         content_sha=content_sha,
     )
     cache_key, item_key = identity.cache_key(), identity.item_key(secret)
-    unit_price_micro, is_expired = price.unit_price_micro, item_key in expired
-    return PlannedItem(query, modality, content_sha, cache_key, item_key, unit_price_micro, is_expired)
+    return PlannedItem(query, modality, content_sha, cache_key, item_key, price.unit_price_micro, item_key in expired)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run's queries with their plan.
-
-    Attributes:
-        queries: Data set, split, views and queries.
-        plan: What of them is here, and what the rest costs.
-    """
+    """A run's queries with their plan: what of them is here, and what the rest costs."""
 
     queries: RunQueries
     plan: QueryPlan
@@ -243,3 +228,72 @@ class PlannedRun:
             chosen=chosen,
         )
         return replace(self, plan=plan)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEstimate:
+    """At most what a run needs and the cache lacks; what is not said here is as in `QueryPlan`.
+
+    Files with equal bytes are counted once. Views that look alike though their files differ, and views that were
+    bought before, are counted all the same: only rendering tells.
+
+    Attributes:
+        texts: The plan of the text queries, which is exact.
+        different_files: Number of different contents that the files have.
+        views: Image queries before any double is left out.
+    """
+
+    texts: QueryPlan
+    image_files: int
+    different_files: int
+    views: int
+    units: int
+    amount_micro: int
+    seconds: float | None
+
+    def check_caps(self, limits: Limits) -> None:
+        """Refuse a bound that a cap or the vendor's budget may not hold.
+
+        Raises:
+            BudgetExhausted: The message says which, and what to do.
+        """
+        reasons = []
+        if limits.max_queries is not None and self.units > limits.max_queries:
+            reasons.append(f"purchase.max_queries allows {limits.max_queries:,}")
+        if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
+            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.texts.currency)}")
+        if limits.remaining_units is not None and self.units > limits.remaining_units:
+            reasons.append(f"the account has {limits.remaining_units:,} left")
+        if reasons:
+            cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.texts.currency)})"
+            raise BudgetExhausted(f"at most {cost}, but {' and '.join(reasons)}: make an exact plan, or allow as many")
+
+
+def estimate_plan(
+    files: Mapping[Path, Sequence[str]],
+    views_per_file: int,
+    text_queries: Sequence[TextQuery],
+    teacher: TeacherModel,
+    cache: EmbeddingCache,
+    *,
+    progress: Progress = silent,
+) -> PlanEstimate:
+    """Return the bound for absolute paths by an absolute folder above them; sends and renders nothing.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    texts, rate = make_plan([], text_queries, teacher, cache), cache.vendors.images_per_second(teacher.ledger_id)
+    hashes = (hash_files(folder, paths, cache, progress=progress) for folder, paths in files.items())
+    different = set(chain.from_iterable(of_folder.values() for of_folder in hashes))
+    count, images = sum(map(len, files.values())), len(different) * views_per_file
+    units = images + texts.units
+    return PlanEstimate(
+        texts=texts,
+        image_files=count,
+        different_files=len(different),
+        views=count * views_per_file,
+        units=units,
+        amount_micro=images * teacher.image_price.unit_price_micro + texts.amount_micro,
+        seconds=None if rate is None else units / rate,
+    )

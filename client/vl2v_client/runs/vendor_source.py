@@ -24,7 +24,7 @@ from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.export.pages import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.query_plan import NO_LIMITS, PlannedRun, QueryPlan
+from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan
 from vl2v_client.runs.features import run_features
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.query_selection import choose_queries
@@ -145,7 +145,7 @@ class VendorSource(Source):
             self.context,
             approve=partial(_refuse_more, left_out),
             notify=lambda _sentence: None,
-            caps=NO_LIMITS,
+            caps=Limits(),
             allow_partial=bool(left_out),
         )
         return planned, VendorSource(context)

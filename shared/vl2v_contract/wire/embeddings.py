@@ -80,17 +80,17 @@ _ENCODING = "When absent, by the `Accept` header: `raw` if it prefers applicatio
 MAX_ITEMS: Final = 10_000
 """In one request of any vendor; each has a lower limit of its own."""
 
-MAX_COMMAS: Final = 100_000
-"""In the JSON of one request. A parser takes some hundred bytes of memory for each value, so they are counted first."""
-
 Element = TypeVar("Element")
 Items = Annotated[list[Element], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
 """One element per item; the first that is wrong ends the reading."""
 
 
 def has_too_many_values(json: bytes) -> bool:
-    """Return whether the JSON of a request holds more values than any request needs, without parsing it."""
-    return json.count(b",") > MAX_COMMAS
+    """Return whether the JSON of a request holds more values than any request needs, without parsing it.
+
+    A parser takes some hundred bytes of memory for each value.
+    """
+    return json.count(b",") > 100_000
 
 
 class _Request(BaseModel):

@@ -24,7 +24,7 @@ from support.client.fake_ledger import ACCOUNT_ID, LEDGER_ID, Body, FakeLedger, 
 from support.client.fake_wire import FRAMED_CARD, frame_answer, read_images
 from support.loopback import serve_on_loopback
 from vl2v_contract.chain import ChargedItem
-from vl2v_contract.identity import bytes_sha, rgb8_sha, text_sha
+from vl2v_contract.identity import rgb8_sha, sha256_hex, text_sha
 from vl2v_contract.records import recompute_message
 from vl2v_contract.vectors import result_sha, to_base64
 from vl2v_contract.wire import errors as wire_errors
@@ -237,7 +237,7 @@ class FakeVendor(FakeLedger):
     def _image_sha(self, data: bytes) -> str:
         with Image.open(io.BytesIO(data)) as image:
             if image.size != (self.image_size, self.image_size):
-                return bytes_sha(data)
+                return sha256_hex(data)
             return rgb8_sha(image.convert("RGB").tobytes(), width=image.width, height=image.height)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from vl2v_contract.identity import bytes_sha, rgb8_sha
+from vl2v_contract.identity import rgb8_sha, sha256_hex
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_structure import FORMATS, check_structure
@@ -141,7 +141,7 @@ class PillowImageDecoder:
             pixels = np.asarray(self._fit(image).convert("RGB"))
         if is_input:
             return PreparedItem(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
-        return PreparedItem(pixels, bytes_sha(data))
+        return PreparedItem(pixels, sha256_hex(data))
 
     def _fit(self, image: Image.Image) -> Image.Image:
         """Scale to `_scaled_size`, then crop the centre `S x S`."""

@@ -42,8 +42,6 @@ def palette(style: str, part: str, class_names: Iterable[str] = CLASS_NAMES) -> 
 
 _WHITE = np.array([246.0, 244.0, 238.0])
 _BLACK = np.array([34.0, 30.0, 36.0])
-_VISIBLE_DISTANCE = 105.0
-"""Least distance in RGB between an object's colour and the background's."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def _backdrop_tone(
     # Paler or darker than the object, so that it stays visible on a background of its own colour.
     pale, deep = 0.45 * colour + 0.55 * _WHITE, 0.4 * colour + 0.6 * _BLACK
     preferred, other = (pale, deep) if rng.random() < 0.7 else (deep, pale)
-    return preferred if np.linalg.norm(preferred - main) > _VISIBLE_DISTANCE else other
+    return preferred if np.linalg.norm(preferred - main) > 105.0 else other
 
 
 def _draw_clutter(rng: np.random.Generator) -> list[Part]:
