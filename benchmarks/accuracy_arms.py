@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TEACHER, ERM = "zero-shot teacher", "ERM"
+CLASS_MEANS, NEAREST = "class means of source vectors", "10 nearest source vectors"
+BESIDE_TEACHER = (CLASS_MEANS, NEAREST)
+"""Classifiers made of bought vectors, scored where the teacher's row is; a record from before them lacks them."""
+
 ADIP_4, DEFAULT_4, ERM_OF_DEFAULT = "VL2V-ADiP, K=4", "default, K=4", "ERM, views of default"
 ADIP_1, ONLINE = "VL2V-ADiP, K=1", "VL2V-ADiP, online"
 MORE_VIEWS, ERM_FRESH = "VL2V-ADiP, K=4, 32 views", "ERM, fresh views"
@@ -26,6 +30,9 @@ METHODS = {
     "joint": "adip-joint",
 }
 """Row: `--method`, each with K=4."""
+
+FIELD = {"LP-FT": "lp-ft", "text head": "text-head", "KD": "kd", "VL2Lite": "vl2lite"}
+"""Row: `--method`, with K=4 on every target."""
 
 SWITCHES = {
     "image weight 0.25": ("--image-weight", "0.25"),
@@ -111,6 +118,13 @@ def method_arms() -> tuple[Arm, ...]:
     switches = [Arm(f"VL2V-ADiP, {row}", (*published, *options)) for row, options in SWITCHES.items()]
     itself = Arm("VL2V-SD", (*published, "--method", "vl2v-sd"), local=True)
     return Arm(ADIP_4, published, erm_row=ERM), *methods, itself, *switches
+
+
+def field_arms() -> tuple[Arm, ...]:
+    """VL2V-ADiP and ERM against what else the field would do with the same labels and queries, on every target."""
+    published = _published(4)
+    methods = (Arm(row, (*published, "--method", method), everywhere=True) for row, method in FIELD.items())
+    return Arm(ADIP_4, published, erm_row=ERM, erm_everywhere=True, everywhere=True), *methods
 
 
 def plan_arms() -> tuple[Arm, ...]:

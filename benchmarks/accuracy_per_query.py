@@ -1,7 +1,8 @@
-"""Accuracy on unseen domains for the queries that it costs: the table, the curve over queries, methods and plans.
+"""Accuracy on unseen domains for the queries that it costs: table, curve over queries, field, methods and plans.
 
     python benchmarks/accuracy_per_query.py table [--seeds 3]
     python benchmarks/accuracy_per_query.py curve [--seeds 1]
+    python benchmarks/accuracy_per_query.py field [--seeds 3]
     python benchmarks/accuracy_per_query.py methods --development --seeds 1 [-- --distill-steps 400]
     python benchmarks/accuracy_per_query.py plans --development --seeds 1
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
@@ -12,9 +13,9 @@ Without --data on shapes, drawn for each seed, with the packaged tiny models; wi
 those that exist for choosing settings, so that the benchmark's stay unseen until they are reported. With --data on
 images of your own, with a teacher of your own behind the vendor; the configuration is open_clip's, in the hub's form if
 mean and deviation are not CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves lines in
-`accuracy_NAME.runs.jsonl`, which table and curve share; killed, the benchmark goes on where it stopped, also on another
-machine. With --recorded the table is made from these lines again, and nothing is trained or served; the other words are
-those of the runs, with a `--target` for each domain. `--note` says what data and teacher are.
+`accuracy_NAME.runs.jsonl`, which table, curve and field share; killed, the benchmark goes on where it stopped, also on
+another machine. With --recorded the table is made from these lines again, and nothing is trained or served; the other
+words are those of the runs, with a `--target` for each domain. `--note` says what data and teacher are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, TENTH, Arm, curve_arms, method_arms, plan_arms, table_arms
+from accuracy_arms import (
+    ADIP_4,
+    BESIDE_TEACHER,
+    ERM,
+    ONLINE,
+    TEACHER,
+    TENTH,
+    Arm,
+    curve_arms,
+    field_arms,
+    method_arms,
+    plan_arms,
+    table_arms,
+)
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, Outcome, measure, recorded
 from accuracy_table import goals_of, notes_of, rows_of
@@ -37,8 +51,8 @@ import vl2v_vendor
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.shapes.drawing_styles import STYLES
 
-ARMS = {"table": table_arms, "curve": curve_arms, "methods": method_arms, "plans": plan_arms}
-REFERENCES = {"table": ONLINE, "curve": ONLINE, "methods": ADIP_4, "plans": TENTH}
+ARMS = {"table": table_arms, "curve": curve_arms, "field": field_arms, "methods": method_arms, "plans": plan_arms}
+REFERENCES = {"table": ONLINE, "curve": ONLINE, "field": ADIP_4, "methods": ADIP_4, "plans": TENTH}
 """The row that all others are compared with, besides ERM."""
 FIRST_SEED = 100
 """Of shapes: settings were chosen on seeds below it, and a seed's pictures are the same in every data set."""
@@ -54,7 +68,8 @@ def main() -> None:
     arguments, options = parse_arguments()
     arms = [arm for arm in ARMS[arguments.kind]() if not arguments.arm or arm.slug in arguments.arm]
     outcomes = obtain_outcomes(arguments, arms, options)
-    names = [TEACHER, ERM, *(name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM))]
+    of_arms = [name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM)]
+    names = [TEACHER, *BESIDE_TEACHER, ERM, *of_arms]
     is_shared = arguments.data is not None  # shapes are drawn for each seed, with pictures of its own
     rows = rows_of(outcomes, names, REFERENCES[arguments.kind], shared_pictures=is_shared)
     name = f"accuracy_{arguments.kind}_{arguments.name}"

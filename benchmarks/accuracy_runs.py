@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy_arms import ERM, TEACHER, Arm
+from accuracy_arms import BESIDE_TEACHER, ERM, TEACHER, Arm
 from local_vendor import CONSOLE, run
 from result import commit
+from vector_classifiers import vector_predictions
 
 from vl2v_client.evaluation.accuracy import ImagePrediction, read_predictions
 
@@ -107,7 +108,7 @@ def measure(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
             scores = ", ".join(f"{outcome.row} {100 * outcome.accuracy:.1f}" for outcome in outcomes)
             CONSOLE.print(f"{cell.target}, seed {cell.seed}: {scores}")
     rows = set().union(*(_rows_of(bench, cell) for cell in wanted))
-    return [outcome for outcome in known if _key(outcome) in rows]
+    return _of_rows(known, rows)
 
 
 def recorded(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
@@ -121,13 +122,19 @@ def recorded(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
     if missing:
         words = "; ".join(f"{row} ({options}) on {target}, seed {seed}" for row, options, target, seed in missing[:5])
         raise SystemExit(f"{bench.record} lacks {len(missing)} runs, such as {words}: run without --recorded")
-    return [outcome for outcome in known if _key(outcome) in wanted]
+    return _of_rows(known, wanted)
 
 
 def read_outcomes(record: Path) -> list[Outcome]:
     """What a file of outcomes holds; nothing if there is none."""
     lines = record.read_text().splitlines() if record.exists() else []
     return [Outcome(**json.loads(line)) for line in lines]
+
+
+def _of_rows(known: Iterable[Outcome], rows: set[tuple[str, ...]]) -> list[Outcome]:
+    """The outcomes of these rows; those that stand beside a teacher's row come with it, if they were recorded."""
+    beside = {(row, *rest) for name, *rest in rows if name == TEACHER for row in BESIDE_TEACHER}
+    return [outcome for outcome in known if _key(outcome) in rows | beside]
 
 
 def _key(outcome: Outcome) -> tuple[str, ...]:
@@ -158,7 +165,11 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
     if cell.arm.asks_the_teacher:
         run(environment, "vl2v-client", "evaluate", str(folder), "--teacher", "--yes", "--json")
     report, predictions = json.loads((folder / "report.json").read_text()), read_predictions(folder)
-    return _outcomes(bench, cell, report, predictions)
+    outcomes = _outcomes(bench, cell, report, predictions)
+    if cell.arm.asks_the_teacher:
+        of_vectors = vector_predictions(folder, environment)
+        outcomes += [_vector_outcome(bench, cell, report, row, of_vectors) for row in BESIDE_TEACHER]
+    return outcomes
 
 
 def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
@@ -197,6 +208,28 @@ def _outcomes(
         for row in report["rows"]
         if row["target"] is not None and (row["name"] != TEACHER or cell.arm.asks_the_teacher)
     ]
+
+
+def _vector_outcome(
+    bench: Bench, cell: Cell, report: Mapping[str, Any], row: str, predictions: Sequence[ImagePrediction]
+) -> Outcome:
+    """A row made of one vector of each training image, which other rows have paid."""
+    mine = [each for each in predictions if each.classifier == row]
+    return Outcome(
+        row=row,
+        options=_options_of(bench, cell),
+        target=cell.target,
+        seed=cell.seed,
+        accuracy=sum(each.label == each.predicted for each in mine) / len(mine),
+        in_domain=None,
+        calibration_error=None,
+        queries=report["counts"]["train"],
+        amount_micro=0,
+        note="",
+        commit=commit(),
+        test_images=len(mine),
+        **_of_pictures(mine),
+    )
 
 
 def _of_pictures(predictions: Sequence[ImagePrediction]) -> dict[str, str]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ERM_OF_DEFAULT, ONLINE, QUARTER, TEACHER, TEXT_ONLY
+from accuracy_arms import (
+    ADIP_1,
+    ADIP_4,
+    BESIDE_TEACHER,
+    DEFAULT_4,
+    ERM,
+    ERM_OF_DEFAULT,
+    ONLINE,
+    QUARTER,
+    TEACHER,
+    TEXT_ONLY,
+)
 from accuracy_runs import Outcome
 from intervals import DRAWS, FEWEST_SEEDS, Difference, difference
 from result import Goal
@@ -96,6 +107,7 @@ def _row(
         found = None if other == name else difference(outcomes, name, other, shared_pictures=shared_pictures)
         return "" if found is None else _in_words(found, 1)
 
+    asked_to_test = (TEACHER, *BESIDE_TEACHER)
     mine = [outcome for outcome in outcomes if outcome.row == name]
     in_domain = [outcome.in_domain for outcome in mine if outcome.in_domain is not None]
     errors = [outcome.calibration_error for outcome in mine if outcome.calibration_error is not None]
@@ -108,11 +120,18 @@ def _row(
         "all": _over_targets(mine, targets),
         "source validation": round(100 * mean(in_domain), 1) if in_domain else "",
         "calibration error": round(mean(errors), 3) if errors else "",
-        "queries": round(mean(outcome.queries for outcome in mine)) if name != TEACHER else "1 a picture",
-        "price, micro": round(mean(outcome.amount_micro for outcome in mine)) if name != TEACHER else "",
+        "queries": _queries(name, mine),
+        "price, micro": round(mean(outcome.amount_micro for outcome in mine)) if name not in asked_to_test else "",
         "over ERM": over(ERM),
         f"over {reference.rpartition(', ')[2]}": over(reference),
     }
+
+
+def _queries(name: str, mine: Sequence[Outcome]) -> int | str:
+    bought = round(mean(outcome.queries for outcome in mine))
+    if name == TEACHER:
+        return "1 a picture"
+    return f"{bought:,}, and 1 a picture" if name in BESIDE_TEACHER else bought
 
 
 def _over_targets(mine: Sequence[Outcome], targets: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import accuracy_runs
 import pytest
-from accuracy_arms import ADIP_4, ERM, ONLINE, TEACHER, Arm
+from accuracy_arms import ADIP_4, CLASS_MEANS, ERM, NEAREST, ONLINE, TEACHER, Arm
 from accuracy_runs import Bench, Cell, measure, recorded
 
 from vl2v_client.evaluation.accuracy import ImagePrediction, write_predictions
@@ -31,6 +31,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         return "{}"
 
     monkeypatch.setattr(accuracy_runs, "run", run)
+    monkeypatch.setattr(accuracy_runs, "vector_predictions", lambda _folder, _environment: OF_VECTORS)
     return given
 
 
@@ -47,11 +48,18 @@ REPORT = {
 
 
 LABELS = {"art/b.png": "cat", "art/a.png": "cat", "art/c.png": "dog"}
-PREDICTIONS = [
-    ImagePrediction(name, path, label, predicted, 0.5)
-    for name, said in {ERM: ("cat", "dog", "dog"), "student": ("dog", "cat", "dog")}.items()
-    for (path, label), predicted in zip(LABELS.items(), said, strict=True)
-]
+
+
+def _predictions(said: dict[str, tuple[str, str, str]]) -> list[ImagePrediction]:
+    return [
+        ImagePrediction(name, path, label, predicted, 0.5)
+        for name, of_name in said.items()
+        for (path, label), predicted in zip(LABELS.items(), of_name, strict=True)
+    ]
+
+
+PREDICTIONS = _predictions({ERM: ("cat", "dog", "dog"), "student": ("dog", "cat", "dog")})
+OF_VECTORS = _predictions({CLASS_MEANS: ("dog", "dog", "dog"), NEAREST: ("cat", "cat", "dog")})
 
 
 def _bench(folder: Path, *options: str) -> Bench:
@@ -67,6 +75,8 @@ def test_each_row_is_kept_and_nothing_is_run_twice(tmp_path: Path, commands: lis
     outcomes = measure(bench, [_cell(tmp_path)])
     assert {outcome.row: (outcome.accuracy, outcome.queries) for outcome in outcomes} == {
         TEACHER: (0.8, 0),
+        CLASS_MEANS: (1 / 3, 40),
+        NEAREST: (1.0, 40),
         ERM: (0.6, 0),
         ADIP_4: (0.7, 47),
     }
@@ -74,6 +84,18 @@ def test_each_row_is_kept_and_nothing_is_run_twice(tmp_path: Path, commands: lis
     assert commands[0][commands[0].index("--student-weights") + 1] == "w"
     assert {outcome.options for outcome in outcomes} == {"--views 4 --batch-size 32"}
     assert measure(bench, [_cell(tmp_path)]) == outcomes
+    assert len(commands) == 2
+
+
+def test_a_record_without_the_rows_beside_the_teacher_s_is_complete(
+    tmp_path: Path, commands: list[tuple[str, ...]]
+) -> None:
+    bench = _bench(tmp_path)
+    measure(bench, [_cell(tmp_path)])
+    lines = [line for line in bench.record.read_text().splitlines() if "source vectors" not in line]
+    bench.record.write_text("".join(f"{line}\n" for line in lines))
+    assert {outcome.row for outcome in recorded(bench, [_cell(tmp_path)])} == {TEACHER, ERM, ADIP_4}
+    assert {outcome.row for outcome in measure(bench, [_cell(tmp_path)])} == {TEACHER, ERM, ADIP_4}
     assert len(commands) == 2
 
 
@@ -92,7 +114,13 @@ def test_a_teacher_that_was_not_asked_leaves_no_row(tmp_path: Path, commands: li
 
 def test_what_was_right_is_kept_picture_by_picture(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
     outcomes = {outcome.row: outcome for outcome in measure(_bench(tmp_path), [_cell(tmp_path)])}
-    assert {row: outcome.right for row, outcome in outcomes.items()} == {TEACHER: "", ERM: "011", ADIP_4: "101"}
+    assert {row: outcome.right for row, outcome in outcomes.items()} == {
+        TEACHER: "",
+        CLASS_MEANS: "001",
+        NEAREST: "111",
+        ERM: "011",
+        ADIP_4: "101",
+    }
     assert {outcome.test_images for outcome in outcomes.values()} == {3}
     assert outcomes[ERM].pictures == outcomes[ADIP_4].pictures != ""
 

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from accuracy_arms import ADIP_1, ADIP_4, DEFAULT_4, ERM, ONLINE, TEACHER, curve_arms, table_arms
+from accuracy_arms import (
+    ADIP_1,
+    ADIP_4,
+    DEFAULT_4,
+    ERM,
+    NEAREST,
+    ONLINE,
+    TEACHER,
+    curve_arms,
+    field_arms,
+    method_arms,
+    table_arms,
+)
 from accuracy_runs import Outcome
 from accuracy_table import goals_of, notes_of, rows_of
+
+from vl2v_client.student.loss.methods import METHODS
 
 
 def _outcome(row: str, target: str, seed: int, percent: float, queries: int = 0) -> Outcome:
@@ -96,3 +110,19 @@ def test_no_two_arms_share_a_folder_or_a_row(arms: tuple) -> None:  # type: igno
 
 def test_the_curve_runs_nothing_again_that_the_table_has() -> None:
     assert set(table_arms()) <= set(curve_arms())
+
+
+def test_a_classifier_of_bought_vectors_costs_its_sources_and_a_query_a_picture() -> None:
+    outcomes = [*_three(NEAREST, (60, 61, 62), queries=1500), *_three(ERM, (50, 50, 50))]
+    row, _ = rows_of(outcomes, [NEAREST, ERM], shared_pictures=True)
+    assert (row["queries"], row["price, micro"], row["art"]) == ("1,500, and 1 a picture", "", "61.0 ± 0.6")
+
+
+def test_the_field_is_measured_everywhere_by_the_methods_that_the_command_knows() -> None:
+    arms = field_arms()
+    assert all(arm.everywhere for arm in arms)
+    methods = [arm.options[arm.options.index("--method") + 1] for arm in arms if "--method" in arm.options]
+    assert methods == ["lp-ft", "text-head", "kd", "vl2lite"]
+    assert set(methods) <= METHODS.keys()
+    shared = {arm.row: arm for arm in method_arms()}
+    assert all(arm.options == shared[arm.row].options for arm in arms if arm.row in shared)

@@ -72,12 +72,12 @@ class ClientShell:
     """
 
     def __init__(self, url: str, folder: Path, *common: str) -> None:
-        self._url = url
+        self.url = url
         self.folder, self.data, self.run_folder = folder, folder / "data", folder / "run"
         self._common = ("--data", str(self.data), *common)
 
     def run(self, command: str, *words: str, cache: str = "client.db", **environment: str | None) -> Result:
-        known = {"VL2V_VENDOR_URL": self._url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(self.folder / cache)}
+        known = {"VL2V_VENDOR_URL": self.url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(self.folder / cache)}
         common = self._common if command in _ABOUT_DATA else ()
         return invoke([command, *common, *words], {**known, **environment})
 
