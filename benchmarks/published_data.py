@@ -87,10 +87,11 @@ def _differences(
 def _wrong_counts(dataset: DomainDataset, published: PublishedSet) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for of_class in dataset.classes:
-        counts[_plain(of_class.domain)] += len(of_class.paths)
-    for domain, wanted in published.domains.items():
-        found = counts.get(_plain(domain), wanted)  # a missing domain is named already
-        if found is not None and wanted is not None and found != wanted:
+        counts[of_class.domain] += len(of_class.paths)
+    wanted_by_key = {_plain(domain): wanted for domain, wanted in published.domains.items()}
+    for domain, found in counts.items():
+        wanted = wanted_by_key.get(_plain(domain))
+        if wanted is not None and found != wanted:
             place = f"{dataset.root / domain} has {found:,} images"
             yield f"{place}, {published.name} has {wanted:,} there: {_remedy(found, wanted)}"
     total = sum(counts.values())
