@@ -25,12 +25,11 @@ from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import SecretSigner, load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.migrations import upgrade
-from vl2v_vendor.ledger_sql.reading import read_head, read_ledger_id
-from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.reading import read_head, read_ledger_id, snapshot
+from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.statements import entry_row
 from vl2v_vendor.ledger_sql.tables import budgets, charge_items, ledger
-from vl2v_vendor.service.verification import verify_ledger
 
 _VECTOR = bytes(16)
 """In place of every embedding: an audit reads none."""
@@ -75,8 +74,8 @@ def write_books(home: Path, *, items: int, items_per_request: int) -> str:
         connection.execute(update(budgets).where(budgets.c.account_id == account.id).values(end))
     cache.execute("COMMIT")
     cache.close()
-    with open_scan(engine) as scan:
-        report = verify_ledger(scan)
+    with snapshot(engine) as connection:
+        report = verify_ledger(connection)
     engine.dispose()
     assert report.clean, report.problems[:3]
     assert secret is not None

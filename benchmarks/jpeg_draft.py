@@ -21,7 +21,7 @@ from result import Goal, write_result
 from vl2v_vendor.bootstrap import model_spec
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
-from vl2v_vendor.images.preprocessing import SAFE, SAFE_DRAFT, PixelPolicy, Preprocessing
+from vl2v_vendor.images.preprocessing import SAFE, SAFE_DRAFT, Preprocessing
 from vl2v_vendor.settings import Settings
 
 SIZES = ((640, 480), (1280, 960), (2048, 1536), (4000, 3000))
@@ -83,8 +83,8 @@ def enlarge(channel: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     return np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BICUBIC))
 
 
-def decoder(policy: PixelPolicy, size: int) -> PillowImageDecoder:
-    return PillowImageDecoder(Preprocessing(size, policy=policy.id), max_item_bytes=50_000_000, max_pixels=50_000_000)
+def decoder(policy: str, size: int) -> PillowImageDecoder:
+    return PillowImageDecoder(Preprocessing(size, policy=policy), max_item_bytes=50_000_000, max_pixels=50_000_000)
 
 
 def pixels(each: PillowImageDecoder, files: list[bytes]) -> NDArray[np.uint8]:

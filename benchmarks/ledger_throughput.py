@@ -34,10 +34,10 @@ from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import SecretSigner, StoredKey
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.migrations import upgrade
-from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.reading import snapshot
+from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
-from vl2v_vendor.service.verification import verify_ledger
 
 MODEL = "ViT-B-32"
 WIDTH = 512
@@ -174,8 +174,8 @@ def order_maker(shopper: Shopper) -> Callable[[int], ChargeOrder]:
 
 def check_books(engine: Engine, units: int) -> None:
     """What was acknowledged is what was billed, and the whole ledger verifies."""
-    with open_scan(engine) as scan:
-        report = verify_ledger(scan)
+    with snapshot(engine) as connection:
+        report = verify_ledger(connection)
     assert report.clean, report.problems[:3]
     assert report.items == units, (report.items, units)
 

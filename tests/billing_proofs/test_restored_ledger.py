@@ -18,7 +18,8 @@ from vl2v_vendor.keys.published_heads import HeadsFile
 from vl2v_vendor.keys.secrets import load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.reading import read_ledger_id
-from vl2v_vendor.ledger_sql.restoration import AcknowledgeContext, acknowledge
+from vl2v_vendor.ledger_sql.restoration import acknowledge
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.settings import Settings
 
 
@@ -50,7 +51,7 @@ def acknowledge_restore(settings: Settings) -> None:
     with engine.connect() as connection:
         heads = HeadsFile(settings.published_heads_path, read_ledger_id(connection))
     signer = load_or_create_secrets(settings.secrets_path).signer()
-    done = acknowledge(engine, heads, AcknowledgeContext(signer, SystemClock(), getpass.getuser()))
+    done = acknowledge(SqlAccounts(engine, signer=signer, clock=SystemClock(), actor=getpass.getuser()), heads)
     engine.dispose()
     assert [(act.lost.published.seq, act.lost.last_seq) for act in done] == [(4, 2)]
 

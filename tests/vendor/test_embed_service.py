@@ -10,6 +10,7 @@ import pytest
 from support.ledger.ledger_shop import item_key
 from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
 from support.vendor.serving_shop import PickyEncoder, noise, png, running_vendor, save
+from vl2v_contract.records import receipt_message, verify
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import Budget, Budgets
 from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
@@ -35,7 +36,9 @@ async def test_good_items_are_billed_and_bad_ones_have_their_own_errors() -> Non
         assert states(outcome) == ["billed", "unsupported_image_format", "empty_item", "billed"]
         assert outcome.billed_units == vendor.ledger.used_units == 2
         assert outcome.receipt is not None
-        assert outcome.receipt.signature == f"receipt:{vendor.ledger.posted[0].entry_hash}"
+        assert outcome.receipt.entry_hash == vendor.ledger.posted[0].entry_hash
+        (key,) = vendor.ledger.signer.published_keys
+        assert verify(key.public_key, receipt_message(outcome.receipt.entry_hash), outcome.receipt.signature)
         sold = outcome.items[0]
         assert sold.vector is not None
         assert sold.result_sha == result_sha(sold.vector)

@@ -16,10 +16,10 @@ from vl2v_vendor.host import SystemClock
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import rotate_and_publish
 from vl2v_vendor.ledger_sql.migrations import SchemaOutdated, upgrade
-from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.reading import snapshot
+from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results
 from vl2v_vendor.ledger_sql.tables import APPEND_ONLY_TABLES
-from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
@@ -78,8 +78,8 @@ async def test_the_vendor_sells_and_is_administered_under_the_service_role(servi
     service = open_engine(service_url)
     rotate_and_publish(service, tmp_path / "vendor-secrets.json")
     assert prune_results(service, SystemClock()) == 0
-    with open_scan(service) as scan:
-        assert verify_ledger(scan).clean
+    with snapshot(service) as connection:
+        assert verify_ledger(connection).clean
     with service.connect() as connection:
         names = connection.execute(text("SELECT item_key FROM charge_items ORDER BY seq, idx")).scalars().all()
     assert names == [item_key("a"), item_key("b")]

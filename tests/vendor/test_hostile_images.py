@@ -27,7 +27,7 @@ from support.vendor.serving_shop import noise, save
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.image_structure import MAX_SCANS
-from vl2v_vendor.images.preprocessing import POLICIES, Preprocessing
+from vl2v_vendor.images.preprocessing import REFERENCE, SAFE, SAFE_DRAFT, Preprocessing
 
 FILES = image_files()
 ITEM_CODES = {"empty_item", "unsupported_image_format", "image_too_large", "undecodable_image"}
@@ -123,7 +123,7 @@ def decoder(policy: str = "safe-1") -> PillowImageDecoder:
     return PillowImageDecoder(preprocessing, max_item_bytes=20_000_000, max_pixels=50_000_000)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [SAFE, SAFE_DRAFT, REFERENCE])
 def test_no_policy_lets_a_hostile_file_pass(policy: str) -> None:
     for data in [*large_canvases().values(), *floods().values(), expanding_profile(), run_length_bmp()]:
         with pytest.raises(ItemFailure):
@@ -167,7 +167,7 @@ def test_a_damaged_file_is_an_image_or_its_own_failure(data: st.DataObject) -> N
         # Most structure lies at the front, so half of the damage is done there.
         end = min(len(damaged), 64) if data.draw(st.booleans()) else len(damaged)
         damaged[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
-    assert {outcome(bytes(damaged), policy) for policy in POLICIES} <= {"an image", *ITEM_CODES}
+    assert {outcome(bytes(damaged), policy) for policy in (SAFE, SAFE_DRAFT, REFERENCE)} <= {"an image", *ITEM_CODES}
 
 
 def outcome(data: bytes, policy: str) -> str:

@@ -16,7 +16,7 @@ from support.vendor.serving_shop import noise, png, png_bomb, save
 from vl2v_contract.identity import rgb8_sha, sha256_hex
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
-from vl2v_vendor.images.preprocessing import REFERENCE, SAFE, PixelPolicy, Preprocessing
+from vl2v_vendor.images.preprocessing import REFERENCE, SAFE, Preprocessing
 
 SIZE = 32
 
@@ -96,12 +96,12 @@ def _with_damaged_pixels(data: bytes, *, mend_checksum: bool) -> bytes:
 @pytest.mark.parametrize("size", [SIZE, SIZE + 9])
 @pytest.mark.parametrize(("compress_level", "mend_checksum"), [(9, True), (9, False), (0, False)])
 def test_damaged_pixels_of_a_png_are_never_taken_for_an_image(
-    policy: PixelPolicy, size: int, compress_level: int, mend_checksum: bool
+    policy: str, size: int, compress_level: int, mend_checksum: bool
 ) -> None:
     rows, columns = np.mgrid[0:size, 0:size]
     picture = Image.fromarray(np.stack([rows * 5, columns * 5, rows * columns // 8], axis=-1).astype(np.uint8))
     whole = save(picture, "PNG", compress_level=compress_level)
-    reader = PillowImageDecoder(Preprocessing(SIZE, policy=policy.id), max_item_bytes=1_000_000, max_pixels=1_000_000)
+    reader = PillowImageDecoder(Preprocessing(SIZE, policy=policy), max_item_bytes=1_000_000, max_pixels=1_000_000)
     reader.decode(whole)
     with pytest.raises(ItemFailure) as caught:
         reader.decode(_with_damaged_pixels(whole, mend_checksum=mend_checksum))

@@ -19,11 +19,11 @@ from vl2v_vendor.keys.published_heads import PublishedHead
 from vl2v_vendor.ledger_sql import sqlite_backup
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
-from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.reading import snapshot
+from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.ledger_sql.sqlite_backup import BackupRefused, LedgerCopy, back_up, require_sqlite, restore
 from vl2v_vendor.ledger_sql.tables import LedgerUnprotected
-from vl2v_vendor.service.verification import verify_ledger
 
 pytestmark = pytest.mark.anyio
 
@@ -104,8 +104,8 @@ async def test_a_backup_is_taken_beside_a_ledger_that_goes_on_selling(shop: Shop
     assert [path.name for path in copy.parent.iterdir()] == ["monday.db"]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     engine = open_engine(f"sqlite:///{copy}")
-    with open_scan(engine) as scan:
-        report = verify_ledger(scan)
+    with snapshot(engine) as connection:
+        report = verify_ledger(connection)
     engine.dispose()
     assert report.problems == []
     assert report.entries == made.heads[shop.account.id].seq
@@ -142,8 +142,8 @@ def test_a_restore_brings_the_books_back_and_keeps_the_replaced_ones(
     assert restored.replaced is not None
     assert restored.replaced.name.startswith("vendor.db.replaced-2")
     kept = open_engine(f"sqlite:///{restored.replaced}")
-    with open_scan(kept) as scan:
-        report = verify_ledger(scan)
+    with snapshot(kept) as connection:
+        report = verify_ledger(connection)
     kept.dispose()
     assert (report.problems, report.entries) == ([], after_sale.seq)
 

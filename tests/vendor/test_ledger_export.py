@@ -20,7 +20,7 @@ from vl2v_vendor.cli.ledger import _as_text, decimal_amount
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ports import AccountTotals
 from vl2v_vendor.ledger_sql.database import open_engine
-from vl2v_vendor.ledger_sql.scan import Month
+from vl2v_vendor.ledger_sql.scan import month_bounds
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 
 Export = Callable[..., str]
@@ -153,13 +153,13 @@ def test_months_end_at_midnight_utc(sqlite_url: str, tmp_path: Path, monkeypatch
 
 
 def test_the_december_of_a_year_ends_with_it() -> None:
-    assert Month.parse("2026-12") == Month("2026-12", _microseconds(2026, 12), _microseconds(2027, 1))
+    assert month_bounds("2026-12") == (_microseconds(2026, 12), _microseconds(2027, 1))
 
 
 @pytest.mark.parametrize("name", ["2026-13", "2026-00", "2026-1", "November", "2026-11-01", "0000-01", "9999-12"])
 def test_what_is_no_month_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="like 2026-11"):
-        Month.parse(name)
+        month_bounds(name)
 
 
 def test_amounts_for_people_are_exact() -> None:

@@ -12,14 +12,15 @@ from support.ledger.ledger_shop import Shop, item_key, rotated_signer
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.ledger_sql.database import is_postgresql, writing
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
-from vl2v_vendor.ledger_sql.scan import SqlScan, open_scan
+from vl2v_vendor.ledger_sql.reading import snapshot
+from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results
-from vl2v_vendor.service.verification import VerificationReport, verify_ledger
+from vl2v_vendor.service.verification import VerificationReport
 
 
 def verified(shop: Shop) -> VerificationReport:
-    with open_scan(shop.engine) as scan:
-        return verify_ledger(scan)
+    with snapshot(shop.engine) as connection:
+        return verify_ledger(connection)
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def tampered(shop: Shop, *statements: str) -> Iterator[Connection]:
 def found(shop: Shop, *statements: str) -> set[str]:
     """The codes of the problems that `ledger verify` finds in books so changed."""
     with tampered(shop, *statements) as connection:
-        return {problem.code for problem in verify_ledger(SqlScan(connection)).problems}
+        return {problem.code for problem in verify_ledger(connection).problems}
 
 
 @pytest.fixture

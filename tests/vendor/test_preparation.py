@@ -18,7 +18,7 @@ from vl2v_vendor.engine.models.tokenizer import WordTokenizer
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import Preprocessing
 from vl2v_vendor.observe.request_trace import start_trace
-from vl2v_vendor.service.preparation import ItemSource, Preparation, RawPixels
+from vl2v_vendor.service.preparation import ItemSource, Preparation
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ async def prepare(preparation: Preparation, *sources: ItemSource) -> list[Prepar
 async def test_raw_pixels_are_the_same_item_as_their_png(preparation: Preparation) -> None:
     image = noise(SIZE, SIZE)
     body = memoryview(b"head" + image.tobytes())
-    raw, file = await prepare(preparation, RawPixels(body[4:]), save(image, "PNG"))
+    raw, file = await prepare(preparation, memoryview(body[4:]), save(image, "PNG"))
     assert isinstance(raw, PreparedItem)
     assert isinstance(file, PreparedItem)
     assert raw.content_sha == file.content_sha
@@ -49,7 +49,7 @@ async def test_raw_pixels_are_the_same_item_as_their_png(preparation: Preparatio
 
 @pytest.mark.parametrize("length", [0, 1, SIZE * SIZE * 3 - 1, SIZE * SIZE * 3 + 1, 224 * 224 * 3])
 async def test_raw_pixels_of_another_size_fail_alone(preparation: Preparation, length: int) -> None:
-    bad, good = await prepare(preparation, RawPixels(bytes(length)), RawPixels(bytes(SIZE * SIZE * 3)))
+    bad, good = await prepare(preparation, memoryview(bytes(length)), memoryview(bytes(SIZE * SIZE * 3)))
     assert isinstance(bad, ItemFailure)
     assert bad.code == "undecodable_image"
     assert f"{length:,} bytes" in bad.detail

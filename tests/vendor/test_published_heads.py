@@ -20,13 +20,13 @@ from vl2v_vendor.keys.published_heads import (
     PublishedHead,
 )
 from vl2v_vendor.ledger_sql.restoration import (
-    AcknowledgeContext,
     Acknowledgement,
     LedgerBehind,
     acknowledge,
     find_lost,
     require_published,
 )
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.ledger_sql.tables import admin_log
 from vl2v_vendor.service.audit import Audit, sign_receipt
@@ -49,7 +49,7 @@ def entries(shop: Shop) -> list[StatementEntry]:
 
 
 def acknowledged(shop: Shop, file: HeadsFile, note: str | None = None) -> list[Acknowledgement]:
-    return acknowledge(shop.engine, file, AcknowledgeContext(shop.signer, shop.clock, "test", note))
+    return acknowledge(SqlAccounts(shop.engine, signer=shop.signer, clock=shop.clock, actor="test"), file, note)
 
 
 def assert_clean(shop: Shop) -> None:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import Encoder, Tokenizer
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
-from vl2v_vendor.domain.ports import Accounts, Clock, Ledger, Signer
+from vl2v_vendor.domain.ports import Accounts, Clock, Ledger
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.engine.models.model_loading import load_model
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, normalisation_lines
@@ -24,7 +24,7 @@ from vl2v_vendor.host import SystemClock, server_lock
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import choose_policy, preprocessing_of
 from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder
-from vl2v_vendor.keys.secrets import load_or_create_secrets
+from vl2v_vendor.keys.secrets import SecretSigner, load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch
 from vl2v_vendor.ledger_sql.migrations import upgrade
@@ -71,7 +71,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         stack.push_async_callback(ledger.close)
         await ledger.start()
         stop = asyncio.Event()
-        watch = asyncio.create_task(SigningKeyWatch(settings.secrets_path, secrets, signer, engine).run(stop))
+        watch = asyncio.create_task(SigningKeyWatch(settings.secrets_path, secrets.pepper, signer, engine).run(stop))
         stack.push_async_callback(asyncio.gather, watch)
         stack.callback(stop.set)  # before that, in reverse
         heads = HeadsFile(settings.published_heads_path, ledger.ledger_id)
@@ -104,7 +104,7 @@ def model_spec(settings: Settings) -> ModelSpec:
         image_mean=settings.image_mean,
         image_std=settings.image_std,
         interpolation=settings.interpolation,
-        policy=choose_policy(settings.pixel_policy, jpeg_draft=settings.jpeg_draft).id,
+        policy=choose_policy(settings.pixel_policy, jpeg_draft=settings.jpeg_draft),
         compile=settings.torch_compile,
         int8_min_cosine=settings.int8_min_cosine,
         threads=settings.model_threads or _count_cores(),
@@ -128,7 +128,7 @@ def model_spec(settings: Settings) -> ModelSpec:
 async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report) -> tuple[Encoder, Tokenizer]:
     if settings.encoder == "hash":
         policy = choose_policy(settings.pixel_policy, jpeg_draft=settings.jpeg_draft)
-        hash_encoder = HashEncoder(settings.hash_embedding_dim, settings.hash_image_size, policy=policy.id)
+        hash_encoder = HashEncoder(settings.hash_embedding_dim, settings.hash_image_size, policy=policy)
         return hash_encoder, WordTokenizer(hash_encoder.context_length)
     spec = model_spec(settings)
     report("loading", spec.model_id)
@@ -148,8 +148,7 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
     report("golden", f"vectors as in {golden_file or golden_path(settings.golden_folder, info)}")
     if info.precision == "int8":
         report("parity", read_parity(settings.golden_folder, info))
-    tokenizer = await asyncio.to_thread(OpenClipTokenizer, spec, context_length=info.context_length)
-    return encoder, tokenizer
+    return encoder, await asyncio.to_thread(OpenClipTokenizer, spec, context_length=info.context_length)
 
 
 def packaged_golden(spec: ModelSpec) -> Path | None:
@@ -189,7 +188,7 @@ def _assemble(
     stack: AsyncExitStack,
     ledger: Ledger,
     accounts: Accounts,
-    signer: Signer,
+    signer: SecretSigner,
     clock: Clock,
     model: tuple[Encoder, Tokenizer],
     pepper: bytes,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from vl2v_vendor.domain.errors import VendorError
 
@@ -77,11 +78,13 @@ def server_lock(path: Path) -> Iterator[None]:
         yield
 
 
-def write_durably(target: Path, text: str) -> None:
-    """Write a file that is whole before it gets its name; see `replace_durably`."""
+@contextmanager
+def durable_file(target: Path) -> Iterator[TextIO]:
+    """Open a text file for writing that is whole before it gets its name; see `replace_durably`."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("x", encoding="utf-8", newline="") as file:
+            yield file
         replace_durably(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

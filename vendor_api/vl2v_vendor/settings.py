@@ -155,9 +155,8 @@ def load_settings(**overrides: Any) -> Settings:
             name = variable.removeprefix(ENV_PREFIX).lower()
             for near in get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75):
                 raise SettingsError(f"{variable} is no setting: {ENV_PREFIX}{near.upper()} is")
-    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise SettingsError("; ".join(faults)) from None

@@ -18,10 +18,10 @@ from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey
 from vl2v_vendor.domain.ledger import ChargeOrder, NewItem, Vector
 from vl2v_vendor.keys.secrets import SecretSigner, StoredKey
-from vl2v_vendor.ledger_sql.scan import open_scan
+from vl2v_vendor.ledger_sql.reading import snapshot
+from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
-from vl2v_vendor.service.verification import verify_ledger
 
 T = TypeVar("T")
 
@@ -168,6 +168,6 @@ def without(order: ChargeOrder, **changes: object) -> ChargeOrder:
 
 def problems_of(engine: Engine) -> list[str]:
     """What `ledger verify` finds wrong."""
-    with open_scan(engine) as scan:
-        report = verify_ledger(scan)
+    with snapshot(engine) as connection:
+        report = verify_ledger(connection)
     return [f"{problem.account_id} {problem.seq}: {problem.code}, {problem.detail}" for problem in report.problems]

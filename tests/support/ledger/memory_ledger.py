@@ -13,12 +13,14 @@ from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets,
 from vl2v_vendor.domain.errors import BudgetExhausted, PriceChanged, UnknownModel
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, Price
 from vl2v_vendor.domain.ports import AccountTotals, LedgerHead
+from vl2v_vendor.keys.secrets import SecretSigner
 
 
 @dataclass
 class MemoryLedger:
     """One account; `charge` is atomic because it never awaits."""
 
+    signer: SecretSigner
     limit_units: int = 100
     used_units: int = 0
     keys: dict[str, ApiKey] = field(default_factory=dict)
@@ -114,7 +116,7 @@ class MemoryLedger:
         return self.used_units - len(self.paid)
 
     async def published_keys(self) -> list[PublicKey]:
-        return [PublicKey("0" * 16, "", 1, None, None, None)]
+        return list(self.signer.published_keys)
 
     async def ping(self) -> None:
         return None
@@ -134,7 +136,7 @@ class MemoryLedger:
             created_at=1,
         )
         entry = LedgerEntry.charge(
-            end, EntryOrigin(order.request_id, 1, "0" * 16), order, items, price.unit_price_micro
+            end, EntryOrigin(order.request_id, 1, self.signer.key_id), order, items, price.unit_price_micro
         )
         self.posted.append(StatementEntry(entry, entry.hash(), tuple(items)))
         return self.posted[-1]

@@ -147,7 +147,7 @@ class World(Place):
     def open(self) -> None:
         secrets = load_or_create_secrets(self.secrets_path)
         self.signer = secrets.signer()
-        self.watch = SigningKeyWatch(self.secrets_path, secrets, self.signer, self.engine)
+        self.watch = SigningKeyWatch(self.secrets_path, secrets.pepper, self.signer, self.engine)
         self._engines = [open_engine(self.url) for _ in range(2 if is_postgresql(self.engine) else 1)]
         self.ledgers = [
             SqlLedger(engine, signer=self.signer, clock=self.clock, retention_seconds=RETENTION_HOURS * 3600)

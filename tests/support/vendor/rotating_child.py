@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.keys import secrets
 from vl2v_vendor.ledger_sql import key_publication
 from vl2v_vendor.ledger_sql.database import open_engine
@@ -23,7 +22,7 @@ def rotate_and_die(url: str, path: Path, at: str) -> None:
 
     real_publish = publish_keys
 
-    def publish_and_die(connection: Connection, signer: Signer) -> None:
+    def publish_and_die(connection: Connection, signer: secrets.SecretSigner) -> None:
         real_publish(connection, signer)
         if len(signer.published_keys) > 1:
             die()

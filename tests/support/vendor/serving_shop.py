@@ -47,22 +47,6 @@ def app_client(app: FastAPI, secret: str) -> httpx.AsyncClient:
     )
 
 
-class FakeSigner:
-    """Signatures that say what they sign."""
-
-    key_id = "0" * 16
-    published_keys = ()
-
-    def sign_receipt(self, entry: object, entry_hash: str) -> str:
-        return f"receipt:{entry_hash}"
-
-    def sign_head(self, head: object) -> str:
-        return "head"
-
-    def sign_recompute(self, note: object) -> str:
-        return "recompute"
-
-
 class PickyEncoder(HashEncoder):
     """Refuses any batch that holds a black image; gives grey images a vector of zeros."""
 
@@ -95,7 +79,8 @@ async def running_vendor(
     """Open a vendor with one customer, whose account has a budget of `limit_units`."""
     model = encoder or HashEncoder()
     info = model.info
-    ledger, signer, clock = MemoryLedger(limit_units), FakeSigner(), FakeClock()
+    signer, clock = fixed_signer(), FakeClock()
+    ledger = MemoryLedger(signer, limit_units)
     ledger.set_price(info.id, "image", 100)
     ledger.set_price(info.id, "text", 10)
     lanes = EncodingLanes(model, max_batch_items=4, max_queued_items=16)
@@ -104,7 +89,7 @@ async def running_vendor(
     )
     audit = Audit(ledger, signer, clock)
     # The staff's books lie in a database that nobody reaches.
-    accounts = SqlAccounts(open_engine("postgresql://127.0.0.1:1/none"), signer=fixed_signer(), clock=clock)
+    accounts = SqlAccounts(open_engine("postgresql://127.0.0.1:1/none"), signer=signer, clock=clock)
     with ThreadPoolExecutor(2) as executor:
         preparation = Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor)
         services = Services(

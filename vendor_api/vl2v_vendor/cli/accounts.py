@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,6 @@ from cyclopts.validators import Number
 
 from vl2v_contract.identity import MAX_INTEGER, Modality
 from vl2v_vendor.cli.console import (
-    Books,
     Columns,
     DatabaseOption,
     JsonOption,
@@ -28,13 +26,10 @@ from vl2v_vendor.cli.console import (
 from vl2v_vendor.cli.keys import keys_entry, show_keys
 
 if TYPE_CHECKING:
-    from vl2v_contract.records import SignedHead, StatementEntry
+    from vl2v_contract.records import StatementEntry
     from vl2v_vendor.domain.accounts import Account, AdminAct
     from vl2v_vendor.domain.ledger import Price
     from vl2v_vendor.domain.ports import AccountTotals
-    from vl2v_vendor.service.audit import Audit
-
-_PAGE_ACTS = 1000
 
 accounts_app = App(
     name="accounts",
@@ -85,8 +80,7 @@ def show_account(name: NameArgument, /, *, as_json: JsonOption = False, database
     with open_books(database) as books:
         account = books.accounts.find_account(name)
         keys, budgets = books.accounts.keys(account), books.accounts.key_budgets(account)
-        totals = books.ask(lambda audit: audit.totals(account.id))
-        now = books.clock.now()
+        totals, now = books.accounts.totals(account.id), books.clock.now()
 
     def show_blocks() -> None:
         show_items([account], _ACCOUNTS)
@@ -110,8 +104,7 @@ def statement(
 ) -> None:
     """Show an account's ledger, entry by entry; as JSON with every item and the signed head."""
     with open_books(database) as books:
-        account = books.accounts.find_account(name)
-        entries, head = books.ask(lambda audit: _read_statement(audit, account, after_seq))
+        entries, head = books.accounts.statement(books.accounts.find_account(name), after_seq)
     document = {"entries": [asdict(entry) for entry in entries], "signed_head": asdict(head)}
     show(document, partial(show_items, entries, _ENTRIES), as_json=as_json)
 
@@ -207,7 +200,7 @@ def log(
     """Show the acts of the staff, from the command line and over HTTP, newest last."""
     with open_books(database) as books:
         owner = None if account is None else books.accounts.find_account(account)
-        acts = list(_read_acts(books, owner, after_id))
+        acts = books.accounts.acts(after_id=after_id, limit=MAX_INTEGER, account=owner)
     columns: Columns[AdminAct] = {
         "ID": "id",
         "TIME": lambda act: show_time(act.created_at),
@@ -218,22 +211,6 @@ def log(
         "PARAMETERS": lambda act: json.dumps(act.parameters, ensure_ascii=False),
     }
     show([asdict(act) for act in acts], partial(show_items, acts, columns), as_json=as_json)
-
-
-def _read_acts(books: Books, account: Account | None, after_id: int) -> Iterator[AdminAct]:
-    while page := books.accounts.acts(after_id=after_id, limit=_PAGE_ACTS, account=account):
-        yield from page
-        after_id = page[-1].id
-
-
-async def _read_statement(audit: Audit, account: Account, after_seq: int) -> tuple[list[StatementEntry], SignedHead]:
-    entries: list[StatementEntry] = []
-    while True:
-        page = await audit.statement(account.id, after_seq)
-        entries += page.entries
-        if page.next_after_seq is None:
-            return entries, page.signed_head
-        after_seq = page.next_after_seq
 
 
 _ENTRIES: Columns[StatementEntry] = {

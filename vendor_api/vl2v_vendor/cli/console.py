@@ -6,13 +6,12 @@ The database is that of a running server or of none. SQLAlchemy and what rests o
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,10 +27,9 @@ from vl2v_vendor.domain.errors import NotFound
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from vl2v_vendor.domain.ports import Signer
     from vl2v_vendor.host import SystemClock
+    from vl2v_vendor.keys.published_heads import HeadsFile
     from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
-    from vl2v_vendor.service.audit import Audit
     from vl2v_vendor.settings import Settings
 
 
@@ -100,17 +98,12 @@ def print_line(text: str = "", *, err: bool = False) -> None:
 
 def show(document: Any, people: str | Callable[[], None], *, as_json: bool) -> None:
     """Show a result: as JSON, or by a line or a function that is for people."""
-    if as_json:
-        show_json(document)
+    if as_json:  # which lists sets, and writes out by itself what does not print
+        sys.stdout.write(f"{json.dumps(document, indent=2, default=sorted)}\n")
     elif isinstance(people, str):
         print_line(people)
     else:
         people()
-
-
-def show_json(value: Any) -> None:
-    """Print for a machine, sets as lists; JSON writes out by itself what does not print."""
-    sys.stdout.write(f"{json.dumps(value, indent=2, default=sorted)}\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -140,40 +133,15 @@ def show_time(microseconds: int | None) -> str | None:
     return f"{datetime.fromtimestamp(microseconds / 1_000_000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-_SECONDS_PER_DAY = 86_400
-
-
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The open database.
-
-    Attributes:
-        actor: Actor that the log names, for acts that do not go through `accounts`.
-    """
+    """The open database."""
 
     settings: Settings
     engine: Engine
     accounts: SqlAccounts
     clock: SystemClock
-    signer: Signer
-    actor: str
-
-    def ask(self, question: Callable[[Audit], Awaitable[_T]]) -> _T:
-        """Return the answer to a question about statements and summaries, as the server gives them."""
-        from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
-        from vl2v_vendor.service.audit import Audit
-
-        retention_seconds = self.settings.retention_days * _SECONDS_PER_DAY
-        ledger = SqlLedger(self.engine, signer=self.signer, clock=self.clock, retention_seconds=retention_seconds)
-
-        async def answer() -> _T:
-            await ledger.start()
-            try:
-                return await question(Audit(ledger, self.signer, self.clock))
-            finally:
-                await ledger.close()
-
-        return asyncio.run(answer())
+    heads: HeadsFile
 
 
 @contextmanager
@@ -210,15 +178,14 @@ def open_books(database: str | None, *, makes: bool = False, posts: bool = False
                 )
             stack.enter_context(in_use(file))
         upgrade(engine)
+        with engine.connect() as connection:
+            heads = HeadsFile(settings.published_heads_path, read_ledger_id(connection))
         if posts:
-            with engine.connect() as connection:
-                heads = HeadsFile(settings.published_heads_path, read_ledger_id(connection)).read()
-            require_published(engine, heads)
+            require_published(engine, heads.read())
         clock = SystemClock()
         signer = load_or_create_secrets(settings.secrets_path).signer()
-        actor = f"cli:{_user_name()}"
-        accounts = SqlAccounts(engine, signer=signer, clock=clock, actor=actor)
-        yield Books(settings, engine, accounts, clock, signer, actor)
+        accounts = SqlAccounts(engine, signer=signer, clock=clock, actor=f"cli:{_user_name()}")
+        yield Books(settings, engine, accounts, clock, heads)
 
 
 def _user_name() -> str:

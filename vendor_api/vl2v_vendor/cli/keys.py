@@ -102,8 +102,7 @@ def revoke(
     """End an API key; it stops working at once, on every server."""
     with open_books(database) as books:
         revoked = books.accounts.revoke_key(key, request_id=request_id)
-    line = f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked"
-    show(asdict(revoked), line, as_json=as_json)
+    show(asdict(revoked), f"{revoked.id} ({revoked.prefix}...) of {revoked.account_name} is revoked", as_json=as_json)
 
 
 @signing_keys_app.command(name="list", help_epilogue="Example: `vl2v-vendor signing-key list`")

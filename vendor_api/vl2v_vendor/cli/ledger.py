@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
@@ -30,7 +29,7 @@ from vl2v_vendor.cli.console import (
 
 if TYPE_CHECKING:
     from vl2v_vendor.ledger_sql.restoration import Acknowledgement
-    from vl2v_vendor.ledger_sql.scan import AccountInvoice, InvoiceLine, Month, SqlScan
+    from vl2v_vendor.ledger_sql.scan import AccountInvoice, InvoiceLine
     from vl2v_vendor.ledger_sql.sqlite_backup import LedgerCopy
     from vl2v_vendor.service.verification import VerificationReport
 
@@ -97,14 +96,10 @@ def acknowledge_restore(
     database: DatabaseOption = None,
 ) -> None:
     """Say by a signed entry per account which published entries a restored ledger has lost; then it can serve."""
-    from vl2v_vendor.keys.published_heads import HeadsFile
-    from vl2v_vendor.ledger_sql.reading import read_ledger_id
-    from vl2v_vendor.ledger_sql.restoration import AcknowledgeContext, acknowledge
+    from vl2v_vendor.ledger_sql.restoration import acknowledge
 
     with open_books(database) as books:
-        with books.engine.connect() as connection:
-            file = HeadsFile(books.settings.published_heads_path, read_ledger_id(connection))
-        acts = acknowledge(books.engine, file, AcknowledgeContext(books.signer, books.clock, books.actor, note))
+        acts = acknowledge(books.accounts, books.heads, note)
     clean = "nothing to acknowledge: the ledger holds all that was signed"
     columns: Columns[Acknowledgement] = {
         "ACCOUNT": "lost.account_id",
@@ -118,17 +113,14 @@ def acknowledge_restore(
 @ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger verify`")
 def verify(*, as_json: JsonOption = False, database: DatabaseOption = None) -> int:
     """Recompute every hash chain and every sum; exit code 1 if anything does not add up."""
-    from vl2v_vendor.keys.published_heads import HeadsFile
+    from vl2v_vendor.ledger_sql.reading import snapshot
     from vl2v_vendor.ledger_sql.restoration import find_lost
-    from vl2v_vendor.ledger_sql.scan import open_scan
-    from vl2v_vendor.service.verification import verify_ledger
+    from vl2v_vendor.ledger_sql.scan import verify_ledger
 
     with open_books(database) as books:
-        with open_scan(books.engine) as scan:
-            ledger_id = scan.ledger_id()
-            report = verify_ledger(scan)
-        published = HeadsFile(books.settings.published_heads_path, ledger_id).read()
-        for lost in find_lost(books.engine, published):
+        with snapshot(books.engine) as connection:
+            report = verify_ledger(connection)
+        for lost in find_lost(books.engine, books.heads.read()):
             report.add(lost.account_id, lost.published.seq, "published_entry_lost", "signed, and not in the ledger")
     show({"clean": report.clean, **asdict(report)}, partial(_show_report, report), as_json=as_json)
     return 0 if report.clean else 1
@@ -189,14 +181,18 @@ def export(
     database: DatabaseOption = None,
 ) -> None:
     """Sum a month up for invoicing: per account, model, modality and price, refunds as lines of their own."""
-    from vl2v_vendor.ledger_sql.scan import Month, open_scan
+    from vl2v_vendor.ledger_sql.reading import snapshot
+    from vl2v_vendor.ledger_sql.scan import month_bounds, read_invoices
 
-    of_month = Month.parse(month)
+    bounds = month_bounds(month)
     with open_books(database) as books:
         account_id = None if account is None else books.accounts.find_account(account).id
-        with open_scan(books.engine) as scan, _written(out) as file:
-            write = _write_csv if form == "csv" else _write_json
-            write(file, of_month, scan, account_id)
+        with snapshot(books.engine) as connection, _written(out) as file:
+            invoices = read_invoices(connection, bounds, account_id)
+            if form == "csv":
+                _write_csv(file, month, invoices)
+            else:
+                _write_json(file, month, books.heads.ledger_id, invoices)
 
 
 def decimal_amount(amount_micro: int) -> str:
@@ -205,17 +201,16 @@ def decimal_amount(amount_micro: int) -> str:
     return f"{'-' if amount_micro < 0 else ''}{whole}.{rest:06d}"
 
 
-def _write_csv(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
+def _write_csv(file: TextIO, month: str, invoices: Iterable[AccountInvoice]) -> None:
     from vl2v_vendor.ledger_sql.scan import InvoiceLine
 
     columns = ("month", "account", "account_id", *(field.name for field in fields(InvoiceLine)), "amount")
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    for invoice in scan.invoices(month, account_id):
+    for invoice in invoices:
         account = {"account": _as_text(invoice.account_name), "account_id": invoice.account_id}
         for line in invoice.lines:
-            row = {"month": month.name, **account, **_line_document(line), "model_id": _as_text(line.model_id)}
-            writer.writerow(row)
+            writer.writerow({"month": month, **account, **_line_document(line), "model_id": _as_text(line.model_id)})
 
 
 def _as_text(name: str) -> str:
@@ -224,10 +219,10 @@ def _as_text(name: str) -> str:
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
-def _write_json(file: TextIO, month: Month, scan: SqlScan, account_id: str | None) -> None:
+def _write_json(file: TextIO, month: str, ledger_id: str, invoices: Iterable[AccountInvoice]) -> None:
     """Write one document, an account at a time."""
-    file.write(f'{{"v": 1, "ledger_id": {json.dumps(scan.ledger_id())}, "month": "{month.name}", "accounts": [')
-    for number, invoice in enumerate(scan.invoices(month, account_id)):
+    file.write(f'{{"v": 1, "ledger_id": {json.dumps(ledger_id)}, "month": "{month}", "accounts": [')
+    for number, invoice in enumerate(invoices):
         file.write(",\n" if number else "\n")
         json.dump(_document(invoice), file)
     file.write("\n]}\n")
@@ -253,7 +248,7 @@ def _line_document(line: InvoiceLine) -> dict[str, object]:
 @contextmanager
 def _written(out: Path | None) -> Iterator[TextIO]:
     """Open standard output, or a file that is whole before it gets its name."""
-    from vl2v_vendor.host import replace_durably
+    from vl2v_vendor.host import durable_file
 
     if out is None:
         yield sys.stdout
@@ -263,10 +258,5 @@ def _written(out: Path | None) -> Iterator[TextIO]:
         with out.open("w", encoding="utf-8", newline="") as file:
             yield file
         return
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
-            yield file
-        replace_durably(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with durable_file(out) as file:
+        yield file

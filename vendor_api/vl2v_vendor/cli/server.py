@@ -10,6 +10,8 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -46,18 +48,13 @@ def run_server(settings: Settings, *, database_option: str | None = None) -> Non
     """Serve until SIGINT or SIGTERM, then finish what was begun and return.
 
     The address is bound before the model is loaded, so that a port in use is refused at once; connections are refused
-    until the model is warm.
-
-    Args:
-        settings: Everything that is configured.
-        database_option: What the command line said; the printed command for a first key repeats it.
+    until the model is warm. The command for a first key, which is printed, repeats the `database_option`.
 
     Raises:
         VendorError: The server cannot start; the message names the remedy.
     """
-    files = raise_file_limit()
     limits = ConnectionLimits(
-        min(settings.max_connections, connections_for(files)),
+        min(settings.max_connections, connections_for(raise_file_limit())),
         max_per_address=settings.max_connections_per_address,
         head_seconds=settings.head_seconds,
         trusted_proxies=settings.trusted_proxies,
@@ -73,18 +70,12 @@ def run_server(settings: Settings, *, database_option: str | None = None) -> Non
 
 
 def bind(host: str, port: int, limits: ConnectionLimits) -> LimitedListener:
-    """Bind a socket that does not listen yet.
-
-    Args:
-        host: Address to listen on.
-        port: 0 takes a free one.
-        limits: Limits of the connections that it will accept.
+    """Bind a socket that does not listen yet; port 0 takes a free one.
 
     Raises:
         CannotListen: Names the address and the remedy.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = LimitedListener(family, limits)
+    listener = LimitedListener(socket.AF_INET6 if ":" in host else socket.AF_INET, limits)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -132,39 +123,32 @@ class Server(uvicorn.Server):
         yield
 
 
+@dataclass(eq=False)
 class _Foreground:
     """One run of the server, which a signal may end at any point."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        listener: LimitedListener,
-        limits: ConnectionLimits,
-        database_option: str | None,
-        tracing: Tracing | None,
-    ) -> None:
-        self._settings = settings
-        self._listener = listener
-        self._limits = limits
-        self._database_option = database_option
-        self._tracing = tracing
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._server: Server | None = None
+    settings: Settings
+    listener: LimitedListener
+    limits: ConnectionLimits
+    database_option: str | None
+    tracing: Tracing | None
+    console: Console = field(init=False, default_factory=partial(Console, stderr=True, highlight=False, soft_wrap=True))
+    server: Server | None = field(init=False, default=None)
 
     async def run(self) -> None:
         """Open, serve, close."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def stop(number: signal.Signals) -> None:
-            if self._server is not None:
-                self._server.handle_exit(number, None)
+            if self.server is not None:
+                self.server.handle_exit(number, None)
             elif task is not None:
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
         try:
-            async with open_services(self._settings, self._report) as services:
+            async with open_services(self.settings, self._report) as services:
                 await self._serve(services)
         except asyncio.CancelledError:
             if task is not None:
@@ -172,35 +156,35 @@ class _Foreground:
         self._report("stopped", "")
 
     async def _serve(self, services: Services) -> None:
-        app = create_app(services, version=installed_version(), tracing=self._tracing, connections=self._limits)
-        config = server_config(app, self._limits, shutdown_seconds=self._settings.shutdown_seconds)
-        self._server = Server(config, self._announce)
-        watch = asyncio.create_task(self._limits.watch())
+        app = create_app(services, version=installed_version(), tracing=self.tracing, connections=self.limits)
+        config = server_config(app, self.limits, shutdown_seconds=self.settings.shutdown_seconds)
+        self.server = Server(config, self._announce)
+        watch = asyncio.create_task(self.limits.watch())
         try:
-            await self._server.serve(sockets=[self._listener])
+            await self.server.serve(sockets=[self.listener])
         finally:
             watch.cancel()
 
     def _announce(self) -> None:
-        if self._limits.max_connections < self._settings.max_connections:
-            told = f"{self._limits.max_connections:,} at most: the process may not open more files (`ulimit -n`)"
+        if self.limits.max_connections < self.settings.max_connections:
+            told = f"{self.limits.max_connections:,} at most: the process may not open more files (`ulimit -n`)"
             self._report("sockets", told)
-        port = self._listener.getsockname()[1]
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        port = self.listener.getsockname()[1]
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         self._report("ready", f"http://{host}:{port}  (API description at /docs, Ctrl-C stops)")
         command = "vl2v-vendor keys create --account demo --budget 1000"
-        if self._database_option is not None:
-            command += f" --database {make_url(self._database_option).render_as_string(hide_password=True)}"
+        if self.database_option is not None:
+            command += f" --database {make_url(self.database_option).render_as_string(hide_password=True)}"
         self._report("api key", command)
 
     def _report(self, label: str, text: str) -> None:
         """Report a step of the start: aligned for people, or as one more line of a JSON log."""
-        if self._settings.log_format == "json":
+        if self.settings.log_format == "json":
             level = logging.WARNING if label == "warning" else logging.INFO
             _log.log(level, "%s", f"{label} {text}".strip(), extra={"fields": {"step": label}})
             return
-        self._console.print(f"{label:>8}", style="bold", end="  ")
-        self._console.print(printable(text), markup=False, emoji=False)
+        self.console.print(f"{label:>8}", style="bold", end="  ")
+        self.console.print(printable(text), markup=False, emoji=False)
 
 
 _MOST_FILES: Final = 65_536

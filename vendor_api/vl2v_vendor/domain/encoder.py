@@ -90,24 +90,6 @@ class Limits:
             raise TooManyItems(count, self.max_items)
 
 
-class ImageDecoder(Protocol):
-    """Bytes of a file to pixels. Blocking and safe to call from several threads."""
-
-    def decode(self, data: bytes) -> PreparedItem:
-        """Decode one image.
-
-        Raises:
-            ItemFailure: This image cannot be sold; the message says why and what to do.
-        """
-
-    def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
-        """Take the model's input as it was sent: `S * S * 3` bytes, rows from the top, RGB interleaved; not copied.
-
-        Raises:
-            ItemFailure: There is another number of bytes.
-        """
-
-
 class Tokenizer(Protocol):
     """A text to token ids. Blocking and safe to call from several threads."""
 

@@ -69,11 +69,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged.
-
-    Attributes:
-        units: One image or one text is one unit.
-    """
+    """An item with its freshly computed vector, checked finite and of unit norm, ready to be charged."""
 
     units: ClassVar[int] = 1
 
@@ -133,47 +129,29 @@ def admit(wanted_units: int, budgets: Budgets, *, allow_partial: bool, delivers_
     )
 
 
-@dataclass(slots=True)
-class LockedAccount:
-    """The end of an account's chain and the budgets of its keys, by API key id, under the account's lock."""
-
-    end: ChainEnd
-    key_budgets: dict[str, Budget]
-
-    def budgets(self, api_key_id: str) -> Budgets:
-        """Return the account's budget, and the key's own if it has one."""
-        return Budgets(Budget(self.end.limit_units, self.end.used_units), self.key_budgets.get(api_key_id))
-
-
-@dataclass(frozen=True, slots=True)
-class DecidedCharge:
-    """A decided charge, to be written: its entry, and the items with their vectors."""
-
-    posted: StatementEntry
-    items: tuple[NewItem, ...]
-
-
 @dataclass(eq=False, slots=True)
 class AccountCharges:
     """Decides one order after the other, each upon what the one before left.
 
     Attributes:
-        account: Account under its lock; the state that the decisions so far leave.
+        end: End of the account's chain, under its lock, as the decisions so far leave it.
+        key_budgets: Budgets of its keys that have one of their own, by API key id; likewise.
         keys: API keys of the orders, as they are now, by id.
         prices: Prices in force now, by model id and modality.
         paid: Those of the orders' items that the account has paid for, by item key.
         signing_key_id: Key that will sign the receipts.
         now: Time of the database's clock, microseconds.
-        decided: Charges to be written, in the order of the chain.
+        decided: Entries to be written, in the order of the chain, each with its new items.
     """
 
-    account: LockedAccount
+    end: ChainEnd
+    key_budgets: dict[str, Budget]
     keys: Mapping[str, ApiKey]
     prices: Mapping[tuple[str, str], Price]
     paid: Mapping[str, PaidItem]
     signing_key_id: str
     now: int
-    decided: list[DecidedCharge] = field(default_factory=list)
+    decided: list[tuple[StatementEntry, tuple[NewItem, ...]]] = field(default_factory=list)
     _sold: dict[str, tuple[NewItem, ChargeOrder, int]] = field(default_factory=dict)
 
     def charge(self, order: ChargeOrder) -> Charge:
@@ -193,14 +171,14 @@ class AccountCharges:
             raise PriceChanged(
                 f"price {order.price_id} of {order.model_id} is no longer in force; read `/v1/models` and send again"
             )
-        if price.currency != self.account.end.currency:
+        if price.currency != self.end.currency:
             raise InvalidRequest(
                 f"{order.model_id} is sold in {price.currency} and this account is kept in "
-                f"{self.account.end.currency}; ask the vendor for an account in {price.currency}"
+                f"{self.end.currency}; ask the vendor for an account in {price.currency}"
             )
         known = {item.item_key: found for item in order.items if (found := self._find(item.item_key)) is not None}
         paid = tuple(known.values())
-        budgets = self.account.budgets(order.api_key_id)
+        budgets = self._budgets(order.api_key_id)
         unpaid: dict[str, NewItem] = {}
         for item in order.items:
             if item.item_key not in known:
@@ -212,9 +190,9 @@ class AccountCharges:
             return Charge(None, paid, refused, budgets)
         charged = tuple(ChargedItem(item.item_key, item.result_sha, item.units) for item in admitted)
         origin = EntryOrigin(order.request_id, self.now, self.signing_key_id)
-        entry = LedgerEntry.charge(self.account.end, origin, order, charged, price.unit_price_micro)
+        entry = LedgerEntry.charge(self.end, origin, order, charged, price.unit_price_micro)
         posted = StatementEntry(entry, entry.hash(), charged)
-        self.decided.append(DecidedCharge(posted, admitted))
+        self.decided.append((posted, admitted))
         return Charge(posted, paid, refused, self._advance(order, posted, admitted))
 
     def _find(self, item_key: str) -> PaidItem | None:
@@ -236,15 +214,18 @@ class AccountCharges:
 
     def _advance(self, order: ChargeOrder, posted: StatementEntry, admitted: tuple[NewItem, ...]) -> Budgets:
         """Move the account on: budgets, chain, and the items that the orders behind will find paid."""
-        account, entry = self.account, posted.entry
-        account.end = entry.end(posted.entry_hash)
-        key_budget = account.key_budgets.get(order.api_key_id)
+        entry = posted.entry
+        self.end = entry.end(posted.entry_hash)
+        key_budget = self.key_budgets.get(order.api_key_id)
         if key_budget is not None:
             key_budget = replace(key_budget, used_units=key_budget.used_units + entry.units)
-            account.key_budgets[order.api_key_id] = key_budget
+            self.key_budgets[order.api_key_id] = key_budget
         for item in admitted:
             self._sold[item.item_key] = (item, order, entry.seq)
-        return account.budgets(order.api_key_id)
+        return self._budgets(order.api_key_id)
+
+    def _budgets(self, api_key_id: str) -> Budgets:
+        return Budgets(Budget(self.end.limit_units, self.end.used_units), self.key_budgets.get(api_key_id))
 
 
 def decide_top_up(end: ChainEnd, origin: EntryOrigin, units: int, note: str | None) -> LedgerEntry:
@@ -263,15 +244,7 @@ def decide_top_up(end: ChainEnd, origin: EntryOrigin, units: int, note: str | No
 def decide_refund(
     end: ChainEnd, origin: EntryOrigin, charge: LedgerEntry, refunded_units: int, units: int, note: str
 ) -> LedgerEntry:
-    """Decide a refund, which gives `units` of a charge back.
-
-    Args:
-        end: End of the account's chain.
-        origin: Act that asks for the refund.
-        charge: Charge that is refunded, in part or whole.
-        refunded_units: Units of it that earlier refunds gave back.
-        units: Units to give back now.
-        note: Reason.
+    """Decide a refund, which gives `units` of a charge back; earlier ones gave `refunded_units` of it.
 
     Raises:
         InvalidRequest: The number of units is not positive, or more than the charge has left.

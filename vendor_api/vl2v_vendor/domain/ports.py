@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import Modality
 from vl2v_contract.records import Breakdown, PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
@@ -100,12 +99,7 @@ class Accounts(Protocol):
     """
 
     def acting_as(self, actor: str, *, on_replay: Callable[[], None] = ...) -> "Accounts":
-        """Return the same accounts, for one member of the staff.
-
-        Args:
-            actor: Name of the actor in the log.
-            on_replay: Function that is called by an act whose request id was done before.
-        """
+        """Return the same accounts for one member of the staff; an act that was done before calls `on_replay`."""
 
     def create_account(
         self, name: str, *, budget_units: int, currency: str = "EUR", request_id: str | None = None
@@ -195,27 +189,6 @@ class Accounts(Protocol):
 
     def acts(self, *, after_id: int, limit: int) -> list[AdminAct]:
         """Return logged acts `after_id + 1 ...` in order, at most `limit`."""
-
-
-class Signer(Protocol):
-    """Signs what the vendor says. Deterministic: the same entry signs to the same bytes."""
-
-    @property
-    def key_id(self) -> str:
-        """The key in use now; a charge's entry names it."""
-
-    @property
-    def published_keys(self) -> Sequence[PublicKey]:
-        """The public halves of all keys with the chain of successors, oldest first."""
-
-    def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
-        """Sign an entry by the key that it names; returns the signature in base64."""
-
-    def sign_head(self, head: dict[str, int | str]) -> str:
-        """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
-
-    def sign_recompute(self, note: dict[str, int | str]) -> str:
-        """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
 
 
 class Clock(Protocol):

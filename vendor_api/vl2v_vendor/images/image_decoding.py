@@ -16,6 +16,7 @@ progressive JPEG, take up to 8 more.
 
 import io
 import warnings
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,7 +27,7 @@ from vl2v_contract.identity import rgb8_sha, sha256_hex
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_structure import FORMATS, check_structure
-from vl2v_vendor.images.preprocessing import POLICIES, Preprocessing
+from vl2v_vendor.images.preprocessing import REFERENCE, SAFE_DRAFT, Preprocessing
 
 _UPRIGHT: Final[dict[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,20 +43,21 @@ _ALPHA_MODES: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 _BAND_PIXELS: Final = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
 class PillowImageDecoder:
     """The image decoder. Safe to call from several threads; Pillow releases the interpreter lock while it decodes."""
 
-    def __init__(self, preprocessing: Preprocessing, *, max_item_bytes: int, max_pixels: int) -> None:
-        self._preprocessing = preprocessing
-        self._policy = POLICIES[preprocessing.policy]
-        self._max_item_bytes = max_item_bytes
-        self._max_pixels = max_pixels
+    preprocessing: Preprocessing
+    max_item_bytes: int
+    max_pixels: int
+
+    def __post_init__(self) -> None:
         # Pillow warns of large, odd and damaged files; each is refused or treated as declared, so the log stays clean.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         if Image.MAX_IMAGE_PIXELS is not None:
             # Pillow refuses twice as much. It is to open `max_pixels`, so that ours is the limit that decides; but what
             # others in the process have set is never lowered, and it is not turned off, as a second line of defence.
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, (max_pixels + 1) // 2)
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, (self.max_pixels + 1) // 2)
 
     def decode(self, data: bytes) -> PreparedItem:
         """Decode one image file to `[S, S, 3]` RGB8.
@@ -65,10 +67,10 @@ class PillowImageDecoder:
         """
         if not data:
             raise ItemFailure("empty_item", "the image has 0 bytes; send the file's content")
-        if len(data) > self._max_item_bytes:
+        if len(data) > self.max_item_bytes:
             raise ItemFailure(
                 "image_too_large",
-                f"the file has {len(data):,} bytes and at most {self._max_item_bytes:,} are read; scale it down",
+                f"the file has {len(data):,} bytes and at most {self.max_item_bytes:,} are read; scale it down",
             )
         announced = check_structure(data)
         if announced is not None and all(announced):
@@ -98,7 +100,7 @@ class PillowImageDecoder:
         Raises:
             ItemFailure: `undecodable_image`, naming both lengths.
         """
-        size = self._preprocessing.size
+        size = self.preprocessing.size
         if len(data) != size * size * 3:
             raise ItemFailure(
                 "undecodable_image",
@@ -110,21 +112,21 @@ class PillowImageDecoder:
 
     def _check_pixels(self, size: tuple[int, int]) -> None:
         width, height = size
-        if width * height > self._max_pixels:
+        if width * height > self.max_pixels:
             raise self._too_many_pixels(f"{width} x {height}")
         scaled_width, scaled_height = self._scaled_size(size)
-        if scaled_width * scaled_height > self._max_pixels:
+        if scaled_width * scaled_height > self.max_pixels:
             raise self._too_many_pixels(f"{scaled_width} x {scaled_height} after scaling the shorter side")
 
     def _too_many_pixels(self, found: str) -> ItemFailure:
         return ItemFailure(
             "image_too_large",
-            f"the image has {found} pixels and at most {self._max_pixels:,} are decoded; scale it down",
+            f"the image has {found} pixels and at most {self.max_pixels:,} are decoded; scale it down",
         )
 
     def _render(self, image: Image.Image, data: bytes) -> PreparedItem:
-        size, policy = self._preprocessing.size, self._policy
-        if policy.drafts_jpeg and isinstance(image, JpegImageFile):
+        size, policy = self.preprocessing.size, self.preprocessing.policy
+        if policy == SAFE_DRAFT and isinstance(image, JpegImageFile):
             image.draft(None, (2 * size, 2 * size))
         image.load()  # first: whoever asks a PNG for its EXIF block loads it too, and forgives what is broken
         orientation = _orientation_of(image)
@@ -132,30 +134,28 @@ class PillowImageDecoder:
         is_plain = image.format == "PNG" and data[24:26] == b"\x08\x02" and "transparency" not in image.info
         is_plain = is_plain and not getattr(image, "is_animated", False)
         is_input = is_plain and image.size == (size, size) and orientation == 1
-        if policy.converts_before_scaling:
-            rgb = _to_rgb(image, data)
-            if policy.applies_orientation and orientation != 1:
-                rgb = rgb.transpose(_UPRIGHT[orientation])
-            pixels = np.asarray(self._fit(rgb))
-        else:
+        if policy == REFERENCE:
             pixels = np.asarray(self._fit(image).convert("RGB"))
+        else:
+            rgb = _to_rgb(image, data)
+            pixels = np.asarray(self._fit(rgb if orientation == 1 else rgb.transpose(_UPRIGHT[orientation])))
         if is_input:
             return PreparedItem(pixels, rgb8_sha(pixels.tobytes(), width=size, height=size))
         return PreparedItem(pixels, sha256_hex(data))
 
     def _fit(self, image: Image.Image) -> Image.Image:
         """Scale to `_scaled_size`, then crop the centre `S x S`."""
-        size = self._preprocessing.size
+        size = self.preprocessing.size
         width, height = self._scaled_size(image.size)
         if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling[self._preprocessing.interpolation.upper()])
+            image = image.resize((width, height), Image.Resampling[self.preprocessing.interpolation.upper()])
         left, top = round((width - size) / 2.0), round((height - size) / 2.0)
         return image.crop((left, top, left + size, top + size))
 
     def _scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height after scaling, by torchvision's rules."""
-        target = self._preprocessing.size
-        if self._preprocessing.resize_mode == "squash":
+        target = self.preprocessing.size
+        if self.preprocessing.resize_mode == "squash":
             return target, target
         width, height = size
         if width <= height:

@@ -14,34 +14,12 @@ ResizeMode = Literal["shortest", "squash"]
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
-
-PolicyName = Literal["safe", "reference"]
-
-
-@dataclass(frozen=True, slots=True)
-class PixelPolicy:
-    """One way to treat pixels.
-
-    Attributes:
-        id: Name with a version, the first part of the preprocessing id.
-        applies_orientation: Whether to turn the image upright by its EXIF block.
-        converts_before_scaling: Whether to flatten to RGB, then scale; else scale first and let Pillow convert.
-        drafts_jpeg: Whether libjpeg may decode large photographs at a fraction of their size.
-    """
-
-    id: str
-    applies_orientation: bool
-    converts_before_scaling: bool
-    drafts_jpeg: bool = False
-
-
-SAFE: Final = PixelPolicy("safe-1", applies_orientation=True, converts_before_scaling=True)
-SAFE_DRAFT: Final = PixelPolicy(
-    "safe-1-draft", applies_orientation=True, converts_before_scaling=True, drafts_jpeg=True
-)
-REFERENCE: Final = PixelPolicy("reference-1", applies_orientation=False, converts_before_scaling=False)
-
-POLICIES: Final = {policy.id: policy for policy in (SAFE, SAFE_DRAFT, REFERENCE)}
+SAFE: Final = "safe-1"
+"""Id of a pixel policy: turn the image upright by its EXIF block, flatten it to RGB, then scale."""
+SAFE_DRAFT: Final = "safe-1-draft"
+"""The same, and libjpeg may decode large photographs at a fraction of their size."""
+REFERENCE: Final = "reference-1"
+"""Scale first, and let Pillow convert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +40,7 @@ class Preprocessing:
     std: tuple[float, float, float] = OPENAI_STD
     interpolation: Interpolation = "bicubic"
     resize_mode: ResizeMode = "shortest"
-    policy: str = SAFE.id
+    policy: str = SAFE
 
     @property
     def id(self) -> str:
@@ -85,7 +63,7 @@ def preprocessing_of(info: ModelInfo) -> Preprocessing:
     )
 
 
-def choose_policy(name: PolicyName, *, jpeg_draft: bool) -> PixelPolicy:
+def choose_policy(name: Literal["safe", "reference"], *, jpeg_draft: bool) -> str:
     """Choose the policy that the settings name.
 
     Raises:

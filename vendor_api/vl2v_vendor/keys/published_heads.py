@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.host import write_durably
+from vl2v_vendor.host import durable_file
 
 FLUSH_SECONDS = 1.0
 
@@ -40,12 +40,12 @@ Heads = dict[str, PublishedHead]
 """By account id."""
 
 
+@dataclass(frozen=True, slots=True)
 class HeadsFile:
     """One ledger's part of the file. Servers of several ledgers, and replicas on one machine, share it."""
 
-    def __init__(self, path: Path, ledger_id: str) -> None:
-        self.path = path
-        self._ledger_id = ledger_id
+    path: Path
+    ledger_id: str
 
     def read(self) -> Heads:
         """Return the heads; none if there is no file yet.
@@ -53,7 +53,7 @@ class HeadsFile:
         Raises:
             HeadsFileError: It is not such a file, or cannot be read.
         """
-        return self._read_all().get(self._ledger_id, {})
+        return self._read_all().get(self.ledger_id, {})
 
     def merge(self, heads: Mapping[str, PublishedHead]) -> None:
         """Put in what lies beyond what the file says.
@@ -79,18 +79,16 @@ class HeadsFile:
         """Open the heads for a change, which is written at the end; others wait meanwhile."""
         lock = self.path.with_name(f"{self.path.name}.lock")
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
                 ledgers = self._read_all()
-                yield ledgers.setdefault(self._ledger_id, {})
+                yield ledgers.setdefault(self.ledger_id, {})
                 document = {
                     ledger_id: {account_id: [head.seq, head.entry_hash] for account_id, head in heads.items()}
                     for ledger_id, heads in ledgers.items()
                 }
-                write_durably(self.path, json.dumps({"version": 1, "ledgers": document}))
-            finally:
-                os.close(descriptor)
+                with durable_file(self.path) as file:
+                    json.dump({"version": 1, "ledgers": document}, file)
         except OSError as error:
             raise HeadsFileError(
                 f"the published heads cannot be written to {self.path} ({error.strerror}); make its folder writable"
@@ -118,8 +116,7 @@ class HeadsFile:
 class HeadsRecorder:
     """Notes in memory what is signed, if its `note` is the signer's `on_signed`, and writes it down in the background.
 
-    Args:
-        file: File of the heads; must be writable when the server starts; later failures are logged and tried again.
+    The file must be writable when the server starts; later failures are logged and tried again.
     """
 
     def __init__(self, file: HeadsFile) -> None:

@@ -73,7 +73,7 @@ class VendorSecrets:
 
 
 class SecretSigner:
-    """`domain.ports.Signer` over keys held in memory. Thread-safe.
+    """Signs what the vendor says, the same entry to the same bytes. Thread-safe.
 
     Attributes:
         on_signed: Function that is called with the account's id, the number and the hash of each entry that was signed
@@ -194,9 +194,7 @@ def load_secrets(path: Path) -> VendorSecrets:
 def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
     """Add a successor of the current signing key to the file, whole or not at all; nothing is published yet.
 
-    Args:
-        path: The secrets file.
-        not_before: The newest time that the current key has signed, microseconds; this machine's clock may be behind.
+    It is made at `not_before` (microseconds) or later: this machine's clock may be behind what was signed.
 
     Raises:
         SecretsError: The file cannot be used.

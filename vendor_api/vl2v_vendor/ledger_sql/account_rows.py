@@ -10,7 +10,7 @@ from vl2v_contract.chain import GENESIS_HASH, ChainEnd, EntryOrigin, LedgerEntry
 from vl2v_vendor.domain.accounts import Account, ApiKey, Budget, secret_prefix, secret_sha256
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ledger import decide_refund, decide_top_up
-from vl2v_vendor.domain.ports import Signer
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.admin_acts import ActInProgress
 from vl2v_vendor.ledger_sql.key_publication import ensure_published
 from vl2v_vendor.ledger_sql.reading import read_ledger_id
@@ -28,14 +28,7 @@ from vl2v_vendor.ledger_sql.statements import (
 from vl2v_vendor.ledger_sql.tables import IS_REFUND, accounts, api_keys, budgets, ledger
 
 _ACCOUNTS = (
-    select(
-        accounts.c.id,
-        accounts.c.name,
-        accounts.c.currency,
-        accounts.c.created_at,
-        budgets.c.limit_units,
-        budgets.c.used_units,
-    )
+    select(*accounts.c, budgets.c.limit_units, budgets.c.used_units)
     .join(budgets, budgets.c.account_id == accounts.c.id)
     .where(budgets.c.api_key_id.is_(None))
 )
@@ -139,20 +132,22 @@ def insert_budget(act: ActInProgress, account_id: str, api_key_id: str | None, l
     act.connection.execute(insert(budgets).values(row))
 
 
-def post_top_up(act: ActInProgress, signer: Signer, account_id: str, units: int, note: str | None) -> LedgerEntry:
+def post_top_up(act: ActInProgress, signer: SecretSigner, account_id: str, units: int, note: str | None) -> LedgerEntry:
     """Raise the account's limit by `units`; raises NotFound, or InvalidRequest as `decide_top_up`."""
     end, budget_ids = _lock(act.connection, account_id)
     return _append(act.connection, signer, budget_ids[0], decide_top_up(end, _origin(act, signer), units, note))
 
 
-def post_restored(act: ActInProgress, signer: Signer, account_id: str, lost_seq: int, note: str) -> LedgerEntry:
+def post_restored(act: ActInProgress, signer: SecretSigner, account_id: str, lost_seq: int, note: str) -> LedgerEntry:
     """Record that entries up to `lost_seq` were signed and are lost; the chain goes on beyond every number given."""
     end, budget_ids = _lock(act.connection, account_id)
     entry = LedgerEntry.restored(end, _origin(act, signer), lost_seq, note)
     return _append(act.connection, signer, budget_ids[0], entry)
 
 
-def post_refund(act: ActInProgress, signer: Signer, account_id: str, seq: int, units: int, note: str) -> LedgerEntry:
+def post_refund(
+    act: ActInProgress, signer: SecretSigner, account_id: str, seq: int, units: int, note: str
+) -> LedgerEntry:
     """Give `units` of the charge `seq` back, to the account's budget and to the key's if it has one.
 
     Raises:
@@ -176,7 +171,7 @@ def post_refund(act: ActInProgress, signer: Signer, account_id: str, seq: int, u
     return entry
 
 
-def _origin(act: ActInProgress, signer: Signer) -> EntryOrigin:
+def _origin(act: ActInProgress, signer: SecretSigner) -> EntryOrigin:
     return EntryOrigin(act.request_id, act.now, signer.key_id)
 
 
@@ -199,7 +194,7 @@ def _refunded_units(connection: Connection, account_id: str, seq: int) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def _append(connection: Connection, signer: Signer, budget_id: int, entry: LedgerEntry) -> LedgerEntry:
+def _append(connection: Connection, signer: SecretSigner, budget_id: int, entry: LedgerEntry) -> LedgerEntry:
     ensure_published(connection, signer)
     entry_hash = entry.hash()
     state = {

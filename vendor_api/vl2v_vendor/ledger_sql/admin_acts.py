@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, text
@@ -83,20 +83,11 @@ def read_acts(
     connection: Connection, *, after_id: int = 0, limit: int, account: Account | None = None
 ) -> list[AdminAct]:
     """Return logged acts `after_id + 1 ...` in order, at most `limit`; of one account, if given."""
-    query = select(
-        admin_log.c.id,
-        admin_log.c.request_id,
-        admin_log.c.act,
-        admin_log.c.account_id,
-        admin_log.c.actor,
-        admin_log.c.parameters,
-        admin_log.c.outcome,
-        admin_log.c.created_at,
-    ).where(admin_log.c.id > after_id)
+    query = select(*(admin_log.c[field.name] for field in fields(AdminAct))).where(admin_log.c.id > after_id)
     if account is not None:
         query = query.where(admin_log.c.account_id == account.id)
     return [
-        AdminAct(*row[:5], json.loads(row.parameters), json.loads(row.outcome), row.created_at)
+        AdminAct(**{**row._mapping, "parameters": json.loads(row.parameters), "outcome": json.loads(row.outcome)})
         for row in connection.execute(query.order_by(admin_log.c.id).limit(limit))
     ]
 

@@ -6,14 +6,16 @@ each statement, so that a busy account costs little more than a quiet one.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import Budget
 from vl2v_vendor.domain.errors import LedgerUnavailable, UnknownKey, VendorError
-from vl2v_vendor.domain.ledger import AccountCharges, Charge, ChargeOrder, DecidedCharge, LockedAccount, Price
+from vl2v_vendor.domain.ledger import AccountCharges, Charge, ChargeOrder, NewItem, Price
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.statements import (
     KEYS,
@@ -50,23 +52,21 @@ _READ_KEYS = {
 }
 
 
+@dataclass(eq=False, slots=True, kw_only=True)
 class ChargeTransaction:
     """The steps of a charge in an open transaction, in the order of `charge`.
 
-    Args:
-        driver: Driver of the group's transaction.
-        ledger_id: Ledger that every entry names.
-        signing_key_id: The key that will sign the receipts.
-        now: The database's clock when the transaction began, microseconds.
+    Attributes:
+        signing_key_id: Key that will sign the receipts.
+        now: Database's clock when the transaction began, microseconds.
         retention_micro: Time that vectors are kept for replay, microseconds.
     """
 
-    def __init__(self, driver: Driver, *, ledger_id: str, signing_key_id: str, now: int, retention_micro: int) -> None:
-        self._driver = driver
-        self._ledger_id = ledger_id
-        self._signing_key_id = signing_key_id
-        self._now = now
-        self._retention_micro = retention_micro
+    driver: Driver
+    ledger_id: str
+    signing_key_id: str
+    now: int
+    retention_micro: int
 
     def charge(self, orders: Sequence[ChargeOrder]) -> list[Charge | VendorError]:
         """Decide the orders of one account, in their order, and write what was decided.
@@ -81,15 +81,13 @@ class ChargeTransaction:
         prices = self.read_prices(orders)  # under the lock, or one that waited for it would charge an old price
         own, *of_keys = budget_rows
         charges = AccountCharges(
-            LockedAccount(
-                to_chain_end(self._ledger_id, orders[0].account_id, own),
-                {key_id: Budget(limit_units, used_units) for _, key_id, limit_units, used_units, *_ in of_keys},
-            ),
+            to_chain_end(self.ledger_id, orders[0].account_id, own),
+            {key_id: Budget(limit_units, used_units) for _, key_id, limit_units, used_units, *_ in of_keys},
             keys={key.id: key for key in map(to_key, key_rows)},
             prices=prices,
             paid={item.item_key: item for item in map(to_paid_item, item_rows)},
-            signing_key_id=self._signing_key_id,
-            now=self._now,
+            signing_key_id=self.signing_key_id,
+            now=self.now,
         )
         outcomes: list[Charge | VendorError] = []
         for order in orders:
@@ -98,8 +96,8 @@ class ChargeTransaction:
             except VendorError as refusal:
                 outcomes.append(refusal)
         if charges.decided:
-            with self._driver.pipeline():
-                debits = self.debit(charges.account, budget_rows)
+            with self.driver.pipeline():
+                debits = self.debit(charges, budget_rows)
                 self.append(charges.decided)
             # The rows were read under a lock, so a guard that does not hold means a broken database.
             if any(debit.rowcount != 1 for debit in debits):
@@ -111,22 +109,22 @@ class ChargeTransaction:
 
         PostgreSQL says itself whether it can be written.
         """
-        if not self._driver.is_postgresql:
-            self._driver.execute("PRAGMA user_version = 0")
+        if not self.driver.is_postgresql:
+            self.driver.execute("PRAGMA user_version = 0")
 
     def shorten_lock_timeout(self) -> None:
         """Wait no more than a moment for any further lock in this transaction: somebody waited once already.
 
         SQLite has one lock for all, which the transaction holds.
         """
-        if self._driver.is_postgresql:
-            self._driver.execute("SET LOCAL lock_timeout = '50ms'")
+        if self.driver.is_postgresql:
+            self.driver.execute("SET LOCAL lock_timeout = '50ms'")
 
     def read_prices(self, orders: Iterable[ChargeOrder]) -> dict[tuple[str, str], Price]:
         """Read the prices in force."""
         prices: dict[tuple[str, str], Price] = {}
         for product in {(order.model_id, order.modality) for order in orders}:
-            row = self._driver.execute(PRICE_IN_FORCE, {"model_id": product[0], "modality": product[1]}).fetchone()
+            row = self.driver.execute(PRICE_IN_FORCE, {"model_id": product[0], "modality": product[1]}).fetchone()
             if row is not None:
                 prices[product] = Price(*row)
         return prices
@@ -141,14 +139,14 @@ class ChargeTransaction:
         Raises:
             UnknownKey: The account is gone.
         """
-        run, backend = self._driver.execute, self._driver.backend
+        run, backend = self.driver.execute, self.driver.backend
         account = {"account_id": orders[0].account_id}
         key_ids = dict.fromkeys(order.api_key_id for order in orders)
         item_keys = dict.fromkeys(item.item_key for order in orders for item in order.items)
         keys = account | {"api_key_ids": array_parameter(key_ids, backend)}
-        items = account | {"item_keys": array_parameter(item_keys, backend), "now": self._now}
-        with self._driver.pipeline():
-            if self._driver.is_postgresql:
+        items = account | {"item_keys": array_parameter(item_keys, backend), "now": self.now}
+        with self.driver.pipeline():
+            if self.driver.is_postgresql:
                 run(LOCK_ACCOUNT, account)
             cursors = run(lock_budgets(backend), keys), run(_READ_KEYS[backend], keys), run(paid_items(backend), items)
         budget_rows, key_rows, item_rows = (cursor.fetchall() for cursor in cursors)
@@ -156,7 +154,7 @@ class ChargeTransaction:
             raise UnknownKey
         return budget_rows, key_rows, item_rows
 
-    def debit(self, account: LockedAccount, budget_rows: Sequence[Any]) -> list[DBAPICursor]:
+    def debit(self, charges: AccountCharges, budget_rows: Sequence[Any]) -> list[DBAPICursor]:
         """Take the units from the account's budget and from the keys'; all or nothing.
 
         Guarded twice: by the limit, and by the state that was read under the lock and that the entries build on.
@@ -164,24 +162,24 @@ class ChargeTransaction:
         own, *of_keys = budget_rows
         debit = {
             "budget_id": own[0],
-            "used_units": account.end.used_units,
+            "used_units": charges.end.used_units,
             "read_last_seq": own[4],
-            "last_seq": account.end.seq,
-            "head_hash": account.end.entry_hash,
-            "last_created_at": account.end.created_at,
+            "last_seq": charges.end.seq,
+            "head_hash": charges.end.entry_hash,
+            "last_created_at": charges.end.created_at,
         }
-        debits = [self._driver.execute(_DEBIT_ACCOUNT, debit)]
+        debits = [self.driver.execute(_DEBIT_ACCOUNT, debit)]
         for budget_id, key_id, _, read_used_units, *_ in of_keys:
-            used_units = account.key_budgets[key_id].used_units
+            used_units = charges.key_budgets[key_id].used_units
             if used_units != read_used_units:
                 debit = {"budget_id": budget_id, "used_units": used_units, "read_used_units": read_used_units}
-                debits.append(self._driver.execute(_DEBIT_KEY, debit))
+                debits.append(self.driver.execute(_DEBIT_KEY, debit))
         return debits
 
-    def append(self, decided: Sequence[DecidedCharge]) -> None:
+    def append(self, decided: Sequence[tuple[StatementEntry, Sequence[NewItem]]]) -> None:
         """Insert the entries, their items, whose key is what makes them paid for ever, and the vectors for replay."""
-        self._driver.insert(ledger, [entry_row(charge.posted.entry, charge.posted.entry_hash) for charge in decided])
-        sold = [(charge.posted.entry, index, item) for charge in decided for index, item in enumerate(charge.items)]
+        self.driver.insert(ledger, [entry_row(posted.entry, posted.entry_hash) for posted, _ in decided])
+        sold = [(posted.entry, index, item) for posted, items in decided for index, item in enumerate(items)]
         item_rows = [
             {
                 "account_id": entry.account_id,
@@ -194,14 +192,14 @@ class ChargeTransaction:
             }
             for entry, index, item in sold
         ]
-        self._driver.insert(charge_items, item_rows)
+        self.driver.insert(charge_items, item_rows)
         result_rows = [
             {
                 "account_id": entry.account_id,
                 "item_key": item.item_key,
                 "vector": pack_vector(item.vector),
-                "expires_at": entry.created_at + self._retention_micro,
+                "expires_at": entry.created_at + self.retention_micro,
             }
             for entry, _, item in sold
         ]
-        self._driver.insert(results, result_rows)
+        self.driver.insert(results, result_rows)

@@ -68,12 +68,7 @@ _log = logging.getLogger(__name__)
 
 
 class GroupWriter:
-    """The one writer of a server process.
-
-    Args:
-        engine: Engine from which the thread takes a connection of its own.
-        begin_charging: Function that makes the charge steps for a transaction that has just begun.
-    """
+    """The one writer of a server process."""
 
     def __init__(self, engine: Engine, begin_charging: Callable[[Driver], ChargeTransaction]) -> None:
         self._engine = with_limits(writing(engine), idle_in_transaction_session_timeout=str(int(COMMIT_SECONDS * 1000)))

@@ -9,7 +9,7 @@ whoever opens the database next, and a server signs with a key only once it is p
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
@@ -17,8 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
-from vl2v_vendor.domain.ports import Signer
-from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, VendorSecrets, load_secrets, rotate_signing_key
+from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, load_secrets, rotate_signing_key
 from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, log_act, make_request_id
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.tables import budgets, signing_keys
@@ -51,23 +50,19 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublicKey:
     return signer.published_keys[-1]
 
 
+@dataclass(eq=False)
 class SigningKeyWatch:
     """Makes a running server's signer take over the keys that a rotation, or an operator's copy, put into the file.
 
-    Args:
-        path: The secrets file.
-        secrets: Secrets that the server started with.
-        signer: Signer of the server.
-        engine: Engine of the database in which a key is published before it is used.
+    A new key is published in the database before it is used; another pepper is another vendor's file.
     """
 
-    def __init__(self, path: Path, secrets: VendorSecrets, signer: SecretSigner, engine: Engine) -> None:
-        self._path = path
-        self._pepper = secrets.pepper
-        self._signer = signer
-        self._engine = engine
-        self._seen: tuple[int, int, int] | None = None
-        self._complaint: str | None = None
+    path: Path
+    pepper: bytes = field(repr=False)
+    signer: SecretSigner
+    engine: Engine
+    _seen: tuple[int, int, int] | None = None
+    _complaint: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look at the file once a second until `stop` is set; what is wrong with it is logged, and the old keys stay.
@@ -94,19 +89,19 @@ class SigningKeyWatch:
             SQLAlchemyError: The new key cannot be published now.
             OSError: The file cannot be read.
         """
-        status = self._path.stat()
+        status = self.path.stat()
         version = (status.st_ino, status.st_mtime_ns, status.st_size)
         if version == self._seen:
             return False
-        secrets = load_secrets(self._path)
-        if secrets.pepper != self._pepper:
-            raise SecretsError(f"{self._path} is of another vendor; restore the one that this server started with")
+        secrets = load_secrets(self.path)
+        if secrets.pepper != self.pepper:
+            raise SecretsError(f"{self.path} is of another vendor; restore the one that this server started with")
         renewed = secrets.signer()
-        is_new = renewed.published_keys != self._signer.published_keys
+        is_new = renewed.published_keys != self.signer.published_keys
         if is_new:
-            with writing(self._engine).begin() as connection:
+            with writing(self.engine).begin() as connection:
                 ensure_published(connection, renewed)
-            self._signer.adopt(secrets.keys)
+            self.signer.adopt(secrets.keys)
             _log.info("now signing with key %s", renewed.key_id)
         self._seen = version
         return is_new
@@ -119,7 +114,7 @@ class WrongSecrets(VendorError):
     """The secrets file belongs to another database, or is an old copy."""
 
 
-def publish_keys(connection: Connection, signer: Signer) -> None:
+def publish_keys(connection: Connection, signer: SecretSigner) -> None:
     """Insert keys that are new, each with a row in the log of the staff's acts, and mark those that they replace.
 
     Raises:
@@ -152,7 +147,7 @@ def publish_keys(connection: Connection, signer: Signer) -> None:
             )
 
 
-def ensure_published(connection: Connection, signer: Signer) -> None:
+def ensure_published(connection: Connection, signer: SecretSigner) -> None:
     """Publish the signer's keys unless the one in use is published.
 
     That one may have been replaced: a server, or a copy of the secrets file, that has not yet seen the rotation goes

@@ -87,8 +87,7 @@ def read_paid(connection: Connection, account_id: str, item_keys: Sequence[str],
     """Return those of the keys that the account paid for, by key."""
     now, backend = database_now(connection, clock), connection.dialect.name
     parameters = {"account_id": account_id, "item_keys": array_parameter(item_keys, backend), "now": now}
-    rows = connection.execute(paid_items(backend), parameters)
-    return {item.item_key: item for item in map(to_paid_item, rows)}
+    return {item.item_key: item for item in map(to_paid_item, connection.execute(paid_items(backend), parameters))}
 
 
 def read_budgets(connection: Connection, account_id: str, api_key_id: str) -> Budgets:
@@ -214,11 +213,9 @@ def _group(rows: Sequence[Row[Any]], column: str) -> tuple[Breakdown, ...]:
         name = getattr(row, column)
         units, amount_micro = sums.get(name, (0, 0))
         sums[name] = units + int(row.units), amount_micro + int(row.amount_micro)
-    return tuple(Breakdown(*sums[name], _day_name(name) if column == "day" else name) for name in sorted(sums))
-
-
-def _day_name(day: int) -> str:
-    return datetime.fromtimestamp(int(day) * 86_400, tz=UTC).date().isoformat()
+    if column == "day":
+        sums = {f"{datetime.fromtimestamp(int(day) * 86_400, tz=UTC):%Y-%m-%d}": total for day, total in sums.items()}
+    return tuple(Breakdown(*sums[name], name) for name in sorted(sums))
 
 
 def read_drift_units(connection: Connection) -> int:

@@ -8,11 +8,11 @@ from sqlalchemy import Connection, Engine, select
 from vl2v_contract.identity import JSONValue, canonical_json, sha256_hex
 from vl2v_vendor.domain.accounts import MAX_NOTE_LENGTH, check_text
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.domain.ports import Clock, Signer
 from vl2v_vendor.keys.published_heads import Heads, HeadsFile, PublishedHead
 from vl2v_vendor.ledger_sql.account_rows import post_restored
-from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, perform
+from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome
 from vl2v_vendor.ledger_sql.reading import read_head, snapshot
+from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.tables import accounts, ledger
 
 
@@ -63,17 +63,7 @@ def find_lost(engine: Engine, heads: Mapping[str, PublishedHead]) -> list[LostHe
         return [lost for name, head in sorted(heads.items()) if (lost := _lost(connection, name, head)) is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class AcknowledgeContext:
-    """Who says so, with which key and clock, and for what reason."""
-
-    signer: Signer
-    clock: Clock
-    actor: str
-    note: str | None = None
-
-
-def acknowledge(engine: Engine, file: HeadsFile, by: AcknowledgeContext) -> list[Acknowledgement]:
+def acknowledge(staff: SqlAccounts, file: HeadsFile, note: str | None = None) -> list[Acknowledgement]:
     """Append a `restored` entry to each account whose published head is lost, then bring the file into step.
 
     Safe to repeat: what was acknowledged is not lost any more, also for the file of another replica.
@@ -83,8 +73,8 @@ def acknowledge(engine: Engine, file: HeadsFile, by: AcknowledgeContext) -> list
         LedgerUnavailable: The database cannot be written.
         HeadsFileError: The file cannot be read or written; what was appended stays.
     """
-    check_text("a note", by.note or "", MAX_NOTE_LENGTH)
-    done = [Acknowledgement(lost, _acknowledge_one(engine, lost, by)) for lost in find_lost(engine, file.read())]
+    check_text("a note", note or "", MAX_NOTE_LENGTH)
+    done = [Acknowledgement(lost, _acknowledge_one(staff, lost, note)) for lost in find_lost(staff.engine, file.read())]
     file.merge({act.lost.account_id: act.restored for act in done if act.restored is not None})
     file.forget(act.lost.account_id for act in done if act.restored is None)
     return done
@@ -97,15 +87,15 @@ def read_heads(connection: Connection) -> Heads:
     return {account_id: PublishedHead(head.seq, head.entry_hash) for account_id, head in ends.items()}
 
 
-def _acknowledge_one(engine: Engine, lost: LostHead, by: AcknowledgeContext) -> PublishedHead | None:
+def _acknowledge_one(staff: SqlAccounts, lost: LostHead, note: str | None) -> PublishedHead | None:
     lost_hash = f"lost head {lost.published.entry_hash}"
 
     def work(act: ActInProgress) -> Outcome:
         if lost.last_seq is None:
-            return {"note": by.note}
-        note = lost_hash if by.note is None else f"{lost_hash}; {by.note}"
-        entry = post_restored(act, by.signer, lost.account_id, lost.published.seq, note)
-        return {"seq": entry.seq, "entry_hash": entry.hash(), "note": by.note}
+            return {"note": note}
+        reason = lost_hash if note is None else f"{lost_hash}; {note}"
+        entry = post_restored(act, staff.signer, lost.account_id, lost.published.seq, reason)
+        return {"seq": entry.seq, "entry_hash": entry.hash(), "note": note}
 
     parameters: Mapping[str, JSONValue] = {
         "account_id": lost.account_id,
@@ -114,8 +104,7 @@ def _acknowledge_one(engine: Engine, lost: LostHead, by: AcknowledgeContext) -> 
     }
     request_id = f"restored_{sha256_hex(canonical_json(dict(parameters)))[:24]}"
     known_account_id = None if lost.last_seq is None else lost.account_id
-    act = Act("acknowledge_restore", parameters, known_account_id, request_id, by.actor)
-    outcome = perform(engine, by.clock, act, work)
+    outcome = staff.perform(Act("acknowledge_restore", parameters, known_account_id, request_id), work)
     return PublishedHead(outcome["seq"], outcome["entry_hash"]) if "seq" in outcome else None
 
 

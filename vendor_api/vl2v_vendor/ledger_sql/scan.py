@@ -1,20 +1,17 @@
-"""Reading the whole ledger in one snapshot: its books, for `service.verification`, and a month's invoices."""
+"""The whole ledger on the connection of one snapshot: verified, or a month of it summed up for invoices."""
 
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, func, select
+from sqlalchemy import Connection, Row, Select, and_, func, select
 
-from vl2v_contract.chain import ChargedItem, EntryKind, LedgerEntry
-from vl2v_contract.records import PublicKey
+from vl2v_contract.chain import ChargedItem, EntryKind
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.errors import InvalidRequest
-from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.ledger_sql.account_rows import read_key_budgets
 from vl2v_vendor.ledger_sql.reading import (
     IS_SALE,
@@ -23,11 +20,17 @@ from vl2v_vendor.ledger_sql.reading import (
     read_ledger_id,
     read_prices,
     read_published_keys,
-    snapshot,
 )
 from vl2v_vendor.ledger_sql.statements import ENTRY_COLUMNS, to_entry, unpack_vector
 from vl2v_vendor.ledger_sql.tables import IS_REFUND, accounts, admin_log, api_keys, charge_items, ledger, results
-from vl2v_vendor.service.verification import AccountBooks, LoggedAct, StoredItem
+from vl2v_vendor.service.verification import (
+    AccountBooks,
+    AccountCheck,
+    LoggedAct,
+    StoredItem,
+    VerificationReport,
+    check_keys,
+)
 
 _ROWS_AT_A_TIME = 1000
 
@@ -40,27 +43,18 @@ _POSTING_ACTS: dict[str, tuple[EntryKind, str | None]] = {
 """The acts that make entries: of which kind, and the parameter that says of how many units."""
 
 
-@dataclass(frozen=True, slots=True)
-class Month:
-    """A month in UTC: its name such as `2026-11`, and its bounds in microseconds, the end not included."""
+def month_bounds(name: str) -> tuple[int, int]:
+    """Return the bounds of a month such as `2026-11`, in microseconds, UTC; the end is not included.
 
-    name: str
-    start: int
-    end: int
-
-    @classmethod
-    def parse(cls, name: str) -> "Month":
-        """Parse a month's name.
-
-        Raises:
-            InvalidRequest: It is none.
-        """
-        if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", name) is None or name[:4] in ("0000", "9999"):
-            raise InvalidRequest(f"{name} is no month; write it like 2026-11")
-        year, month = int(name[:4]), int(name[5:])
-        days = datetime(year, month, 1, tzinfo=UTC), datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-        start, end = (int(day.timestamp()) * 1_000_000 for day in days)
-        return cls(name, start, end)
+    Raises:
+        InvalidRequest: The name is none.
+    """
+    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", name) is None or name[:4] in ("0000", "9999"):
+        raise InvalidRequest(f"{name} is no month; write it like 2026-11")
+    year, month = int(name[:4]), int(name[5:])
+    days = datetime(year, month, 1, tzinfo=UTC), datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    start, end = (int(day.timestamp()) * 1_000_000 for day in days)
+    return start, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,106 +89,83 @@ class AccountInvoice:
     entries: EntryRange
 
 
-@contextmanager
-def open_scan(engine: Engine) -> "Iterator[SqlScan]":
-    """Open a scan over one state of the ledger, beside a running server.
-
-    Raises:
-        LedgerUnavailable: The database cannot be read, also midway.
-    """
-    with snapshot(engine) as connection:
-        yield SqlScan(connection)
-
-
-class SqlScan:
-    """`service.verification.LedgerScan` on one connection, and the invoices."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def ledger_id(self) -> str:
-        """Return the vendor's name for ever."""
-        return read_ledger_id(self._connection)
-
-    def published_keys(self) -> list[PublicKey]:
-        """Return the signing keys, oldest first."""
-        return read_published_keys(self._connection)
-
-    def prices(self) -> dict[int, Price]:
-        """Return every version of every price, by id."""
-        return {price.id: price for price in read_prices(self._connection)}
-
-    def accounts(self) -> Iterator[AccountBooks]:
-        """Return every account with its head, its keys, and the staff's acts."""
-        rows = self._connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
-        for account_id, currency in rows:
-            key_ids = select(api_keys.c.id).where(api_keys.c.account_id == account_id)
-            refunded = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, IS_REFUND)
-            yield AccountBooks(
-                account_id,
-                currency,
-                read_head(self._connection, account_id),
-                api_key_ids=frozenset(self._connection.execute(key_ids).scalars()),
-                key_budgets=read_key_budgets(self._connection, account_id),
-                acts=self._acts(account_id),
-                refunded_seqs=frozenset(self._connection.execute(refunded).scalars()),
-            )
-
-    def entries(self, account_id: str) -> Iterator[tuple[LedgerEntry, str]]:
-        """Return the account's entries with their stored hashes, by seq."""
+def verify_ledger(connection: Connection) -> VerificationReport:
+    """Check every account on the connection of one snapshot; memory does not grow with charges and items."""
+    report, keys = VerificationReport(), read_published_keys(connection)
+    check_keys(keys, report)
+    key_ids, ledger_id = frozenset(key.key_id for key in keys), read_ledger_id(connection)
+    prices = {price.id: price for price in read_prices(connection)}
+    rows = connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
+    for account_id, currency in rows:
+        books, items = _read_books(connection, account_id, currency), _read_items(connection, account_id)
         query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id).order_by(ledger.c.seq)
-        return map(to_entry, self._stream(query))
+        AccountCheck(books, ledger_id, key_ids, prices, report, items).run(map(to_entry, _stream(connection, query)))
+    return report
 
-    def items(self, account_id: str) -> Iterator[StoredItem]:
-        """Return the account's items by seq and index, each kept vector hashed again."""
-        kept = and_(results.c.account_id == charge_items.c.account_id, results.c.item_key == charge_items.c.item_key)
-        query = (
-            select(
-                charge_items.c.seq,
-                charge_items.c.idx,
-                charge_items.c.item_key,
-                charge_items.c.result_sha,
-                charge_items.c.units,
-                results.c.vector,
-            )
-            .select_from(charge_items.outerjoin(results, kept))
-            .where(charge_items.c.account_id == account_id)
-            .order_by(charge_items.c.seq, charge_items.c.idx)
-        )
-        for seq, index, item_key, sold_sha, units, vector in map(tuple, self._stream(query)):
-            kept_sha = None if vector is None else result_sha(unpack_vector(vector))
-            yield StoredItem(seq, index, ChargedItem(item_key, sold_sha, units), kept_sha)
 
-    def invoices(self, month: Month, account_id: str | None = None) -> Iterator[AccountInvoice]:
-        """Yield the invoice of one account, or of all by name; an account without an entry in the month has none."""
-        query = select(accounts.c.id, accounts.c.name).order_by(accounts.c.name)
-        if account_id is not None:
-            query = query.where(accounts.c.id == account_id)
-        for found_id, name in self._connection.execute(query).all():
-            of_account = ledger.c.account_id == found_id
-            of_month = and_(of_account, ledger.c.created_at >= month.start, ledger.c.created_at < month.end)
-            bounds = select(func.min(ledger.c.seq), func.max(ledger.c.seq)).where(of_month)
-            first_seq, last_seq = self._connection.execute(bounds).one()
-            if first_seq is None:
-                continue
-            head = select(ledger.c.entry_hash).where(of_account, ledger.c.seq == last_seq)
-            entries = EntryRange(first_seq, last_seq, self._connection.execute(head).scalar_one())
-            product = [ledger.c[name] for name in ("kind", "model_id", "modality", "unit_price_micro", "currency")]
-            sums = select(*product, *SUMS.values()).where(of_month, IS_SALE).group_by(*product).order_by(*product)
-            lines = [InvoiceLine(*[*row[:5], *map(int, row[5:])]) for row in self._connection.execute(sums)]
-            yield AccountInvoice(found_id, name, tuple(lines), entries)
+def read_invoices(
+    connection: Connection, month: tuple[int, int], account_id: str | None = None
+) -> Iterator[AccountInvoice]:
+    """Yield the invoice of one account, or of all by name, within `month_bounds`; without an entry there is none."""
+    query = select(accounts.c.id, accounts.c.name).order_by(accounts.c.name)
+    if account_id is not None:
+        query = query.where(accounts.c.id == account_id)
+    for found_id, name in connection.execute(query).all():
+        of_account = ledger.c.account_id == found_id
+        of_month = and_(of_account, ledger.c.created_at >= month[0], ledger.c.created_at < month[1])
+        bounds = select(func.min(ledger.c.seq), func.max(ledger.c.seq)).where(of_month)
+        first_seq, last_seq = connection.execute(bounds).one()
+        if first_seq is None:
+            continue
+        head = select(ledger.c.entry_hash).where(of_account, ledger.c.seq == last_seq)
+        entries = EntryRange(first_seq, last_seq, connection.execute(head).scalar_one())
+        product = [ledger.c[name] for name in ("kind", "model_id", "modality", "unit_price_micro", "currency")]
+        sums = select(*product, *SUMS.values()).where(of_month, IS_SALE).group_by(*product).order_by(*product)
+        lines = [InvoiceLine(*[*row[:5], *map(int, row[5:])]) for row in connection.execute(sums)]
+        yield AccountInvoice(found_id, name, tuple(lines), entries)
 
-    def _acts(self, account_id: str) -> dict[str, LoggedAct]:
-        query = select(admin_log.c.request_id, admin_log.c.act, admin_log.c.parameters).where(
-            admin_log.c.account_id == account_id, admin_log.c.act.in_(_POSTING_ACTS)
-        )
-        found: dict[str, LoggedAct] = {}
-        for request_id, name, parameters in self._connection.execute(query):
-            kind, units_name = _POSTING_ACTS[name]
-            units = int(json.loads(parameters)[units_name]) if units_name is not None else 0
-            if units or kind == "restored":  # an account without a first budget has no first entry
-                found[request_id] = LoggedAct(name, kind, units)
-        return found
 
-    def _stream(self, query: Select[Any]) -> Iterator[Row[Any]]:
-        return iter(self._connection.execute(query.execution_options(yield_per=_ROWS_AT_A_TIME)))
+def _read_books(connection: Connection, account_id: str, currency: str) -> AccountBooks:
+    key_ids = select(api_keys.c.id).where(api_keys.c.account_id == account_id)
+    refunded = select(ledger.c.ref_seq).where(ledger.c.account_id == account_id, IS_REFUND)
+    return AccountBooks(
+        account_id,
+        currency,
+        read_head(connection, account_id),
+        api_key_ids=frozenset(connection.execute(key_ids).scalars()),
+        key_budgets=read_key_budgets(connection, account_id),
+        acts=_read_posting_acts(connection, account_id),
+        refunded_seqs=frozenset(connection.execute(refunded).scalars()),
+    )
+
+
+def _read_items(connection: Connection, account_id: str) -> Iterator[StoredItem]:
+    """Yield the account's items by seq and index, each kept vector hashed again."""
+    kept = and_(results.c.account_id == charge_items.c.account_id, results.c.item_key == charge_items.c.item_key)
+    columns = [charge_items.c[name] for name in ("seq", "item_key", "result_sha", "units")]
+    query = (
+        select(*columns, results.c.vector)
+        .select_from(charge_items.outerjoin(results, kept))
+        .where(charge_items.c.account_id == account_id)
+        .order_by(charge_items.c.seq, charge_items.c.idx)
+    )
+    for seq, item_key, sold_sha, units, vector in map(tuple, _stream(connection, query)):
+        kept_sha = None if vector is None else result_sha(unpack_vector(vector))
+        yield StoredItem(seq, ChargedItem(item_key, sold_sha, units), kept_sha)
+
+
+def _read_posting_acts(connection: Connection, account_id: str) -> dict[str, LoggedAct]:
+    query = select(admin_log.c.request_id, admin_log.c.act, admin_log.c.parameters).where(
+        admin_log.c.account_id == account_id, admin_log.c.act.in_(_POSTING_ACTS)
+    )
+    found: dict[str, LoggedAct] = {}
+    for request_id, name, parameters in connection.execute(query):
+        kind, units_name = _POSTING_ACTS[name]
+        units = int(json.loads(parameters)[units_name]) if units_name is not None else 0
+        if units or kind == "restored":  # an account without a first budget has no first entry
+            found[request_id] = LoggedAct(name, kind, units)
+    return found
+
+
+def _stream(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
+    return iter(connection.execute(query.execution_options(yield_per=_ROWS_AT_A_TIME)))

@@ -5,13 +5,14 @@ Safe beside a running server: an act takes the same locks as a charge.
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, insert, text, update
 
 from vl2v_contract.identity import MAX_INTEGER, JSONValue, Modality
+from vl2v_contract.records import SignedHead, StatementEntry
 from vl2v_vendor.domain.accounts import (
     MAX_KEY_NAME_LENGTH,
     MAX_MODEL_ID_LENGTH,
@@ -29,12 +30,14 @@ from vl2v_vendor.domain.accounts import (
 )
 from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ledger import MAX_UNIT_PRICE_MICRO, Price
-from vl2v_vendor.domain.ports import Clock, Signer
-from vl2v_vendor.ledger_sql import account_rows
+from vl2v_vendor.domain.ports import Clock
+from vl2v_vendor.keys.secrets import SecretSigner
+from vl2v_vendor.ledger_sql import account_rows, reading
 from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, Work, perform, read_acts
-from vl2v_vendor.ledger_sql.database import is_postgresql
-from vl2v_vendor.ledger_sql.reading import find_price, read_prices, snapshot
+from vl2v_vendor.ledger_sql.database import is_postgresql, writing
+from vl2v_vendor.ledger_sql.key_publication import publish_keys
 from vl2v_vendor.ledger_sql.tables import api_keys, prices
+from vl2v_vendor.service.audit import sign_head
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -49,43 +52,34 @@ def _reads(query: Callable[Concatenate[Connection, _P], _T]) -> "Callable[Concat
 
     @wraps(query)
     def method(self: "SqlAccounts", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with snapshot(self._engine) as connection:
+        with reading.snapshot(self.engine) as connection:
             return query(connection, *args, **kwargs)
 
     return method
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SqlAccounts:
     """Accounts, keys and prices in the ledger's database. Every act is logged, in its own transaction.
 
-    Args:
+    Attributes:
         engine: Engine from `open_engine`, migrated by `upgrade`.
         signer: Signer whose key new entries name.
         clock: The time, where the database has no clock of its own (SQLite).
-        actor: Name of the actor in the log.
-        on_replay: Function that is called by an act whose request id was done before.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        signer: Signer,
-        clock: Clock,
-        actor: str = "server",
-        on_replay: Callable[[], None] | None = None,
-    ) -> None:
-        self._engine = engine
-        self._signer = signer
-        self._clock = clock
-        self._actor = actor
-        self._on_replay = on_replay
+    engine: Engine = field(kw_only=False)
+    signer: SecretSigner
+    clock: Clock
+    actor: str = "server"
+    on_replay: Callable[[], None] | None = None
 
     accounts = _reads(account_rows.read_accounts)
     acts = _reads(read_acts)
     find_account = _reads(account_rows.read_account)
     keys = _reads(account_rows.read_keys)
-    prices = _reads(read_prices)
+    prices = _reads(reading.read_prices)
+    totals = _reads(reading.read_totals)
     _find_key = _reads(account_rows.read_key)
     _key_budgets = _reads(account_rows.read_key_budgets)
 
@@ -93,9 +87,18 @@ class SqlAccounts:
         """Return the keys' own budgets by key id; a key without one is not there."""
         return self._key_budgets(None if account is None else account.id)
 
+    def statement(self, account: Account, after_seq: int) -> tuple[list[StatementEntry], SignedHead]:
+        """Return all entries after `after_seq`, and the signed head; raises WrongSecrets as `publish_keys`."""
+        with reading.unavailable("written"), writing(self.engine).begin() as connection:
+            publish_keys(connection, self.signer)
+        with reading.snapshot(self.engine) as connection:
+            entries = reading.read_entries(connection, account.id, after_seq, MAX_INTEGER)
+            ledger_id, end = reading.read_ledger_id(connection), reading.read_head(connection, account.id)
+        return entries, sign_head(self.signer, ledger_id, account.id, end, now=self.clock.now())
+
     def acting_as(self, actor: str, *, on_replay: Callable[[], None] | None = None) -> "SqlAccounts":
         """Return the same accounts, for one member of the staff."""
-        return SqlAccounts(self._engine, signer=self._signer, clock=self._clock, actor=actor, on_replay=on_replay)
+        return replace(self, actor=actor, on_replay=on_replay)
 
     def create_account(
         self, name: str, *, budget_units: int, currency: str = "EUR", request_id: str | None = None
@@ -113,11 +116,11 @@ class SqlAccounts:
         def work(act: ActInProgress) -> Outcome:
             account_id = account_rows.insert_account(act, name, currency)
             if budget_units:
-                account_rows.post_top_up(act, self._signer, account_id, budget_units, "first budget")
+                account_rows.post_top_up(act, self.signer, account_id, budget_units, "first budget")
             return {"account_id": account_id}
 
         parameters: Mapping[str, JSONValue] = {"name": name, "budget_units": budget_units, "currency": currency}
-        outcome = self._perform(Act("create_account", parameters, request_id=request_id), work)
+        outcome = self.perform(Act("create_account", parameters, request_id=request_id), work)
         # As it was made, also when that was long ago and the act is tried again.
         return replace(self.find_account(outcome["account_id"]), budget=Budget(budget_units, 0))
 
@@ -165,7 +168,7 @@ class SqlAccounts:
             "lifetime_seconds": lifetime_seconds,
             "name": name,
         }
-        key_id = self._perform(Act("create_key", parameters, account.id, request_id), work)["api_key_id"]
+        key_id = self.perform(Act("create_key", parameters, account.id, request_id), work)["api_key_id"]
         return self._find_key(key_id), secret if key_id == new_id else None
 
     def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:
@@ -177,7 +180,7 @@ class SqlAccounts:
             act.connection.execute(revoked.values(revoked_at=act.now))
             return {"api_key_id": found.id}
 
-        self._perform(Act("revoke_key", {"api_key_id": found.id}, found.account_id, request_id), work)
+        self.perform(Act("revoke_key", {"api_key_id": found.id}, found.account_id, request_id), work)
         return self._find_key(found.id)
 
     def top_up(
@@ -185,9 +188,9 @@ class SqlAccounts:
     ) -> Account:
         """Raise the account's limit by `units`, as a ledger entry."""
         check_text("a note", note or "", MAX_NOTE_LENGTH)
-        self._perform(
+        self.perform(
             Act("top_up", {"account_id": account.id, "units": units, "note": note}, account.id, request_id),
-            lambda act: {"seq": account_rows.post_top_up(act, self._signer, account.id, units, note).seq},
+            lambda act: {"seq": account_rows.post_top_up(act, self.signer, account.id, units, note).seq},
         )
         return self.find_account(account.id)
 
@@ -195,9 +198,9 @@ class SqlAccounts:
         """Give `units` of the charge entry `seq` back, as a ledger entry."""
         check_text("a note", note, MAX_NOTE_LENGTH)
         parameters: Mapping[str, JSONValue] = {"account_id": account.id, "ref_seq": seq, "units": units, "note": note}
-        self._perform(
+        self.perform(
             Act("refund", parameters, account.id, request_id),
-            lambda act: {"seq": account_rows.post_refund(act, self._signer, account.id, seq, units, note).seq},
+            lambda act: {"seq": account_rows.post_refund(act, self.signer, account.id, seq, units, note).seq},
         )
         return self.find_account(account.id)
 
@@ -212,7 +215,7 @@ class SqlAccounts:
             "unit_price_micro": unit_price_micro,
             "currency": currency,
         }
-        outcome = self._perform(
+        outcome = self.perform(
             Act("set_price", parameters, request_id=request_id),
             lambda act: asdict(_insert_price(act, model_id, modality, unit_price_micro, currency)),
         )
@@ -228,7 +231,7 @@ class SqlAccounts:
                 act.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _PRICES_LOCK})
             inserted = []
             for modality, unit_price_micro in wanted.items():
-                current = find_price(act.connection, model_id, modality)
+                current = reading.find_price(act.connection, model_id, modality)
                 if current is None or (current.unit_price_micro, current.currency) != (unit_price_micro, currency):
                     inserted.append(_insert_price(act, model_id, modality, unit_price_micro, currency).id)
             return {"inserted_price_ids": inserted}
@@ -238,10 +241,11 @@ class SqlAccounts:
             "prices": [list(price) for price in wanted.items()],
             "currency": currency,
         }
-        self._perform(Act("ensure_prices", parameters), work)
+        self.perform(Act("ensure_prices", parameters), work)
 
-    def _perform(self, act: Act, work: Work) -> Outcome:
-        return perform(self._engine, self._clock, replace(act, actor=self._actor), work, on_replay=self._on_replay)
+    def perform(self, act: Act, work: Work) -> Outcome:
+        """Do an act in the name of the actor, once under its request id; raises as `admin_acts.perform`."""
+        return perform(self.engine, self.clock, replace(act, actor=self.actor), work, on_replay=self.on_replay)
 
 
 def _insert_price(act: ActInProgress, model_id: str, modality: Modality, unit_price_micro: int, currency: str) -> Price:

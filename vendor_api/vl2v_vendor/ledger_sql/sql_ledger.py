@@ -17,7 +17,8 @@ from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem
-from vl2v_vendor.domain.ports import Clock, Signer
+from vl2v_vendor.domain.ports import Clock
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql import reading
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
 from vl2v_vendor.ledger_sql.database import database_clock, database_now, writing
@@ -61,7 +62,7 @@ class SqlLedger:
         retention_seconds: Time that vectors are kept for free replay.
     """
 
-    def __init__(self, engine: Engine, *, signer: Signer, clock: Clock, retention_seconds: int) -> None:
+    def __init__(self, engine: Engine, *, signer: SecretSigner, clock: Clock, retention_seconds: int) -> None:
         self._engine = engine
         self._signer = signer
         self._clock = clock
@@ -145,7 +146,7 @@ class SqlLedger:
             if read_only == "on":
                 raise LedgerUnavailable("the database is read-only")
         return ChargeTransaction(
-            driver,
+            driver=driver,
             ledger_id=self.ledger_id,
             signing_key_id=self._signer.key_id,
             now=now,
@@ -168,10 +169,7 @@ class SqlLedger:
 def prune_results(engine: Engine, clock: Clock) -> int:
     """Delete vectors that are past their retention, in short transactions so that charges go on between them.
 
-    What was paid stays paid.
-
-    Returns:
-        The number of vectors.
+    What was paid stays paid. Returns the number of vectors.
 
     Raises:
         LedgerUnavailable: The database cannot be written; what was deleted before stays deleted.

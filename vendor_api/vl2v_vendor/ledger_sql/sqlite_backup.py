@@ -16,17 +16,16 @@ from sqlalchemy import Connection, Engine, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.domain.ports import Signer
 from vl2v_vendor.host import in_use, replace_durably, server_lock
 from vl2v_vendor.keys.published_heads import Heads
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
 from vl2v_vendor.ledger_sql.migrations import upgrade
 from vl2v_vendor.ledger_sql.reading import read_ledger_id
 from vl2v_vendor.ledger_sql.restoration import read_heads
-from vl2v_vendor.ledger_sql.scan import SqlScan
+from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.tables import signing_keys
-from vl2v_vendor.service.verification import verify_ledger
 
 _SIDE_FILES = ("-wal", "-shm")
 _LOCK_WAIT_SECONDS = 5.0
@@ -83,7 +82,7 @@ def back_up(database: Path, target: Path) -> LedgerCopy:
     return found
 
 
-def restore(backup: Path, database: Path, signer: Signer) -> LedgerCopy:
+def restore(backup: Path, database: Path, signer: SecretSigner) -> LedgerCopy:
     """Put a backup in the place of the database, which is kept beside it under a dated name.
 
     Raises:
@@ -154,7 +153,7 @@ def _opened(copy: Path) -> Iterator[Engine]:
             plain.execute("PRAGMA journal_mode=DELETE")
 
 
-def _verify(copy: Path, backup: Path, signer: Signer) -> LedgerCopy:
+def _verify(copy: Path, backup: Path, signer: SecretSigner) -> LedgerCopy:
     with closing(sqlite3.connect(copy)) as plain:
         is_ledger = plain.execute("SELECT 1 FROM sqlite_master WHERE name = 'charge_items'").fetchone()
     if is_ledger is None:
@@ -168,7 +167,7 @@ def _verify(copy: Path, backup: Path, signer: Signer) -> LedgerCopy:
                     f"{backup} was not signed by the keys in the secrets file; restore the vendor-secrets.json that "
                     "belongs to it first"
                 )
-            report = verify_ledger(SqlScan(connection))
+            report = verify_ledger(connection)
             if not report.clean:
                 first = report.problems[0]
                 raise BackupRefused(

@@ -241,8 +241,7 @@ def verify_protection(connection: Connection) -> None:
     present = set(connection.execute(text(query)).scalars())
     acts = _REFUSED_ACTS[connection.dialect.name]
     needed = [f"{table}_refuse_{act}" for table in APPEND_ONLY_TABLES for act in acts]
-    missing = [name for name in needed if name not in present]
-    if missing:
+    if missing := [name for name in needed if name not in present]:
         raise LedgerUnprotected(
             f"the append-only trigger(s) {', '.join(missing)} are missing; somebody changed the schema by hand: "
             "restore the database from a backup and run `vl2v-vendor ledger verify`"

@@ -26,13 +26,7 @@ _ITEMS_BUCKETS: Final = tuple(2**power for power in range(11))
 
 
 class Metrics:
-    """The series of one server, in a registry of their own.
-
-    Args:
-        model: Model on sale.
-        version: Version of this program.
-        live: Series that are read when they are scraped.
-    """
+    """The series of one server, in a registry of their own; those of `live` are read when they are scraped."""
 
     def __init__(self, model: ModelInfo, *, version: str, live: Iterable[Collector] = ()) -> None:
         self._registry = registry = CollectorRegistry()

@@ -27,12 +27,7 @@ _CLOSING_SECONDS: Final = 5.0
 
 
 class OtlpTracing:
-    """Hands the spans of requests to a processor.
-
-    Args:
-        version: Version of this program.
-        processor: Processor of ended spans; None sends them where the `OTEL_*` variables say.
-    """
+    """Hands the spans of requests to a processor: by default one that sends them where `OTEL_*` variables say."""
 
     def __init__(self, version: str, processor: SpanProcessor | None = None) -> None:
         resource = Resource.create({SERVICE_VERSION: version})

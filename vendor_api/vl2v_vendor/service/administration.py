@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 from vl2v_contract.records import Receipt
@@ -26,22 +26,17 @@ _DEADLINE_SECONDS = 1.5
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AdminContext:
-    """Who acts, and under which name.
-
-    Attributes:
-        caller: Administrator's API key.
-        idempotency_key: Name of the act, if the request gives one.
-        on_replay: Function that is called if the act had been done before.
-    """
+    """Who acts, and under which name, if any; `on_replay` is called if the act had been done before."""
 
     caller: ApiKey
     idempotency_key: str | None
     on_replay: Callable[[], None]
 
+    @cached_property
     def request_id(self) -> str:
-        """Derive the act's id from key and name, so that two administrators' names never clash; else a random one.
+        """The act's id, derived from key and name, so that two administrators' names never clash; else a random one.
 
         Raises:
             InvalidRequest: The name is empty or too long.
@@ -75,12 +70,7 @@ class Administration:
     """Accounts, keys and prices for administrators.
 
     Every method may raise `LedgerUnavailable`; an act without a name raises `OutcomeUnknown` instead.
-
-    Attributes:
-        accounts: Accounts, keys and prices.
-        audit: Source of the receipts of top-ups and refunds.
-        executor: Threads that wait for the database.
-        currency: Currency of accounts that are opened without one before there is a price.
+    `currency` is that of accounts that are opened without one before there is a price.
     """
 
     accounts: Accounts
@@ -100,9 +90,9 @@ class Administration:
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
 
-    async def act(self, context: AdminContext, act: Callable[[Accounts, str], _T], request_id: str | None = None) -> _T:
+    async def act(self, context: AdminContext, act: Callable[[Accounts, str], _T]) -> _T:
         """Do one act, given the accounts as the caller sees them and the request id that names the act."""
-        name = request_id or context.request_id()
+        name = context.request_id
         with context.confirmed():
             return await self.read(
                 lambda accounts: act(accounts.acting_as(context.caller.id, on_replay=context.on_replay), name)
@@ -110,10 +100,9 @@ class Administration:
 
     async def post(self, context: AdminContext, act: Callable[[Accounts, str], Account]) -> Receipt:
         """Do an act that makes a ledger entry; return the entry's receipt, the same one for ever."""
-        request_id = context.request_id()
-        account = await self.act(context, act, request_id)
+        account = await self.act(context, act)
         with context.confirmed():
-            return (await self.audit.request(account.id, request_id)).receipt
+            return (await self.audit.request(account.id, context.request_id)).receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,15 +14,24 @@ from vl2v_contract.records import (
     Totals,
 )
 from vl2v_vendor.domain.errors import InvalidRequest, NotFound
-from vl2v_vendor.domain.ports import AccountTotals, Clock, Ledger, Signer
+from vl2v_vendor.domain.ports import Clock, Ledger, LedgerHead
+from vl2v_vendor.keys.secrets import SecretSigner
 
 MAX_PAGE_ENTRIES = 1000
 
 
-def sign_receipt(signer: Signer, posted: StatementEntry) -> Receipt:
+def sign_receipt(signer: SecretSigner, posted: StatementEntry) -> Receipt:
     """Sign the receipt of a committed entry; signing is deterministic, so a replay makes the same bytes."""
     entry, entry_hash = posted.entry, posted.entry_hash
     return Receipt(entry, entry_hash, entry.signing_key_id, signer.sign_receipt(entry, entry_hash))
+
+
+def sign_head(signer: SecretSigner, ledger_id: str, account_id: str, head: LedgerHead, *, now: int) -> SignedHead:
+    """Sign the end of an account's chain, as of `now` in microseconds."""
+    body = StatementHead(
+        ledger_id=ledger_id, account_id=account_id, **asdict(head), signed_at=now, key_id=signer.key_id
+    )
+    return SignedHead(body, signer.sign_head(asdict(body)))
 
 
 @dataclass(eq=False, slots=True)
@@ -30,7 +39,7 @@ class Audit:
     """Statements, summaries, single requests and keys of one vendor."""
 
     ledger: Ledger
-    signer: Signer
+    signer: SecretSigner
     clock: Clock
 
     async def statement(self, account_id: str, after_seq: int = 0, limit: int = MAX_PAGE_ENTRIES) -> Statement:
@@ -46,23 +55,9 @@ class Audit:
         head = await self.ledger.head(account_id)
         found = await self.ledger.entries(account_id, after_seq=after_seq, limit=limit)
         page = tuple(entry for entry in found if entry.entry.seq <= head.seq)
-        body = StatementHead(
-            ledger_id=self.ledger.ledger_id,
-            account_id=account_id,
-            seq=head.seq,
-            entry_hash=head.entry_hash,
-            used_units=head.used_units,
-            limit_units=head.limit_units,
-            signed_at=self.clock.now(),
-            key_id=self.signer.key_id,
-        )
-        signed = SignedHead(body, self.signer.sign_head(asdict(body)))
+        signed = sign_head(self.signer, self.ledger.ledger_id, account_id, head, now=self.clock.now())
         last_seq = page[-1].entry.seq if page else head.seq
         return Statement(page, signed, last_seq if last_seq < head.seq else None)
-
-    async def totals(self, account_id: str) -> AccountTotals:
-        """Return totals by day, model, endpoint and key, refunds taken off."""
-        return await self.ledger.totals(account_id)
 
     async def summary(self, account_id: str, api_key_id: str) -> Summary:
         """Return the bill at a glance, for the key that asks."""

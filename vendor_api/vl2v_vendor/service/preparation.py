@@ -13,12 +13,15 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from vl2v_contract.identity import ITEM_KEY_HEX_LENGTH, Modality
-from vl2v_vendor.domain.encoder import ImageDecoder, Limits, PreparedItem, Tokenizer
+from vl2v_vendor.domain.encoder import Limits, PreparedItem, Tokenizer
 from vl2v_vendor.domain.errors import InvalidRequest, ItemFailure
 from vl2v_vendor.observe.request_trace import timed
+
+if TYPE_CHECKING:
+    from vl2v_vendor.images.image_decoding import PillowImageDecoder
 
 _ITEM_KEY = re.compile(rf"[0-9a-f]{{{ITEM_KEY_HEX_LENGTH}}}")
 _MAX_IDEMPOTENCY_KEY_LENGTH = 255
@@ -63,34 +66,15 @@ def check_idempotency_key(idempotency_key: str) -> None:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RawPixels:
-    """An image that is already the model's input: RGB8, nothing to decode.
-
-    Attributes:
-        data: `S * S * 3` bytes, rows from the top, RGB interleaved; any other length is the item's own failure.
-    """
-
-    data: bytes | memoryview
-
-
-ItemSource: TypeAlias = bytes | str | RawPixels
-"""An image as a file's bytes, their base64, or raw pixels; or a text."""
+ItemSource: TypeAlias = bytes | str | memoryview
+"""An image as a file's bytes, their base64, or, in a memoryview, the model's RGB8 input; or a text."""
 
 
 @dataclass(eq=False, slots=True)
 class Preparation:
-    """Checks and decodes items in a thread pool.
+    """Checks and decodes items in a thread pool, `in_flight` of a request at once: twice its threads keep it busy."""
 
-    Attributes:
-        decoder: Decoder of images.
-        tokenizer: Tokenizer of texts.
-        limits: Sizes that are refused before any work.
-        executor: Thread pool in which items are decoded.
-        in_flight: Number of items that one request may have in the pool; twice its threads keep it busy.
-    """
-
-    decoder: ImageDecoder
+    decoder: "PillowImageDecoder"
     tokenizer: Tokenizer
     limits: Limits
     executor: Executor
@@ -127,8 +111,8 @@ class Preparation:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _prepare(self, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem:
-        if isinstance(source, RawPixels):
-            return self.decoder.from_rgb8(source.data)
+        if isinstance(source, memoryview):
+            return self.decoder.from_rgb8(source)
         if isinstance(source, bytes):
             return self.decoder.decode(source)
         if modality == "image":

@@ -22,8 +22,9 @@ from vl2v_vendor.domain.errors import (
     VendorError,
 )
 from vl2v_vendor.domain.ledger import PaidItem
-from vl2v_vendor.domain.ports import Clock, Ledger, Signer
+from vl2v_vendor.domain.ports import Clock, Ledger
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.observe.request_trace import note, timed
 from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.preparation import Preparation, check_item_key, name_items
@@ -74,7 +75,7 @@ class Seller:
     """Sells vectors, and delivers paid ones again. `pepper` is the secret key of the fingerprints of what was sent."""
 
     ledger: Ledger
-    signer: Signer
+    signer: SecretSigner
     encoder: Encoder
     lanes: EncodingLanes
     preparation: Preparation

@@ -1,4 +1,4 @@
-"""Verification of the ledger: keys, then each account's chain, money, totals, items, and the staff's acts."""
+"""The checks of a ledger: its keys; each account's chain, money, totals, items, and the staff's acts."""
 
 import sys
 from collections import Counter
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
-from typing import Protocol
 
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, EntryKind, LedgerEntry, follows, items_hash
 from vl2v_contract.records import PublicKey, successor_message, verify
@@ -60,31 +59,8 @@ class StoredItem:
     """A charged item as stored, and the hash of its vector if that is still kept."""
 
     seq: int
-    index: int
     item: ChargedItem
     kept_sha: str | None
-
-
-class LedgerScan(Protocol):
-    """The whole ledger, read once, in one snapshot."""
-
-    def ledger_id(self) -> str:
-        """Return the vendor's name for ever."""
-
-    def published_keys(self) -> Sequence[PublicKey]:
-        """Return the signing keys, oldest first."""
-
-    def accounts(self) -> Iterable[AccountBooks]:
-        """Return every account."""
-
-    def prices(self) -> Mapping[int, Price]:
-        """Return every version of every price, by id."""
-
-    def entries(self, account_id: str) -> Iterable[tuple[LedgerEntry, str]]:
-        """Return the account's entries with their stored hashes, by seq."""
-
-    def items(self, account_id: str) -> Iterable[StoredItem]:
-        """Return the account's items by seq and index."""
 
 
 @dataclass(slots=True)
@@ -109,21 +85,8 @@ class VerificationReport:
             self.problems.append(Problem(account_id, seq, code, detail))
 
 
-def verify_ledger(scan: LedgerScan) -> VerificationReport:
-    """Check every account; memory does not grow with the number of charges and items."""
-    report = VerificationReport()
-    keys = scan.published_keys()
-    _check_keys(keys, report)
-    key_ids, ledger_id, prices = frozenset(key.key_id for key in keys), scan.ledger_id(), scan.prices()
-    for books in scan.accounts():
-        report.accounts += 1
-        items = iter(scan.items(books.account_id))
-        AccountCheck(books, ledger_id, key_ids, prices, report, items).run(scan.entries(books.account_id))
-    return report
-
-
-def _check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
-    """Each key but the first is signed by the one before, which retired when it came."""
+def check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
+    """Check that each key but the first is signed by the one before, which retired when it came."""
     if keys and keys[0].predecessor_id is not None:
         report.add(None, None, "key_chain_break", f"the first signing key {keys[0].key_id} names a predecessor")
     for before, key in pairwise(keys):
@@ -157,6 +120,7 @@ class AccountCheck:
 
     def run(self, entries: Iterable[tuple[LedgerEntry, str]]) -> None:
         """Read entries and items to their ends and report what does not add up."""
+        self.report.accounts += 1
         self._next_item, self._acts = next(self.items, None), dict(self.books.acts)
         for entry, stored_hash in entries:
             self.report.entries += 1

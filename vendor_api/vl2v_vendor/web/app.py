@@ -29,14 +29,7 @@ def create_app(
     tracing: Tracing | None = None,
     connections: ConnectionLimits | None = None,
 ) -> FastAPI:
-    """Build the application. The caller starts and closes the services.
-
-    Args:
-        services: Use cases, ready to serve.
-        version: Version that is shown in the OpenAPI document and the metrics.
-        tracing: Destination of each request's trace, if any.
-        connections: Limits of the server's connections, for the metrics and the clients of trusted proxies.
-    """
+    """Build the application. The caller starts and closes the services."""
     app = FastAPI(
         title="VL2V vendor",
         version=version,

@@ -16,7 +16,7 @@ from vl2v_contract.wire.frames import ContractError, unpack_upload
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, RGB8_TENSOR
 from vl2v_vendor.domain.errors import InvalidRequest, TooManyItems, UnsupportedMediaType
 from vl2v_vendor.observe.request_trace import timed
-from vl2v_vendor.service.preparation import ItemSource, RawPixels
+from vl2v_vendor.service.preparation import ItemSource
 from vl2v_vendor.web.problems import describe_faults
 
 Message = TypeVar("Message", bound=BaseModel)
@@ -143,7 +143,7 @@ def _parse_frame(content_type: str, body: bytes) -> ImagesBody:
         options, images = unpack_upload(body)
     except ContractError as error:
         raise InvalidRequest(f"the body cannot be read: {error}") from None
-    wrap = RawPixels if _media_type(content_type) == RGB8_TENSOR else bytes
+    wrap = memoryview if _media_type(content_type) == RGB8_TENSOR else bytes
     return options, [wrap(image) for image in images], options.item_keys
 
 

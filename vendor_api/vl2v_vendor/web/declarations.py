@@ -50,8 +50,7 @@ class Requires:
     async def __call__(self, request: Request, credentials: Credentials) -> ApiKey:
         """Authenticate the caller."""
         secret = credentials.credentials if credentials is not None else None
-        services = await services_of(request)
-        key = await services.authenticator.authenticate(secret, self.scope)
+        key = await (await services_of(request)).authenticator.authenticate(secret, self.scope)
         request.state.api_key_id = key.id
         return key
 
@@ -76,7 +75,7 @@ IdempotencyKey = Annotated[
         "`item_key_mismatch`, billed nothing. With neither, every request is a new purchase.",
     ),
 ]
-AfterSeq = Annotated[int, Query(ge=0, le=MAX_INTEGER)]
+AfterNumber = Annotated[int, Query(ge=0, le=MAX_INTEGER)]
 PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE_ENTRIES)]
 
 SALE_STATUSES: Final = (401, 402, 403, 404, 409, 413, 415, 422, 429, 503)

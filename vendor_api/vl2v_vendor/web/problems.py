@@ -127,7 +127,6 @@ async def _handle_http(request: Request, error: Exception) -> Response:
 
 
 def _problem(status: int, code: ErrorCode, detail: str, request_id: str, **more: Any) -> Problem:
-    known: dict[str, Any] = {"retryable": code in RETRYABLE_CODES, **more}
     return Problem(
         type=f"urn:vl2v:problem:{code.value}",
         title=code.value.replace("_", " ").capitalize(),
@@ -135,7 +134,7 @@ def _problem(status: int, code: ErrorCode, detail: str, request_id: str, **more:
         detail=detail,
         code=code,
         request_id=request_id,
-        **known,
+        **{"retryable": code in RETRYABLE_CODES, **more},
     )
 
 

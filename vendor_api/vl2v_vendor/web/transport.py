@@ -85,8 +85,8 @@ class LimitedListener(socket.socket):
 def _refusal() -> bytes:
     answer = refusal(Overloaded("as many connections are open as may be; try again in a moment"), request_id="")
     sent = (b"%s: %s" % (name.title(), value) for name, value in answer.raw_headers)
-    lines = [b"HTTP/1.1 503 Service Unavailable", b"Connection: close", *sent, b"", bytes(answer.body)]
-    return b"\r\n".join(lines)
+    status = b"HTTP/1.1 503 Service Unavailable"
+    return b"\r\n".join([status, b"Connection: close", *sent, b"", bytes(answer.body)])
 
 
 _LONGEST_UNREAD_SECONDS: Final = 30.0

@@ -6,7 +6,7 @@ Deterministic on every machine, no torch, no files. It runs the whole product in
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -16,21 +16,35 @@ from vl2v_vendor.domain.encoder import ModelInfo, VectorBatch
 from vl2v_vendor.images.preprocessing import SAFE, Preprocessing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HashEncoder:
     """The encoder port, computed in the event loop: hashing a small image takes microseconds."""
 
     embedding_dim: int = 64
     image_size: int = 32
     context_length: int = 77
-    policy: str = SAFE.id
+    policy: str = SAFE
     ready: ClassVar[bool] = True
     restarts: ClassVar[int] = 0
 
-    @property
+    @cached_property
     def info(self) -> ModelInfo:
         """A made-up model that says what it is."""
-        return _describe(self.embedding_dim, self.image_size, self.context_length, self.policy)
+        preprocessing = Preprocessing(self.image_size, policy=self.policy)
+        return ModelInfo(
+            id=f"hash-{self.embedding_dim}",
+            embedding_dim=self.embedding_dim,
+            image_size=self.image_size,
+            image_mean=preprocessing.mean,
+            image_std=preprocessing.std,
+            preprocessing_id=preprocessing.id,
+            context_length=self.context_length,
+            logit_scale=100.0,
+            logit_bias=0.0,
+            weights_sha=hashlib.sha256(b"vl2v-hash-encoder-v1").hexdigest(),
+            precision="fp32",
+            device="none",
+        )
 
     async def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> VectorBatch:
         """Encode N images `[S, S, 3]` of RGB8 to `[N, D]` float32, unit norm."""
@@ -41,25 +55,5 @@ class HashEncoder:
         return np.stack([self._hash(np.trim_zeros(text, "b").astype("<i8").tobytes()) for text in texts])
 
     def _hash(self, data: bytes) -> VectorBatch:
-        digest = hashlib.shake_256(data).digest(4 * self.embedding_dim)
-        numbers = np.frombuffer(digest, dtype="<i4").astype(np.float64)
+        numbers = np.frombuffer(hashlib.shake_256(data).digest(4 * self.embedding_dim), "<i4").astype(np.float64)
         return (numbers / np.linalg.norm(numbers)).astype(np.float32)
-
-
-@cache
-def _describe(embedding_dim: int, image_size: int, context_length: int, policy: str) -> ModelInfo:
-    preprocessing = Preprocessing(image_size, policy=policy)
-    return ModelInfo(
-        id=f"hash-{embedding_dim}",
-        embedding_dim=embedding_dim,
-        image_size=image_size,
-        image_mean=preprocessing.mean,
-        image_std=preprocessing.std,
-        preprocessing_id=preprocessing.id,
-        context_length=context_length,
-        logit_scale=100.0,
-        logit_bias=0.0,
-        weights_sha=hashlib.sha256(b"vl2v-hash-encoder-v1").hexdigest(),
-        precision="fp32",
-        device="none",
-    )

@@ -77,11 +77,7 @@ def load_pair(spec: ModelSpec) -> tuple[LocalModel, LocalModel]:
 
 
 class OnnxInt8Model:
-    """A loaded int8 model. Not thread-safe, as `OpenClipModel`.
-
-    Args:
-        exact: The same model in fp32 on the CPU; it is needed for the export only.
-        spec: Specification that it was loaded by.
+    """A loaded int8 model, exported from the same one in fp32 on the CPU. Not thread-safe, as `OpenClipModel`.
 
     Raises:
         ModelLoadFailed: The model cannot be exported or quantised.

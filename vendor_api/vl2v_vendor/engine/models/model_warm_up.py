@@ -78,11 +78,7 @@ class LanePace:
 
 
 def warm_up(model: LocalModel, batch_items: Mapping[Modality, int] | None) -> dict[Modality, LanePace]:
-    """Run both towers until nothing about them is new, and measure them.
-
-    Args:
-        model: Model that was just loaded.
-        batch_items: Sizes that are decided already, by lane; None measures them.
+    """Run both towers until nothing about them is new, and measure them, at `batch_items` if those are decided.
 
     Raises:
         ModelLoadFailed: A decided size does not fit into memory.

@@ -55,7 +55,7 @@ class ModelSpec:
     image_mean: tuple[float, float, float] | None = None
     image_std: tuple[float, float, float] | None = None
     interpolation: Interpolation | None = None
-    policy: str = SAFE.id
+    policy: str = SAFE
     threads: int | None = None
     compile: bool = False
     int8_min_cosine: float = 0.99
@@ -201,8 +201,7 @@ def _check_activation(model: Any, checkpoint_file: Path) -> None:
 
 def _summary(error: Exception) -> str:
     """Return the first lines of a library's message, which may run to pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:2]) or type(error).__name__
+    text = " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2]) or type(error).__name__
     return text if len(text) <= _MAX_SUMMARY_LENGTH else f"{text[:_MAX_SUMMARY_LENGTH]}..."
 
 

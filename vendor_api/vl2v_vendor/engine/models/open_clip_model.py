@@ -114,10 +114,7 @@ class BatchThreads:
     """As many threads as torch has, each of which computes alone and encodes a part of a batch.
 
     Threads that share an operation wait for each other after every one of some hundreds in a forward pass, and
-    if one of them loses its core for a moment, all do. Parts wait once.
-
-    Args:
-        threads: Number of torch's threads in the calling thread; with one, nothing is ever split.
+    if one of them loses its core for a moment, all do. Parts wait once. With one thread nothing is ever split.
     """
 
     def __init__(self, threads: int) -> None:

@@ -29,10 +29,6 @@ class OpenClipTokenizer:
 
     CLIP's own tokenizer gives rows of their own length, which a batch may pad with 0. Any other tokenizer has its own
     padding, so its rows are always as long as the context.
-
-    Args:
-        spec: Specification of the model.
-        context_length: Length of its longest text, start and end tokens included.
     """
 
     def __init__(self, spec: ModelSpec, *, context_length: int) -> None:
@@ -53,10 +49,9 @@ class OpenClipTokenizer:
         if self._words is not None:
             token_ids, count = self._words.encode(text, limit, truncate=truncate)
         else:
-            cleaned = self._tokenizer.clean_fn(text)
             # Each call sets cut and padding on the one tokenizer, for every thread.
             with self._lock:
-                count = len(self._tokenizer.tokenizer(cleaned, truncation=False)["input_ids"])
+                count = len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text), truncation=False)["input_ids"])
                 token_ids = self._tokenizer([text], context_length=limit)[0].numpy()
         if count > limit and not truncate:
             raise _too_long(str(count), limit)

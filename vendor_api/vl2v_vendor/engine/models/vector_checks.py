@@ -23,7 +23,7 @@ from vl2v_contract.vectors import from_base64, to_base64
 from vl2v_vendor.domain.encoder import ModelInfo, PixelBatch, Tokenizer, VectorBatch
 from vl2v_vendor.domain.errors import ModelLoadFailed
 from vl2v_vendor.engine.models.model_warm_up import LocalModel
-from vl2v_vendor.host import write_durably
+from vl2v_vendor.host import durable_file
 
 _MIN_COSINE: Final = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.9999, "int8": 0.999}
 """By precision, to golden vectors of the same one: processors and library versions change the last digits only."""
@@ -66,14 +66,7 @@ class ParityReport:
 def measure_parity(
     exact: LocalModel, model: LocalModel, tokenizer: Tokenizer, pixels: PixelBatch | None = None
 ) -> ParityReport:
-    """Encode the same inputs with both models.
-
-    Args:
-        exact: The fp32 model.
-        model: The same weights in another precision.
-        tokenizer: Tokenizer of both models.
-        pixels: `[N, S, S, 3]` images of one's own; None takes the built-in ones.
-    """
+    """Encode the same inputs with both models: `pixels` `[N, S, S, 3]`, or the built-in images, and texts."""
     if pixels is None:
         pixels = probe_images(_PARITY_IMAGES, exact.info.image_size)
     exact_images, images = exact.encode_images(pixels), model.encode_images(pixels)
@@ -106,17 +99,10 @@ def check_parity(exact: LocalModel, model: LocalModel, tokenizer: Tokenizer, flo
 
 
 def write_parity(folder: Path, info: ModelInfo, report: ParityReport) -> None:
-    """Keep the parity report of an int8 model beside its golden vectors.
-
-    Raises:
-        ModelLoadFailed: It cannot be written there.
-    """
-    path = golden_path(folder, info).with_suffix(".parity.json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(report), indent=2) + "\n")
-    except OSError as error:
-        raise ModelLoadFailed(f"cannot write the parity report to {path}: {error.strerror}") from error
+    """Keep the parity report of an int8 model beside its golden vectors; raises ModelLoadFailed as `check_golden`."""
+    _write(
+        golden_path(folder, info).with_suffix(".parity.json"), json.dumps(asdict(report), indent=2), "the parity report"
+    )
 
 
 def read_parity(folder: Path, info: ModelInfo) -> str:
@@ -194,7 +180,14 @@ def check_golden(model: LocalModel, tokenizer: Tokenizer, path: Path, *, is_name
                 f"{model.info.id} makes a vector of `{broken}` that is not finite: check its weights, precision and "
                 "`image_std`"
             )
-        _write(path, model.info, found)
+        golden = GoldenVectors(
+            weights_sha=model.info.weights_sha,
+            preprocessing_id=model.info.preprocessing_id,
+            precision=model.info.precision,
+            embedding_dim=model.info.embedding_dim,
+            vectors={name: to_base64(vector, "float16") for name, vector in found.items()},
+        )
+        _write(path, golden.model_dump_json(indent=2), "golden vectors", "; name another place as `golden_file`")
         return
     precision = model.info.precision
     floor = (_MIN_COSINE if golden.precision == precision else _MIN_COSINE_ACROSS)[precision]
@@ -240,18 +233,10 @@ def _read(path: Path) -> GoldenVectors | None:
         raise ModelLoadFailed(f"{path} is no golden file; delete it, or restore it") from None
 
 
-def _write(path: Path, info: ModelInfo, vectors: dict[str, VectorBatch]) -> None:
-    golden = GoldenVectors(
-        weights_sha=info.weights_sha,
-        preprocessing_id=info.preprocessing_id,
-        precision=info.precision,
-        embedding_dim=info.embedding_dim,
-        vectors={name: to_base64(vector, "float16") for name, vector in vectors.items()},
-    )
+def _write(path: Path, text: str, what: str, remedy: str = "") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, golden.model_dump_json(indent=2) + "\n")
+        with durable_file(path) as file:
+            file.write(f"{text}\n")
     except OSError as error:
-        raise ModelLoadFailed(
-            f"cannot write golden vectors to {path}: {error.strerror}; name another place as `golden_file`"
-        ) from error
+        raise ModelLoadFailed(f"cannot write {what} to {path}: {error.strerror}{remedy}") from error

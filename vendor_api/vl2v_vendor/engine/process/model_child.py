@@ -29,17 +29,7 @@ _Outbox: TypeAlias = queue.SimpleQueue[tuple[Work, Sequence[ModelInput]] | None]
 
 
 class SlotDispatcher:
-    """Gives each batch a slot and its waiter. Runs in the event loop.
-
-    Args:
-        loaded: First message of the child.
-        slots: Memory shared with it.
-        outbox: Queue of the thread that copies batches into their slots and sends them to the child.
-        floor_seconds: Shortest time after which a silent child counts as stuck.
-
-    Attributes:
-        watchdog: Watchdog of the child.
-    """
+    """Gives each batch a slot and its waiter. Runs in the event loop."""
 
     def __init__(self, loaded: Loaded, slots: Slots, outbox: _Outbox, *, floor_seconds: float) -> None:
         self._pace = loaded.pace
@@ -53,14 +43,9 @@ class SlotDispatcher:
             self._free.put_nowait(slot)
 
     async def encode(self, lane: Modality, items: Sequence[ModelInput], shape: tuple[int, ...]) -> VectorBatch:
-        """Encode one batch; waits for a slot if all are in use.
+        """Encode one batch, shorter items padded with 0 to its shape; waits for a slot if all are in use.
 
         If it is cancelled before the child has begun, the child leaves the batch out.
-
-        Args:
-            lane: Lane of the batch.
-            items: Items, at most the lane's batch size.
-            shape: Shape of the batch; shorter items are padded with 0.
 
         Raises:
             ModelUnavailable: The child is gone.
@@ -118,11 +103,6 @@ def _death() -> ModelUnavailable:
 
 class ModelChild:
     """One model process as its parent sees it, from its start to its end; made inside a running event loop.
-
-    Args:
-        load: Function that loads the model in the child; picklable.
-        batch_items: Batch sizes that are decided already, by lane; None measures them.
-        floor_seconds: Shortest time after which a silent child counts as stuck.
 
     Attributes:
         process_id: Id of the process.

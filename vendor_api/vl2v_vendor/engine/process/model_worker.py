@@ -82,12 +82,7 @@ def serve_model(
 
     Ctrl-C in a terminal reaches the whole process group, and so does the SIGTERM of systemd, supervisord or `timeout`.
     The parent alone decides when the child ends: it has requests to finish, which need the model.
-
-    Args:
-        load: Function that loads the model.
-        batch_items: Batch sizes that are decided already; None measures them.
-        connection: Connection to the parent.
-        memory: Shared memory, sized here once the model is known.
+    The shared memory is sized here, once the model is known.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

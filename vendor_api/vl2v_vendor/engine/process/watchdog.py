@@ -22,12 +22,7 @@ _COMPUTING_SHARE: Final = 0.1
 
 
 class Watchdog:
-    """Watches one process; pure, so the caller brings the time.
-
-    Args:
-        floor_seconds: Shortest limit.
-        largest_batch_seconds: Time that the largest batch took at warm-up.
-    """
+    """Watches one process; pure, so the caller brings the time."""
 
     def __init__(self, floor_seconds: float, largest_batch_seconds: float) -> None:
         self._floor_seconds = floor_seconds

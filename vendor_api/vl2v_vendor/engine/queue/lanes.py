@@ -37,12 +37,7 @@ class _Running:
 
 
 class BatchScheduler:
-    """Runs the batches of several lanes on one model.
-
-    Args:
-        lanes: Lanes that take turns.
-        changed: Event that the lanes set when there is something to decide.
-    """
+    """Runs the batches of several lanes on one model; they set `changed` when there is something to decide."""
 
     def __init__(self, lanes: Sequence[MicroBatcher[Any, Any]], changed: asyncio.Event) -> None:
         self._lanes = deque(lanes)
@@ -175,10 +170,7 @@ class EncodingLanes(BatchScheduler):
     ) -> list[Vector | ItemFailure]:
         """Encode inputs of one modality: a checked unit vector `[D]`, or the item's own error, in order.
 
-        Args:
-            modality: Modality of all inputs.
-            inputs: Inputs of one request, for which room is reserved.
-            key: The caller's API key id; keys take turns.
+        Room for the inputs must have been reserved; API keys take turns.
 
         Raises:
             Overloaded: The request waited too long.

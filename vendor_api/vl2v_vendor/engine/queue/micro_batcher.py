@@ -45,11 +45,6 @@ class LaneLimits:
 class MicroBatcher(Generic[In, Out]):
     """A lane. A `BatchScheduler` says when it may run its next batch.
 
-    Args:
-        run: Runs one batch and returns one output per item, in order.
-        limits: Bounds of the lane.
-        changed: Event that is set when there is more to run.
-
     Attributes:
         observe: Called after every batch that was encoded, with its items and the seconds that the model took.
         reserved_items: Number of items that have room in the queue and are not queued yet.

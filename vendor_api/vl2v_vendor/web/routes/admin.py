@@ -7,28 +7,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from vl2v_contract.identity import MAX_INTEGER
 from vl2v_contract.records import Receipt, Statement, Summary
+from vl2v_contract.wire import admin as wire
 from vl2v_contract.wire import headers
-from vl2v_contract.wire.admin import (
-    Account,
-    AccountList,
-    AdminAct,
-    AdminLog,
-    ApiKey,
-    IssuedKey,
-    KeyList,
-    ListedKey,
-    NewAccount,
-    NewKey,
-    NewPrice,
-    NewRefund,
-    NewTopUp,
-    PriceVersion,
-    PriceVersionList,
-)
 from vl2v_vendor.domain import accounts
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.service.administration import AdminContext, lifetime_of, usual_currency
@@ -37,15 +20,13 @@ from vl2v_vendor.web.bodies import read_json
 from vl2v_vendor.web.declarations import (
     ADMIN,
     AdminCaller,
-    AfterSeq,
+    AfterNumber,
     IdempotencyKey,
     PageLimit,
     ServicesOf,
     json_body,
     problems,
 )
-
-MAX_PAGE_ACTS = 1000
 
 _READ_STATUSES = problems(401, 403, 503)
 _READ_ONE_STATUSES = problems(401, 403, 404, 422, 503)
@@ -75,12 +56,12 @@ AdminContextOf = Annotated[AdminContext, Depends(admin_context)]
     "/accounts",
     status_code=201,
     responses=_ACT_STATUSES,
-    openapi_extra=json_body(NewAccount),
+    openapi_extra=json_body(wire.NewAccount),
     summary="Open an account",
 )
-async def create_account(request: Request, context: AdminContextOf, services: ServicesOf) -> Account:
+async def create_account(request: Request, context: AdminContextOf, services: ServicesOf) -> wire.Account:
     """Open an account; its budget is its first top-up. Repeated under its `Idempotency-Key`: as it was made."""
-    body, staff = await read_json(request, NewAccount), services.administration
+    body, staff = await read_json(request, wire.NewAccount), services.administration
     account = await staff.act(
         context,
         lambda accounts, request_id: accounts.create_account(
@@ -94,14 +75,14 @@ async def create_account(request: Request, context: AdminContextOf, services: Se
 
 
 @router.get("/accounts", responses=_READ_STATUSES, summary="List accounts")
-async def list_accounts(services: ServicesOf) -> AccountList:
+async def list_accounts(services: ServicesOf) -> wire.AccountList:
     """List all accounts by name, with their budgets now."""
     found = await services.administration.read(lambda accounts: accounts.accounts())
-    return AccountList(data=[_render_account(account) for account in found])
+    return wire.AccountList(data=[_render_account(account) for account in found])
 
 
 @router.get("/accounts/{account}", responses=_READ_ONE_STATUSES, summary="Describe an account")
-async def get_account(account: str, services: ServicesOf) -> Account:
+async def get_account(account: str, services: ServicesOf) -> wire.Account:
     """Describe one account, with its budget now."""
     return _render_account(await services.administration.read(lambda accounts: accounts.find_account(account)))
 
@@ -110,12 +91,12 @@ async def get_account(account: str, services: ServicesOf) -> Account:
     "/accounts/{account}/topups",
     status_code=201,
     responses=_ACT_STATUSES,
-    openapi_extra=json_body(NewTopUp),
+    openapi_extra=json_body(wire.NewTopUp),
     summary="Raise an account's budget",
 )
 async def top_up(account: str, request: Request, context: AdminContextOf, services: ServicesOf) -> Receipt:
     """Write a ledger entry, answered with its receipt; every server admits by the new budget at once."""
-    body = await read_json(request, NewTopUp)
+    body = await read_json(request, wire.NewTopUp)
     return await services.administration.post(
         context,
         lambda accounts, request_id: accounts.top_up(
@@ -128,12 +109,12 @@ async def top_up(account: str, request: Request, context: AdminContextOf, servic
     "/accounts/{account}/refunds",
     status_code=201,
     responses=_ACT_STATUSES,
-    openapi_extra=json_body(NewRefund),
+    openapi_extra=json_body(wire.NewRefund),
     summary="Give queries of a charge back",
 )
 async def refund(account: str, request: Request, context: AdminContextOf, services: ServicesOf) -> Receipt:
     """Write a ledger entry, answered with its receipt; the items stay paid and can still be replayed."""
-    body = await read_json(request, NewRefund)
+    body = await read_json(request, wire.NewRefund)
     return await services.administration.post(
         context,
         lambda accounts, request_id: accounts.refund(
@@ -151,7 +132,7 @@ async def get_summary(account: str, request: Request, services: ServicesOf) -> S
 
 @router.get("/accounts/{account}/statement", responses=_READ_ONE_STATUSES, summary="An account's ledger, page by page")
 async def get_statement(
-    account: str, services: ServicesOf, after_seq: AfterSeq = 0, limit: PageLimit = MAX_PAGE_ENTRIES
+    account: str, services: ServicesOf, after_seq: AfterNumber = 0, limit: PageLimit = MAX_PAGE_ENTRIES
 ) -> Statement:
     """Show what the account's own keys see at `/v1/billing/statement`."""
     found = await services.administration.read(lambda accounts: accounts.find_account(account))
@@ -160,28 +141,26 @@ async def get_statement(
 
 @router.get("/log", responses=problems(401, 403, 422, 503), summary="Who did what, when")
 async def get_log(
-    services: ServicesOf,
-    after_id: Annotated[int, Query(ge=0, le=MAX_INTEGER)] = 0,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ACTS)] = MAX_PAGE_ACTS,
-) -> AdminLog:
+    services: ServicesOf, after_id: AfterNumber = 0, limit: PageLimit = MAX_PAGE_ENTRIES
+) -> wire.AdminLog:
     """List every act of the staff, over this API and from the command line, oldest first."""
     acts = await services.administration.read(lambda accounts: accounts.acts(after_id=after_id, limit=limit + 1))
-    page = [AdminAct.model_validate(act, from_attributes=True) for act in acts[:limit]]
-    return AdminLog(data=page, next_after_id=page[-1].id if len(acts) > limit else None)
+    page = [wire.AdminAct.model_validate(act, from_attributes=True) for act in acts[:limit]]
+    return wire.AdminLog(data=page, next_after_id=page[-1].id if len(acts) > limit else None)
 
 
 @router.post(
     "/accounts/{account}/keys",
     status_code=201,
     responses=_ACT_STATUSES,
-    openapi_extra=json_body(NewKey),
+    openapi_extra=json_body(wire.NewKey),
     summary="Make an API key",
 )
 async def create_key(
     account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
-) -> IssuedKey:
+) -> wire.IssuedKey:
     """Make an API key of an account that exists. Its secret is in this answer and in no other."""
-    body = await read_json(request, NewKey)
+    body = await read_json(request, wire.NewKey)
     key, secret = await services.administration.act(
         context,
         lambda accounts, request_id: accounts.create_key(
@@ -194,20 +173,20 @@ async def create_key(
         ),
     )
     response.headers["Cache-Control"] = "no-store"
-    return IssuedKey(key=_render_key(key), secret=secret, notice=_SHOWN_NOW if secret is not None else _SHOWN_BEFORE)
+    return wire.IssuedKey(key=_render_key(key), secret=secret, notice=_SHOWN_BEFORE if secret is None else _SHOWN_NOW)
 
 
 @router.get("/accounts/{account}/keys", responses=_READ_ONE_STATUSES, summary="List an account's API keys")
-async def list_keys(account: str, services: ServicesOf) -> KeyList:
+async def list_keys(account: str, services: ServicesOf) -> wire.KeyList:
     """List the account's API keys, oldest first, with what is left of their own budgets."""
     keys, budgets = await services.administration.read(
         lambda accounts: (accounts.keys(found := accounts.find_account(account)), accounts.key_budgets(found))
     )
-    return KeyList(data=[_render_listed(key, budgets.get(key.id)) for key in keys])
+    return wire.KeyList(data=[_render_listed(key, budgets.get(key.id)) for key in keys])
 
 
 @router.post("/keys/{key}/revocation", responses=problems(401, 403, 404, 422, 503), summary="End an API key at once")
-async def revoke_key(key: str, context: AdminContextOf, services: ServicesOf) -> ApiKey:
+async def revoke_key(key: str, context: AdminContextOf, services: ServicesOf) -> wire.ApiKey:
     """End a key, named by its id or its prefix; the next request with it is refused, on every server.
 
     Revoking a key again changes nothing. A key may revoke itself.
@@ -222,12 +201,12 @@ async def revoke_key(key: str, context: AdminContextOf, services: ServicesOf) ->
     "/prices",
     status_code=201,
     responses=problems(401, 403, 413, 415, 422, 503),
-    openapi_extra=json_body(NewPrice),
+    openapi_extra=json_body(wire.NewPrice),
     summary="Set a price",
 )
-async def set_price(request: Request, context: AdminContextOf, services: ServicesOf) -> PriceVersion:
+async def set_price(request: Request, context: AdminContextOf, services: ServicesOf) -> wire.PriceVersion:
     """Set a price, in force at once; requests that were quoted the old one are refused, not billed."""
-    body = await read_json(request, NewPrice)
+    body = await read_json(request, wire.NewPrice)
     price = await services.administration.act(
         context, lambda accounts, request_id: accounts.set_price(**body.model_dump(), request_id=request_id)
     )
@@ -235,29 +214,29 @@ async def set_price(request: Request, context: AdminContextOf, services: Service
 
 
 @router.get("/prices", responses=_READ_STATUSES, summary="List prices")
-async def list_prices(services: ServicesOf) -> PriceVersionList:
+async def list_prices(services: ServicesOf) -> wire.PriceVersionList:
     """List every version of every price, oldest first."""
     prices = await services.administration.read(lambda accounts: accounts.prices())
-    return PriceVersionList(data=[_render_price(price) for price in prices])
+    return wire.PriceVersionList(data=[_render_price(price) for price in prices])
 
 
-def _render_account(account: accounts.Account) -> Account:
+def _render_account(account: accounts.Account) -> wire.Account:
     known = {name: getattr(account, name) for name in ("id", "name", "currency", "created_at")}
-    return Account(**known, remaining_units=account.budget.remaining_units, **asdict(account.budget))
+    return wire.Account(**known, remaining_units=account.budget.remaining_units, **asdict(account.budget))
 
 
-def _render_key(key: accounts.ApiKey) -> ApiKey:
-    return ApiKey(**{**asdict(key), "scopes": sorted(key.scopes)})
+def _render_key(key: accounts.ApiKey) -> wire.ApiKey:
+    return wire.ApiKey(**{**asdict(key), "scopes": sorted(key.scopes)})
 
 
-def _render_listed(key: accounts.ApiKey, budget: accounts.Budget | None) -> ListedKey:
-    return ListedKey(
+def _render_listed(key: accounts.ApiKey, budget: accounts.Budget | None) -> wire.ListedKey:
+    return wire.ListedKey(
         **_render_key(key).model_dump(),
         limit_units=budget and budget.limit_units,
         remaining_units=budget and budget.remaining_units,
     )
 
 
-def _render_price(price: Price) -> PriceVersion:
+def _render_price(price: Price) -> wire.PriceVersion:
     fields = asdict(price)
-    return PriceVersion(price_id=fields.pop("id"), **fields)
+    return wire.PriceVersion(price_id=fields.pop("id"), **fields)

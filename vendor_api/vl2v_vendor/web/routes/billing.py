@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
-from vl2v_vendor.web.declarations import PUBLIC, AfterSeq, BillingCaller, PageLimit, ServicesOf, problems
+from vl2v_vendor.web.declarations import PUBLIC, AfterNumber, BillingCaller, PageLimit, ServicesOf, problems
 
 router = APIRouter(prefix="/v1/billing", tags=["billing"])
 
@@ -17,7 +17,7 @@ async def get_summary(caller: BillingCaller, services: ServicesOf) -> Summary:
 
 @router.get("/statement", responses=problems(401, 403, 422, 503), summary="The ledger, page by page")
 async def get_statement(
-    caller: BillingCaller, services: ServicesOf, after_seq: AfterSeq = 0, limit: PageLimit = MAX_PAGE_ENTRIES
+    caller: BillingCaller, services: ServicesOf, after_seq: AfterNumber = 0, limit: PageLimit = MAX_PAGE_ENTRIES
 ) -> Statement:
     """List entries in order, each with its items, and the signed head of the chain."""
     return await services.audit.statement(caller.account_id, after_seq, limit)

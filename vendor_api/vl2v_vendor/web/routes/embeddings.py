@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from fastapi import APIRouter, Request
@@ -117,14 +117,6 @@ def _order(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerForm:
-    """How vectors are to be sent."""
-
-    encoding: embeddings.Encoding
-    dtype: Dtype
-
-
 def accepted(accept: str | None) -> dict[str, float]:
     """Return the weights, 0 to 1, that an `Accept` header gives to media types by their full names (RFC 9110, 12.5.1).
 
@@ -154,9 +146,9 @@ async def answer_sale(sale: Sale, request: Request, options: _Options) -> Respon
         weights = accepted(request.headers.get("accept"))
         raw = weights.get(headers.OCTET_STREAM, 0.0)
         encoding = "raw" if raw > 0 and raw >= weights.get(headers.JSON, 0.0) else "base64"
-    form = AnswerForm(encoding, options.dtype)
-    media_type = headers.OCTET_STREAM if form.encoding == "raw" else headers.JSON
-    return await respond(sale, lambda: build_answer(sale, request.state.request_id, form), media_type)
+    media_type = headers.OCTET_STREAM if encoding == "raw" else headers.JSON
+    build = partial(build_answer, sale, request.state.request_id, encoding, options.dtype)
+    return await respond(sale, build, media_type)
 
 
 async def respond(sale: Sale, build: Callable[[], bytes], media_type: str) -> Response:
@@ -181,16 +173,16 @@ async def respond(sale: Sale, build: Callable[[], bytes], media_type: str) -> Re
     return Response(body, headers=sent, media_type=media_type)
 
 
-def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
-    """Build the body: JSON, or a frame if the form is raw."""
+def build_answer(sale: Sale, request_id: str, encoding: embeddings.Encoding, dtype: Dtype) -> bytes:
+    """Build the body: JSON, or a frame if the encoding is raw."""
     price, account, key, billed_units = sale.price, sale.budgets.account, sale.budgets.key, sale.billed_units
     message = EmbeddingsResponse(
         request_id=request_id,
         model=sale.model_id,
         embedding_dim=sale.embedding_dim,
-        encoding=form.encoding,
-        dtype=form.dtype,
-        data=[_render_item(index, item, form) for index, item in enumerate(sale.items)],
+        encoding=encoding,
+        dtype=dtype,
+        data=[_render_item(index, item, encoding, dtype) for index, item in enumerate(sale.items)],
         usage=embeddings.Usage(
             billed_units=billed_units,
             replayed_units=sale.free_units,
@@ -209,12 +201,12 @@ def build_answer(sale: Sale, request_id: str, form: AnswerForm) -> bytes:
         receipt=sale.receipt,
         paid_by=list(sale.paid_by),
     )
-    if form.encoding != "raw":
+    if encoding != "raw":
         return message.model_dump_json().encode()
     return pack_answer(message, [item.vector for item in sale.items if item.vector is not None])
 
 
-def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.ItemResult:
+def _render_item(index: int, item: SaleItem, encoding: embeddings.Encoding, dtype: Dtype) -> embeddings.ItemResult:
     # What an item does not have is not set, so that the head of a frame leaves it out.
     known: dict[str, Any] = {"index": index, "item_key": item.item_key}
     if item.prepared is not None and item.prepared.tokens is not None:
@@ -222,11 +214,9 @@ def _render_item(index: int, item: SaleItem, form: AnswerForm) -> embeddings.Ite
     if item.failure is not None:
         error = ItemError(code=ErrorCode(item.failure.code), detail=item.failure.detail)
         return embeddings.ItemResult(**known, status="failed", error=error)
-    if form.encoding != "raw" and item.vector is not None:
-        as_base64 = form.encoding == "base64"
-        known["embedding"] = (
-            to_base64(item.vector, form.dtype) if as_base64 else item.vector.astype(form.dtype).tolist()
-        )
+    if encoding != "raw" and item.vector is not None:
+        vector = item.vector
+        known["embedding"] = to_base64(vector, dtype) if encoding == "base64" else vector.astype(dtype).tolist()
     if item.recompute is not None:
         known["recompute"] = item.recompute
     return embeddings.ItemResult(**known, status=item.status, result_sha=item.result_sha, seq=item.seq)
