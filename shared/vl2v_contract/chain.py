@@ -12,8 +12,7 @@ from vl2v_contract.identity import JSONValue, Modality, canonical_json, sha256_h
 
 EntryKind = Literal["charge", "topup", "refund", "restored"]
 
-GENESIS_HASH = "0" * 64
-"""`prev_hash` of an account's first entry."""
+GENESIS_HASH = "0" * 64  # `prev_hash` of an account's first entry
 
 RESTORE_MARGIN = 10_000
 """Numbers that a `restored` entry leaves unused after the last published one: more than a server signs within the
@@ -134,34 +133,18 @@ class LedgerEntry:
     def charge(
         cls, end: ChainEnd, origin: EntryOrigin, terms: ChargeTerms, items: Sequence[ChargedItem], unit_price_micro: int
     ) -> "LedgerEntry":
-        """Compose the entry that charges `items`, which are not empty; written out, since every sale waits for it."""
+        """Compose the entry that charges `items`, which are not empty."""
         units = sum(item.units for item in items)
-        return cls(
-            ledger_id=end.ledger_id,
-            account_id=end.account_id,
-            seq=end.seq + 1,
+        return cls._after(
+            end,
+            origin,
             kind="charge",
-            request_id=origin.request_id,
-            api_key_id=terms.api_key_id,
-            endpoint=terms.endpoint,
-            modality=terms.modality,
-            model_id=terms.model_id,
-            weights_sha=terms.weights_sha,
-            precision=terms.precision,
-            preprocessing_id=terms.preprocessing_id,
+            **{name: getattr(terms, name) for name in ChargeTerms.__slots__},
             units=units,
-            price_id=terms.price_id,
             unit_price_micro=unit_price_micro,
             amount_micro=units * unit_price_micro,
-            currency=end.currency,
             items_hash=items_hash(items),
-            ref_seq=None,
-            note=None,
             used_units=end.used_units + units,
-            limit_units=end.limit_units,
-            created_at=max(origin.now, end.created_at),
-            signing_key_id=origin.signing_key_id,
-            prev_hash=end.entry_hash,
         )
 
     @classmethod
@@ -218,16 +201,8 @@ class LedgerEntry:
 
     def end(self, entry_hash: str) -> ChainEnd:
         """Return the end of the chain once this entry is its last, under its hash."""
-        return ChainEnd(
-            ledger_id=self.ledger_id,
-            account_id=self.account_id,
-            currency=self.currency,
-            seq=self.seq,
-            entry_hash=entry_hash,
-            used_units=self.used_units,
-            limit_units=self.limit_units,
-            created_at=self.created_at,
-        )
+        kept = (name for name in ChainEnd.__slots__ if name != "entry_hash")
+        return ChainEnd(entry_hash=entry_hash, **{name: getattr(self, name) for name in kept})
 
     def hash(self) -> str:
         """Return the entry's hash in the chain, 64 hex digits; it covers every field, `prev_hash` included."""

@@ -62,7 +62,7 @@ def test_every_attempt_carries_the_same_item_keys(vendor: FakeVendor, client: Ve
     vendor.before = before
     delivery = buy_texts(client)
     assert sent == [KEYS] * 4
-    assert delivery.billed_units == 2
+    assert [item.status for item in delivery.items] == ["billed"] * 2
 
 
 def test_a_retry_after_pauses_the_whole_client(vendor: FakeVendor) -> None:

@@ -32,8 +32,7 @@ STATEMENT_PAGE_ENTRIES = 500
 ImageForm: TypeAlias = Literal["rgb8", "png"]
 """Pixels as they are, 150 kB at 224 x 224, or PNG, of a photograph about 90 kB, which takes 5 ms to write and read."""
 
-Upload: TypeAlias = Literal["auto", "raw", "png"]
-"""What the user wants; `auto` goes by how far away the vendor is."""
+Upload: TypeAlias = Literal["auto", "raw", "png"]  # what the user wants; `auto` goes by how far away the vendor is
 
 UPLOADS: Final[tuple[Upload, ...]] = ("auto", "raw", "png")
 

@@ -63,10 +63,10 @@ class PurchaseReport:
 
     def add(self, delivery: Delivery) -> None:
         """Count a delivery's items."""
-        self.billed_units += delivery.billed_units
-        self.replayed_units += len(delivery.items) - delivery.billed_units
-        self.amount_micro += delivery.amount_micro
+        self.replayed_units += sum(item.status != "billed" for item in delivery.items)
         if delivery.billed is not None:
+            self.billed_units += delivery.billed.entry.units
+            self.amount_micro += delivery.billed.entry.amount_micro
             self.receipts.append(delivery.billed)
 
 
@@ -79,7 +79,6 @@ class Buyer:
         self._plan, self._teacher, self._purchase_id = plan, plan.teacher, purchase_id
         self._client, self._cache, self._workers = context.vendor, context.cache, context.workers
         self._report, self._progress = report, progress
-        self._kept_keyring = context.vendor.keyring
         self._waiting = deque(cut_batches(plan.missing, plan.teacher))
         self._parked: list[tuple[Batch, VendorUnavailable]] = []
         self._unanswered: set[str] = set()  # item keys that were sent once, and may be charged
@@ -141,11 +140,9 @@ class Buyer:
             if error.was_refused:
                 purchases.release([key for key in keys if key not in self._unanswered])
             raise
-        keyring = self._client.keyring
-        if keyring is not None and keyring is not self._kept_keyring:
-            # the vendor changed to another key meanwhile: with it, its receipts can be checked offline
+        if (keyring := self._client.keyring) is not None:
+            # the vendor may have changed to another key meanwhile: with it, its receipts can be checked offline
             self._cache.vendors.remember_keys(keyring.ledger_id, keyring.keys)
-            self._kept_keyring = keyring
         keep(delivery, self._cache, teacher.ledger_id)
         return delivery
 

@@ -14,8 +14,7 @@ from vl2v_client.core.errors import CacheError
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x564C3256  # "VL2V"
 
-CHUNK = 500
-"""Keys per statement, below SQLite's oldest limit on parameters."""
+CHUNK = 500  # keys per statement, below SQLite's oldest limit on parameters
 
 _MOVE = "or name another file with purchase.cache"
 _REMEDIES = {

@@ -37,8 +37,7 @@ INSERT INTO receipts VALUES (:ledger_id, :account_id, :seq, :request_id, :api_ke
 ON CONFLICT (ledger_id, account_id, seq) DO NOTHING
 """
 
-_OPEN = "state = 'sent' AND state <> 'paid'"
-"""Sent, in words that let SQLite use the index of what is open."""
+_OPEN = "state = 'sent' AND state <> 'paid'"  # sent, in words that let SQLite use the index of what is open
 
 
 @dataclass(frozen=True, slots=True)

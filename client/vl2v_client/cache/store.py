@@ -31,16 +31,6 @@ class FileStamp(NamedTuple):
     size_bytes: int
     changed_ns: int
 
-    @classmethod
-    def of(cls, path: Path | str) -> "FileStamp":
-        """Return the stamp of a file as it is now.
-
-        Raises:
-            OSError: There is no such file.
-        """
-        status = os.stat(path)
-        return cls(os.path.join(os.getcwd(), path), status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
-
 
 class FileContent(NamedTuple):
     """A file's bytes and, once decoded, its picture's size in pixels."""

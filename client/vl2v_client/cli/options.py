@@ -57,8 +57,7 @@ ConfigFile = Annotated[
     Path | None, Parameter(name="--config", group=OUTPUT, help="YAML file of options by group; flags override it.")
 ]
 
-Named = dict[str, dict[str, Any]]
-"""Values that the command line names, by group and option."""
+Named = dict[str, dict[str, Any]]  # values that the command line names, by group and option
 
 
 @dataclass(frozen=True, slots=True)

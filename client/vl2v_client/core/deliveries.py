@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from vl2v_contract.records import Receipt
 
-HalfVector = NDArray[np.float16]
-"""`[D]` unit-norm float16 embedding, as kept in the cache."""
+HalfVector = NDArray[np.float16]  # `[D]` unit-norm float16 embedding, as kept in the cache
 
 # The vendor's codes: a charged item's vector is no longer kept; an item was never paid; it was paid for another model.
 EXPIRED, UNKNOWN, OTHER_MODEL = "result_expired", "unknown_item", "unknown_model"
@@ -58,13 +57,3 @@ class Delivery:
     failed: tuple[FailedItem, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     billed: Receipt | None = None
-
-    @property
-    def billed_units(self) -> int:
-        """Units that this request cost."""
-        return 0 if self.billed is None else self.billed.entry.units
-
-    @property
-    def amount_micro(self) -> int:
-        """Money that this request cost."""
-        return 0 if self.billed is None else self.billed.entry.amount_micro

@@ -8,20 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-RGBImage = NDArray[np.uint8]
-"""`[H, W, 3]` RGB8."""
+RGBImage = NDArray[np.uint8]  # `[H, W, 3]` RGB8
 
 MAX_IMAGE_SIZE = 1024
 """Pixels of a model's input, a teacher's or a student's: no pretrained model of timm or open_clip reads larger ones."""
 
-MAX_WIDTH = 65_536
-"""Width of embeddings and features."""
-
-MAX_LOGIT_SCALE = 1e6
-"""Logit scale of a text classifier, and its bias: CLIP's scale is 100."""
-
-EmbeddingMatrix = NDArray[np.float32]
-"""`[N, D]` unit-norm float32."""
+MAX_WIDTH = 65_536  # width of embeddings and features
+MAX_LOGIT_SCALE = 1e6  # logit scale of a text classifier, and its bias: CLIP's scale is 100
+EmbeddingMatrix = NDArray[np.float32]  # `[N, D]` unit-norm float32
 
 
 @dataclass(frozen=True, slots=True)

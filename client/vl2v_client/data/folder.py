@@ -44,8 +44,7 @@ def check_class_names(names: Sequence[str]) -> None:
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, as in torchvision's `ImageFolder`; other files are ignored."""
 
-PLAIN_DOMAIN = "all"
-"""The one domain of a plain folder."""
+PLAIN_DOMAIN = "all"  # the one domain of a plain folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,36 +117,31 @@ def open_dataset(root: Path) -> DomainDataset:
         raise DataError(f"{root} is not a folder: give the folder that holds the domain or class folders")
     top = _folders(root)
     flat = [name for name in top if any(_is_image(one.name) and not one.is_dir() for one in _entries(root / name))]
-    if not flat:
-        return _list_domains(root, top)
-    deep = [name for name in top if name not in flat and list_images(root / name)]
-    if deep:
-        raise DataError(
-            f"{root} mixes two layouts: {flat[0]!r} holds images, {deep[0]!r} holds folders of images: "
-            "use domain/class/file or class/file throughout"
-        )
-    classes = tuple(_files_of_classes(root, top, PLAIN_DOMAIN))
-    return DomainDataset(root, tuple(top), (PLAIN_DOMAIN,), classes, has_domains=False)
-
-
-def _list_domains(root: Path, domains: list[str]) -> DomainDataset:
-    folders = {domain: _folders(root / domain) for domain in domains}
-    domains = [domain for domain in domains if folders[domain]]  # a stray folder without classes is no domain
-    if not domains:
+    if flat:
+        deep = [name for name in top if name not in flat and list_images(root / name)]
+        if deep:
+            raise DataError(
+                f"{root} mixes two layouts: {flat[0]!r} holds images, {deep[0]!r} holds folders of images: "
+                "use domain/class/file or class/file throughout"
+            )
+        classes = tuple(_files_of_classes(root, top, PLAIN_DOMAIN))
+        return DomainDataset(root, tuple(top), (PLAIN_DOMAIN,), classes, has_domains=False)
+    folders = {domain: names for domain in top if (names := _folders(root / domain))}  # others are no domains
+    class_names = sorted(set().union(*folders.values()))
+    if not class_names:
         raise DataError(
             f"{root} holds no images in class folders ({', '.join(IMAGE_SUFFIXES)}): "
             "lay them out as domain/class/file or class/file"
         )
-    class_names = sorted(set().union(*folders.values()))
-    for domain in domains:
-        missing = sorted(set(class_names) - set(folders[domain]))
+    for domain, names in folders.items():
+        missing = sorted(set(class_names) - set(names))
         if missing:
             raise DataError(
                 f"{root / domain} lacks the classes {', '.join(missing)} that other domains have: "
                 "give every domain the same class folders"
             )
-    files = (of_one for domain in domains for of_one in _files_of_classes(root / domain, class_names, domain))
-    return DomainDataset(root, tuple(class_names), tuple(domains), tuple(files), has_domains=True)
+    classes = tuple(one for domain in folders for one in _files_of_classes(root / domain, class_names, domain))
+    return DomainDataset(root, tuple(class_names), tuple(folders), classes, has_domains=True)
 
 
 def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iterator[ClassFiles]:

@@ -14,8 +14,7 @@ from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset
 
-HOLD_OUT = 0.2
-"""Share of each domain that is kept for selection."""
+HOLD_OUT = 0.2  # share of each domain that is kept for selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +46,8 @@ class Split:
 def split(dataset: DomainDataset, *, target_domain: str | None, seed: int = 0) -> Split:
     """Split a data set: per domain as DomainBed does, per class for a plain folder.
 
-    The split of a domain depends on its place among the domains and on `seed`, never on the target, so that one
-    purchase serves the runs of all targets.
-
-    Args:
-        dataset: What to split.
-        target_domain: The domain to hold out, or `None` to train on all of them.
-        seed: DomainBed's `trial_seed`.
+    The split of a domain depends on its place among the domains and on `seed`, DomainBed's `trial_seed`, never on the
+    target, so that one purchase serves the runs of all targets. Without a target all domains are trained on.
 
     Raises:
         DataError: An unknown target, a single domain with a target, or too few images for a hold-out.

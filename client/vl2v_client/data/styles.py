@@ -6,7 +6,6 @@ Lengths are given in pixels of a 224-pixel square and scale with the picture.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,7 @@ _SHADOW_GUARD = 16  # added to both sides of a ratio, so that noise in dark plac
 _PAPER_GRAIN = 16  # a pixel must be that much darker than its surroundings, in 255ths, to be drawn at all
 _INK_SHARE = 90  # of the local mean, in percent: darker pixels are inked
 
-Plane = NDArray[np.int32]
-"""`[S, S]` integers."""
+Plane = NDArray[np.int32]  # `[S, S]` integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +89,14 @@ def draw_ink(pixels: RGBImage, strength: int) -> RGBImage:
     return _grey(np.where((luma + _SHADOW_GUARD) * 100 < (around + _SHADOW_GUARD) * _INK_SHARE, 0, 255))
 
 
-STYLES: Mapping[str, Style] = MappingProxyType(
-    {
-        "pencil": Style(draw_pencil, (3, 8)),
-        "edges": Style(draw_edges, (1, 3)),
-        "posterise": Style(draw_posterised, (3, 5)),
-        "shuffle": Style(draw_shuffled, (1, 5)),
-        "flat": Style(draw_flat, (4, 10)),
-        "ink": Style(draw_ink, (16, 40)),
-    }
-)
+STYLES: Mapping[str, Style] = {
+    "pencil": Style(draw_pencil, (3, 8)),
+    "edges": Style(draw_edges, (1, 3)),
+    "posterise": Style(draw_posterised, (3, 5)),
+    "shuffle": Style(draw_shuffled, (1, 5)),
+    "flat": Style(draw_flat, (4, 10)),
+    "ink": Style(draw_ink, (16, 40)),
+}
 """By the name that a view stores. Names, meanings and pixels are for ever: a better pencil is another style."""
 
 

@@ -8,7 +8,6 @@ trained on the same view at the student's.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -85,14 +84,12 @@ class ViewRecipe:
 STANDARD = "standard"
 _SIX_STYLES = ("pencil", "edges", "posterise", "shuffle", "flat", "ink")
 
-VIEW_RECIPES: Mapping[str, ViewRecipe] = MappingProxyType(
-    {
-        STANDARD: ViewRecipe(),
-        "published": ViewRecipe(hue=0.3),  # this hue shift turns a red apple green
-        "styles": ViewRecipe(styles=_SIX_STYLES, styled_every=2),
-        "all-styles": ViewRecipe(styles=_SIX_STYLES),
-    }
-)
+VIEW_RECIPES: Mapping[str, ViewRecipe] = {
+    STANDARD: ViewRecipe(),
+    "published": ViewRecipe(hue=0.3),  # this hue shift turns a red apple green
+    "styles": ViewRecipe(styles=_SIX_STYLES, styled_every=2),
+    "all-styles": ViewRecipe(styles=_SIX_STYLES),
+}
 """By the name that the command line knows."""
 
 
@@ -146,15 +143,9 @@ def drawn_view(
 
 
 def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
-    """Return the pixels of a view: deterministic, with Pillow's antialiased bicubic filter.
+    """Return the pixels `[size, size, 3]` of a view: deterministic, with Pillow's antialiased bicubic filter.
 
-    Args:
-        image: RGB, from `load_rgb`.
-        view: What to look at.
-        size: Width and height of the result: the input size of who looks at it.
-
-    Returns:
-        `[size, size, 3]` uint8.
+    The image is RGB, from `load_rgb`; the size is the input size of who looks at it.
 
     Raises:
         DataError: The crop reaches outside the image, so the view was made for another one.

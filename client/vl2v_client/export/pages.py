@@ -63,8 +63,7 @@ class LocalAnswers:
     online: bool
 
 
-Bill = Purchase | LocalAnswers
-"""What the exported student's answers cost."""
+Bill = Purchase | LocalAnswers  # what the exported student's answers cost
 
 SweepBill = tuple[SharedPurchase | None, Mapping[str, int]]
 """What a sweep's answers cost, nothing with a local teacher; and how many queries each method's students read."""

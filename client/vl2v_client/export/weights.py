@@ -31,8 +31,7 @@ MAX_WEIGHTS_BYTES = 8 * 2**30
 compared with the card before memory is taken, so a file of any size takes about as much memory as it has bytes.
 """
 
-CLASSIFIER_KEY = "classifier"
-"""The text classifier, `[C, D]`, beside the student's own weights."""
+CLASSIFIER_KEY = "classifier"  # the text classifier, `[C, D]`, beside the student's own weights
 
 _MAX_DERIVED_BYTES = 2**30
 """Size of tables that a model computes when it is built and its file does not hold, such as relative positions."""

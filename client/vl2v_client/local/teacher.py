@@ -77,11 +77,8 @@ def _split(visual: nn.Module, name: str) -> ImageTower:
     )
 
 
-LOCAL_LEDGER = "local"
-"""Stands for the ledger of a teacher that nobody is paid for."""
-
-Triple = tuple[float, float, float]
-"""A value for red, green and blue."""
+LOCAL_LEDGER = "local"  # stands for the ledger of a teacher that nobody is paid for
+Triple = tuple[float, float, float]  # A value for red, green and blue
 
 BATCH_SIZE = 128
 _FREE = PriceTag(price_id=0, unit_price_micro=0, currency="free")
@@ -214,7 +211,7 @@ def _preprocessing(network: nn.Module, name: str) -> tuple[int, Triple, Triple]:
 
 def _triple(values: Sequence[float], name: str) -> Triple:
     try:
-        red, green, blue = values
-        return float(red), float(green), float(blue)
+        red, green, blue = map(float, values)
+        return red, green, blue
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} has {values!r} for a mean or deviation: it must be three numbers") from error

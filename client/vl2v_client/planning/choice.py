@@ -166,13 +166,9 @@ def stratified_turns(labels: NDArray[np.int64], domains: Sequence[str], seed: in
 def k_center(features: NDArray[np.floating], count: int) -> list[int]:
     """Return the row farthest from all picked so far; the first is the one nearest the mean. `O(count n F)`.
 
-    Features are scaled to length one, so a squared distance is `2 - 2 cos`; a tie falls to the lower row. The largest
-    distance left is at most twice the least that any `count` centres allow. Gonzalez, TCS 1985; Sener and Savarese,
-    "Active learning for convolutional neural networks: a core-set approach", ICLR 2018.
-
-    Args:
-        features: `[n, F]`.
-        count: Number of rows to pick; all `n` if there are no more.
+    Features `[n, F]` are scaled to length one, so a squared distance is `2 - 2 cos`; a tie falls to the lower row. The
+    largest distance left is at most twice the least that any `count` centres allow. Gonzalez, TCS 1985; Sener and
+    Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018.
     """
     lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     points = (features / np.maximum(lengths, 1e-12)).astype(np.float32)

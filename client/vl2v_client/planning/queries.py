@@ -219,9 +219,11 @@ def stamp_of(path: Path | str) -> FileStamp:
         DataError: It is missing.
     """
     try:
-        return FileStamp.of(path)
+        status = os.stat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
+    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    return FileStamp(os.path.join(os.getcwd(), path), status.st_size, changed_ns)
 
 
 def _hash_all(paths: Sequence[str]) -> list[str]:

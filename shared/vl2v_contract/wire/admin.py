@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vl2v_contract.identity import MAX_INTEGER, Modality
+from vl2v_contract.records import Count
 
 Scope = Literal["embed", "billing", "admin"]
 
 _Units = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
-_Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 _Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="Three capital letters, ISO 4217.")]
 _Note = Annotated[str, Field(max_length=1000, description="Goes into the ledger, such as an invoice number.")]
 
@@ -30,7 +30,7 @@ class NewAccount(_Request):
     """`POST /v1/admin/accounts`."""
 
     name: str = Field(min_length=1, max_length=128)
-    budget_units: _Count = Field(description="Queries that the account may spend; its first top-up.")
+    budget_units: Count = Field(description="Queries that the account may spend; its first top-up.")
     currency: _Currency | None = Field(default=None, description="The vendor's own when absent.")
 
 
@@ -53,7 +53,7 @@ class NewKey(_Request):
     """`POST /v1/admin/accounts/{account}/keys`."""
 
     scopes: list[Scope] = Field(min_length=1)
-    limit_units: _Count | None = Field(default=None, description="A budget of the key's own, under the account's.")
+    limit_units: Count | None = Field(default=None, description="A budget of the key's own, under the account's.")
     expires_days: float | None = Field(default=None, gt=0, le=36500, description="Never when absent.")
     name: str = Field(default="", max_length=128, description="What the key is for.")
 
@@ -63,7 +63,7 @@ class NewPrice(_Request):
 
     model_id: str = Field(min_length=1, max_length=256)
     modality: Modality
-    unit_price_micro: _Count
+    unit_price_micro: Count
     currency: _Currency
 
 

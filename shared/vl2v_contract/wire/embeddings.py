@@ -72,13 +72,11 @@ class ModelList(_Frozen):
     data: list[ModelCard]
 
 
-Encoding = Literal["base64", "float", "raw"]
-"""Vectors as base64 or as numbers in JSON, or raw in a frame (`framed`)."""
+Encoding = Literal["base64", "float", "raw"]  # vectors as base64 or as numbers in JSON, or raw in a frame (`framed`)
 ItemKey = Annotated[str, Field(description="64 lower-case hex digits; one key is charged once, for ever.")]
 _ENCODING = "When absent, by the `Accept` header: `raw` if it prefers application/octet-stream, else `base64`."
 
-MAX_ITEMS: Final = 10_000
-"""In one request of any vendor; each has a lower limit of its own."""
+MAX_ITEMS: Final = 10_000  # in one request of any vendor; each has a lower limit of its own
 
 Element = TypeVar("Element")
 Items = Annotated[list[Element], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]

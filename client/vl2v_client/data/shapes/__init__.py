@@ -24,8 +24,7 @@ from vl2v_client.data.shapes.scene import compose_scene
 RESERVED_SEED_START = 1_000_000
 """Seeds below are the benchmark's; from here on they are the training seeds of the shipped teacher and student."""
 
-SHORTCUT_PROBABILITY = 0.8
-"""How often a colour is the class's own in its style; else it is any colour at random."""
+SHORTCUT_PROBABILITY = 0.8  # how often a colour is the class's own in its style; else it is any colour at random
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,7 @@ def finish(picture: Picture, size: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
 
 
-Render = Callable[[Scene, np.random.Generator], Picture]
-"""Draws one scene in one style."""
+Render = Callable[[Scene, np.random.Generator], Picture]  # draws one scene in one style
 
 
 def render_photo(scene: Scene, rng: np.random.Generator) -> Picture:
@@ -212,11 +211,9 @@ _BENCHMARK: Mapping[str, Render] = {
 }
 _DEVELOPMENT: Mapping[str, Render] = {"neon": render_neon, "mosaic": render_mosaic, "blueprint": render_blueprint}
 
-STYLES = tuple(_BENCHMARK)
-"""The benchmark's styles (domains)."""
+STYLES = tuple(_BENCHMARK)  # the benchmark's styles (domains)
 
 DEVELOPMENT_STYLES = tuple(_DEVELOPMENT)
 """Styles for taking decisions on, so that the benchmark's styles stay unseen until they are reported."""
 
-RENDERS = {**_BENCHMARK, **_DEVELOPMENT}
-"""By style."""
+RENDERS = {**_BENCHMARK, **_DEVELOPMENT}  # by style

@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-"""Corner points, `[N, 2]`, in object units."""
+Points = NDArray[np.float64]  # corner points, `[N, 2]`, in object units
 
 Role = Literal["main", "accent", "dark", "light"]
 """Which colour of the scene a part takes: the object's own colour, a second one, near-black or near-white."""
@@ -19,13 +18,7 @@ Role = Literal["main", "accent", "dark", "light"]
 
 @dataclass(frozen=True)
 class Part:
-    """One filled polygon, or one stroke of a given width, of an object.
-
-    Attributes:
-        points: Corners of the polygon or of the stroke's path, `[N, 2]`, object units.
-        role: The colour that the part takes.
-        stroke_width: 0 for a filled polygon, else the width of the line in object units.
-    """
+    """One filled polygon, or one stroke if it has a width in object units; its points are corners of either."""
 
     points: Points
     role: Role
@@ -43,15 +36,9 @@ def box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, start: float = 0.0, stop: float = 360.0) -> Points:
-    """Return points along an ellipse, clockwise on the screen.
+    """Return points along an ellipse about `(x, y)`, clockwise on the screen.
 
-    Args:
-        x: Centre, object units.
-        y: Centre, object units.
-        radius_x: Horizontal radius, object units.
-        radius_y: Vertical radius, object units.
-        start: First angle in degrees; 0 points right, 90 points down.
-        stop: Last angle in degrees.
+    They go from the angle `start` to `stop`, in degrees; 0 points right, 90 points down.
     """
     angles = np.radians(np.linspace(start, stop, 33))
     return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)

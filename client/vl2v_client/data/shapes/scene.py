@@ -80,15 +80,9 @@ def compose_scene(
     shortcut: float,
     objects: Mapping[str, Draw] = OBJECTS,
 ) -> Scene:
-    """Draw what one picture shows: class, pose, colours, clutter and background.
+    """Draw what one picture shows: class, pose, colours, clutter and background, on a map `side` pixels wide and high.
 
-    Args:
-        style: The style, which decides the colours that go with the class.
-        class_name: The class.
-        rng: Source of every random choice.
-        side: Width and height of the map in pixels.
-        shortcut: Probability that a colour is the class's own in this style, not any colour at random.
-        objects: What composes an object, by class name.
+    `shortcut` is the probability that a colour is the class's own in this style, not any colour at random.
     """
 
     def any_colour() -> str:
