@@ -36,8 +36,9 @@ from vl2v_client.student.model.classifier import StudentClassifier, TextHead, ne
 from vl2v_client.student.model.network import build_student
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
-from vl2v_client.student.train.feeds import LoadedStep, TrainingRun, open_feed
+from vl2v_client.student.train.feeds import open_feed
 from vl2v_client.student.train.training_data import BatchSource, LabelledViews, TrainingData
+from vl2v_client.student.train.training_run import LoadedStep, TrainingRun
 from vl2v_client.teacher.targets import ImageTargets
 from vl2v_client.teacher.text_classifier import unit_rows
 

@@ -45,8 +45,12 @@ def _results(folder: Path, processes: int) -> list[Result]:
     return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_make_the_gradients_and_the_student_of_one(tmp_path: Path, processes: int) -> None:
+@pytest.mark.parametrize(("processes", "frozen"), [(2, 0), (3, 0), (2, 1)])
+def test_processes_make_the_gradients_and_the_student_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, frozen: int
+) -> None:
+    monkeypatch.setenv("FREEZE_UNTIL", str(frozen))
+    monkeypatch.setattr(training_child, "CONFIG", training_child.CONFIG.replace(freeze_until=frozen))
     alone = train_watched(None)
     results = _torchrun(tmp_path, processes)
     for result in results:

@@ -8,25 +8,29 @@ import torch
 from support.client.student_factories import fresh_classifier, training_data
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.train import feeds
-from vl2v_client.student.train.feeds import TrainingRun, open_feed
+from vl2v_client.student.train.feeds import open_feed
 from vl2v_client.student.train.loop import train
+from vl2v_client.student.train.training_run import TrainingRun
 
 MANY = 6
 """Steps of 2 x 4 views that look at 48 views, as many as there are."""
 
 
+@pytest.mark.parametrize("room", [0, 36])
 @pytest.mark.parametrize("mixup", [0.0, 0.5])
-def test_features_are_the_same_kept_or_not(monkeypatch: pytest.MonkeyPatch, mixup: float) -> None:
+def test_features_are_the_same_kept_or_not(monkeypatch: pytest.MonkeyPatch, mixup: float, room: int) -> None:
     config = TrainingConfig(align_steps=MANY, batch_size=4, mixup=mixup, device="cpu")
     run = TrainingRun(fresh_classifier(), training_data(), config)
     stage = vl2v_adip(config).stages[0]
     kept = open_feed(run, stage)
-    monkeypatch.setattr(feeds, "FEATURE_BYTES", 48 * 32 * 4 - 1)
+    monkeypatch.setattr(feeds, "FEATURE_BYTES", room * 32 * 4)
     again = open_feed(run, stage)
     run.classifier.student.train()
     for step in range(2):
         held, seen = kept.load(step), again.load(step)
-        assert (held.inputs.ndim, seen.inputs.ndim) == (2, 4)
+        looked_at = 8 if mixup == 0 else 16
+        assert len(held.inputs) == 0 < len(seen.inputs)
+        assert (len(seen.inputs) == looked_at) == (room == 0)
         torch.testing.assert_close(again.outputs(seen), kept.outputs(held))
         assert not run.classifier.student.backbone.training  # as when its features are computed once
     torch.testing.assert_close(again.validation_outputs(), kept.validation_outputs())

@@ -37,8 +37,9 @@ from vl2v_client.runs.settings import settle
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.model.classifier import TextHead, new_classifier, student_input
 from vl2v_client.student.model.spec import resolve_student
-from vl2v_client.student.train.feeds import TrainingRun, open_feed
+from vl2v_client.student.train.feeds import open_feed
 from vl2v_client.student.train.training_data import BatchSource, TrainingData, labelled_views
+from vl2v_client.student.train.training_run import TrainingRun
 from vl2v_client.teacher.targets import ImageTargets
 
 DOMAINS, CLASSES, IMAGES = ("art", "photo", "sketch"), ("cat", "dog"), 5

@@ -18,9 +18,10 @@ from vl2v_client.core.errors import RunError
 from vl2v_client.student.loss.methods import TrainingConfig, erm, vl2v_adip
 from vl2v_client.student.loss.objective import Batch, cross_entropy, image_and_text
 from vl2v_client.student.model.classifier import student_input
-from vl2v_client.student.train.feeds import TrainingRun, open_feed
+from vl2v_client.student.train.feeds import open_feed
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.sampling import Mix, draw_mix
+from vl2v_client.student.train.training_run import TrainingRun
 
 MIXED = TrainingConfig(
     align_steps=4,

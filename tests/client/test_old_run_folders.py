@@ -18,8 +18,14 @@ from support.client.buying_bench import draw_domains
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
-from vl2v_client.runs.run_folder import RunFolder
-from vl2v_client.student.loss.methods import TrainingConfig, as_first_named, vl2v_adip
+from vl2v_client.runs.run_folder import RunFolder, current_config
+from vl2v_client.student.loss.methods import (
+    SINCE_OF_STAGES,
+    SINCE_OF_TRAINING,
+    TrainingConfig,
+    as_first_named,
+    vl2v_adip,
+)
 from vl2v_contract.identity import sha256_hex
 
 SELECTED = ("--max-queries", "10", "--select", "k-center")
@@ -196,5 +202,14 @@ def test_checkpoints_are_named_by_the_settings_as_version_0_1_0_called_them() ->
         "segments": "original",
     }
     training = TrainingConfig().model_dump()
-    assert training.pop("align") == "adam"  # what 0.1.0 always did, and had no name for
-    assert as_first_named({**training, "align": "adam"}) == {"carries": training.pop("final_weights"), **training}
+    later = {name: training.pop(name) for name in SINCE_OF_TRAINING}
+    assert later == SINCE_OF_TRAINING  # what 0.1.0 always did, and had no name for
+    assert as_first_named({**training, **later}) == {"carries": training.pop("final_weights"), **training}
+
+
+def test_options_that_came_later_have_their_first_values_in_a_record_of_any_format() -> None:
+    for number in (2, 3):
+        config = current_config({"format": number, "training": {"seed": 1}, "stages": [{"name": "align"}]})
+        assert config["training"] == {**SINCE_OF_TRAINING, "seed": 1}
+        assert config["stages"] == [{**SINCE_OF_STAGES, "name": "align"}]
+    assert current_config({"format": 3, "sweep": True, "training": {}})["training"] == SINCE_OF_TRAINING

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from support.client.student_factories import CLASSES, TINY_VIT, text_head, training_data
 from vl2v_client.student.loss.methods import METHODS, Method, TrainingConfig
 from vl2v_client.student.model.classifier import new_classifier
+from vl2v_client.student.train import feeds
 from vl2v_client.student.train import loop as training
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult
@@ -126,6 +127,10 @@ def test_no_moment_is_a_bad_one_to_be_killed(tmp_path: Path, monkeypatch: pytest
         {"mixup": 0.3},
         {"bfloat16": True},
         {"channels_last": True},
+        {"freeze_until": 1},
+        {"freeze_until": 1, "mixup": 0.3, "channels_last": True, "workers": 2},
+        {"schedule": "cosine", "warmup": 0.5},
+        {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
     ],
     ids=str,
 )
@@ -136,6 +141,12 @@ def test_so_does_a_run_of_other_averages_and_formats(tmp_path: Path, changes: di
     with pytest.raises(_Killed):
         _run(method, config, tmp_path, kill=("distill", 5))
     assert _equal(_run(method, config, tmp_path), undisturbed)
+
+
+@pytest.mark.parametrize("kept", [0, 7])
+def test_so_does_one_that_keeps_few_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    monkeypatch.setattr(feeds, "FEATURE_BYTES", kept * 17 * 32 * 2)
+    test_so_does_a_run_of_other_averages_and_formats(tmp_path, {"freeze_until": 1})
 
 
 def test_threads_change_no_bit_and_a_resumed_run_may_change_their_number(tmp_path: Path) -> None:
@@ -162,7 +173,8 @@ def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch: pytest.M
     assert _equal(result, _run(method, QUICK))
 
 
-def test_a_compiler_that_works_trains_the_same_student(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_compiler_that_works_trains_the_same_student(monkeypatch: pytest.MonkeyPatch, frozen: int) -> None:
     compiled: list[nn.Module] = []
     eager = torch.compile
 
@@ -172,10 +184,11 @@ def test_a_compiler_that_works_trains_the_same_student(monkeypatch: pytest.Monke
         return wrapped
 
     monkeypatch.setattr(torch, "compile", watched)
-    method, config = METHODS["vl2v-adip"](QUICK), QUICK.replace(compile=True)
+    quick = QUICK.replace(freeze_until=frozen)
+    method, config = METHODS["vl2v-adip"](quick), quick.replace(compile=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         result = _run(method, config)
     assert len(compiled) == 1
-    plain = _weights(_run(method, QUICK))
+    plain = _weights(_run(method, quick))
     assert all((value - plain[name]).abs().max() < 1e-3 for name, value in _weights(result).items())

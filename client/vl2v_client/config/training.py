@@ -79,6 +79,8 @@ FinalWeights = Literal["swad", "ema", "best", "last"]
 Segments = Literal["original", "cumulative"]
 BestOfEquals = Literal["lower_loss", "last"]
 Align = Literal["adam", "ridge"]
+Schedule = Literal["constant", "cosine"]
+Optimizer = Literal["adam", "adamw"]
 
 
 class TrainingConfig(Options):
@@ -93,12 +95,16 @@ class TrainingConfig(Options):
     distill_steps: int = option(5001, "Optimizer steps of the distill stage", ge=1, common=True)
     align_learning_rate: float = option(5e-5, "Learning rate of Adam in the align stage", gt=0)
     distill_learning_rate: float = option(5e-5, "Learning rate of Adam in the distill stage", gt=0)
+    schedule: Schedule = option("constant", "Learning rate after the warm-up: as it is, or along a cosine to 0")
+    warmup: float = option(0.0, "Share of a stage's steps in which the learning rate rises from 0", ge=0, lt=1)
+    freeze_until: int = option(0, "First blocks of the student that never train; the stem is one", ge=0)
     batch_size: int = option(32, "Views per source domain and step", ge=1)
+    optimizer: Optimizer = option("adam", "Optimizer; AdamW decays matrices alone, and apart from the gradient")
     betas: tuple[float, float] = option((0.9, 0.999), "Decay rates of Adam's moments")
-    weight_decay: float = option(0.0, "Weight decay of Adam", ge=0)
+    weight_decay: float = option(0.0, "Weight decay of the optimizer", ge=0)
     image_weight: float = option(0.5, "Weight of the image term; the text term has the rest", ge=0, le=1)
     label_weight: float = option(0.0, "Weight of a cross-entropy on labels beside the published loss", ge=0)
-    mixup: float = option(0.0, "Parameter `a` of the Beta(a, a) that mixes views and targets; 0 mixes nothing", ge=0)
+    mixup: float = option(0.0, "Parameter `a` of the Beta(a, a) that mixes views or frozen activations; 0 is off", ge=0)
     evaluate_every: int = option(200, "Steps between evaluations on source validation; a segment of SWAD", ge=1)
     checkpoint_every: int = option(200, "Steps between checkpoints", ge=1, result=False)
     converge: int = option(3, "SWAD's n_converge", ge=1)

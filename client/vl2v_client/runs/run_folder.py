@@ -21,6 +21,7 @@ from vl2v_client.config.training import FinalWeights
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.core.files import read_json, write_durably
 from vl2v_client.data.view_pixels import PIXEL_BYTES, PixelFile
+from vl2v_client.student.loss.methods import SINCE_OF_STAGES, SINCE_OF_TRAINING
 from vl2v_contract.identity import sha256_hex
 
 CONFIG_FILE = "config.json"
@@ -222,9 +223,9 @@ _KEPT = ("sweep", "student", "erm_learning_rates", "teacher", "files_sha", "styl
 def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record of `config.json` in this version's format; removed values stay, so that no new run equals it."""
     if record.get("format") == TEACHER_SIZE_FORMAT:
-        return _with_align({**record, "format": CONFIG_FORMAT})
+        return _with_later({**record, "format": CONFIG_FORMAT})
     if record.get("format") != 1:
-        return dict(record)
+        return _with_later(dict(record))
     config: dict[str, Any] = {name: record[name] for name in _KEPT if name in record}
     for group, names in _MOVED.items():
         config[group] = {new: record[old] for old, new in names.items() if old in record}
@@ -237,16 +238,16 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
         config["stages"] = [_renamed(stage) for stage in record["stages"]]
     if config.get("style_targets") == "bought":
         del config["style_targets"]
-    return _with_align(config | {"format": CONFIG_FORMAT})
+    return _with_later(config | {"format": CONFIG_FORMAT})
 
 
-def _with_align(config: dict[str, Any]) -> dict[str, Any]:
-    """Add what earlier formats need not say: their projections begin as they are drawn."""
+def _with_later(config: dict[str, Any]) -> dict[str, Any]:
+    """Add the options that came later, at the values that stand for what was done before."""
     training, stages = config.get("training"), config.get("stages")
     if isinstance(training, dict):
-        config["training"] = {"align": "adam"} | training
+        config["training"] = {**SINCE_OF_TRAINING, **training}
     if isinstance(stages, list):
-        config["stages"] = [{"closed_form": False} | stage if isinstance(stage, dict) else stage for stage in stages]
+        config["stages"] = [{**SINCE_OF_STAGES, **stage} if isinstance(stage, dict) else stage for stage in stages]
     return config
 
 

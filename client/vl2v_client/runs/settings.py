@@ -16,6 +16,7 @@ from vl2v_client.planning.queries import stamp_of
 from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_folder import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
+from vl2v_client.student.model.cut import check_cut
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_contract.identity import sha256_hex
@@ -93,15 +94,19 @@ def settle(config: RunConfig, tower: Callable[[], StudentSpec | None] = lambda: 
         tower: Describes the local teacher's image tower; called if a method trains it.
 
     Raises:
-        UsageError: Options contradict each other, one of them changes nothing in this run, or there is no such device.
+        UsageError: Options contradict each other, one of them changes nothing in this run, or there is no such device,
+            or the student cannot be cut where it shall be frozen.
         DataError: The student's weights file cannot be read.
     """
     resolved = resolve_run(config)
     resolve_device(resolved.training.device)
     settings = RunSettings(resolved, choose_student(config.student, resolved.training.preset))
-    if WHITE_BOX.isdisjoint(settings.training.methods):
-        return settings
-    return replace(settings, tower=tower())
+    if not WHITE_BOX.isdisjoint(settings.training.methods):
+        settings = replace(settings, tower=tower())
+    check_cut(config.student.name, settings.student, settings.training.freeze_until)
+    if settings.tower is not None:
+        check_cut("the local teacher's image tower", settings.tower, settings.training.freeze_until)
+    return settings
 
 
 def choose_student(student: StudentConfig, preset: str) -> StudentSpec:

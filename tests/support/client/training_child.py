@@ -29,6 +29,7 @@ CONFIG = TrainingConfig(
     batch_size=7,  # 14 views of two domains: three processes get 5, 5 and 4
     evaluate_every=6,
     checkpoint_every=5,
+    freeze_until=int(os.environ.get("FREEZE_UNTIL", "0")),
     device="cpu",
 )
 

@@ -27,7 +27,7 @@ class Stage:
         trains: The parts that move; all others stay as they are, to the bit.
         objective: A key of `objective.OBJECTIVES`.
         steps: Optimizer steps at most; a dead SWAD valley ends the stage early, unless it leaves another average.
-        learning_rate: Learning rate of Adam, constant.
+        learning_rate: Learning rate, which `TrainingConfig.schedule` may lower on the way.
         final_weights: Weights that leave the stage: those of the best evaluation on source validation, SWAD's average,
             the exponential moving average, or the last.
         image_weight: The share of the teacher's term; `None` is the config's.
@@ -38,6 +38,7 @@ class Stage:
             those since step 0 or, past step 2,500, since the last whole thousand, as the published code does.
         closed_form: The projection begins at the ridge regression of the mixed targets on the features, a linear head's
             of the labels.
+        freeze_until: First blocks of the backbone that stay as they are, the stem included.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     best_of_equals: BestOfEquals = "lower_loss"
     segments: Segments = "original"
     closed_form: bool = False
+    freeze_until: int = 0
 
     def share_of_image(self, config: TrainingConfig) -> float:
         """Return the weight `w` of the teacher's term in this stage."""
@@ -86,8 +88,19 @@ def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in first.items() if (name, value) not in _SINCE}
 
 
-_SINCE = (("align", "adam"), ("closed_form", False))
-"""Later options at the values that stand for what 0.1.0 did."""
+SINCE_OF_TRAINING: Mapping[str, Any] = {
+    "align": "adam",
+    "schedule": "constant",
+    "warmup": 0.0,
+    "freeze_until": 0,
+    "optimizer": "adam",
+}
+"""Options of training that 0.1.0 did not have, at the values that stand for what it did."""
+
+SINCE_OF_STAGES: Mapping[str, Any] = {"closed_form": False, "freeze_until": 0}
+"""The same of a stage."""
+
+_SINCE = (*SINCE_OF_TRAINING.items(), *SINCE_OF_STAGES.items())
 
 ERM = "erm"
 
@@ -97,7 +110,7 @@ ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "vl2lite", "feat
 ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
 """The objectives that read its text embeddings."""
 
-_HYPER_PARAMETERS = ("align_steps", "align_learning_rate", "distill_learning_rate", "image_weight")
+_HYPER_PARAMETERS = ("align_steps", "align_learning_rate", "distill_learning_rate", "image_weight", "freeze_until")
 """Options of training that some methods ignore."""
 
 _ALL: tuple[Part, ...] = ("backbone", "projection")
@@ -182,6 +195,7 @@ def _stage(
         best_of_equals=config.best_of_equals,
         segments=config.distill_segments,
         closed_form=config.align == "ridge" and trains == _PROJECTION,
+        freeze_until=config.freeze_until if "backbone" in trains else 0,
     )
 
 
@@ -272,7 +286,7 @@ def check_effects(names: Sequence[str], named: Mapping[str, Any]) -> None:
     """
     usual = TrainingConfig()
     for option in _HYPER_PARAMETERS:
-        other = usual.model_copy(update={option: 2 * getattr(usual, option)})
+        other = usual.model_copy(update={option: 2 * getattr(usual, option) + 1})
         if option in named and all(_facts(METHODS[name], usual) == _facts(METHODS[name], other) for name in names):
             raise UsageError(f"training.{option} changes nothing in {', '.join(names)}: leave it out")
 

@@ -1,53 +1,29 @@
-"""Where a stage's outputs come from: pixels through the whole student, or features computed once."""
+"""Where a stage's outputs come from: pixels through the whole student, or what its frozen part said of them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Protocol, cast
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix, PixelSource
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.loss.objective import mixed_targets
-from vl2v_client.student.model.classifier import StudentClassifier, in_chunks, normalised, pixel_tensor, student_input
-from vl2v_client.student.model.network import compile_or_warn
-from vl2v_client.student.train.devices import ALONE, Ranks
-from vl2v_client.student.train.sampling import Mix, draw_mix, rows_by_domain, sample_batch
-from vl2v_client.student.train.training_data import BatchSource, FreshViews, TrainingData
-
-Rows = NDArray[np.int64]
+from vl2v_client.student.model.classifier import in_chunks
+from vl2v_client.student.model.cut import cut_backbone
+from vl2v_client.student.model.network import Student, compile_or_warn
+from vl2v_client.student.train.sampling import Mix
+from vl2v_client.student.train.training_data import BatchSource, FreshViews
+from vl2v_client.student.train.training_run import LoadedStep, Rows, TrainingRun
 
 FEATURE_BYTES = 2**30
-"""Memory for the features of a frozen backbone; more of them are computed again at each step."""
-
-
-@dataclass(frozen=True)
-class LoadedStep:
-    """What one step trains on, before the student has seen it.
-
-    Attributes:
-        rows: `[B]` of the training views, this process's shard of the step.
-        views: `[B]`, which view of each row.
-        mix: What each of them is blended with; `None` without mixup.
-        share: Share of the whole step's views that these are; 1 in a process on its own.
-        inputs: Views or features, in whatever form the feed's `outputs` takes.
-        answers: What the teacher said of these views, `[B, D]`, with mixup of the partners' too, `[2 B, D]`; `None`
-            if they are stored or nobody asked.
-    """
-
-    rows: Rows
-    views: Rows
-    mix: Mix | None
-    share: float
-    inputs: Tensor
-    answers: EmbeddingMatrix | None = None
+"""Memory for the features of a frozen backbone or of frozen blocks; more of them are computed again at each step."""
 
 
 class Feed(Protocol):
@@ -63,71 +39,11 @@ class Feed(Protocol):
         """Return `z [M, D]` float32 of the validation images' first views, for evaluation."""
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """What every stage of a run shares: the student with its head, the images that it may see, the settings."""
-
-    classifier: StudentClassifier
-    data: TrainingData
-    config: TrainingConfig
-    ranks: Ranks = ALONE
-
-    def load(self, stage: Stage, step: int, gather: Callable[[Rows, Rows], Tensor]) -> LoadedStep:
-        """Load this process's shard of a step.
-
-        Args:
-            stage: Stage of the step.
-            step: Number of the step, from 0.
-            gather: The inputs of rows and views, `[B, ...]`; with mixup it is asked for `2 B`, the partners last.
-        """
-        config, shard, count = self.config, self.ranks.shard, self.data.view_count
-        stream: dict[str, Any] = {"seed": config.seed, "stage": stage.name, "step": step}
-        rows, views = sample_batch(self._domain_rows, views=count, batch_size=config.batch_size, **stream)
-        mix = draw_mix(rows, views, alpha=config.mixup, **stream)
-        own, own_views, share = shard(rows), shard(views), len(shard(rows)) / len(rows)
-        if mix is None:
-            return LoadedStep(own, own_views, None, share, gather(own, own_views))
-        mix = Mix(shard(mix.rows), shard(mix.views), mix.share)
-        inputs = gather(np.concatenate([own, mix.rows]), np.concatenate([own_views, mix.views]))
-        return LoadedStep(own, own_views, mix, share, inputs)
-
-    @cached_property
-    def _domain_rows(self) -> list[Rows]:
-        return rows_by_domain(self.data.train.domains)
-
-    def outputs_of(self, network: Callable[[Tensor], Tensor], pixels: NDArray[np.uint8]) -> Tensor:
-        """Return `network` on views `[B, S, S, 3]`, as float32."""
-        device, channels_last = self.classifier.device, self.config.channels_last
-        return self.forward(network, student_input(pixels, self.classifier.input, device, channels_last=channels_last))
-
-    def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """Return `network` on normalised inputs, as float32, under autocast if the run asks for it."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.config.bfloat16):
-            return network(inputs).float()
-
-    def prepared(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Return views `[B, S, S, 3]` ready for the backbone; for a GPU as bytes in pinned memory, quick to copy."""
-        return pixel_tensor(pixels, pinned=True) if self._is_on_gpu else self._normalised(pixel_tensor(pixels))
-
-    def inputs(self, prepared: Tensor) -> Tensor:
-        """Return what the backbone is fed, of what `prepared` gave."""
-        if not self._is_on_gpu:
-            return prepared
-        return self._normalised(prepared.to(self.classifier.device, non_blocking=True))
-
-    @property
-    def _is_on_gpu(self) -> bool:
-        return self.classifier.device.type == "cuda"
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return normalised(pixels, self.classifier.input, channels_last=self.config.channels_last)
-
-
 def open_feed(run: TrainingRun, stage: Stage, progress: Progress = silent) -> Feed:
-    """Return the cheapest feed that a stage allows: a frozen backbone need not run at every step."""
+    """Return the cheapest feed that a stage allows: what is frozen need not run at every step."""
     if run.data.fresh is not None:
         return _FreshFeed(run, stage, run.data.fresh)
-    if "backbone" in stage.trains:
+    if "backbone" in stage.trains and not stage.freeze_until:
         return _PixelFeed(run, stage)
     return FeatureFeed(run, stage, progress)
 
@@ -138,12 +54,7 @@ class _PixelFeed:
     def __init__(self, run: TrainingRun, stage: Stage) -> None:
         self._run = run
         self._stage = stage
-        network = run.classifier.student
-        if run.config.compile:
-            inputs = self._student_inputs(self.load(0))
-            self._network = run.ranks.wrap(compile_or_warn(network, inputs, bfloat16=run.config.bfloat16))
-        else:
-            self._network = run.ranks.wrap(network)
+        self._network = _wrapped(run, run.classifier.student, lambda: self._student_inputs(self.load(0)))
 
     def load(self, step: int) -> LoadedStep:
         return self._run.load(self._stage, step, self._gather)
@@ -161,7 +72,7 @@ class _PixelFeed:
         run, images = self._run, self._run.data.validation.first()
 
         def outputs(cut: slice) -> Tensor:
-            return run.outputs_of(run.classifier.student, images[cut])
+            return run.forward(run.classifier.student, run.inputs(run.prepared(images[cut])))
 
         return torch.cat(list(in_chunks(outputs, len(images), run.config.evaluation_batch_size, run.classifier.device)))
 
@@ -171,6 +82,7 @@ class _FreshFeed(_PixelFeed):
 
     def __init__(self, run: TrainingRun, stage: Stage, fresh: FreshViews) -> None:
         self._fresh = fresh
+        self._frozen, _ = _parts(run.classifier.student, stage)
         self._asks = run.data.targets is not None and stage_asks_about_images(stage, run.config)
         super().__init__(run, stage)
 
@@ -185,46 +97,96 @@ class _FreshFeed(_PixelFeed):
         return replace(self._run.load(self._stage, step, gather), answers=answers)
 
     def outputs(self, loaded: LoadedStep) -> Tensor:
-        if "backbone" not in self._stage.trains:
-            self._run.classifier.student.backbone.eval()  # as where its features are computed once
+        self._frozen.eval()  # as where its features are computed once
         return super().outputs(loaded)
 
 
 class FeatureFeed:
-    """The frozen backbone sees every view before the first step; or each step's, if those are fewer or all too many."""
+    """The frozen part sees the views before the first step, as many as may be kept; the others pass it at each step.
+
+    Features of a whole backbone are kept as they are. Activations of its first blocks are rounded to half precision,
+    kept or not, so that a step's inputs do not depend on what is kept.
+    """
 
     def __init__(self, run: TrainingRun, stage: Stage, progress: Progress) -> None:
-        self._run = run
-        self._stage = stage
-        self._projection = run.classifier.student.projection
-        self._network = run.ranks.wrap(self._projection)
+        self._run, self._stage, self._is_cut = run, stage, stage.freeze_until > 0
+        self._frozen, self._rest = _parts(run.classifier.student, stage)
         train, validation = run.data.train, run.data.validation.first()
-        views = train.first(train.view_count if self._keeps_all(len(train) * train.view_count) else 0)
-        total = len(views) + len(validation)
-        self._train: Tensor | None = None
-        if len(views):
-            self._train = _features(run, views, lambda done: progress("features", done, total))
-            self._train = self._train.view(len(train), train.view_count, -1)
-        self._validation = _features(run, validation, lambda done: progress("features", len(views) + done, total))
+        views, one = train.first(train.view_count), self._seen(validation[:1])
+        room = FEATURE_BYTES // one.nbytes
+        for_validation = min(len(validation), room)
+        is_less_work = len(views) <= stage.steps * run.config.batch_size * len(set(train.domains))
+        for_train = min(len(views), room - for_validation) if is_less_work else 0
 
-    def _keeps_all(self, views: int) -> bool:
-        config, domains = self._run.config, set(self._run.data.train.domains)
-        is_less_work = views <= self._stage.steps * config.batch_size * len(domains)
-        return is_less_work and views * self._projection.in_features * 4 <= FEATURE_BYTES
+        def keep(images: PixelSource, count: int, before: int) -> Tensor:
+            kept, done = one.new_empty(count, *one.shape[1:]), 0
+            for part in self._in_chunks(lambda cut: self._seen(images[cut]), count):
+                kept[done : done + len(part)] = part
+                done += len(part)
+                progress("features", before + done, for_train + for_validation)
+            return kept
+
+        run.classifier.student.eval()  # what is frozen says what it will say when the student is used
+        self._train = keep(views, for_train, 0)
+        self._validation = keep(validation, for_validation, for_train)
+        self._rest.train()
+        wrap = partial(_wrapped, run, inputs=lambda: self._inputs(self.load(0))) if self._is_cut else run.ranks.wrap
+        self._network = wrap(self._rest)
 
     def load(self, step: int) -> LoadedStep:
         """See `Feed`."""
         return self._run.load(self._stage, step, self._gather)
 
     def _gather(self, rows: Rows, views: Rows) -> Tensor:
-        if self._train is None:
-            return self._run.prepared(self._run.data.train.pixels[rows, views])
-        return self._train[torch.from_numpy(rows), torch.from_numpy(views)]
+        """Return the views that are not kept, prepared for the frozen part."""
+        is_missing = self._places(rows, views) >= len(self._train)
+        if not is_missing.any():
+            return torch.empty(0)
+        return self._run.prepared(self._run.data.train.pixels[rows[is_missing], views[is_missing]])
+
+    def _places(self, rows: Rows, views: Rows) -> Rows:
+        return rows * self._run.data.train.view_count + views
 
     def outputs(self, loaded: LoadedStep) -> Tensor:
         """See `Feed`."""
-        features = loaded.inputs if self._train is not None else self._features_of(loaded.inputs)
-        return cast(Tensor, self._network(_blended(features, loaded.mix)))
+        return self._outputs(self._network, self._inputs(loaded))
+
+    def _outputs(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        return self._run.forward(network, inputs) if self._is_cut else cast(Tensor, network(inputs))
+
+    def _inputs(self, loaded: LoadedStep) -> Tensor:
+        rows, views, mix = loaded.rows, loaded.views, loaded.mix
+        if mix is not None:
+            rows, views = np.concatenate([rows, mix.rows]), np.concatenate([views, mix.views])
+        return _blended(self._features(loaded.inputs, rows, views), mix)
+
+    def _features(self, missing: Tensor, rows: Rows, views: Rows) -> Tensor:
+        """Return the features or activations of rows and views, of which `_gather` gave those that are missing."""
+        places = torch.from_numpy(self._places(rows, views)).to(self._train.device)
+        if not len(missing):
+            return self._trainable(self._train[places])
+        is_kept = places < len(self._train)
+        found = self._train.new_empty(len(places), *self._train.shape[1:])
+        found[is_kept], found[~is_kept] = self._train[places[is_kept]], self._seen_of(missing)
+        return self._trainable(found)
+
+    def _trainable(self, kept: Tensor) -> Tensor:
+        is_map = kept.ndim == 4 and self._run.config.channels_last
+        return kept.float().contiguous(memory_format=torch.channels_last if is_map else torch.contiguous_format)
+
+    def _seen(self, pixels: NDArray[np.uint8]) -> Tensor:
+        return self._seen_of(self._run.prepared(pixels))
+
+    @torch.no_grad()
+    def _seen_of(self, prepared: Tensor) -> Tensor:
+        """Return what the frozen part says, in the precision in which it is kept."""
+        self._frozen.eval()
+        values = self._run.forward(self._frozen, self._run.inputs(prepared))
+        most = torch.finfo(torch.float16).max
+        return values.clamp(-most, most).half() if self._is_cut else values
+
+    def _in_chunks(self, outputs: Callable[[slice], Tensor], count: int) -> Iterator[Tensor]:
+        return in_chunks(outputs, count, self._run.config.evaluation_batch_size, self._run.classifier.device)
 
     def pairs(self, batches: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the features `[B, F]` of all training views, a block at a time, with targets of the outputs.
@@ -236,41 +198,43 @@ class FeatureFeed:
         places = np.arange(len(train) * train.view_count)
         for start in range(0, len(places), size):
             rows, views = np.divmod(places[start : start + size], train.view_count)
-            inputs = self._gather(rows, views)
-            features = inputs if self._train is not None else self._features_of(inputs)
+            features = self._features(self._gather(rows, views), rows, views)
             batch = batches.batch(features, rows, views)
             if self._run.classifier.head is None:
-                yield features, 10.0 * one_hot(batch.labels, self._projection.out_features)
+                yield features, 10.0 * one_hot(batch.labels, self._run.classifier.student.projection.out_features)
             else:
                 yield features, mixed_targets(batch)
 
-    @torch.no_grad()
-    def _features_of(self, prepared: Tensor) -> Tensor:
-        student = self._run.classifier.student
-        student.backbone.eval()
-        return self._run.forward(student.features, self._run.inputs(prepared))
-
-    @torch.no_grad()
     def validation_outputs(self) -> Tensor:
         """See `Feed`."""
-        return cast(Tensor, self._projection(self._validation))
+        images = self._run.data.validation.first()
+
+        def outputs(cut: slice) -> Tensor:
+            is_kept = cut.stop <= len(self._validation)
+            kept = self._validation[cut] if is_kept else self._seen(images[cut])
+            return self._outputs(self._rest, self._trainable(kept))
+
+        self._rest.eval()
+        found = torch.cat(list(self._in_chunks(outputs, len(images))))
+        self._rest.train()
+        return found
+
+
+def _parts(student: Student, stage: Stage) -> tuple[nn.Module, nn.Module]:
+    """Return the part that is frozen in a stage, and the rest, which trains on its outputs."""
+    if "backbone" not in stage.trains:
+        return student.backbone, student.projection
+    if stage.freeze_until == 0:
+        return nn.Identity(), student
+    lower, upper = cut_backbone(student.backbone, stage.freeze_until)
+    return lower, Student(upper, student.projection)
+
+
+def _wrapped(run: TrainingRun, network: nn.Module, inputs: Callable[[], Tensor]) -> nn.Module:
+    if run.config.compile:
+        network = compile_or_warn(network, inputs(), bfloat16=run.config.bfloat16)
+    return run.ranks.wrap(network)
 
 
 def _blended(inputs: Tensor, mix: Mix | None) -> Tensor:
     return inputs if mix is None else mix.blend(*inputs.chunk(2))
-
-
-def _features(run: TrainingRun, images: PixelSource, tell: Callable[[int], None]) -> Tensor:
-    """Return features `[M, F]` of images, on the student's device."""
-    size, student = run.config.evaluation_batch_size, run.classifier.student
-    student.eval()  # what a frozen backbone says is what it will say when the student is used
-
-    def outputs(cut: slice) -> Tensor:
-        return run.outputs_of(student.features, images[cut])
-
-    parts, done = [], 0
-    for part in in_chunks(outputs, len(images), size, run.classifier.device):
-        parts.append(part)
-        done += len(part)
-        tell(done)
-    return torch.cat(parts)

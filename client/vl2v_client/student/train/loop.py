@@ -17,7 +17,7 @@ from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
 from vl2v_client.student.train.closed_form import fit_projection
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
-from vl2v_client.student.train.feeds import FeatureFeed, Feed, LoadedStep, TrainingRun, open_feed
+from vl2v_client.student.train.feeds import FeatureFeed, Feed, open_feed
 from vl2v_client.student.train.results import (
     SourceScore,
     StageCheckpoint,
@@ -30,6 +30,7 @@ from vl2v_client.student.train.results import (
 from vl2v_client.student.train.sampling import default_workers, load_ahead
 from vl2v_client.student.train.stage_state import StageState, apply_weights
 from vl2v_client.student.train.training_data import BatchSource, TrainingData
+from vl2v_client.student.train.training_run import LoadedStep, TrainingRun
 
 
 def train(
@@ -155,7 +156,7 @@ def _take_steps(
         terms = _loss_terms(OBJECTIVES[stage.objective], batches, loaded, feed.outputs(loaded))
         state.optimizer.zero_grad(set_to_none=True)
         run.ranks.scale_loss(terms["loss"], loaded.share).backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
+        state.descend()
         # ----------------------------------------------------------------------------------------------------------
         state.add_step(run.ranks.mean(terms, loaded.share))
         progress(stage.name, state.step, stage.steps, extras)

@@ -23,7 +23,7 @@ from torch.nn import functional
 from vl2v_client.core.errors import CacheError, Diverged, RunError
 from vl2v_client.student.loss.methods import Method, Stage, as_first_named
 from vl2v_client.student.model.classifier import StudentClassifier
-from vl2v_client.student.train.feeds import TrainingRun
+from vl2v_client.student.train.training_run import TrainingRun
 
 
 @dataclass(frozen=True, slots=True)

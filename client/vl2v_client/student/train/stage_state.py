@@ -1,17 +1,18 @@
 """Everything about a running stage that changes, so that a checkpoint can hold all of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import Diverged
 from vl2v_client.student.loss.methods import Stage
 from vl2v_client.student.loss.objective import per_bought
+from vl2v_client.student.model.cut import frozen_names
 from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, Weights, copy_weights
 from vl2v_client.student.train.results import SourceScore, StageResult
@@ -45,12 +46,13 @@ class StageState:
         self.swad = LossValley(config.converge, config.tolerance, config.tolerance_ratio, stage.segments)
         self.ema = ExponentialMovingAverage(config.ema_decay) if stage.final_weights == "ema" else None
         self._student = student
+        frozen = frozen_names(student.backbone, stage.freeze_until)
         for name, parameter in student.named_parameters():
-            parameter.requires_grad_(name.partition(".")[0] in stage.trains)
+            part, _, inner = name.partition(".")
+            parameter.requires_grad_(part in stage.trains and not (part == "backbone" and inner in frozen))
         self.weights = {name: value for name, value in student.named_parameters() if value.requires_grad}
-        self.optimizer = torch.optim.Adam(
-            self.weights.values(), lr=stage.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
+        self._schedule, self._warmup = config.schedule, round(config.warmup * stage.steps)
+        self.optimizer = _optimizer(self.weights.values(), stage.learning_rate, config)
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
 
@@ -58,6 +60,16 @@ class StageState:
     def is_finished(self) -> bool:
         """All steps are taken, or SWAD's valley is dead, and the last evaluation is done."""
         return self.evaluated_step == self.step and self._is_at_its_end
+
+    def descend(self) -> None:
+        """Move the weights along their gradients, at this step's learning rate."""
+        share = min(1.0, (self.step + 1) / max(1, self._warmup))
+        if self._schedule == "cosine" and self.step >= self._warmup:
+            way = (self.step - self._warmup) / (self.stage.steps - self._warmup)
+            share = (1 + math.cos(math.pi * way)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.learning_rate * share
+        self.optimizer.step()
 
     def add_step(self, terms: Mapping[str, Tensor]) -> None:
         """Count the step that was just taken: its loss terms, and its weights for SWAD."""
@@ -172,6 +184,15 @@ class StageState:
         torch.set_rng_state(saved["random"].cpu())
         if self._student.projection.weight.is_cuda and saved["random_cuda"] is not None:  # None: it began on a CPU
             torch.cuda.set_rng_state(saved["random_cuda"].cpu())
+
+
+def _optimizer(weights: Collection[nn.Parameter], learning_rate: float, config: TrainingConfig) -> torch.optim.Adam:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    matrices = [value for value in weights if value.ndim > 1]
+    vectors = [value for value in weights if value.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=config.betas)
 
 
 @torch.no_grad()
