@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from support.ledger.ledger_shop import item_key, make_order, new_item, problems_of, vector_of
+from support.ledger.ledger_shop import MODEL, item_key, make_order, new_item, problems_of, vector_of
 from support.proofs.billing_invariants import (
     Books,
     check_i8_charged_is_delivered,
@@ -221,7 +221,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def check_i9_replay_changes_nothing(self) -> None:
         """Whoever asks for all that is paid gets it, as far as it is kept, and no number moves."""
         names = sorted(self.model.paid)
-        found = self.world.run(self.world.ledgers[-1].find_paid(self.account.id, [*map(item_key, names)]))
+        caller = self.world.accounts.keys(self.account.id)[0]
+        found = self.world.run(self.world.ledgers[-1].offer(caller, MODEL, "image", [*map(item_key, names)])).paid
         assert {key: item.seq for key, item in found.items()} == {
             item_key(name): self.model.paid[name].seq for name in names
         }

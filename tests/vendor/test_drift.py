@@ -34,7 +34,7 @@ async def scraped(client: httpx.AsyncClient) -> str:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The process's clock; its one number is the time in seconds."""
     time = [1000.0]
-    monkeypatch.setattr("vl2v_vendor.observe.metrics.monotonic", lambda: time[0])
+    monkeypatch.setattr("vl2v_vendor.observe.telemetry.monotonic", lambda: time[0])
     return time
 
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from support.ledger.ledger_shop import Shop, fixed_signer, item_key
 from vl2v_contract.records import Receipt, SigningKey, Totals, head_message, receipt_message, successor_message, verify
-from vl2v_vendor.domain.errors import InvalidRequest, NotFound
+from vl2v_vendor.domain.errors import NotFound
 from vl2v_vendor.keys.secrets import StoredKey, VendorSecrets
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
@@ -46,9 +46,6 @@ async def test_an_empty_page_says_so(shop: Shop) -> None:
     async with shop.open_ledger() as ledger:
         page = await audit_of(shop, ledger).statement(shop.account.id, 1)
         assert (page.entries, page.next_after_seq) == ((), None)
-        for after_seq, limit in ((-1, 1), (0, 0), (0, 1001)):
-            with pytest.raises(InvalidRequest):
-                await audit_of(shop, ledger).statement(shop.account.id, after_seq, limit)
 
 
 async def test_a_request_can_be_looked_up_with_the_receipt_first_given(shop: Shop) -> None:

@@ -29,7 +29,7 @@ async def test_a_charge_debits_appends_and_keeps_the_vectors(shop: Shop) -> None
         assert charge.posted.entry_hash == entry.hash()
         assert charge.budgets.tighter[1].remaining_units == 8
 
-        paid = await ledger.find_paid(shop.account.id, [item_key("cat"), item_key("never bought")])
+        paid = (await shop.offer(ledger, "cat", "never bought")).paid
         assert set(paid) == {item_key("cat")}
         cat = paid[item_key("cat")]
         assert cat.seq == 2
@@ -86,7 +86,7 @@ async def test_an_exhausted_key_is_named_and_the_account_keeps_its_units(make_sh
         with pytest.raises(BudgetExhausted) as refusal:
             await ledger.charge(shop.order("c", "d"))
         assert (refusal.value.budget, refusal.value.limit_units, refusal.value.remaining_units) == ("key", 3, 1)
-        budgets = await ledger.budgets(shop.account.id, shop.key.id)
+        budgets = (await shop.offer(ledger)).budgets
         assert budgets.key is not None
         assert (budgets.account.used_units, budgets.key.used_units) == (2, 2)
 
@@ -170,7 +170,7 @@ async def test_a_result_is_gone_after_its_retention_and_stays_paid(shop: Shop) -
         await ledger.charge(shop.order("cat"))
         with shop.engine.begin() as connection:
             connection.execute(text("UPDATE results SET expires_at = 1"))
-        paid = await ledger.find_paid(shop.account.id, [item_key("cat")])
+        paid = (await shop.offer(ledger, "cat")).paid
         assert paid[item_key("cat")].vector is None
         charge = await ledger.charge(shop.order("cat"))
         assert charge.posted is None

@@ -49,7 +49,7 @@ async def charged(slow: type[SlowCharge]) -> None:
 
 async def found(shop: Shop, ledger: SqlLedger, *names: str) -> set[str]:
     """Those of the names that were paid for."""
-    paid = await ledger.find_paid(shop.account.id, [item_key(name) for name in names])
+    paid = (await shop.offer(ledger, *names)).paid
     return {name for name in names if item_key(name) in paid}
 
 

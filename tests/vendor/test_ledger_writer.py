@@ -106,7 +106,7 @@ async def test_keys_that_take_turns_in_a_group_see_each_other(shop: Shop, gate: 
         await entered(gate)
         gate.opened.set()
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        budgets = await ledger.budgets(shop.account.id, other.id)
+        budgets = (await shop.offer(ledger, key=other)).budgets
         assert budgets.key is not None
         assert (budgets.account.used_units, budgets.key.used_units) == (5, 2)
     assert [type(outcome) for outcome in outcomes] == [Charge, Charge, Charge, Charge, BudgetExhausted, Charge]
@@ -125,7 +125,7 @@ async def test_a_caller_that_leaves_before_its_turn_is_not_billed(shop: Shop, ga
         gate.opened.set()
         await first
         await ledger.ping()
-        assert await ledger.find_paid(shop.account.id, [item_key("second")]) == {}
+        assert (await shop.offer(ledger, "second")).paid == {}
     assert shop.used_units() == 1
 
 
@@ -140,7 +140,7 @@ async def test_a_caller_that_leaves_during_its_charge_is_billed_and_breaks_nothi
             await leaving
         gate.opened.set()
         await ledger.ping()
-        assert item_key("cat") in await ledger.find_paid(shop.account.id, [item_key("cat")])
+        assert item_key("cat") in (await shop.offer(ledger, "cat")).paid
         await ledger.charge(shop.order("dog"))
     assert shop.used_units() == 2
 
@@ -154,7 +154,7 @@ async def test_a_failed_commit_bills_nobody_and_the_next_group_succeeds(shop: Sh
         with pytest.raises(LedgerUnavailable):
             await ledger.charge(shop.order("cat"))
         event.remove(shop.engine, "commit", fail)
-        assert await ledger.find_paid(shop.account.id, [item_key("cat")]) == {}
+        assert (await shop.offer(ledger, "cat")).paid == {}
         await ledger.charge(shop.order("cat"))
     assert shop.used_units() == 1
 
@@ -208,7 +208,7 @@ async def test_the_writer_reconnects_by_itself(shop: Shop) -> None:
         with pytest.raises(LedgerUnavailable):
             await ledger.charge(shop.order("b"))
         await ledger.charge(shop.order("b"))
-        assert len(await ledger.find_paid(shop.account.id, [item_key("a"), item_key("b")])) == 2
+        assert len((await shop.offer(ledger, "a", "b")).paid) == 2
     assert shop.used_units() == 2
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.vendor.serving_shop import Vendor, images, png, running_vendor
-from vl2v_vendor.observe.tracing import TracingUnavailable, open_tracing
+from vl2v_vendor.observe.telemetry import TracingUnavailable, open_tracing
 from vl2v_vendor.web.app import create_app
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from vl2v_contract.records import SigningKey, successor_message
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, Account, ApiKey
-from vl2v_vendor.domain.ledger import ChargeOrder, NewItem, Vector
+from vl2v_vendor.domain.ledger import ChargeOrder, NewItem, Offer, Vector
 from vl2v_vendor.keys.secrets import SecretSigner, StoredKey
 from vl2v_vendor.ledger_sql.reading import snapshot
 from vl2v_vendor.ledger_sql.scan import verify_ledger
@@ -129,6 +129,10 @@ class Shop:
             yield ledger
         finally:
             await ledger.close()
+
+    async def offer(self, ledger: SqlLedger, *names: str, key: ApiKey | None = None) -> Offer:
+        """What a request for one image for each name is admitted by."""
+        return await ledger.offer(key or self.key, MODEL, "image", [item_key(name) for name in names])
 
     def run(self, story: Callable[[SqlLedger], Awaitable[T]]) -> T:
         """Run a story against a ledger that lives as long as the story."""

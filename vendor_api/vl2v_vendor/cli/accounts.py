@@ -79,7 +79,7 @@ def show_account(name: NameArgument, /, *, as_json: JsonOption = False, database
     """Show an account's budget, keys and bill."""
     with open_books(database) as books:
         account = books.accounts.find_account(name)
-        keys, budgets = books.accounts.keys(account), books.accounts.key_budgets(account)
+        keys, budgets = books.accounts.keys(account.id), books.accounts.key_budgets(account.id)
         totals, now = books.accounts.totals(account.id), books.clock.now()
 
     def show_blocks() -> None:

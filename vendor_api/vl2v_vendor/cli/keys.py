@@ -83,8 +83,8 @@ def list_keys(
 ) -> None:
     """Show API keys, without their secrets."""
     with open_books(database) as books:
-        owner = None if account is None else books.accounts.find_account(account)
-        keys, budgets = books.accounts.keys(owner), books.accounts.key_budgets(owner)
+        owner_id = None if account is None else books.accounts.find_account(account).id
+        keys, budgets = books.accounts.keys(owner_id), books.accounts.key_budgets(owner_id)
         now = books.clock.now()
     document = [keys_entry(key, budgets.get(key.id)) for key in keys]
     show(document, partial(show_keys, keys, budgets, now), as_json=as_json)

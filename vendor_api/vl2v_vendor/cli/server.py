@@ -24,7 +24,7 @@ from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.console import installed_version
 from vl2v_vendor.domain.errors import VendorError
 from vl2v_vendor.observe.request_trace import set_up_logging
-from vl2v_vendor.observe.tracing import Tracing, open_tracing
+from vl2v_vendor.observe.telemetry import Tracing, open_tracing
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app

@@ -142,8 +142,6 @@ class AdminAct:
         request_id: Name of the act; tried again under it, it is not done again.
         actor: An API key's id, `cli:` and the name of the operating system's user, or `server`; None for acts of
             before this was recorded.
-        parameters: Parameters of the act.
-        outcome: Outcome of the act.
     """
 
     id: int

@@ -144,10 +144,10 @@ class Accounts(Protocol):
             InvalidRequest: Something is unknown or out of range.
         """
 
-    def keys(self, account: Account) -> list[ApiKey]:
+    def keys(self, account_id: str) -> list[ApiKey]:
         """Return the account's API keys, oldest first."""
 
-    def key_budgets(self, account: Account) -> Mapping[str, Budget]:
+    def key_budgets(self, account_id: str) -> Mapping[str, Budget]:
         """Return the keys' own budgets by key id; a key without one is not there."""
 
     def revoke_key(self, key_id: str, *, request_id: str | None = None) -> ApiKey:

@@ -56,15 +56,15 @@ def read_accounts(connection: Connection) -> list[Account]:
     return [_to_account(row) for row in connection.execute(_ACCOUNTS.order_by(accounts.c.name))]
 
 
-def read_keys(connection: Connection, account: Account | None = None) -> list[ApiKey]:
+def read_keys(connection: Connection, account_id: str | None = None) -> list[ApiKey]:
     """Return the account's API keys, or everybody's, oldest first."""
     query = KEYS.order_by(api_keys.c.created_at, api_keys.c.id)
-    if account is not None:
-        query = query.where(api_keys.c.account_id == account.id)
+    if account_id is not None:
+        query = query.where(api_keys.c.account_id == account_id)
     return [to_key(row) for row in connection.execute(query)]
 
 
-def read_key_budgets(connection: Connection, account_id: str | None) -> dict[str, Budget]:
+def read_key_budgets(connection: Connection, account_id: str | None = None) -> dict[str, Budget]:
     """Return the keys' own budgets by key id, of one account or of all; a key without one is not there."""
     query = select(budgets.c.api_key_id, budgets.c.limit_units, budgets.c.used_units).where(
         budgets.c.api_key_id.is_not(None)

@@ -77,15 +77,11 @@ class SqlAccounts:
     accounts = _reads(account_rows.read_accounts)
     acts = _reads(read_acts)
     find_account = _reads(account_rows.read_account)
+    key_budgets = _reads(account_rows.read_key_budgets)
     keys = _reads(account_rows.read_keys)
     prices = _reads(reading.read_prices)
     totals = _reads(reading.read_totals)
     _find_key = _reads(account_rows.read_key)
-    _key_budgets = _reads(account_rows.read_key_budgets)
-
-    def key_budgets(self, account: Account | None = None) -> Mapping[str, Budget]:
-        """Return the keys' own budgets by key id; a key without one is not there."""
-        return self._key_budgets(None if account is None else account.id)
 
     def statement(self, account: Account, after_seq: int) -> tuple[list[StatementEntry], SignedHead]:
         """Return all entries after `after_seq`, and the signed head; raises WrongSecrets as `publish_keys`."""

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.errors import LedgerUnavailable
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer
 from vl2v_vendor.domain.ports import Clock
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql import reading
@@ -59,7 +59,6 @@ class SqlLedger:
         engine: Engine from `open_engine`, migrated by `upgrade`. It stays the caller's to dispose of, after `close`.
         signer: Signer whose keys are published at `start`, and each entry names the one in use.
         clock: The time, where the database has no clock of its own (SQLite).
-        retention_seconds: Time that vectors are kept for free replay.
     """
 
     def __init__(self, engine: Engine, *, signer: SecretSigner, clock: Clock, retention_seconds: int) -> None:
@@ -100,7 +99,6 @@ class SqlLedger:
             raise LedgerUnavailable("the ledger has not been started")
         return self._ledger_id
 
-    budgets = _reads(reading.read_budgets)
     drift_units = _reads(reading.read_drift_units, is_audit=True)
     entries = _reads(reading.read_entries, is_audit=True)
     find_entries = _reads(reading.read_listed_entries, is_audit=True)
@@ -120,10 +118,6 @@ class SqlLedger:
                 budgets=reading.read_budgets(connection, caller.account_id, caller.id),
             )
         )
-
-    async def find_paid(self, account_id: str, item_keys: Sequence[str]) -> dict[str, PaidItem]:
-        """Return those of the keys that were charged before, by key."""
-        return await self._read(lambda connection: reading.read_paid(connection, account_id, item_keys, self._clock))
 
     async def charge(self, order: ChargeOrder) -> Charge:
         """Claim, debit, entry and results in one transaction; returns after the commit. See `ChargeTransaction`."""

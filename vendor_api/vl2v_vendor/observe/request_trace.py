@@ -44,10 +44,8 @@ class RequestTrace:
     """Facts and times of one request, counted from when the trace was made.
 
     Attributes:
-        method: HTTP method.
         path: Path as requested, without secrets.
         facts: What became known, by name.
-        intervals: Every interval of a stage, in order.
         endpoint: Path template of the route, or `NO_ROUTE`.
         status: HTTP status; 499 if the client left before the answer began, 0 if the server stopped first.
         seconds: Time from the request's arrival to the end of its answer.

@@ -25,7 +25,6 @@ class SaleRequest:
 
     Attributes:
         endpoint: Path of the request, as the ledger entry names it.
-        sources: Images or texts as they were sent.
         model: Model id; None is the model on sale.
         truncate: Whether long texts are cut instead of refused.
         item_keys: One per item, or None for keys that the vendor makes.
@@ -67,8 +66,6 @@ class SaleItem:
         vector: `[D]`, known before it is delivered.
         result_sha: Hash of the vector as billed.
         seq: Ledger entry that paid for it.
-        recompute: Note about a vector that was computed again.
-        failure: Error of an item that is not delivered.
     """
 
     item_key: str
@@ -106,10 +103,7 @@ class Sale:
     """A request and what became of each of its items.
 
     Attributes:
-        model_id: Model whose vectors these are.
         embedding_dim: Width D of the vectors.
-        items: One per item of the request, in order.
-        price: Price in force of one new item.
         budgets: Budgets as last read; after the charge, what is left.
         receipt: Receipt of the charge; None when nothing was billed.
         payments: Earlier purchases that paid for free items, by ledger entry.

@@ -9,8 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vl2v_vendor.observe.metrics import Metrics
-from vl2v_vendor.observe.tracing import Tracing
+from vl2v_vendor.observe.telemetry import Metrics, Tracing
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.connections import Cause, ConnectionLimits
 from vl2v_vendor.web.declarations import add_openapi

@@ -124,7 +124,6 @@ class ConnectionLimits:
         max_per_address: Connections open at once for one IPv4 address or IPv6 /64; None is a quarter.
         head_seconds: Time from accept, or from the last answer, to the complete head of the next request.
         trusted_proxies: Addresses that have no share of their own, since they speak for others.
-        clock: Function that returns seconds that never go back.
     """
 
     def __init__(

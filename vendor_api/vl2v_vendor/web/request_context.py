@@ -15,9 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vl2v_contract.wire import headers
 from vl2v_vendor.domain.accounts import hide_secrets
-from vl2v_vendor.observe.metrics import Metrics
 from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, start_trace
-from vl2v_vendor.observe.tracing import Tracing
+from vl2v_vendor.observe.telemetry import Metrics, Tracing
 from vl2v_vendor.web.problems import refusal
 
 _access_log = logging.getLogger("vl2v_vendor.access")

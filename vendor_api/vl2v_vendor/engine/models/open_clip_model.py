@@ -34,10 +34,6 @@ class OpenClipModel:
         spec: Which model, from where, on which device.
         packed: Lay out the weights for fast products where that can be done; an export needs them as they were.
 
-    Attributes:
-        images: Image tower.
-        texts: Text tower.
-
     Raises:
         ModelLoadFailed: The message names the file or the name, and the remedy.
     """

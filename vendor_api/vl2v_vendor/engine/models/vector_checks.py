@@ -47,12 +47,9 @@ class ParityReport:
     """How close one precision comes to fp32.
 
     Attributes:
-        model_id: Model that was measured.
-        precision: Precision that is compared with fp32.
         image_cosines: Cosine of each image's vector to its fp32 vector.
         text_cosines: Cosine of each text's vector to its fp32 vector.
         same_nearest_text: The share of images that both precisions find nearest to the same text.
-        lowest: The least cosine of all.
     """
 
     model_id: str

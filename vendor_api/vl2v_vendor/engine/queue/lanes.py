@@ -113,7 +113,6 @@ class EncodingLanes(BatchScheduler):
     """Encodes single inputs in batches that many requests share.
 
     Args:
-        encoder: Model, loaded.
         max_batch_items: Number of items in one batch, of both lanes or by lane.
         max_queued_items: Number of items that may wait in a lane.
         max_queued_bytes: Bytes that the items that wait in a lane may take.

@@ -29,13 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LaneLimits:
-    """The bounds of one lane.
-
-    Attributes:
-        batch_items: Number of items in one batch.
-        queued_items: Number of items that may wait.
-        wait_seconds: How long a request may wait without any of its items moving.
-    """
+    """The bounds of one lane; a request waits so many seconds at most without any of its items moving."""
 
     batch_items: int
     queued_items: int

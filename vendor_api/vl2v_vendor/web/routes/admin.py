@@ -3,11 +3,14 @@
 `{account}` is an account's id, or its name if that has no slash and is no other account's id.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.types import DecoratedCallable
+from pydantic import BaseModel
 
 from vl2v_contract.records import Receipt, Statement, Summary
 from vl2v_contract.wire import admin as wire
@@ -30,7 +33,6 @@ from vl2v_vendor.web.declarations import (
 
 _READ_STATUSES = problems(401, 403, 503)
 _READ_ONE_STATUSES = problems(401, 403, 404, 422, 503)
-_ACT_STATUSES = problems(401, 403, 404, 413, 415, 422, 503)
 _SHOWN_NOW = "Keep the secret now, it is not shown again."
 _SHOWN_BEFORE = (
     "This key was made by an earlier request, and its secret was shown then; "
@@ -38,6 +40,14 @@ _SHOWN_BEFORE = (
 )
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[ADMIN])
+
+
+def _makes(
+    path: str, message: type[BaseModel], summary: str, statuses: Sequence[int] = (401, 403, 404, 413, 415, 422, 503)
+) -> Callable[[DecoratedCallable], DecoratedCallable]:
+    """Declare a route that makes something, as its JSON body asks."""
+    body, responses = json_body(message), problems(*statuses)
+    return router.post(path, status_code=201, responses=responses, openapi_extra=body, summary=summary)
 
 
 async def admin_context(
@@ -52,13 +62,7 @@ async def admin_context(
 AdminContextOf = Annotated[AdminContext, Depends(admin_context)]
 
 
-@router.post(
-    "/accounts",
-    status_code=201,
-    responses=_ACT_STATUSES,
-    openapi_extra=json_body(wire.NewAccount),
-    summary="Open an account",
-)
+@_makes("/accounts", wire.NewAccount, "Open an account")
 async def create_account(request: Request, context: AdminContextOf, services: ServicesOf) -> wire.Account:
     """Open an account; its budget is its first top-up. Repeated under its `Idempotency-Key`: as it was made."""
     body, staff = await read_json(request, wire.NewAccount), services.administration
@@ -87,13 +91,7 @@ async def get_account(account: str, services: ServicesOf) -> wire.Account:
     return _render_account(await services.administration.read(lambda accounts: accounts.find_account(account)))
 
 
-@router.post(
-    "/accounts/{account}/topups",
-    status_code=201,
-    responses=_ACT_STATUSES,
-    openapi_extra=json_body(wire.NewTopUp),
-    summary="Raise an account's budget",
-)
+@_makes("/accounts/{account}/topups", wire.NewTopUp, "Raise an account's budget")
 async def top_up(account: str, request: Request, context: AdminContextOf, services: ServicesOf) -> Receipt:
     """Write a ledger entry, answered with its receipt; every server admits by the new budget at once."""
     body = await read_json(request, wire.NewTopUp)
@@ -105,13 +103,7 @@ async def top_up(account: str, request: Request, context: AdminContextOf, servic
     )
 
 
-@router.post(
-    "/accounts/{account}/refunds",
-    status_code=201,
-    responses=_ACT_STATUSES,
-    openapi_extra=json_body(wire.NewRefund),
-    summary="Give queries of a charge back",
-)
+@_makes("/accounts/{account}/refunds", wire.NewRefund, "Give queries of a charge back")
 async def refund(account: str, request: Request, context: AdminContextOf, services: ServicesOf) -> Receipt:
     """Write a ledger entry, answered with its receipt; the items stay paid and can still be replayed."""
     body = await read_json(request, wire.NewRefund)
@@ -149,13 +141,7 @@ async def get_log(
     return wire.AdminLog(data=page, next_after_id=page[-1].id if len(acts) > limit else None)
 
 
-@router.post(
-    "/accounts/{account}/keys",
-    status_code=201,
-    responses=_ACT_STATUSES,
-    openapi_extra=json_body(wire.NewKey),
-    summary="Make an API key",
-)
+@_makes("/accounts/{account}/keys", wire.NewKey, "Make an API key")
 async def create_key(
     account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
 ) -> wire.IssuedKey:
@@ -180,7 +166,7 @@ async def create_key(
 async def list_keys(account: str, services: ServicesOf) -> wire.KeyList:
     """List the account's API keys, oldest first, with what is left of their own budgets."""
     keys, budgets = await services.administration.read(
-        lambda accounts: (accounts.keys(found := accounts.find_account(account)), accounts.key_budgets(found))
+        lambda accounts: (accounts.keys(owner := accounts.find_account(account).id), accounts.key_budgets(owner))
     )
     return wire.KeyList(data=[_render_listed(key, budgets.get(key.id)) for key in keys])
 
@@ -197,13 +183,7 @@ async def revoke_key(key: str, context: AdminContextOf, services: ServicesOf) ->
     return _render_key(revoked)
 
 
-@router.post(
-    "/prices",
-    status_code=201,
-    responses=problems(401, 403, 413, 415, 422, 503),
-    openapi_extra=json_body(wire.NewPrice),
-    summary="Set a price",
-)
+@_makes("/prices", wire.NewPrice, "Set a price", (401, 403, 413, 415, 422, 503))
 async def set_price(request: Request, context: AdminContextOf, services: ServicesOf) -> wire.PriceVersion:
     """Set a price, in force at once; requests that were quoted the old one are refused, not billed."""
     body = await read_json(request, wire.NewPrice)

@@ -13,16 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from vl2v_contract.identity import Modality
 from vl2v_contract.vectors import to_base64
-from vl2v_contract.wire.embeddings import (
-    Input,
-    OpenAIEmbedding,
-    OpenAIFault,
-    OpenAIProblem,
-    OpenAIRequest,
-    OpenAIResponse,
-    OpenAIUsage,
-    TextInput,
-)
+from vl2v_contract.wire import embeddings as wire
 from vl2v_contract.wire.errors import ErrorCode
 from vl2v_contract.wire.headers import JSON
 from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, Overloaded, UnknownModel
@@ -63,7 +54,7 @@ class InvalidField(InvalidRequest):
         self.field = field
 
 
-def parse_openai(body: bytes) -> OpenAIRequest:
+def parse_openai(body: bytes) -> wire.OpenAIRequest:
     """Validate a JSON body.
 
     Raises:
@@ -71,14 +62,14 @@ def parse_openai(body: bytes) -> OpenAIRequest:
     """
     check_values(body)
     try:
-        return OpenAIRequest.model_validate_json(body)
+        return wire.OpenAIRequest.model_validate_json(body)
     except ValidationError as error:
         fault = error.errors()[0]
         field = str(fault["loc"][0])[:40] if fault["loc"] else "body"
         raise InvalidField(field, _INPUT_FORMS if field == "input" else describe_faults([fault])) from None
 
 
-def sources_of(request: OpenAIRequest, width: int) -> tuple[Modality, Sequence[str]]:
+def sources_of(request: wire.OpenAIRequest, width: int) -> tuple[Modality, Sequence[str]]:
     """Return the items of a request: texts, or images as base64.
 
     Raises:
@@ -103,13 +94,13 @@ def sources_of(request: OpenAIRequest, width: int) -> tuple[Modality, Sequence[s
 def build_openai(sale: Sale, *, as_base64: bool) -> bytes:
     """Build the body of the answer to a request whose every item was delivered."""
     tokens = sum(item.prepared.tokens or 0 for item in sale.items if item.prepared is not None)
-    answer = OpenAIResponse(
+    answer = wire.OpenAIResponse(
         data=[
-            OpenAIEmbedding(index=index, embedding=to_base64(vector, "float32") if as_base64 else vector.tolist())
+            wire.OpenAIEmbedding(index=index, embedding=to_base64(vector, "float32") if as_base64 else vector.tolist())
             for index, vector in enumerate(item.vector for item in sale.items if item.vector is not None)
         ],
         model=sale.model_id,
-        usage=OpenAIUsage(prompt_tokens=tokens, total_tokens=tokens),
+        usage=wire.OpenAIUsage(prompt_tokens=tokens, total_tokens=tokens),
     )
     return answer.model_dump_json().encode()
 
@@ -138,14 +129,14 @@ def _refuse(error: Exception, request_id: str) -> Response:
         _log.error("request %s failed", request_id, exc_info=error)
     note(problem=problem.code.value)
     usual_type = "server_error" if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    fault = OpenAIFault(
+    fault = wire.OpenAIFault(
         message=problem.detail,
         type=_TYPES.get(problem.code, usual_type),
         param=_param_of(error),
         code=_CODES.get(problem.code, problem.code.value),
     )
     return Response(
-        OpenAIProblem(error=fault).model_dump_json(),
+        wire.OpenAIProblem(error=fault).model_dump_json(),
         # OpenAI's clients know a malformed request as a 400.
         status_code=HTTPStatus.BAD_REQUEST if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY else problem.status,
         headers=refusal_headers(problem, error),
@@ -161,13 +152,13 @@ def _param_of(error: Exception) -> str | None:
     return "model" if isinstance(error, UnknownModel) else None
 
 
-def _text_of(item: Input) -> str | None:
-    if isinstance(item, TextInput):
+def _text_of(item: wire.Input) -> str | None:
+    if isinstance(item, wire.TextInput):
         return item.text
     return item if isinstance(item, str) and not item.startswith("data:image/") else None
 
 
-def _base64_of(position: int, item: Input) -> str:
+def _base64_of(position: int, item: wire.Input) -> str:
     image = item if isinstance(item, str) else getattr(item, "image", "")
     field = f"input[{position}]"
     if image[:8].lower().startswith(("http://", "https://")):
@@ -185,9 +176,9 @@ router = APIRouter(tags=["openai"], route_class=OpenAIRoute)
 
 @router.post(
     PATH,
-    response_model=OpenAIResponse,
+    response_model=wire.OpenAIResponse,
     responses=problems(*OPENAI_STATUSES, as_openai=True),
-    openapi_extra=json_body(OpenAIRequest),
+    openapi_extra=json_body(wire.OpenAIRequest),
     summary="Embed texts or images in OpenAI's language",
 )
 async def create_embeddings(

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from vl2v_contract.wire.embeddings import Limits, ModelCard, ModelList, Price
 from vl2v_vendor.domain.errors import VendorError
-from vl2v_vendor.observe.metrics import Metrics
+from vl2v_vendor.observe.telemetry import Metrics
 from vl2v_vendor.service.services import ReadinessCheck, Services
 from vl2v_vendor.web.bodies import UPLOAD_FORMS
 from vl2v_vendor.web.declarations import PUBLIC, ServicesOf, problems
