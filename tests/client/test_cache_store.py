@@ -37,7 +37,7 @@ def teacher(client: VendorClient) -> TeacherModel:
 
 
 def intents(count: int, price: int = 100) -> list[Intent]:
-    return [Intent(f"{i:064x}", f"{i + 1000:064x}", "image", "m", "5" * 64, "c" * 64, price) for i in range(count)]
+    return [Intent(f"{i:064x}", f"{i + 1000:064x}", "image", "c" * 64, price) for i in range(count)]
 
 
 def test_the_file_is_private_and_its_secret_stays(tmp_path: Path) -> None:
@@ -75,18 +75,18 @@ def test_many_keys_are_no_problem(cache: EmbeddingCache) -> None:
 
 def test_reservations_never_pass_the_cap(cache: EmbeddingCache, teacher: TeacherModel) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=5, max_amount_micro=None)
-    assert len(cache.purchases.reserve(purchase, intents(4))) == 4
+    assert len(cache.purchases.reserve(purchase, teacher, intents(4))) == 4
     with pytest.raises(BudgetExhausted, match="cap of 5"):
-        cache.purchases.reserve(purchase, intents(6))
-    assert len(cache.purchases.reserve(purchase, intents(5))) == 5  # the same four again, and one more
+        cache.purchases.reserve(purchase, teacher, intents(6))
+    assert len(cache.purchases.reserve(purchase, teacher, intents(5))) == 5  # the same four again, and one more
     cache.purchases.release([intent.item_key for intent in intents(2)])
-    assert len(cache.purchases.reserve(purchase, intents(5)[:2])) == 2
+    assert len(cache.purchases.reserve(purchase, teacher, intents(5)[:2])) == 2
 
 
 def test_money_has_a_cap_of_its_own(cache: EmbeddingCache, teacher: TeacherModel) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=None, max_amount_micro=399)
     with pytest.raises(BudgetExhausted, match="cap of 399"):
-        cache.purchases.reserve(purchase, intents(4))
+        cache.purchases.reserve(purchase, teacher, intents(4))
     assert cache.purchases.outstanding(teacher.ledger_id) == []
 
 
@@ -96,7 +96,7 @@ def test_threads_that_reserve_together_stay_below_the_cap(cache: EmbeddingCache,
 
     def reserve(intent: Intent) -> None:
         try:
-            cache.purchases.reserve(purchase, [intent])
+            cache.purchases.reserve(purchase, teacher, [intent])
         except BudgetExhausted:
             refused.append(intent)
 
@@ -116,7 +116,7 @@ def test_an_item_that_failed_is_released_unless_its_error_says_that_it_is_charge
     cache: EmbeddingCache, teacher: TeacherModel, code: str, outstanding: int, expired: int
 ) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100)
-    [intent] = cache.purchases.reserve(purchase, intents(1))
+    [intent] = cache.purchases.reserve(purchase, teacher, intents(1))
     cache.purchases.store(Delivery(failed=(FailedItem(intent.item_key, code, "no vector"),)))
     cache.purchases.release([intent.item_key] if expired else [])  # a later request for it was refused
     assert sum(map(len, cache.purchases.outstanding(teacher.ledger_id))) == outstanding
@@ -127,7 +127,7 @@ def test_what_was_taken_back_too_early_is_held_again_once_the_vendor_calls_it_ch
     cache: EmbeddingCache, teacher: TeacherModel
 ) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100, task="one")
-    [intent] = cache.purchases.reserve(purchase, intents(1))
+    [intent] = cache.purchases.reserve(purchase, teacher, intents(1))
     cache.purchases.release([intent.item_key])
     assert cache.purchases.spent("one") == NOTHING
     expired = Delivery(failed=(FailedItem(intent.item_key, "result_expired", "no vector"),))
@@ -152,12 +152,12 @@ def test_what_is_open_is_found_by_its_index_among_all_that_is_paid(
 
 def test_what_an_older_program_took_back_is_sent_as_a_new_query(cache: EmbeddingCache, teacher: TeacherModel) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100, task="one")
-    cache.purchases.reserve(purchase, intents(1))
+    cache.purchases.reserve(purchase, teacher, intents(1))
     with sqlite3.connect(cache.path) as connection:
         connection.execute("UPDATE intents SET state = 'planned', is_expired = 1")
         connection.execute("UPDATE purchases SET held_units = 0, held_amount_micro = 0")
     connection.close()
-    cache.purchases.reserve(purchase, intents(1))
+    cache.purchases.reserve(purchase, teacher, intents(1))
     assert cache.purchases.spent("one") == Paid(1, 100)
 
 
@@ -165,12 +165,12 @@ def test_what_is_expired_is_sent_again_outside_of_the_caps_of_the_purchase_that_
     cache: EmbeddingCache, teacher: TeacherModel
 ) -> None:
     first = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100)
-    [intent] = cache.purchases.reserve(first, intents(1))
+    [intent] = cache.purchases.reserve(first, teacher, intents(1))
     cache.purchases.store(Delivery(failed=(FailedItem(intent.item_key, "result_expired", "no vector"),)))
     second = cache.purchases.open_purchase(teacher, max_units=0, max_amount_micro=0)
-    assert cache.purchases.reserve(second, [intent]) == [intent]
+    assert cache.purchases.reserve(second, teacher, [intent]) == [intent]
     with pytest.raises(BudgetExhausted, match="cap of 1"):
-        cache.purchases.reserve(first, intents(2))
+        cache.purchases.reserve(first, teacher, intents(2))
 
 
 def test_purchases_of_one_task_are_added_up_without_what_was_taken_back(
@@ -178,28 +178,26 @@ def test_purchases_of_one_task_are_added_up_without_what_was_taken_back(
 ) -> None:
     for task, chosen in (("a", slice(0, 3)), ("a", slice(3, 5)), ("b", slice(5, 6)), (None, slice(6, 9))):
         purchase = cache.purchases.open_purchase(teacher, max_units=9, max_amount_micro=None, task=task)
-        cache.purchases.reserve(purchase, intents(9)[chosen])
+        cache.purchases.reserve(purchase, teacher, intents(9)[chosen])
     cache.purchases.release([intents(1)[0].item_key])
     assert [cache.purchases.spent(task) for task in "abc"] == [Paid(4, 400), Paid(1, 100), NOTHING]
     again = cache.purchases.open_purchase(teacher, max_units=9, max_amount_micro=None, task="b")
-    cache.purchases.reserve(again, intents(2)[1:])  # what is sent anew is held once
+    cache.purchases.reserve(again, teacher, intents(2)[1:])  # what is sent anew is held once
     assert [cache.purchases.spent(task) for task in "ab"] == [Paid(3, 300), Paid(2, 200)]
 
 
 def test_a_paid_item_is_not_reserved_again(cache: EmbeddingCache, bought: QueryPlan) -> None:
     purchase = cache.purchases.open_purchase(bought.teacher, max_units=0, max_amount_micro=0)
-    paid = [
-        Intent(item.item_key, item.cache_key, "image", "m", "5" * 64, item.content_sha, 1) for item in bought.missing
-    ]
-    assert cache.purchases.reserve(purchase, paid) == []
+    paid = [Intent(item.item_key, item.cache_key, "image", item.content_sha, 1) for item in bought.missing]
+    assert cache.purchases.reserve(purchase, bought.teacher, paid) == []
 
 
 def test_a_delivery_is_stored_whole_or_not_at_all(
     vendor: FakeVendor, client: VendorClient, cache: EmbeddingCache, teacher: TeacherModel
 ) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=None, max_amount_micro=None)
-    known = Intent("a" * 64, "1" * 64, "text", "m", "5" * 64, "c" * 64, 10)
-    cache.purchases.reserve(purchase, [known])
+    known = Intent("a" * 64, "1" * 64, "text", "c" * 64, 10)
+    cache.purchases.reserve(purchase, teacher, [known])
     delivery = client.embed_texts(["a cat", "a dog"], ["a" * 64, "b" * 64], teacher)
     with pytest.raises(CacheError, match="never reserved"):
         cache.purchases.store(delivery)
@@ -213,7 +211,7 @@ def test_two_receipts_for_one_place_in_the_chain_are_a_fork(
 ) -> None:
     vendor.posted.pop()  # the vendor forgets the sale and sells that place in its chain again
     purchase = cache.purchases.open_purchase(bought.teacher, max_units=None, max_amount_micro=None)
-    cache.purchases.reserve(purchase, [Intent("a" * 64, "1" * 64, "text", "m", "5" * 64, "c" * 64, 10)])
+    cache.purchases.reserve(purchase, bought.teacher, [Intent("a" * 64, "1" * 64, "text", "c" * 64, 10)])
     delivery = client.embed_texts(["a cat"], ["a" * 64], bought.teacher)
     with pytest.raises(VendorChanged, match="two different entries as number 2"):
         cache.purchases.store(delivery)

@@ -12,7 +12,6 @@ from PIL import Image
 
 from vl2v_client.api.client import ImageForm
 from vl2v_client.buying.context import PurchaseContext
-from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import (
@@ -120,12 +119,7 @@ class Buyer:
         teacher, purchases = self._teacher, self._cache.purchases
         form = self._client.image_form(teacher) if batch[0].modality == "image" else None
         images = {} if form is None else render_images(batch, teacher.image_size, form, self._plan.spool)
-        model = (teacher.id, teacher.weights_sha)
-        intents = [
-            Intent(item.item_key, item.cache_key, item.modality, *model, item.content_sha, item.unit_price_micro)
-            for item in batch
-        ]
-        keys = [intent.item_key for intent in purchases.reserve(self._purchase_id, intents)]
+        keys = [item.item_key for item in purchases.reserve(self._purchase_id, teacher, batch)]
         if not keys:
             return Delivery()
         is_free = batch[0].is_expired

@@ -25,8 +25,7 @@ from vl2v_contract.vectors import encode_vector
 _RESERVE = """
 INSERT INTO intents (item_key, cache_key, ledger_id, modality, model_id, weights_sha, content_sha,
                      state, attempts, unit_price_micro, purchase_id)
-SELECT :item_key, :cache_key, ledger_id, :modality, :model_id, :weights_sha, :content_sha,
-       'sent', 1, :unit_price_micro, id FROM purchases WHERE id = :purchase_id
+SELECT ?, ?, ledger_id, ?, ?, ?, ?, 'sent', 1, ?, id FROM purchases WHERE id = ?
 ON CONFLICT (item_key) DO UPDATE SET state = 'sent', attempts = attempts + 1,
     unit_price_micro = excluded.unit_price_micro, purchase_id = excluded.purchase_id
 """
@@ -51,8 +50,6 @@ class Intent:
     item_key: str
     cache_key: str
     modality: Modality
-    model_id: str
-    weights_sha: str
     content_sha: str
     unit_price_micro: int
 
@@ -95,7 +92,7 @@ class PurchaseLedger:
         sums = "coalesce(sum(held_units), 0), coalesce(sum(held_amount_micro), 0)"
         return Paid(*self._database.rows(f"SELECT {sums} FROM purchases WHERE task = ?", (task,))[0])  # nosec # constant columns
 
-    def reserve(self, purchase_id: int, intents: Sequence[Intent]) -> list[Intent]:
+    def reserve(self, purchase_id: int, teacher: TeacherModel, intents: Sequence[Intent]) -> list[Intent]:
         """Mark items `sent`, on disk before this returns, if the purchase's caps hold them all.
 
         Returns:
@@ -114,8 +111,9 @@ class PurchaseLedger:
                     _hold(connection, row.purchase_id, -1, -row.unit_price_micro)
             _hold(connection, purchase_id, len(fresh), sum(intent.unit_price_micro for intent in fresh))
             for intent in fresh:
-                keys = {"item_key": bytes.fromhex(intent.item_key), "cache_key": bytes.fromhex(intent.cache_key)}
-                connection.execute(_RESERVE, {**asdict(intent), **keys, "purchase_id": purchase_id})
+                keys = (bytes.fromhex(intent.item_key), bytes.fromhex(intent.cache_key))
+                content = (intent.modality, teacher.id, teacher.weights_sha, intent.content_sha)
+                connection.execute(_RESERVE, (*keys, *content, intent.unit_price_micro, purchase_id))
         return unpaid
 
     def release(self, item_keys: Sequence[str]) -> None:

@@ -12,8 +12,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from vl2v_client.cli.console import plain_table, show, show_error, write_json
-from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, Named, run_config, takes
+from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes
 from vl2v_client.cli.vendor import bars, open_cache, open_vendor
+from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import CacheError, ClientError
 from vl2v_client.core.progress import format_micro
 
@@ -29,7 +30,7 @@ _EXAMPLES_SHOWN = 5
 @takes(PURCHASE_OPTIONS.only("vendor_url", "cache"))
 def audit(
     *,
-    named: Named,
+    config: RunConfig,
     api_key: ApiKey = None,
     recover: Annotated[
         bool, Parameter(show_default=False, help="Fetch paid answers that never arrived, free.")
@@ -40,7 +41,7 @@ def audit(
     from vl2v_client.audit.audit_report import EXIT_UNVERIFIED
     from vl2v_client.audit.bill import audit_bill
 
-    terms = run_config(named).purchase
+    terms = config.purchase
     try:
         with (
             open_cache(terms.cache) as cache,
@@ -105,16 +106,16 @@ cache_app = App(
 
 @cache_app.command(help_epilogue="Example: `vl2v-client cache stats`")
 @takes(PURCHASE_OPTIONS.only("cache"))
-def stats(*, named: Named, as_json: AsJson = False) -> None:
+def stats(*, config: RunConfig, as_json: AsJson = False) -> None:
     """Count what the cache holds, by vendor."""
-    with open_cache(run_config(named).purchase.cache) as opened:
+    with open_cache(config.purchase.cache) as opened:
         found = opened.stats()
     show({**asdict(found), "path": str(found.path)}, stats_table(found), as_json=as_json)
 
 
 @cache_app.command(help_epilogue="Example: `vl2v-client cache verify --cache copy.db`")
 @takes(PURCHASE_OPTIONS.only("cache"))
-def verify(*, named: Named, as_json: AsJson = False) -> None:
+def verify(*, config: RunConfig, as_json: AsJson = False) -> None:
     """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor.
 
     Raises:
@@ -122,7 +123,7 @@ def verify(*, named: Named, as_json: AsJson = False) -> None:
     """
     from vl2v_client.audit.bill import verify_holdings
 
-    with open_cache(run_config(named).purchase.cache) as opened, bars(quiet=as_json) as progress:
+    with open_cache(config.purchase.cache) as opened, bars(quiet=as_json) as progress:
         report = verify_holdings(opened, progress=progress)
     if as_json or report.is_clean:
         document = {

@@ -18,31 +18,26 @@ from vl2v_client.cli.options import (
     TRAINING_OPTIONS,
     ApiKey,
     AsJson,
-    ConfigFile,
-    Named,
     Yes,
-    run_config,
     takes,
 )
 from vl2v_client.cli.vendor import bars, notify, open_purchase, open_source
+from vl2v_client.config.run import RunConfig
 from vl2v_client.config.training import MethodName
 from vl2v_client.core.errors import DataError
 
 
-@takes(*RUN_OPTIONS)
-def distill(
-    *, named: Named, config: ConfigFile = None, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False
-) -> None:
+@takes(*RUN_OPTIONS, file=True)
+def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Plan, buy, align, distil, evaluate on the unseen domain, export. Run again to go on where it stopped."""
     from vl2v_client.recipes.distill import distill as run_distill
     from vl2v_client.runs.resolution import default_folder
     from vl2v_client.runs.settings import settle
     from vl2v_client.student.train.devices import is_first_process
 
-    run = run_config(named, config)
-    folder = run.report.out or default_folder(run)
-    with open_source(run, api_key, as_json=as_json, yes=yes) as (source, progress):
-        report = run_distill(settle(run, source.tower), source, folder, progress=progress)
+    folder = config.report.out or default_folder(config)
+    with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
+        report = run_distill(settle(config, source.tower), source, folder, progress=progress)
     if is_first_process():
         note = f"The student is in {folder / 'student'}, the whole report in {folder / 'report.md'}."
         _show(report.to_json(), report.summary(), note, as_json=as_json)
@@ -54,10 +49,11 @@ def distill(
     STUDENT_OPTIONS,
     TRAINING_OPTIONS.but("seed", "method", "baselines"),
     REPORT_OPTIONS,
+    file=True,
 )
 def sweep(
     *,
-    named: Named,
+    config: RunConfig,
     target_domain: Annotated[
         tuple[str, ...],
         Parameter(group=COMMON, show_default=False, help="Domain to hold out; every one in turn if left out."),
@@ -72,7 +68,6 @@ def sweep(
             group=COMMON, show_default=lambda names: ", ".join(names), help="Method of the students; repeatable."
         ),
     ] = ("erm", "vl2v-adip"),
-    config: ConfigFile = None,
     api_key: ApiKey = None,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -82,10 +77,9 @@ def sweep(
     from vl2v_client.runs.resolution import default_folder
     from vl2v_client.runs.settings import settle_sweep
 
-    run = run_config(named, config)
-    folder = run.report.out or default_folder(run, sweep=True)
-    with open_source(run, api_key, as_json=as_json, yes=yes) as (source, progress):
-        settings = settle_sweep(run, target_domain, seed, method, source.tower)
+    folder = config.report.out or default_folder(config, sweep=True)
+    with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
+        settings = settle_sweep(config, target_domain, seed, method, source.tower)
         report = run_sweep(settings, source, folder, progress=progress)
     note = f"Each student is in its run folder under {folder}, the report in {folder / 'report.md'}."
     _show(report.to_json(), report.to_markdown(), note, as_json=as_json)
@@ -107,7 +101,7 @@ def evaluate(
     run: Annotated[Path, Parameter(help="Folder of a `distill`.")],
     /,
     *,
-    named: Named,
+    config: RunConfig,
     data: Annotated[Path | None, Parameter(group=COMMON, help="Another data set with the same classes.")] = None,
     teacher: Annotated[
         bool,
@@ -121,7 +115,7 @@ def evaluate(
     from vl2v_client.recipes.evaluate import evaluate_run
 
     if teacher:
-        with open_purchase(run_config(named).purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+        with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
             scores, report_updated = evaluate_run(run, data=data, context=context, progress=progress)
     else:
         with bars(quiet=as_json) as progress:

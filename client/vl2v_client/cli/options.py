@@ -53,11 +53,9 @@ AsJson = Annotated[
     ),
 ]
 Yes = Annotated[bool, Parameter(name=("--yes", "-y"), group=COMMON, show_default=False, help="Spend without asking.")]
-ConfigFile = Annotated[
+_ConfigFile = Annotated[
     Path | None, Parameter(name="--config", group=OUTPUT, help="YAML file of options by group; flags override it.")
 ]
-
-Named = dict[str, dict[str, Any]]  # values that the command line names, by group and option
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +143,19 @@ def convert_strictly(wanted: Any, tokens: Sequence[Token]) -> Any:
         raise ValueError(f"{tokens[0].value!r} is not a number") from None
 
 
-def takes(*sections: Section) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of some sections; it gets those that were named as its parameter `named`."""
+def takes(*sections: Section, file: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of some sections, and `--config`, if it takes a file of them.
+
+    It gets the run that both describe as its parameter `config`; the command line wins.
+    """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "named"]
+        own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "config"]
         made = [_parameter(section, option, info) for section in sections for option, info in section.fields.items()]
 
         @functools.wraps(command)
-        def run(*arguments: Any, **given: Any) -> Any:
-            named: Named = {
+        def run(*arguments: Any, config_file: Path | None = None, **given: Any) -> Any:
+            named = {
                 section.name: {
                     option: given.pop(f"{section.name}_{option}")
                     for option in section.fields
@@ -162,23 +163,17 @@ def takes(*sections: Section) -> Callable[[Callable[..., Any]], Callable[..., An
                 }
                 for section in sections
             }
-            return command(*arguments, named=named, **given)
+            config = RunConfig.load(config_file, overrides=named) if config_file else RunConfig.model_validate(named)
+            return command(*arguments, config=config, **given)
 
+        if file:
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            made.append(inspect.Parameter("config_file", keyword, default=None, annotation=_ConfigFile))
         in_order = sorted([*made, *own], key=lambda one: one.kind)
         run.__signature__ = inspect.Signature(in_order)  # type: ignore[attr-defined]
         return run
 
     return decorate
-
-
-def run_config(named: Named, file: Path | None = None) -> RunConfig:
-    """Return the run that a YAML file and the command line describe; the command line wins.
-
-    Raises:
-        UsageError: The file holds no run.
-        pydantic.ValidationError: A value of the command line is out of range.
-    """
-    return RunConfig.model_validate(named) if file is None else RunConfig.load(file, overrides=named)
 
 
 def _parameter(section: Section, option: str, info: FieldInfo) -> inspect.Parameter:

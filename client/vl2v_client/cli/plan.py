@@ -18,14 +18,12 @@ from vl2v_client.cli.options import (
     TRAINING_OPTIONS,
     ApiKey,
     AsJson,
-    ConfigFile,
-    Named,
     Yes,
     as_flags,
-    run_config,
     takes,
 )
 from vl2v_client.cli.vendor import open_purchase, plan_table
+from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
@@ -36,15 +34,14 @@ if TYPE_CHECKING:
     from vl2v_client.runs.pilot_report import PilotReport
 
 
-@takes(*PURCHASING_OPTIONS)
+@takes(*PURCHASING_OPTIONS, file=True)
 def plan(
     *,
-    named: Named,
+    config: RunConfig,
     exact: Annotated[
         bool,
         Parameter(group=COMMON, show_default=False, help="Render and count the views, even of a very large data set."),
     ] = False,
-    config: ConfigFile = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,25 +50,21 @@ def plan(
     from vl2v_client.planning.query_plan import Limits, QueryPlan
     from vl2v_client.recipes.plan import plan as plan_run
 
-    run = run_config(named, config)
-    with open_purchase(run.purchase, api_key, as_json=as_json, yes=False) as (context, progress):
-        made = plan_run(run, context, exact=exact, progress=progress)
+    with open_purchase(config.purchase, api_key, as_json=as_json, yes=False) as (context, progress):
+        made = plan_run(config, context, exact=exact, progress=progress)
         left = remaining_units(context.vendor) if api_key else None
     table = plan_table(made, left) if isinstance(made, QueryPlan) else estimate_table(made, left)
     show(plan_json(made, left), table, as_json=as_json)
-    made.check_caps(Limits(run.purchase.max_queries, run.purchase.max_cost_micro, left))
+    made.check_caps(Limits(config.purchase.max_queries, config.purchase.max_cost_micro, left))
 
 
-@takes(*PURCHASING_OPTIONS)
-def buy(
-    *, named: Named, config: ConfigFile = None, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False
-) -> None:
+@takes(*PURCHASING_OPTIONS, file=True)
+def buy(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
     from vl2v_client.recipes.plan import buy as buy_run
 
-    run = run_config(named, config)
-    with open_purchase(run.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
-        report = buy_run(run, context, progress=progress)
+    with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+        report = buy_run(config, context, progress=progress)
     document = {
         "billed_units": report.billed_units,
         "replayed_units": report.replayed_units,
@@ -145,14 +138,14 @@ def _purchase_line(report: PurchaseReport) -> str:
     PURCHASE_OPTIONS.only("vendor_url", "model", "cache", "max_cost"),
     STUDENT_OPTIONS,
     TRAINING_OPTIONS.only("preset", "seed"),
+    file=True,
 )
 def pilot(
     *,
-    named: Named,
+    config: RunConfig,
     queries: Annotated[
         int, Parameter(group=COMMON, validator=Number(gte=1), help="Ask at most these, class prompts included.")
     ] = 200,
-    config: ConfigFile = None,
     api_key: ApiKey = None,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -161,10 +154,9 @@ def pilot(
     from vl2v_client.recipes.pilot import pilot as run_pilot
     from vl2v_client.runs.settings import settle
 
-    run = run_config(named, config)
-    run = run.replace(purchase=run.purchase.replace(max_queries=queries))
-    settings = settle(run)
-    with open_purchase(run.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+    config = config.replace(purchase=config.purchase.replace(max_queries=queries))
+    settings = settle(config)
+    with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
         report = run_pilot(settings.choice, settings.student, context, queries=queries, progress=progress)
     if as_json:
         values = report.to_json()

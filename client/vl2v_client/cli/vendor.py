@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
@@ -28,7 +28,7 @@ from vl2v_client.cli.console import STDERR, plain_table
 from vl2v_client.cli.options import with_flags
 from vl2v_client.config.run import PurchaseConfig, RunConfig
 from vl2v_client.core.errors import ClientError, UsageError
-from vl2v_client.core.progress import format_micro
+from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_contract.texts import printable
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def open_vendor(url: str, api_key: str | None) -> VendorClient:
 @contextmanager
 def open_purchase(
     terms: PurchaseConfig, api_key: str | None, *, as_json: bool, yes: bool
-) -> Iterator[tuple[PurchaseContext, Bars]]:
+) -> Iterator[tuple[PurchaseContext, Progress]]:
     """Open vendor, cache and progress bars; a person sees each plan and approves it, unless `yes`.
 
     The caps of `terms` hold for all that is bought while they are open.
@@ -97,7 +97,7 @@ def open_purchase(
         def approve(plan: QueryPlan) -> None:
             if as_json and not yes:
                 raise UsageError("--json asks nobody, so spending needs --yes beside it")
-            if as_json:
+            if not isinstance(progress, Bars):
                 return
             with progress.paused():
                 STDERR.print(plan_table(plan, remaining_units(vendor)))
@@ -125,7 +125,9 @@ def open_purchase(
 
 
 @contextmanager
-def open_source(config: RunConfig, api_key: str | None, *, as_json: bool, yes: bool) -> Iterator[tuple[Source, Bars]]:
+def open_source(
+    config: RunConfig, api_key: str | None, *, as_json: bool, yes: bool
+) -> Iterator[tuple[Source, Progress]]:
     """Open the source of a run's answers, and the progress bars."""
     from vl2v_client.runs.local_source import LocalSource, load_local_teacher
     from vl2v_client.runs.vendor_source import VendorSource
@@ -176,16 +178,14 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """A progress that draws one bar per phase, made when the phase first reports; or none at all."""
+    """A progress that draws one bar per phase, made when the phase first reports."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: RichProgress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
         """Draw `done` of `total`; see `core.progress.Progress`."""
-        if self._progress is None:
-            return
         if phase not in self._tasks:
             self._tasks[phase] = self._progress.add_task(phase, total=total, facts="")
         facts = "  ".join(f"{name} {value}" for name, value in (extras or {}).items())
@@ -194,9 +194,6 @@ class Bars:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Yield the terminal to oneself while the block runs, to ask a question."""
-        if self._progress is None:
-            yield
-            return
         self._progress.stop()
         done = {task.id for task in self._progress.tasks if task.finished}
         for phase in [phase for phase, task in self._tasks.items() if task in done]:
@@ -208,10 +205,10 @@ class Bars:
 
 
 @contextmanager
-def bars(*, quiet: bool) -> Iterator[Bars]:
+def bars(*, quiet: bool) -> Iterator[Progress]:
     """Show bars on standard error while the block runs; silence when `quiet` (as under `--json`)."""
     if quiet:
-        yield Bars(None)
+        yield silent
         return
     whole = partial(Column, no_wrap=True)
     # A terminal of less than 100 columns shows counts, times and facts alone.
@@ -224,5 +221,5 @@ def bars(*, quiet: bool) -> Iterator[Bars]:
         TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=whole()),
         TextColumn("{task.fields[facts]}", style="dim", markup=False, table_column=facts),
     )
-    with Progress(*columns, console=STDERR) as progress:
+    with RichProgress(*columns, console=STDERR) as progress:
         yield Bars(progress)

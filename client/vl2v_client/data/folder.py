@@ -178,11 +178,10 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _check_names(paths: list[str]) -> None:
     for path in paths:
-        if not path.isascii():
-            try:
-                path.encode()
-            except UnicodeEncodeError as error:
-                raise DataError(f"{os.fsencode(path)!r} has a name that is not UTF-8: rename it") from error
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{os.fsencode(path)!r} has a name that is not UTF-8: rename it") from error
 
 
 def _folders(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
 
+from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
@@ -36,7 +37,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedItem:
+class PlannedItem(Intent):
     """One vector to buy, with the query to make it from; content that several queries share is bought once.
 
     Attributes:
@@ -44,12 +45,7 @@ class PlannedItem:
     """
 
     query: Query
-    modality: Modality
-    content_sha: str
-    cache_key: str
-    item_key: str
-    unit_price_micro: int
-    is_expired: bool = False
+    is_expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +198,7 @@ def _name(teacher: TeacherModel, secret: bytes, expired: Set[str], query: Query,
         content_sha=content_sha,
     )
     cache_key, item_key = identity.cache_key(), identity.item_key(secret)
-    return PlannedItem(query, modality, content_sha, cache_key, item_key, price.unit_price_micro, item_key in expired)
+    return PlannedItem(item_key, cache_key, modality, content_sha, price.unit_price_micro, query, item_key in expired)
 
 
 @dataclass(frozen=True)
