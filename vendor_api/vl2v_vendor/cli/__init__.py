@@ -6,9 +6,5 @@ from vl2v_vendor.cli.app import run
 
 
 def main() -> None:
-    """Run `vl2v-vendor`.
-
-    Raises:
-        Exception: A fault of the program, if the environment asks for its traceback.
-    """
+    """Run `vl2v-vendor`."""
     sys.exit(run(sys.argv[1:]))

@@ -98,7 +98,7 @@ def print_line(text: str = "", *, err: bool = False) -> None:
 
 def show(document: Any, people: str | Callable[[], None], *, as_json: bool) -> None:
     """Show a result: as JSON, or by a line or a function that is for people."""
-    if as_json:  # which lists sets, and writes out by itself what does not print
+    if as_json:  # sets as lists; what does not print is written out by JSON itself
         sys.stdout.write(f"{json.dumps(document, indent=2, default=sorted)}\n")
     elif isinstance(people, str):
         print_line(people)

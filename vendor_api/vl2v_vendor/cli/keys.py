@@ -108,12 +108,8 @@ def revoke(
 @signing_keys_app.command(name="list", help_epilogue="Example: `vl2v-vendor signing-key list`")
 def list_signing_keys(*, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     """Show the public keys, oldest first, with the times they were in use."""
-    from vl2v_vendor.keys.secrets import load_secrets
-    from vl2v_vendor.ledger_sql.reading import read_published_keys, snapshot
-
-    with open_books(database) as books, snapshot(books.engine) as connection:
-        published = read_published_keys(connection)
-        held = load_secrets(books.settings.secrets_path).signer().published_keys
+    with open_books(database) as books:
+        published, held = books.accounts.published_keys(), books.accounts.signer.published_keys
     known = {key.key_id for key in published}
     keys = [*published, *(key for key in held if key.key_id not in known)]
 

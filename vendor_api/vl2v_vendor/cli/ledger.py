@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN_PROBLEMS = 20
+_CSV_COLUMNS = "month account account_id kind model_id modality unit_price_micro currency units amount_micro amount"
 
 ledger_app = App(name="ledger", help="The append-only ledger.", help_epilogue="Example: `vl2v-vendor ledger verify`")
 
@@ -202,10 +203,7 @@ def decimal_amount(amount_micro: int) -> str:
 
 
 def _write_csv(file: TextIO, month: str, invoices: Iterable[AccountInvoice]) -> None:
-    from vl2v_vendor.ledger_sql.scan import InvoiceLine
-
-    columns = ("month", "account", "account_id", *(field.name for field in fields(InvoiceLine)), "amount")
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer = csv.DictWriter(file, _CSV_COLUMNS.split(), lineterminator="\n")
     writer.writeheader()
     for invoice in invoices:
         account = {"account": _as_text(invoice.account_name), "account_id": invoice.account_id}

@@ -107,11 +107,7 @@ class GroupWriter:
         return charge
 
     async def probe(self) -> None:
-        """Check that a transaction can be begun and committed.
-
-        Raises:
-            LedgerUnavailable: That cannot be done.
-        """
+        """Check that a transaction can be begun and committed; raises LedgerUnavailable if not."""
         await self._submit(None)
 
     async def _submit(self, order: ChargeOrder | None) -> Charge | None:

@@ -80,6 +80,7 @@ class SqlAccounts:
     key_budgets = _reads(account_rows.read_key_budgets)
     keys = _reads(account_rows.read_keys)
     prices = _reads(reading.read_prices)
+    published_keys = _reads(reading.read_published_keys)
     totals = _reads(reading.read_totals)
     _find_key = _reads(account_rows.read_key)
 

@@ -1,1 +1,1 @@
-"""The use cases, over ports alone."""
+"""The use cases, over ports and the rooms below; no framework, no SQL."""

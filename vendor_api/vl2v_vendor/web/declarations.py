@@ -14,16 +14,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from vl2v_contract.identity import MAX_INTEGER
+from vl2v_contract.wire import embeddings as wire
 from vl2v_contract.wire import headers
 from vl2v_contract.wire.admin import NewAccount, NewKey, NewPrice, NewRefund, NewTopUp
-from vl2v_contract.wire.embeddings import (
-    ImagesRequest,
-    OpenAIProblem,
-    OpenAIRequest,
-    ReplayRequest,
-    RequestOptions,
-    TextsRequest,
-)
 from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.frames import UploadHead
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, PROBLEM_JSON, RGB8_TENSOR
@@ -84,19 +77,19 @@ OPENAI_STATUSES: Final = (400, 401, 402, 403, 404, 409, 413, 415, 429, 503)
 """The same where OpenAI's language is spoken."""
 
 _MESSAGES: Final[tuple[type[BaseModel], ...]] = (
-    ImagesRequest,
-    RequestOptions,
-    TextsRequest,
-    ReplayRequest,
+    wire.ImagesRequest,
+    wire.RequestOptions,
+    wire.TextsRequest,
+    wire.ReplayRequest,
     UploadHead,
-    OpenAIRequest,
+    wire.OpenAIRequest,
     NewAccount,
     NewTopUp,
     NewRefund,
     NewKey,
     NewPrice,
     Problem,
-    OpenAIProblem,
+    wire.OpenAIProblem,
 )
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 
@@ -129,12 +122,12 @@ def images_body() -> dict[str, Any]:
             "options": {
                 "type": "string",
                 "contentMediaType": JSON,
-                "contentSchema": {"$ref": _REF_TEMPLATE.format(model=RequestOptions.__name__)},
+                "contentSchema": {"$ref": _REF_TEMPLATE.format(model=wire.RequestOptions.__name__)},
             },
         },
     }
     content = {
-        **json_body(ImagesRequest)["requestBody"]["content"],
+        **json_body(wire.ImagesRequest)["requestBody"]["content"],
         MULTIPART: {"schema": form},
         OCTET_STREAM: {"schema": _BINARY | {"description": "A frame: `UploadHead`, then whole files."}},
         RGB8_TENSOR: {"schema": _BINARY | {"description": "A frame: `UploadHead`, then RGB8 at the input size."}},
@@ -144,7 +137,7 @@ def images_body() -> dict[str, Any]:
 
 def problems(*statuses: int, as_openai: bool = False) -> dict[int | str, dict[str, Any]]:
     """Describe problem answers by status, the internal error included; in our shape, or in OpenAI's."""
-    message, media_type = (OpenAIProblem, JSON) if as_openai else (Problem, PROBLEM_JSON)
+    message, media_type = (wire.OpenAIProblem, JSON) if as_openai else (Problem, PROBLEM_JSON)
     schema = {"schema": {"$ref": _REF_TEMPLATE.format(model=message.__name__)}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {media_type: schema}}

@@ -206,11 +206,7 @@ def _summary(error: Exception) -> str:
 
 
 def normalisation_source(spec: ModelSpec) -> dict[str, str]:
-    """Say where `mean` and `std` come from: a setting, a file, a pretrained tag or open_clip's default.
-
-    Raises:
-        ModelLoadFailed: The model configuration file cannot be read.
-    """
+    """Say where `mean` and `std` come from: a setting, a file, a pretrained tag or open_clip's default."""
     config_file, source = _config_file(spec), dict.fromkeys(("mean", "std"), _DEFAULT)
     if config_file is not None:
         named = read_model_config(config_file)["preprocess_cfg"]
@@ -233,9 +229,6 @@ def normalisation_lines(spec: ModelSpec, info: ModelInfo, *, own: bool = True) -
         spec: What was asked for.
         info: The loaded model.
         own: The configuration file is the operator's and deserves a warning; that of the packaged model does not.
-
-    Raises:
-        ModelLoadFailed: The model configuration file cannot be read.
     """
     config_file, source = _config_file(spec), normalisation_source(spec)
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (info.image_mean, info.image_std))

@@ -92,11 +92,7 @@ class MicroBatcher(Generic[In, Out]):
 
     @contextmanager
     def reserve(self, items: int, key: str) -> Iterator[None]:
-        """Keep room in the queue for the items of one request while they are prepared.
-
-        Raises:
-            Overloaded: There is no room; see `check_room`.
-        """
+        """Keep room in the queue for the items of one request while they are prepared; raises as `check_room`."""
         self.check_room(items, key)
         self.reserved_items += items
         try:
