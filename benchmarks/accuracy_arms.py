@@ -47,6 +47,17 @@ SWITCHES = {
 }
 """Row: what it adds to VL2V-ADiP with K=4."""
 
+SETTINGS = {
+    "all answers alike": ("--trust", "all"),
+    "by agreement": ("--trust", "agreement"),
+    "half the rate": ("--learning-rate", "2.5e-4"),
+    "twice the rate": ("--learning-rate", "1e-3"),
+    "nothing frozen": ("--freeze-until", "0"),
+    "image weight 0.75": ("--image-weight", "0.75"),
+    "bought views alone": ("--train-views", "4"),
+}
+"""Row: what it changes in the default with K=4."""
+
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
 """Of the training images, in the curve, between none and all."""
 
@@ -125,6 +136,12 @@ def field_arms() -> tuple[Arm, ...]:
     published = _published(4)
     methods = (Arm(row, (*published, "--method", method), everywhere=True) for row, method in FIELD.items())
     return Arm(ADIP_4, published, erm_row=ERM, erm_everywhere=True, everywhere=True), *methods
+
+
+def setting_arms() -> tuple[Arm, ...]:
+    """The default and itself with one thing changed, for source domains to choose from."""
+    switched = (Arm(f"default, {row}", (*_default(4), *options)) for row, options in SETTINGS.items())
+    return Arm(DEFAULT_4, _default(4)), *switched
 
 
 def plan_arms() -> tuple[Arm, ...]:

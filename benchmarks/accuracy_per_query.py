@@ -5,6 +5,7 @@
     python benchmarks/accuracy_per_query.py field [--seeds 3]
     python benchmarks/accuracy_per_query.py methods --development --seeds 1 [-- --distill-steps 400]
     python benchmarks/accuracy_per_query.py plans --development --seeds 1
+    python benchmarks/accuracy_per_query.py settings --data DIR --target A --target B --target C --seeds 1 ...
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
         --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
     python benchmarks/accuracy_per_query.py table --recorded
@@ -39,6 +40,7 @@ from accuracy_arms import (
     field_arms,
     method_arms,
     plan_arms,
+    setting_arms,
     table_arms,
 )
 from accuracy_plot import draw
@@ -46,12 +48,21 @@ from accuracy_runs import Bench, Cell, Outcome, measure, recorded
 from accuracy_table import goals_of, notes_of, rows_of
 from local_vendor import local_vendor, run, split_words
 from result import RESULTS, write_result
+from source_settings import choices_of, link_sources, source_cells
 
 import vl2v_vendor
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.shapes.drawing_styles import STYLES
 
-ARMS = {"table": table_arms, "curve": curve_arms, "field": field_arms, "methods": method_arms, "plans": plan_arms}
+SETTINGS = "settings"
+ARMS = {
+    "table": table_arms,
+    "curve": curve_arms,
+    "field": field_arms,
+    "methods": method_arms,
+    "plans": plan_arms,
+    SETTINGS: setting_arms,
+}
 REFERENCES = {"table": ONLINE, "curve": ONLINE, "field": ADIP_4, "methods": ADIP_4, "plans": TENTH}
 """The row that all others are compared with, besides ERM."""
 FIRST_SEED = 100
@@ -68,6 +79,9 @@ def main() -> None:
     arguments, options = parse_arguments()
     arms = [arm for arm in ARMS[arguments.kind]() if not arguments.arm or arm.slug in arguments.arm]
     outcomes = obtain_outcomes(arguments, arms, options)
+    if arguments.kind == SETTINGS:
+        write_choices(arguments, arms, outcomes)
+        return
     of_arms = [name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM)]
     names = [TEACHER, *BESIDE_TEACHER, ERM, *of_arms]
     is_shared = arguments.data is not None  # shapes are drawn for each seed, with pictures of its own
@@ -78,6 +92,18 @@ def main() -> None:
     path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
     if arguments.kind == "curve" and not arguments.recorded:
         draw(outcomes, path.with_suffix(".png"))
+
+
+def write_choices(arguments: argparse.Namespace, arms: list[Arm], outcomes: list[Outcome]) -> None:
+    """Write which setting the sources of each target choose."""
+    notes = [
+        *arguments.note,
+        "Accuracy in percent on a source that is left out, mean over the sources of each target; no picture of the "
+        "target is read.",
+    ]
+    name = f"accuracy_{SETTINGS}_{arguments.name}"
+    rows = choices_of(outcomes, arguments.target, arms)
+    write_result(name, rows, [], out=results_folder(arguments) / f"{name}.json", notes=notes)
 
 
 def obtain_outcomes(arguments: argparse.Namespace, arms: list[Arm], options: list[str]) -> list[Outcome]:
@@ -92,6 +118,8 @@ def obtain_outcomes(arguments: argparse.Namespace, arms: list[Arm], options: lis
     bench = Bench({}, home, record, [*student, *options], files, local, arguments.jobs)
     if arguments.recorded:
         return recorded(bench, cells(arguments, arms, {}, home))
+    if arguments.kind == SETTINGS:
+        link_sources(arguments.data, arguments.target, home)
     serve = ("--model-config", str(config), "--pretrained", str(weights))
     with local_vendor(home, account="accuracy", budget=10_000_000, options=serve) as environment:
         if arguments.jobs > 1:
@@ -108,6 +136,9 @@ def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str,
     """Every run, seed by seed, so that a benchmark that is stopped has all of the first seeds."""
     everywhere = arguments.kind != "table" or arguments.data is None
     first_seed = FIRST_SEED if arguments.data is None and not arguments.development else 0
+    if arguments.kind == SETTINGS:
+        yield from source_cells(home, arguments.target, arms, range(arguments.seeds))
+        return
     for seed in range(first_seed, first_seed + arguments.seeds):
         for place, (target, data) in enumerate(unseen_domains(arguments, seed, environment, home)):
             first = everywhere or place == 0
@@ -168,6 +199,8 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         parser.error("--data needs a --name for the result")
     if arguments.data is not None and arguments.model_config is None and not arguments.recorded:
         parser.error("--data needs a teacher: --model-config and --pretrained")
+    if arguments.kind == SETTINGS and (arguments.data is None or len(arguments.target or ()) < 3):
+        parser.error("settings are chosen on --data of three domains or more: name each with --target")
     if arguments.data is not None and arguments.development:
         parser.error("--development is of shapes, not of --data")
     arguments.name = arguments.name or ("development" if arguments.development else "shapes")

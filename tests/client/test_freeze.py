@@ -21,7 +21,7 @@ from vl2v_client.student.loss.methods import METHODS, TrainingConfig, check_effe
 from vl2v_client.student.model import cut
 from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.classifier import new_classifier
-from vl2v_client.student.model.cut import check_cut, cut_backbone, frozen_names
+from vl2v_client.student.model.cut import check_cut, cut_backbone, frozen_names, half_of
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train import feeds
 from vl2v_client.student.train.feeds import open_feed
@@ -85,6 +85,7 @@ def test_a_student_that_cannot_be_cut_is_refused_by_name() -> None:
     for spec in (cait, replace(CONVOLUTIONAL, architecture="poolformer_s12"), replace(CONVOLUTIONAL, tower={})):
         with pytest.raises(UsageError, match="freeze_until 1: 'mine' cannot be cut there: leave the option out"):
             check_cut("mine", spec, 1)
+    assert (half_of(tiny), half_of(cait)) == (2, 0)
 
 
 def test_a_cut_that_loses_something_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from vl2v_client.config.presets import PUBLISHED_STUDENTS, is_domain_net, resolv
 from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig, declared
 from vl2v_client.core.errors import UsageError
-from vl2v_client.runs.settings import IMAGENET_MEAN, IMAGENET_STD, RunSettings, choose_student
+from vl2v_client.runs.settings import IMAGENET_MEAN, IMAGENET_STD, RunSettings, choose_student, settle
 from vl2v_client.student.loss.methods import online_queries, vl2v_adip
 
 PACS = Path("data/PACS")
@@ -68,7 +68,7 @@ def test_domain_net_takes_longer_by_its_name() -> None:
         assert (config.align_steps, config.distill_steps, config.evaluate_every) == (15_001, 15_001, 1_000)
         assert online_queries(config, source_domains=5) == 4_800_320
     assert not is_domain_net(PACS)
-    assert choose_training("default", "resnet50", Path("DomainNet")) == TrainingConfig(train_views=10)
+    assert choose_training("default", "resnet50", Path("DomainNet")) == choose_training("default", "resnet50", PACS)
 
 
 @pytest.mark.parametrize("student", PUBLISHED)
@@ -103,11 +103,28 @@ def test_the_default_is_as_it_was() -> None:
     assert (align.best_from, align.segments, distill.best_from, distill.segments) == (0, "original", 0, "original")
 
 
+def test_other_students_have_a_schedule_and_half_of_their_blocks_frozen() -> None:
+    def settled(student: str, **training: Any) -> TrainingConfig:
+        groups = {"data": {"root": PACS}, "student": {"name": student}, "training": training}
+        return settle(RunConfig.model_validate(groups)).training
+
+    default, thorough = settled("tf_efficientnet_lite0.in1k"), settled("tf_efficientnet_lite0.in1k", preset="thorough")
+    assert (default.align, default.schedule, default.warmup, default.final_weights) == ("ridge", "cosine", 0.05, "ema")
+    assert (default.distill_steps, thorough.distill_steps) == (400, 4_000)
+    assert (default.freeze_until, thorough.freeze_until) == (4, 0)  # stem and three of seven stages
+    assert settled("resnet50.a1_in1k").freeze_until == 2
+    assert settled("resnet50.a1_in1k", freeze_until=0).freeze_until == 0
+    assert settled("tiny").freeze_until == 0
+    online = {"preset": "default", "student": "resnet50", "data": PACS, "purchase": PurchaseConfig(online=True)}
+    assert resolved(**online).training.align == "adam"
+    assert thorough.replace(preset="default", distill_steps=400, freeze_until=4) == default
+
+
 def test_a_student_that_was_not_published_and_a_preset_that_is_none_are_refused() -> None:
     for student in ("tiny", "convnext_tiny"):
         with pytest.raises(UsageError, match=f"no student '{student}': its preset is for vit_base_patch16_224"):
             choose_training("paper", student, PACS)
-    with pytest.raises(ValidationError, match="Input should be 'default' or 'paper'"):
+    with pytest.raises(ValidationError, match="Input should be 'default', 'thorough' or 'paper'"):
         choose_training("ours", "resnet50", PACS)
     assert set(PUBLISHED) == {f"{name}.{known.tag}" for name, known in PUBLISHED_STUDENTS.items()}
 

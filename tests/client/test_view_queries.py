@@ -119,6 +119,27 @@ def test_more_views_are_trained_on_than_bought(
         np.testing.assert_allclose(targets.vectors[:, view], targets.vectors[:, 0], atol=1e-6)
 
 
+def test_a_run_trusts_answers_by_their_agreement(
+    vendor: FakeVendor, shell: ClientShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on: list[ImageTargets] = []
+
+    def note_targets(*arguments: Any, **options: Any) -> ImageTargets:
+        trained_on.append(image_targets(*arguments, **options))
+        return trained_on[-1]
+
+    monkeypatch.setattr("vl2v_client.runs.method_training.image_targets", note_targets)
+    words = ("--views", "2", "--train-views", "3", "--view-recipe", "all-styles", "--trust", "agreement")
+    report = shell.distill(*words)
+    assert report["settings"]["trust"] == "agreement"
+    assert report["settings"]["views that borrow"] == "1 of each image, the canonical view's target"
+    (targets,) = trained_on
+    assert targets.bought.tolist() == [[True, True, False]] * TRAIN
+    np.testing.assert_array_equal(targets.weights[:, 2], targets.weights[:, 0])  # lent by the canonical view alone
+    (agreement,) = set(targets.weights[:, 0].tolist()) - {0}
+    assert agreement == pytest.approx((targets.weights[:, 0] > 0).mean())
+
+
 def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: ClientShell) -> None:
     report = shell.distill("--views", "0", "--train-views", "3", "--label-weight", "0.5")
     assert vendor.billed_units == CLASSES

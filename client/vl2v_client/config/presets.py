@@ -1,9 +1,9 @@
 """Presets: the values of options that nobody named.
 
-`default` is ours. `paper` is the published protocol (val-iisc/VL2V-ADiP at d442aae) for the students that it was
-published for: Adam at 5e-5 without decay or schedule, 32 images per source domain and step, 5,001 steps per stage
-(15,001 on DomainNet), an evaluation every 200 (1,000), SWAD's LossValley with 3, 6 and 0.3, the prompt "a photo of a
-{class}". Of its known faults,
+`default` and `thorough` are ours. `paper` is the published protocol (val-iisc/VL2V-ADiP at d442aae) for the students
+that it was published for: Adam at 5e-5 without decay or schedule, 32 images per source domain and step, 5,001 steps per
+stage (15,001 on DomainNet), an evaluation every 200 (1,000), SWAD's LossValley with 3, 6 and 0.3, the prompt "a photo
+of a {class}". Of its known faults,
 
 - the students' input is normalised with ImageNet's mean and deviation, whatever they were trained with: copied, and
   switched off by `own_normalisation`. ViT-B and ViT-S of augreg expect 0.5 and 0.5;
@@ -34,6 +34,25 @@ TINY_TRAINING: Mapping[str, Any] = {
     "evaluate_every": 50,
 }
 """Training of the packaged student; chosen on development styles alone, see `docs/data/shapes.md`."""
+
+PRETRAINED_TRAINING: Mapping[str, Any] = {
+    "align": "ridge",
+    "align_steps": 100,
+    "distill_steps": 400,
+    "align_learning_rate": 1e-3,
+    "distill_learning_rate": 5e-4,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "evaluate_every": 100,
+    "final_weights": "ema",
+    "channels_last": True,
+}
+"""Training of any other student: minutes on two cores, under half of its blocks frozen; see `docs/accuracy.md`."""
+
+THOROUGH_STEPS = 4_000
+"""Steps of the distill stage with `thorough`, which freezes nothing: for patience or a GPU."""
 
 DEFAULT_TRAIN_VIEWS = 10
 """Views to train on with `default`; chosen on development styles alone, see `docs/data/shapes.md`."""
@@ -76,7 +95,7 @@ def resolve(config: RunConfig) -> RunConfig:
     purchase = _resolve_purchase(config.purchase, training.preset)
     if training.train_views is None:
         views = purchase.views or 0
-        wanted = DEFAULT_TRAIN_VIEWS if training.preset == "default" and not purchase.online else 0
+        wanted = DEFAULT_TRAIN_VIEWS if training.preset != "paper" and not purchase.online else 0
         training = training.replace(train_views=max(views, wanted))
     return config.replace(data=config.data.replace(seed=seed), purchase=purchase, training=training)
 
@@ -86,8 +105,18 @@ def _resolve_training(config: RunConfig) -> TrainingConfig:
     if training.preset == "paper":
         values: Mapping[str, Any] = _paper_training(student, config.data.root)
     else:
-        values = TINY_TRAINING if student == TINY else {}
+        values = TINY_TRAINING if student == TINY else PRETRAINED_TRAINING
+        if config.purchase.online:
+            values = {**values, "align": "adam"}  # a closed form needs stored views
+        if training.preset == "thorough":
+            values = {**values, "distill_steps": THOROUGH_STEPS}
     return TrainingConfig.model_validate({**values, **training.named()})
+
+
+def freezes_half(config: RunConfig) -> bool:
+    """Tell whether the first half of the student's blocks stays frozen, since nobody says how many."""
+    named, preset = config.training.model_fields_set, config.training.preset
+    return preset == "default" and config.student.name != TINY and "freeze_until" not in named
 
 
 def _resolve_purchase(purchase: PurchaseConfig, preset: str) -> PurchaseConfig:

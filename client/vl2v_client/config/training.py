@@ -56,7 +56,7 @@ def declared(info: FieldInfo, what: Literal["common", "result"]) -> bool:
     return isinstance(extra, dict) and bool(extra[what])
 
 
-Preset = Literal["default", "paper"]
+Preset = Literal["default", "thorough", "paper"]
 MethodName = Literal[
     "vl2v-adip",
     "vl2v-sd",
@@ -79,6 +79,7 @@ FinalWeights = Literal["swad", "ema", "best", "last"]
 Segments = Literal["original", "cumulative"]
 BestOfEquals = Literal["lower_loss", "last"]
 Align = Literal["adam", "ridge"]
+Trust = Literal["all", "agreement"]
 Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adam", "adamw"]
 
@@ -90,6 +91,7 @@ class TrainingConfig(Options):
     method: MethodName = option("vl2v-adip", "Method of the student that is exported", common=True)
     baselines: tuple[MethodName, ...] = option((), "Method trained beside it to compare; repeatable")
     train_views: int | None = option(None, "Views of each image to train on; those not bought borrow a target", ge=0)
+    trust: Trust = option("all", "Weight of bought answers: all count alike, or by agreement with the labels")
     align: Align = option("adam", "First projection: drawn, for Adam to train, or ridge regression in closed form")
     align_steps: int = option(5001, "Optimizer steps of the align stage", ge=1)
     distill_steps: int = option(5001, "Optimizer steps of the distill stage", ge=1, common=True)
@@ -97,7 +99,7 @@ class TrainingConfig(Options):
     distill_learning_rate: float = option(5e-5, "Learning rate of Adam in the distill stage", gt=0)
     schedule: Schedule = option("constant", "Learning rate after the warm-up: as it is, or along a cosine to 0")
     warmup: float = option(0.0, "Share of a stage's steps in which the learning rate rises from 0", ge=0, lt=1)
-    freeze_until: int = option(0, "First blocks of the student that never train; the stem is one", ge=0)
+    freeze_until: int = option(0, "First blocks, stem included, that never train; `default` freezes half", ge=0)
     batch_size: int = option(32, "Views per source domain and step", ge=1)
     optimizer: Optimizer = option("adam", "Optimizer; AdamW decays matrices alone, and apart from the gradient")
     betas: tuple[float, float] = option((0.9, 0.999), "Decay rates of Adam's moments")

@@ -18,6 +18,7 @@ from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.training_data import LabelledViews, TrainingData, labelled_views
+from vl2v_client.teacher.agreement import weigh_by_agreement
 from vl2v_client.teacher.targets import NO_IMPUTATION, Fetch, ImageTargets, impute
 
 
@@ -85,7 +86,14 @@ def load_run_data(
     def imputation(asked: ImageTargets) -> ImageTargets:
         return _impute(settings, asked, train_views, queries.asked_views, progress)
 
-    targets = image_targets(planned, fetch, allow_missing=allow_missing, imputation=imputation)
+    def trust(asked: ImageTargets) -> ImageTargets:
+        styles = [[view.style or "" for view in views[: queries.asked_views]] for views in queries.views]
+        return weigh_by_agreement(asked, classifier, train_views.labels, styles)
+
+    weighs = settings.training.trust == "agreement" and queries.asked_views > 0
+    targets = image_targets(
+        planned, fetch, allow_missing=allow_missing, imputation=imputation, trust=trust if weighs else None
+    )
     return RunData(TrainingData(train_views, validation, targets), targets, classifier)
 
 

@@ -226,6 +226,7 @@ def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, s
     asked_styled = sum(view < choice.asked_views for view in styled)
     weights, bought = targets.weights[:, : choice.asked_views], targets.bought[:, : choice.asked_views]
     imputed = weights[~bought & (weights > 0)]
+    lender = "mean target of its bought views" if training.trust == "all" else "canonical view's target"
     answered = "views bought" if purchase.local_teacher is None else "views answered"
     table = {
         "preset": training.preset,
@@ -233,9 +234,7 @@ def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, s
         "views per image": f"{'fresh at every step' if purchase.online else choice.rendered_views}, {choice.recipe}",
         "styled views": f"{len(styled)} of each image, {asked_styled} of them asked about" if styled else "none",
         answered: f"{int(targets.bought.sum())} of {len(targets.bought) * choice.views}",
-        "views that borrow": f"{further} of each image, the mean target of its bought views"
-        if further and targets.bought.any()
-        else "none",
+        "views that borrow": f"{further} of each image, the {lender}" if further and targets.bought.any() else "none",
         "selection": "none: every image is asked about"
         if purchase.select is None
         else f"{purchase.select}, within {purchase.max_queries:,} queries",

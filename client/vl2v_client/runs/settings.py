@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from vl2v_client.config.presets import published_student
+from vl2v_client.config.presets import freezes_half, published_student
 from vl2v_client.config.run import RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import UsageError
@@ -16,7 +16,7 @@ from vl2v_client.planning.queries import stamp_of
 from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_folder import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
-from vl2v_client.student.model.cut import check_cut
+from vl2v_client.student.model.cut import check_cut, half_of
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_contract.identity import sha256_hex
@@ -103,6 +103,9 @@ def settle(config: RunConfig, tower: Callable[[], StudentSpec | None] = lambda: 
     settings = RunSettings(resolved, choose_student(config.student, resolved.training.preset))
     if not WHITE_BOX.isdisjoint(settings.training.methods):
         settings = replace(settings, tower=tower())
+    elif freezes_half(resolved):
+        training = settings.training.replace(freeze_until=half_of(settings.student))
+        settings = replace(settings, config=resolved.replace(training=training))
     check_cut(config.student.name, settings.student, settings.training.freeze_until)
     if settings.tower is not None:
         check_cut("the local teacher's image tower", settings.tower, settings.training.freeze_until)

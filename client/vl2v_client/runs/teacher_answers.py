@@ -19,6 +19,9 @@ from vl2v_client.teacher.text_classifier import zero_shot_classifier
 Imputation = Callable[[ImageTargets], ImageTargets]
 """Gives views `[N, A]` that are asked about, and were not bought, a target."""
 
+Trust = Callable[[ImageTargets], ImageTargets]
+"""Weighs the answers `[N, A]` that were bought."""
+
 
 def text_classifier(planned: PlannedRun, fetch: Fetch) -> EmbeddingMatrix:
     """Return the zero-shot classifier `[C, D]` of the bought class prompts.
@@ -38,10 +41,13 @@ def text_classifier(planned: PlannedRun, fetch: Fetch) -> EmbeddingMatrix:
     return zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
 
 
-def image_targets(planned: PlannedRun, fetch: Fetch, *, allow_missing: bool, imputation: Imputation) -> ImageTargets:
+def image_targets(
+    planned: PlannedRun, fetch: Fetch, *, allow_missing: bool, imputation: Imputation, trust: Trust | None = None
+) -> ImageTargets:
     """Return targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
 
-    A view that nobody asks about borrows its image's target. An image of which nothing was bought or imputed has none.
+    A view that nobody asks about borrows its image's target; if answers are weighed, that of the canonical view alone.
+    An image of which nothing was bought or imputed has none.
 
     Raises:
         CacheError: An embedding is missing, and may not be.
@@ -56,11 +62,13 @@ def image_targets(planned: PlannedRun, fetch: Fetch, *, allow_missing: bool, imp
         allow_missing=allow_missing,
     )
     asked = imputation(joined)
+    if trust is not None:
+        asked = trust(asked)
     if views > asked_views:
         further = ((0, 0), (0, views - asked_views))
         vectors_of_all = np.pad(asked.vectors, (*further, (0, 0)))
         asked = ImageTargets(vectors_of_all, np.pad(asked.bought, further), np.pad(asked.weights, further))
-    return borrow_from_same_image(asked)
+    return borrow_from_same_image(asked, lenders=asked_views if trust is None else 1)
 
 
 def ask_teacher(

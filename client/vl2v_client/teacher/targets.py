@@ -64,10 +64,6 @@ def fit_weights(
     return vectors @ (projected / (values + penalty)[:, None]), penalty
 
 
-_ROWS_AT_ONCE = 1_000
-"""Samples whose vectors are fetched and scaled at a time: all at once would take several times the targets' memory."""
-
-
 @dataclass(frozen=True)
 class ImageTargets:
     """The teacher's image embeddings of `K` views of `N` samples.
@@ -143,23 +139,23 @@ def _scale(vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
             block[of_block] = unit_rows(block[of_block])
 
 
-def borrow_from_same_image(targets: ImageTargets) -> ImageTargets:
+def borrow_from_same_image(targets: ImageTargets, lenders: int | None = None) -> ImageTargets:
     """Give every view without a target the mean of those of its own image, as their trust weighs them.
 
     A view shows what its image shows, so that a teacher answers alike on both; the student learns to do so too, also
     on views that are strange to it, and no query is spent on them.
-    They weigh the mean of what they borrow, and are not `bought`. A sample of which no view has a target gets none.
+    They weigh the mean of what they borrow. A sample of which no lending view has a target gets none.
+    The first `lenders` views lend, or all.
     """
-    lent = targets.weights > 0
-    lenders = lent.sum(axis=1, keepdims=True)  # [N, 1]
-    fills = ~lent & (lenders > 0)
+    of_lenders = targets.weights[:, :lenders]
+    lending = (of_lenders > 0).sum(axis=1, keepdims=True)  # [N, 1]
+    fills = (targets.weights == 0) & (lending > 0)
     if not fills.any():
         return targets
-    mean = np.einsum("nk,nkd->nd", targets.weights, targets.vectors)
-    weight = targets.weights.sum(axis=1, keepdims=True) / np.maximum(lenders, 1)
+    mean = np.einsum("nk,nkd->nd", of_lenders, targets.vectors[:, :lenders])
+    weight = of_lenders.sum(axis=1, keepdims=True) / np.maximum(lending, 1)
     vectors, weights = targets.vectors.copy(), np.where(fills, weight, targets.weights).astype(np.float32)
-    lending = lenders[:, 0] > 0
-    _scale(mean, lending)
+    _scale(mean, lending[:, 0] > 0)
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]
     return ImageTargets(vectors, targets.bought, weights)

@@ -71,6 +71,16 @@ def check_cut(name: str, spec: StudentSpec, count: int) -> None:
         raise refusal
 
 
+def half_of(spec: StudentSpec) -> int:
+    """Return half the number of a student's blocks; 0 where it cannot be cut."""
+    count = len(_blocks(build_backbone(spec, pretrained=False))) // 2
+    try:
+        check_cut(spec.architecture, spec, count)
+    except UsageError:
+        return 0
+    return count
+
+
 def _blocks(backbone: nn.Module) -> list[list[str]]:
     matcher: Any = getattr(backbone, "group_matcher", None)
     return [] if matcher is None else list(group_parameters(backbone, matcher(coarse=True)).values())

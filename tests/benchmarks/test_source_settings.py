@@ -1,0 +1,55 @@
+"""Settings are chosen on the sources of each target; the target itself is not in the data set of its choice."""
+
+from pathlib import Path
+
+import accuracy_arms
+from accuracy_arms import Arm
+from accuracy_runs import Outcome
+from source_settings import choices_of, link_sources, row_of, source_cells
+
+DOMAINS = ("art", "cartoon", "photo")
+ARMS = (Arm("default", ()), Arm("other", ("--trust", "agreement")))
+
+
+def _outcome(arm: Arm, target: str, held_out: str, accuracy: float) -> Outcome:
+    return Outcome(row_of(arm, target), "", held_out, 0, accuracy, None, None, 0, 0, "")
+
+
+def test_the_target_is_not_in_the_data_of_its_choice(tmp_path: Path) -> None:
+    data, home = tmp_path / "data", tmp_path / "home"
+    for domain in (*DOMAINS, "unused"):
+        (data / domain / "dog").mkdir(parents=True)
+        (data / domain / "dog/1.png").write_bytes(domain.encode())
+    for _ in range(2):  # a benchmark that goes on finds the links there
+        link_sources(data, DOMAINS, home)
+    for target in DOMAINS:
+        domains = {path.relative_to(home).parts[1] for path in home.glob(f"without-{target}/*/dog/1.png")}
+        assert domains == {*DOMAINS} - {target}
+    cells = list(source_cells(home, DOMAINS, ARMS, range(2)))
+    assert len(cells) == 2 * 3 * 2 * len(ARMS)
+    for cell in cells:
+        assert (cell.data / cell.target).is_dir()
+        assert cell.data.name != f"without-{cell.target}"
+        assert cell.arm.row.endswith(cell.data.name.replace("-", " "))
+    assert len({(cell.arm.row, cell.target, cell.seed) for cell in cells}) == len(cells)
+
+
+def test_each_target_takes_the_setting_that_its_sources_like_best() -> None:
+    outcomes = [
+        _outcome(arm, target, held_out, 0.5 if arm is ARMS[0] else {"art": 0.7}.get(target, 0.4))
+        for arm in ARMS
+        for target in DOMAINS
+        for held_out in DOMAINS
+        if held_out != target
+    ]
+    default, other = choices_of(outcomes, DOMAINS, ARMS)
+    assert (default["best for"], other["best for"]) == ("cartoon, photo", "art")
+    assert (default["for art"], other["for art"], other["options"]) == (50.0, 70.0, "--trust agreement")
+
+
+def test_settings_differ_from_the_default_in_one_thing() -> None:
+    first, *others = accuracy_arms.setting_arms()
+    assert first.options == ("--views", "4")
+    for arm in others:
+        assert arm.options[: len(first.options)] == first.options, arm.row
+    assert len({arm.options for arm in (first, *others)}) == len(others) + 1
