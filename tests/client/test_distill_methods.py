@@ -46,6 +46,22 @@ def test_every_method_goes_the_whole_road(shell: ClientShell, method: str) -> No
     assert [line.split(",")[1] in ("cat", "dog") for line in predicted.stdout.splitlines()[1:]] == [True] * 5
 
 
+def test_a_student_frozen_in_part_goes_it_too_and_a_wrong_cut_buys_nothing(
+    shell: ClientShell, vendor: FakeVendor
+) -> None:
+    words = ("--schedule", "cosine", "--warmup", "0.5", "--optimizer", "adamw", "--weight-decay", "0.1")
+    refused = shell.try_distill(*words, "--freeze-until", "5")
+    assert (refused.exit_code, vendor.billed_units) == (2, 0)
+    assert "--freeze-until 5: 'tiny' has 5 blocks" in " ".join(refused.stderr.split())
+    done = shell.try_distill(*words, "--freeze-until", "3")
+    assert done.exit_code == 0, done.output
+    assert [stage["freeze_until"] for stage in shell.read("config.json")["stages"]] == [0, 3]
+    report = (shell.run_folder / "report.md").read_text()
+    assert all(f"| {row} |" in report for row in ("freeze until | 3", "schedule | cosine", "optimizer | adamw"))
+    other = shell.try_distill(*words, "--freeze-until", "2")
+    assert (other.exit_code, "--freeze-until was 3, is 2" in " ".join(other.stderr.split())) == (9, True)
+
+
 def test_predict_reads_a_folder_as_a_data_set_is_read(shell: ClientShell, tmp_path: Path) -> None:
     shell.try_distill("--method", "linear-probe")
     cats = shell.data / "sketch" / "cat"

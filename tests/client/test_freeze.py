@@ -22,6 +22,7 @@ from vl2v_client.student.model import cut
 from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.classifier import new_classifier
 from vl2v_client.student.model.cut import check_cut, cut_backbone, frozen_names, half_of
+from vl2v_client.student.model.network import build_backbone
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train import feeds
 from vl2v_client.student.train.feeds import open_feed
@@ -74,6 +75,16 @@ def test_the_two_parts_are_the_whole(name: str, size: int, blocks: int, argument
         assert not set(frozen) & {path for path, value in upper.named_parameters() if path not in frozen}
     trained = dict(upper.named_parameters())
     assert all(value is trained[path] for path, value in backbone.named_parameters() if path in trained)
+
+
+def test_half_precision_moves_the_features_by_less_than_a_thousandth() -> None:
+    spec = resolve_student("tiny")
+    backbone, images = build_backbone(spec).eval(), _images(spec.input.size)
+    whole = backbone(images)
+    for count in range(1, 5):
+        lower, upper = cut_backbone(backbone, count)
+        moved = (upper(lower(images).half().float()) - whole).norm(dim=1) / whole.norm(dim=1)
+        assert 0 < moved.max() < 1e-3
 
 
 def test_a_student_that_cannot_be_cut_is_refused_by_name() -> None:
