@@ -158,7 +158,7 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: ClientShell) -
         (("--baseline", "magic"), '"magic" for --baseline. Choose from:'),
         (("--method", "erm", "--baseline", "erm"), "named twice"),
         (("--method", "vl2v-sd"), "teacher's weights"),
-        (("--preset", "magic"), '"magic" for --preset. Choose from: "default", "paper"'),
+        (("--preset", "magic"), '"magic" for --preset. Choose from: "default", "thorough", "paper"'),
         (("--preset", "paper"), "the paper has no student 'tiny'"),
         (("--carry", "magic"), '"magic" for --carry. Choose from: "swad"'),
         *(

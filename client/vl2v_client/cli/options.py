@@ -30,7 +30,7 @@ NAMES: Mapping[tuple[str, str], str] = {
 }
 """Flags that are not their option's own name, by group and option."""
 
-_NEGATIVES = {"own_normalisation": "--paper-normalisation"}
+_NEGATIVES = {"own_normalisation": "--paper-normalisation", "channels_last": "--no-channels-last"}
 _VARIABLES = {"vendor_url": "VL2V_VENDOR_URL", "cache": "VL2V_CACHE"}
 
 COMMON = Group("Most used", sort_key=0)

@@ -84,13 +84,15 @@ PUBLISHED_STUDENTS: Mapping[str, PublishedStudent] = {
 """By timm's architecture."""
 
 
-def resolve(config: RunConfig) -> RunConfig:
+def resolve(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunConfig:
     """Return the configuration with a value for every option that decides the result.
+
+    What the training was `before`, in a run that goes on, takes the place of the same preset's values.
 
     Raises:
         UsageError: The preset has no such student, or options contradict each other.
     """
-    training = _resolve_training(config)
+    training = _resolve_training(config, before or {})
     seed = training.seed if config.data.seed is None else config.data.seed
     purchase = _resolve_purchase(config.purchase, training.preset)
     if training.train_views is None:
@@ -100,7 +102,7 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.replace(data=config.data.replace(seed=seed), purchase=purchase, training=training)
 
 
-def _resolve_training(config: RunConfig) -> TrainingConfig:
+def _resolve_training(config: RunConfig, before: Mapping[str, Any]) -> TrainingConfig:
     training, student = config.training, config.student.name
     if training.preset == "paper":
         values: Mapping[str, Any] = _paper_training(student, config.data.root)
@@ -110,6 +112,8 @@ def _resolve_training(config: RunConfig) -> TrainingConfig:
             values = {**values, "align": "adam"}  # a closed form needs stored views
         if training.preset == "thorough":
             values = {**values, "distill_steps": THOROUGH_STEPS}
+    if before.get("preset") == training.preset:
+        values = {**values, **before}
     return TrainingConfig.model_validate({**values, **training.named()})
 
 

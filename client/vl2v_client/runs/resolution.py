@@ -1,7 +1,8 @@
 """A run's options, resolved and checked, without loading a model; planning and buying need no more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vl2v_client.config.presets import resolve
 from vl2v_client.config.run import TINY, RunConfig
@@ -12,13 +13,13 @@ from vl2v_client.teacher.targets import NO_IMPUTATION
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 
-def resolve_run(config: RunConfig) -> RunConfig:
+def resolve_run(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunConfig:
     """Resolve a configuration; refuse options that contradict each other or change nothing.
 
     Raises:
         UsageError: Names the options and the remedy.
     """
-    resolved = resolve(config)
+    resolved = resolve(config, before)
     for is_wrong, why in (*_method_faults(config, resolved), *_purchase_faults(resolved)):
         if is_wrong:
             raise UsageError(why)

@@ -16,8 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from vl2v_client.config.run import Imputation, Selector
-from vl2v_client.config.training import FinalWeights
+from vl2v_client.config.training import FinalWeights, TrainingConfig
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.core.files import read_json, write_durably
 from vl2v_client.data.view_pixels import PIXEL_BYTES, PixelFile
@@ -239,6 +241,28 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("style_targets") == "bought":
         del config["style_targets"]
     return _with_later(config | {"format": CONFIG_FORMAT})
+
+
+def training_of_before(path: Path) -> dict[str, Any]:
+    """Return the training options of a run or sweep that an earlier version began; nothing if there is none.
+
+    They take the place of the preset's values, which have changed since.
+    """
+    try:
+        folder = open_run_folder(path)
+    except RunError:
+        return {}
+    training = folder.config.get("training")
+    if folder.written.get("format") == CONFIG_FORMAT or not isinstance(training, dict):
+        return {}
+    kept = {name: training[name] for name in set(training) - _CHOSEN_BY_NAME}
+    try:
+        return TrainingConfig.model_validate(kept).named()
+    except ValidationError:  # a removed value, which is refused by name
+        return {}
+
+
+_CHOSEN_BY_NAME = frozenset({"method", "baselines", "seed", "train_views"})
 
 
 def _with_later(config: dict[str, Any]) -> dict[str, Any]:

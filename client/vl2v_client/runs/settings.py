@@ -1,6 +1,6 @@
 """Settings of a run and of a sweep: a configuration with every value resolved, and the models that it names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -86,19 +86,24 @@ class RunSettings:
         }
 
 
-def settle(config: RunConfig, tower: Callable[[], StudentSpec | None] = lambda: None) -> RunSettings:
+def settle(
+    config: RunConfig,
+    tower: Callable[[], StudentSpec | None] = lambda: None,
+    before: Mapping[str, Any] | None = None,
+) -> RunSettings:
     """Resolve a configuration and refuse what cannot be run or would change nothing.
 
     Args:
         config: The run as somebody described it.
         tower: Describes the local teacher's image tower; called if a method trains it.
+        before: Training options of the run that goes on, from `runs.run_folder.training_of_before`.
 
     Raises:
         UsageError: Options contradict each other, one of them changes nothing in this run, or there is no such device,
             or the student cannot be cut where it shall be frozen.
         DataError: The student's weights file cannot be read.
     """
-    resolved = resolve_run(config)
+    resolved = resolve_run(config, before)
     resolve_device(resolved.training.device)
     settings = RunSettings(resolved, choose_student(config.student, resolved.training.preset))
     if not WHITE_BOX.isdisjoint(settings.training.methods):
@@ -176,6 +181,7 @@ def settle_sweep(
     seeds: tuple[int, ...],
     methods: tuple[str, ...],
     tower: Callable[[], StudentSpec | None] = lambda: None,
+    before: Mapping[str, Any] | None = None,
 ) -> SweepSettings:
     """Resolve a sweep and refuse what cannot be run.
 
@@ -185,6 +191,7 @@ def settle_sweep(
         seeds: Seeds of the trainings.
         methods: Keys of `student.loss.methods.METHODS`.
         tower: Description of the local teacher's image tower, as in `runs.settings.settle`.
+        before: Training options of the sweep that goes on, likewise.
 
     Raises:
         UsageError: Something is named twice or not at all, the data set has no domains, or as `settle`.
@@ -198,7 +205,7 @@ def settle_sweep(
         config = config.replace(data=config.data.replace(seed=0))
     *others, last = methods
     training = config.training.replace(method=last, baselines=tuple(others))
-    run = settle(config.replace(training=training), tower)  # all methods at once, so that each is checked
+    run = settle(config.replace(training=training), tower, before)  # all methods at once, so that each is checked
     dataset = open_dataset(run.choice.data)
     if not dataset.has_domains:
         raise UsageError(f"{dataset.root} has no domains to leave out: give a data set of domain/class/file")
