@@ -86,6 +86,34 @@ def png(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
     return file[:33] + b"".join(_chunk(kind, data) for kind, data in chunks) + file[33:]
 
 
+def png_of_rows(
+    size: tuple[int, int], depth: int, colour: int, *, interlaced: bool, missing: int = 0, level: int = 0x5A
+) -> bytes:
+    """A PNG of bytes `level`, whose zlib stream is whole, but `missing` bytes short of the last row's end."""
+    (width, height), channels = size, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    rows_and_columns = [(height, width)]
+    if interlaced:
+        starts_and_steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
+        rows_and_columns = [
+            (len(range(top, height, down)), len(range(left, width, across)))
+            for left, top, across, down in (*starts_and_steps, (0, 1, 1, 2))
+        ]
+    filtered = b"".join(
+        (b"\0" + bytes([level]) * -(-columns * depth * channels // 8)) * rows
+        for rows, columns in rows_and_columns
+        if columns
+    )
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    palette = [(b"PLTE", bytes(48))] if colour == 3 else []
+    chunks = [
+        (b"IHDR", header),
+        *palette,
+        (b"IDAT", zlib.compress(filtered[: len(filtered) - missing])),
+        (b"IEND", b""),
+    ]
+    return PNG_SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
 def riff(kind: bytes, payload: bytes, more: bytes = b"") -> bytes:
     body = b"WEBP" + kind + struct.pack("<I", len(payload)) + payload + more
     return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -26,7 +26,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from vl2v_contract.identity import rgb8_sha, sha256_hex
 from vl2v_vendor.domain.encoder import PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
-from vl2v_vendor.images.image_structure import FORMATS, check_structure
+from vl2v_vendor.images.image_structure import FORMATS, check_png_rows, check_structure
 from vl2v_vendor.images.preprocessing import REFERENCE, SAFE_DRAFT, Preprocessing
 
 _UPRIGHT: Final[dict[int, Image.Transpose]] = {
@@ -129,6 +129,9 @@ class PillowImageDecoder:
         if policy == SAFE_DRAFT and isinstance(image, JpegImageFile):
             image.draft(None, (2 * size, 2 * size))
         image.load()  # first: whoever asks a PNG for its EXIF block loads it too, and forgives what is broken
+        # A row that did not come is zeros; the last row comes last, but for an interlaced file's.
+        if image.format == "PNG" and (data[28] or not any(image.crop((0, image.height - 1, *image.size)).tobytes())):
+            check_png_rows(data)
         orientation = _orientation_of(image)
         # Whether the pixels are the file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS.
         is_plain = image.format == "PNG" and data[24:26] == b"\x08\x02" and "transparency" not in image.info

@@ -3,7 +3,7 @@
 Pillow walks markers, chunks and sub-blocks in Python, and libjpeg decodes each scan of a progressive file over the
 whole image, so a small file with very many of them keeps a thread busy for minutes. This module walks the same
 structure, a bounded number of steps far, and decodes nothing. What is merely broken is left to Pillow to refuse, but
-for the checksums of a PNG's pixels, which Pillow skips.
+for the checksums of a PNG's pixels, which Pillow skips, and for rows that do not come.
 """
 
 import re
@@ -36,6 +36,18 @@ _JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _JPEG_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
+_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# first column and row of each pass, and the steps between
+_ADAM7: Final = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_INFLATED_BYTES: Final = 65_536
 _RIFF: Final = b"RIFF"
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 
@@ -100,6 +112,32 @@ def _check_png(data: bytes) -> None:
             raise _too_much(f"more than {MAX_COMPRESSED_TEXTS} compressed texts")
         position += length + 12
     raise _too_much(f"more than {MAX_CHUNKS:,} chunks")
+
+
+def check_png_rows(data: bytes) -> None:
+    """Inflate a PNG's pixels as far as its last row needs, in pieces: Pillow leaves rows that do not come as they are.
+
+    Raises:
+        ItemFailure: `undecodable_image`: the stream ends before.
+    """
+    width, height, depth, colour, is_interlaced = struct.unpack_from(">IIBB2xB", data, 16)
+    needed = 0
+    for left, top, across, down in _ADAM7 if is_interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            needed += rows * (1 + -(-columns * depth * _PNG_CHANNELS[colour] // 8))
+    stream, position = zlib.decompressobj(), 8
+    while position + 12 <= len(data) and needed > 0 and not stream.eof:
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = min(position + 8 + length, len(data))
+        for place in range(position + 8, end if kind == b"IDAT" else 0, _INFLATED_BYTES):
+            rest = data[place : min(end, place + _INFLATED_BYTES)]
+            while rest and needed > 0 and not stream.eof:
+                needed -= len(stream.decompress(rest, _INFLATED_BYTES))
+                rest = stream.unconsumed_tail
+        position = end + 4
+    if needed > 0:
+        raise ItemFailure("undecodable_image", "the file's pixels are cut off; send the whole file again")
 
 
 def _check_webp(data: bytes) -> tuple[int, int] | None:
