@@ -161,7 +161,7 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
     words += ["--online"] if cell.arm.online else []
     words += ["--baseline", "erm"] if cell.with_erm and cell.arm.erm_row else []
     environment = dict(bench.environment)
-    run(environment, "vl2v-client", "distill", *common, *words, "--yes", "--json")
+    run(environment, "vl2v-client", "distill", *common, *words, "--no-probe", "--yes", "--json")  # a row is its method
     if cell.arm.asks_the_teacher:
         run(environment, "vl2v-client", "evaluate", str(folder), "--teacher", "--yes", "--json")
     report, predictions = json.loads((folder / "report.json").read_text()), read_predictions(folder)
@@ -206,7 +206,7 @@ def _outcomes(
             **_of_pictures([each for each in predictions if each.classifier == row["name"]]),
         )
         for row in report["rows"]
-        if row["target"] is not None and (row["name"] != TEACHER or cell.arm.asks_the_teacher)
+        if row["target"] is not None and row["name"] in names and (row["name"] != TEACHER or cell.arm.asks_the_teacher)
     ]
 
 

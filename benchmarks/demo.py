@@ -54,7 +54,7 @@ def main() -> None:
 def print_result(report: dict[str, Any]) -> None:
     """The table of accuracies, and the bill."""
     table = Table("accuracy, percent", "source validation", f"unseen {report['target_domain']}", header_style="bold")
-    for row in report["rows"]:
+    for row in (row for row in report["rows"] if row["name"] not in ("chance", "majority class")):
         shares = (row["source_validation"], row["target"])
         table.add_row(row["name"], *("-" if share is None else f"{100 * share:.1f}" for share in shares))
     purchase = report["purchase"]

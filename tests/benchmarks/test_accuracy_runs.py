@@ -43,7 +43,7 @@ REPORT = {
     "purchase": {"images": 40, "texts": 7, "amount_micro": 4070},
     "local": None,
     "counts": {"train": 40, "validation": 8, "target": 3},
-    "rows": [_row(TEACHER, 0.8), _row(ERM, 0.6), _row("student", 0.7)],
+    "rows": [_row(TEACHER, 0.8), _row("chance", 0.5), _row(ERM, 0.6), _row("student", 0.7)],
 }
 
 
@@ -82,6 +82,7 @@ def test_each_row_is_kept_and_nothing_is_run_twice(tmp_path: Path, commands: lis
     }
     assert [words[1] for words in commands] == ["distill", "evaluate"]
     assert commands[0][commands[0].index("--student-weights") + 1] == "w"
+    assert "--no-probe" in commands[0], "a row is that of its method"
     assert {outcome.options for outcome in outcomes} == {"--views 4 --batch-size 32"}
     assert measure(bench, [_cell(tmp_path)]) == outcomes
     assert len(commands) == 2

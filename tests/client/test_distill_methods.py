@@ -78,7 +78,7 @@ def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_besi
     done = shell.try_distill("--method", "erm", "--baseline", "vl2v-adip", "--baseline", "kd")
     assert done.exit_code == 0, done.output
     names = [row["name"] for row in shell.read("report.json")["rows"]]
-    assert names == ["zero-shot teacher", "VL2V-ADiP", "KD", "ERM"]
+    assert names == ["zero-shot teacher", "chance", "majority class", "VL2V-ADiP", "KD", "ERM"]
     folders = {path.name for path in (shell.run_folder / "methods").iterdir()}
     assert folders >= {"vl2v-adip", "kd", "erm-lr-9e-05", "erm-lr-0.0003"}
     purchase = shell.read("report.json")["purchase"]

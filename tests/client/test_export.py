@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from support.client.student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.export.pages import LocalAnswers, Purchase, cost_text
-from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report, write_report
+from vl2v_client.export.report import DomainRow, LastStage, ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
@@ -137,6 +137,34 @@ def test_the_report_says_who_won_what_it_cost_and_how_it_was_measured(tmp_path: 
     assert record["rows"][2]["target"] == 0.83
 
 
+def test_chance_and_the_majority_class_are_rows_and_no_opponents() -> None:
+    report = _report()
+    trivial = ReportRow("chance", 0.1, 0.1, 0.1), ReportRow("majority class", 0.2, 0.15, 0.15, note="red: art 20.0 %")
+    page = replace(report, rows=(report.rows[0], *trivial, *report.rows[1:])).to_markdown()
+    assert "| chance | 10.0 % | 10.0 % |" in page
+    assert "| majority class | 20.0 % | 15.0 % |" in page
+    assert "(-12.0 points against zero-shot teacher, +22.0 points against ERM)" in page
+
+
+@pytest.mark.parametrize(
+    ("swad", "said"),
+    [
+        ("dead", "the valley of the validation loss was left"),
+        ("valley", "the valley of the validation loss was not left by the last step"),
+        ("descending", "no valley of the validation loss was found, so they are the last segment"),
+    ],
+)
+def test_the_report_says_what_swad_averaged_and_what_three_weights_of_one_run_reach(swad: str, said: str) -> None:
+    last_stage = LastStage((100, 1349), swad, {"swad": 0.867, "best": 0.87, "last": 0.85})  # type: ignore[arg-type]
+    report = replace(_report(), last_stage=last_stage)
+    assert f"- SWAD averages steps 100 to 1,349 of the last stage: {said}. Weights of that stage on source " in (
+        report.to_markdown()
+    )
+    assert "validation: swad 86.7 %, best 87.0 %, last 85.0 %." in report.to_markdown()
+    assert report.to_json()["last_stage"]["validation"]["swad"] == 0.867
+    assert "SWAD" not in _report().to_markdown(), "reports of earlier versions do not know"
+
+
 def test_what_the_student_does_not_read_is_told_apart_from_its_own_bill() -> None:
     bought = Purchase(1600, 3, 1_603_000, "EUR")
     beside = cost_text(replace(bought, other_queries=40, other_amount_micro=40_000), None)
@@ -151,7 +179,8 @@ def test_a_report_is_read_back_whole_or_refused(tmp_path: Path) -> None:
         read_report(tmp_path)
     local = replace(_report(), purchase=None, local=LocalAnswers(28, 2, online=True))
     assert "28 views and 2 texts, which a vendor would have billed as 30 queries" in local.to_markdown()
-    for report in (_report(), replace(_report(None), purchase=None), local):
+    told = replace(_report(), probed=True, last_stage=LastStage((0, 3), "dead", {"swad": 0.5}))
+    for report in (_report(), replace(_report(None), purchase=None), local, told):
         write_report(tmp_path, report)
         assert read_report(tmp_path) == report
     record = json.loads((tmp_path / "report.json").read_text())

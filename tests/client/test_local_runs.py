@@ -43,7 +43,9 @@ from vl2v_client.student.train.training_run import TrainingRun
 from vl2v_client.teacher.targets import ImageTargets
 
 DOMAINS, CLASSES, IMAGES = ("art", "photo", "sketch"), ("cat", "dog"), 5
-QUICK = ("--align-steps", "3", "--distill-steps", "4", "--batch-size", "2", "--evaluate-every", "2", "--device", "cpu")
+STEPS = ("--align-steps", "3", "--distill-steps", "4", "--batch-size", "2", "--evaluate-every", "2")
+QUICK = (*STEPS, "--device", "cpu", "--no-probe")
+LABELS_ALONE = ["chance", "majority class"]
 TRAINED = 2 * 2 * 4  # source domains x classes x images without the hold-out
 
 
@@ -117,11 +119,11 @@ def test_a_local_run_s_teacher_is_not_bought(tmp_path: Path, data: Path, model: 
 def test_vl2v_sd_trains_the_teacher_s_own_tower_and_asks_no_vendor(
     tmp_path: Path, data: Path, model: tuple[str, str]
 ) -> None:
-    words = ("--method", "vl2v-sd", "--baseline", "vl2v-adip", "--learning-rate", "1e-3")
+    words = ("--method", "vl2v-sd", "--baseline", "vl2v-adip", "--learning-rate", "1e-3", "--probe")  # a tower has none
     done = distil(tmp_path, model, "run", *words)
     assert done.exit_code == 0, done.output
     report, card = read(tmp_path / "run"), read(tmp_path / "run", "student/student.json")
-    assert [row["name"] for row in report["rows"]] == ["zero-shot teacher", "VL2V-ADiP", "VL2V-SD"]
+    assert [row["name"] for row in report["rows"]] == ["zero-shot teacher", *LABELS_ALONE, "VL2V-ADiP", "VL2V-SD"]
     assert None not in (report["rows"][0]["target"], report["rows"][0]["source_validation"])
     said = [each for each in read_predictions(tmp_path / "run") if each.classifier == "zero-shot teacher"]
     assert sum(each.label == each.predicted for each in said) == report["rows"][0]["target"] * len(said)
@@ -146,7 +148,11 @@ def test_vl2v_sd_trains_the_teacher_s_own_tower_and_asks_no_vendor(
 
 @pytest.mark.parametrize(
     "words",
-    [("--method", "vl2v-sd", "--baseline", "erm", "--baseline", "vl2v-adip"), ("--train-views", "3"), ("--online",)],
+    [
+        ("--method", "vl2v-sd", "--baseline", "erm", "--baseline", "vl2v-adip"),
+        ("--train-views", "3", "--probe"),
+        ("--online", "--probe"),
+    ],
 )
 def test_every_student_sees_views_rendered_at_its_own_size(
     tmp_path: Path,

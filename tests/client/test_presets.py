@@ -60,6 +60,7 @@ def test_the_paper_s_protocol_to_the_letter(student: str) -> None:
     assert (config.converge, config.tolerance, config.tolerance_ratio, config.evaluate_every) == (3, 6, 0.3, 200)
     assert config.bfloat16 is False
     assert online_queries(config, source_domains=3) == 960_192
+    assert config.probe is False
 
 
 def test_domain_net_takes_longer_by_its_name() -> None:
@@ -112,6 +113,7 @@ def test_other_students_have_a_schedule_and_half_of_their_blocks_frozen() -> Non
     assert (default.align, default.schedule, default.warmup, default.final_weights) == ("ridge", "cosine", 0.05, "ema")
     assert (default.distill_steps, thorough.distill_steps) == (400, 4_000)
     assert (default.freeze_until, thorough.freeze_until) == (4, 0)  # stem and three of seven stages
+    assert [one.probe for one in (default, thorough, settled("tiny"))] == [True] * 3
     assert settled("resnet50.a1_in1k").freeze_until == 2
     assert settled("resnet50.a1_in1k", freeze_until=0).freeze_until == 0
     assert settled("tiny").freeze_until == 0
@@ -137,7 +139,11 @@ def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cach
     assert (training["preset"], training["method"], training["baselines"]) == ("paper", "kd", ["erm"])
     assert training.items() <= config.training.model_dump(mode="json").items()
     without = {name for name, info in TrainingConfig.model_fields.items() if not declared(info, "result")}
-    assert set(TrainingConfig.model_fields) - set(training) == without == {"checkpoint_every", "device", "workers"}
+    assert (
+        set(TrainingConfig.model_fields) - set(training)
+        == without
+        == {"checkpoint_every", "device", "probe", "workers"}
+    )
     (stage,) = record["stages"]
     assert (stage["image_weight"], stage["best_from"], stage["segments"]) == (0.9, 1000, "cumulative")
     assert record["erm_learning_rates"] == pytest.approx([5e-6, 15e-6, 5e-5, 15e-5, 5e-4])

@@ -259,6 +259,18 @@ def test_the_projection_begins_at_the_ridge_regression_of_the_mixed_targets() ->
     assert np.allclose(projection.bias.detach().numpy(), bias - mean @ weights, atol=1e-6)
 
 
+@pytest.mark.parametrize(("rate", "steps", "odd"), [(0.1, 9, "swad"), (0.3, 15, "last")])
+def test_what_a_stage_could_have_left_is_scored_as_if_it_had_been(rate: float, steps: int, odd: str) -> None:
+    found, said = {}, []
+    for name in ("swad", "best", "last"):
+        config = QUICK.replace(distill_steps=steps, distill_learning_rate=rate, final_weights=name)
+        result = train(vl2v_adip(config), fresh_classifier(), training_data(), config)
+        found[name] = result.validation.accuracy
+        said.append(result.by_weights)
+    assert [found[name] != found["best"] for name in found] == [name == odd for name in found]
+    assert said == [found] * 3
+
+
 def test_aligning_in_closed_form_is_nearer_to_the_floor_than_many_steps_of_adam() -> None:
     def gap(config: TrainingConfig) -> float:
         result = train(vl2v_adip(config), fresh_classifier(), training_data(), config)

@@ -49,7 +49,7 @@ def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_j
     DATA_OPTIONS.but("target_domain"),
     PURCHASE_OPTIONS.but("select", "impute", "partial"),
     STUDENT_OPTIONS,
-    TRAINING_OPTIONS.but("seed", "method", "baselines"),
+    TRAINING_OPTIONS.but("seed", "method", "baselines", "probe"),
     REPORT_OPTIONS,
     file=True,
 )

@@ -30,7 +30,11 @@ NAMES: Mapping[tuple[str, str], str] = {
 }
 """Flags that are not their option's own name, by group and option."""
 
-_NEGATIVES = {"own_normalisation": "--paper-normalisation", "channels_last": "--no-channels-last"}
+_NEGATIVES = {
+    "channels_last": "--no-channels-last",
+    "own_normalisation": "--paper-normalisation",
+    "probe": "--no-probe",
+}
 _VARIABLES = {"vendor_url": "VL2V_VENDOR_URL", "cache": "VL2V_CACHE"}
 
 COMMON = Group("Most used", sort_key=0)

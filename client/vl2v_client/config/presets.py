@@ -107,7 +107,7 @@ def _resolve_training(config: RunConfig, before: Mapping[str, Any]) -> TrainingC
     if training.preset == "paper":
         values: Mapping[str, Any] = _paper_training(student, config.data.root)
     else:
-        values = TINY_TRAINING if student == TINY else PRETRAINED_TRAINING
+        values = {"probe": True, **(TINY_TRAINING if student == TINY else PRETRAINED_TRAINING)}
         if config.purchase.online:
             values = {**values, "align": "adam"}  # a closed form needs stored views
         if training.preset == "thorough":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,6 +15,13 @@ from vl2v_contract.texts import printable
 _FORMAT = 1
 _MAX_BYTES = 64 * 2**20
 """A confusion of 2,000 classes takes 40 MB."""
+CHANCE, MAJORITY = "chance", "majority class"
+_VALLEYS = {
+    "dead": "the valley of the validation loss was left",
+    "valley": "the valley of the validation loss was not left by the last step",
+    "descending": "no valley of the validation loss was found, so they are the last segment",
+}
+"""By SWAD's state in `metrics.jsonl`."""
 _PLACES = {True: "in-domain, hold-out", False: "out-of-domain"}
 
 
@@ -59,6 +66,27 @@ class DomainRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LastStage:
+    """How the last stage of the run's method ended.
+
+    Attributes:
+        swad_steps: First and last step of SWAD's average, from 0.
+        swad: SWAD's state at the end: `dead`, `valley` or `descending`.
+        validation: Accuracy on source validation, 0 to 1, of the `swad`, `best` and `last` weights of this one run.
+    """
+
+    swad_steps: tuple[int, int]
+    swad: Literal["dead", "valley", "descending"]
+    validation: Mapping[str, float]
+
+    def __str__(self) -> str:
+        first, last = self.swad_steps
+        weights = ", ".join(f"{quoted(name)} {percent(accuracy)}" for name, accuracy in self.validation.items())
+        window = f"SWAD averages steps {first:,} to {last:,} of the last stage: {_VALLEYS[self.swad]}"
+        return f"- {window}. Weights of that stage on source validation: {weights}."
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """Everything that the report says.
 
@@ -72,6 +100,9 @@ class RunReport:
         purchase: `None` if nothing was bought.
         confusion: Confusion matrix `[C, C]` of the exported student on the target, else the hold-out; row = label.
         local: What a local teacher answered; `None` if a vendor did.
+        probed: Whether the last two rows are a labels-only probe and the run's method, the better on source validation
+            last; the method, if they are equal.
+        last_stage: `None` in reports of earlier versions.
     """
 
     dataset: str
@@ -89,10 +120,13 @@ class RunReport:
     student_folder: str = ""
     by_domain: tuple[DomainRow, ...] = ()
     local: LocalAnswers | None = None
+    probed: bool = False
+    last_stage: LastStage | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; accuracies are unrounded."""
-        return {"format": _FORMAT, "generalisation_measured": self.target_domain is not None, **asdict(self)}
+        measured, exported = self.target_domain is not None, self.rows[-1].name
+        return {"format": _FORMAT, "generalisation_measured": measured, "exported": exported, **asdict(self)}
 
     def summary(self) -> str:
         """Return the beginning of the page, for a terminal: accuracies and cost."""
@@ -132,7 +166,13 @@ class RunReport:
     def _beginning(self, accuracies: str) -> list[str]:
         tested = "" if self.target_domain is None else f", tested on unseen {self.target_domain}"
         title = f"# {self.dataset}: a student of {self.teacher}{tested}"
-        return [title, self._headline(), accuracies, "## What it cost", cost_text(self.purchase, self.local)]
+        headline = f"{self._headline()} {self._choice()}" if self.probed else self._headline()
+        return [title, headline, accuracies, "## What it cost", cost_text(self.purchase, self.local)]
+
+    def _choice(self) -> str:
+        """Return which of the method and the probe is exported, and why."""
+        figures = (f"{row.name} has {percent(row.source_validation)}" for row in reversed(self.rows[-2:]))
+        return f"**Exported: {self.rows[-1].name}**. On source validation, {' and '.join(figures)}."
 
     def _headline(self) -> str:
         if self.target_domain is None:
@@ -146,7 +186,7 @@ class RunReport:
         gaps = [
             f"{100 * (last.target - row.target):+.1f} points against {row.name}"
             for row in self.rows[:-1]
-            if row.target is not None
+            if row.target is not None and row.name not in (CHANCE, MAJORITY)
         ]
         against = f" ({', '.join(gaps)})" if gaps else ""
         reached = f"**{last.name} reaches {percent(last.target)} on {self.target_domain}**"
@@ -165,6 +205,8 @@ class RunReport:
                 "selection and calibration never read. The column *target 80 %* leaves out the hold-out that "
                 "DomainBed's tables leave out."
             )
+        if self.last_stage is not None:
+            lines.append(str(self.last_stage))
         if self.student_folder:
             lines.append(f"- The student in `{self.student_folder}` is that of the last row, read back and compared.")
         return "\n".join(lines)

@@ -8,7 +8,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.runs.method_training import RunData, TrainedMethod, train_method
+from vl2v_client.runs.method_training import RunData, TrainedMethod, train_method, with_probe
 from vl2v_client.runs.reporting import export_student, keep_bought_row, keep_predictions, make_report, score_classifier
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
@@ -49,6 +49,7 @@ def distill(
                 train_method(name, settings, data, planned.plan.teacher, folder, progress=progress)
                 for name in settings.training.methods
             ]
+            trained = with_probe(settings, data, trained, folder, progress=progress)
             report = _score(settings, source, planned, data, trained, folder, progress)
             ranks.barrier()
             return report
@@ -91,7 +92,7 @@ def _score(
     bill = source.bill(settings, planned, exported)
     export_student(settings, planned, exported, scores[-1], bill, folder, seen)
     rows = [teacher_row, *(one.row for one in scores)]
-    report = make_report(settings, planned, rows, scores[-1], bill, data.targets)
+    report = make_report(settings, planned, rows, scores[-1], bill, data.targets, trained)
     before = find_images(folder)
     is_again = before is not None and before.is_judged_like(images)
     if is_again:

@@ -1,6 +1,6 @@
 """Train what a run is made of: its method and its baselines, all on the same views and bought targets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vl2v_client.core.progress import Progress, renamed
@@ -9,12 +9,13 @@ from vl2v_client.data.view_pixels import ViewPixels, canonical_pixels
 from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.features import frozen_features
-from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.run_folder import CONFIG_FORMAT, RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.teacher_answers import image_targets, text_classifier
 from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.model.network import Student
+from vl2v_client.student.train.closed_form import fit_probe
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.training_data import LabelledViews, TrainingData, labelled_views
@@ -27,7 +28,7 @@ class TrainedMethod:
     """How one of the run's methods went.
 
     Attributes:
-        name: Its key in `student.loss.methods.METHODS`.
+        name: Its key in `student.loss.methods.METHODS`, or `probe`.
         note: What source validation chose beside the weights; empty if nothing.
     """
 
@@ -132,6 +133,25 @@ def train_method(
     told = progress if name == settings.training.method else renamed(progress, lambda phase: f"{name}: {phase}")
     result = _train(METHODS[name](settings.training), settings, data, teacher, folder, name, told)
     return TrainedMethod(name, result, _interpolation_note(result))
+
+
+def with_probe(
+    settings: RunSettings, data: RunData, trained: Sequence[TrainedMethod], folder: RunFolder, *, progress: Progress
+) -> list[TrainedMethod]:
+    """Put a labels-only probe beside a method that learns from bought answers: before it, or if it is better, after it.
+
+    The last is exported. A run that an earlier version began exports its method.
+    """
+    *others, distilled = trained
+    method, is_wanted = distilled.result.method, settings.training.probe and folder.written["format"] == CONFIG_FORMAT
+    if not is_wanted or method.white_box or not asks_about_texts(method):
+        return [*trained]
+    seed, classes = child_seed(settings.training.seed, "initial weights"), len(data.text_classifier)
+    classifier = new_classifier(settings.student, None, class_count=classes, seed=seed)
+    result = fit_probe(classifier, data.training.at(classifier.input.size), settings.training, progress=progress)
+    probe = TrainedMethod("probe", result, "labels alone, on the features of the student as it was pretrained")
+    is_better = result.validation.accuracy > distilled.result.validation.accuracy
+    return [*others, distilled, probe] if is_better else [*others, probe, distilled]
 
 
 def _train_erm(

@@ -25,15 +25,17 @@ from vl2v_client.evaluation.accuracy import (
     read_predictions,
     write_predictions,
 )
-from vl2v_client.export.pages import Bill, LocalAnswers, Purchase
-from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report
+from vl2v_client.export.pages import Bill, LocalAnswers, Purchase, percent
+from vl2v_client.export.report import CHANCE, MAJORITY, DomainRow, LastStage, ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.runs.method_training import TrainedMethod
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.student.loss.methods import METHODS
 from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier
 from vl2v_client.student.model.spec import StudentCard
+from vl2v_client.student.train.closed_form import PROBE
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.training_data import LabelledViews
 from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
@@ -173,6 +175,24 @@ def export_student(
     export_bundle(folder.path / "student", bundle, check_pixels=validation.first())
 
 
+def _label_rows(split: Split, class_names: Sequence[str]) -> tuple[ReportRow, ReportRow]:
+    """Return the rows of chance, and of the class that most training images have, the first if several do."""
+    majority = int(np.bincount([sample.class_index for sample in split.train]).argmax())
+
+    def constant(samples: Sequence[Sample]) -> Evaluation:
+        logits = np.eye(len(class_names), dtype=np.float32)[[majority] * len(samples)]
+        labels = np.array([sample.class_index for sample in samples])
+        return evaluate(logits, labels, [sample.domain for sample in samples])
+
+    seen, parts, chance = constant(split.validation), (split.target, split.target_in), 1 / len(class_names)
+    whole, inside = (constant(part).accuracy if part else None for part in parts)
+    by_domain = (f"{domain} {percent(count.accuracy)}" for domain, count in seen.by_domain.items())
+    note = f"{class_names[majority]}: {', '.join(by_domain)}"
+    of_target = chance if split.target else None
+    of_majority = ReportRow(MAJORITY, seen.domain_mean, whole, inside, note=note)
+    return ReportRow(CHANCE, chance, of_target, of_target), of_majority
+
+
 def make_report(
     settings: RunSettings,
     planned: PlannedRun,
@@ -180,8 +200,10 @@ def make_report(
     score: Score,
     bill: Bill,
     targets: ImageTargets,
+    trained: Sequence[TrainedMethod],
 ) -> RunReport:
-    """Make the report of a run from the teacher's row and one of each method, the exported student's score last."""
+    """Make the report of a run from the teacher's row and one of each student, the exported one last."""
+    of_method = next(one.result for one in trained if one.name == settings.training.method)
     dataset, split = planned.queries.dataset, planned.queries.split
     student = settings.exported_student
     counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
@@ -191,7 +213,7 @@ def make_report(
         source_domains=split.source_domains,
         target_domain=split.target_domain,
         counts=counts,
-        rows=tuple(rows),
+        rows=(rows[0], *_label_rows(split, dataset.class_names), *rows[1:]),
         purchase=bill if isinstance(bill, Purchase) else None,
         local=bill if isinstance(bill, LocalAnswers) else None,
         teacher=planned.plan.teacher.id,
@@ -201,6 +223,8 @@ def make_report(
         confusion=score.shown.confusion.tolist(),
         student_folder="student",
         by_domain=score.by_domain,
+        probed=any(one.result.method is PROBE for one in trained),
+        last_stage=LastStage(of_method.stages[-1].swad_steps, of_method.history[-1]["swad"], of_method.by_weights),
     )
 
 

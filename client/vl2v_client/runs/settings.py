@@ -65,9 +65,9 @@ class RunSettings:
         return self.tower if self.training.method in WHITE_BOX and self.tower is not None else self.student
 
     def with_method(self, method: str, *, target_domain: str | None, seed: int) -> "RunSettings":
-        """Return the settings of one run of a sweep; the seed of split and views stays."""
+        """Return the settings of one run of a sweep, which exports its method; the seed of split and views stays."""
         data = self.config.data.replace(target_domain=target_domain)
-        training = self.training.replace(method=method, baselines=(), seed=seed)
+        training = self.training.replace(method=method, baselines=(), seed=seed, probe=False)
         return replace(self, config=self.config.replace(data=data, training=training))
 
     def to_json(self, teacher: TeacherModel) -> dict[str, Any]:

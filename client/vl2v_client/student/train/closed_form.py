@@ -1,11 +1,25 @@
-"""Aligning in closed form: the projection that ridge regression gives on the features of the frozen student."""
+"""Ridge regression on the features of the frozen student: a first projection, and a probe that learns from labels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vl2v_client.student.train.results import SourceScore
+from vl2v_client.config.training import TrainingConfig
+from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.values import PixelSource
+from vl2v_client.student.loss.methods import Method
+from vl2v_client.student.model.classifier import StudentClassifier, in_chunks, student_input
+from vl2v_client.student.train.devices import resolve_device
+from vl2v_client.student.train.results import SourceScore, TrainingResult, score
+from vl2v_client.student.train.training_data import TrainingData
+
+PROBE = Method("ridge probe", "linear", ())
+"""What labels alone give without any training of the backbone."""
+
+PROBE_VIEWS = 4
+"""Views of each image that it learns from, the bought ones first: a pass over more would take as long as `default`."""
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Shares of the features' mean variance that the penalty is chosen from."""
@@ -49,3 +63,39 @@ def fit_projection(
 
     best = max(PENALTIES, key=lambda penalty: (*apply(penalty).rank, penalty))
     return apply(best)
+
+
+def fit_probe(
+    classifier: StudentClassifier, data: TrainingData, config: TrainingConfig, *, progress: Progress = silent
+) -> TrainingResult:
+    """Set a linear head to the ridge regression of the labels, one-hot, on the features of the frozen backbone.
+
+    Args:
+        classifier: Student with its first weights; its projection, to the classes, is changed.
+        data: Source domains only. The first `PROBE_VIEWS` of each image are read, or as few as the run's steps look at.
+        config: Hyper-parameters of the run.
+        progress: Gets every batch of views.
+    """
+    student, train, validation = classifier.student.eval(), data.train, data.validation
+    student.to(resolve_device(config.device))
+    looks = (config.align_steps + config.distill_steps) * config.batch_size * len(set(train.domains))
+    count = max(1, min(train.view_count, PROBE_VIEWS, looks // len(train)))
+    size, device = config.evaluation_batch_size, classifier.device
+
+    def features(views: PixelSource) -> Iterator[Tensor]:
+        def outputs(cut: slice) -> Tensor:
+            return student.features(student_input(views[cut], classifier.input, device))
+
+        for number, part in enumerate(in_chunks(outputs, len(views), size, device), start=1):
+            progress("probe", min(number * size, len(views)), len(views))
+            yield part
+
+    one_hot = torch.eye(student.projection.out_features)[np.repeat(train.labels, count)]
+    pairs = zip(features(train.first(count)), torch.split(one_hot, size), strict=True)
+    held_out, labels = torch.cat([*features(validation.first())]), torch.from_numpy(validation.labels).to(device)
+
+    def validate() -> SourceScore:
+        return score(student.projection(held_out), labels, validation.domains)
+
+    found = fit_projection(student.projection, pairs, validate)
+    return TrainingResult(PROBE, classifier, found, (), ())

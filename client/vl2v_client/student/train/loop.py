@@ -70,12 +70,22 @@ def train(
         for stage in method.stages:
             first = copy_weights(dict(classifier.student.named_parameters())) if method.interpolate else {}
             state = _run_stage(run, stage, folder, history, progress)
+            by_weights = _by_weights(run, state) if stage is method.stages[-1] else {}
             state.release()
             history += state.history
             results.append(state.result())
         share = _interpolate(run, first, state.final()) if method.interpolate else None
         validation = _score_as_used(run)
-    return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share)
+    return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share, by_weights)
+
+
+def _by_weights(run: TrainingRun, state: StageState) -> dict[str, float]:
+    """Return what source validation says of three weights of one stage; the student is left as it is."""
+    student, last = run.classifier.student, copy_weights(state.weights)
+    apply_weights(student, state.swad.final().weights)
+    swad = _score_as_used(run).accuracy
+    apply_weights(student, last)
+    return {"swad": swad, "best": state.best.rank[0], "last": state.history[-1]["validation_accuracy"]}
 
 
 def _interpolate(run: TrainingRun, first: Weights, final: Weights) -> float:

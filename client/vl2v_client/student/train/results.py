@@ -9,7 +9,7 @@ import math
 import os
 import pickle  # nosec B403 # for its error
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,7 @@ class TrainingResult:
         validation: Score of exactly those weights on source validation.
         history: One row per evaluation, as in `metrics.jsonl`.
         interpolation: WiSE-FT's share of the final weights, chosen on source validation; `None` without it.
+        by_weights: Accuracy on source validation of the `swad`, `best` and `last` weights of the last stage.
     """
 
     method: Method
@@ -90,6 +91,7 @@ class TrainingResult:
     stages: tuple[StageResult, ...]
     history: tuple[Mapping[str, Any], ...]
     interpolation: float | None = None
+    by_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def choose_learning_rate(
