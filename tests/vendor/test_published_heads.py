@@ -100,7 +100,7 @@ async def test_receipts_and_statement_heads_are_noted_when_they_are_signed(shop:
         found.append(file.read()[shop.account.id])
         charges = await ledger.entries(shop.account.id, after_seq=1, limit=100)
     assert found == [PublishedHead(posted.entry.seq, posted.entry_hash) for posted in charges]
-    require_published(shop.engine, file.read())
+    require_published(shop.engine, file)
 
 
 async def test_a_write_that_fails_is_tried_again(file: HeadsFile, caplog: pytest.LogCaptureFixture) -> None:
@@ -120,9 +120,9 @@ def test_a_ledger_behind_a_published_head_is_refused_until_a_restored_entry_says
     shop.charge(shop.order("a"))
     file.merge({shop.account.id: PublishedHead(5, LOST)})
     with pytest.raises(LedgerBehind, match=f"entry 5 of account {shop.account.id} .*entry 2 .*acknowledge-restore"):
-        require_published(shop.engine, file.read())
+        require_published(shop.engine, file)
     [act] = acknowledged(shop, file, "disk failed")
-    require_published(shop.engine, file.read())
+    require_published(shop.engine, file)
     shop.charge(shop.order("b"))
     restored, after = [posted.entry for posted in entries(shop)[2:]]
     assert (restored.kind, restored.ref_seq, restored.seq) == ("restored", 5, 5 + 1 + RESTORE_MARGIN)
@@ -155,14 +155,14 @@ def test_a_fork_is_acknowledged_beyond_both_branches(shop: Shop, file: HeadsFile
     acknowledged(shop, replica)
     assert replica.read() == file.read()
     assert [posted.entry.seq for posted in entries(shop)] == [1, 2, 3, 3 + 1 + RESTORE_MARGIN]
-    require_published(shop.engine, file.read())
+    require_published(shop.engine, file)
     assert_clean(shop)
 
 
 def test_an_account_that_is_gone_is_logged_and_forgotten(shop: Shop, file: HeadsFile) -> None:
     file.merge({"acct_gone": PublishedHead(5, LOST)})
     with pytest.raises(LedgerBehind, match=r"entry 5 of account acct_gone .*no such account"):
-        require_published(shop.engine, file.read())
+        require_published(shop.engine, file)
     [act] = acknowledged(shop, file)
     assert (act.lost.account_id, act.restored, file.read()) == ("acct_gone", None, {})
     with shop.engine.connect() as connection:

@@ -75,7 +75,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         stack.push_async_callback(asyncio.gather, watch)
         stack.callback(stop.set)  # before that, in reverse
         heads = HeadsFile(settings.published_heads_path, ledger.ledger_id)
-        await asyncio.to_thread(lambda: require_published(engine, heads.read()))
+        await asyncio.to_thread(require_published, engine, heads)
         recorder = HeadsRecorder(heads)
         await recorder.start()
         stack.push_async_callback(recorder.close)

@@ -160,7 +160,7 @@ def open_books(database: str | None, *, makes: bool = False, posts: bool = False
     from vl2v_vendor.keys.published_heads import HeadsFile
     from vl2v_vendor.keys.secrets import load_or_create_secrets
     from vl2v_vendor.ledger_sql.database import STAFF_LOCK_WAIT_SECONDS, open_engine
-    from vl2v_vendor.ledger_sql.migrations import upgrade
+    from vl2v_vendor.ledger_sql.migrations import current_revision, upgrade
     from vl2v_vendor.ledger_sql.reading import read_ledger_id
     from vl2v_vendor.ledger_sql.restoration import require_published
     from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
@@ -177,11 +177,13 @@ def open_books(database: str | None, *, makes: bool = False, posts: bool = False
                     f"there is no database {file}; name it with --database, or make it by `vl2v-vendor serve`"
                 )
             stack.enter_context(in_use(file))
+            if not (makes or current_revision(engine)):
+                raise NotFound(f"{file} holds no ledger: {file.name}-wal may be lost; restore a backup")
         upgrade(engine)
         with engine.connect() as connection:
             heads = HeadsFile(settings.published_heads_path, read_ledger_id(connection))
-        if posts:
-            require_published(engine, heads.read())
+        if makes or posts:
+            require_published(engine, heads)
         clock = SystemClock()
         signer = load_or_create_secrets(settings.secrets_path).signer()
         accounts = SqlAccounts(engine, signer=signer, clock=clock, actor=f"cli:{_user_name()}")

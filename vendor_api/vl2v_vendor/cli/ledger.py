@@ -100,8 +100,11 @@ def acknowledge_restore(
     from vl2v_vendor.ledger_sql.restoration import acknowledge
 
     with open_books(database) as books:
+        others = books.heads.others()
         acts = acknowledge(books.accounts, books.heads, note)
     clean = "nothing to acknowledge: the ledger holds all that was signed"
+    if others:
+        clean = f"{books.heads.ledger_id} is a new ledger beside {', '.join(others)}"
     columns: Columns[Acknowledgement] = {
         "ACCOUNT": "lost.account_id",
         "LAST ENTRY": lambda act: "account is gone" if act.lost.last_seq is None else act.lost.last_seq,
@@ -121,6 +124,8 @@ def verify(*, as_json: JsonOption = False, database: DatabaseOption = None) -> i
     with open_books(database) as books:
         with snapshot(books.engine) as connection:
             report = verify_ledger(connection)
+        for other in books.heads.others():
+            report.add(None, None, "another_ledger", f"{other} has signed, and this database is not it")
         for lost in find_lost(books.engine, books.heads.read()):
             report.add(lost.account_id, lost.published.seq, "published_entry_lost", "signed, and not in the ledger")
     show({"clean": report.clean, **asdict(report)}, partial(_show_report, report), as_json=as_json)

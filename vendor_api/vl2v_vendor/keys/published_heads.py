@@ -55,6 +55,11 @@ class HeadsFile:
         """
         return self._read_all().get(self.ledger_id, {})
 
+    def others(self) -> list[str]:
+        """Return the other ledgers that the file has heads of, if it does not know this one; raises as `read`."""
+        ledgers = self._read_all()
+        return [] if self.ledger_id in ledgers else sorted(name for name, heads in ledgers.items() if heads)
+
     def merge(self, heads: Mapping[str, PublishedHead]) -> None:
         """Put in what lies beyond what the file says.
 

@@ -11,6 +11,7 @@ pooler such as PgBouncer no prepared statement either, so that each transaction 
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from sqlite3 import OperationalError
@@ -145,6 +146,23 @@ def verify_limits(connection: Connection) -> None:
 def is_postgresql(engine: Engine | Connection) -> bool:
     """Return whether row locks, advisory locks and a clock of its own are there."""
     return engine.dialect.name == "postgresql"
+
+
+def checkpoint(engine: Engine) -> None:
+    """Copy what was committed into the database's file: it stays though SQLite's write-ahead log is lost."""
+    if not is_postgresql(engine):
+        with closing(engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def identify_files(engine: Engine) -> list[tuple[int, int]]:
+    """Return device and inode of a SQLite ledger's file and of its write-ahead log, as far as they are there."""
+    found = []
+    for end in () if is_postgresql(engine) else ("", "-wal"):
+        with suppress(FileNotFoundError):
+            status = Path(f"{engine.url.database}{end}").stat()
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 def database_now(connection: Connection, clock: Clock) -> int:

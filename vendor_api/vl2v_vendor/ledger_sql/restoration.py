@@ -37,14 +37,22 @@ class Acknowledgement:
     restored: PublishedHead | None
 
 
-def require_published(engine: Engine, heads: Mapping[str, PublishedHead]) -> None:
+def require_published(engine: Engine, file: HeadsFile) -> None:
     """Check that the ledger holds every published head, or says by a `restored` entry that it is lost.
 
     Raises:
-        LedgerBehind: Names an account, the published number, where the ledger ends, and the remedy.
+        LedgerBehind: Names an account, the published number, where the ledger ends, or the ledger that is not there;
+            and the remedy.
         LedgerUnavailable: The database cannot be read.
+        HeadsFileError: The file cannot be read.
     """
-    lost = find_lost(engine, heads)
+    if unlike := file.others():
+        raise LedgerBehind(
+            f"the database is {file.ledger_id}, which has signed nothing here, but {file.path} is of another ledger: "
+            f"{', '.join(unlike)}. Name the right database, restore a backup, or run `vl2v-vendor ledger "
+            "acknowledge-restore` if this is to be a new ledger"
+        )
+    lost = find_lost(engine, file.read())
     if not lost:
         return
     first = lost[0]
@@ -66,6 +74,8 @@ def find_lost(engine: Engine, heads: Mapping[str, PublishedHead]) -> list[LostHe
 def acknowledge(staff: SqlAccounts, file: HeadsFile, note: str | None = None) -> list[Acknowledgement]:
     """Append a `restored` entry to each account whose published head is lost, then bring the file into step.
 
+    A ledger that the file does not know, beside others, is from then on known as a new one.
+
     Safe to repeat: what was acknowledged is not lost any more, also for the file of another replica.
 
     Raises:
@@ -74,6 +84,9 @@ def acknowledge(staff: SqlAccounts, file: HeadsFile, note: str | None = None) ->
         HeadsFileError: The file cannot be read or written; what was appended stays.
     """
     check_text("a note", note or "", MAX_NOTE_LENGTH)
+    if others := file.others():
+        new: Mapping[str, JSONValue] = {"ledger_id": file.ledger_id, "beside": list(others)}
+        staff.perform(Act("acknowledge_restore", new), lambda _: {"note": note})
     done = [Acknowledgement(lost, _acknowledge_one(staff, lost, note)) for lost in find_lost(staff.engine, file.read())]
     file.merge({act.lost.account_id: act.restored for act in done if act.restored is not None})
     file.forget(act.lost.account_id for act in done if act.restored is None)

@@ -21,7 +21,7 @@ from vl2v_vendor.domain.ports import Clock
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql import reading
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
-from vl2v_vendor.ledger_sql.database import database_clock, database_now, writing
+from vl2v_vendor.ledger_sql.database import checkpoint, database_clock, database_now, identify_files, writing
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.group_writer import DEADLINE_SECONDS, GroupWriter
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
@@ -71,6 +71,7 @@ class SqlLedger:
         # Statements take long: they wait for each other, and never keep a sale waiting.
         self._auditors = ThreadPoolExecutor(_AUDIT_THREADS, thread_name_prefix="ledger-auditor")
         self._ledger_id: str | None = None
+        self._files: list[tuple[int, int]] = []
 
     async def start(self) -> None:
         """Publish the signing keys and start the writer.
@@ -124,13 +125,25 @@ class SqlLedger:
         return await self._writer.charge(order)
 
     async def ping(self) -> None:
-        """Check that the ledger can be written; raises LedgerUnavailable if it cannot."""
+        """Check that the ledger can be written, in the files that were opened.
+
+        Raises:
+            LedgerUnavailable: It cannot, or SQLite's file or its write-ahead log was moved away or replaced.
+        """
         await self._writer.probe()
+        if identify_files(self._engine) != self._files:
+            raise LedgerUnavailable(
+                f"{self._engine.url.database}, or its write-ahead log, is not the file that this server writes; stop "
+                "the server, and verify the ledger before it is served again"
+            )
 
     def _open(self) -> str:
         with reading.unavailable("read or written"), writing(self._engine).begin() as connection:
             publish_keys(connection, self._signer)
-            return reading.read_ledger_id(connection)
+            ledger_id = reading.read_ledger_id(connection)
+            self._files = identify_files(self._engine)
+        checkpoint(self._engine)  # or, without its log, this would be a new ledger, of another name
+        return ledger_id
 
     def _begin_charging(self, driver: Driver) -> ChargeTransaction:
         """Begin the steps of a charge in a transaction; refuse a read-only database at once."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
-from vl2v_vendor.ledger_sql.database import is_postgresql, verify_limits, writing
+from vl2v_vendor.ledger_sql.database import checkpoint, is_postgresql, verify_limits, writing
 from vl2v_vendor.ledger_sql.tables import verify_protection
 
 HEAD_REVISION = "0004"
@@ -39,6 +39,7 @@ def upgrade(engine: Engine) -> None:
     try:
         if not _is_current(engine):
             _migrate(engine)
+            checkpoint(engine)
         with engine.connect() as connection:
             verify_limits(connection)
             verify_protection(connection)
@@ -54,14 +55,15 @@ def upgrade(engine: Engine) -> None:
 
 def _is_current(engine: Engine) -> bool:
     """Look before loading Alembic: a command line tool should not pay for it every time."""
+    return current_revision(engine) == HEAD_REVISION
+
+
+def current_revision(engine: Engine) -> str | None:
+    """Return the schema's revision; None for a database that holds no ledger."""
     with engine.connect() as connection:
-        return _current_revision(connection) == HEAD_REVISION
-
-
-def _current_revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(_VERSION_TABLE):
-        return None
-    return connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar()  # nosec # a constant name
+        if not inspect(connection).has_table(_VERSION_TABLE):
+            return None
+        return connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar()  # nosec # a constant name
 
 
 def _migrate(engine: Engine) -> None:
