@@ -157,10 +157,11 @@ def test_the_default_trains_on_more_views_than_it_buys_and_the_paper_does_not() 
         found = resolved(preset, "resnet50", PACS, purchase=purchase, train_views=train_views)
         return found.purchase.views, found.purchase.view_recipe, found.training.train_views
 
-    assert views("default", views=4) == (4, "styles", 10)
-    assert views("default", views=12) == (12, "styles", 12)
+    assert views("default", views=4) == (4, "drawn", 10)
+    assert views("default", views=12) == (12, "drawn", 12)
     assert views("default", 6, views=4, view_recipe="standard") == (4, "standard", 6)
-    assert views("default", online=True) == (1, "styles", 1)
+    assert views("default", online=True) == (1, "drawn", 1)
     assert views("paper", views=4) == (4, "published", 4)
     with pytest.raises(UsageError, match=r"leave purchase\.views out"):
         views("default", views=4, online=True)
+    assert resolved("default", "tiny", PACS).purchase.view_recipe == "styles"

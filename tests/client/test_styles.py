@@ -23,6 +23,8 @@ GOLDEN = {
     ("flat", 10): "ff9fc5e587bc486c",
     ("ink", 16): "1d5727d54f21ef11",
     ("ink", 40): "6e52688ca993346c",
+    ("toon", 4): "2596776a5d3f1077",
+    ("toon", 10): "8be646964bf07686",
 }
 
 
@@ -121,3 +123,13 @@ def test_ink_is_black_where_it_is_darker_than_around() -> None:
     assert set(np.unique(drawn)) == {0, 255}
     assert not drawn[28, 18].any()
     assert drawn[2, 2].all()
+
+
+def test_toon_has_few_levels_and_dark_lines() -> None:
+    scene = _scene()
+    flat, inked = STYLES["toon"].draw(scene, 6), STYLES["toon"].draw(scene, 8)
+    assert len(np.unique(flat)) <= 6
+    assert len(np.unique(inked)) <= 5  # 4 levels and the lines
+    line = (inked == 16).all(axis=2)
+    assert 0 < line.mean() < 0.5
+    assert scene[line].mean() < scene[~line].mean()

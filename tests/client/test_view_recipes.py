@@ -24,6 +24,7 @@ DRAWN = {
     "published": "a27dc907f9d7c3d0",
     "styles": "7353378451b11b83",
     "all-styles": "413ba2eb355a7290",
+    "drawn": "c2c07582cbec2602",
 }
 
 
@@ -61,13 +62,24 @@ def test_no_view_and_one_view_are_the_same_in_every_recipe(recipe: str) -> None:
 def test_every_style_and_strength_is_drawn_about_as_often() -> None:
     views = views_for(NAME, (40, 30), 1801, seed=0, recipe="all-styles")[1:]
     styles = Counter(view.style for view in views)
-    assert set(styles) == set(STYLES)
+    assert set(styles) == set(STYLES) - {"toon"}
     assert all(240 < count < 360 for count in styles.values())
-    for name, style in STYLES.items():
-        least, most = style.strengths
+    for name in styles:
+        least, most = STYLES[name].strengths
         assert {view.style_strength for view in views if view.style == name} == set(range(least, most + 1))
     assert {view.hue for view in views if view.style != "shuffle"} == {0}
     assert len({view.hue for view in views if view.style == "shuffle"}) > 100
+
+
+def test_four_drawn_views_in_ten_are_cartoons_some_in_other_colours_or_in_none() -> None:
+    views = views_for(NAME, (40, 30), 1801, seed=0, recipe="drawn")[1:]
+    assert {view.style for view in views} == set(STYLES)
+    toons = [view for view in views if view.style == "toon"]
+    assert 650 < len(toons) < 790
+    assert {view.style_strength for view in toons} == set(range(4, 11))
+    assert all(1000 <= view.saturation <= 2200 for view in toons)
+    assert 0.35 < sum(view.hue != 0 for view in toons) / len(toons) < 0.45
+    assert 0.15 < sum(view.grayscale for view in toons) / len(toons) < 0.25
 
 
 def test_the_published_recipe_turns_hues_further() -> None:

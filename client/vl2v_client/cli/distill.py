@@ -32,13 +32,13 @@ def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_j
     """Plan, buy, align, distil, evaluate on the unseen domain, export. Run again to go on where it stopped."""
     from vl2v_client.recipes.distill import distill as run_distill
     from vl2v_client.runs.resolution import default_folder
-    from vl2v_client.runs.run_folder import training_of_before
+    from vl2v_client.runs.run_folder import options_of_before
     from vl2v_client.runs.settings import settle
     from vl2v_client.student.train.devices import is_first_process
 
     folder = config.report.out or default_folder(config)
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
-        settings = settle(config, source.tower, training_of_before(folder))
+        settings = settle(config, source.tower, options_of_before(folder))
         report = run_distill(settings, source, folder, progress=progress)
     if is_first_process():
         note = f"The student is in {folder / 'student'}, the whole report in {folder / 'report.md'}."
@@ -77,12 +77,12 @@ def sweep(
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
     from vl2v_client.recipes.sweep import sweep as run_sweep
     from vl2v_client.runs.resolution import default_folder
-    from vl2v_client.runs.run_folder import training_of_before
+    from vl2v_client.runs.run_folder import options_of_before
     from vl2v_client.runs.settings import settle_sweep
 
     folder = config.report.out or default_folder(config, sweep=True)
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
-        before = training_of_before(folder)
+        before = options_of_before(folder)
         settings = settle_sweep(config, target_domain, seed, method, source.tower, before)
         report = run_sweep(settings, source, folder, progress=progress)
     note = f"Each student is in its run folder under {folder}, the report in {folder / 'report.md'}."

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vl2v_client.config.run import DEFAULT_VIEWS, TINY, PurchaseConfig, RunConfig
+from vl2v_client.config.run import DEFAULT_VIEWS, TINY, PurchaseConfig, RunConfig, ViewRecipeName
 from vl2v_client.config.training import Segments, TrainingConfig
 from vl2v_client.core.errors import UsageError
 
@@ -87,14 +87,15 @@ PUBLISHED_STUDENTS: Mapping[str, PublishedStudent] = {
 def resolve(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunConfig:
     """Return the configuration with a value for every option that decides the result.
 
-    What the training was `before`, in a run that goes on, takes the place of the same preset's values.
+    Options of `before`, in a run that goes on, take the place of the same preset's values.
 
     Raises:
         UsageError: The preset has no such student, or options contradict each other.
     """
-    training = _resolve_training(config, before or {})
+    before = before if before and before["preset"] == config.training.preset else {}
+    training = _resolve_training(config, {name: value for name, value in before.items() if name != "view_recipe"})
     seed = training.seed if config.data.seed is None else config.data.seed
-    purchase = _resolve_purchase(config.purchase, training.preset)
+    purchase = _resolve_purchase(config, training.preset, before.get("view_recipe"))
     if training.train_views is None:
         views = purchase.views or 0
         wanted = DEFAULT_TRAIN_VIEWS if training.preset != "paper" and not purchase.online else 0
@@ -112,9 +113,7 @@ def _resolve_training(config: RunConfig, before: Mapping[str, Any]) -> TrainingC
             values = {**values, "align": "adam"}  # a closed form needs stored views
         if training.preset == "thorough":
             values = {**values, "distill_steps": THOROUGH_STEPS}
-    if before.get("preset") == training.preset:
-        values = {**values, **before}
-    return TrainingConfig.model_validate({**values, **training.named()})
+    return TrainingConfig.model_validate({**values, **before, **training.named()})
 
 
 def freezes_half(config: RunConfig) -> bool:
@@ -123,11 +122,12 @@ def freezes_half(config: RunConfig) -> bool:
     return preset == "default" and config.student.name != TINY and "freeze_until" not in named
 
 
-def _resolve_purchase(purchase: PurchaseConfig, preset: str) -> PurchaseConfig:
+def _resolve_purchase(config: RunConfig, preset: str, recipe_before: ViewRecipeName | None) -> PurchaseConfig:
+    purchase, ours = config.purchase, "styles" if config.student.name == TINY else "drawn"
     if purchase.online and purchase.views is not None:
         raise UsageError("purchase.online asks about fresh views at every step: leave purchase.views out")
     views = DEFAULT_VIEWS if purchase.views is None else purchase.views
-    recipe = purchase.view_recipe or ("published" if preset == "paper" else "styles")
+    recipe = purchase.view_recipe or recipe_before or ("published" if preset == "paper" else ours)
     return purchase.replace(views=1 if purchase.online else views, view_recipe=recipe)
 
 

@@ -15,7 +15,7 @@ DEFAULT_VIEWS = 4
 TINY = "tiny"
 """Name of the student that ships with the package."""
 
-ViewRecipeName = Literal["standard", "published", "styles", "all-styles"]
+ViewRecipeName = Literal["standard", "published", "styles", "all-styles", "drawn"]
 Selector = Literal["random", "k-center"]
 Imputation = Literal["none", "ridge"]
 Precision = Literal["fp32", "fp16", "bf16"]

@@ -7,7 +7,7 @@ trained on the same view at the student's.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ VIEW_RECIPES: Mapping[str, ViewRecipe] = {
     "published": ViewRecipe(hue=0.3),  # this hue shift turns a red apple green
     "styles": ViewRecipe(styles=_SIX_STYLES, styled_every=2),
     "all-styles": ViewRecipe(styles=_SIX_STYLES),
+    "drawn": ViewRecipe(styles=(*_SIX_STYLES, "toon", "toon", "toon", "toon")),
 }
 """By the name that the command line knows."""
 
@@ -194,7 +195,18 @@ def _draw_styled(rng: np.random.Generator, image_size: tuple[int, int], styles: 
     least, most = STYLES[style].strengths
     strength = int(rng.integers(least, most + 1))
     hue = round(1000 * rng.uniform(-0.5, 0.5)) if style == "shuffle" else 0
-    return View(crop=crop, flip=flip, hue=hue, style=style, style_strength=strength)
+    view = View(crop=crop, flip=flip, hue=hue, style=style, style_strength=strength)
+    return _recolour_toon(rng, view) if style == "toon" else view
+
+
+def _recolour_toon(rng: np.random.Generator, view: View) -> View:
+    """Return the view in stronger colours; two in five in other ones, one in five in none."""
+    kind, saturation, hue = (
+        int(rng.integers(5)),
+        round(1000 * rng.uniform(1, 2.2)),
+        round(1000 * rng.uniform(-0.5, 0.5)),
+    )
+    return replace(view, saturation=saturation, hue=hue if kind < 2 else 0, grayscale=kind == 4)
 
 
 def _draw_crop(rng: np.random.Generator, image_size: tuple[int, int]) -> tuple[int, int, int, int] | None:

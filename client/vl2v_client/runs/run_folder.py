@@ -243,22 +243,19 @@ def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
     return _with_later(config | {"format": CONFIG_FORMAT})
 
 
-def training_of_before(path: Path) -> dict[str, Any]:
-    """Return the training options of a run or sweep that an earlier version began; nothing if there is none.
+def options_of_before(path: Path) -> dict[str, Any]:
+    """Return options of a run or sweep that an earlier version began, all in one; nothing if there is none.
 
-    They take the place of the preset's values, which have changed since.
+    They take the place of the preset's values, which have changed since: those of the training, and the views' recipe.
     """
     try:
         folder = open_run_folder(path)
-    except RunError:
-        return {}
-    training = folder.config.get("training")
-    if folder.written.get("format") == CONFIG_FORMAT or not isinstance(training, dict):
-        return {}
-    kept = {name: training[name] for name in set(training) - _CHOSEN_BY_NAME}
-    try:
-        return TrainingConfig.model_validate(kept).named()
-    except ValidationError:  # a removed value, which is refused by name
+        training, purchase = folder.config["training"], folder.config["purchase"]
+        if folder.written["format"] == CONFIG_FORMAT:
+            return {}
+        kept = TrainingConfig.model_validate({name: training[name] for name in {*training} - _CHOSEN_BY_NAME})
+        return {**kept.named(), "view_recipe": purchase["view_recipe"]}
+    except (RunError, KeyError, TypeError, ValidationError):  # what is wrong is said where the folder is claimed
         return {}
 
 

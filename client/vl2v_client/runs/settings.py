@@ -96,7 +96,7 @@ def settle(
     Args:
         config: The run as somebody described it.
         tower: Describes the local teacher's image tower; called if a method trains it.
-        before: Training options of the run that goes on, from `runs.run_folder.training_of_before`.
+        before: Options of the run that goes on, from `runs.run_folder.options_of_before`.
 
     Raises:
         UsageError: Options contradict each other, one of them changes nothing in this run, or there is no such device,
@@ -191,7 +191,7 @@ def settle_sweep(
         seeds: Seeds of the trainings.
         methods: Keys of `student.loss.methods.METHODS`.
         tower: Description of the local teacher's image tower, as in `runs.settings.settle`.
-        before: Training options of the sweep that goes on, likewise.
+        before: Options of the sweep that goes on, likewise.
 
     Raises:
         UsageError: Something is named twice or not at all, the data set has no domains, or as `settle`.
