@@ -20,7 +20,7 @@ from pydantic import Field
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry
 from vl2v_contract.identity import MAX_INTEGER, JSONValue, canonical_json, sha256_hex
 
-# What a reader of the wire's description sees; `__post_init__` holds records to it that were never on the wire.
+# What a reader of the wire's description sees; `__post_init__` holds hashes to it that were never on the wire.
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 

@@ -115,7 +115,7 @@ def test_a_bound_and_an_exact_plan_share_what_they_remember(cache: EmbeddingCach
     exact = read_files(paths, cache)
     assert {str(path): exact[path].file_sha for path in paths} == hashes
     assert {(one.width, one.height) for one in exact.values()} == {(12, 10)}  # a hash alone says nothing of the size
-    assert {stamp.path for stamp in cache.contents.hashes_below(str(tmp_path))} == {str(path) for path in paths}
+    assert {path for path, *_ in cache.contents.hashes_below(str(tmp_path))} == {str(path) for path in paths}
     assert not cache.contents.hashes_below(f"{tmp_path}/dat")
 
 

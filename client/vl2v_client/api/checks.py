@@ -13,7 +13,7 @@ from vl2v_client.core.errors import VendorChanged, VendorError
 from vl2v_client.core.values import PriceTag, TeacherModel
 from vl2v_contract.chain import ChargedItem, items_hash
 from vl2v_contract.identity import MAX_INTEGER, Modality
-from vl2v_contract.records import Receipt
+from vl2v_contract.records import Receipt, recompute_message
 from vl2v_contract.vectors import FloatVector, from_base64, result_sha
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, ItemResult
 
@@ -121,7 +121,9 @@ def _delivered(key: str, item: ItemResult, vector: HalfVector, request_id: str, 
         _refuse({f"the vector of item {item.index} is not the one that was billed": sha != item.result_sha}, request_id)
         return DeliveredItem(key, item.status, vector, item.result_sha, item.seq)
     signed = item.recompute
-    if signed is None or not keyring.signed_recompute(asdict(signed.note), signed.signature):
+    if signed is None or not keyring.verifies(
+        signed.note.key_id, recompute_message(asdict(signed.note)), signed.signature
+    ):
         raise _failed_check(f"item {item.index} was recomputed without a signed note", request_id)
     note = signed.note
     is_another = (note.item_key, note.seq, note.result_sha) != (key, item.seq, sha)

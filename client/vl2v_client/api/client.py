@@ -162,7 +162,7 @@ class VendorClient(Connection):
         try:
             answer, vectors = read_answer(response, self.url)
             if any(key_id not in keyring for key_id in _signing_keys(answer)):
-                first_key = keyring.first  # a rotation of keys must leave it as it is
+                first_key = keyring.keys[0].public_key  # a rotation of keys must leave it as it is
                 keyring = self.trusted_keys(lambda _ledger_id: first_key)
             return check_answer(item_keys, terms, answer, keyring, vectors)
         except VendorError as error:

@@ -2,18 +2,15 @@
 
 import base64
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from vl2v_client.core.errors import VendorChanged
-from vl2v_contract.identity import JSONValue
 from vl2v_contract.records import (
     PublicKey,
     Receipt,
-    head_message,
     key_id_of,
     receipt_message,
-    recompute_message,
     successor_message,
     verify,
 )
@@ -47,27 +44,15 @@ class Keyring:
     def __contains__(self, key_id: str) -> bool:
         return key_id in self._by_id
 
-    @property
-    def first(self) -> str:
-        """Base64 of the key that everything hangs on: what to pin."""
-        return self.keys[0].public_key
-
     def signed_receipt(self, receipt: Receipt) -> bool:
         """Return whether an entry of this vendor hashes to the receipt's hash, signed by the key that it names."""
         entry, key_id = receipt.entry, receipt.key_id
         is_named = (entry.signing_key_id, entry.ledger_id) == (key_id, self.ledger_id)
         is_true = is_named and entry.hash() == receipt.entry_hash
-        return is_true and self._verify(key_id, receipt_message(receipt.entry_hash), receipt.signature)
+        return is_true and self.verifies(key_id, receipt_message(receipt.entry_hash), receipt.signature)
 
-    def signed_head(self, head: Mapping[str, JSONValue], signature: str) -> bool:
-        """Return whether a statement head bears the signature of the key that it names."""
-        return self._verify(str(head.get("key_id")), head_message(head), signature)
-
-    def signed_recompute(self, note: Mapping[str, JSONValue], signature: str) -> bool:
-        """Return whether a recompute note bears the signature of the key that it names."""
-        return self._verify(str(note.get("key_id")), recompute_message(note), signature)
-
-    def _verify(self, key_id: str, message: bytes, signature: str) -> bool:
+    def verifies(self, key_id: str, message: bytes, signature: str) -> bool:
+        """Return whether a message bears the signature of a key of this vendor."""
         return key_id in self and verify(self._by_id[key_id], message, signature)
 
 

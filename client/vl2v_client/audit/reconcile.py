@@ -8,7 +8,7 @@ from vl2v_client.cache.records import PurchaseRecords
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.records import StatementEntry, Summary
 
-_NO_KEY = "none"  # A charge that names no API key is nobody else's, so it has to be explained
+_NO_KEY = "none"  # a charge that names no API key is nobody else's, so it has to be explained
 
 
 class Reconciliation:

@@ -11,7 +11,7 @@ from vl2v_client.api.keyring import Keyring
 from vl2v_client.audit.audit_report import AuditReport, Difference, Notes
 from vl2v_client.cache.records import AuditedHead
 from vl2v_contract.chain import LedgerEntry, follows, items_hash
-from vl2v_contract.records import Statement, StatementEntry, Summary
+from vl2v_contract.records import Statement, StatementEntry, Summary, head_message
 
 
 class AmountCheck:
@@ -156,7 +156,7 @@ class ChainWalk:
         head, told = page.signed_head.head, (page.signed_head.head.ledger_id, page.signed_head.head.account_id)
         if told != self._names:
             self._note(Difference.CHAIN_BREAK, f"the signed head is for another ledger or account: {told}")
-        if not self._keyring.signed_head(asdict(head), page.signed_head.signature):
+        if not self._keyring.verifies(head.key_id, head_message(asdict(head)), page.signed_head.signature):
             self._note(Difference.BAD_SIGNATURE, "the statement's head is not signed by a trusted key")
         elif self._is_retired(head.key_id, head.signed_at):
             why = f"the statement's head was signed by key {head.key_id} after its successor had taken over"

@@ -55,12 +55,10 @@ def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silen
         )
         if not context.allow_partial:
             wanted.check_caps(limits)
-        settled = report.billed_units + report.replayed_units
         try:
             _buy_within(wanted, limits, account, context, report, progress)
         except BudgetExhausted as error:
-            bought = report.billed_units + report.replayed_units - settled
-            got = len(asked.missing) - len(wanted.missing) + bought
+            got = len(asked.missing) - len(still_missing(asked, cache).missing)
             raise BudgetExhausted(
                 f"got {got:,} of {len(asked.missing):,} queries for "
                 f"{format_micro(report.amount_micro, report.currency)}, then stopped: {error}. All of them are kept, "

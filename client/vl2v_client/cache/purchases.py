@@ -163,13 +163,10 @@ class PurchaseLedger:
 
 
 class _State(NamedTuple):
-    state: str
-    purchase_id: int
-    unit_price_micro: int
-    is_expired: bool
-
-
-_UNKNOWN = _State("", 0, 0, False)
+    state: str = ""  # of an item that was never named
+    purchase_id: int = 0
+    unit_price_micro: int = 0
+    is_expired: bool = False
 
 
 def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[str, _State]:
@@ -177,7 +174,7 @@ def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[st
     columns = "item_key, state, purchase_id, unit_price_micro, is_expired AND state = 'sent'"
     query = f"SELECT {columns} FROM intents WHERE item_key IN ({marks})"  # nosec # constant columns
     rows = connection.execute(query, [bytes.fromhex(key) for key in item_keys])
-    return dict.fromkeys(item_keys, _UNKNOWN) | {key.hex(): _State(*row) for key, *row in rows}
+    return dict.fromkeys(item_keys, _State()) | {key.hex(): _State(*row) for key, *row in rows}
 
 
 def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_micro: int) -> None:

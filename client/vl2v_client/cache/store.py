@@ -21,7 +21,7 @@ class FileStamp(NamedTuple):
     """What tells without reading whether a file may have changed.
 
     Attributes:
-        path: Absolute.
+        path: Absolute, if the stamp is remembered.
         size_bytes: Size of the file in bytes.
         changed_ns: When its content or its inode changed last. Unlike the time of modification alone, which archives
             and image builds set, nobody sets the inode's.
@@ -54,11 +54,11 @@ class ContentMemo:
         found = ((FileStamp(*row[:3]), FileContent(*row[3:])) for row in rows)
         return {stamp: content for stamp, content in found if stamp in wanted}
 
-    def hashes_below(self, folder: str) -> dict[FileStamp, str]:
-        """Return the hash of every remembered file below a folder."""
+    def hashes_below(self, folder: str) -> dict[tuple[str, int, int], str]:
+        """Return the hash of every remembered file below a folder, by its stamp as a plain tuple."""
         query = "SELECT path, size_bytes, mtime_ns, file_sha FROM file_contents WHERE path > ? AND path < ?"
         rows = self._database.rows(query, (f"{folder}/", f"{folder}0"))  # 0 comes after /
-        return {FileStamp(*stamp): file_sha for *stamp, file_sha in rows}
+        return {row[:3]: row[3] for row in rows}
 
     def remember_files(self, contents: Iterable[tuple[FileStamp, FileContent]]) -> None:
         """Keep what was read."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from vl2v_client.core.errors import DataError
@@ -15,7 +15,6 @@ from vl2v_client.core.values import RGBImage
 MAX_PIXELS = 89_478_485
 """Larger images are refused by their header: the point where Pillow begins to warn of decompression bombs."""
 
-_ORIENTATION_TAG = 0x0112
 _TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG = 0x0100, 0x0101
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -45,7 +44,7 @@ def image_size(data: bytes, path: Path) -> tuple[int, int]:
         width, height = image.size
         if isinstance(image, TiffImageFile):  # Pillow may have turned its size already, its tags are as stored
             width, height = image.tag_v2[_TIFF_WIDTH_TAG], image.tag_v2[_TIFF_HEIGHT_TAG]
-        turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (height, width) if turned else (width, height)
 
 

@@ -99,7 +99,7 @@ def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progre
     Raises:
         DataError: A file is missing or is no image.
     """
-    stamps = {path: stamp_of(path) for path in dict.fromkeys(paths)}
+    stamps = {path: stamp_of(path.absolute()) for path in dict.fromkeys(paths)}
     known = cache.contents.files(stamps.values())
     unknown = [stamp for stamp in stamps.values() if stamp not in known]
     left = len(unknown)
@@ -126,8 +126,8 @@ def hash_files(
     unknown = [stamp for stamp in stamps if stamp not in known]
     for start in range(0, len(unknown), _HASHES_PER_COMMIT):
         chunk = unknown[start : start + _HASHES_PER_COMMIT]
-        fresh = dict(zip(chunk, hash_in_threads([stamp.path for stamp in chunk]), strict=True))
-        cache.contents.remember_files((stamp, FileContent(file_sha)) for stamp, file_sha in fresh.items())
+        fresh = list(zip(chunk, hash_in_threads([stamp.path for stamp in chunk]), strict=True))
+        cache.contents.remember_files((stamp, FileContent(file_sha)) for stamp, file_sha in fresh)
         known.update(fresh)
         progress("hash files", start + len(chunk), len(unknown))
     return {stamp.path: known[stamp] for stamp in stamps}
@@ -222,8 +222,7 @@ def stamp_of(path: Path | str) -> FileStamp:
         status = os.stat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
-    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
-    return FileStamp(os.path.join(os.getcwd(), path), status.st_size, changed_ns)
+    return FileStamp(str(path), status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
 
 def _hash_all(paths: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ class QueryPlan:
     """What a run needs.
 
     Attributes:
-        image_keys: Cache key of each image query, in order; equal content has equal keys. So are `text_keys`.
+        image_keys: Cache key of each image query, in order, as `text_keys` of the texts; equal content has equal keys.
         missing: What has to be sent, each content once; texts first, since nothing trains without them.
         image_files: Distinct files among the image queries.
         cached: Distinct vectors that are here already.
@@ -179,7 +179,9 @@ def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
     lacking = set(cache.missing(item.cache_key for item in plan.missing))
     expired = cache.purchases.expired(plan.teacher.ledger_id)
     missing = tuple(
-        replace(item, is_expired=item.item_key in expired) for item in plan.missing if item.cache_key in lacking
+        item if item.is_expired == (item.item_key in expired) else replace(item, is_expired=not item.is_expired)
+        for item in plan.missing
+        if item.cache_key in lacking
     )
     return replace(plan, missing=missing, cached=plan.cached + len(plan.missing) - len(missing))
 
