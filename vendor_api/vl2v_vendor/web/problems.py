@@ -54,12 +54,29 @@ _INTERNAL: Final = 500
 _INTERNAL_DETAIL: Final = "an internal error; send it again with the same item keys: what was billed comes free"
 _MAX_REPORTED_FAULTS: Final = 5
 _MAX_NAME_LENGTH: Final = 40
+_MAX_DETAIL_LENGTH: Final = 500
+"""Names and paths of the caller's making are quoted, and may be long."""
+
+SECURITY_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+"""Headers of every answer, whatever its body is."""
 
 
 def refusal(error: Exception, request_id: str) -> Response:
     """Build the answer to a refusal."""
     problem = make_problem(error, request_id)
     return _respond(problem, refusal_headers(problem, error))
+
+
+def malformed_refusal(detail: str) -> Response:
+    """Build the answer to what is not a request."""
+    problem = _problem(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_REQUEST, detail, request_id="")
+    return _respond(problem, refusal_headers(problem))
 
 
 def make_problem(error: Exception, request_id: str) -> Problem:
@@ -131,7 +148,7 @@ def _problem(status: int, code: ErrorCode, detail: str, request_id: str, **more:
         type=f"urn:vl2v:problem:{code.value}",
         title=code.value.replace("_", " ").capitalize(),
         status=status,
-        detail=detail,
+        detail=detail if len(detail) <= _MAX_DETAIL_LENGTH else f"{detail[: _MAX_DETAIL_LENGTH - 3]}...",
         code=code,
         request_id=request_id,
         **{"retryable": code in RETRYABLE_CODES, **more},

@@ -17,7 +17,7 @@ from vl2v_contract.wire import headers
 from vl2v_vendor.domain.accounts import hide_secrets
 from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, start_trace
 from vl2v_vendor.observe.telemetry import Metrics, Tracing
-from vl2v_vendor.web.problems import refusal
+from vl2v_vendor.web.problems import SECURITY_HEADERS, refusal
 
 _access_log = logging.getLogger("vl2v_vendor.access")
 _log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class RequestContext:
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 trace.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
                 sent = MutableHeaders(scope=message)
                 sent[headers.REQUEST_ID] = request_id
                 if stages := trace.stages:

@@ -8,15 +8,17 @@ import asyncio
 import contextlib
 import errno
 import socket
+from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 import h11
+from fastapi.responses import Response
 from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.web.connections import ConnectionLimits, Slot, parse_address
-from vl2v_vendor.web.problems import refusal
+from vl2v_vendor.web.problems import SECURITY_HEADERS, malformed_refusal, refusal
 
 _REFUSED_AT_ONCE: Final = 64
 _DISCARDED_BYTES: Final = 64 * 1024
@@ -36,7 +38,9 @@ class LimitedListener(socket.socket):
         # asyncio sends small answers at once (TCP_NODELAY) only on sockets that name their protocol.
         super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._limits = limits
-        self._refusal = _refusal()
+        self._refusal = _last_answer(
+            refusal(Overloaded("as many connections are open as may be; try again in a moment"), request_id="")
+        )
         self._spare = socket.socket()
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -82,11 +86,12 @@ class LimitedListener(socket.socket):
             connection.recv(_DISCARDED_BYTES)
 
 
-def _refusal() -> bytes:
-    answer = refusal(Overloaded("as many connections are open as may be; try again in a moment"), request_id="")
-    sent = (b"%s: %s" % (name.title(), value) for name, value in answer.raw_headers)
-    status = b"HTTP/1.1 503 Service Unavailable"
-    return b"\r\n".join([status, b"Connection: close", *sent, b"", bytes(answer.body)])
+def _last_answer(answer: Response) -> bytes:
+    """Write an answer that no application gives, after which the connection is closed."""
+    status = HTTPStatus(answer.status_code)
+    sent = (b"%s: %s" % (name.title(), value) for name, value in (*answer.raw_headers, *SECURITY_HEADERS))
+    lines = [f"HTTP/1.1 {status} {status.phrase}".encode(), b"Connection: close", *sent, b"", bytes(answer.body)]
+    return b"\r\n".join(lines)
 
 
 _LONGEST_UNREAD_SECONDS: Final = 30.0
@@ -159,7 +164,8 @@ class LimitedProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # its application is not to answer as well
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
+            self.transport.write(_last_answer(malformed_refusal(msg)))
+            self.transport.close()
         else:
             self.transport.abort()
 

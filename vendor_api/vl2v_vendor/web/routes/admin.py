@@ -142,9 +142,7 @@ async def get_log(
 
 
 @_makes("/accounts/{account}/keys", wire.NewKey, "Make an API key")
-async def create_key(
-    account: str, request: Request, response: Response, context: AdminContextOf, services: ServicesOf
-) -> wire.IssuedKey:
+async def create_key(account: str, request: Request, context: AdminContextOf, services: ServicesOf) -> wire.IssuedKey:
     """Make an API key of an account that exists. Its secret is in this answer and in no other."""
     body = await read_json(request, wire.NewKey)
     key, secret = await services.administration.act(
@@ -158,7 +156,6 @@ async def create_key(
             request_id=request_id,
         ),
     )
-    response.headers["Cache-Control"] = "no-store"
     return wire.IssuedKey(key=_render_key(key), secret=secret, notice=_SHOWN_BEFORE if secret is None else _SHOWN_NOW)
 
 
