@@ -153,7 +153,13 @@ class Connection:
     @property
     def exposes_key(self) -> bool:
         """Whether the API key travels unencrypted beyond this machine."""
-        return headers.AUTHORIZATION in self._http.headers and not _is_private(httpx.URL(self.url))
+        url = httpx.URL(self.url)
+        if headers.AUTHORIZATION not in self._http.headers or url.scheme == "https" or url.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(url.host).is_loopback
+        except ValueError:
+            return True
 
     def close(self) -> None:
         """Close the sockets."""
@@ -234,16 +240,6 @@ def _checked_url(url: str) -> str:
     if not is_usable:
         raise UsageError(f"the vendor URL {url!r} must look like http://host:port or https://host")
     return url.rstrip("/")
-
-
-def _is_private(url: httpx.URL) -> bool:
-    """Return whether nobody on the way can read what is sent: it is encrypted, or does not leave this machine."""
-    if url.scheme == "https" or url.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(url.host).is_loopback
-    except ValueError:
-        return False
 
 
 def _headers(api_key: str | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -167,10 +167,9 @@ def verify_holdings(cache: EmbeddingCache, *, progress: Progress = silent) -> Ho
 
     @lru_cache(maxsize=64)
     def keyring_of(ledger_id: str) -> Keyring | None:
-        try:
+        with suppress(VendorChanged):
             return Keyring(ledger_id, cache.vendors.keys(ledger_id), pinned=cache.vendors.first_key(ledger_id))
-        except VendorChanged:
-            return None
+        return None
 
     @lru_cache(maxsize=1024)  # one receipt pays for many items
     def is_signed(ledger_id: str, receipt: Receipt) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -169,10 +170,7 @@ def pilot(
 def _show(report: PilotReport, console: PlainConsole) -> None:
     from vl2v_client.evaluation import pilot_findings as rules
 
-    def show(*lines: str) -> None:
-        for line in lines:
-            console.print(line, soft_wrap=True)
-
+    show = partial(console.print, sep="\n", soft_wrap=True)
     domains = [
         (
             one.domain,
