@@ -186,10 +186,9 @@ def _label_rows(split: Split, class_names: Sequence[str]) -> tuple[ReportRow, Re
 
     seen, parts, chance = constant(split.validation), (split.target, split.target_in), 1 / len(class_names)
     whole, inside = (constant(part).accuracy if part else None for part in parts)
-    by_domain = (f"{domain} {percent(count.accuracy)}" for domain, count in seen.by_domain.items())
-    note = f"{class_names[majority]}: {', '.join(by_domain)}"
+    by_domain = ", ".join(f"{domain} {percent(count.accuracy)}" for domain, count in seen.by_domain.items())
     of_target = chance if split.target else None
-    of_majority = ReportRow(MAJORITY, seen.domain_mean, whole, inside, note=note)
+    of_majority = ReportRow(MAJORITY, seen.domain_mean, whole, inside, note=f"{class_names[majority]}: {by_domain}")
     return ReportRow(CHANCE, chance, of_target, of_target), of_majority
 
 
