@@ -201,10 +201,12 @@ def test_items_fail_one_by_one(vendor: FakeVendor, client: VendorClient) -> None
         (("limits", "max_items"), 0),
         (("limits", "max_request_bytes"), 2**60),
         (("prices", 0, "price_id"), 2**70),
+        (("prices", 0, "currency"), "\x1b[2J"),
+        (("prices", 0, "currency"), "EURO"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(
-    vendor: FakeVendor, client: VendorClient, place: tuple[str | int, ...], value: int
+    vendor: FakeVendor, client: VendorClient, place: tuple[str | int, ...], value: int | str
 ) -> None:
     def lie(path: str, body: Any) -> Any:
         spot = body["data"][0] if path == "/v1/models" else {}

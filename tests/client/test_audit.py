@@ -220,6 +220,12 @@ def test_a_statement_that_turns_in_circles_ends(books: FakeVendor, cache: Embedd
         audit(books, cache)
 
 
+def test_a_page_of_more_entries_than_asked_for_is_refused(books: FakeVendor, cache: EmbeddingCache) -> None:
+    books.lie = lambda path, body: body | {"entries": body["entries"] * 501} if path.endswith("/statement") else body
+    with pytest.raises(VendorError, match="a page of"):
+        audit(books, cache)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_clean_histories_with_crashes_raise_no_alarm(seed: int, tmp_path: Path) -> None:
     dice = random.Random(seed)

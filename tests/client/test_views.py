@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import zlib
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vl2v_client.core.errors import DataError
-from vl2v_client.data.images import encode_png, image_size, load_rgb, read_file
+from vl2v_client.data.images import MAX_FILE_BYTES, encode_png, image_size, load_rgb, read_file
 from vl2v_client.data.views import View, canonical_view, render_view, views_for
 
 NAME = "ab" * 32
@@ -163,3 +164,23 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     for read in (load_rgb, read_file):
         with pytest.raises(DataError, match=r"gone\.png cannot be read"):
             read(tmp_path / "gone.png")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cat.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else tmp_path)
+    with pytest.raises(DataError, match=r"cat\.png cannot be read"):
+        read_file(path)
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    with path.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(DataError, match="it is larger than"):
+        read_file(path)

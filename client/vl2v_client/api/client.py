@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
+from vl2v_client.api.bounded import MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_SUMMARY_BYTES, embeddings_bytes
 from vl2v_client.api.checks import Terms, all_failed, check_answer
 from vl2v_client.api.connection import Connection
 from vl2v_client.api.keyring import Keyring
@@ -132,19 +133,21 @@ class VendorClient(Connection):
 
     def summary(self) -> Summary:
         """Return the account's totals, as the vendor tells them."""
-        return self._get("/v1/billing/summary", Summary)
+        return self._get("/v1/billing/summary", Summary, MAX_SUMMARY_BYTES)
 
     def statement_pages(self) -> Iterator[Statement]:
         """Yield the account's chain, page by page, as the vendor tells it; no hash is checked.
 
         Raises:
-            VendorError: A number that cannot be; or a page that holds nothing, or does not go forward, or goes on
-                beyond the signed head: no end.
+            VendorError: A number that cannot be; or a page that holds nothing, or more than was asked for, or does not
+                go forward, or goes on beyond the signed head: no end.
         """
         after: int | None = 0
         while after is not None:
             query = {"after_seq": after, "limit": STATEMENT_PAGE_ENTRIES}
-            page = self._get("/v1/billing/statement", Statement, params=query)
+            page = self._get("/v1/billing/statement", Statement, MAX_PAGE_BYTES, query)
+            if len(page.entries) > STATEMENT_PAGE_ENTRIES:
+                raise VendorError(f"the vendor's statement has a page of {len(page.entries)} entries; ask the vendor")
             for row in page.entries:
                 check_numbers(row.entry, row.items)
             yield page
@@ -155,8 +158,9 @@ class VendorClient(Connection):
 
     def _embed(self, path: str, item_keys: Sequence[str], terms: Terms | None, **content: Any) -> Delivery:
         keyring = self.keyring or self.trusted_keys(lambda _ledger_id: None)
+        most = embeddings_bytes(len(item_keys), *([] if terms is None else [terms.teacher.embedding_dim]))
         try:
-            response = self.request("POST", f"/v1/embeddings/{path}", **content)
+            response = self.request("POST", f"/v1/embeddings/{path}", most, **content)
         except AllItemsFailed as refusal:
             return all_failed(item_keys, refusal)
         try:
@@ -186,8 +190,14 @@ class VendorClient(Connection):
             self._card(teacher.id)
         return self._image_uploads[teacher.id]
 
-    def _get(self, path: str, kind: type[Message], params: dict[str, int] | None = None) -> Message:
-        return parse(self.request("GET", path, params=params), kind, self.url)
+    def _get(
+        self,
+        path: str,
+        kind: type[Message],
+        max_bytes: int = MAX_MESSAGE_BYTES,
+        params: dict[str, int] | None = None,
+    ) -> Message:
+        return parse(self.request("GET", path, max_bytes, params=params), kind, self.url)
 
 
 def choose_form(upload: Upload, offered: Collection[str], url: str) -> ImageForm:

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import httpx
 
+from vl2v_client.api.bounded import MAX_MESSAGE_BYTES, read_bounded
 from vl2v_client.api.responses import no_answer_error, not_a_vendor, problem_error
 from vl2v_client.core.errors import NotAuthorized, UsageError, VendorUnavailable
 from vl2v_contract.wire import headers
@@ -169,16 +170,16 @@ class Connection:
         """Wake every waiting request and let none start any more; answers under way still arrive."""
         self._cancelled.set()
 
-    def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+    def request(self, method: str, path: str, max_bytes: int = MAX_MESSAGE_BYTES, **content: Any) -> httpx.Response:
         """Send until an answer is final; returns a 2xx answer. `content` is as `httpx.Client.request` takes it.
 
         Raises:
-            VendorError: One of its kinds, by what the vendor said.
+            VendorError: One of its kinds, by what the vendor said; or the answer has more than `max_bytes`.
         """
         attempts: list[Attempt] = []
         while True:
             self._pass_gate(was_sent=bool(attempts))
-            answer = self._try(method, path, content, attempts)
+            answer = self._try(method, path, max_bytes, content, attempts)
             if isinstance(answer, httpx.Response) and answer.is_success:
                 return answer
             if not self._policy.allows_another(attempts, met=self._met):
@@ -186,10 +187,11 @@ class Connection:
             self._wait(attempts)
 
     def _try(
-        self, method: str, path: str, content: dict[str, Any], attempts: list[Attempt]
+        self, method: str, path: str, max_bytes: int, content: dict[str, Any], attempts: list[Attempt]
     ) -> httpx.Response | httpx.RequestError:
         try:
-            response = self._http.request(method, path, **content)
+            with self._http.stream(method, path, **content) as streamed:
+                response = read_bounded(streamed, max_bytes)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise UsageError(f"cannot send to {self.url}: {error}") from error
         except httpx.RequestError as error:
@@ -244,9 +246,9 @@ def _checked_url(url: str) -> str:
 
 def _headers(api_key: str | None) -> dict[str, str]:
     if api_key is None:
-        return {}
+        return {"Accept-Encoding": "identity"}
     key = api_key.strip()
     prefix = headers.API_KEY_PREFIX
     if not key.startswith(prefix) or not key.isascii() or not key.isprintable() or " " in key:
         raise NotAuthorized(f"the API key does not start with {prefix!r} or holds odd characters; copy it again")
-    return {headers.AUTHORIZATION: f"Bearer {key}"}
+    return {"Accept-Encoding": "identity", headers.AUTHORIZATION: f"Bearer {key}"}

@@ -1,5 +1,6 @@
 """From the wire's answers to the client's values, or to an error that says what to do; the wire stops here."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -20,6 +21,7 @@ from vl2v_contract.wire.headers import OCTET_STREAM
 
 Message = TypeVar("Message")
 
+_CURRENCY = re.compile("[A-Z]{3}")
 _KEY_SOURCE = "give the API key, or set VL2V_API_KEY; the vendor issues keys"
 _NOT_AUTHORIZED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
 
@@ -120,7 +122,7 @@ def teacher_of(card: ModelCard) -> TeacherModel:
     """Return the model that a card describes.
 
     Raises:
-        VendorError: A price is missing.
+        VendorError: A price is missing, or something about it or the model cannot be.
     """
     sizes = (card.embedding_dim, card.image_size, card.limits.max_items, card.limits.max_request_bytes)
     is_possible = (
@@ -155,6 +157,10 @@ def check_numbers(entry: LedgerEntry, items: Sequence[ChargedItem]) -> None:
 
 def _price_of(card: ModelCard, modality: Modality) -> PriceTag:
     for price in card.prices:
-        if price.modality == modality and max(price.price_id, price.unit_price_micro) <= MAX_INTEGER:
+        if price.modality != modality:
+            continue
+        if max(price.price_id, price.unit_price_micro) <= MAX_INTEGER and _CURRENCY.fullmatch(price.currency):
             return PriceTag(price.price_id, price.unit_price_micro, price.currency)
-    raise VendorError(f"the vendor's model {card.id} has no price for {modality} queries; ask the vendor to set one")
+    raise VendorError(
+        f"the vendor's model {card.id} has no price for {modality} queries that can be; ask the vendor to set one"
+    )

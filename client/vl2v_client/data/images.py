@@ -10,10 +10,13 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from vl2v_client.core.errors import DataError
+from vl2v_client.core.files import open_regular
 from vl2v_client.core.values import RGBImage
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused by their header: the point where Pillow begins to warn of decompression bombs."""
+
+MAX_FILE_BYTES = 512 * 2**20
 
 _TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG = 0x0100, 0x0101
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -59,10 +62,11 @@ def read_file(path: Path) -> bytes:
     """Return the bytes of a file.
 
     Raises:
-        DataError: It cannot be read, or is empty.
+        DataError: It cannot be read, is empty, no regular file, or larger than `MAX_FILE_BYTES`.
     """
     try:
-        data = path.read_bytes()
+        with open_regular(path, MAX_FILE_BYTES) as file:
+            data = file.read()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its path and permissions") from error
     if not data:

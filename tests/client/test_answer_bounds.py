@@ -1,0 +1,100 @@
+"""Whatever answers the client: it reads no more, and waits no longer, than what it asked for can need."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from support.loopback import serve_on_loopback
+from vl2v_client.api import bounded
+from vl2v_client.api.client import VendorClient
+from vl2v_client.core.errors import VendorError, VendorUnavailable
+
+pytestmark = pytest.mark.timeout(20)
+
+MANY_BYTES = 64 * 2**20
+
+
+@contextmanager
+def vendor_that(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[VendorClient, list[str]]]:
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler, _body: bytes) -> None:
+        asked.append(handler.path)
+        try:
+            respond(handler)
+        except (BrokenPipeError, ConnectionResetError):
+            handler.close_connection = True
+
+    with serve_on_loopback(answer) as url, VendorClient(url, None, sleep=lambda _seconds: None) as client:
+        yield client, asked
+
+
+def begin(handler: BaseHTTPRequestHandler, status: int = 200, **sent: str) -> None:
+    handler.send_response(status)
+    for name, value in sent.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+
+
+@pytest.mark.parametrize("status", [200, 422])
+@pytest.mark.parametrize("ask", [VendorClient.model, VendorClient.summary], ids=["model", "summary"])
+def test_an_answer_without_end_is_left_and_not_asked_for_again(ask: Callable[[VendorClient], Any], status: int) -> None:
+    written = 0
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal written
+        begin(handler, status, Connection="close")
+        while True:
+            written += handler.wfile.write(bytes(65_536))
+            assert written < 10 * MANY_BYTES
+
+    with vendor_that(respond) as (client, asked), pytest.raises(VendorError, match="more than"):
+        ask(client)
+    assert len(asked) == 1
+    assert written < 2 * MANY_BYTES
+
+
+def test_a_whole_answer_has_a_deadline_that_its_pieces_do_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "PATIENCE_SECONDS", 0.3)
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        begin(handler, Content_Length="1000000")
+        for _ in range(600):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+    with vendor_that(respond) as (client, asked), pytest.raises(VendorUnavailable, match="did not answer in time"):
+        client.model()
+    assert len(asked) == 3
+
+
+def test_nothing_is_inflated() -> None:
+    body = gzip.compress(bytes(MANY_BYTES), 1)
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        assert handler.headers["accept-encoding"] == "identity"
+        begin(handler, Content_Encoding="gzip", Content_Length=str(len(body)))
+        handler.wfile.write(body)
+
+    with vendor_that(respond) as (client, _), pytest.raises(VendorError, match="compressed"):
+        client.model()
+
+
+def test_a_head_without_end_is_refused() -> None:
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for number in itertools.count():
+            handler.send_header(f"X-{number}", "x" * 1000)
+            handler.flush_headers()
+
+    with vendor_that(respond) as (client, _), pytest.raises(VendorUnavailable, match="broke"):
+        client.model()
