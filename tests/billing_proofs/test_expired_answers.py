@@ -194,7 +194,7 @@ def test_an_answer_of_a_model_that_is_no_longer_served_is_asked_for_once(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.lose_and_expire(*LOST)
-    served = HashEncoder.info.fget  # type: ignore[attr-defined]
+    served = HashEncoder.info.func
     other = property(lambda encoder: replace(served(encoder), id="model-b", weights_sha="b" * 64))
     monkeypatch.setattr(HashEncoder, "info", other)
     shop.front.restart()
