@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from sqlalchemy.exc import DBAPIError
 
 from support.ledger.ledger_shop import Shop
 from vl2v_vendor.domain.errors import LedgerUnavailable
+from vl2v_vendor.keys.published_heads import HeadsFile
 from vl2v_vendor.ledger_sql.account_rows import _refunded_units
 from vl2v_vendor.ledger_sql.database import DatabaseError, is_postgresql, open_engine, writing
 from vl2v_vendor.ledger_sql.migrations import HEAD_REVISION, upgrade
-from vl2v_vendor.ledger_sql.tables import APPEND_ONLY_TABLES, LedgerUnprotected, metadata
+from vl2v_vendor.ledger_sql.tables import _POSTGRES_FUNCTION, APPEND_ONLY_TABLES, LedgerUnprotected, metadata
 
 _COLUMN_OF = {"ledger": "units", "charge_items": "units", "prices": "unit_price_micro", "admin_log": "created_at"}
 
@@ -61,6 +64,44 @@ def test_a_missing_trigger_is_found_at_start_up(engine: Engine) -> None:
     change(engine, f"DROP TRIGGER ledger_refuse_delete{on_table}")
     with pytest.raises(LedgerUnprotected, match="ledger_refuse_delete"):
         upgrade(engine)
+
+
+def test_a_trigger_with_another_body_is_found_at_start_up(engine: Engine) -> None:
+    if is_postgresql(engine):
+        replaced = [_POSTGRES_FUNCTION.replace("RAISE EXCEPTION", "RAISE NOTICE")]
+    else:
+        make = "CREATE TRIGGER ledger_refuse_update BEFORE UPDATE ON ledger BEGIN SELECT 1; END"
+        replaced = ["DROP TRIGGER ledger_refuse_update", make]
+    for statement in replaced:
+        change(engine, statement)
+    with pytest.raises(LedgerUnprotected, match=r"ledger_refuse_update.* or altered"):
+        upgrade(engine)
+
+
+def test_a_trigger_with_a_condition_is_found_at_start_up(engine: Engine) -> None:
+    on_postgres = is_postgresql(engine)
+    change(engine, f"DROP TRIGGER ledger_refuse_delete{' ON ledger' if on_postgres else ''}")
+    body = "EXECUTE FUNCTION vl2v_refuse_change()" if on_postgres else "BEGIN SELECT RAISE(ABORT, 'no'); END"
+    change(engine, f"CREATE TRIGGER ledger_refuse_delete BEFORE DELETE ON ledger WHEN (1 = 0) {body}")
+    with pytest.raises(LedgerUnprotected, match="ledger_refuse_delete"):
+        upgrade(engine)
+
+
+def test_a_new_sqlite_ledger_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        engine = open_engine(f"sqlite:///{tmp_path / 'new' / 'vendor.db'}")
+        assert not (tmp_path / "new" / "vendor.db").exists()
+        upgrade(engine)
+        HeadsFile(tmp_path / "new" / "heads.json", "ledger_1").merge({})
+        files = [tmp_path / "new", *(tmp_path / "new").iterdir()]
+        assert {"vendor.db", "vendor.db-wal", "vendor.db-shm", "heads.json"} <= {file.name for file in files}
+        assert {file.name: oct(stat.S_IMODE(file.stat().st_mode) & 0o077) for file in files} == {
+            file.name: "0o0" for file in files
+        }
+        engine.dispose()
+    finally:
+        os.umask(before)
 
 
 def test_the_migrations_make_the_tables_of_the_code(engine: Engine) -> None:

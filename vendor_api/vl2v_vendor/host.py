@@ -79,11 +79,12 @@ def server_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def durable_file(target: Path) -> Iterator[TextIO]:
-    """Open a text file for writing that is whole before it gets its name; see `replace_durably`."""
+def durable_file(target: Path, *, mode: int = 0o666) -> Iterator[TextIO]:
+    """Open a text file for writing that is whole before it gets its name; see `replace_durably` for the mode too."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file
         replace_durably(temporary, target)
     finally:

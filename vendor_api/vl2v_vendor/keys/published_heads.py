@@ -92,7 +92,7 @@ class HeadsFile:
                     ledger_id: {account_id: [head.seq, head.entry_hash] for account_id, head in heads.items()}
                     for ledger_id, heads in ledgers.items()
                 }
-                with durable_file(self.path) as file:
+                with durable_file(self.path, mode=0o600) as file:
                     json.dump({"version": 1, "ledgers": document}, file)
         except OSError as error:
             raise HeadsFileError(

@@ -11,6 +11,7 @@ pooler such as PgBouncer no prepared statement either, so that each transaction 
 
 from __future__ import annotations
 
+import os
 from contextlib import closing, suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
@@ -59,7 +60,7 @@ class DatabaseError(VendorError):
 def open_engine(database_url: str, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> Engine:
     """Return an engine for `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`; connects to nothing yet.
 
-    The parent folder of a SQLite file is made.
+    The parent folder of a SQLite file is made. Folder and file are their owner's alone if they are new.
 
     Raises:
         DatabaseError: Not a URL, or of another kind of database.
@@ -95,12 +96,13 @@ def open_engine(database_url: str, *, lock_wait_seconds: float = LOCK_WAIT_SECON
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise DatabaseError("a ledger needs a file: use a database URL like `sqlite:////srv/vl2v/vendor.db`")
     file = Path(url.database).expanduser()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = create_engine(
         url.set(database=str(file)),
         connect_args={"timeout": lock_wait_seconds, "isolation_level": None},
         pool_timeout=lock_wait_seconds,
     )
+    event.listen(engine, "do_connect", _make_private)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -175,6 +177,12 @@ def database_now(connection: Connection, clock: Clock) -> int:
 def database_clock() -> ColumnElement[int]:
     """Return PostgreSQL's clock, in microseconds, as an expression."""
     return cast(extract("epoch", func.clock_timestamp()) * literal_column("1000000"), BigInteger)
+
+
+def _make_private(_dialect: object, _record: object, arguments: list[str], _options: object) -> None:
+    """Make a new file, whose log gets the same mode; to close one that is open would end SQLite's locks."""
+    with suppress(FileExistsError):
+        os.close(os.open(arguments[0], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _configure_sqlite(connection: SqliteConnection, _record: Any) -> None:

@@ -123,7 +123,8 @@ def publish_keys(connection: Connection, signer: SecretSigner) -> None:
     """
     if connection.dialect.name == "postgresql":  # two replicas that start on a new database must not both found it
         connection.execute(select(func.pg_advisory_xact_lock(_PUBLICATION_LOCK)))
-    retired = {row.key_id: row.retired_at for row in connection.execute(select(signing_keys))}
+    rows = {row.key_id: row for row in connection.execute(select(signing_keys))}
+    retired = {key_id: row.retired_at for key_id, row in rows.items()}
     held = {key.key_id for key in signer.published_keys}
     if held < retired.keys():
         raise WrongSecrets(
@@ -136,6 +137,8 @@ def publish_keys(connection: Connection, signer: SecretSigner) -> None:
             "restore the vendor-secrets.json that belongs to the database"
         )
     for key in signer.published_keys:
+        if key.key_id in rows and rows[key.key_id].public_key != key.public_key:
+            raise WrongSecrets(f"the database has another public key as {key.key_id}; restore a backup of it")
         if key.key_id not in retired:
             connection.execute(insert(signing_keys).values(asdict(key)))
             if key.predecessor_id is not None:

@@ -199,33 +199,43 @@ END $$
 
 
 class LedgerUnprotected(VendorError):
-    """An append-only trigger is missing, so the ledger's rows could be changed."""
+    """An append-only trigger is missing or altered, so the ledger's rows could be changed."""
 
 
 def protect(connection: sa.Connection, table: str) -> None:
     """Refuse every UPDATE, DELETE, REPLACE and (PostgreSQL) TRUNCATE of `table` from now on."""
-    body = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only; corrections are new rows'); END"
     if is_postgresql(connection):
         connection.execute(sa.text(_POSTGRES_FUNCTION))
+    for statement in _triggers(connection, table).values():
+        connection.execute(sa.text(statement))
+
+
+def _triggers(connection: sa.Connection, table: str) -> dict[str, str]:
+    """Return the statements that make the table's triggers, by name."""
+    body = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only; corrections are new rows'); END"
+    if is_postgresql(connection):
         body = "FOR EACH STATEMENT EXECUTE FUNCTION vl2v_refuse_change()"
-    for act in _REFUSED_ACTS[connection.dialect.name]:
-        connection.execute(sa.text(f"CREATE TRIGGER {table}_refuse_{act} BEFORE {act.upper()} ON {table} {body}"))
+    acts = {f"{table}_refuse_{act}": act.upper() for act in _REFUSED_ACTS[connection.dialect.name]}
+    return {name: f"CREATE TRIGGER {name} BEFORE {act} ON {table} {body}" for name, act in acts.items()}
 
 
 def verify_protection(connection: sa.Connection) -> None:
-    """Check that every trigger is there and enabled.
+    """Check that every trigger is there, enabled and as it was made.
 
     Raises:
         LedgerUnprotected: Names those that are not.
     """
-    query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    query, function = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'", ""
     if is_postgresql(connection):
-        query = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
-    present = set(connection.execute(sa.text(query)).scalars())
-    acts = _REFUSED_ACTS[connection.dialect.name]
-    needed = [f"{table}_refuse_{act}" for table in APPEND_ONLY_TABLES for act in acts]
-    if missing := [name for name in needed if name not in present]:
+        query = (
+            "SELECT tgname, pg_get_triggerdef(pg_trigger.oid, true) || prosrc FROM pg_trigger "
+            "JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
+        )
+        function = _POSTGRES_FUNCTION.split("$$")[1]
+    present = {row[0]: row[1] for row in connection.execute(sa.text(query))}
+    needed = {name: made for table in APPEND_ONLY_TABLES for name, made in _triggers(connection, table).items()}
+    if wrong := [name for name, statement in needed.items() if present.get(name) != f"{statement}{function}"]:
         raise LedgerUnprotected(
-            f"the append-only trigger(s) {', '.join(missing)} are missing; somebody changed the schema by hand: "
-            "restore the database from a backup and run `vl2v-vendor ledger verify`"
+            f"the append-only trigger(s) {', '.join(wrong)} are missing or altered; somebody changed the "
+            "schema by hand: restore the database from a backup and run `vl2v-vendor ledger verify`"
         )

@@ -1,6 +1,7 @@
 """The checks of a ledger: its keys; each account's chain, money, totals, items, and the staff's acts."""
 
 import sys
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from itertools import pairwise
 from operator import attrgetter
 
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, EntryKind, LedgerEntry, follows, items_hash
-from vl2v_contract.records import PublicKey, successor_message, verify
+from vl2v_contract.records import PublicKey, key_id_of, successor_message, verify
 from vl2v_vendor.domain.accounts import Budget
 from vl2v_vendor.domain.ledger import Price
 from vl2v_vendor.domain.ports import LedgerHead
@@ -40,6 +41,7 @@ class AccountBooks:
     """What is kept about an account beside its entries.
 
     Attributes:
+        last_created_at: Time of the last entry, as it is kept with the head.
         key_budgets: Budgets of the API keys that have one, by key id.
         acts: Acts of the staff that made its entries, by request id.
         refunded_seqs: Charges that its refunds name.
@@ -48,6 +50,7 @@ class AccountBooks:
     account_id: str
     currency: str
     head: LedgerHead
+    last_created_at: int
     api_key_ids: frozenset[str]
     key_budgets: Mapping[str, Budget]
     acts: Mapping[str, LoggedAct]
@@ -86,7 +89,15 @@ class VerificationReport:
 
 
 def check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
-    """Check that each key but the first is signed by the one before, which retired when it came."""
+    """Check that each key has its own name, and but the first is signed by the one before, which then retired."""
+    for key in keys:
+        try:
+            has_its_name = key_id_of(b64decode(key.public_key, validate=True)) == key.key_id
+        except ValueError:
+            report.add(None, None, "key_chain_break", f"the public key of {key.key_id} is none")
+            return
+        if not has_its_name:
+            report.add(None, None, "key_chain_break", f"the public key of {key.key_id} is another one")
     if keys and keys[0].predecessor_id is not None:
         report.add(None, None, "key_chain_break", f"the first signing key {keys[0].key_id} names a predecessor")
     for before, key in pairwise(keys):
@@ -238,6 +249,8 @@ class AccountCheck:
         head = self.books.head
         if (head.seq, head.entry_hash) != (self._seq, self._hash):
             self._add(None, "head_mismatch", f"the chain ends at entry {self._seq}, the head says {head.seq}")
+        if self._seq and self.books.last_created_at != self._created_at:
+            self._add(None, "head_mismatch", "the head does not have the time of the last entry")
         if (head.used_units, head.limit_units) != (self._used_units, self._limit_units):
             self._add(None, "budget_mismatch", "the account's budget is not the sum of its entries")
         if not 0 <= head.used_units <= head.limit_units:
