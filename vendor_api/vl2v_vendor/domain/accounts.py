@@ -36,11 +36,6 @@ def secret_sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8")).hexdigest()
 
 
-def credential_sha256(prefix: str, secret_sha256: str) -> str:
-    """Hash what is stored of a key's secret, for the log of the staff's acts, which holds neither."""
-    return hashlib.sha256(f"{prefix} {secret_sha256}".encode()).hexdigest()
-
-
 def secret_prefix(secret: str) -> str:
     """Return the part of a secret that may be shown and logged, 48 of its 256 bits."""
     return secret[: len(SECRET_PREFIX) + 8]

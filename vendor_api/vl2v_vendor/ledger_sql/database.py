@@ -159,12 +159,8 @@ def checkpoint(engine: Engine) -> None:
 
 def identify_files(engine: Engine) -> list[tuple[int, int]]:
     """Return device and inode of a SQLite ledger's file and of its write-ahead log, as far as they are there."""
-    found = []
-    for end in () if is_postgresql(engine) else ("", "-wal"):
-        with suppress(FileNotFoundError):
-            status = Path(f"{engine.url.database}{end}").stat()
-            found.append((status.st_dev, status.st_ino))
-    return found
+    files = [] if is_postgresql(engine) else [Path(f"{engine.url.database}{end}") for end in ("", "-wal")]
+    return [(file.stat().st_dev, file.stat().st_ino) for file in files if file.exists()]
 
 
 def database_now(connection: Connection, clock: Clock) -> int:

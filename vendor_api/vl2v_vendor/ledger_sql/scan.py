@@ -11,17 +11,11 @@ from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from vl2v_contract.chain import ChargedItem, EntryKind
 from vl2v_contract.vectors import result_sha
-from vl2v_vendor.domain.accounts import credential_sha256
 from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ports import LedgerHead
 from vl2v_vendor.ledger_sql.account_rows import read_key_budgets
-from vl2v_vendor.ledger_sql.reading import (
-    IS_SALE,
-    SUMS,
-    read_ledger_id,
-    read_prices,
-    read_published_keys,
-)
+from vl2v_vendor.ledger_sql.reading import IS_SALE, SUMS, read_ledger_id, read_prices, read_published_keys
+from vl2v_vendor.ledger_sql.staff_rows import check_staff_rows
 from vl2v_vendor.ledger_sql.statements import ENTRY_COLUMNS, to_entry, unpack_vector
 from vl2v_vendor.ledger_sql.tables import (
     IS_REFUND,
@@ -31,10 +25,8 @@ from vl2v_vendor.ledger_sql.tables import (
     budgets,
     charge_items,
     ledger,
-    prices,
     results,
 )
-from vl2v_vendor.service.book_checks import check_staff_log
 from vl2v_vendor.service.verification import (
     AccountBooks,
     AccountCheck,
@@ -106,14 +98,13 @@ def verify_ledger(connection: Connection) -> VerificationReport:
     report, keys = VerificationReport(), read_published_keys(connection)
     check_keys(keys, report)
     key_ids, ledger_id = frozenset(key.key_id for key in keys), read_ledger_id(connection)
-    check_staff_log(_read_acts(connection), _read_staff_rows(connection), report)
-    prices_by_id = {price.id: price for price in read_prices(connection)}
+    check_staff_rows(connection, report)
+    prices = {price.id: price for price in read_prices(connection)}
     rows = connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
     for account_id, currency in rows:
         books, items = _read_books(connection, account_id, currency), _read_items(connection, account_id)
         query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id).order_by(ledger.c.seq)
-        check = AccountCheck(books, ledger_id, key_ids, prices_by_id, report, items)
-        check.run(map(to_entry, _stream(connection, query)))
+        AccountCheck(books, ledger_id, key_ids, prices, report, items).run(map(to_entry, _stream(connection, query)))
     return report
 
 
@@ -187,23 +178,6 @@ def _read_posting_acts(connection: Connection, account_id: str) -> dict[str, Log
             units = -1  # of no entry
         if units or kind == "restored":  # an account without a first budget has no first entry
             found[request_id] = LoggedAct(name, kind, units)
-    return found
-
-
-def _read_acts(connection: Connection) -> Iterator[tuple[int, str, str, str, int]]:
-    columns = (admin_log.c[name] for name in ("id", "act", "parameters", "outcome", "created_at"))
-    return map(tuple, _stream(connection, select(*columns).order_by(admin_log.c.id)))
-
-
-def _read_staff_rows(connection: Connection) -> dict[str, dict[object, dict[str, Any]]]:
-    """Return what acts of the staff make, as it is: by kind and id."""
-    keys = select(*api_keys.c, budgets.c.limit_units).outerjoin(budgets, budgets.c.api_key_id == api_keys.c.id)
-    queries: dict[str, Select[Any]] = {"account": select(accounts), "key": keys, "price": select(prices)}
-    found = {
-        kind: {row["id"]: dict(row) for row in connection.execute(query).mappings()} for kind, query in queries.items()
-    }
-    for row in found["key"].values():
-        row["credential_sha256"] = credential_sha256(row["prefix"], row["secret_sha256"])
     return found
 
 

@@ -24,7 +24,6 @@ from vl2v_vendor.domain.accounts import (
     check_account_name,
     check_scopes,
     check_text,
-    credential_sha256,
     generate_secret,
     secret_prefix,
     secret_sha256,
@@ -156,7 +155,7 @@ class SqlAccounts:
             act.connection.execute(insert(api_keys).values(row))
             if limit_units is not None:
                 account_rows.insert_budget(act, account.id, new_id, limit_units)
-            return {"api_key_id": new_id, "credential_sha256": credential_sha256(**secret_columns)}
+            return {"api_key_id": new_id, "credential_sha256": secret_sha256(" ".join(secret_columns.values()))}
 
         parameters: Mapping[str, JSONValue] = {
             "account_id": account.id,

@@ -132,10 +132,8 @@ class SqlLedger:
         """
         await self._writer.probe()
         if identify_files(self._engine) != self._files:
-            raise LedgerUnavailable(
-                f"{self._engine.url.database}, or its write-ahead log, is not the file that this server writes; stop "
-                "the server, and verify the ledger before it is served again"
-            )
+            file = self._engine.url.database
+            raise LedgerUnavailable(f"{file}, or its log, is not the file that this server writes; stop it, and verify")
 
     def _open(self) -> str:
         with reading.unavailable("read or written"), writing(self._engine).begin() as connection:

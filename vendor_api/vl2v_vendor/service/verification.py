@@ -92,12 +92,12 @@ def check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
     """Check that each key has its own name, and but the first is signed by the one before, which then retired."""
     for key in keys:
         try:
-            has_its_name = key_id_of(b64decode(key.public_key, validate=True)) == key.key_id
-        except ValueError:
-            report.add(None, None, "key_chain_break", f"the public key of {key.key_id} is none")
+            name = key_id_of(b64decode(key.public_key, validate=True))
+        except ValueError as error:
+            report.add(None, None, "key_chain_break", f"the public key of {key.key_id} is none: {error}")
             return
-        if not has_its_name:
-            report.add(None, None, "key_chain_break", f"the public key of {key.key_id} is another one")
+        if name != key.key_id:
+            report.add(None, None, "key_chain_break", f"the public key of {key.key_id} is that of {name}")
     if keys and keys[0].predecessor_id is not None:
         report.add(None, None, "key_chain_break", f"the first signing key {keys[0].key_id} names a predecessor")
     for before, key in pairwise(keys):
