@@ -5,6 +5,7 @@
     python benchmarks/accuracy_per_query.py field [--seeds 3]
     python benchmarks/accuracy_per_query.py methods --development --seeds 1 [-- --distill-steps 400]
     python benchmarks/accuracy_per_query.py plans --development --seeds 1
+    python benchmarks/accuracy_per_query.py ablation --data DIR --target A --target B ...
     python benchmarks/accuracy_per_query.py settings --data DIR --target A --target B --target C --seeds 1 ...
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
         --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
@@ -31,6 +32,7 @@ from pathlib import Path
 from accuracy_arms import (
     ADIP_4,
     BESIDE_TEACHER,
+    DEFAULT_4,
     ERM,
     ONLINE,
     TEACHER,
@@ -61,9 +63,17 @@ ARMS = {
     "field": field_arms,
     "methods": method_arms,
     "plans": plan_arms,
+    "ablation": setting_arms,
     SETTINGS: setting_arms,
 }
-REFERENCES = {"table": ONLINE, "curve": ONLINE, "field": ADIP_4, "methods": ADIP_4, "plans": TENTH}
+REFERENCES = {
+    "table": ONLINE,
+    "curve": ONLINE,
+    "field": ADIP_4,
+    "methods": ADIP_4,
+    "plans": TENTH,
+    "ablation": DEFAULT_4,
+}
 """The row that all others are compared with, besides ERM."""
 FIRST_SEED = 100
 """Of shapes: settings were chosen on seeds below it, and a seed's pictures are the same in every data set."""

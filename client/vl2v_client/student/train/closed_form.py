@@ -84,7 +84,8 @@ def fit_probe(
 
     def features(views: PixelSource) -> Iterator[Tensor]:
         def outputs(cut: slice) -> Tensor:
-            return student.features(student_input(views[cut], classifier.input, device))
+            inputs = student_input(views[cut], classifier.input, device, channels_last=config.channels_last)
+            return student.features(inputs)
 
         for number, part in enumerate(in_chunks(outputs, len(views), size, device), start=1):
             progress("probe", min(number * size, len(views)), len(views))
