@@ -48,13 +48,14 @@ SWITCHES = {
 """Row: what it adds to VL2V-ADiP with K=4."""
 
 SETTINGS = {
-    "all answers alike": ("--trust", "all"),
     "by agreement": ("--trust", "agreement"),
     "half the rate": ("--learning-rate", "2.5e-4"),
     "twice the rate": ("--learning-rate", "1e-3"),
     "nothing frozen": ("--freeze-until", "0"),
     "image weight 0.75": ("--image-weight", "0.75"),
-    "bought views alone": ("--train-views", "4"),
+    "six views that borrow": ("--train-views", "10"),
+    "the six styles": ("--view-recipe", "all-styles"),
+    "no styles": ("--view-recipe", "standard"),
 }
 """Row: what it changes in the default with K=4."""
 

@@ -151,17 +151,18 @@ def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cach
     assert settings.with_method("erm", target_domain=None, seed=0).choice.ask_images is False
 
 
-def test_the_default_trains_on_more_views_than_it_buys_and_the_paper_does_not() -> None:
+def test_the_tiny_student_trains_on_more_views_than_it_buys_and_no_other_does() -> None:
     def views(preset: str, train_views: int | None = None, **named: Any) -> tuple[int | None, str | None, int | None]:
         purchase = PurchaseConfig.model_validate(named)
         found = resolved(preset, "resnet50", PACS, purchase=purchase, train_views=train_views)
         return found.purchase.views, found.purchase.view_recipe, found.training.train_views
 
-    assert views("default", views=4) == (4, "drawn", 10)
-    assert views("default", views=12) == (12, "drawn", 12)
+    assert views("default", views=4) == (4, "drawn", 4)
+    assert views("default", views=0) == (0, "drawn", 0)
     assert views("default", 6, views=4, view_recipe="standard") == (4, "standard", 6)
     assert views("default", online=True) == (1, "drawn", 1)
     assert views("paper", views=4) == (4, "published", 4)
     with pytest.raises(UsageError, match=r"leave purchase\.views out"):
         views("default", views=4, online=True)
-    assert resolved("default", "tiny", PACS).purchase.view_recipe == "styles"
+    tiny = resolved("default", "tiny", PACS)
+    assert (tiny.purchase.views, tiny.purchase.view_recipe, tiny.training.train_views) == (4, "styles", 10)

@@ -54,8 +54,8 @@ PRETRAINED_TRAINING: Mapping[str, Any] = {
 THOROUGH_STEPS = 4_000
 """Steps of the distill stage with `thorough`, which freezes nothing: for patience or a GPU."""
 
-DEFAULT_TRAIN_VIEWS = 10
-"""Views to train on with `default`; chosen on development styles alone, see `docs/data/shapes.md`."""
+TINY_TRAIN_VIEWS = 10
+"""Views that the packaged student trains on; chosen on development styles alone, see `docs/data/shapes.md`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ def resolve(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunCo
     seed = training.seed if config.data.seed is None else config.data.seed
     purchase = _resolve_purchase(config, training.preset, before.get("view_recipe"))
     if training.train_views is None:
-        views = purchase.views or 0
-        wanted = DEFAULT_TRAIN_VIEWS if training.preset != "paper" and not purchase.online else 0
-        training = training.replace(train_views=max(views, wanted))
+        borrows = config.student.name == TINY and training.preset != "paper" and not purchase.online
+        views = max(purchase.views or 0, TINY_TRAIN_VIEWS if borrows else 0)
+        training = training.replace(train_views=views)
     return config.replace(data=config.data.replace(seed=seed), purchase=purchase, training=training)
 
 
