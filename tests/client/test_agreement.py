@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from vl2v_client.teacher.agreement import weigh_by_agreement
-from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image
+from vl2v_client.teacher.targets import ImageTargets, borrow_from_same_image, weigh_by_agreement
 
 CLASSIFIER = np.eye(2, dtype=np.float32)
 STYLES = [["", "ink"], ["", "ink"], ["", "flat"]]

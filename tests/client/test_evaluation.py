@@ -24,7 +24,7 @@ from vl2v_client.data.splits import split
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.data.views import View, render_view
 from vl2v_client.evaluation.accuracy import (
-    Count,
+    DomainAccuracy,
     calibration_error,
     evaluate,
     fit_temperature,
@@ -48,7 +48,7 @@ def _logits(predictions: list[int], classes: int = 3) -> np.ndarray:
 def test_accuracy_is_counted_by_domain_and_class() -> None:
     labels = np.array([0, 1, 2, 0, 0])
     result = evaluate(_logits([0, 1, 1, 0, 2]), labels, ["art", "art", "art", "art", "photo"])
-    assert result.by_domain == {"art": Count(3, 4), "photo": Count(0, 1)}
+    assert result.by_domain == {"art": DomainAccuracy(4, 0.75), "photo": DomainAccuracy(1, 0.0)}
     assert (result.accuracy, result.domain_mean) == (0.6, 0.375)
     assert result.confusion.tolist() == [[2, 0, 1], [0, 1, 0], [0, 1, 0]]
 

@@ -18,11 +18,10 @@ from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.runs.settings import settle
 from vl2v_client.student.loss.methods import METHODS, TrainingConfig, check_effects, vl2v_adip
-from vl2v_client.student.model import cut
+from vl2v_client.student.model import network
 from vl2v_client.student.model.card import InputFormat
 from vl2v_client.student.model.classifier import new_classifier
-from vl2v_client.student.model.cut import check_cut, cut_backbone, frozen_names, half_of
-from vl2v_client.student.model.network import build_backbone
+from vl2v_client.student.model.network import build_backbone, check_cut, cut_backbone, frozen_names, half_of
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train import feeds
 from vl2v_client.student.train.feeds import open_feed
@@ -101,13 +100,13 @@ def test_a_student_that_cannot_be_cut_is_refused_by_name() -> None:
 
 def test_a_cut_that_loses_something_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_cut("mine", CONVOLUTIONAL, 2)
-    whole = cut.cut_backbone
+    whole = network.cut_backbone
 
     def lossy(backbone: nn.Module, count: int) -> tuple[nn.Module, nn.Module]:
         lower, upper = whole(backbone, count)
         return nn.Sequential(lower, nn.ReLU()), upper
 
-    monkeypatch.setattr(cut, "cut_backbone", lossy)
+    monkeypatch.setattr(network, "cut_backbone", lossy)
     with pytest.raises(UsageError, match="cannot be cut there"):
         check_cut("mine", CONVOLUTIONAL, 2)
 

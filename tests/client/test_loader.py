@@ -11,8 +11,7 @@ import torch
 from support.client.student_factories import fresh_classifier, training_data
 from vl2v_client.student.loss.methods import TrainingConfig, erm
 from vl2v_client.student.train.feeds import open_feed
-from vl2v_client.student.train.sampling import default_workers, load_ahead
-from vl2v_client.student.train.training_run import TrainingRun
+from vl2v_client.student.train.training_run import TrainingRun, default_workers, load_ahead
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

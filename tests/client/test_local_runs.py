@@ -32,13 +32,12 @@ from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.queries import read_files
 from vl2v_client.recipes.distill import distill as run_distill
 from vl2v_client.runs.local_source import LocalSource
-from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.settings import settle
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.model.classifier import TextHead, new_classifier, student_input
 from vl2v_client.student.model.spec import resolve_student
 from vl2v_client.student.train.feeds import open_feed
-from vl2v_client.student.train.training_data import BatchSource, TrainingData, labelled_views
+from vl2v_client.student.train.training_data import BatchSource, OnlineViews, TrainingData, labelled_views
 from vl2v_client.student.train.training_run import TrainingRun
 from vl2v_client.teacher.targets import ImageTargets
 

@@ -20,8 +20,7 @@ from vl2v_client.student.loss.objective import Batch, cross_entropy, image_and_t
 from vl2v_client.student.model.classifier import student_input
 from vl2v_client.student.train.feeds import open_feed
 from vl2v_client.student.train.loop import train
-from vl2v_client.student.train.sampling import Mix, draw_mix
-from vl2v_client.student.train.training_run import TrainingRun
+from vl2v_client.student.train.training_run import Mix, TrainingRun, draw_mix
 
 MIXED = TrainingConfig(
     align_steps=4,

@@ -16,7 +16,7 @@ from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
 from vl2v_client.student.model.classifier import student_input
 from vl2v_client.student.model.network import Student, build_backbone, build_student
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
-from vl2v_client.student.train.sampling import rows_by_domain, sample_batch
+from vl2v_client.student.train.training_run import rows_by_domain, sample_batch
 
 CPU = torch.device("cpu")
 NAME = "resnet10t"  # a small timm model with BatchNorm, 224 pixels

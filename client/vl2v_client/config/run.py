@@ -118,9 +118,7 @@ class RunConfig(Options):
         try:
             return cls.model_validate(read)
         except ValidationError as error:
-            raise UsageError(f"{path}: {'; '.join(describe_errors(error))}") from error
-
-
-def describe_errors(error: ValidationError) -> list[str]:
-    """Return one sentence for each value that was refused, beginning with the option's place."""
-    return [f"{'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r})" for one in error.errors()]
+            faults = [
+                f"{'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r})" for one in error.errors()
+            ]
+            raise UsageError(f"{path}: {'; '.join(faults)}") from error

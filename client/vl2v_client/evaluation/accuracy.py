@@ -21,16 +21,11 @@ from vl2v_client.student.model.classifier import StudentBundle
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """How many of how many were right."""
+class DomainAccuracy:
+    """How many images a domain has, and the share of them that was right, 0 to 1."""
 
-    right: int
-    total: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share that was right, 0 to 1."""
-        return self.right / self.total
+    images: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -39,12 +34,12 @@ class Evaluation:
 
     Attributes:
         accuracy: Share of all images that was right, 0 to 1: every image counts alike.
-        by_domain: Counts of each domain, sorted.
+        by_domain: Each domain's, sorted.
         confusion: `[C, C]` counts, row = label, column = prediction.
     """
 
     accuracy: float
-    by_domain: dict[str, Count]
+    by_domain: dict[str, DomainAccuracy]
     confusion: NDArray[np.int64]
 
     @property
@@ -65,7 +60,7 @@ def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64], domains: Se
     right = predictions == labels
     names = np.asarray(domains)
     counts = {
-        str(domain): Count(int(right[names == domain].sum()), int((names == domain).sum()))
+        str(domain): DomainAccuracy(int((names == domain).sum()), float(right[names == domain].mean()))
         for domain in sorted(set(domains))
     }
     confusion = np.zeros((logits.shape[1], logits.shape[1]), dtype=np.int64)

@@ -166,13 +166,11 @@ class RunReport:
     def _beginning(self, accuracies: str) -> list[str]:
         tested = "" if self.target_domain is None else f", tested on unseen {self.target_domain}"
         title = f"# {self.dataset}: a student of {self.teacher}{tested}"
-        headline = f"{self._headline()} {self._choice()}" if self.probed else self._headline()
+        headline = self._headline()
+        if self.probed:  # which of the method and the probe is exported, and why
+            figures = (f"{row.name} has {percent(row.source_validation)}" for row in reversed(self.rows[-2:]))
+            headline += f" **Exported: {self.rows[-1].name}**. On source validation, {' and '.join(figures)}."
         return [title, headline, accuracies, "## What it cost", cost_text(self.purchase, self.local)]
-
-    def _choice(self) -> str:
-        """Return which of the method and the probe is exported, and why."""
-        figures = (f"{row.name} has {percent(row.source_validation)}" for row in reversed(self.rows[-2:]))
-        return f"**Exported: {self.rows[-1].name}**. On source validation, {' and '.join(figures)}."
 
     def _headline(self) -> str:
         if self.target_domain is None:
@@ -243,19 +241,19 @@ def read_report(folder: Path) -> RunReport:
 
 def _accuracies(rows: Sequence[ReportRow], target_domain: str | None, *, brief: bool = False) -> str:
     """Return the table of the classifiers; `brief` has the columns that fit a terminal."""
-    columns = [("", [row.name for row in rows])]
-    columns.append(("source validation", [percent(row.source_validation) for row in rows]))
-    if target_domain is not None:
-        columns.append((f"unseen {target_domain}" if brief else "target", [percent(row.target) for row in rows]))
-    if not brief:
-        if target_domain is not None:
-            columns.append(("target 80 %", [percent(row.target_in) for row in rows]))
-        columns.append(("NLL", ["-" if row.nll is None else f"{row.nll:.3f}" for row in rows]))
-        columns.append(("calibration error", [percent(row.calibration_error) for row in rows]))
-        columns.append(("uncalibrated", [percent(row.uncalibrated_error) for row in rows]))
-        if any(row.note for row in rows):
-            columns.append(("", [row.note for row in rows]))
-    return table([header for header, _ in columns], list(zip(*(cells for _, cells in columns), strict=True)))
+    is_tested, has_notes = target_domain is not None, any(row.note for row in rows)
+    columns = (  # whether it is shown, its header and its cells
+        (True, "", [row.name for row in rows]),
+        (True, "source validation", [percent(row.source_validation) for row in rows]),
+        (is_tested, f"unseen {target_domain}" if brief else "target", [percent(row.target) for row in rows]),
+        (is_tested and not brief, "target 80 %", [percent(row.target_in) for row in rows]),
+        (not brief, "NLL", ["-" if row.nll is None else f"{row.nll:.3f}" for row in rows]),
+        (not brief, "calibration error", [percent(row.calibration_error) for row in rows]),
+        (not brief, "uncalibrated", [percent(row.uncalibrated_error) for row in rows]),
+        (has_notes and not brief, "", [row.note for row in rows]),
+    )
+    header, *lines = zip(*([header, *cells] for is_shown, header, cells in columns if is_shown), strict=True)
+    return table(header, lines)
 
 
 def _by_domain(rows: Sequence[DomainRow]) -> str:

@@ -94,7 +94,7 @@ def _score(
     rows = [teacher_row, *(one.row for one in scores)]
     report = make_report(settings, planned, rows, scores[-1], bill, data.targets, trained)
     before = find_images(folder)
-    is_again = before is not None and before.is_judged_like(images)
+    is_again = before is not None and (before.target, before.target_in) == (images.target, images.target_in)
     if is_again:
         report = keep_bought_row(report, folder)
     choices = {teacher_row.name: of_teacher, **{one.row.name: one.on_target for one in scores}}

@@ -19,7 +19,14 @@ from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.runs.reporting import ZERO_SHOT, keep_predictions, zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder, locked, open_run_folder
-from vl2v_client.runs.run_images import DomainScore, RecordedConfig, ScoredImages, choose_images, recorded_config
+from vl2v_client.runs.run_images import (
+    UNSEEN,
+    DomainScore,
+    RecordedConfig,
+    ScoredImages,
+    choose_images,
+    recorded_config,
+)
 from vl2v_client.runs.teacher_answers import ask_teacher
 from vl2v_client.student.train.training_data import labelled_views
 from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
@@ -52,11 +59,12 @@ def evaluate_run(
         images = choose_images(folder, config.root, bundle.card, data)
         views = labelled_views(canonical_pixels(images.samples, bundle.card.view_size), images.samples)
         logits = bundle.classifier.logits(views.first(), progress=progress)
-        choices = {bundle.card.method: choose(logits[images.is_unseen], bundle.card.temperature)}
+        is_unseen = np.array(images.roles) == UNSEEN
+        choices = {bundle.card.method: choose(logits[is_unseen], bundle.card.temperature)}
         teacher = None
         if context is not None:
             of_teacher = _teacher_logits(images, config, classes, context, progress)
-            labels = views.labels[images.is_unseen]
+            labels = views.labels[is_unseen]
             teacher = evaluate(of_teacher, labels, [sample.domain for sample in images.unseen])
             choices[ZERO_SHOT] = choose(of_teacher)
             if images.record is not None:

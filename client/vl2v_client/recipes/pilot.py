@@ -18,7 +18,7 @@ from vl2v_client.evaluation.pilot_findings import (
     suspects,
 )
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.runs.features import frozen_features
+from vl2v_client.runs.method_training import frozen_features
 from vl2v_client.runs.pilot_report import PilotReport, PilotSample, Suspect, draw_sample, labels_of, make_offers
 from vl2v_client.runs.teacher_answers import ask_teacher
 from vl2v_client.student.model.spec import StudentSpec

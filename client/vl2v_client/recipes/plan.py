@@ -54,7 +54,7 @@ def plan_selected(config: RunConfig, context: PurchaseContext, *, progress: Prog
 
     def features() -> NDArray[np.float32]:
         # PyTorch is loaded for a selector that asks for them alone
-        from vl2v_client.runs.features import run_features
+        from vl2v_client.runs.method_training import run_features
         from vl2v_client.runs.settings import settle
 
         return run_features(settle(config), planned, progress)

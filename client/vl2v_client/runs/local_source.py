@@ -23,7 +23,6 @@ from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.queries import read_files, view_keys
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.runs.method_training import RunData, load_run_data
-from vl2v_client.runs.online_views import OnlineViews
 from vl2v_client.runs.reporting import ZERO_SHOT, zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
@@ -33,7 +32,7 @@ from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.results import TrainingResult
-from vl2v_client.student.train.training_data import LabelledViews
+from vl2v_client.student.train.training_data import LabelledViews, OnlineViews
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 from vl2v_contract.identity import sha256_hex
 

@@ -3,24 +3,59 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from vl2v_client.core.progress import Progress, renamed
-from vl2v_client.core.values import EmbeddingMatrix, TeacherModel, child_seed
-from vl2v_client.data.view_pixels import ViewPixels, canonical_pixels
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vl2v_client.core.progress import Progress, renamed, silent
+from vl2v_client.core.values import EmbeddingMatrix, PixelSource, TeacherModel, child_seed
+from vl2v_client.data.view_pixels import ViewPixels, ViewSequence, canonical_pixels
 from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.runs.features import frozen_features
 from vl2v_client.runs.run_folder import CONFIG_FORMAT, RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.teacher_answers import image_targets, text_classifier
+from vl2v_client.runs.teacher_answers import asked_targets, lend_to_all_views, text_classifier
 from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
-from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
-from vl2v_client.student.model.network import Student
+from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier, student_input
+from vl2v_client.student.model.network import Student, build_student
+from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.closed_form import fit_probe
+from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.training_data import LabelledViews, TrainingData, labelled_views
-from vl2v_client.teacher.agreement import weigh_by_agreement
-from vl2v_client.teacher.targets import NO_IMPUTATION, Fetch, ImageTargets, impute
+from vl2v_client.teacher.targets import NO_IMPUTATION, Fetch, ImageTargets, impute, weigh_by_agreement
+
+_BATCH_SIZE = 128
+
+
+def run_features(settings: RunSettings, planned: PlannedRun, progress: Progress) -> NDArray[np.float32]:
+    """Return the features `[N, F]` of the canonical views of a run's training images, in the order of the split."""
+    spec = settings.student
+    images = ViewSequence(canonical_pixels(planned.queries.split.train, spec.input.size))
+    seed, device = settings.choice.seed, settings.training.device
+    return frozen_features(spec, images, seed=seed, device=device, progress=progress)
+
+
+@torch.no_grad()
+def frozen_features(
+    spec: StudentSpec, images: PixelSource, *, seed: int, device: str = "auto", progress: Progress = silent
+) -> NDArray[np.float32]:
+    """Return the frozen student's features `[M, F]` of images `[M, S, S, 3]`, best at its input size; read in batches.
+
+    The seed of the run draws the weights of a student without pretrained ones.
+
+    Raises:
+        DataError: An image is broken, or the student's weights cannot be had.
+    """
+    place = resolve_device(device)
+    backbone = build_student(spec, outputs=1, seed=child_seed(seed, "initial weights")).backbone.to(place).eval()
+    features = np.zeros((len(images), spec.features), dtype=np.float32)
+    for start in range(0, len(images), _BATCH_SIZE):
+        batch = slice(start, min(start + _BATCH_SIZE, len(images)))
+        features[batch] = backbone(student_input(images[batch], spec.input, place)).float().cpu().numpy()
+        progress("student features", batch.stop, len(images))
+    return features
 
 
 @dataclass(frozen=True)
@@ -84,35 +119,23 @@ def load_run_data(
         pixels = canonical_pixels(train, size, folder.pixels)
     train_views, classifier = labelled_views(pixels, train), text_classifier(planned, fetch)
 
-    def imputation(asked: ImageTargets) -> ImageTargets:
-        return _impute(settings, asked, train_views, queries.asked_views, progress)
-
-    def trust(asked: ImageTargets) -> ImageTargets:
+    asked, lenders = asked_targets(planned, fetch, allow_missing=allow_missing), queries.asked_views
+    asked = _impute(settings, asked, train_views, progress)
+    if settings.training.trust == "agreement" and queries.asked_views > 0:
         styles = [[view.style or "" for view in views[: queries.asked_views]] for views in queries.views]
-        return weigh_by_agreement(asked, classifier, train_views.labels, styles)
-
-    weighs = settings.training.trust == "agreement" and queries.asked_views > 0
-    targets = image_targets(
-        planned, fetch, allow_missing=allow_missing, imputation=imputation, trust=trust if weighs else None
-    )
+        asked, lenders = weigh_by_agreement(asked, classifier, train_views.labels, styles), 1  # the canonical view
+    targets = lend_to_all_views(asked, train_views.view_count, lenders=lenders)
     return RunData(TrainingData(train_views, validation, targets), targets, classifier)
 
 
-def _impute(
-    settings: RunSettings, asked: ImageTargets, train: LabelledViews, views: int, progress: Progress
-) -> ImageTargets:
+def _impute(settings: RunSettings, asked: ImageTargets, train: LabelledViews, progress: Progress) -> ImageTargets:
     """Return targets of the views `[N, A]` that are asked about, imputed where they were not bought, if wished."""
     if settings.config.purchase.impute == NO_IMPUTATION or bool(asked.weights.all()):
         return asked
-    features = frozen_features(
-        settings.student,
-        train.first(views),
-        seed=settings.choice.seed,
-        device=settings.training.device,
-        progress=progress,
-    ).reshape(len(train), views, -1)
-    domains, seed = train.domains, settings.choice.seed
-    return impute(asked, features=features, labels=train.labels, domains=domains, seed=seed)
+    views, seed, device = asked.bought.shape[1], settings.choice.seed, settings.training.device
+    features = frozen_features(settings.student, train.first(views), seed=seed, device=device, progress=progress)
+    of_views = features.reshape(len(train), views, -1)
+    return impute(asked, features=of_views, labels=train.labels, domains=train.domains, seed=seed)
 
 
 def train_method(

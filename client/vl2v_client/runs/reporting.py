@@ -92,7 +92,7 @@ def score_classifier(
         note=note,
     )
     by_domain = tuple(
-        DomainRow(domain, seen, count.total, count.accuracy)
+        DomainRow(domain, seen, count.images, count.accuracy)
         for scored, seen in judged
         for domain, count in scored.by_domain.items()
     )

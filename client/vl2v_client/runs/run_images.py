@@ -38,10 +38,6 @@ class RunImages:
     target: dict[str, str]
     target_in: int
 
-    def is_judged_like(self, other: "RunImages") -> bool:
-        """Return whether two runs were tested on the same images."""
-        return (self.target, self.target_in) == (other.target, other.target_in)
-
 
 _IMAGES = TypeAdapter(RunImages)
 
@@ -157,11 +153,6 @@ class ScoredImages:
     samples: tuple[Sample, ...]
     roles: tuple[str, ...]
     record: RunImages | None
-
-    @property
-    def is_unseen(self) -> NDArray[np.bool_]:
-        """Which of the images the student's training has not seen, `[N]`."""
-        return np.array([role == UNSEEN for role in self.roles])
 
     @property
     def unseen(self) -> tuple[Sample, ...]:

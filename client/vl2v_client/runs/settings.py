@@ -16,7 +16,7 @@ from vl2v_client.planning.queries import stamp_of
 from vl2v_client.runs.resolution import resolve_run, run_choice
 from vl2v_client.runs.run_folder import CONFIG_FORMAT
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
-from vl2v_client.student.model.cut import check_cut, half_of
+from vl2v_client.student.model.network import check_cut, half_of
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_contract.identity import sha256_hex
@@ -148,10 +148,6 @@ class SweepSettings:
     targets: tuple[str, ...]
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
-
-    def runs(self) -> list[tuple[str, int, str]]:
-        """Return target, seed and method of every run, those of a target together."""
-        return [(target, seed, method) for target in self.targets for seed in self.seeds for method in self.methods]
 
     def describe_views(self) -> str:
         """Return how many views there are, and how they are chosen, as words."""

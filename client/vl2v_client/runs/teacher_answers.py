@@ -1,6 +1,6 @@
 """What the teacher's answers say of images and class prompts: a zero-shot classifier, and targets to train on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,6 @@ from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.planning.query_plan import PlannedRun, make_plan
 from vl2v_client.teacher.targets import Fetch, ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
-
-Imputation = Callable[[ImageTargets], ImageTargets]
-"""Gives views `[N, A]` that are asked about, and were not bought, a target."""
-
-Trust = Callable[[ImageTargets], ImageTargets]
-"""Weighs the answers `[N, A]` that were bought."""
 
 
 def text_classifier(planned: PlannedRun, fetch: Fetch) -> EmbeddingMatrix:
@@ -41,34 +35,33 @@ def text_classifier(planned: PlannedRun, fetch: Fetch) -> EmbeddingMatrix:
     return zero_shot_classifier(texts.reshape(len(queries.dataset.class_names), -1, plan.teacher.embedding_dim))
 
 
-def image_targets(
-    planned: PlannedRun, fetch: Fetch, *, allow_missing: bool, imputation: Imputation, trust: Trust | None = None
-) -> ImageTargets:
-    """Return targets of every view that is trained on, `[N, K, D]`, with one view, the canonical, if `K` is 0.
-
-    A view that nobody asks about borrows its image's target; if answers are weighed, that of the canonical view alone.
-    An image of which nothing was bought or imputed has none.
+def asked_targets(planned: PlannedRun, fetch: Fetch, *, allow_missing: bool) -> ImageTargets:
+    """Return targets of the views that are asked about, `[N, A, D]`.
 
     Raises:
         CacheError: An embedding is missing, and may not be.
     """
-    plan, train = planned.plan, planned.queries.split.train
-    asked_views, views = planned.queries.asked_views, len(planned.queries.views[0]) or 1
-    joined = join_image_targets(
+    plan, train, asked_views = planned.plan, planned.queries.split.train, planned.queries.asked_views
+    return join_image_targets(
         [plan.image_keys[row * asked_views : (row + 1) * asked_views] for row in range(len(train))],
         fetch,
         dimension=plan.teacher.embedding_dim,
         names=[str(sample.path) for sample in train],
         allow_missing=allow_missing,
     )
-    asked = imputation(joined)
-    if trust is not None:
-        asked = trust(asked)
-    if views > asked_views:
-        further = ((0, 0), (0, views - asked_views))
-        vectors_of_all = np.pad(asked.vectors, (*further, (0, 0)))
-        asked = ImageTargets(vectors_of_all, np.pad(asked.bought, further), np.pad(asked.weights, further))
-    return borrow_from_same_image(asked, lenders=asked_views if trust is None else 1)
+
+
+def lend_to_all_views(asked: ImageTargets, views: int, *, lenders: int) -> ImageTargets:
+    """Return targets of all `views` that are trained on, `[N, K, D]`, of those that are asked about, `[N, A, D]`.
+
+    A view that nobody asks about borrows its image's target, that of its first `lenders` views. An image of which
+    nothing was bought or imputed has none.
+    """
+    further = ((0, 0), (0, views - asked.bought.shape[1]))
+    if views > asked.bought.shape[1]:
+        vectors = np.pad(asked.vectors, (*further, (0, 0)))
+        asked = ImageTargets(vectors, np.pad(asked.bought, further), np.pad(asked.weights, further))
+    return borrow_from_same_image(asked, lenders=lenders)
 
 
 def ask_teacher(

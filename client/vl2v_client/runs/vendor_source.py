@@ -25,8 +25,7 @@ from vl2v_client.export.pages import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan
-from vl2v_client.runs.features import run_features
-from vl2v_client.runs.method_training import RunData, load_run_data
+from vl2v_client.runs.method_training import RunData, load_run_data, run_features
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.reporting import ZERO_SHOT
 from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, RunFolder

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
-from vl2v_client.core.values import generator
+from vl2v_client.core.values import EmbeddingMatrix, generator
 from vl2v_client.teacher.text_classifier import unit_rows
 
 Fetch = Callable[[Sequence[str]], Mapping[str, NDArray[np.floating]]]
@@ -51,16 +51,15 @@ def fit_weights(
     turned = centred @ vectors  # [n, F]
     projected = turned.T @ wanted  # [F, D]
     judged = mean_leverage < 1
-    best: tuple[float, float] | None = None
-    for penalty in (_PENALTIES * max(float(values.mean()), 1e-12)).tolist():
+
+    def left_out_error(penalty: float) -> float:
         shrunk = 1 / (values + penalty)
         leverage = mean_leverage + np.square(turned) @ shrunk
         errors = (wanted - turned @ (shrunk[:, None] * projected)) / np.maximum(1 - leverage, 1e-12)[:, None]
-        error = float(np.square(errors[judged]).sum())
-        if best is None or error <= best[0]:  # of equals the largest, which claims least
-            best = error, penalty
-    assert best is not None
-    _, penalty = best
+        return float(np.square(errors[judged]).sum())
+
+    penalties = (_PENALTIES * max(float(values.mean()), 1e-12)).tolist()
+    penalty = min(reversed(penalties), key=left_out_error)  # of equals the largest, which claims least
     return vectors @ (projected / (values + penalty)[:, None]), penalty
 
 
@@ -159,6 +158,29 @@ def borrow_from_same_image(targets: ImageTargets, lenders: int | None = None) ->
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]
     return ImageTargets(vectors, targets.bought, weights)
+
+
+def weigh_by_agreement(
+    targets: ImageTargets, classifier: EmbeddingMatrix, labels: NDArray[np.int64], styles: Sequence[Sequence[str]]
+) -> ImageTargets:
+    """Weigh each bought answer by its style's agreement with the labels; one that names another class counts nothing.
+
+    An answer names the class whose text is nearest to it. A view without weight trains on its text alone.
+
+    Args:
+        targets: What was bought or imputed of `A` views of `N` images; imputed ones keep their weights.
+        classifier: `[C, D]` text embeddings of the classes.
+        labels: `[N]`.
+        styles: `N` times `A` names of styles, empty for a view without one.
+    """
+    named = [(of_view @ classifier.T).argmax(axis=1) for of_view in targets.vectors.swapaxes(0, 1)]
+    agrees = np.stack(named, axis=1) == labels[:, None]
+    weights, names = targets.weights.copy(), np.array(styles, dtype=np.str_).reshape(agrees.shape)
+    for style in np.unique(names):
+        asked = (names == style) & targets.bought
+        if asked.any():
+            weights[asked] = agrees[asked] * agrees[asked].mean()
+    return replace(targets, weights=weights)
 
 
 NO_IMPUTATION = "none"

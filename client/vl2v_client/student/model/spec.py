@@ -16,6 +16,7 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vl2v_client.config.run import TINY
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE
 from vl2v_client.data.folder import ClassNames
@@ -42,10 +43,6 @@ def try_backbone(backbone: nn.Module, size: int) -> tuple[int, ...]:
     if operations > MAX_OPERATIONS:
         raise ValueError(f"one image takes {operations:.1e} operations, more than {MAX_OPERATIONS:.0e}")
     return shape
-
-
-TINY = "tiny"
-"""The student that ships with the package."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,10 +69,6 @@ class Ranks:
         # static: a backbone may hold weights that its features do not need
         return DistributedDataParallel(network, broadcast_buffers=False, static_graph=True)
 
-    def scale_loss(self, loss: Tensor, share: float) -> Tensor:
-        """Scale a shard's mean loss, so that gradients averaged over processes are those of the batch's mean."""
-        return loss if self.count == 1 else loss * (share * self.count)
-
     def mean(self, terms: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
         """Return scalars, means over this process's `share` of the step's batch, averaged over the whole batch."""
         if self.count == 1:

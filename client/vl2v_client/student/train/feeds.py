@@ -16,11 +16,9 @@ from vl2v_client.core.values import EmbeddingMatrix, PixelSource
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.loss.objective import mixed_targets
 from vl2v_client.student.model.classifier import in_chunks
-from vl2v_client.student.model.cut import cut_backbone
-from vl2v_client.student.model.network import Student, compile_or_warn
-from vl2v_client.student.train.sampling import Mix
-from vl2v_client.student.train.training_data import BatchSource, FreshViews
-from vl2v_client.student.train.training_run import LoadedStep, Rows, TrainingRun
+from vl2v_client.student.model.network import Student, compile_or_warn, cut_backbone
+from vl2v_client.student.train.training_data import BatchSource, OnlineViews
+from vl2v_client.student.train.training_run import LoadedStep, Mix, Rows, TrainingRun
 
 FEATURE_BYTES = 2**30
 """Memory for the features of a frozen backbone or of frozen blocks; more of them are computed again at each step."""
@@ -80,7 +78,7 @@ class _PixelFeed:
 class _FreshFeed(_PixelFeed):
     """Every step draws its views anew, whether the backbone trains or not, and asks the teacher if the stage does."""
 
-    def __init__(self, run: TrainingRun, stage: Stage, fresh: FreshViews) -> None:
+    def __init__(self, run: TrainingRun, stage: Stage, fresh: OnlineViews) -> None:
         self._fresh = fresh
         self._frozen, _ = _parts(run.classifier.student, stage)
         self._asks = run.data.targets is not None and stage_asks_about_images(stage, run.config)

@@ -27,10 +27,9 @@ from vl2v_client.student.train.results import (
     stage_fingerprint,
     write_metrics,
 )
-from vl2v_client.student.train.sampling import default_workers, load_ahead
 from vl2v_client.student.train.stage_state import StageState, apply_weights
 from vl2v_client.student.train.training_data import BatchSource, TrainingData
-from vl2v_client.student.train.training_run import LoadedStep, TrainingRun
+from vl2v_client.student.train.training_run import LoadedStep, TrainingRun, default_workers, load_ahead
 
 
 def train(
@@ -150,10 +149,16 @@ def _take_steps(
     extras: Mapping[str, str] = {}
     while True:
         # once in a while: score on source validation, select, close SWAD's segment
-        if _evaluates(state, config.evaluate_every):
+        # after the first step and every so many from there, as DomainBed does, and after the last
+        is_due = (state.step - 1) % config.evaluate_every == 0 or state.step == stage.steps
+        if is_due and state.step not in (0, state.evaluated_step):
             row = state.add_evaluation(run.ranks.broadcast(lambda: _validate(run, feed)))
             write_metrics(metrics, [row], "a")
-            extras = _extras(row)
+            extras = {
+                "validation": f"{row['validation_accuracy']:.1%}",
+                "loss": f"{row['loss']:.4f}",
+                "gap to floor": f"{row['gap_to_floor']:.4f}",
+            }
         # once in a while: keep everything
         if run.ranks.is_first and (state.is_finished or (state.step > 0 and state.step % config.checkpoint_every == 0)):
             checkpoint.save(state.to_checkpoint())
@@ -165,7 +170,8 @@ def _take_steps(
         loaded = next(ahead)
         terms = _loss_terms(OBJECTIVES[stage.objective], batches, loaded, feed.outputs(loaded))
         state.optimizer.zero_grad(set_to_none=True)
-        run.ranks.scale_loss(terms["loss"], loaded.share).backward()  # type: ignore[no-untyped-call]
+        # scaled, so that a shard's gradients, averaged over the processes, are those of the whole batch's mean
+        (terms["loss"] * (loaded.share * run.ranks.count)).backward()  # type: ignore[no-untyped-call]
         state.descend()
         # ----------------------------------------------------------------------------------------------------------
         state.add_step(run.ranks.mean(terms, loaded.share))
@@ -194,24 +200,9 @@ def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageSt
     return state, checkpoint
 
 
-def _evaluates(state: StageState, every: int) -> bool:
-    """Evaluate after the first step and every `every` steps from there, as DomainBed does, and after the last."""
-    if state.step == 0 or state.step == state.evaluated_step:
-        return False
-    return (state.step - 1) % every == 0 or state.step == state.stage.steps
-
-
 def _validate(run: TrainingRun, feed: Feed) -> SourceScore:
     student, validation = run.classifier.student, run.data.validation
     student.eval()
     logits = run.classifier.logits_of(feed.validation_outputs())
     student.train()
     return score(logits, torch.from_numpy(validation.labels).to(logits.device), validation.domains)
-
-
-def _extras(row: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "validation": f"{row['validation_accuracy']:.1%}",
-        "loss": f"{row['loss']:.4f}",
-        "gap to floor": f"{row['gap_to_floor']:.4f}",
-    }

@@ -12,8 +12,7 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import Diverged
 from vl2v_client.student.loss.methods import Stage
 from vl2v_client.student.loss.objective import per_bought
-from vl2v_client.student.model.cut import frozen_names
-from vl2v_client.student.model.network import Student
+from vl2v_client.student.model.network import Student, frozen_names
 from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, Weights, copy_weights
 from vl2v_client.student.train.results import SourceScore, StageResult
 
@@ -146,8 +145,7 @@ class StageState:
     def release(self) -> None:
         """Put the final weights into the student and unfreeze all of it."""
         apply_weights(self._student, self.final())
-        for parameter in self._student.parameters():
-            parameter.requires_grad_(True)
+        self._student.requires_grad_(True)
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Return tensors and plain values; `restore` goes on from them, to the bit."""

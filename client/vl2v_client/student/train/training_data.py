@@ -1,19 +1,26 @@
 """What training reads: labelled views with their targets, and a step's rows of them as its objective sees them."""
 
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vl2v_client.core.values import EmbeddingMatrix, Sample
+from vl2v_client.cache.store import FileContent
+from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
+from vl2v_client.data.images import load_rgb
 from vl2v_client.data.view_pixels import ViewPixels, ViewSequence
+from vl2v_client.data.views import RENDERER_VERSION, drawn_view, render_view
+from vl2v_client.local.teacher import LocalTeacher
+from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.student.loss.objective import Batch
 from vl2v_client.student.model.classifier import TextHead
 from vl2v_client.teacher.targets import ImageTargets
+from vl2v_contract.identity import sha256_hex
 
 
 @dataclass(frozen=True)
@@ -72,17 +79,33 @@ FRESH_VIEW_NUMBERS = 2**62
 """A fresh view has a number below this, drawn like a stored one's: as good as never the same twice."""
 
 
-class FreshViews(Protocol):
-    """The views that no store holds. Called in any thread; the same question has the same answer, to the bit."""
+@dataclass(frozen=True)
+class OnlineViews:
+    """Fresh views for a local teacher, drawn and asked about when a step needs them, as the published loop does.
+
+    Each is a function of its number, the image's content and the run's seed and recipe: the same question has the same
+    answer, to the bit.
+    """
+
+    samples: Sequence[Sample]
+    contents: Sequence[FileContent]
+    choice: QueryChoice
+    teacher: LocalTeacher
 
     @property
     def of(self) -> str:
         """Names all that decides pixels and answers, so that a run cannot resume on others."""
+        facts = self.teacher.facts
+        named = [RENDERER_VERSION, self.choice.seed, self.choice.recipe, facts.image_size, facts.weights_sha]
+        named += [facts.precision, facts.preprocessing_id, *(content.file_sha for content in self.contents)]
+        return sha256_hex(json.dumps(named).encode())
 
     def draw(
         self, rows: NDArray[np.int64], views: NDArray[np.int64], size: int, *, ask: bool
     ) -> tuple[NDArray[np.uint8], EmbeddingMatrix | None]:
-        """Return the views of those numbers of the images in those training rows, and what the teacher says of them.
+        """Render the views of those numbers of the images in those rows, and ask the teacher; called in any thread.
+
+        A file is decoded once and rendered at both sizes, in threads on every core.
 
         Args:
             rows: Training rows, `[B]`.
@@ -93,6 +116,19 @@ class FreshViews(Protocol):
         Returns:
             Pixels `[B, S, S, 3]`, and vectors `[B, D]` of unit norm if it was asked.
         """
+        asked_size = self.teacher.facts.image_size
+        sizes = {size, asked_size} if ask else {size}
+
+        def render(row: int, number: int) -> dict[int, RGBImage]:
+            content, image = self.contents[row], load_rgb(self.samples[row].path)
+            frame = content.width, content.height
+            view = drawn_view(content.file_sha, frame, number + 1, self.choice.seed, self.choice.recipe)
+            return {each: render_view(image, view, each) for each in sizes}
+
+        with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter lock
+            drawn = list(pool.map(render, rows.tolist(), views.tolist()))
+        answers = self.teacher.encode_images(np.stack([one[asked_size] for one in drawn])) if ask else None
+        return np.stack([one[size] for one in drawn]), answers
 
 
 @dataclass(frozen=True)
@@ -113,7 +149,7 @@ class TrainingData:
     validation: LabelledViews
     targets: ImageTargets | None = None
     teacher_head: TextHead | None = None
-    fresh: FreshViews | None = None
+    fresh: OnlineViews | None = None
 
     @property
     def view_count(self) -> int:
@@ -131,10 +167,11 @@ class TrainingData:
             raise ValueError(f"targets {self.targets.bought.shape} for views {self.train.pixels.shape[:2]}")
 
 
+@dataclass(frozen=True)
 class BatchSource:
     """Joins outputs with labels and targets.
 
-    Args:
+    Attributes:
         data: Data of the run.
         head: The student's text classifier; `None` if its outputs are logits. Its rows are `txt_y`, or those of the
             data's `teacher_head`; with neither, the targets have width 0.
@@ -142,18 +179,10 @@ class BatchSource:
         label_weight: Weight of the cross-entropy on the labels, as in `Batch`.
     """
 
-    def __init__(
-        self, data: TrainingData, head: TextHead | None, image_weight: float, label_weight: float = 0.0
-    ) -> None:
-        self._labels = data.train.labels
-        self._targets = data.targets
-        self._are_fresh = data.fresh is not None
-        self._head = head
-        teacher = data.teacher_head if head is None else head
-        self._texts = np.zeros((0, 0), dtype=np.float32) if teacher is None else teacher.matrix
-        self._logit_scale = 1.0 if teacher is None else teacher.logit_scale
-        self._image_weight = image_weight
-        self._label_weight = label_weight
+    data: TrainingData
+    head: TextHead | None
+    image_weight: float
+    label_weight: float = 0.0
 
     def batch(
         self, outputs: Tensor, rows: NDArray[np.int64], views: NDArray[np.int64], answers: EmbeddingMatrix | None = None
@@ -166,29 +195,25 @@ class BatchSource:
             views: Number of the view of each row.
             answers: What the teacher said of exactly these views, `[B, D]`, if they are fresh; trusted fully.
         """
-        device = outputs.device
-        labels = self._labels[rows]
-        nothing = np.zeros((len(rows), self._texts.shape[1]), dtype=np.float32)
-        texts = self._texts[labels] if len(self._texts) else nothing
+        device, targets, labels = outputs.device, self.data.targets, self.data.train.labels[rows]
+        teacher = self.data.teacher_head if self.head is None else self.head
+        matrix = np.zeros((0, 0), dtype=np.float32) if teacher is None else teacher.matrix
+        nothing = np.zeros((len(rows), matrix.shape[1]), dtype=np.float32)
+        texts = matrix[labels] if len(matrix) else nothing
         images, trust = nothing, np.zeros(len(rows), dtype=np.float32)
         if answers is not None:
             images, trust = answers, np.ones(len(rows), dtype=np.float32)
-        elif self._targets is not None and not self._are_fresh:
-            images, trust = self._targets.vectors[rows, views], self._targets.weights[rows, views]
-        weights = np.float32(self._image_weight) * trust
+        elif targets is not None and self.data.fresh is None:
+            images, trust = targets.vectors[rows, views], targets.weights[rows, views]
+        weights = np.float32(self.image_weight) * trust
         return Batch(
             outputs=outputs,
             labels=torch.from_numpy(labels).to(device),
             image_targets=torch.from_numpy(images).to(device),
             text_targets=torch.from_numpy(texts).to(device),
             image_weights=torch.from_numpy(weights).to(device),
-            text_matrix=torch.from_numpy(self._texts).to(device),
-            logit_scale=self._logit_scale,
-            logits_of=_same if self._head is None else self._head.logits,
-            label_weight=self._label_weight,
+            text_matrix=torch.from_numpy(matrix).to(device),
+            logit_scale=1.0 if teacher is None else teacher.logit_scale,
+            logits_of=(lambda logits: logits) if self.head is None else self.head.logits,
+            label_weight=self.label_weight,
         )
-
-
-def _same(outputs: Tensor) -> Tensor:
-    """Return the outputs of a linear head are its logits."""
-    return outputs

@@ -1,9 +1,20 @@
-"""What every step of a run needs: the student, the images that it may see, and how a step of them is loaded."""
+"""What every step of a run needs: the student, the images that it may see, and how a step of them is loaded.
 
-from collections.abc import Callable
+Which views a step sees, and blends, is a function of `(seed, stage, step)`, so that resuming needs no sampler state.
+What the next steps need is loaded by other threads while a step runs.
+
+Mixup with mixed targets (Zhang et al., arXiv 1710.09412) blends pairs of views and what is known of them, at no query.
+It is an approximation for a teacher's targets: what a teacher says of a blend is not the blend of what it says. Where
+the backbone is frozen, its features are blended, since they are computed once.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,14 +22,109 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.core.values import EmbeddingMatrix, generator
 from vl2v_client.student.loss.methods import Stage
 from vl2v_client.student.model.classifier import StudentClassifier, normalised, pixel_tensor
 from vl2v_client.student.train.devices import ALONE, Ranks
-from vl2v_client.student.train.sampling import Mix, draw_mix, rows_by_domain, sample_batch
 from vl2v_client.student.train.training_data import TrainingData
 
 Rows = NDArray[np.int64]
+
+
+def rows_by_domain(domains: Sequence[str]) -> list[Rows]:
+    """Return the rows of each domain, in the domains' sorted order."""
+    names = np.asarray(domains)
+    return [np.flatnonzero(names == domain) for domain in sorted(set(domains))]
+
+
+def sample_batch(
+    domain_rows: Sequence[Rows], *, views: int, batch_size: int, seed: int, stage: str, step: int
+) -> tuple[Rows, Rows]:
+    """Draw `batch_size` rows of every domain, with replacement, and one of the `views` stored views for each.
+
+    Every domain has the same say, however large. Returns rows and views, `[domains * batch_size]` each.
+    """
+    random = generator(seed, "batch", stage, step)
+    rows = np.concatenate([of_one[random.integers(0, len(of_one), batch_size)] for of_one in domain_rows])
+    return rows, random.integers(0, views, len(rows))
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The other half of a step's batch.
+
+    Attributes:
+        rows: `[B]`, whom each view of the batch is blended with: the batch's own views in another order.
+        views: `[B]`, likewise.
+        share: Share of the batch's views in the blend, 0 to 1; their partners have the rest.
+    """
+
+    rows: Rows
+    views: Rows
+    share: float
+
+    def blend(self, own: Tensor, others: Tensor) -> Tensor:
+        """Return inputs or features `[B, ...]` of the batch and of its partners, blended."""
+        return self.share * own + (1 - self.share) * others
+
+    def blend_terms(self, own: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return loss terms of the blend's outputs against the batch's targets and against its partners', blended.
+
+        Every loss that is linear in its target, as cosine and cross-entropy are, equals the one against the blended
+        target. The blended floor is lower than the blend can reach, so the gap to it stays open.
+        """
+        return {name: self.share * value + (1 - self.share) * others[name] for name, value in own.items()}
+
+
+def draw_mix(rows: Rows, views: Rows, *, alpha: float, seed: int, stage: str, step: int) -> Mix | None:
+    """Return partners of a step's whole batch `[B]`, and a share from `Beta(alpha, alpha)`; `None` if alpha is 0.
+
+    Small values of alpha leave most blends near one of the two.
+    """
+    if alpha == 0:
+        return None
+    random = generator(seed, "mixup", stage, step)
+    share, partners = float(random.beta(alpha, alpha)), random.permutation(len(rows))
+    return Mix(rows[partners], views[partners], share)
+
+
+_Loaded = TypeVar("_Loaded")
+
+CUDA_WORKERS = 4
+"""Threads that feed one GPU, where there are as many cores."""
+
+
+def load_ahead(load: Callable[[int], _Loaded], steps: Iterable[int], workers: int) -> Generator[_Loaded, None, None]:
+    """Yield `load(step)` of each step, in order; each worker loads one step ahead.
+
+    Close the iterator to stop early. What a step gets is decided by `load` and the step, so the number of workers
+    changes nothing; an exception of `load` comes out in its step's turn.
+
+    Args:
+        load: Called in any thread, for several steps at a time.
+        steps: Numbers of the steps in the order in which they are taken.
+        workers: Threads; 0 loads each step when it is asked for.
+    """
+    if workers == 0:
+        yield from map(load, steps)
+        return
+    waiting: deque[Future[_Loaded]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="load") as pool:
+        try:
+            for step in steps:
+                waiting.append(pool.submit(load, step))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def default_workers(device: torch.device) -> int:
+    """Return 0 on a CPU, whose cores the step itself uses; a few beside a GPU."""
+    return min(CUDA_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 
 @dataclass(frozen=True)
