@@ -13,7 +13,7 @@ def _answers(classes: list[list[int]], bought: list[list[bool]]) -> ImageTargets
     return ImageTargets.of_bought(CLASSIFIER[np.array(classes)], np.array(bought))
 
 
-def test_an_answer_weighs_what_its_style_agrees_and_nothing_where_it_names_another_class() -> None:
+def test_an_answer_has_its_styles_agreement_as_weight_and_none_where_it_names_another_class() -> None:
     answers = _answers([[0, 0], [1, 0], [1, 1]], [[True, True], [True, True], [True, True]])
     weighed = weigh_by_agreement(answers, CLASSIFIER, np.array([0, 1, 0]), STYLES)
     two_thirds = pytest.approx(2 / 3)  # of the views without style, one answer of three is wrong
