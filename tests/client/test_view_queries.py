@@ -17,7 +17,7 @@ from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
 from vl2v_client.data.views import VIEW_RECIPES
 from vl2v_client.planning.queries import pixels_sha
-from vl2v_client.runs.teacher_answers import image_targets
+from vl2v_client.runs.teacher_answers import lend_to_all_views
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.training_data import TrainingData
@@ -100,10 +100,10 @@ def test_more_views_are_trained_on_than_bought(
     trained_on: list[ImageTargets] = []
 
     def note_targets(*arguments: Any, **options: Any) -> ImageTargets:
-        trained_on.append(image_targets(*arguments, **options))
+        trained_on.append(lend_to_all_views(*arguments, **options))
         return trained_on[-1]
 
-    monkeypatch.setattr("vl2v_client.runs.method_training.image_targets", note_targets)
+    monkeypatch.setattr("vl2v_client.runs.method_training.lend_to_all_views", note_targets)
     words = ("--views", "1", "--view-recipe", "all-styles")
     planned = shell.json("plan", *words)["new_queries"]
     report = shell.distill(*words, "--train-views", "3")
@@ -125,10 +125,10 @@ def test_a_run_trusts_answers_by_their_agreement(
     trained_on: list[ImageTargets] = []
 
     def note_targets(*arguments: Any, **options: Any) -> ImageTargets:
-        trained_on.append(image_targets(*arguments, **options))
+        trained_on.append(lend_to_all_views(*arguments, **options))
         return trained_on[-1]
 
-    monkeypatch.setattr("vl2v_client.runs.method_training.image_targets", note_targets)
+    monkeypatch.setattr("vl2v_client.runs.method_training.lend_to_all_views", note_targets)
     words = ("--views", "2", "--train-views", "3", "--view-recipe", "all-styles", "--trust", "agreement")
     report = shell.distill(*words)
     assert report["settings"]["trust"] == "agreement"

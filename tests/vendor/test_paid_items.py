@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import pytest
 
-from support.ledger.ledger_shop import item_key
+from support.ledger.ledger_shop import fixed_signer, item_key
 from support.vendor.sales_desk import RED, buy, caller, keys, states
 from support.vendor.serving_shop import RECOMPUTES_PER_MINUTE, png, running_vendor
-from vl2v_contract.records import StatementEntry
+from vl2v_contract.records import StatementEntry, recompute_message, verify
 from vl2v_vendor.domain.errors import LedgerUnavailable, ModelUnavailable, OutcomeUnknown, RateLimited
 from vl2v_vendor.domain.ledger import Offer
 
@@ -27,8 +27,10 @@ async def test_an_expired_result_is_computed_again_free_and_signed() -> None:
         assert vendor.ledger.used_units == 1
         [verdict], [paid] = again.items, first.items
         assert verdict.recompute is not None
-        assert verdict.recompute.signature == "recompute"
-        assert verdict.recompute.note.recompute_of == paid.result_sha == verdict.result_sha
+        note = verdict.recompute.note
+        assert note.recompute_of == paid.result_sha == verdict.result_sha
+        (key,) = fixed_signer().published_keys
+        assert verify(key.public_key, recompute_message(asdict(note)), verdict.recompute.signature)
 
 
 async def test_an_expired_result_of_other_weights_stays_expired() -> None:

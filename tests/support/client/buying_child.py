@@ -76,8 +76,8 @@ def _arm(point: KillPoint) -> None:
     elif point.moment == "answer in":
         request = Connection.request
 
-        def request_and_die(self: Connection, method: str, path: str, **content: Any) -> httpx.Response:
-            response = request(self, method, path, **content)
+        def request_and_die(self: Connection, method: str, *words: Any, **content: Any) -> httpx.Response:
+            response = request(self, method, *words, **content)
             if method == "POST":
                 come_to("")
             return response
