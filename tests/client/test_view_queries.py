@@ -94,16 +94,22 @@ def test_what_trains_is_what_was_bought(vendor: FakeVendor, shell: ClientShell, 
     assert rendered < {paid.content_sha for paid in vendor.paid.values()}
 
 
-def test_more_views_are_trained_on_than_bought(
-    vendor: FakeVendor, shell: ClientShell, trained: list[TrainingData], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained_on: list[ImageTargets] = []
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> list[ImageTargets]:
+    """The targets of every view that a run trains on."""
+    kept: list[ImageTargets] = []
 
     def note_targets(*arguments: Any, **options: Any) -> ImageTargets:
-        trained_on.append(lend_to_all_views(*arguments, **options))
-        return trained_on[-1]
+        kept.append(lend_to_all_views(*arguments, **options))
+        return kept[-1]
 
     monkeypatch.setattr("vl2v_client.runs.method_training.lend_to_all_views", note_targets)
+    return kept
+
+
+def test_more_views_are_trained_on_than_bought(
+    vendor: FakeVendor, shell: ClientShell, trained: list[TrainingData], lent: list[ImageTargets]
+) -> None:
     words = ("--views", "1", "--view-recipe", "all-styles")
     planned = shell.json("plan", *words)["new_queries"]
     report = shell.distill(*words, "--train-views", "3")
@@ -112,28 +118,19 @@ def test_more_views_are_trained_on_than_bought(
     assert report["settings"]["views that borrow"] == "2 of each image, the mean target of its bought views"
     assert report["settings"]["imputation"].startswith("none")
     assert [data.train.view_count for data in trained] == [3]
-    (targets,) = trained_on
+    (targets,) = lent
     assert targets.weights.tolist() == [[1, 1, 1]] * TRAIN
     assert targets.bought.tolist() == [[True, False, False]] * TRAIN
     for view in (1, 2):
         np.testing.assert_allclose(targets.vectors[:, view], targets.vectors[:, 0], atol=1e-6)
 
 
-def test_a_run_trusts_answers_by_their_agreement(
-    vendor: FakeVendor, shell: ClientShell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained_on: list[ImageTargets] = []
-
-    def note_targets(*arguments: Any, **options: Any) -> ImageTargets:
-        trained_on.append(lend_to_all_views(*arguments, **options))
-        return trained_on[-1]
-
-    monkeypatch.setattr("vl2v_client.runs.method_training.lend_to_all_views", note_targets)
+def test_a_run_trusts_answers_by_their_agreement(shell: ClientShell, lent: list[ImageTargets]) -> None:
     words = ("--views", "2", "--train-views", "3", "--view-recipe", "all-styles", "--trust", "agreement")
     report = shell.distill(*words)
     assert report["settings"]["trust"] == "agreement"
     assert report["settings"]["views that borrow"] == "1 of each image, the canonical view's target"
-    (targets,) = trained_on
+    (targets,) = lent
     assert targets.bought.tolist() == [[True, True, False]] * TRAIN
     np.testing.assert_array_equal(targets.weights[:, 2], targets.weights[:, 0])  # lent by the canonical view alone
     (agreement,) = set(targets.weights[:, 0].tolist()) - {0}

@@ -49,7 +49,7 @@ PRETRAINED_TRAINING: Mapping[str, Any] = {
     "final_weights": "ema",
     "channels_last": True,
 }
-"""Training of any other student: minutes on two cores, under half of its blocks frozen; see `docs/accuracy.md`."""
+"""Training of any other student, above the half of its blocks that is frozen; see `docs/methods/presets.md`."""
 
 THOROUGH_STEPS = 4_000
 """Steps of the distill stage with `thorough`, which freezes nothing: for patience or a GPU."""
@@ -92,7 +92,7 @@ def resolve(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunCo
     Raises:
         UsageError: The preset has no such student, or options contradict each other.
     """
-    before = before if before and before["preset"] == config.training.preset else {}
+    before = before if before and before.get("preset") == config.training.preset else {}
     training = _resolve_training(config, {name: value for name, value in before.items() if name != "view_recipe"})
     seed = training.seed if config.data.seed is None else config.data.seed
     purchase = _resolve_purchase(config, training.preset, before.get("view_recipe"))

@@ -110,7 +110,7 @@ def settle(
         settings = replace(settings, tower=tower())
     elif freezes_half(resolved):
         training = settings.training.replace(freeze_until=half_of(settings.student))
-        settings = replace(settings, config=resolved.replace(training=training))
+        return replace(settings, config=resolved.replace(training=training))
     check_cut(config.student.name, settings.student, settings.training.freeze_until)
     if settings.tower is not None:
         check_cut("the local teacher's image tower", settings.tower, settings.training.freeze_until)
