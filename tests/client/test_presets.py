@@ -122,6 +122,16 @@ def test_other_students_have_a_schedule_and_half_of_their_blocks_frozen() -> Non
     assert thorough.replace(preset="default", distill_steps=400, freeze_until=4) == default
 
 
+def test_a_run_that_goes_on_keeps_its_recipe_and_schedule_unless_others_are_named() -> None:
+    before = {"preset": "default", "view_recipe": "styles", "distill_steps": 7, "align_steps": 5}
+    config = RunConfig.model_validate(
+        {"data": {"root": PACS}, "student": {"name": "resnet50"}, "training": {"align_steps": 6}}
+    )
+    found = resolve(config, before)
+    assert (found.purchase.view_recipe, found.training.distill_steps, found.training.align_steps) == ("styles", 7, 6)
+    assert resolve(config, {**before, "preset": "paper"}) == resolve(config)
+
+
 def test_a_student_that_was_not_published_and_a_preset_that_is_none_are_refused() -> None:
     for student in ("tiny", "convnext_tiny"):
         with pytest.raises(UsageError, match=f"no student '{student}': its preset is for vit_base_patch16_224"):
