@@ -19,10 +19,11 @@ import vl2v_vendor
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.images import load_rgb
+from vl2v_client.data.rendering import render_view
 from vl2v_client.data.shapes import write_shapes
 from vl2v_client.data.shapes.drawing_styles import DEVELOPMENT_STYLES
 from vl2v_client.data.styles import STYLES
-from vl2v_client.data.views import View, render_view
+from vl2v_client.data.views import View
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec
 from vl2v_vendor.engine.models.open_clip_model import OpenClipModel

@@ -28,7 +28,8 @@ from result import Goal, write_result
 from torch import Tensor
 
 from vl2v_client.core.values import EmbeddingMatrix
-from vl2v_client.data.views import drawn_view, render_view
+from vl2v_client.data.rendering import render_view
+from vl2v_client.data.views import drawn_view
 from vl2v_client.student.loss.methods import Stage, TrainingConfig, vl2v_adip
 from vl2v_client.student.loss.objective import image_and_text
 from vl2v_client.student.model.card import InputFormat

@@ -10,7 +10,7 @@ import hmac
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 JSONValue: TypeAlias = "bool | int | str | Sequence[JSONValue] | Mapping[str, JSONValue] | None"
@@ -111,7 +111,7 @@ class EmbeddingIdentity:
         return sha256_hex(self._canonical())
 
     def _canonical(self) -> bytes:
-        return canonical_json({"v": 1, **asdict(self)})
+        return canonical_json({"v": 1, **{name: getattr(self, name) for name in self.__slots__}})
 
 
 def fingerprint(pepper: bytes, *, modality: Modality, model_id: str, truncate: bool, content_sha: str) -> str:

@@ -20,9 +20,10 @@ from support.client.student_factories import (
 from vl2v_client.core.errors import DataError
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.images import load_rgb
+from vl2v_client.data.rendering import render_view
 from vl2v_client.data.splits import split
 from vl2v_client.data.view_pixels import canonical_pixels
-from vl2v_client.data.views import View, render_view
+from vl2v_client.data.views import View
 from vl2v_client.evaluation.accuracy import (
     DomainAccuracy,
     calibration_error,

@@ -21,9 +21,10 @@ from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import silent
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.images import load_rgb
+from vl2v_client.data.rendering import render_view
 from vl2v_client.data.splits import split
 from vl2v_client.data.view_pixels import canonical_pixels
-from vl2v_client.data.views import View, drawn_view, render_view, views_for
+from vl2v_client.data.views import View, drawn_view, views_for
 from vl2v_client.evaluation.accuracy import log_probabilities, predict, read_predictions
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.origin import LocalModel

@@ -19,7 +19,7 @@ from vl2v_client.buying.buyer import cut_batches
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.core.values import Sample
-from vl2v_client.data.views import render_view
+from vl2v_client.data.rendering import render_view
 from vl2v_client.planning import queries as planned_queries
 from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
@@ -65,8 +65,8 @@ def test_a_second_plan_opens_no_image(
     def refuse(path: Path) -> Image.Image:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(planned_queries, "load_rgb", refuse)
-    monkeypatch.setattr(planned_queries, "image_size", refuse)
+    for name in ("load_rgb", "image_size"):
+        monkeypatch.setattr(f"vl2v_client.data.images.{name}", refuse)
     assert plan_for(vendor, cache, queries).image_keys == first.image_keys
 
 

@@ -68,8 +68,8 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
     monkeypatch.setattr(recipe, "EXACT_VIEWS", 10)
     choice = QueryChoice(data, target_domain="photo", views=3)
     with monkeypatch.context() as patched:
-        for name in ("load_rgb", "image_size", "render_view"):
-            patched.setattr(planned_queries, name, lambda *_: pytest.fail("a picture was opened"))
+        for name in ("images.load_rgb", "images.image_size", "rendering.render_view"):
+            patched.setattr(f"vl2v_client.data.{name}", lambda *_: pytest.fail("a picture was opened"))
         bound = _bound(vendor, cache, choice)
     assert bound is not None
     assert bound.image_files == 16

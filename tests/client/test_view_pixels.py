@@ -14,10 +14,12 @@ from PIL import Image
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
-from vl2v_client.data import view_pixels
+from vl2v_client.data import pixel_file, view_pixels
 from vl2v_client.data.images import load_rgb
-from vl2v_client.data.view_pixels import PixelFile, ViewPixels, ViewSequence, canonical_pixels
-from vl2v_client.data.views import View, render_view, views_for
+from vl2v_client.data.pixel_file import PixelFile
+from vl2v_client.data.rendering import render_view
+from vl2v_client.data.view_pixels import ViewPixels, ViewSequence, canonical_pixels
+from vl2v_client.data.views import View, views_for
 from vl2v_client.planning.queries import pixels_sha
 from vl2v_contract.identity import rgb8_sha
 
@@ -123,7 +125,7 @@ def _cut_short(descriptor: int, data: memoryview, _offset: int) -> int:
 
 @pytest.mark.parametrize(
     ("place", "failure"),
-    [("os.pwrite", _refuse), ("os.pwrite", _cut_short), ("os.preadv", _refuse), ("view_pixels.TemporaryFile", _refuse)],
+    [("os.pwrite", _refuse), ("os.pwrite", _cut_short), ("os.preadv", _refuse), ("pixel_file.TemporaryFile", _refuse)],
 )
 def test_a_full_or_failing_disk_changes_no_pixel(
     tmp_path: Path,
@@ -133,7 +135,7 @@ def test_a_full_or_failing_disk_changes_no_pixel(
     failure: Callable[..., Any],
 ) -> None:
     module, name = place.split(".")
-    monkeypatch.setattr(os if module == "os" else view_pixels, name, failure)
+    monkeypatch.setattr(os if module == "os" else pixel_file, name, failure)
     pixels = ViewPixels(samples, _views(samples), 16, PixelFile(tmp_path))
     for _ in range(2):
         np.testing.assert_array_equal(ViewSequence(pixels, 3)[:], _expected(samples).reshape(-1, 16, 16, 3))

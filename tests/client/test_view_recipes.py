@@ -13,8 +13,9 @@ from PIL import Image
 
 from vl2v_client.core.values import Sample
 from vl2v_client.data.images import load_rgb
+from vl2v_client.data.rendering import render_view
 from vl2v_client.data.styles import STYLES
-from vl2v_client.data.views import VIEW_RECIPES, View, canonical_view, render_view, styled_views, views_for
+from vl2v_client.data.views import VIEW_RECIPES, View, canonical_view, styled_views, views_for
 from vl2v_client.planning.queries import pixels_sha
 from vl2v_contract.identity import canonical_json, sha256_hex
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.data.images import MAX_FILE_BYTES, encode_png, image_size, load_rgb, read_file
-from vl2v_client.data.views import View, canonical_view, render_view, views_for
+from vl2v_client.data.rendering import render_view
+from vl2v_client.data.views import View, canonical_view, views_for
 
 NAME = "ab" * 32
 
@@ -80,7 +81,8 @@ def test_another_process_in_another_order_renders_the_same_bytes(tmp_path: Path)
 import hashlib, sys
 from pathlib import Path
 from vl2v_client.data.images import load_rgb
-from vl2v_client.data.views import render_view, views_for
+from vl2v_client.data.rendering import render_view
+from vl2v_client.data.views import views_for
 image = load_rgb(Path(sys.argv[1]))
 views = list(enumerate(views_for("ab" * 32, image.size, 8, seed=5)))
 shas = {i: hashlib.sha256(render_view(image, view, 32).tobytes()).hexdigest() for i, view in reversed(views)}

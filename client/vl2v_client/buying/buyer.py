@@ -25,7 +25,7 @@ from vl2v_client.core.errors import (
 from vl2v_client.core.progress import Progress, format_micro
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.images import encode_png, load_rgb
-from vl2v_client.data.views import render_view
+from vl2v_client.data.rendering import render_view
 from vl2v_client.planning.queries import ImageQuery, RenderSpool, TextQuery, pixels_sha
 from vl2v_client.planning.query_plan import PlannedItem, QueryPlan
 from vl2v_contract.records import Receipt

@@ -62,7 +62,7 @@ def plan(
 @takes(*PURCHASING_OPTIONS, file=True)
 def buy(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
-    from vl2v_client.recipes.plan import buy as buy_run
+    from vl2v_client.recipes.buy import buy as buy_run
 
     with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
         report = buy_run(config, context, progress=progress)

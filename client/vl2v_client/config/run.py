@@ -5,7 +5,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import ValidationError
 
 from vl2v_client.config.training import Options, TrainingConfig, option
@@ -107,6 +106,8 @@ class RunConfig(Options):
         Raises:
             UsageError: The file cannot be read, or holds something that is not an option or out of range.
         """
+        import yaml  # most runs are flags alone
+
         try:
             read = yaml.safe_load(path.read_text()) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

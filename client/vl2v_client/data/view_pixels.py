@@ -1,14 +1,12 @@
 """The pixels of many images' views at one size, rendered when they are read, and kept as far as a bound allows."""
 
 import os
-import weakref
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,55 +14,12 @@ from numpy.typing import NDArray
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.images import load_rgb
-from vl2v_client.data.views import RENDERER_VERSION, View, canonical_view, render_view
+from vl2v_client.data.pixel_file import PixelFile
+from vl2v_client.data.rendering import render_view
+from vl2v_client.data.views import RENDERER_VERSION, View, canonical_view
 from vl2v_contract.identity import canonical_json, sha256_hex
 
-PIXEL_BYTES = 2**30
-"""Disk space that one run takes for rendered views."""
-
 Rows = NDArray[np.int64]
-
-
-class PixelFile:
-    """Temporary disk space for rendered views, up to a bound.
-
-    The file has no name, so it ends with the process. What it cannot hold, because the disk is full or fails, is
-    rendered again. It is read and written by system calls: a full disk under a memory map kills the process.
-    """
-
-    def __init__(self, folder: Path, size_bytes: int = PIXEL_BYTES) -> None:
-        self._folder = folder
-        self._free_bytes = size_bytes
-        self._end = 0
-        self._descriptor = -1
-
-    def take(self, count: int, each_bytes: int) -> tuple[int, int]:
-        """Take room for at most `count` items; return its offset in bytes, and for how many items it is."""
-        offset, granted = self._end, min(count, self._free_bytes // each_bytes)
-        if granted and self._descriptor < 0:
-            try:
-                file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - open as long as this object lives
-            except OSError:
-                return offset, 0
-            weakref.finalize(self, file.close)
-            self._descriptor = file.fileno()
-        self._end += granted * each_bytes
-        self._free_bytes -= granted * each_bytes
-        return offset, granted
-
-    def write(self, data: NDArray[np.uint8], offset: int) -> bool:
-        """Write contiguous bytes; return whether all of them are there."""
-        try:
-            return os.pwrite(self._descriptor, data.data, offset) == data.nbytes
-        except OSError:
-            return False
-
-    def read(self, into: NDArray[np.uint8], offset: int) -> bool:
-        """Fill a contiguous array with what was written; return whether it could be read."""
-        try:
-            return os.preadv(self._descriptor, [into.data], offset) == into.nbytes
-        except OSError:
-            return False
 
 
 class ViewPixels:

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import PIL
-from PIL import Image, ImageEnhance
 
-from vl2v_client.core.errors import DataError
-from vl2v_client.core.values import RGBImage, generator
+from vl2v_client.core.values import generator
 from vl2v_client.data.styles import STYLES
 
 RENDERER_VERSION = f"1/pillow-{PIL.__version__}"
 """Names the code that turns a view into pixels, Pillow's decoders and filters included: part of every memo of them."""
 
-_UNCHANGED = 1000
+UNCHANGED = 1000
+"""The factor of a colour as it is."""
+
 _MIN_AREA = 0.7  # smallest share of the image that a crop keeps; the largest is 1
 _FLIP, _GRAYSCALE = 0.5, 0.1  # probabilities
 _COLOUR = 0.3  # brightness, contrast and saturation factors lie in 1 - this .. 1 + this
@@ -48,9 +48,9 @@ class View:
 
     crop: tuple[int, int, int, int] | None = None
     flip: bool = False
-    brightness: int = _UNCHANGED
-    contrast: int = _UNCHANGED
-    saturation: int = _UNCHANGED
+    brightness: int = UNCHANGED
+    contrast: int = UNCHANGED
+    saturation: int = UNCHANGED
     hue: int = 0
     grayscale: bool = False
     style: str | None = None
@@ -141,50 +141,6 @@ def drawn_view(
         hue=round(1000 * rng.uniform(-chosen.hue, chosen.hue)),
         grayscale=bool(rng.random() < _GRAYSCALE),
     )
-
-
-def render_view(image: Image.Image, view: View, size: int) -> RGBImage:
-    """Return the pixels `[size, size, 3]` of a view: deterministic, with Pillow's antialiased bicubic filter.
-
-    The image is RGB, from `load_rgb`; the size is the input size of who looks at it.
-
-    Raises:
-        DataError: The crop reaches outside the image, so the view was made for another one.
-    """
-    picture = image if view.crop is None else image.crop(_corners(view.crop, image.size))
-    picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    if view.flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels: RGBImage = np.array(_recolour(picture, view), dtype=np.uint8)
-    return pixels if view.style is None else STYLES[view.style].draw(pixels, view.style_strength)
-
-
-def _recolour(picture: Image.Image, view: View) -> Image.Image:
-    if view.brightness != _UNCHANGED:
-        picture = ImageEnhance.Brightness(picture).enhance(view.brightness / _UNCHANGED)
-    if view.contrast != _UNCHANGED:
-        picture = ImageEnhance.Contrast(picture).enhance(view.contrast / _UNCHANGED)
-    if view.saturation != _UNCHANGED:
-        picture = ImageEnhance.Color(picture).enhance(view.saturation / _UNCHANGED)
-    if view.hue:
-        shift = round(view.hue * 255 / 1000)
-        hue, saturation, value = picture.convert("HSV").split()
-        turned = hue.point([(level + shift) % 256 for level in range(256)])
-        picture = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
-    if view.grayscale:
-        picture = picture.convert("L").convert("RGB")
-    return picture
-
-
-def _corners(crop: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    left, top, width, height = crop
-    right, bottom = left + width, top + height
-    if left < 0 or top < 0 or width < 1 or height < 1 or right > size[0] or bottom > size[1]:
-        raise DataError(
-            f"the crop {crop} reaches outside an image of {size[0]}x{size[1]} pixels: "
-            "the image has changed since its views were made; make the plan again"
-        )
-    return left, top, right, bottom
 
 
 def _draw_styled(rng: np.random.Generator, image_size: tuple[int, int], styles: tuple[str, ...]) -> View:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError, DataError, RunError
 from vl2v_client.data.images import load_rgb
-from vl2v_client.data.views import canonical_view, render_view
+from vl2v_client.data.rendering import render_view
+from vl2v_client.data.views import canonical_view
 from vl2v_client.student.model.classifier import StudentBundle
 
 

@@ -17,9 +17,8 @@ from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample
-from vl2v_client.data.images import image_size, load_rgb, read_file
-from vl2v_client.data.view_pixels import PixelFile
-from vl2v_client.data.views import RENDERER_VERSION, View, render_view
+from vl2v_client.data.pixel_file import PixelFile
+from vl2v_client.data.views import RENDERER_VERSION, View
 from vl2v_contract.identity import rgb8_sha
 
 
@@ -148,6 +147,8 @@ def hash_views(
     Raises:
         DataError: A file is missing, is no image, or its view does not fit it any more.
     """
+    from vl2v_client.data.images import load_rgb  # Pillow takes its time, and an upper bound renders nothing
+    from vl2v_client.data.rendering import render_view
 
     def hash_file(task: tuple[Path, Mapping[bytes, View]]) -> list[tuple[bytes, str]]:
         path, views = task
@@ -241,6 +242,8 @@ def _unreadable(path: Path | str, error: OSError) -> DataError:
 
 
 def _read_file(stamp: FileStamp) -> FileContent:
+    from vl2v_client.data.images import image_size, read_file
+
     path = Path(stamp.path)
     data = read_file(path)
     return FileContent(hashlib.sha256(data).hexdigest(), *image_size(data, path))

@@ -1,10 +1,8 @@
-"""What a run would buy: an exact plan, or an upper bound where rendering takes too long; and buying it."""
+"""What a run would buy: an exact plan, or an upper bound where rendering takes too long."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.buying import purchase
-from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.buying.context import PurchaseContext, meet, plan_run
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import Progress, silent
@@ -77,14 +75,3 @@ def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Pro
     by_folder = {root / domain if dataset.has_domains else root: paths for domain, paths in training.items()}
     texts = text_queries(choice, dataset.class_names)
     return estimate_plan(by_folder, choice.asked_views, texts, meet(context), context.cache, progress=progress)
-
-
-def buy(config: RunConfig, context: PurchaseContext, *, progress: Progress) -> PurchaseReport:
-    """Plan a run and buy its answers; nothing is paid twice.
-
-    Raises:
-        ClientError: See `core.errors`; whatever was bought is kept.
-    """
-    planned = plan_selected(config, context, progress=progress)
-    purchase.check_hold_out(planned, context, progress=progress)
-    return purchase.buy(planned.plan, context, progress=progress)

@@ -22,7 +22,7 @@ from vl2v_client.config.run import Imputation, Selector
 from vl2v_client.config.training import FinalWeights, TrainingConfig
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.core.files import read_json, write_durably
-from vl2v_client.data.view_pixels import PIXEL_BYTES, PixelFile
+from vl2v_client.data.pixel_file import PIXEL_BYTES, PixelFile
 from vl2v_client.student.loss.methods import SINCE_OF_STAGES, SINCE_OF_TRAINING
 from vl2v_contract.identity import sha256_hex
 

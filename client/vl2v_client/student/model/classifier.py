@@ -125,7 +125,7 @@ class StudentClassifier:
     def logits(self, pixels: PixelSource, *, batch_size: int = 128, progress: Progress = silent) -> NDArray[np.float32]:
         """Return logits of views at the size that the student was trained on.
 
-        Takes pixels `[N, S, S, 3]` uint8, as `data.views.render_view` makes them; returns `[N, C]` float32, whose last
+        Takes pixels `[N, S, S, 3]` uint8, as `render_view` makes them; returns `[N, C]` float32, whose last
         bits may depend on the batch size.
         """
         was_training = self.student.training

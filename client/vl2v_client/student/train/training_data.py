@@ -13,8 +13,9 @@ from torch import Tensor
 from vl2v_client.cache.store import FileContent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
 from vl2v_client.data.images import load_rgb
+from vl2v_client.data.rendering import render_view
 from vl2v_client.data.view_pixels import ViewPixels, ViewSequence
-from vl2v_client.data.views import RENDERER_VERSION, drawn_view, render_view
+from vl2v_client.data.views import RENDERER_VERSION, drawn_view
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.student.loss.objective import Batch
