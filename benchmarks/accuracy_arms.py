@@ -48,6 +48,7 @@ SWITCHES = {
 """Row: what it adds to VL2V-ADiP with K=4."""
 
 SETTINGS = {
+    "align by Adam alone": ("--align", "adam"),
     "by agreement": ("--trust", "agreement"),
     "half the rate": ("--learning-rate", "2.5e-4"),
     "twice the rate": ("--learning-rate", "1e-3"),
@@ -58,6 +59,11 @@ SETTINGS = {
     "no styles": ("--view-recipe", "standard"),
 }
 """Row: what it changes in the default with K=4."""
+
+ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "erm"}
+"""Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
+
+THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
 """Of the training images, in the curve, between none and all."""
@@ -137,6 +143,24 @@ def field_arms() -> tuple[Arm, ...]:
     published = _published(4)
     methods = (Arm(row, (*published, "--method", method), everywhere=True) for row, method in FIELD.items())
     return Arm(ADIP_4, published, erm_row=ERM, erm_everywhere=True, everywhere=True), *methods
+
+
+def gap_arms() -> tuple[Arm, ...]:
+    """How much of the gap between ERM and its teacher a pretrained student closes, and what fewer queries cost.
+
+    Every row has the steps, schedule, optimizer and frozen blocks of `default`, and four views of each image. The
+    published loss has the published views and align, ERM those of `default`; the curve's points borrow the answer of
+    the canonical view for the views that are not bought.
+    """
+    default = _default(4)
+    return (
+        *(Arm(f"{ERM}, {row}", (*default, "--method", method), everywhere=True) for row, method in ERM_ROWS.items()),
+        Arm(ADIP_4, (*default, "--view-recipe", "standard", "--align", "adam"), everywhere=True),
+        Arm(DEFAULT_4, default, erm_row=ERM, everywhere=True),
+        Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
+        Arm(DEFAULT_1, (*_default(1), "--train-views", "4"), everywhere=True),
+        Arm(DEFAULT_QUARTER, (*_default(1), "--train-views", "4"), share=0.25, everywhere=True),
+    )
 
 
 def setting_arms() -> tuple[Arm, ...]:

@@ -6,6 +6,7 @@
     python benchmarks/accuracy_per_query.py methods --development --seeds 1 [-- --distill-steps 400]
     python benchmarks/accuracy_per_query.py plans --development --seeds 1
     python benchmarks/accuracy_per_query.py ablation --data DIR --target A --target B ...
+    python benchmarks/accuracy_per_query.py gap --data DIR --target A --target B --target C ...
     python benchmarks/accuracy_per_query.py settings --data DIR --target A --target B --target C --seeds 1 ...
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
         --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
@@ -34,12 +35,15 @@ from accuracy_arms import (
     BESIDE_TEACHER,
     DEFAULT_4,
     ERM,
+    ERM_ROWS,
     ONLINE,
     TEACHER,
     TENTH,
+    THOROUGH_4,
     Arm,
     curve_arms,
     field_arms,
+    gap_arms,
     method_arms,
     plan_arms,
     setting_arms,
@@ -47,7 +51,7 @@ from accuracy_arms import (
 )
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, Outcome, measure, recorded
-from accuracy_table import goals_of, notes_of, rows_of
+from accuracy_table import best_on_sources, gap_goals, goals_of, notes_of, rows_of
 from local_vendor import local_vendor, run, split_words
 from result import RESULTS, write_result
 from source_settings import choices_of, link_sources, source_cells
@@ -56,7 +60,7 @@ import vl2v_vendor
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.shapes.drawing_styles import STYLES
 
-SETTINGS = "settings"
+SETTINGS, GAP = "settings", "gap"
 ARMS = {
     "table": table_arms,
     "curve": curve_arms,
@@ -64,6 +68,7 @@ ARMS = {
     "methods": method_arms,
     "plans": plan_arms,
     "ablation": setting_arms,
+    GAP: gap_arms,
     SETTINGS: setting_arms,
 }
 REFERENCES = {
@@ -73,8 +78,11 @@ REFERENCES = {
     "methods": ADIP_4,
     "plans": TENTH,
     "ablation": DEFAULT_4,
+    GAP: ADIP_4,
 }
 """The row that all others are compared with, besides ERM."""
+GAP_GOALS = ((THOROUGH_4, 0.5), (DEFAULT_4, 0.0))
+"""Row, and the share of the gap between ERM and its teacher that it has to close."""
 FIRST_SEED = 100
 """Of shapes: settings were chosen on seeds below it, and a seed's pictures are the same in every data set."""
 DEVELOPMENT = {
@@ -92,6 +100,8 @@ def main() -> None:
     if arguments.kind == SETTINGS:
         write_choices(arguments, arms, outcomes)
         return
+    if arguments.kind == GAP:
+        outcomes += best_on_sources(outcomes, [f"{ERM}, {row}" for row in ERM_ROWS], ERM)
     of_arms = [name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM)]
     names = [TEACHER, *BESIDE_TEACHER, ERM, *of_arms]
     is_shared = arguments.data is not None  # shapes are drawn for each seed, with pictures of its own
@@ -99,6 +109,9 @@ def main() -> None:
     name = f"accuracy_{arguments.kind}_{arguments.name}"
     goals = goals_of(outcomes, shared_pictures=is_shared) if arguments.kind == "table" else []
     notes = [*arguments.note, *notes_of(outcomes, shared_pictures=is_shared)]
+    if arguments.kind == GAP:
+        goals = [*gap_goals(outcomes, GAP_GOALS), *goals_of(outcomes, shared_pictures=is_shared)]
+        notes.append(f"ERM is the best of {', '.join(ERM_ROWS)} on source validation, for each target and seed.")
     path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
     if arguments.kind == "curve" and not arguments.recorded:
         draw(outcomes, path.with_suffix(".png"))
@@ -154,7 +167,7 @@ def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str,
             first = everywhere or place == 0
             for arm in arms:
                 if first or arm.everywhere:
-                    yield Cell(arm, data, target, seed, with_erm=first or arm.erm_everywhere)
+                    yield Cell(arm, data, target, seed, with_erm=arguments.kind != GAP and (first or arm.erm_everywhere))
 
 
 def unseen_domains(

@@ -187,7 +187,7 @@ def _outcomes(
     bench: Bench, cell: Cell, report: Mapping[str, Any], predictions: Sequence[ImagePrediction]
 ) -> list[Outcome]:
     bought, local = report["purchase"], report["local"]
-    asked = bought or local
+    asked = bought or local or {"images": 0, "texts": 0}  # labels alone need no teacher
     names = {TEACHER: TEACHER, ERM: cell.arm.erm_row or "", report["rows"][-1]["name"]: cell.arm.row}
     return [
         Outcome(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import mean
 
 from accuracy_arms import (
@@ -22,6 +23,9 @@ from intervals import DRAWS, FEWEST_SEEDS, Difference, difference
 from result import Goal
 
 from vl2v_client.export.sweep_report import spread
+
+SMALLEST_GAP = 5.0
+"""Points between ERM and its teacher from which a target counts for the share of the gap that is closed."""
 
 TOO_FEW_PAIRS = 3
 """So many pairs of target and seed, or fewer, decide nothing."""
@@ -82,6 +86,50 @@ def goals_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[Goal
         if measured is not None:
             found.append(_goal(name, measured, words, bound, at_most=words.startswith("<")))
     return found
+
+
+def best_on_sources(outcomes: Iterable[Outcome], rows: Sequence[str], name: str) -> list[Outcome]:
+    """Under one name, for each target and seed the row that is best on source validation; the target is not asked.
+
+    Where one of the rows has no outcome, nothing is chosen.
+    """
+    places: dict[tuple[str, int], list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.row in rows:
+            places.setdefault((outcome.target, outcome.seed), []).append(outcome)
+    whole = [found for found in places.values() if len(found) == len(rows)]
+    best = [max(found, key=lambda one: one.in_domain or 0.0) for found in whole]
+    return [replace(one, row=name, note=one.row) for one in best]
+
+
+def gap_goals(outcomes: Sequence[Outcome], rows: Sequence[tuple[str, float]]) -> list[Goal]:
+    """How much of the gap between ERM and the teacher each row closes: a goal for each row and its share."""
+    found = []
+    for row, wanted in rows:
+        closed, targets = gap_closed(outcomes, row)
+        if targets:
+            words = f"{100 * closed:.0f} %, on {', '.join(targets)}"
+            found.append(Goal(f"gap closed by {row}", words, f">= {100 * wanted:.0f} %", closed >= wanted))
+    return found
+
+
+def gap_closed(outcomes: Sequence[Outcome], row: str) -> tuple[float, list[str]]:
+    """The sum of (row - ERM) over that of (teacher - ERM), over the targets whose gap is large enough; and those.
+
+    Only targets and seeds that all three have count.
+    """
+    at = {(one.row, one.target, one.seed): one.accuracy for one in outcomes}
+    gains, gaps, counted = 0.0, 0.0, []
+    for target in dict.fromkeys(one.target for one in outcomes):
+        seeds = [seed for name, place, seed in at if (name, place) == (row, target)]
+        whole = [seed for seed in seeds if {(ERM, target, seed), (TEACHER, target, seed)} <= at.keys()]
+        if not whole:
+            continue
+        erm, teacher, mine = (mean(at[name, target, seed] for seed in whole) for name in (ERM, TEACHER, row))
+        if 100 * (teacher - erm) >= SMALLEST_GAP:
+            gains, gaps = gains + mine - erm, gaps + teacher - erm
+            counted.append(target)
+    return (gains / gaps if gaps else 0.0), counted
 
 
 def _goal(name: str, found: Difference, words: str, bound: float, *, at_most: bool) -> Goal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from accuracy_arms import (
     ADIP_1,
@@ -17,7 +19,7 @@ from accuracy_arms import (
     table_arms,
 )
 from accuracy_runs import Outcome
-from accuracy_table import goals_of, notes_of, rows_of
+from accuracy_table import best_on_sources, gap_closed, gap_goals, goals_of, notes_of, rows_of
 
 from vl2v_client.student.loss.methods import METHODS
 
@@ -126,3 +128,32 @@ def test_the_field_is_measured_everywhere_by_the_methods_that_the_command_knows(
     assert set(methods) <= METHODS.keys()
     shared = {arm.row: arm for arm in method_arms()}
     assert all(arm.options == shared[arm.row].options for arm in arms if arm.row in shared)
+
+
+def test_erm_is_the_best_on_source_validation_whatever_the_target_says() -> None:
+    def trained(row: str, seed: int, percent: float, in_domain: float) -> Outcome:
+        return replace(_outcome(row, "art", seed, percent), in_domain=in_domain)
+
+    rows = ["ERM, LP-FT", "ERM, fine-tuning"]
+    outcomes = [trained(rows[0], 0, 90, 0.7), trained(rows[1], 0, 60, 0.8), trained(rows[0], 1, 70, 0.8)]
+    (chosen,) = best_on_sources(outcomes, rows, ERM)
+    assert (chosen.row, chosen.seed, chosen.accuracy, chosen.note) == (ERM, 0, 0.6, "ERM, fine-tuning")
+
+
+def test_a_target_counts_for_the_gap_where_the_teacher_is_five_points_above_erm() -> None:
+    def three(target: str, erm: float, teacher: float, student: float) -> list[Outcome]:
+        rows = {ERM: erm, TEACHER: teacher, DEFAULT_4: student}
+        return [_outcome(row, target, seed, percent) for row, percent in rows.items() for seed in (0, 1)]
+
+    outcomes = [*three("art", 60, 80, 70), *three("cartoon", 50, 90, 80), *three("photo", 91, 95, 10)]
+    closed, targets = gap_closed(outcomes, DEFAULT_4)
+    assert (round(closed, 4), targets) == (round(40 / 60, 4), ["art", "cartoon"])
+    (goal,) = gap_goals(outcomes, [(DEFAULT_4, 0.7)])
+    assert (goal.met, goal.value) == (False, "67 %, on art, cartoon")
+    assert gap_closed([one for one in outcomes if one.row != TEACHER], DEFAULT_4) == (0.0, [])
+
+
+def test_seeds_without_all_three_rows_do_not_count_for_the_gap() -> None:
+    rows = {ERM: 60.0, TEACHER: 80.0, DEFAULT_4: 70.0}
+    whole = [_outcome(row, "art", 0, percent) for row, percent in rows.items()]
+    assert gap_closed([*whole, _outcome(DEFAULT_4, "art", 1, 10)], DEFAULT_4) == (pytest.approx(0.5), ["art"])

@@ -111,15 +111,15 @@ def test_other_students_have_a_schedule_and_half_of_their_blocks_frozen() -> Non
 
     default, thorough = settled("tf_efficientnet_lite0.in1k"), settled("tf_efficientnet_lite0.in1k", preset="thorough")
     assert (default.align, default.schedule, default.warmup, default.final_weights) == ("ridge", "cosine", 0.05, "ema")
-    assert (default.distill_steps, thorough.distill_steps) == (400, 4_000)
-    assert (default.freeze_until, thorough.freeze_until) == (4, 0)  # stem and three of seven stages
+    assert (default.distill_steps, thorough.distill_steps) == (400, 1_600)
+    assert (default.freeze_until, thorough.freeze_until) == (4, 4)  # stem and three of seven stages
     assert [one.probe for one in (default, thorough, settled("tiny"))] == [True] * 3
     assert settled("resnet50.a1_in1k").freeze_until == 2
     assert settled("resnet50.a1_in1k", freeze_until=0).freeze_until == 0
     assert settled("tiny").freeze_until == 0
     online = {"preset": "default", "student": "resnet50", "data": PACS, "purchase": PurchaseConfig(online=True)}
     assert resolved(**online).training.align == "adam"
-    assert thorough.replace(preset="default", distill_steps=400, freeze_until=4) == default
+    assert thorough.replace(preset="default", distill_steps=400) == default
 
 
 def test_a_run_that_goes_on_keeps_its_recipe_and_schedule_unless_others_are_named() -> None:

@@ -51,8 +51,8 @@ PRETRAINED_TRAINING: Mapping[str, Any] = {
 }
 """Training of any other student, above the half of its blocks that is frozen; see `docs/methods/presets.md`."""
 
-THOROUGH_STEPS = 4_000
-"""Steps of the distill stage with `thorough`, which freezes nothing: for patience or a GPU."""
+THOROUGH = 4
+"""How many times the default's steps the distill stage of `thorough` takes: for patience or a GPU."""
 
 TINY_TRAIN_VIEWS = 10
 """Views that the packaged student trains on; chosen on development styles alone, see `docs/data/shapes.md`."""
@@ -112,14 +112,14 @@ def _resolve_training(config: RunConfig, before: Mapping[str, Any]) -> TrainingC
         if config.purchase.online:
             values = {**values, "align": "adam"}  # a closed form needs stored views
         if training.preset == "thorough":
-            values = {**values, "distill_steps": THOROUGH_STEPS}
+            values = {**values, "distill_steps": THOROUGH * values["distill_steps"]}
     return TrainingConfig.model_validate({**values, **before, **training.named()})
 
 
 def freezes_half(config: RunConfig) -> bool:
     """Tell whether the first half of the student's blocks stays frozen, since nobody says how many."""
     named, preset = config.training.model_fields_set, config.training.preset
-    return preset == "default" and config.student.name != TINY and "freeze_until" not in named
+    return preset != "paper" and config.student.name != TINY and "freeze_until" not in named
 
 
 def _resolve_purchase(config: RunConfig, preset: str, recipe_before: ViewRecipeName | None) -> PurchaseConfig:
