@@ -157,6 +157,7 @@ def gap_arms() -> tuple[Arm, ...]:
         *(Arm(f"{ERM}, {row}", (*default, "--method", method), everywhere=True) for row, method in ERM_ROWS.items()),
         Arm(ADIP_4, (*default, "--view-recipe", "standard", "--align", "adam"), everywhere=True),
         Arm(DEFAULT_4, default, erm_row=ERM, everywhere=True),
+        Arm("default, the six styles", (*default, *SETTINGS["the six styles"]), everywhere=True),
         Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
         Arm(DEFAULT_1, (*_default(1), "--train-views", "4"), everywhere=True),
         Arm(DEFAULT_QUARTER, (*_default(1), "--train-views", "4"), share=0.25, everywhere=True),

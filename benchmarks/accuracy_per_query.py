@@ -167,7 +167,9 @@ def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str,
             first = everywhere or place == 0
             for arm in arms:
                 if first or arm.everywhere:
-                    yield Cell(arm, data, target, seed, with_erm=arguments.kind != GAP and (first or arm.erm_everywhere))
+                    yield Cell(
+                        arm, data, target, seed, with_erm=arguments.kind != GAP and (first or arm.erm_everywhere)
+                    )
 
 
 def unseen_domains(

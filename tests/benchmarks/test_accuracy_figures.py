@@ -86,7 +86,7 @@ def test_the_result_of_pacs_names_its_teacher() -> None:
     assert "the unseen one included" in notes
 
 
-@pytest.mark.parametrize("name", ["pacs", "shapes", "development"])
+@pytest.mark.parametrize("name", ["pacs", "pacs-128", "shapes", "development"])
 def test_each_recorded_accuracy_is_a_count_of_its_pictures(name: str) -> None:
     lines = (ROOT / "benchmarks" / "results" / f"accuracy_{name}.runs.jsonl").read_text().splitlines()
     for outcome in map(json.loads, lines):
@@ -106,6 +106,25 @@ def test_the_curve_s_table_is_the_result() -> None:
         assert lines[0][column] == f"{rows[f'default, {point}']['queries']:,}", shown
         for name, *cells in lines[1:]:
             assert cells[column - 1] == rows[f"{name}, {point}"]["all"], (name, shown)
+
+
+def test_the_settings_table_is_the_result() -> None:
+    rows = {row["setting"]: row for row in _result("settings_pacs-128")["rows"]}
+    names = ["default, K=4", "default, the six styles", "default, no styles", "default, by agreement"]
+    _, _, *lines = _lines("docs/accuracy.md", "Settings, chosen on the sources")
+    for name, (_, *cells) in zip(names, lines, strict=True):
+        assert cells == [f"{rows[name][f'for {target}']:.1f}" for target in ("art_painting", "cartoon", "photo")], name
+    record = ROOT / "benchmarks" / "results" / "accuracy_pacs-128.runs.jsonl"
+    runs = {(one["row"], one["target"]): one["accuracy"] for one in map(json.loads, record.read_text().splitlines())}
+    page = (ROOT / "docs/accuracy.md").read_text()
+    for target, without, found in (
+        ("cartoon", "art_painting", "42.6 without to 57.1"),
+        ("photo", "cartoon", "93.8 to 93.1"),
+    ):
+        plain, styled = found.replace(" without", "").split(" to ")
+        assert f"{100 * runs[f'default, no styles, without {without}', target]:.1f}" == plain
+        assert f"{100 * runs[f'default, K=4, without {without}', target]:.1f}" == styled
+        assert found in page
 
 
 def test_the_speeds_of_training_are_the_result() -> None:
