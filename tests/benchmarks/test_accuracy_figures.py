@@ -127,6 +127,16 @@ def test_the_settings_table_is_the_result() -> None:
         assert found in page
 
 
+def test_the_first_seed_of_the_gap_is_the_result() -> None:
+    rows = {row[""]: row["cartoon"] for row in _result("gap_pacs-128")["rows"]}
+    page = " ".join((ROOT / "docs/accuracy.md").read_text().split())
+    assert f"the teacher has {rows['zero-shot teacher']}, VL2V-ADiP" in page
+    assert f"frozen blocks {rows['VL2V-ADiP, K=4']}, the default {rows['default, K=4']}." in page
+    assert f"prefers to LP-FT ({rows['ERM, LP-FT']})" in page
+    assert f"linear probe ({rows['ERM, linear probe']}), has {rows['ERM']}." in page
+    assert rows["ERM"] == rows["ERM, fine-tuning"]
+
+
 def test_the_speeds_of_training_are_the_result() -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / "training_speed.json").read_text())
     goals = {goal["name"]: goal["value"] for goal in result["goals"]}
