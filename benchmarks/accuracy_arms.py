@@ -148,9 +148,9 @@ def field_arms() -> tuple[Arm, ...]:
 def gap_arms() -> tuple[Arm, ...]:
     """How much of the gap between ERM and its teacher a pretrained student closes, and what fewer queries cost.
 
-    Every row has the steps, schedule, optimizer and frozen blocks of `default`, and four views of each image. The
-    published loss has the published views and align, ERM those of `default`; the curve's points borrow the answer of
-    the canonical view for the views that are not bought.
+    Every row has the schedule, optimizer and frozen blocks of `default`, all but `thorough` its steps, and four views
+    of each image. The published loss has the published views and align, ERM the views of `default`. The points of the
+    curve borrow the canonical view's answer for the views that are not bought.
     """
     default = _default(4)
     return (
