@@ -80,6 +80,7 @@ class Arm:
         erm_row: of an ERM that is trained beside it on the same views.
         erm_everywhere: on every target, or on the first alone.
         everywhere: the arm itself.
+        with_teacher: the teacher's own row is measured beside it, also without an ERM.
         online: a local teacher sees fresh views at every step, and nothing is bought.
         local: a local teacher answers, and nothing is bought.
     """
@@ -90,6 +91,7 @@ class Arm:
     erm_row: str | None = None
     erm_everywhere: bool = False
     everywhere: bool = False
+    with_teacher: bool = False
     online: bool = False
     local: bool = False
 
@@ -101,7 +103,7 @@ class Arm:
     @property
     def asks_the_teacher(self) -> bool:
         """Whether the teacher's own row is measured beside it, which asks about the unseen domain."""
-        return self.erm_row == ERM
+        return self.with_teacher or self.erm_row == ERM
 
 
 def table_arms() -> tuple[Arm, ...]:
@@ -156,7 +158,7 @@ def gap_arms() -> tuple[Arm, ...]:
     return (
         *(Arm(f"{ERM}, {row}", (*default, "--method", method), everywhere=True) for row, method in ERM_ROWS.items()),
         Arm(ADIP_4, (*default, "--view-recipe", "standard", "--align", "adam"), everywhere=True),
-        Arm(DEFAULT_4, default, erm_row=ERM, everywhere=True),
+        Arm(DEFAULT_4, default, with_teacher=True, everywhere=True),
         Arm("default, the six styles", (*default, *SETTINGS["the six styles"]), everywhere=True),
         Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
         Arm(DEFAULT_1, (*_default(1), "--train-views", "4"), everywhere=True),

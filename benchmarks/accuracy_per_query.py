@@ -107,10 +107,10 @@ def main() -> None:
     is_shared = arguments.data is not None  # shapes are drawn for each seed, with pictures of its own
     rows = rows_of(outcomes, names, REFERENCES[arguments.kind], shared_pictures=is_shared)
     name = f"accuracy_{arguments.kind}_{arguments.name}"
-    goals = goals_of(outcomes, shared_pictures=is_shared) if arguments.kind == "table" else []
+    goals = goals_of(outcomes, shared_pictures=is_shared) if arguments.kind in ("table", GAP) else []
     notes = [*arguments.note, *notes_of(outcomes, shared_pictures=is_shared)]
     if arguments.kind == GAP:
-        goals = [*gap_goals(outcomes, GAP_GOALS), *goals_of(outcomes, shared_pictures=is_shared)]
+        goals = [*gap_goals(outcomes, GAP_GOALS), *goals]
         notes.append(f"ERM is the best of {', '.join(ERM_ROWS)} on source validation, for each target and seed.")
     path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
     if arguments.kind == "curve" and not arguments.recorded:
@@ -167,9 +167,7 @@ def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str,
             first = everywhere or place == 0
             for arm in arms:
                 if first or arm.everywhere:
-                    yield Cell(
-                        arm, data, target, seed, with_erm=arguments.kind != GAP and (first or arm.erm_everywhere)
-                    )
+                    yield Cell(arm, data, target, seed, with_erm=first or arm.erm_everywhere)
 
 
 def unseen_domains(

@@ -106,20 +106,22 @@ def gap_goals(outcomes: Sequence[Outcome], rows: Sequence[tuple[str, float]]) ->
     """How much of the gap between ERM and the teacher each row closes: a goal for each row and its share."""
     found = []
     for row, wanted in rows:
-        closed, targets = gap_closed(outcomes, row)
-        if targets:
-            words = f"{100 * closed:.0f} %, on {', '.join(targets)}"
-            found.append(Goal(f"gap closed by {row}", words, f">= {100 * wanted:.0f} %", closed >= wanted))
+        closed, pairs = gap_closed(outcomes, row)
+        if pairs:
+            verdict = "met" if closed >= wanted else "missed"
+            verdict = verdict if sum(pairs.values()) > TOO_FEW_PAIRS else "undecided"
+            words = f"{100 * closed:.0f} %, on {', '.join(pairs)}: {verdict}"
+            found.append(Goal(f"gap closed by {row}", words, f">= {100 * wanted:.0f} %", verdict == "met"))
     return found
 
 
-def gap_closed(outcomes: Sequence[Outcome], row: str) -> tuple[float, list[str]]:
-    """The sum of (row - ERM) over that of (teacher - ERM), over the targets whose gap is large enough; and those.
+def gap_closed(outcomes: Sequence[Outcome], row: str) -> tuple[float, dict[str, int]]:
+    """The sum of (row - ERM) over that of (teacher - ERM), over targets whose gap is large enough; and their seeds.
 
     Only targets and seeds that all three have count.
     """
     at = {(one.row, one.target, one.seed): one.accuracy for one in outcomes}
-    gains, gaps, counted = 0.0, 0.0, []
+    gains, gaps, pairs = 0.0, 0.0, dict[str, int]()
     for target in dict.fromkeys(one.target for one in outcomes):
         seeds = [seed for name, place, seed in at if (name, place) == (row, target)]
         whole = [seed for seed in seeds if {(ERM, target, seed), (TEACHER, target, seed)} <= at.keys()]
@@ -128,8 +130,8 @@ def gap_closed(outcomes: Sequence[Outcome], row: str) -> tuple[float, list[str]]
         erm, teacher, mine = (mean(at[name, target, seed] for seed in whole) for name in (ERM, TEACHER, row))
         if 100 * (teacher - erm) >= SMALLEST_GAP:
             gains, gaps = gains + mine - erm, gaps + teacher - erm
-            counted.append(target)
-    return (gains / gaps if gaps else 0.0), counted
+            pairs[target] = len(whole)
+    return (gains / gaps if gaps else 0.0), pairs
 
 
 def _goal(name: str, found: Difference, words: str, bound: float, *, at_most: bool) -> Goal:

@@ -15,6 +15,7 @@ from accuracy_arms import (
     TEACHER,
     curve_arms,
     field_arms,
+    gap_arms,
     method_arms,
     table_arms,
 )
@@ -146,14 +147,27 @@ def test_a_target_counts_for_the_gap_where_the_teacher_is_five_points_above_erm(
         return [_outcome(row, target, seed, percent) for row, percent in rows.items() for seed in (0, 1)]
 
     outcomes = [*three("art", 60, 80, 70), *three("cartoon", 50, 90, 80), *three("photo", 91, 95, 10)]
-    closed, targets = gap_closed(outcomes, DEFAULT_4)
-    assert (round(closed, 4), targets) == (round(40 / 60, 4), ["art", "cartoon"])
+    closed, pairs = gap_closed(outcomes, DEFAULT_4)
+    assert (round(closed, 4), pairs) == (round(40 / 60, 4), {"art": 2, "cartoon": 2})
     (goal,) = gap_goals(outcomes, [(DEFAULT_4, 0.7)])
-    assert (goal.met, goal.value) == (False, "67 %, on art, cartoon")
-    assert gap_closed([one for one in outcomes if one.row != TEACHER], DEFAULT_4) == (0.0, [])
+    assert (goal.met, goal.value) == (False, "67 %, on art, cartoon: missed")
+    assert gap_closed([one for one in outcomes if one.row != TEACHER], DEFAULT_4) == (0.0, {})
+    assert [one.met for one in gap_goals(outcomes, [(DEFAULT_4, 0.6)])] == [True]
 
 
 def test_seeds_without_all_three_rows_do_not_count_for_the_gap() -> None:
     rows = {ERM: 60.0, TEACHER: 80.0, DEFAULT_4: 70.0}
     whole = [_outcome(row, "art", 0, percent) for row, percent in rows.items()]
-    assert gap_closed([*whole, _outcome(DEFAULT_4, "art", 1, 10)], DEFAULT_4) == (pytest.approx(0.5), ["art"])
+    assert gap_closed([*whole, _outcome(DEFAULT_4, "art", 1, 10)], DEFAULT_4) == (pytest.approx(0.5), {"art": 1})
+
+
+def test_three_pairs_do_not_decide_the_gap() -> None:
+    rows = {ERM: 60.0, TEACHER: 80.0, DEFAULT_4: 80.0}
+    outcomes = [_outcome(row, "art", seed, percent) for row, percent in rows.items() for seed in (0, 1, 2)]
+    (goal,) = gap_goals(outcomes, [(DEFAULT_4, 0.5)])
+    assert (goal.met, goal.value) == (False, "100 %, on art: undecided")
+
+
+def test_no_arm_of_the_gap_trains_an_erm_beside_it_and_one_asks_the_teacher() -> None:
+    assert {arm.erm_row for arm in gap_arms()} == {None}
+    assert [arm.row for arm in gap_arms() if arm.asks_the_teacher] == [DEFAULT_4]
