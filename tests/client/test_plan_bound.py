@@ -86,6 +86,13 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
     assert len(exact.image_keys) == bound.views
 
 
+def test_planning_starts_without_what_renders_reads_yaml_or_buys() -> None:
+    heavy = ("PIL.Image", "yaml", "torch", "vl2v_client.buying.buyer")
+    program = f"import sys, vl2v_client.recipes.plan; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_second_bound_reads_no_file_and_a_changed_one_is_read_again(
     cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
