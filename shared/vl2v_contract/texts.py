@@ -1,6 +1,10 @@
-"""Texts from outside on their way to a terminal or a table: letters stay, what steers is written out."""
+"""Texts from outside: written out on their way to a terminal or a table, and told from addresses on their way in."""
 
 import unicodedata
+from typing import Final
+
+_SCHEMES: Final = ("http://", "https://", "file://", "data:")
+_IMAGE_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg")
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -17,3 +21,22 @@ def printable(text: str, *, keep: str = "") -> str:
 def _prints(letter: str) -> bool:
     # Persian, Hindi and emoji are written with zero-width joiners, which steer nothing
     return letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs"
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is a URL and nothing else."""
+    words = text.split(maxsplit=1)
+    if len(words) != 1 or not words[0][:8].lower().startswith(_SCHEMES):
+        return False
+    return words[0][:5].lower() != "data:" or "," in words[0]
+
+
+def is_image_address(text: str) -> bool:
+    """Return whether a text is the URL of an image and nothing else: its path ends as image files do, or it is one."""
+    if not is_address(text):
+        return False
+    address = text.strip()
+    if address[:5].lower() == "data:":
+        return True
+    path = address.partition("#")[0].partition("?")[0]
+    return path.lower().endswith(_IMAGE_ENDINGS)

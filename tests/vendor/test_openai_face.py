@@ -14,7 +14,7 @@ import pytest
 from support.ledger.ledger_shop import item_key
 from support.vendor.serving_shop import PickyEncoder, png, running_vendor
 from vl2v_contract.vectors import from_base64
-from vl2v_contract.wire.embeddings import OpenAIProblem, OpenAIResponse
+from vl2v_contract.wire.openai_format import OpenAIProblem, OpenAIResponse
 from vl2v_vendor.domain.errors import LedgerUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +90,78 @@ async def test_one_text_one_image_and_every_way_to_write_them() -> None:
             assert len(answer(await ask(client, "a dog", dimensions=64, user="me")).data) == 1
             assert len(answer(await ask(client, "https://example.org is a text")).data) == 1
         assert {posted.entry.modality for posted in vendor.ledger.posted} == {"image", "text"}
+
+
+async def test_images_in_the_shapes_of_other_clip_servers() -> None:
+    red = f"data:image/png;base64,{RED}"
+    shapes = [
+        {"type": "image_url", "image_url": {"url": red, "detail": "low"}},
+        {"type": "image_url", "image_url": red},
+        {"content": [{"type": "image_url", "image_url": {"url": red}}]},
+        f"DATA:IMAGE/PNG;BASE64,{RED}",
+    ]
+    async with running_vendor() as vendor:
+        async with vendor.client() as client:
+            pictures = answer(await ask(client, [{"image": RED}, *shapes]))
+            texts = answer(await ask(client, ["a dog", {"type": "text", "text": "a dog"}]))
+        assert len({tuple(item.embedding) for item in pictures.data}) == 1
+        assert texts.data[0].embedding == texts.data[1].embedding
+        assert [(posted.entry.modality, posted.entry.units) for posted in vendor.ledger.posted] == [
+            ("image", 5),
+            ("text", 2),
+        ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://example.org/cat.jpg",
+        " HTTP://example.org/cat ",
+        ["a dog", "https://example.org/cat.jpg?width=200"],
+        "data:text/plain;base64,AAAA",
+        [{"type": "image_url", "image_url": {"url": "https://example.org/cat.jpg"}}],
+        [{"type": "image_url", "image_url": "http://example.org/cat"}],
+        [{"content": [{"type": "image_url", "image_url": {"url": "file:///cat.png"}}]}],
+        [{"type": "image_url", "image_url": {"url": "data:image/png,abc"}}],
+    ],
+)
+async def test_the_url_of_an_image_is_refused_with_the_remedy_whatever_it_stands_as(given: object) -> None:
+    async with running_vendor() as vendor:
+        async with vendor.client() as client:
+            response = await ask(client, given)
+        place = "input[1]" if isinstance(given, list) and len(given) > 1 else "input[0]"
+        assert "data:image/png;base64" in fault(response, 400, "invalid_request", place)
+        assert not vendor.ledger.posted
+
+
+@pytest.mark.parametrize("url", ["https://example.org/cat.JPG#eyes", "data:image/png;base64,iVBORw0KGgo="])
+async def test_an_image_url_spelled_out_as_a_text_is_not_sold_either(url: str) -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        assert "send the file itself" in fault(await ask(client, [{"text": url}]), 400, "invalid_encoding", "input[0]")
+        own = await client.post("/v1/embeddings/texts", json={"items": [{"text": url}]})
+        assert own.status_code == 422
+        assert "send the file itself" in own.text
+        assert not vendor.ledger.posted
+        assert len(answer(await ask(client, [{"text": "https://example.org/about"}])).data) == 1
+        assert len(answer(await ask(client, [{"text": f"{url} is a text"}])).data) == 1
+
+
+async def test_two_parts_in_one_element_are_refused() -> None:
+    parts = [{"type": "text", "text": "a dog"}, {"type": "image_url", "image_url": {"url": RED}}]
+    async with running_vendor() as vendor:
+        async with vendor.client() as client:
+            assert "one for each vector" in fault(
+                await ask(client, [{"content": parts}]), 400, "invalid_request", "input"
+            )
+        assert not vendor.ledger.posted
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/v1/v1/embeddings", "/models", "/v1/v1/models"])
+async def test_a_base_url_without_v1_or_with_two_is_named(path: str) -> None:
+    async with running_vendor() as vendor, vendor.client() as client:
+        response = await client.request("GET" if path.endswith("models") else "POST", path)
+    assert response.status_code == 404
+    assert "base URL" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from typing import Any, Self
 
 import httpx
 
+from vl2v_client.api.addresses import base_url, other_scheme
 from vl2v_client.api.bounded import MAX_MESSAGE_BYTES, read_bounded
-from vl2v_client.api.responses import no_answer_error, not_a_vendor, problem_error
+from vl2v_client.api.responses import no_answer_error, not_a_vendor, problem_error, wrong_scheme_error
 from vl2v_client.core.errors import NotAuthorized, UsageError, VendorUnavailable
 from vl2v_contract.wire import headers
 
@@ -112,7 +113,7 @@ class Connection:
     `httpx` itself retries nothing: each retry here is the same request under the same item keys.
 
     Args:
-        url: The vendor's base URL, `http://` or `https://`.
+        url: The vendor's base URL, `http://` or `https://`; a `/v1` at its end makes no difference.
         api_key: Sent as a bearer token; never shown.
         transport: Replaces the network, in tests.
         policy: When to try again.
@@ -134,7 +135,8 @@ class Connection:
         sleep: Callable[[float], object] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.url = _checked_url(url)
+        self.url = base_url(url)
+        self._transport = transport
         self._policy = policy or RetryPolicy()
         self._cancelled = threading.Event()
         self._sleep = sleep or self._cancelled.wait
@@ -204,7 +206,11 @@ class Connection:
         return response
 
     def _error(self, answer: httpx.Response | httpx.RequestError, attempts: list[Attempt]) -> Exception:
-        if isinstance(answer, httpx.RequestError):
+        is_first = isinstance(answer, httpx.Response) or not self._met
+        if is_first and (other := other_scheme(self.url, answer, self._transport)) is not None:
+            error = wrong_scheme_error(self.url, other)
+            error.was_refused = True
+        elif isinstance(answer, httpx.RequestError):
             error = no_answer_error(answer, self.url)
             error.was_refused = all(attempt.refused for attempt in attempts)
         elif answer.is_redirect:
@@ -232,16 +238,6 @@ class Connection:
         seconds = self._closed_until_seconds - time.monotonic()
         if seconds > 0:
             self._sleep(seconds)
-
-
-def _checked_url(url: str) -> str:
-    try:
-        is_usable = url.startswith(("http://", "https://")) and bool(httpx.URL(url).host)
-    except httpx.InvalidURL:
-        is_usable = False
-    if not is_usable:
-        raise UsageError(f"the vendor URL {url!r} must look like http://host:port or https://host")
-    return url.rstrip("/")
 
 
 def _headers(api_key: str | None) -> dict[str, str]:

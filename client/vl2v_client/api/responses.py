@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from vl2v_client.api.addresses import is_untrusted
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE, MAX_WIDTH, PriceTag, TeacherModel
 from vl2v_contract.chain import ChargedItem, LedgerEntry
@@ -68,11 +69,20 @@ def problem_error(response: httpx.Response, url: str) -> VendorError:
 
 def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
     """Return the error for a request that never got a whole answer."""
+    if is_untrusted(error):
+        why = f"the certificate of {url} is not signed by an authority known here ({error})"
+        return VendorUnavailable(f"{why}: name the file of the vendor's authority in SSL_CERT_FILE")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return VendorUnavailable(f"no vendor answers at {url} ({error}): is it running at purchase.vendor_url?")
     if isinstance(error, httpx.TimeoutException):
         return VendorUnavailable(f"the vendor at {url} did not answer in time; run the same command again to go on")
     return VendorUnavailable(f"the connection to the vendor at {url} broke ({error}); run the same command again")
+
+
+def wrong_scheme_error(url: str, other: str) -> VendorError:
+    """Return the error for an address at which the other scheme answers."""
+    scheme = url.partition(":")[0]
+    return VendorError(f"nobody speaks {scheme} at {url}, but {other} answers: give that as purchase.vendor_url")
 
 
 def not_a_vendor(url: str, what: str) -> VendorError:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vl2v_contract.identity import ITEM_KEY_HEX_LENGTH, Modality
+from vl2v_contract.texts import is_image_address
 from vl2v_vendor.domain.encoder import Limits, PreparedItem, Tokenizer
 from vl2v_vendor.domain.errors import InvalidRequest, ItemFailure
 from vl2v_vendor.observe.request_trace import timed
@@ -135,6 +136,11 @@ class Preparation:
     def _check_text(self, text: str) -> None:
         if not text.strip():
             raise ItemFailure("empty_item", "the text is empty; leave the item out")
+        if is_image_address(text):
+            raise ItemFailure(
+                "invalid_encoding",
+                "the text is the URL of an image, and nothing is fetched here; send the file itself as an image",
+            )
         try:
             size_bytes = len(text.encode("utf-8"))
         except UnicodeEncodeError:

@@ -20,6 +20,7 @@ from vl2v_contract.wire.admin import NewAccount, NewKey, NewPrice, NewRefund, Ne
 from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.frames import UploadHead
 from vl2v_contract.wire.headers import JSON, MULTIPART, OCTET_STREAM, PROBLEM_JSON, RGB8_TENSOR
+from vl2v_contract.wire.openai_format import OpenAIProblem, OpenAIRequest
 from vl2v_vendor.domain.accounts import ApiKey, Scope
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
 from vl2v_vendor.service.services import Services
@@ -82,14 +83,14 @@ _MESSAGES: Final[tuple[type[BaseModel], ...]] = (
     wire.TextsRequest,
     wire.ReplayRequest,
     UploadHead,
-    wire.OpenAIRequest,
+    OpenAIRequest,
     NewAccount,
     NewTopUp,
     NewRefund,
     NewKey,
     NewPrice,
     Problem,
-    wire.OpenAIProblem,
+    OpenAIProblem,
 )
 _REF_TEMPLATE: Final = "#/components/schemas/{model}"
 
@@ -137,7 +138,7 @@ def images_body() -> dict[str, Any]:
 
 def problems(*statuses: int, as_openai: bool = False) -> dict[int | str, dict[str, Any]]:
     """Describe problem answers by status, the internal error included; in our shape, or in OpenAI's."""
-    message, media_type = (wire.OpenAIProblem, JSON) if as_openai else (Problem, PROBLEM_JSON)
+    message, media_type = (OpenAIProblem, JSON) if as_openai else (Problem, PROBLEM_JSON)
     schema = {"schema": {"$ref": _REF_TEMPLATE.format(model=message.__name__)}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {media_type: schema}}

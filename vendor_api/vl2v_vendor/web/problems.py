@@ -138,9 +138,18 @@ async def _handle_http(request: Request, error: Exception) -> Response:
     status, detail = refused.status_code, str(refused.detail)
     code = _STATUS_CODES.get(status, ErrorCode.INVALID_REQUEST if status < _INTERNAL else ErrorCode.INTERNAL)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-        detail = f"{request.method} {request.url.path} is not part of this API; see /docs"
+        detail = f"{request.method} {request.url.path} is not part of this API; {_remedy(request.url.path)}"
     problem = _problem(status, code, detail, request.state.request_id)
     return _respond(problem, {**refusal_headers(problem), **(refused.headers or {})})
+
+
+def _remedy(path: str) -> str:
+    """Return what to do about a path that is none: OpenAI's clients add no `/v1` to their base URL, ours does."""
+    if path.startswith("/v1/v1/"):
+        return "the base URL has one /v1 too many at its end: vl2v-client adds its own"
+    if path.startswith(("/embeddings", "/models", "/billing")):
+        return "the base URL lacks /v1 at its end, as in http://host:8000/v1"
+    return "see /docs"
 
 
 def _problem(status: int, code: ErrorCode, detail: str, request_id: str, **more: Any) -> Problem:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from vl2v_contract.identity import Modality
 from vl2v_contract.vectors import to_base64
-from vl2v_contract.wire import embeddings as wire
+from vl2v_contract.wire import openai_format as wire
 from vl2v_contract.wire.errors import ErrorCode
 from vl2v_contract.wire.headers import JSON
 from vl2v_vendor.domain.errors import InvalidRequest, ItemsFailed, Overloaded, UnknownModel
@@ -23,11 +23,6 @@ from vl2v_vendor.web.bodies import check_values, read_body, require_json
 from vl2v_vendor.web.declarations import OPENAI_STATUSES, EmbedCaller, IdempotencyKey, ServicesOf, json_body, problems
 from vl2v_vendor.web.problems import describe_faults, make_problem, refusal_headers
 from vl2v_vendor.web.routes.embeddings import respond
-
-_INPUT_FORMS: Final = (
-    '`input` is a text or a list, not empty, of texts, {"text": ...} or {"image": base64 or data URI}; '
-    "token ids are not read"
-)
 
 PATH = "/v1/embeddings"
 
@@ -66,7 +61,7 @@ def parse_openai(body: bytes) -> wire.OpenAIRequest:
     except ValidationError as error:
         fault = error.errors()[0]
         field = str(fault["loc"][0])[:40] if fault["loc"] else "body"
-        raise InvalidField(field, _INPUT_FORMS if field == "input" else describe_faults([fault])) from None
+        raise InvalidField(field, wire.INPUT_FORMS if field == "input" else describe_faults([fault])) from None
 
 
 def sources_of(request: wire.OpenAIRequest, width: int) -> tuple[Modality, Sequence[str]]:
@@ -78,17 +73,10 @@ def sources_of(request: wire.OpenAIRequest, width: int) -> tuple[Modality, Seque
     """
     if request.dimensions not in (None, width):
         raise InvalidField("dimensions", f"vectors of `{request.model}` have {width} dimensions, no more and no fewer")
-    items = [request.input] if isinstance(request.input, str) else request.input
-    if not items:
-        raise InvalidField("input", _INPUT_FORMS)
-    texts = [text for text in map(_text_of, items) if text is not None]
-    if not texts:
-        return "image", [_base64_of(position, item) for position, item in enumerate(items)]
-    if len(texts) < len(items):
-        raise InvalidField(
-            "input", "texts and images are in one request; send two, so that each is sold whole or not at all"
-        )
-    return "text", texts
+    try:
+        return wire.read_input(request.input)
+    except wire.InputFault as fault:
+        raise InvalidField(fault.field, str(fault)) from None
 
 
 def build_openai(sale: Sale, *, as_base64: bool) -> bytes:
@@ -150,25 +138,6 @@ def _param_of(error: Exception) -> str | None:
     if isinstance(error, ItemsFailed):
         return f"input[{next(iter(error.failures))}]"
     return "model" if isinstance(error, UnknownModel) else None
-
-
-def _text_of(item: wire.Input) -> str | None:
-    if isinstance(item, wire.TextInput):
-        return item.text
-    return item if isinstance(item, str) and not item.startswith("data:image/") else None
-
-
-def _base64_of(position: int, item: wire.Input) -> str:
-    image = item if isinstance(item, str) else getattr(item, "image", "")
-    field = f"input[{position}]"
-    if image[:8].lower().startswith(("http://", "https://")):
-        raise InvalidField(field, f"{field} is an URL, and nothing is fetched here; send the file itself, as base64")
-    if not image.startswith("data:"):
-        return image
-    kind, comma, content = image.partition(",")
-    if not comma or not kind.endswith(";base64"):
-        raise InvalidField(field, f"{field} is not a data URI such as data:image/png;base64,...")
-    return content
 
 
 router = APIRouter(tags=["openai"], route_class=OpenAIRoute)
