@@ -9,8 +9,9 @@ WORKDIR /opt/vl2v
 ARG EXTRAS=vendor
 # The dependencies change less often than the code: their layer is built from the metadata alone.
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
-RUN mkdir -p shared/vl2v_contract vendor_api/vl2v_vendor client/vl2v_client \
+RUN mkdir -p shared/vl2v_contract vendor_api/vl2v_vendor client/vl2v_client client/vl2v \
     && touch shared/vl2v_contract/__init__.py vendor_api/vl2v_vendor/__init__.py client/vl2v_client/__init__.py \
+    && touch client/vl2v/__init__.py \
     && pip install --no-cache-dir ".[${EXTRAS}]" \
     && pip uninstall --yes vl2v
 COPY shared shared

@@ -8,7 +8,7 @@ EXTRAS ?= vendor,client,local,otel,test,dev
 KUBECTL ?= kubectl
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated prove-short prove-billing prove-vendor bench-vendor demo sbom clean
+.PHONY: help install check check-deploy format test test-isolated test-notebook prove-short prove-billing prove-vendor bench-vendor demo sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -52,6 +52,9 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
+
+test-notebook: install ## run the notebook of the documents; skipped by name without the extra `notebook`
+	$(BIN)/pytest tests/notebook
 
 prove-short: install ## the proofs of bill and vendor with smaller counts: up to twenty minutes, no result files
 	$(BIN)/python benchmarks/billing_proofs.py --short

@@ -34,6 +34,7 @@ def main() -> None:
         if importlib.util.find_spec(name) is not None:
             sys.exit(f"{name} can be imported in an environment that should hold the {side} alone")
     count = import_everything("vl2v_contract") + import_everything(f"vl2v_{side}")
+    count += import_everything("vl2v") if side == "client" else 0
     # open_clip imports timm itself; what is proved here is that our own sources never do.
     for name in UNIMPORTED[side]:
         found = subprocess.run(

@@ -2,7 +2,7 @@
 
     python scripts/house_figures.py [--json] [--repeats 3]
 
-Counts the three packages without the database migrations. A function is public if neither its own name nor that of a
+Counts the packages without the database migrations. A function is public if neither its own name nor that of a
 module, class or function around it begins with an underscore. A function "raises directly" if a `raise` with an
 exception stands in its own body, functions inside it apart. CPU seconds are those of a new process, user and system,
 the smallest of the repeats.
@@ -28,6 +28,7 @@ PACKAGES = {
     "vl2v_contract": ROOT / "shared" / "vl2v_contract",
     "vl2v_vendor": ROOT / "vendor_api" / "vl2v_vendor",
     "vl2v_client": ROOT / "client" / "vl2v_client",
+    "vl2v": ROOT / "client" / "vl2v",
 }
 MAX_PARAMETERS = 8
 MAX_LINES = 300

@@ -46,12 +46,8 @@ def problem_error(response: httpx.Response, url: str) -> VendorError:
         return _foreign_error(response, url)
     kind: type[VendorError] = VendorError
     if response.status_code == httpx.codes.PAYMENT_REQUIRED:
-        kind, left = BudgetExhausted, ""
-        if problem.remaining_units is not None:
-            left = f" ({problem.remaining_units} queries left)"
-        message = f"the vendor's {problem.budget or 'account'} budget is exhausted{left}: {problem.detail}. "
-        message += "Everything bought so far is kept; after a top-up run the same command again"
-    elif response.status_code in _NOT_AUTHORIZED:
+        return _budget_error(problem)
+    if response.status_code in _NOT_AUTHORIZED:
         kind, message = NotAuthorized, f"the vendor at {url} refused the API key: {problem.detail}; {_KEY_SOURCE}"
     elif problem.code is ErrorCode.PRICE_CHANGED:
         kind = VendorChanged
@@ -65,6 +61,17 @@ def problem_error(response: httpx.Response, url: str) -> VendorError:
         items = "".join(f"; item {item.index}: {item.detail}" for item in problem.items[:3])
         message = f"the vendor refused the request: {problem.detail}{items}"
     return kind(message, code=str(problem.code), request_id=problem.request_id)
+
+
+def _budget_error(problem: Problem) -> BudgetExhausted:
+    left = "" if problem.remaining_units is None else f" ({problem.remaining_units} queries left)"
+    return BudgetExhausted(
+        f"the vendor's {problem.budget or 'account'} budget is exhausted{left}: {problem.detail}. "
+        "Everything bought so far is kept; after a top-up run the same command again",
+        code=str(problem.code),
+        request_id=problem.request_id,
+        left=problem.remaining_units,
+    )
 
 
 def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.cache.database import CHUNK, naming_faults
+from vl2v_client.core.html_tables import html_table
+from vl2v_client.core.progress import format_micro
 from vl2v_contract.chain import GENESIS_HASH
 
 EXAMPLES_KEPT = 20
@@ -152,6 +154,16 @@ class AuditReport:
     def exit_code(self) -> int:
         """0 clean, 1 differences; an audit that could not be made raises instead (2)."""
         return EXIT_CLEAN if self.is_clean else EXIT_DIFFERENCES
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("entries verified", f"{self.entries:,}"),
+            ("billed", f"{self.units:,} queries, {format_micro(self.amount_micro, self.currency)}"),
+            ("matched items", f"{self.matched_items:,}"),
+            ("result", "clean: both books agree" if self.is_clean else "differences"),
+            *((str(kind), f"{count:,}: {REMEDIES[kind]}") for kind, count in self.findings.counts.items()),
+        ]
+        return html_table(f"Audit of {self.account_id}", rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; every difference class is listed, found or not."""

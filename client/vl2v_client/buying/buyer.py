@@ -18,28 +18,21 @@ from vl2v_client.core.errors import (
     BudgetExhausted,
     ClientError,
     DataError,
+    FailedQuery,
     VendorChanged,
     VendorError,
     VendorUnavailable,
 )
 from vl2v_client.core.progress import Progress, format_micro
-from vl2v_client.core.values import TeacherModel
+from vl2v_client.core.values import RGBImage, TeacherModel
 from vl2v_client.data.images import encode_png, load_rgb
 from vl2v_client.data.rendering import render_view
-from vl2v_client.planning.queries import ImageQuery, RenderSpool, TextQuery, pixels_sha
+from vl2v_client.planning.queries import PictureQuery, Query, TextQuery, pixels_sha, stamp_of
 from vl2v_client.planning.query_plan import PlannedItem, QueryPlan
+from vl2v_client.planning.render_spool import RenderSpool
 from vl2v_contract.records import Receipt
 
 Batch = list[PlannedItem]
-
-
-@dataclass(frozen=True, slots=True)
-class FailedQuery:
-    """A query that got no vector, for which nothing was charged; `name` says which file or text."""
-
-    name: str
-    code: str
-    detail: str
 
 
 @dataclass(slots=True)
@@ -161,7 +154,7 @@ class Buyer:
         names = {item.item_key: item.query.name for item in batch} if delivery.failed else {}
         for failed in delivery.failed:
             if failed.code == "budget_exhausted":
-                self._stopped_by = self._stopped_by or BudgetExhausted(failed.detail, code=failed.code)
+                self._stopped_by = self._stopped_by or BudgetExhausted(failed.detail, code=failed.code, left=0)
             else:
                 self._report.failed.append(FailedQuery(names[failed.item_key], failed.code, failed.detail))
         return len(batch)
@@ -193,17 +186,27 @@ def render_images(batch: Batch, size: int, form: ImageForm, spool: RenderSpool |
     loaded: dict[Path, Image.Image] = {}
     images = {}
     for item in batch:
-        assert isinstance(item.query, ImageQuery), "a batch is of one modality"
-        path = item.query.sample.path
-        pixels = None if spool is None else spool.take(item.content_sha, size, path)
-        if pixels is None:
-            if path not in loaded:
-                loaded = {path: load_rgb(path)}  # views of one file are neighbours; older files are not needed again
-            pixels = render_view(loaded[path], item.query.view, size)
+        pixels = _render(item.query, item.content_sha, size, spool, loaded)
         if pixels_sha(pixels) != item.content_sha:
-            raise DataError(f"{path} has changed since it was planned; nothing of it was sent: run the command again")
+            what = f"{item.query.name} has changed since it was planned"
+            raise DataError(f"{what}; nothing of it was sent: run the command again")
         images[item.item_key] = pixels.tobytes() if form == "rgb8" else encode_png(pixels)
     return images
+
+
+def _render(
+    query: Query, content_sha: str, size: int, spool: RenderSpool | None, loaded: dict[Path, Image.Image]
+) -> RGBImage:
+    assert not isinstance(query, TextQuery), "a batch is of one modality"
+    if isinstance(query, PictureQuery):
+        return query.render(size)
+    kept = None if spool is None else spool.take(content_sha, size, stamp_of(query.source))
+    if kept is not None:
+        return kept
+    if query.source not in loaded:
+        loaded.clear()  # views of one file are neighbours; older files are not needed again
+        loaded[query.source] = load_rgb(query.source)
+    return render_view(loaded[query.source], query.view, size)
 
 
 def keep(delivery: Delivery, cache: EmbeddingCache, ledger_id: str) -> None:

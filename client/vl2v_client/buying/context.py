@@ -3,11 +3,13 @@
 The vendor's first key is trusted once. Whatever it sells now that is not what was bought before is said.
 """
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
@@ -45,6 +47,23 @@ class PurchaseContext:
     allow_partial: bool = False
     skip_failed: bool = False
     workers: int = 4
+
+
+def purchase_context(
+    terms: PurchaseConfig, vendor: VendorClient, cache: EmbeddingCache, approve: Approve, notify: Notify
+) -> PurchaseContext:
+    """Return how to buy by a run's options; its caps hold for all that is bought with it."""
+    return PurchaseContext(
+        vendor,
+        cache,
+        approve,
+        notify,
+        model=terms.model,
+        caps=Limits(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
+        allow_partial=terms.partial,
+        skip_failed=terms.skip_failed,
+        workers=terms.requests,
+    )
 
 
 def meet(context: PurchaseContext) -> TeacherModel:

@@ -7,10 +7,10 @@ nothing, one after it leaves items `sent`, and the next purchase asks the vendor
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vl2v_client.buying.buyer import Buyer, FailedQuery, PurchaseReport, keep
+from vl2v_client.buying.buyer import Buyer, PurchaseReport, keep
 from vl2v_client.buying.context import PurchaseContext, read_account, trust_vendor
 from vl2v_client.cache.records import NOTHING
-from vl2v_client.core.errors import BudgetExhausted, DataError, VendorChanged
+from vl2v_client.core.errors import BudgetExhausted, FailedQuery, QueriesFailed, VendorChanged
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.queries import ImageQuery, hash_views
@@ -30,7 +30,7 @@ def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silen
 
     Raises:
         BudgetExhausted: A cap or the budget cannot hold the plan; with `allow_partial`, after all that fits is bought.
-        DataError: Files changed since the plan was made, or queries failed (the rest is bought).
+        DataError: Files changed since the plan was made; `QueriesFailed` if queries failed (the rest is bought).
         VendorChanged: Model, price or signing key is not the plan's.
         VendorUnavailable: The vendor stopped answering; the same purchase goes on where it stopped.
         CacheError: The cache cannot be written.
@@ -62,7 +62,10 @@ def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silen
             raise BudgetExhausted(
                 f"got {got:,} of {len(asked.missing):,} queries for "
                 f"{format_micro(report.amount_micro, report.currency)}, then stopped: {error}. All of them are kept, "
-                "and the same command goes on from there"
+                "and the same command goes on from there",
+                code=error.code,
+                units=asked.units,
+                left=error.left,
             ) from error
     if report.failed and not context.skip_failed:
         raise _failures(report.failed)
@@ -151,14 +154,15 @@ def _buy_within(
         )
         Buyer(affordable, purchase_id, context, report, progress).run()
     if affordable.units < wanted.units:
-        raise BudgetExhausted(str(wanted.excess(limits)))
+        raise BudgetExhausted(str(wanted.excess(limits)), units=wanted.units, left=affordable.units)
 
 
-def _failures(failed: Sequence[FailedQuery]) -> DataError:
+def _failures(failed: Sequence[FailedQuery]) -> QueriesFailed:
     named = "; ".join(f"{query.name}: {query.detail}" for query in failed[:5])
     more = f" and {len(failed) - 5:,} more" if len(failed) > 5 else ""
-    return DataError(
+    return QueriesFailed(
         f"{len(failed):,} queries got no vector, for which nothing was charged now: {named}{more}. Everything else is "
         "bought; mend or remove these, or go on without the images among them: `buy`, `distill` and `sweep` take "
-        "purchase.skip_failed"
+        "purchase.skip_failed",
+        failed,
     )

@@ -183,12 +183,15 @@ def _hold(connection: sqlite3.Connection, purchase_id: int, units: int, amount_m
     if max_units is not None and held_units + units > max_units:
         raise BudgetExhausted(
             f"{units} more queries would bring this purchase to {held_units + units}, above its cap of {max_units}; "
-            "raise purchase.max_queries"
+            "raise purchase.max_queries",
+            units=units,
+            left=max_units - held_units,
         )
     if max_micro is not None and held_micro + amount_micro > max_micro:
         raise BudgetExhausted(
             f"{units} more queries would bring this purchase to {held_micro + amount_micro} micro-units of money, "
-            f"above its cap of {max_micro}; raise purchase.max_cost"
+            f"above its cap of {max_micro}; raise purchase.max_cost",
+            units=units,
         )
     connection.execute(
         "UPDATE purchases SET held_units = held_units + ?, held_amount_micro = held_amount_micro + ? WHERE id = ?",

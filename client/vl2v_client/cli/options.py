@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,23 +11,9 @@ from typing import Annotated, Any, get_args
 from cyclopts import Group, Parameter, Token, convert
 from pydantic.fields import FieldInfo
 
+from vl2v_client.config.names import option_name, rename_options
 from vl2v_client.config.run import DataConfig, PurchaseConfig, ReportConfig, RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig, declared
-
-NAMES: Mapping[tuple[str, str], str] = {
-    ("data", "root"): "data",
-    ("data", "prompts"): "prompt",
-    ("data", "seed"): "data-seed",
-    ("purchase", "requests"): "workers",
-    ("student", "name"): "student",
-    ("student", "weights"): "student-weights",
-    ("student", "size"): "student-size",
-    ("training", "baselines"): "baseline",
-    ("training", "distill_learning_rate"): "learning-rate",
-    ("training", "final_weights"): "carry",
-    ("training", "workers"): "loader-workers",
-}
-"""Flags that are not their option's own name, by group and option."""
 
 _NEGATIVES = {
     "channels_last": "--no-channels-last",
@@ -100,12 +85,9 @@ PURCHASING_OPTIONS = (
 """Those of commands that plan or buy for a run."""
 
 
-_GROUPS = {section.name: section.fields for section in RUN_OPTIONS}
-
-
 def flag_name(group: str, option: str) -> str:
     """Return the flag of an option, with its dashes."""
-    return "--" + NAMES.get((group, option), option.replace("_", "-"))
+    return "--" + option_name(group, option).replace("_", "-")
 
 
 def as_flags(named: Mapping[str, Mapping[str, Any]]) -> str:
@@ -121,12 +103,7 @@ def as_flags(named: Mapping[str, Mapping[str, Any]]) -> str:
 
 def with_flags(message: str) -> str:
     """Return a message with the flags of the options that it names, such as `--views` for `purchase.views`."""
-
-    def flag(found: re.Match[str]) -> str:
-        group, option = found.groups()
-        return flag_name(group, option) if option in _GROUPS[group] else found.group()
-
-    return re.sub(rf"\b({'|'.join(_GROUPS)})\.([a-z_]+)\b", flag, message)
+    return rename_options(message, flag_name)
 
 
 def convert_strictly(wanted: Any, tokens: Sequence[Token]) -> Any:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vl2v_client.buying.buyer import PurchaseReport
-    from vl2v_client.planning.query_plan import PlanEstimate, QueryPlan
+    from vl2v_client.planning.plan_estimate import PlanEstimate
+    from vl2v_client.planning.query_plan import QueryPlan
     from vl2v_client.runs.pilot_report import PilotReport
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +26,7 @@ from vl2v_client.cli.console import STDERR, plain_table
 from vl2v_client.cli.options import with_flags
 from vl2v_client.config.run import PurchaseConfig, RunConfig
 from vl2v_client.core.errors import ClientError, UsageError
-from vl2v_client.core.progress import Progress, format_micro, silent
+from vl2v_client.core.progress import Progress, silent
 from vl2v_contract.texts import printable
 
 if TYPE_CHECKING:
@@ -85,8 +83,7 @@ def open_purchase(
 
     The caps of `terms` hold for all that is bought while they are open.
     """
-    from vl2v_client.buying.context import PurchaseContext, remaining_units
-    from vl2v_client.planning.query_plan import Limits
+    from vl2v_client.buying.context import purchase_context, remaining_units
 
     with (
         open_cache(terms.cache) as cache,
@@ -110,17 +107,7 @@ def open_purchase(
                 if answer.strip().lower() not in ("y", "yes"):
                     raise Declined("nothing was bought")
 
-        context = PurchaseContext(
-            vendor,
-            cache,
-            approve,
-            notify,
-            model=terms.model,
-            caps=Limits(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
-            allow_partial=terms.partial,
-            skip_failed=terms.skip_failed,
-            workers=terms.requests,
-        )
+        context = purchase_context(terms, vendor, cache, approve, notify)
         yield context, progress
 
 
@@ -148,25 +135,7 @@ def notify(sentence: str) -> None:
 
 def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
     """Return the plan's totals for people."""
-    rows = {
-        "images": f"{plan.image_files:,}",
-        "views": f"{len(plan.image_keys):,}",
-        "texts": f"{len(plan.text_keys):,}",
-        "in the cache": f"{plan.cached:,}",
-        "to buy": f"{plan.units:,}",
-        "price": format_micro(plan.amount_micro, plan.currency),
-        "disk": f"{plan.new_bytes / 1e6:,.1f} MB",
-    }
-    if free := len(plan.missing) - plan.units:
-        rows["to buy"] += f", and {free:,} that are charged and whose answers were lost"
-    if plan.chosen is not None:
-        rows["views"] += f", of which {len(plan.chosen):,} are chosen"
-    if plan.seconds is not None and plan.units:
-        rows["time"] = f"about {timedelta(seconds=round(plan.seconds))}"
-    if left_units is not None:
-        short = plan.units - left_units
-        rows["budget left"] = f"{left_units:,}" + (f" ({short:,} too few)" if short > 0 else "")
-    return plain_table("plan", plan.teacher.id, rows=rows.items())
+    return plain_table("plan", plan.teacher.id, rows=plan.facts(left_units).items())
 
 
 class _Rate(ProgressColumn):

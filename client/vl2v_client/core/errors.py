@@ -4,6 +4,8 @@ Every message names the item and the remedy. `vl2v-client audit` ends with 0 cle
 verify.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -23,6 +25,27 @@ class DataError(ClientError):
     """The data set, or a file in it, cannot be used."""
 
     exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FailedQuery:
+    """A query that got no vector, for which nothing was charged; `name` says which file, picture or text."""
+
+    name: str
+    code: str
+    detail: str
+
+
+class QueriesFailed(DataError):
+    """Some queries got no vector, for which nothing was charged; everything else is bought and kept.
+
+    Attributes:
+        failed: Which, and why.
+    """
+
+    def __init__(self, message: str, failed: Sequence[FailedQuery]) -> None:
+        super().__init__(message)
+        self.failed = tuple(failed)
 
 
 class VendorError(ClientError):
@@ -54,9 +77,43 @@ class NotAuthorized(VendorError):
 
 
 class BudgetExhausted(VendorError):
-    """The vendor's budget, or a local cap, cannot hold the purchase. Nothing bought so far is lost."""
+    """The vendor's budget, or a local cap, cannot hold the purchase. Nothing bought so far is lost.
+
+    Attributes:
+        units: New queries that were to be bought; `None` if a request was refused, which does not know of the rest.
+        left: How many of them caps and budget held before; `None` if nobody says.
+    """
 
     exit_code = 6
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        request_id: str | None = None,
+        units: int | None = None,
+        left: int | None = None,
+    ) -> None:
+        super().__init__(message, code=code, request_id=request_id)
+        self.units = units
+        self.left = left
+
+
+class NotApproved(ClientError):
+    """A purchase that nobody has approved. Nothing was sent.
+
+    Attributes:
+        units: New queries that it would buy.
+        amount_micro: Price of them, in micro-units of the currency.
+        currency: Three letters, such as `EUR`.
+    """
+
+    def __init__(self, message: str, *, units: int, amount_micro: int, currency: str) -> None:
+        super().__init__(message)
+        self.units = units
+        self.amount_micro = amount_micro
+        self.currency = currency
 
 
 class VendorChanged(VendorError):

@@ -34,7 +34,7 @@ def load_rgb(path: Path) -> Image.Image:
     with _opened(read_file(path), path) as image:
         image.seek(0)
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image), path)
+        return to_rgb(ImageOps.exif_transpose(image), str(path))
 
 
 def image_size(data: bytes, path: Path) -> tuple[int, int]:
@@ -93,12 +93,17 @@ def _opened(data: bytes, path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} is a broken image ({error}): copy it again or remove it") from error
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert as `load_rgb` says; `name` is what to call the image in a message.
+
+    Raises:
+        DataError: Its pixels are of unknown range.
+    """
     if image.mode in _SIXTEEN_BIT_MODES:
         grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise DataError(f"{path} holds floating-point pixels of unknown range: save it as an 8-bit image")
+        raise DataError(f"{name} holds floating-point pixels of unknown range: save it as an 8-bit image")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

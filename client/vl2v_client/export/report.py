@@ -146,6 +146,11 @@ class RunReport:
         parts += ["## Settings", table(["setting", "value"], list(report.settings.items()))]
         return "\n\n".join(parts) + "\n"
 
+    def _repr_html_(self) -> str:
+        from vl2v_client.export.notebook_report import report_html  # which reads this class
+
+        return report_html(self)
+
     def _quoted(self) -> "RunReport":
         """Return the report with every name from outside quoted for Markdown."""
         return replace(

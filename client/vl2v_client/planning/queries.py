@@ -3,23 +3,23 @@
 import hashlib
 import json
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
 
 from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample
-from vl2v_client.data.pixel_file import PixelFile
 from vl2v_client.data.views import RENDERER_VERSION, View
+from vl2v_client.planning.render_spool import RenderSpool
 from vl2v_contract.identity import rgb8_sha
+
+if TYPE_CHECKING:
+    from vl2v_client.data.pictures import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,39 @@ class ImageQuery:
         view = self.view.to_json()
         return str(self.sample.path) if not view else f"{self.sample.path} (view {view})"
 
+    @property
+    def source(self) -> Path:
+        """The file; equal for all its views."""
+        return self.sample.path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureQuery:
+    """One whole image that is in memory and stays as it is until it is bought.
+
+    Attributes:
+        picture: A picture, from `data.pictures.check_picture`.
+        name: What to call it in a message.
+    """
+
+    picture: "Picture"
+    name: str
+
+    @property
+    def source(self) -> int:
+        """Identity of the picture."""
+        return id(self.picture)
+
+    def render(self, size: int) -> RGBImage:
+        """Return the pixels `[size, size, 3]`.
+
+        Raises:
+            DataError: As `data.pictures.render_picture`.
+        """
+        from vl2v_client.data.pictures import render_picture
+
+        return render_picture(self.picture, size, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
@@ -48,48 +81,13 @@ class TextQuery:
         return f"text {self.text!r}"
 
 
-Query = ImageQuery | TextQuery
+Query = ImageQuery | PictureQuery | TextQuery
 
 _COMMIT_EVERY = 256
 _HASHES_PER_COMMIT = 16_384
 _HASHES_PER_TASK = 64
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
-
-
-class RenderSpool:
-    """Views that were rendered to be hashed, kept until they are sent, so that each is rendered once.
-
-    What finds no room, or whose file has changed meanwhile, is rendered again.
-
-    Args:
-        folder: Folder on whose disk they lie, in a file without a name, which ends with this object.
-        size_bytes: Bound.
-    """
-
-    def __init__(self, folder: Path, size_bytes: int = 2**28) -> None:
-        self._file = PixelFile(folder, size_bytes)
-        self._places: dict[str, tuple[int, FileStamp]] = {}
-        self._lock = threading.Lock()
-
-    def put(self, content_sha: str, pixels: RGBImage, stamp: FileStamp) -> None:
-        """Keep a view, rendered from a file when it had this stamp."""
-        with self._lock:
-            offset, granted = self._file.take(1, pixels.nbytes)
-        if granted and self._file.write(pixels, offset):
-            self._places[content_sha] = offset, stamp
-
-    def take(self, content_sha: str, size: int, path: Path) -> RGBImage | None:
-        """Return a view `[size, size, 3]` and forget it; None if it is not here, or the file is another by now.
-
-        Raises:
-            DataError: The file is missing.
-        """
-        offset, stamp = self._places.pop(content_sha, (0, None))
-        if stamp is None or stamp_of(path) != stamp:
-            return None
-        pixels = np.empty((size, size, 3), dtype=np.uint8)
-        return pixels if self._file.read(pixels, offset) else None
 
 
 def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[Path, FileContent]:
@@ -130,6 +128,31 @@ def hash_files(
         known.update(fresh)
         progress("hash files", start + len(chunk), len(unknown))
     return {stamp.path: known[stamp] for stamp in stamps}
+
+
+def hash_images(
+    queries: Sequence[ImageQuery | PictureQuery],
+    cache: EmbeddingCache,
+    *,
+    size: int,
+    spool: RenderSpool | None = None,
+    progress: Progress = silent,
+) -> list[str]:
+    """Return the content hash of each query's pixels at `size` x `size`; pictures in memory are rendered each time.
+
+    Raises:
+        DataError: As `hash_views`, or a picture in memory has pixels of unknown range.
+    """
+
+    def hash_picture(query: PictureQuery) -> str:
+        return pixels_sha(query.render(size))
+
+    files = [query for query in queries if isinstance(query, ImageQuery)]
+    of_files = iter(hash_views(files, cache, size=size, spool=spool, progress=progress))
+    pictures = {query.source: query for query in queries if isinstance(query, PictureQuery)}
+    hashed = _in_threads(hash_picture, list(pictures.values()), _COMMIT_EVERY)
+    of_pictures = {query.source: content_sha for some in hashed for query, content_sha in some}
+    return [next(of_files) if isinstance(query, ImageQuery) else of_pictures[query.source] for query in queries]
 
 
 def hash_views(

@@ -1,19 +1,21 @@
-"""A query plan, or an upper bound: which vectors a run needs, which are here, what the rest costs. Buys nothing."""
+"""A query plan: which vectors a run needs, which of them are here, and what the rest costs. Buys nothing."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
-from itertools import accumulate, chain
-from pathlib import Path
+from itertools import accumulate
 
 from vl2v_client.cache.purchases import Intent
 from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
+from vl2v_client.core.html_tables import html_table
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
-from vl2v_client.planning.queries import ImageQuery, Query, RenderSpool, TextQuery, hash_files, hash_views
+from vl2v_client.planning.queries import ImageQuery, PictureQuery, Query, TextQuery, hash_images
+from vl2v_client.planning.render_spool import RenderSpool
 from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
 
 
@@ -55,7 +57,7 @@ class QueryPlan:
     Attributes:
         image_keys: Cache key of each image query, in order, as `text_keys` of the texts; equal content has equal keys.
         missing: What has to be sent, each content once; texts first, since nothing trains without them.
-        image_files: Distinct files among the image queries.
+        image_files: Distinct files and pictures among the image queries.
         cached: Distinct vectors that are here already.
         seconds: Estimate of the time to buy; None if this vendor's rate was never measured.
         chosen: Cache keys of the image queries that a selection within a budget has left; None if there was none.
@@ -98,6 +100,31 @@ class QueryPlan:
         overhead = 700  # keys, intent, index pages and the item's share of a receipt
         return len(self.missing) * (2 * self.teacher.embedding_dim + overhead)
 
+    def facts(self, left_units: int | None = None) -> dict[str, str]:
+        """Return the plan's totals for people; `left_units` is what the account has left, if known."""
+        facts = {
+            "images": f"{self.image_files:,}",
+            "views": f"{len(self.image_keys):,}",
+            "texts": f"{len(self.text_keys):,}",
+            "in the cache": f"{self.cached:,}",
+            "to buy": f"{self.units:,}",
+            "price": format_micro(self.amount_micro, self.currency),
+            "disk": f"{self.new_bytes / 1e6:,.1f} MB",
+        }
+        if free := len(self.missing) - self.units:
+            facts["to buy"] += f", and {free:,} that are charged and whose answers were lost"
+        if self.chosen is not None:
+            facts["views"] += f", of which {len(self.chosen):,} are chosen"
+        if self.seconds is not None and self.units:
+            facts["time"] = f"about {timedelta(seconds=round(self.seconds))}"
+        if left_units is not None:
+            short = self.units - left_units
+            facts["budget left"] = f"{left_units:,}" + (f" ({short:,} too few)" if short > 0 else "")
+        return facts
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Plan: {self.teacher.id}", self.facts().items())
+
     def excess(self, limits: Limits) -> str | None:
         """Return which cap or budget cannot hold the plan, and how to widen it; None if all can."""
         if not self.units:
@@ -124,7 +151,9 @@ class QueryPlan:
         if (why := self.excess(limits)) is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(
-                f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take purchase.partial"
+                f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take purchase.partial",
+                units=self.units,
+                left=self.affordable(limits).units,
             )
 
     def affordable(self, limits: Limits) -> "QueryPlan":
@@ -142,7 +171,7 @@ class QueryPlan:
 
 
 def make_plan(
-    image_queries: Sequence[ImageQuery],
+    image_queries: Sequence[ImageQuery | PictureQuery],
     text_queries: Sequence[TextQuery],
     teacher: TeacherModel,
     cache: EmbeddingCache,
@@ -155,7 +184,7 @@ def make_plan(
         DataError: An image cannot be read.
     """
     spool = RenderSpool(cache.path.parent)
-    contents = hash_views(image_queries, cache, size=teacher.image_size, spool=spool, progress=progress)
+    contents = hash_images(image_queries, cache, size=teacher.image_size, spool=spool, progress=progress)
     named = partial(_name, teacher, cache.item_secret, cache.purchases.expired(teacher.ledger_id))
     texts = [named(query, text_sha(query.text)) for query in text_queries]
     images = [named(query, content) for query, content in zip(image_queries, contents, strict=True)]
@@ -167,7 +196,7 @@ def make_plan(
         image_keys=tuple(item.cache_key for item in images),
         text_keys=tuple(item.cache_key for item in texts),
         missing=tuple(distinct[key] for key in missing),
-        image_files=len({query.sample.path for query in image_queries}),
+        image_files=len({query.source for query in image_queries}),
         cached=len(distinct) - len(missing),
         seconds=None if rate is None else len(missing) / rate,
         spool=spool,
@@ -187,7 +216,7 @@ def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
 
 
 def _name(teacher: TeacherModel, secret: bytes, expired: Set[str], query: Query, content_sha: str) -> PlannedItem:
-    modality: Modality = "image" if isinstance(query, ImageQuery) else "text"
+    modality: Modality = "text" if isinstance(query, TextQuery) else "image"
     price = teacher.image_price if modality == "image" else teacher.text_price
     identity = EmbeddingIdentity(
         ledger_id=teacher.ledger_id,
@@ -226,72 +255,3 @@ class PlannedRun:
             chosen=chosen,
         )
         return replace(self, plan=plan)
-
-
-@dataclass(frozen=True, slots=True)
-class PlanEstimate:
-    """At most what a run needs and the cache lacks; what is not said here is as in `QueryPlan`.
-
-    Files with equal bytes are counted once. Views that look alike though their files differ, and views that were
-    bought before, are counted all the same: only rendering tells.
-
-    Attributes:
-        texts: The plan of the text queries, which is exact.
-        different_files: Number of different contents that the files have.
-        views: Image queries before any double is left out.
-    """
-
-    texts: QueryPlan
-    image_files: int
-    different_files: int
-    views: int
-    units: int
-    amount_micro: int
-    seconds: float | None
-
-    def check_caps(self, limits: Limits) -> None:
-        """Refuse a bound that a cap or the vendor's budget may not hold.
-
-        Raises:
-            BudgetExhausted: The message says which, and what to do.
-        """
-        reasons = []
-        if limits.max_queries is not None and self.units > limits.max_queries:
-            reasons.append(f"purchase.max_queries allows {limits.max_queries:,}")
-        if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
-            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.texts.currency)}")
-        if limits.remaining_units is not None and self.units > limits.remaining_units:
-            reasons.append(f"the account has {limits.remaining_units:,} left")
-        if reasons:
-            cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.texts.currency)})"
-            raise BudgetExhausted(f"at most {cost}, but {' and '.join(reasons)}: make an exact plan, or allow as many")
-
-
-def estimate_plan(
-    files: Mapping[Path, Sequence[str]],
-    views_per_file: int,
-    text_queries: Sequence[TextQuery],
-    teacher: TeacherModel,
-    cache: EmbeddingCache,
-    *,
-    progress: Progress = silent,
-) -> PlanEstimate:
-    """Return the bound for absolute paths by an absolute folder above them; sends and renders nothing.
-
-    Raises:
-        DataError: A file cannot be read.
-    """
-    texts, rate = make_plan([], text_queries, teacher, cache), cache.vendors.images_per_second(teacher.ledger_id)
-    hashes = (hash_files(folder, paths, cache, progress=progress) for folder, paths in files.items())
-    different = set(chain.from_iterable(of_folder.values() for of_folder in hashes))
-    count, images = sum(map(len, files.values())), len(different) * views_per_file
-    units = images + texts.units
-    return PlanEstimate(
-        texts=texts,
-        image_files=count,
-        different_files=len(different),
-        views=count * views_per_file,
-        units=units,
-        amount_micro=images * teacher.image_price.unit_price_micro + texts.amount_micro,
-        seconds=None if rate is None else units / rate,
-    )

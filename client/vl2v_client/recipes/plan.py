@@ -9,7 +9,8 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import training_files
 from vl2v_client.planning.choice import QueryChoice, text_queries
-from vl2v_client.planning.query_plan import PlanEstimate, PlannedRun, QueryPlan, estimate_plan
+from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
+from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.resolution import resolve_run, run_choice
 

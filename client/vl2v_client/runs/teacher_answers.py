@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.buying.answers import ask
 from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.buying.context import PurchaseContext
-from vl2v_client.buying.purchase import buy
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import EmbeddingMatrix, TeacherModel
 from vl2v_client.planning.queries import ImageQuery, TextQuery
-from vl2v_client.planning.query_plan import PlannedRun, make_plan
+from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.teacher.targets import Fetch, ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
 
@@ -82,9 +82,6 @@ def ask_teacher(
         ClientError: As `buying.purchase.buy`.
     """
     texts = [TextQuery(text) for of_class in prompts for text in of_class]
-    plan = make_plan(images, texts, teacher, context.cache, progress=progress)
-    purchase = buy(plan, context, progress=progress)
-    vectors = context.cache.get_many([*plan.image_keys, *plan.text_keys])
-    embeddings, answers = (np.stack([vectors[key] for key in keys]) for keys in (plan.image_keys, plan.text_keys))
-    classifier = zero_shot_classifier(answers.reshape(len(prompts), -1, teacher.embedding_dim))
-    return embeddings.astype(np.float32), classifier, purchase
+    answers = ask(images, texts, teacher, context, progress=progress)
+    classifier = zero_shot_classifier(answers.texts.reshape(len(prompts), -1, teacher.embedding_dim))
+    return answers.images, classifier, answers.purchase

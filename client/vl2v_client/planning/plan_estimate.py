@@ -1,0 +1,84 @@
+"""At most what a run needs and the cache lacks, where rendering every view takes too long. Buys nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import BudgetExhausted
+from vl2v_client.core.progress import Progress, format_micro, silent
+from vl2v_client.core.values import TeacherModel
+from vl2v_client.planning.queries import TextQuery, hash_files
+from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEstimate:
+    """At most what a run needs and the cache lacks; what is not said here is as in `QueryPlan`.
+
+    Files with equal bytes are counted once. Views that look alike though their files differ, and views that were
+    bought before, are counted all the same: only rendering tells.
+
+    Attributes:
+        texts: The plan of the text queries, which is exact.
+        different_files: Number of different contents that the files have.
+        views: Image queries before any double is left out.
+    """
+
+    texts: QueryPlan
+    image_files: int
+    different_files: int
+    views: int
+    units: int
+    amount_micro: int
+    seconds: float | None
+
+    def check_caps(self, limits: Limits) -> None:
+        """Refuse a bound that a cap or the vendor's budget may not hold.
+
+        Raises:
+            BudgetExhausted: The message says which, and what to do.
+        """
+        reasons = []
+        if limits.max_queries is not None and self.units > limits.max_queries:
+            reasons.append(f"purchase.max_queries allows {limits.max_queries:,}")
+        if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
+            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.texts.currency)}")
+        if limits.remaining_units is not None and self.units > limits.remaining_units:
+            reasons.append(f"the account has {limits.remaining_units:,} left")
+        if reasons:
+            cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.texts.currency)})"
+            raise BudgetExhausted(
+                f"at most {cost}, but {' and '.join(reasons)}: make an exact plan, or allow as many", units=self.units
+            )
+
+
+def estimate_plan(
+    files: Mapping[Path, Sequence[str]],
+    views_per_file: int,
+    text_queries: Sequence[TextQuery],
+    teacher: TeacherModel,
+    cache: EmbeddingCache,
+    *,
+    progress: Progress = silent,
+) -> PlanEstimate:
+    """Return the bound for absolute paths by an absolute folder above them; sends and renders nothing.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    texts, rate = make_plan([], text_queries, teacher, cache), cache.vendors.images_per_second(teacher.ledger_id)
+    hashes = (hash_files(folder, paths, cache, progress=progress) for folder, paths in files.items())
+    different = set(chain.from_iterable(of_folder.values() for of_folder in hashes))
+    count, images = sum(map(len, files.values())), len(different) * views_per_file
+    units = images + texts.units
+    return PlanEstimate(
+        texts=texts,
+        image_files=count,
+        different_files=len(different),
+        views=count * views_per_file,
+        units=units,
+        amount_micro=images * teacher.image_price.unit_price_micro + texts.amount_micro,
+        seconds=None if rate is None else units / rate,
+    )
