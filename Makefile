@@ -8,7 +8,7 @@ EXTRAS ?= vendor,client,local,otel,test,dev
 KUBECTL ?= kubectl
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated test-notebook prove-short prove-billing prove-vendor bench-vendor demo sbom clean
+.PHONY: help install check check-deploy format test test-isolated test-export test-notebook prove-short prove-billing prove-vendor bench-vendor demo sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -52,6 +52,10 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
+
+test-export: ## the student's exports compared on 1,000 images, ONNX among them
+	$(MAKE) install EXTRAS=$(EXTRAS),onnx
+	VL2V_EXPORT_IMAGES=1000 $(BIN)/pytest tests/client/test_student_export.py tests/client/test_export_command.py
 
 test-notebook: install ## run the notebook of the documents; skipped by name without the extra `notebook`
 	$(BIN)/pytest tests/notebook

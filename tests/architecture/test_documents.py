@@ -23,7 +23,7 @@ README_WORDS = 900
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FOREIGN = {"--build-arg", "--json", "--nproc-per-node", "--profile", "--strict"} | {
+FOREIGN = {"--build-arg", "--data-binary", "--json", "--nproc-per-node", "--profile", "--strict"} | {
     "--for",
     "--from-file",
     "--from-literal",

@@ -30,9 +30,10 @@ from vl2v_client.evaluation.accuracy import (
     evaluate,
     fit_temperature,
     log_probabilities,
+    match_temperature,
     negative_log_likelihood,
-    predict,
 )
+from vl2v_client.evaluation.image_predictions import FoundFile, classify_files
 from vl2v_client.runs.reporting import score_classifier
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.model.classifier import StudentBundle
@@ -82,6 +83,11 @@ def test_a_hold_out_without_an_error_does_not_ask_for_certainty() -> None:
     assert 0.5 < fit_temperature(logits, labels) < 2
 
 
+def test_a_matched_temperature_undoes_a_scale() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert match_temperature(5 * logits, np.exp(log_probabilities(logits, 2.0))) == pytest.approx(10, rel=1e-3)
+
+
 def test_zero_shot_logits_are_scaled_cosines() -> None:
     logits = zero_shot_logits(
         np.array([[3.0, 4.0]], dtype=np.float32), np.eye(2, dtype=np.float32), logit_scale=100, logit_bias=-1
@@ -93,20 +99,18 @@ def _card() -> StudentCard:
     return StudentCard(TINY_VIT, SIZE, CLASSES, "VL2V-ADiP", 0, temperature=2.0)
 
 
-def test_predict_reads_files_as_they_were_scored(tmp_path: Path) -> None:
+def test_files_are_classified_as_they_were_scored(tmp_path: Path) -> None:
     views = coloured_views(3, views=1, domains=("art",))
-    paths = [tmp_path / f"{row}.png" for row in range(3)]
+    paths = [str(tmp_path / f"{row}.png") for row in range(3)]
     for row, path in enumerate(paths):
         Image.fromarray(views.pixels[row, 0]).save(path)
     bundle = StudentBundle(fresh_classifier(), _card())
     logits = bundle.classifier.logits(views.pixels[:, 0])
-    found = list(predict(bundle, paths, batch_size=2))
+    found = list(classify_files(bundle, [FoundFile(path) for path in paths], batch_size=2))
     assert [one.path for one in found] == paths
-    assert [one.class_name for one in found] == [CLASSES[index] for index in logits.argmax(axis=1)]
     exponentials = np.exp(logits.astype(np.float64) / 2)
-    np.testing.assert_allclose(
-        [one.probability for one in found], exponentials.max(axis=1) / exponentials.sum(axis=1), rtol=1e-4
-    )
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose([one.probabilities for one in found], expected, rtol=1e-4)
 
 
 def test_a_student_of_version_0_1_is_fed_the_teachers_size_resized(tmp_path: Path) -> None:
@@ -115,10 +119,11 @@ def test_a_student_of_version_0_1_is_fed_the_teachers_size_resized(tmp_path: Pat
     classifier, seen = fresh_classifier(), []
     for view_size in (SIZE, 2 * SIZE):
         card = replace(_card(), view_size=view_size)
-        (found,) = predict(StudentBundle(classifier, card), [path])
+        (found,) = classify_files(StudentBundle(classifier, card), [FoundFile(str(path))])
         logits = classifier.logits(render_view(load_rgb(path), View(), view_size)[None])
-        assert found.probability == np.exp(log_probabilities(logits, card.temperature)).max()
-        seen.append(found.probability)
+        assert found.probabilities is not None
+        assert np.array_equal(found.probabilities, np.exp(log_probabilities(logits, card.temperature))[0])
+        seen.append(found.probabilities.max())
     assert seen[0] != seen[1]
 
 

@@ -40,7 +40,9 @@ def _help(command: str) -> str:
 
 
 def test_all_commands_are_looked_at() -> None:
-    assert {"distill", "sweep", "plan", "pilot", "buy", "evaluate", "predict", "audit", "shapes"} < set(COMMANDS)
+    assert {"distill", "sweep", "plan", "pilot", "buy", "evaluate", "predict", "export", "audit", "shapes"} < set(
+        COMMANDS
+    )
     assert {"cache", "cache stats", "cache verify"} < set(COMMANDS)
     assert "--max-queries" in flags_of(app, "distill")
 

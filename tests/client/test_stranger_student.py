@@ -121,7 +121,7 @@ class Bomb:
 
 def test_the_good_student_is_used(stranger: Stranger, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", str(stranger.hand_over()), str(image)]) == 0
-    assert capsys.readouterr().out.startswith("path,class,probability\n")
+    assert capsys.readouterr().out.startswith("path,class,probability,error\n")
 
 
 def test_a_pickle_is_not_opened(

@@ -45,9 +45,14 @@ _COMMANDS = {
         "runs/photos-sketch-seed0 --teacher",
     ),
     "predict": (
-        "distill",
+        "predict",
         "Classify images with a finished student. Needs no vendor.",
         "runs/photos-sketch-seed0 new.jpg",
+    ),
+    "export": (
+        "export",
+        "Write the student for timm, the Hugging Face Hub or ONNX Runtime.",
+        "runs/photos-sketch-seed0 --format onnx",
     ),
     "audit": ("audit", "Verify every entry of the vendor's ledger and compare it with your own.", "--recover"),
     "shapes": ("shapes", "Draw the `shapes` data set of the demo.", "data/shapes"),

@@ -67,4 +67,14 @@ def csv_writer() -> Callable[[Sequence[object]], None]:
 
 def write_json(value: Any) -> None:
     """Write one line of JSON to standard output."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    json_writer()(value)
+
+
+def json_writer() -> Callable[[Any], None]:
+    """Return what writes lines of JSON to standard output."""
+    output = sys.stdout
+
+    def write(value: Any) -> None:
+        output.write(json.dumps(value) + "\n")
+
+    return write

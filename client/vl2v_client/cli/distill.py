@@ -1,4 +1,4 @@
-"""`vl2v-client distill` and `sweep`, the whole job in one command; `evaluate` and `predict` with what they made."""
+"""`vl2v-client distill` and `sweep`, the whole job in one command; `evaluate` with what they made."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Column
 
-from vl2v_client.cli.console import PlainConsole, csv_writer, plain_table, show, write_json
+from vl2v_client.cli.console import PlainConsole, plain_table, show, write_json
 from vl2v_client.cli.options import (
     COMMON,
     DATA_OPTIONS,
@@ -24,7 +24,6 @@ from vl2v_client.cli.options import (
 from vl2v_client.cli.vendor import bars, notify, open_purchase, open_source
 from vl2v_client.config.run import RunConfig
 from vl2v_client.config.training import MethodName
-from vl2v_client.core.errors import DataError
 
 
 @takes(*RUN_OPTIONS, file=True)
@@ -133,37 +132,3 @@ def evaluate(
     show([asdict(score) for score in scores], table, as_json=as_json)
     if report_updated and not as_json:
         notify(f"The teacher's row is now in {run / 'report.md'}.")
-
-
-def predict(
-    run: Annotated[Path, Parameter(help="Folder of a `distill`, or its student folder.")],
-    images: Annotated[list[Path], Parameter(help="Image files, or folders of them.")],
-    /,
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Classify images: CSV, or one JSON object a line, with path, class and probability."""
-    from vl2v_client.evaluation.accuracy import predict as predict_images
-    from vl2v_client.export.weights import load_bundle
-
-    bundle = load_bundle(run / "student" if (run / "student").is_dir() else run)
-    write = csv_writer()
-    if not as_json:
-        write(["path", "class", "probability"])
-    for one in predict_images(bundle, _files(images)):
-        if as_json:
-            write_json({"path": str(one.path), "class": one.class_name, "probability": round(one.probability, 6)})
-        else:
-            write([one.path, one.class_name, f"{one.probability:.4f}"])
-
-
-def _files(given: list[Path]) -> list[Path]:
-    from vl2v_client.data.folder import IMAGE_SUFFIXES, list_images
-
-    found: list[Path] = []
-    for path in given:
-        inside = list(map(Path, list_images(path))) if path.is_dir() else [path]
-        if not inside:
-            raise DataError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}): give files or another folder")
-        found += inside
-    return found

@@ -6,19 +6,14 @@ predictions on its unseen domain in `predictions.csv`, for comparisons image by 
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError, DataError, RunError
-from vl2v_client.data.images import load_rgb
-from vl2v_client.data.rendering import render_view
-from vl2v_client.data.views import canonical_view
-from vl2v_client.student.model.classifier import StudentBundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +103,26 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     push the temperature to its lower bound (Platt, 1999, smooths his targets alike). It has one minimum in the inverse
     temperature, so the search cannot miss it. Takes logits `[N, C]` and labels `[N]` of source validation.
     """
+    return _best_temperature(lambda temperature: _smoothed_loss(logits, labels, temperature))
+
+
+def match_temperature(logits: NDArray[np.float32], probabilities: NDArray[np.float64]) -> float:
+    """Return the temperature in 0.01 .. 1000 at which logits `[N, C]` are nearest to probabilities `[N, C]`.
+
+    Nearest by cross-entropy; found by the same search as `fit_temperature`.
+    """
+
+    def loss(temperature: float) -> float:
+        return -float((probabilities * log_probabilities(logits, temperature)).sum())
+
+    return _best_temperature(loss)
+
+
+def _best_temperature(loss: Callable[[float], float]) -> float:
     low, high, golden = math.log(1e-2), math.log(1e3), (math.sqrt(5) - 1) / 2
     for _ in range(60):
         left, right = high - golden * (high - low), low + golden * (high - low)
-        losses = (_smoothed_loss(logits, labels, math.exp(place)) for place in (left, right))
+        losses = (loss(math.exp(place)) for place in (left, right))
         low, high = (low, right) if next(losses) < next(losses) else (left, high)
     return math.exp((low + high) / 2)
 
@@ -131,47 +142,6 @@ def calibration_error(
     places = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = [abs(confidence[places == bin_].sum() - right[places == bin_].sum()) for bin_ in range(bins)]
     return float(sum(gaps)) / len(labels)
-
-
-_PIXELS_IN_MEMORY = 128 * 224**2
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the student says about one image.
-
-    Attributes:
-        class_name: The likeliest class.
-        probability: Probability of that class, at the card's temperature.
-    """
-
-    path: Path
-    class_name: str
-    probability: float
-
-
-def predict(bundle: StudentBundle, images: Iterable[Path], *, batch_size: int = 128) -> Iterator[Prediction]:
-    """Classify image files one after another, through the very steps that the student was scored with.
-
-    At most `batch_size` images are in memory at a time; fewer if they are larger than 224 pixels.
-
-    Raises:
-        DataError: An image cannot be read, or the student's answer is not finite; the images before its batch have
-            been predicted.
-    """
-    card, paths = bundle.card, iter(images)
-    size = max(card.view_size, card.student.input.size)
-    batch_size = max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
-    while batch := list(islice(paths, batch_size)):
-        pixels = np.stack([render_view(load_rgb(path), canonical_view(), card.view_size) for path in batch])
-        logits = bundle.classifier.logits(pixels)
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            path = batch[int(np.argmin(finite))]
-            raise DataError(f"the student's answer to {path} is not finite: its weights are of no use; export it again")
-        choices = choose(logits, card.temperature)
-        for path, index, share in zip(batch, choices.classes.tolist(), choices.probabilities.tolist(), strict=True):
-            yield Prediction(path, card.class_names[index], share)
 
 
 _FILE = "predictions.csv"

@@ -101,7 +101,7 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
         reason = f"{Path(error.filename).name}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise DataError(
             f"{folder} holds no exported student ({reason}): "
-            "give the folder of a finished run, or of a sweep TARGET/seedN/METHOD"
+            "give the folder of a finished run, of a sweep TARGET/seedN/METHOD, or an export as vl2v"
         ) from error
     if found != card.weights_sha256:
         raise DataError(f"{path} is damaged: its SHA-256 is not the one on its card; copy it again")

@@ -58,6 +58,7 @@ class StudentSpec:
         weights: A local safetensors file under timm's names, instead of a tag.
         weights_sha256: SHA-256 of that file.
         tower: What builds an open_clip image tower, `local.teacher.tower_config`, if the student is one and not timm's.
+        origin: What a card says of the first weights: a tag, or the SHA-256 of a file.
     """
 
     architecture: str
@@ -68,6 +69,7 @@ class StudentSpec:
     weights: Path | None = None
     weights_sha256: str | None = None
     tower: Mapping[str, Any] | None = None
+    origin: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the card's entries; local paths stay out of it."""
@@ -76,7 +78,7 @@ class StudentSpec:
             "arguments": dict(self.arguments),
             "features": self.features,
             "input": asdict(self.input),
-            "initial_weights": self.tag or self.weights_sha256,
+            "initial_weights": self.tag or self.weights_sha256 or self.origin,
         }
         return entries if self.tower is None else {**entries, "open_clip": dict(self.tower), "needs": "vl2v[local]"}
 
@@ -85,7 +87,9 @@ class StudentSpec:
         """Return the architecture and input of a card; its weights are in the bundle beside it."""
         tower = None if entry.open_clip is None else entry.open_clip.model_dump(exclude_unset=True)
         arguments = entry.arguments.model_dump(exclude_unset=True)
-        return cls(entry.architecture, entry.input, entry.features, arguments, tower=tower)
+        return cls(
+            entry.architecture, entry.input, entry.features, arguments, tower=tower, origin=entry.initial_weights
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
