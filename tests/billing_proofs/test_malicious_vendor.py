@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from support.adversary.lie_making import LAST, OURS, REFUND, THEIRS, TOP_UP, sealed
-from support.adversary.lies import AMOUNTS, BREAK, HISTORIES, REWRITTEN, SEALS, UNVERIFIED, Told
+from support.adversary.lies import AMOUNTS, BREAK, HISTORIES, REWRITTEN, SEALS, UNEXPLAINED, UNVERIFIED, Told
 from support.adversary.lying_vendor import Books
 from support.ledger.honest_books import HonestBooks, Party, pin, write_books
 from support.vendor.vendor_in_process import open_vendor
-from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXIT_DIFFERENCES, AuditReport
+from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXIT_DIFFERENCES, EXIT_OTHER_SOFTWARE, AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorError
@@ -34,13 +34,13 @@ def books(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> It
         yield HonestBooks(vendor, ours.read_truth(vendor), ours, pin(ours, vendor, home / "pinned.db"))
 
 
-def audit(party: Party, transport: httpx.BaseTransport, folder: Path) -> AuditReport:
-    """An audit with a copy of the party's cache."""
+def audit(party: Party, transport: httpx.BaseTransport, folder: Path, *, only_ours: bool = True) -> AuditReport:
+    """An audit with a copy of the party's cache, whose API key nothing else uses."""
     copy = folder / "client.db"
     shutil.copy(party.cache, copy)
     with EmbeddingCache(copy) as cache, party.connect(transport) as client:
         before = cache.vendors.audited_head(*_account(cache))
-        report = audit_bill(client, cache)
+        report = audit_bill(client, cache, only_ours=only_ours)
         after = cache.vendors.audited_head(*_account(cache))
         assert before == after or not CHAIN_DIFFERENCES & report.findings.counts.keys()
     return report
@@ -63,6 +63,18 @@ def test_a_lie_after_an_audit_is_named(books: HonestBooks, lie: Told, tmp_path: 
     assert found(report) - {REWRITTEN} == lie.expected - {REWRITTEN}
     assert found(report) >= lie.expected
     assert report.exit_code == EXIT_DIFFERENCES
+
+
+@pytest.mark.parametrize("lie", [lie for lie in LIES if UNEXPLAINED in lie.expected], ids=lambda lie: lie.name)
+def test_an_invented_charge_is_never_clean_where_other_software_buys_too(
+    books: HonestBooks, lie: Told, tmp_path: Path
+) -> None:
+    """It may be other software's, as far as anybody here can tell: it is counted, summed up, and no success."""
+    report = audit(books.pinned, books.told(lie.tell), tmp_path, only_ours=False)
+    others, told = report.other_software, lie.expected - {REWRITTEN}
+    assert found(report) - {REWRITTEN} == told - ({UNEXPLAINED} if others.items else set())
+    assert report.exit_code == (EXIT_DIFFERENCES if found(report) else EXIT_OTHER_SOFTWARE)
+    assert not others.items or (others.requests, others.amount_micro > 0) == (1, True)
 
 
 @pytest.mark.parametrize("name", UNVERIFIED)

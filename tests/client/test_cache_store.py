@@ -300,6 +300,7 @@ def test_a_cache_of_the_first_schema_is_brought_up_to_date_and_keeps_everything(
         connection.execute("ALTER TABLE intents DROP COLUMN is_expired")
         connection.execute("ALTER TABLE purchases DROP COLUMN account_id")
         connection.execute("ALTER TABLE purchases DROP COLUMN task")
+        connection.execute("ALTER TABLE audited_heads DROP COLUMN accepted_seq")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     for _ in range(2):
@@ -307,6 +308,7 @@ def test_a_cache_of_the_first_schema_is_brought_up_to_date_and_keeps_everything(
             assert reopened.missing(bought.image_keys) == []
             assert reopened.purchases.expired(teacher.ledger_id) == set()
             assert reopened.purchases.spent("none") == NOTHING
+            assert reopened.vendors.audited_head(teacher.ledger_id, "nobody") is None
             assert verify_holdings(reopened).is_clean
 
 

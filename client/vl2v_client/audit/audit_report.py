@@ -18,7 +18,7 @@ from vl2v_client.core.progress import format_micro
 from vl2v_contract.chain import GENESIS_HASH
 
 EXAMPLES_KEPT = 20
-EXIT_CLEAN, EXIT_DIFFERENCES, EXIT_UNVERIFIED = 0, 1, 2
+EXIT_CLEAN, EXIT_DIFFERENCES, EXIT_UNVERIFIED, EXIT_OTHER_SOFTWARE = 0, 1, 2, 3
 
 
 class Difference(StrEnum):
@@ -40,8 +40,8 @@ class Difference(StrEnum):
 REMEDIES = {
     Difference.LOST_RESPONSE: "charged, but the answer never arrived: let the audit recover it, free, or by "
     "the same purchase again if the vendor no longer keeps it",
-    Difference.UNEXPLAINED_CHARGE: "charged to this API key for items that this cache never named: give every cache a "
-    "key of its own; if it has one, dispute the charge",
+    Difference.UNEXPLAINED_CHARGE: "charged for items that this cache never named, in a request of its own, under no "
+    "API key, or under one that nothing else uses: dispute the charge",
     Difference.MISSING_CHARGE: "we hold a signed receipt for an entry that the statement leaves out: show the receipt",
     Difference.AMOUNT_MISMATCH: "units, money or totals do not add up: dispute the entry",
     Difference.PRICE_MISMATCH: "charged at a price that was never agreed to: dispute the entry",
@@ -93,6 +93,34 @@ class KeyTotals:
 
 
 @dataclass(slots=True)
+class OtherCharges(KeyTotals):
+    """What the statement charges for items that this cache never named, under one API key or several.
+
+    Attributes:
+        requests: Entries of the statement that have such items.
+        first_seq: Number of the first; 0 without any.
+        last_seq: Number of the last.
+    """
+
+    requests: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+
+    def take(self, seq: int, items: int, unit_price_micro: int) -> None:
+        """Add items of an entry that comes after those taken before."""
+        self.add(items, items * unit_price_micro)
+        self.requests += 1
+        self.first_seq, self.last_seq = self.first_seq or seq, seq
+
+    def merge(self, other: "OtherCharges") -> None:
+        """Add the charges of another key."""
+        self.add(other.items, other.amount_micro)
+        self.requests += other.requests
+        self.first_seq = min(filter(None, (self.first_seq, other.first_seq)), default=0)
+        self.last_seq = max(self.last_seq, other.last_seq)
+
+
+@dataclass(slots=True)
 class Findings:
     """All differences counted, the first few of each kind kept in full."""
 
@@ -125,7 +153,9 @@ class AuditReport:
         units: Charged less refunded, over the whole account, whatever the running totals say.
         amount_micro: Price of them, in micro-units.
         currency: Currency of the first entry.
-        other_keys: Totals of items that this cache never named, by API key; in the end, of the account's other keys.
+        other_keys: Items that this cache never named, by API key; in the end, of the account's other keys.
+        other_software: Those of our own keys: nothing shows who bought them, and nothing here contradicts them.
+        accepted: Those of our own keys that the user has accepted before, as bought by software of the account.
         lost_by_restore: Paid by entries that the vendor lost and said so; not billed any more, so in no other total.
         recovered_items: Lost responses fetched free before the final pass.
     """
@@ -140,20 +170,29 @@ class AuditReport:
     units: int = 0
     amount_micro: int = 0
     currency: str = ""
-    other_keys: defaultdict[str, KeyTotals] = field(default_factory=lambda: defaultdict(KeyTotals))
+    other_keys: defaultdict[str, OtherCharges] = field(default_factory=lambda: defaultdict(OtherCharges))
+    other_software: OtherCharges = field(default_factory=OtherCharges)
+    accepted: OtherCharges = field(default_factory=OtherCharges)
     lost_by_restore: KeyTotals = field(default_factory=KeyTotals)
     findings: Findings = field(default_factory=Findings)
     recovered_items: int = 0
 
     @property
     def is_clean(self) -> bool:
-        """Whether both books agree."""
-        return not self.findings.counts
+        """Whether both books agree, and every charge to our own keys is explained."""
+        return not self.findings.counts and not self.other_software.items
 
     @property
     def exit_code(self) -> int:
-        """0 clean, 1 differences; an audit that could not be made raises instead (2)."""
-        return EXIT_CLEAN if self.is_clean else EXIT_DIFFERENCES
+        """0 clean, 1 differences, 3 charges of other software alone; an audit that could not be made raises (2)."""
+        if self.findings.counts:
+            return EXIT_DIFFERENCES
+        return EXIT_OTHER_SOFTWARE if self.other_software.items else EXIT_CLEAN
+
+    def accept_others(self) -> None:
+        """Count what other software bought as accepted."""
+        self.accepted.merge(self.other_software)
+        self.other_software = OtherCharges()
 
     def _repr_html_(self) -> str:
         rows = [
@@ -177,7 +216,11 @@ class AuditReport:
             "amount_micro": self.amount_micro,
             "currency": self.currency,
             "matched": self.matched_items,
-            "other_key": [{"api_key_id": key, **asdict(total)} for key, total in sorted(self.other_keys.items())],
+            "other_key": [
+                {"api_key_id": key, "items": one.items, "units": one.units, "amount_micro": one.amount_micro}
+                for key, one in sorted(self.other_keys.items())
+            ],
+            "other_software": {**asdict(self.other_software), "accepted": asdict(self.accepted)},
             "lost_by_restore": asdict(self.lost_by_restore),
             "differences": {str(kind): self.findings.counts.get(kind, 0) for kind in Difference},
             "examples": [

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 
 import numpy as np
@@ -57,6 +57,8 @@ def audit_bill(
     cache: EmbeddingCache,
     *,
     recover: bool = False,
+    only_ours: bool = False,
+    accept_others: bool = False,
     settle_seconds: float = 2.0,
     progress: Progress = silent,
 ) -> AuditReport:
@@ -66,6 +68,8 @@ def audit_bill(
         client: The vendor, with a key that may read the bill.
         cache: This client's own ledger.
         recover: Fetch lost responses by free replay, then audit again.
+        only_ours: Nothing but this cache buys with its API keys, so that every other charge to them is a difference.
+        accept_others: Remember that what other software has bought with our keys so far is the account's own.
         settle_seconds: How long to wait for answers that a purchase, running beside this audit, may be about to store.
         progress: Gets the number of entries verified, as phase "audit".
 
@@ -74,15 +78,20 @@ def audit_bill(
         CacheError: The cache cannot be read.
     """
     keyring = _trusted_keys(client, cache)
-    report = _audit_once(client, cache, keyring, progress, None if recover else settle_seconds)
+    audit_once = partial(_audit_once, client, cache, progress=progress, only_ours=only_ours)
+    report = audit_once(keyring, None if recover else settle_seconds)
     recovered = report.recovered_items
     # The vendor may have gone over to a new key since its keys were read.
     renewed = _trusted_keys(client, cache) if report.findings.counts[Difference.BAD_SIGNATURE] else keyring
     if recovered or renewed.keys != keyring.keys:
-        report = _audit_once(client, cache, renewed, progress, settle_seconds)
+        report = audit_once(renewed, settle_seconds)
         report.recovered_items = recovered
     if not CHAIN_DIFFERENCES & report.findings.counts.keys():
-        cache.vendors.pin_head(report.ledger_id, report.account_id, report.head_seq, report.head_hash)
+        place = (report.ledger_id, report.account_id)
+        cache.vendors.pin_head(*place, report.head_seq, report.head_hash)
+        if accept_others:
+            cache.vendors.accept_others(*place, report.head_seq)
+            report.accept_others()
     return report
 
 
@@ -93,7 +102,13 @@ def _trusted_keys(client: VendorClient, cache: EmbeddingCache) -> Keyring:
 
 
 def _audit_once(
-    client: VendorClient, cache: EmbeddingCache, keyring: Keyring, progress: Progress, settle_seconds: float | None
+    client: VendorClient,
+    cache: EmbeddingCache,
+    keyring: Keyring,
+    settle_seconds: float | None,
+    *,
+    progress: Progress,
+    only_ours: bool,
 ) -> AuditReport:
     """Audit what the vendor shows now; without `settle_seconds`, lost responses are recovered and not waited for."""
     account = client.summary()
@@ -106,7 +121,8 @@ def _audit_once(
     pinned = cache.vendors.audited_head(keyring.ledger_id, account.account_id)
     with closing(Notes()) as notes, closing(_read_ahead(client)) as pages:
         # Our receipts so far are noted before the statement is made: it must have them all.
-        books = Reconciliation(cache.records, account, report, notes)
+        accepted_seq = 0 if pinned is None else pinned.accepted_seq
+        books = Reconciliation(cache.records, account, report, notes, accepted_seq=accepted_seq)
         first = next(pages)
         walk = ChainWalk(account, keyring, pinned, first, report, notes)
         for page in chain([first], pages):
@@ -117,7 +133,7 @@ def _audit_once(
         walk.finish()
         if settle_seconds is not None:
             _await_answers(books, settle_seconds)
-        books.finish(walk.restores, 0 if pinned is None else pinned.seq)
+        books.finish(walk.restores, 0 if pinned is None else pinned.seq, only_ours=only_ours)
         lost = [] if settle_seconds is not None else books.lost_items()
         report.recovered_items = sum(_recover(client, cache, keys) for keys in lost)
     return report

@@ -3,24 +3,35 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from vl2v_client.audit.audit_report import AuditReport, Difference, KeySet, Notes
+from vl2v_client.audit.audit_report import AuditReport, Difference, KeySet, Notes, OtherCharges
 from vl2v_client.cache.records import PurchaseRecords
 from vl2v_client.core.errors import VendorError
+from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.records import StatementEntry, Summary
-
-_NO_KEY = "none"  # a charge that names no API key is nobody else's, so it has to be explained
 
 
 class Reconciliation:
-    """Takes the statement's pages in order; `finish` names what only the whole statement can show."""
+    """Takes the statement's pages in order; `finish` names what only the whole statement can show.
 
-    def __init__(self, records: PurchaseRecords, account: Summary, report: AuditReport, notes: Notes) -> None:
+    Args:
+        records: This cache's own ledger.
+        account: The account, and the API key that asks.
+        report: Takes the differences, and what other keys and other software bought.
+        notes: Takes what has to be compared in the end.
+        accepted_seq: Up to this entry the user has accepted what other software bought with our keys.
+    """
+
+    def __init__(
+        self, records: PurchaseRecords, account: Summary, report: AuditReport, notes: Notes, *, accepted_seq: int = 0
+    ) -> None:
         self._records = records
         self._place = place = (account.ledger_id, account.account_id)
         self._report, self._note = report, report.findings.add
         self._last_receipt_seq = records.last_seq(*place)
         self._agreed_prices = records.agreed_prices(account.ledger_id)
-        self._own_keys = {_NO_KEY, account.api_key_id, *records.api_key_ids(*place)}
+        self._own_keys = {account.api_key_id, *records.api_key_ids(*place)}
+        self._accepted_seq = accepted_seq
+        self._accepted: defaultdict[str, OtherCharges] = defaultdict(OtherCharges)
         self._matched_entries, self._other_requests, self._other_items = (KeySet(notes) for _ in range(3))
         self._lost, self._paid_elsewhere = KeySet(notes), KeySet(notes)
         self._examples: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -38,6 +49,7 @@ class Reconciliation:
         seqs = [row.entry.seq for row in rows]
         receipts = self._records.receipt_hashes(*self._place, seqs)
         paid = self._records.paid_keys(*self._place, seqs)
+        imported = self._records.imported_seqs(*self._place, seqs)
         for row in rows:
             seq = row.entry.seq
             is_repeated = False
@@ -48,26 +60,32 @@ class Reconciliation:
                 if seq in receipts:
                     self._compare(row)
             if row.entry.kind == "charge":
-                self._take_items(row, paid.get(seq, set()), is_repeated=is_repeated)
+                self._take_items(row, paid.get(seq, set()), is_repeated=is_repeated, is_imported=seq in imported)
 
-    def finish(self, restores: Sequence[range], pinned_seq: int) -> None:
-        """Name lost responses, unexplained charges, missing charges and what a restored ledger has lost.
+    def finish(self, restores: Sequence[range], pinned_seq: int, *, only_ours: bool) -> None:
+        """Name lost responses, what other software bought, missing charges and what a restored ledger has lost.
 
         Args:
             restores: Numbers that the statement skips under the vendor's signature.
             pinned_seq: How far an earlier audit has read; what it has reported is only totalled. 0 for the first.
+            only_ours: Nothing else uses our keys, so what they bought and this cache never named is a difference.
         """
-        report, counts = self._report, self._report.findings.counts
+        report = self._report
         report.matched_items += self._unpaid_items
         for key in (key for chunk in self.lost_items() for key in chunk):
             self._note(Difference.LOST_RESPONSE, "charged, but not paid in this cache", item_key=key)
             report.matched_items -= 1
-        for api_key_id in [each for each in report.other_keys if each in self._own_keys]:
-            items, examples = report.other_keys.pop(api_key_id).items, self._examples[api_key_id]
-            for seq, key in examples:
-                why = f"charged to our key {api_key_id}, but this cache never named it"
-                self._note(Difference.UNEXPLAINED_CHARGE, why, seq, key)
-            counts[Difference.UNEXPLAINED_CHARGE] += items - len(examples)
+        for api_key_id in self._own_keys:
+            others = report.other_keys.pop(api_key_id, OtherCharges())
+            accepted = self._accepted.get(api_key_id, OtherCharges())
+            if only_ours:
+                self._note_unexplained(api_key_id, others.items + accepted.items)
+            else:
+                report.other_software.merge(others)
+                report.accepted.merge(accepted)
+        for api_key_id, accepted in self._accepted.items():
+            if api_key_id not in self._own_keys:
+                report.other_keys[api_key_id].merge(accepted)
         for chunk in self._paid_elsewhere.chunks():
             for paid, item in self._records.named_items(chunk).items():
                 if item.seq is not None and _of_seq(item.seq) in self._matched_entries:
@@ -83,7 +101,7 @@ class Reconciliation:
             if lost:
                 yield lost
 
-    def _take_items(self, row: StatementEntry, paid: set[bytes], *, is_repeated: bool) -> None:
+    def _take_items(self, row: StatementEntry, paid: set[bytes], *, is_repeated: bool, is_imported: bool) -> None:
         entry = row.entry
         try:
             keys = Counter(bytes.fromhex(item.item_key) for item in row.items)
@@ -98,32 +116,58 @@ class Reconciliation:
             self._report.matched_items += len(matched)
         if others:
             repeated += self._other_items.add(others)
-            self._take_others(row, others)
-        elif matched:
+            self._take_others(row, others, has_ours=bool(matched) and not is_imported)
+        elif matched and not is_imported:
             self._take_own(row)
         for key in repeated:
             self._note(Difference.DUPLICATE_ITEM, "charged before", entry.seq, key.hex())
 
-    def _take_others(self, row: StatementEntry, keys: Sequence[bytes]) -> None:
+    def _take_others(self, row: StatementEntry, keys: Sequence[bytes], *, has_ours: bool) -> None:
         """Compare items that our ledger does not say were paid by this entry."""
         entry = row.entry
         named = self._records.named_items(keys)
-        if named or len(keys) < len(row.items):
+        if is_own := bool(named) or has_ours:
             self._take_own(row)
         for key in keys:
             item = named.get(key)
             if item is None:
-                api_key_id = entry.api_key_id or _NO_KEY
-                self._report.other_keys[api_key_id].add(1, entry.unit_price_micro)
-                if len(self._examples[api_key_id]) < 3:
-                    self._examples[api_key_id].append((entry.seq, key.hex()))
-            elif item.state != "paid":
+                continue
+            if item.state != "paid":
                 self._unpaid_items += not self._lost.add([key])
                 if (entry.modality, entry.model_id) != (item.modality, item.model_id):
                     why = f"charged as {entry.modality} of {entry.model_id}, asked for as {item.modality} of "
                     self._note(Difference.PRICE_MISMATCH, f"{why}{item.model_id}", entry.seq, key.hex())
             elif (item.ledger_id, item.account_id) == self._place and item.seq != entry.seq:
                 self._paid_elsewhere.add([key])
+        self._take_unnamed(entry, [key.hex() for key in keys if key not in named], is_own=is_own)
+
+    def _take_unnamed(self, entry: LedgerEntry, item_keys: Sequence[str], *, is_own: bool) -> None:
+        """Take items that this cache never named: no other software can have bought them in a request of ours."""
+        if not item_keys:
+            return
+        api_key_id = entry.api_key_id
+        if is_own or api_key_id is None:
+            where = "under no API key" if api_key_id is None else "in a request of this cache"
+            for item_key in item_keys:
+                self._note(Difference.UNEXPLAINED_CHARGE, f"charged {where}, which never named it", entry.seq, item_key)
+            return
+        kept = self._accepted if entry.seq <= self._accepted_seq else self._report.other_keys
+        kept[api_key_id].take(entry.seq, len(item_keys), entry.unit_price_micro)
+        examples = self._examples[api_key_id]
+        examples += [(entry.seq, item_key) for item_key in item_keys[: 3 - len(examples)]]
+        told = (entry.unit_price_micro, entry.currency)
+        agreed = {(micro, currency) for price_id, micro, currency in self._agreed_prices if price_id == entry.price_id}
+        if agreed and told not in agreed:
+            why = f"price {entry.price_id} is {told[0]} micro-units here, and was agreed to at another value"
+            self._note(Difference.PRICE_MISMATCH, why, entry.seq)
+
+    def _note_unexplained(self, api_key_id: str, items: int) -> None:
+        examples = self._examples[api_key_id]
+        for seq, item_key in examples:
+            why = f"charged to our key {api_key_id}, but this cache never named it"
+            self._note(Difference.UNEXPLAINED_CHARGE, why, seq, item_key)
+        if more := items - len(examples):
+            self._report.findings.counts[Difference.UNEXPLAINED_CHARGE] += more
 
     def _take_own(self, row: StatementEntry) -> None:
         """Check an entry that charges items of ours: made with our key, so at a price that we agreed to."""

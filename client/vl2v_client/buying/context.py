@@ -139,6 +139,20 @@ def read_account(vendor: VendorClient) -> Summary | None:
         return None
 
 
+def check_account(account: Summary, cache: EmbeddingCache) -> None:
+    """Refuse a key of another account than the one whose books this cache keeps at the vendor.
+
+    Raises:
+        VendorChanged: Names both accounts.
+    """
+    known = cache.records.account_ids(account.ledger_id)
+    if known and account.account_id not in known:
+        raise VendorChanged(
+            f"the cache {cache.path} keeps the books of account {', '.join(sorted(known))} at this vendor, and the key "
+            f"belongs to {account.account_id}: use that account's key, or another purchase.cache"
+        )
+
+
 def remaining_units(vendor: VendorClient) -> int | None:
     """Return what the account has left; `None` if the vendor does not answer, or the key may not read the bill.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vl2v_client.buying.buyer import Buyer, PurchaseReport, keep
-from vl2v_client.buying.context import PurchaseContext, read_account, trust_vendor
+from vl2v_client.buying.context import PurchaseContext, check_account, read_account, trust_vendor
 from vl2v_client.cache.records import NOTHING
 from vl2v_client.core.errors import BudgetExhausted, FailedQuery, QueriesFailed, VendorChanged
 from vl2v_client.core.progress import Progress, format_micro, silent
@@ -99,12 +99,8 @@ def settle_outstanding(
         VendorError: The vendor cannot be asked, or its answer fails a check.
     """
     teacher, cache = plan.teacher, context.cache
-    known = cache.records.account_ids(teacher.ledger_id)
-    if known and account is not None and account.account_id not in known:
-        raise VendorChanged(
-            f"the cache {cache.path} keeps the books of account {', '.join(sorted(known))} at this vendor, and the key "
-            f"belongs to {account.account_id}: use that account's key, or another purchase.cache"
-        )
+    if account is not None:
+        check_account(account, cache)
     expired = [item.item_key for item in plan.missing if item.is_expired]
     wanted = [*cache.purchases.outstanding(teacher.ledger_id), *([expired] if expired else [])]
     if wanted:

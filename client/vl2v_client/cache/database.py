@@ -11,7 +11,7 @@ from typing import Any
 
 from vl2v_client.core.errors import CacheError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x564C3256  # "VL2V"
 
 CHUNK = 500  # keys per statement, below SQLite's oldest limit on parameters
@@ -43,12 +43,14 @@ CREATE TABLE vendors (
     images_per_second REAL
 ) STRICT, WITHOUT ROWID;
 
--- The end of each account's chain as last audited: a later statement must extend it.
+-- The end of each account's chain as last audited: a later statement must extend it. Up to `accepted_seq` the user has
+-- accepted what other software bought with this cache's API keys.
 CREATE TABLE audited_heads (
     ledger_id TEXT NOT NULL,
     account_id TEXT NOT NULL,
     seq INTEGER NOT NULL,
     entry_hash TEXT NOT NULL,
+    accepted_seq INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (ledger_id, account_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -140,6 +142,17 @@ CREATE TABLE view_contents (
     content_sha BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+
+
+_CHANGES = {
+    2: (
+        "intents ADD COLUMN is_expired INTEGER NOT NULL DEFAULT 0",
+        "purchases ADD COLUMN account_id TEXT",
+        "purchases ADD COLUMN task TEXT",
+    ),
+    3: ("audited_heads ADD COLUMN accepted_seq INTEGER NOT NULL DEFAULT 0",),
+}
+"""What each version of the schema changed; if another process was faster, nothing is left to do."""
 
 
 class Database:
@@ -257,9 +270,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute("INSERT INTO secrets VALUES ('item', ?)", (secrets.token_bytes(32),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    elif version == 1:  # else another process was faster
-        connection.execute("ALTER TABLE intents ADD COLUMN is_expired INTEGER NOT NULL DEFAULT 0")
-        connection.execute("ALTER TABLE purchases ADD COLUMN account_id TEXT")
-        connection.execute("ALTER TABLE purchases ADD COLUMN task TEXT")
+    else:
+        for change in (change for since, changes in _CHANGES.items() if version < since for change in changes):
+            connection.execute(f"ALTER TABLE {change}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")

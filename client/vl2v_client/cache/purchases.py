@@ -14,11 +14,11 @@ from itertools import groupby
 from typing import NamedTuple
 
 from vl2v_client.cache.database import Database
-from vl2v_client.cache.records import Paid
+from vl2v_client.cache.records import IMPORTED, Paid
 from vl2v_client.core.deliveries import CHARGED, EXPIRED, UNKNOWN, DeliveredItem, Delivery
 from vl2v_client.core.errors import BudgetExhausted, CacheError, VendorChanged
 from vl2v_client.core.values import TeacherModel
-from vl2v_contract.identity import Modality
+from vl2v_contract.identity import Modality, sha256_hex
 from vl2v_contract.records import Receipt
 from vl2v_contract.vectors import encode_vector
 
@@ -79,13 +79,7 @@ class PurchaseLedger:
             task: What the purchase is for, see `spent`.
         """
         with self._database.write() as connection:
-            if max_units != 0:  # else nothing is bought, at no price
-                prices = [(teacher.ledger_id, *astuple(price)) for price in (teacher.image_price, teacher.text_price)]
-                connection.executemany("INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)", prices)
-            columns = "ledger_id, max_units, max_amount_micro, started_at, account_id, task"
-            row = (teacher.ledger_id, max_units, max_amount_micro, time.time_ns() // 1000, account_id, task)
-            cursor = connection.execute(f"INSERT INTO purchases ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)  # nosec # constant columns
-            return int(cursor.lastrowid or 0)
+            return _open(connection, teacher, max_units, max_amount_micro, account_id, task)
 
     def spent(self, task: str) -> Paid:
         """Return what all purchases of a task have paid, or sent and may have to pay, at the prices agreed to."""
@@ -116,6 +110,39 @@ class PurchaseLedger:
                 connection.execute(_RESERVE, (*keys, *content, intent.unit_price_micro, purchase_id))
         return unpaid
 
+    def adopt(self, teacher: TeacherModel, account_id: str, intents: Sequence[Intent], delivery: Delivery) -> int:
+        """Take over what other software bought, under the item keys of its charges: all of it in one transaction.
+
+        Content that is here under another item key was bought twice; the later one is kept under a name of its own,
+        which no plan asks for, so that every charge has its vector and receipt.
+
+        Args:
+            teacher: Model that was bought from, at the prices that were paid: they are agreed to.
+            account_id: Account that paid.
+            intents: The items.
+            delivery: Their vectors and receipts.
+
+        Returns:
+            How many of them were bought twice.
+
+        Raises:
+            VendorChanged: As `store`.
+        """
+        twice = 0
+        with self._database.write() as connection:
+            purchase_id = _open(connection, teacher, None, None, account_id, IMPORTED)
+            for intent in intents:
+                cache_key = bytes.fromhex(intent.cache_key)
+                connection.execute("DELETE FROM intents WHERE cache_key = ? AND state = 'planned'", (cache_key,))
+                if connection.execute("SELECT 1 FROM intents WHERE cache_key = ?", (cache_key,)).fetchone():
+                    cache_key, twice = bytes.fromhex(sha256_hex(f"bought twice {intent.item_key}".encode())), twice + 1
+                content = (intent.modality, teacher.id, teacher.weights_sha, intent.content_sha)
+                row = (bytes.fromhex(intent.item_key), cache_key, *content, intent.unit_price_micro, purchase_id)
+                connection.execute(_RESERVE, row)
+            _hold(connection, purchase_id, len(intents), sum(intent.unit_price_micro for intent in intents))
+            _store(connection, delivery)
+        return twice
+
     def release(self, item_keys: Sequence[str]) -> None:
         """Take back `sent` of items that were not charged; expired ones stay."""
         with self._database.write() as connection:
@@ -131,17 +158,8 @@ class PurchaseLedger:
             VendorChanged: The vendor has signed another entry under a `seq` that we hold a receipt for.
             CacheError: An item was never reserved here.
         """
-        receipts = {receipt.entry.seq: receipt for receipt in delivery.receipts}
         with self._database.write() as connection:
-            for receipt in delivery.receipts:
-                _keep_receipt(connection, receipt)
-            for item in delivery.items:
-                _keep_item(connection, item, receipts[item.seq].entry.account_id)
-            for failed in delivery.failed:
-                if failed.code == EXPIRED:
-                    _expire(connection, failed.item_key)
-                elif failed.code not in CHARGED:
-                    _release(connection, [failed.item_key], even_expired=failed.code == UNKNOWN)
+            _store(connection, delivery)
 
     def outstanding(self, ledger_id: str) -> list[list[str]]:
         """Return sent items that the vendor may have charged and may still keep: a list for each model."""
@@ -167,6 +185,36 @@ class _State(NamedTuple):
     purchase_id: int = 0
     unit_price_micro: int = 0
     is_expired: bool = False
+
+
+def _open(
+    connection: sqlite3.Connection,
+    teacher: TeacherModel,
+    max_units: int | None,
+    max_amount_micro: int | None,
+    account_id: str | None,
+    task: str | None,
+) -> int:
+    if max_units != 0:  # else nothing is bought, at no price
+        prices = [(teacher.ledger_id, *astuple(price)) for price in (teacher.image_price, teacher.text_price)]
+        connection.executemany("INSERT OR IGNORE INTO agreed_prices VALUES (?, ?, ?, ?)", prices)
+    columns = "ledger_id, max_units, max_amount_micro, started_at, account_id, task"
+    row = (teacher.ledger_id, max_units, max_amount_micro, time.time_ns() // 1000, account_id, task)
+    cursor = connection.execute(f"INSERT INTO purchases ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)  # nosec # constant columns
+    return int(cursor.lastrowid or 0)
+
+
+def _store(connection: sqlite3.Connection, delivery: Delivery) -> None:
+    receipts = {receipt.entry.seq: receipt for receipt in delivery.receipts}
+    for receipt in delivery.receipts:
+        _keep_receipt(connection, receipt)
+    for item in delivery.items:
+        _keep_item(connection, item, receipts[item.seq].entry.account_id)
+    for failed in delivery.failed:
+        if failed.code == EXPIRED:
+            _expire(connection, failed.item_key)
+        elif failed.code not in CHARGED:
+            _release(connection, [failed.item_key], even_expired=failed.code == UNKNOWN)
 
 
 def _states(connection: sqlite3.Connection, item_keys: Sequence[str]) -> dict[str, _State]:

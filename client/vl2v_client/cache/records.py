@@ -36,6 +36,9 @@ class Paid:
 
 NOTHING = Paid(0, 0)
 
+IMPORTED = "imported"
+"""Task of purchases that other software made, and this cache took over."""
+
 
 class NamedItem(NamedTuple):
     """An item that this cache has named; `account_id` and `seq` are of the entry that paid for it."""
@@ -117,9 +120,22 @@ class PurchaseRecords:
         return {row[0] for row in self._database.rows(query, (ledger_id, api_key_id))}
 
     def api_key_ids(self, ledger_id: str, account_id: str) -> set[str]:
-        """Return ids of the API keys that this cache's receipts name."""
-        query = "SELECT DISTINCT api_key_id FROM receipts WHERE ledger_id = ? AND account_id = ?"
-        return {row[0] for row in self._database.rows(query, (ledger_id, account_id)) if row[0] is not None}
+        """Return ids of the API keys that this cache has bought with, by its receipts."""
+        query = (
+            "SELECT DISTINCT api_key_id FROM receipts r WHERE ledger_id = ? AND account_id = ? AND NOT EXISTS"
+            " (SELECT * FROM intents i JOIN purchases p ON p.id = i.purchase_id WHERE i.ledger_id = r.ledger_id"
+            " AND i.account_id = r.account_id AND i.seq = r.seq AND p.task = ?)"
+        )
+        rows = self._database.rows(query, (ledger_id, account_id, IMPORTED))
+        return {row[0] for row in rows if row[0] is not None}
+
+    def imported_seqs(self, ledger_id: str, account_id: str, seqs: Iterable[int]) -> set[int]:
+        """Return those of the entries that other software made, and that this cache took over, whole or in part."""
+        query = (
+            "SELECT DISTINCT i.seq FROM intents i JOIN purchases p ON p.id = i.purchase_id"
+            " WHERE p.task = ? AND i.ledger_id = ? AND i.account_id = ? AND i.seq IN ({keys})"
+        )
+        return {row[0] for row in self._database.rows_of(query, seqs, (IMPORTED, ledger_id, account_id))}
 
     def paid(self, cache_keys: Iterable[str]) -> dict[Modality, Paid]:
         """Return what was paid for those vectors, each once, at the price of its day."""
@@ -157,10 +173,15 @@ class PurchaseRecords:
 
 @dataclass(frozen=True, slots=True)
 class AuditedHead:
-    """The end of an account's chain when it was last audited."""
+    """The end of an account's chain when it was last audited.
+
+    Attributes:
+        accepted_seq: Up to this entry the user has accepted what other software bought with this cache's API keys.
+    """
 
     seq: int
     entry_hash: str
+    accepted_seq: int = 0
 
 
 @dataclass
@@ -229,11 +250,21 @@ class VendorBook:
 
     def audited_head(self, ledger_id: str, account_id: str) -> AuditedHead | None:
         """Return the end of the chain that the next statement must extend."""
-        query = "SELECT seq, entry_hash FROM audited_heads WHERE ledger_id = ? AND account_id = ?"
+        query = "SELECT seq, entry_hash, accepted_seq FROM audited_heads WHERE ledger_id = ? AND account_id = ?"
         rows = self._database.rows(query, (ledger_id, account_id))
         return AuditedHead(*rows[0]) if rows else None
 
     def pin_head(self, ledger_id: str, account_id: str, seq: int, entry_hash: str) -> None:
         """Keep the end of a chain that was verified element by element."""
-        row = (ledger_id, account_id, seq, entry_hash)
-        self._database.write_all("INSERT OR REPLACE INTO audited_heads VALUES (?, ?, ?, ?)", [row])
+        self._database.write_all(
+            "INSERT INTO audited_heads (ledger_id, account_id, seq, entry_hash) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (ledger_id, account_id) DO UPDATE SET seq = excluded.seq, entry_hash = excluded.entry_hash",
+            [(ledger_id, account_id, seq, entry_hash)],
+        )
+
+    def accept_others(self, ledger_id: str, account_id: str, seq: int) -> None:
+        """Keep that the user accepts what other software bought up to an entry, on a chain whose end is pinned."""
+        self._database.write_all(
+            "UPDATE audited_heads SET accepted_seq = ? WHERE ledger_id = ? AND account_id = ?",
+            [(seq, ledger_id, account_id)],
+        )

@@ -20,7 +20,7 @@ app = App(
     help_epilogue=(
         "Exit codes: 0 done, 1 other error, 2 usage, 3 data set, 4 vendor refused or unreachable, 5 API key, "
         "6 budget or cap, 7 vendor, model or price changed, 8 cache, 9 run folder, 130 interrupted. "
-        "`audit`: 0 clean, 1 differences, 2 could not verify."
+        "`audit`: 0 clean, 1 differences, 2 could not verify, 3 bought by other software."
     ),
     help_flags=("--help", "-h"),
     version=lambda: metadata.version("vl2v"),

@@ -12,19 +12,24 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from vl2v_client.cli.console import plain_table, show, show_error, write_json
-from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes
+from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes, with_flags
 from vl2v_client.cli.vendor import bars, open_cache, open_vendor
 from vl2v_client.config.run import RunConfig
-from vl2v_client.core.errors import CacheError, ClientError
+from vl2v_client.core.errors import CacheError, ClientError, UsageError
 from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
-    from vl2v_client.audit.audit_report import AuditReport, Difference
+    from vl2v_client.audit.audit_report import AuditReport, Difference, KeyTotals
     from vl2v_client.audit.bill import HoldingsReport
     from vl2v_client.cache.store import CacheStats
 
 
 _EXAMPLES_SHOWN = 5
+_OTHER_SOFTWARE = (
+    "everything else agrees, and nothing here can tell who bought this with your key. Bring it in with `vl2v-client "
+    "cache import`; if the count is yours, run audit --accept-others; if nothing else has your key, dispute it. A key "
+    "of its own, with a limit, keeps other software apart"
+)
 
 
 @takes(PURCHASE_OPTIONS.only("vendor_url", "cache"))
@@ -35,12 +40,32 @@ def audit(
     recover: Annotated[
         bool, Parameter(show_default=False, help="Fetch paid answers that never arrived, free.")
     ] = False,
+    only_ours: Annotated[
+        bool,
+        Parameter(
+            show_default=False, help="Nothing else buys with this key: call what other software bought an error."
+        ),
+    ] = False,
+    accept_others: Annotated[
+        bool,
+        Parameter(
+            show_default=False, help="What other software has bought so far is yours: later audits name the new."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Verify every entry of the vendor's ledger and compare it with your own, item by item."""
+    """Verify every entry of the vendor's ledger and compare it with your own, item by item.
+
+    Raises:
+        UsageError: Charges of other software cannot be both errors and accepted.
+    """
     from vl2v_client.audit.audit_report import EXIT_UNVERIFIED
     from vl2v_client.audit.bill import audit_bill
 
+    if only_ours and accept_others:
+        raise UsageError(
+            "--only-ours calls other software's charges errors, and --accept-others accepts them: give one"
+        )
     terms = config.purchase
     try:
         with (
@@ -48,11 +73,13 @@ def audit(
             open_vendor(terms.vendor_url, api_key) as vendor,
             bars(quiet=as_json) as progress,
         ):
-            report = audit_bill(vendor, cache, recover=recover, progress=progress)
+            options = {"recover": recover, "only_ours": only_ours, "accept_others": accept_others}
+            report = audit_bill(vendor, cache, **options, progress=progress)
     except ClientError as error:
+        message = with_flags(str(error))
         if as_json:
-            write_json({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": str(error)})
-        show_error("could not verify", str(error))
+            write_json({"clean": False, "exit_code": EXIT_UNVERIFIED, "error": message})
+        show_error("could not verify", message)
         return EXIT_UNVERIFIED
     show(report.to_json(), audit_table(report), as_json=as_json)
     return report.exit_code
@@ -60,28 +87,35 @@ def audit(
 
 def audit_table(report: AuditReport) -> Group:
     """Return the audit for people: totals, then each difference with its remedy and first examples."""
-    from vl2v_client.audit.audit_report import REMEDIES, Difference
 
-    def spent(units: int, amount_micro: int) -> str:
-        return f"{units:,} queries, {format_micro(amount_micro, report.currency or '')}"
+    def spent(one: KeyTotals | AuditReport) -> str:
+        return f"{one.units:,} queries, {format_micro(one.amount_micro, report.currency or '')}"
 
     rows = [
         ("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}"),
-        ("billed", spent(report.units, report.amount_micro)),
+        ("billed", spent(report)),
         ("matched items", f"{report.matched_items:,}"),
     ]
-    rows += [
-        ("other key", f"{key}: {spent(one.units, one.amount_micro)}") for key, one in sorted(report.other_keys.items())
-    ]
-    totals = plain_table("audit", f"account {report.account_id}", rows=rows)
+    rows += [("other key", f"{key}: {spent(one)}") for key, one in sorted(report.other_keys.items())]
+    for label, one in (("other software", report.other_software), ("accepted before", report.accepted)):
+        if one.items:
+            many = f"{one.requests:,} entries from {one.first_seq:,} to {one.last_seq:,}"
+            rows.append((label, f"{spent(one)}, in {many if one.requests > 1 else f'entry {one.first_seq:,}'}"))
     if report.lost_by_restore.units:
-        lost = spent(report.lost_by_restore.units, report.lost_by_restore.amount_micro)
-        totals.add_row("lost by vendor", f"{lost}: kept here, not billed any more")
+        rows.append(("lost by vendor", f"{spent(report.lost_by_restore)}: kept here, not billed any more"))
     if report.recovered_items:
-        totals.add_row("recovered", f"{report.recovered_items:,} paid answers fetched, free")
+        rows.append(("recovered", f"{report.recovered_items:,} paid answers fetched, free"))
+    totals = plain_table("audit", f"account {report.account_id}", rows=rows)
     if report.is_clean:
         totals.add_row("result", Text.assemble(("clean", "green"), ": both books agree"))
-        return Group(totals)
+    elif not report.findings.counts:
+        totals.add_row("result", Text.assemble(("bought by other software", "yellow"), f": {_OTHER_SOFTWARE}"))
+    return Group(totals, *(_difference_tables(report) if report.findings.counts else ()))
+
+
+def _difference_tables(report: AuditReport) -> tuple[Table, Table]:
+    from vl2v_client.audit.audit_report import REMEDIES, Difference
+
     differences = Table("difference", "count", "what to do", header_style="bold")
     for kind, count in report.findings.counts.items():
         how = " (vl2v-client audit --recover)" if kind is Difference.LOST_RESPONSE else ""
@@ -94,13 +128,20 @@ def audit_table(report: AuditReport) -> Group:
             place = "statement" if one.seq is None else f"entry {one.seq}"
             item = "" if one.item_key is None else f" item {one.item_key[:12]}"
             examples.add_row(place + item, f"{one.difference}: {one.detail}")
-    return Group(totals, differences, examples)
+    return differences, examples
 
 
 cache_app = App(
     name="cache",
     help="Look at the cache of bought embeddings, and check it.",
     help_epilogue="Example: `vl2v-client cache stats`",
+)
+
+cache_app.command(
+    "vl2v_client.cli.imports:import_purchases",
+    name="import",
+    help="Bring in what other software bought on this account: receipts and vectors. Costs nothing.",
+    help_epilogue="Example: `vl2v-client cache import bought.jsonl`",
 )
 
 

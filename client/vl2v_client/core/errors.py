@@ -1,7 +1,7 @@
 """Everything the client can stop for; each class has the exit code that the command ends with.
 
 Every message names the item and the remedy. `vl2v-client audit` ends with 0 clean, 1 differences found, 2 could not
-verify.
+verify, 3 charges of other software and no difference.
 """
 
 from collections.abc import Sequence

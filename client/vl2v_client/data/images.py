@@ -31,10 +31,29 @@ def load_rgb(path: Path) -> Image.Image:
     Raises:
         DataError: The file cannot be read, is no image, is broken, or has more than `MAX_PIXELS`.
     """
-    with _opened(read_file(path), path) as image:
+    return load_rgb_bytes(read_file(path), path)
+
+
+def load_rgb_bytes(data: bytes, path: Path) -> Image.Image:
+    """Decode an image file of these bytes as `load_rgb` does; the path names it in messages.
+
+    Raises:
+        DataError: As `load_rgb`.
+    """
+    with _opened(data, path) as image:
         image.seek(0)
         image.load()
         return to_rgb(ImageOps.exif_transpose(image), str(path))
+
+
+def is_plain(data: bytes, path: Path) -> bool:
+    """Return whether a file holds 8-bit RGB or grey and no transparency, so that every decoder agrees on its pixels.
+
+    Raises:
+        DataError: As `image_size`.
+    """
+    with _opened(data, path) as image:
+        return image.mode in ("RGB", "L") and not image.has_transparency_data
 
 
 def image_size(data: bytes, path: Path) -> tuple[int, int]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import RGBImage, Sample
+from vl2v_client.core.values import RGBImage, Sample, TeacherModel
 from vl2v_client.data.views import RENDERER_VERSION, View
 from vl2v_client.planning.render_spool import RenderSpool
-from vl2v_contract.identity import rgb8_sha
+from vl2v_contract.identity import EmbeddingIdentity, Modality, rgb8_sha
 
 if TYPE_CHECKING:
     from vl2v_client.data.pictures import Picture
@@ -228,6 +228,20 @@ def hash_in_threads(paths: Sequence[str]) -> list[str]:
         for _, of_task in hashed
         for file_sha in of_task
     ]
+
+
+def identity_of(teacher: TeacherModel, modality: Modality, content_sha: str) -> EmbeddingIdentity:
+    """Return what names a model's vector of a content."""
+    return EmbeddingIdentity(
+        ledger_id=teacher.ledger_id,
+        modality=modality,
+        model_id=teacher.id,
+        weights_sha=teacher.weights_sha,
+        precision=teacher.precision,
+        preprocessing_id=teacher.preprocessing_id,
+        truncate=False,
+        content_sha=content_sha,
+    )
 
 
 def pixels_sha(pixels: RGBImage) -> str:

@@ -14,9 +14,9 @@ from vl2v_client.core.html_tables import html_table
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
-from vl2v_client.planning.queries import ImageQuery, PictureQuery, Query, TextQuery, hash_images
+from vl2v_client.planning.queries import ImageQuery, PictureQuery, Query, TextQuery, hash_images, identity_of
 from vl2v_client.planning.render_spool import RenderSpool
-from vl2v_contract.identity import EmbeddingIdentity, Modality, text_sha
+from vl2v_contract.identity import Modality, text_sha
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,16 +218,7 @@ def still_missing(plan: QueryPlan, cache: EmbeddingCache) -> QueryPlan:
 def _name(teacher: TeacherModel, secret: bytes, expired: Set[str], query: Query, content_sha: str) -> PlannedItem:
     modality: Modality = "text" if isinstance(query, TextQuery) else "image"
     price = teacher.image_price if modality == "image" else teacher.text_price
-    identity = EmbeddingIdentity(
-        ledger_id=teacher.ledger_id,
-        modality=modality,
-        model_id=teacher.id,
-        weights_sha=teacher.weights_sha,
-        precision=teacher.precision,
-        preprocessing_id=teacher.preprocessing_id,
-        truncate=False,
-        content_sha=content_sha,
-    )
+    identity = identity_of(teacher, modality, content_sha)
     cache_key, item_key = identity.cache_key(), identity.item_key(secret)
     return PlannedItem(item_key, cache_key, modality, content_sha, price.unit_price_micro, query, item_key in expired)
 
