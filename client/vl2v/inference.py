@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v.inputs import ImageInput, image_query, is_image, render
-from vl2v_client.core.errors import DataError, UsageError
-from vl2v_client.evaluation.accuracy import log_probabilities
+from vl2v_client.core.errors import UsageError
+from vl2v_client.evaluation.image_predictions import class_probabilities, images_at_once
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.planning.queries import ImageQuery, PictureQuery
 from vl2v_client.student.model.classifier import StudentBundle
@@ -66,13 +66,13 @@ class Student:
     def predict(self, images: ImageInput, *, batch_size: int = ...) -> Prediction: ...
 
     def predict(
-        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 64
+        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 128
     ) -> Prediction | list[Prediction]:
         """Classify an image, or a list of images.
 
         Args:
             images: One image (PIL, array `[H, W, 3]` uint8, or path), or a list of them.
-            batch_size: Images in memory at a time, at the student's input size.
+            batch_size: Images of a list that are classified at once; fewer if they are larger than 224 pixels.
 
         Returns:
             A prediction for one image; for a list, a list in its order.
@@ -82,24 +82,21 @@ class Student:
         """
         if isinstance(images, list | tuple):
             queries = [image_query(image, f"image {place}") for place, image in enumerate(images)]
-            starts = range(0, len(queries), batch_size)
-            return [one for start in starts for one in self._classify(queries[start : start + batch_size])]
+            count = images_at_once(self.card, batch_size)
+            starts = range(0, len(queries), count)
+            return [one for start in starts for one in self._classify(queries[start : start + count])]
         if not is_image(images):
             raise UsageError(f"a {type(images).__name__} is no image and no list of them")
-        return self._classify([image_query(images, "the image")])[0]  # type: ignore[arg-type]
+        return self._classify([image_query(images, "the image")])[0]
 
     def _classify(self, queries: Sequence[ImageQuery | PictureQuery]) -> list[Prediction]:
         pixels = np.stack([render(query, self.card.view_size) for query in queries])  # [B, S, S, 3]
-        logits = self.bundle.classifier.logits(pixels)  # [B, C]
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            name = queries[int(np.argmin(finite))].name
-            raise DataError(f"the student's answer to {name} is not finite: its weights are of no use; export it again")
-        probabilities = np.exp(log_probabilities(logits, self.card.temperature))
-        return [
-            Prediction(self.class_names[place], float(of_one[place]), of_one)
-            for of_one, place in zip(probabilities, logits.argmax(axis=1).tolist(), strict=True)
-        ]
+        answers = class_probabilities(self.bundle, pixels, [query.name for query in queries])
+        return [self._prediction(of_one) for of_one in answers]
+
+    def _prediction(self, probabilities: NDArray[np.float64]) -> Prediction:
+        likeliest = int(probabilities.argmax())
+        return Prediction(self.class_names[likeliest], float(probabilities[likeliest]), probabilities)
 
 
 def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Student:

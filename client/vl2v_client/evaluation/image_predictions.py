@@ -18,6 +18,7 @@ from vl2v_client.data.rendering import render_view
 from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import log_probabilities
 from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.spec import StudentCard
 
 _PIXELS_IN_MEMORY = 128 * 224**2
 
@@ -90,8 +91,7 @@ def classify_files(
         DataError: The student's answer is not finite; the images before its batch have been classified.
     """
     card, done, coming = bundle.card, 0, iter(files)
-    size = max(card.view_size, card.student.input.size)
-    batch_size = max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
+    batch_size = images_at_once(card, batch_size)
     while batch := list(islice(coming, batch_size)):
         read = [_read(file, card.view_size) for file in batch]
         answers = iter(_answers(bundle, batch, read))
@@ -121,9 +121,27 @@ def _answers(bundle: StudentBundle, batch: Sequence[FoundFile], read: Sequence[R
     good = [(file, pixels) for file, pixels in zip(batch, read, strict=True) if not isinstance(pixels, str)]
     if not good:
         return np.zeros((0, len(bundle.card.class_names)))
-    logits = bundle.classifier.logits(np.stack([pixels for _, pixels in good]))
+    pixels = np.stack([pixels for _, pixels in good])
+    return class_probabilities(bundle, pixels, [file.path for file, _ in good])
+
+
+def class_probabilities(bundle: StudentBundle, pixels: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float64]:
+    """Return `[N, C]`, at the card's temperature, of whole images that are rendered at the card's view size.
+
+    Takes pixels `[N, S, S, 3]`, and `N` names for a message.
+
+    Raises:
+        DataError: An answer is not finite.
+    """
+    logits = bundle.classifier.logits(pixels)
     finite = np.isfinite(logits).all(axis=1)
     if not finite.all():
-        path = good[int(np.argmin(finite))][0].path
-        raise DataError(f"the student's answer to {path} is not finite: its weights are of no use; export it again")
+        name = names[int(np.argmin(finite))]
+        raise DataError(f"the student's answer to {name} is not finite: its weights are of no use; export it again")
     return np.exp(log_probabilities(logits, bundle.card.temperature))
+
+
+def images_at_once(card: StudentCard, batch_size: int) -> int:
+    """Return how many images are in memory at a time: fewer than `batch_size` if they are larger than 224 pixels."""
+    size = max(card.view_size, card.student.input.size)
+    return max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
