@@ -8,7 +8,7 @@ EXTRAS ?= vendor,client,local,otel,test,dev
 KUBECTL ?= kubectl
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated test-export test-notebook prove-short prove-billing prove-vendor bench-vendor demo sbom clean
+.PHONY: help install check check-deploy format test test-isolated test-export test-notebook docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor bench-vendor demo sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -52,6 +52,22 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
+
+docs: ## build the documentation site in build/site; a warning is an error
+	$(MAKE) install EXTRAS=$(EXTRAS),docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html -c docs . build/site
+	@echo "The site is build/site/index.html"
+
+test-docs: ## the site, its links, and every command and program of its pages: about five minutes
+	$(MAKE) install EXTRAS=$(EXTRAS),docs
+	$(BIN)/pytest --pages tests/pages
+
+test-wheel: install ## build the wheel and the source distribution, and install the wheel in an environment of its own
+	$(BIN)/python scripts/check_wheel.py $(WHEEL_OPTIONS)
+
+newcomer: install ## the tutorial on your own photographs, in a new environment: make newcomer PHOTOS=folder
+	@test -n "$(PHOTOS)" || { echo 'newcomer: name a folder of photographs, class/file: make newcomer PHOTOS=photos' >&2; exit 2; }
+	$(BIN)/python scripts/newcomer.py "$(PHOTOS)" $(NEWCOMER_OPTIONS)
 
 test-export: ## the student's exports compared on 1,000 images, ONNX among them
 	$(MAKE) install EXTRAS=$(EXTRAS),onnx

@@ -50,8 +50,9 @@ def _code(text: str) -> Iterator[str]:
 def _options() -> dict[str, set[str]]:
     """Return the options of each command, by its words."""
     options = {}
+    of_the_program = {"--help", "--version", "--install-completion", "--shell", "--output"}
     for program, app in (("vl2v-client", client_app), ("vl2v-vendor", vendor_app)):
-        options[program] = {"--help", "--version"}
+        options[program] = of_the_program
         for words in commands_of(app):
             options[f"{program} {words}"] = {"--help", *flags_of(app, words)}
     return options
@@ -116,6 +117,14 @@ def test_each_yaml_example_is_a_run(page: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.yaml"
         file.write_text(text)
         assert RunConfig.load(file).data.target_domain
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    contents = (ROOT / "docs" / "index.md").read_text()
+    lists = re.findall(r":::\{toctree\}\n(.*?)^:::$", contents, re.MULTILINE | re.DOTALL)
+    listed = {line.strip("<>") for block in lists for line in block.split()}
+    named = {_name(page).removeprefix("docs/").removesuffix(".md") for page in PAGES if page.parent.name != "adr"}
+    assert named - {name.removeprefix("../") for name in listed} == {"index"}
 
 
 def test_the_readme_is_short() -> None:

@@ -66,6 +66,8 @@ app.command(
     "vl2v_client.cli.audit:cache_app", name="cache", help="Look at the cache of bought embeddings, and check it."
 )
 
+app.register_install_completion_command(add_to_startup=False, help="Write a script that completes words in the shell.")
+
 
 def run(words: Sequence[str]) -> int:
     """Run the command line `words` and return the exit code; an expected error is one message, never a traceback."""

@@ -29,6 +29,7 @@ app.command(parity, help_epilogue="Example: `vl2v-vendor parity --precision int8
 app.command(log, help_epilogue="Example: `vl2v-vendor log --account acme`")
 for _group in (keys_app, accounts_app, prices_app, ledger_app, signing_keys_app):
     app.command(_group)
+app.register_install_completion_command(add_to_startup=False, help="Write a script that completes words in the shell.")
 
 
 def run(words: Sequence[str]) -> int:
