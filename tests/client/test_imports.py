@@ -115,6 +115,18 @@ def test_a_content_that_was_not_bought_is_not_taken_for_it(
     assert (found.other_software.units, found.exit_code) == (1, 3)
 
 
+def test_a_key_of_other_software_stays_another_key_when_some_of_it_was_brought_in(
+    vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    vendor.api_key_id = "key_notebook"
+    recording, _ = bought(vendor, TEXTS), bought(vendor, ["a photo of a cow"])
+    vendor.api_key_id = "key_client"
+    assert bring_in(vendor, cache, write(tmp_path / "bought.jsonl", recording)).items == 2
+    report = audit(vendor, cache)
+    assert (report.exit_code, report.matched_items) == (0, 2)
+    assert {key: one.units for key, one in report.other_keys.items()} == {"key_notebook": 1}
+
+
 def test_vectors_that_no_charge_has_are_named(vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path) -> None:
     recording = bought(vendor, TEXTS)
     recording["response"]["data"][0]["embedding"][0] += 0.01

@@ -36,6 +36,9 @@ def open_client(url: str, transport: httpx.BaseTransport | None = None) -> Vendo
         ("http://fake/", "http://fake"),
         ("https://fake/teacher/v1", "https://fake/teacher"),
         ("https://fake/v10", "https://fake/v10"),
+        ("http://fake/v1/embeddings", "http://fake"),
+        ("https://fake/teacher/v1/models/", "https://fake/teacher"),
+        ("https://fake/v1/teacher/", "https://fake/v1/teacher"),
         ("http://v1", "http://v1"),
     ],
 )

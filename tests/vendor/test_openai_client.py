@@ -42,6 +42,11 @@ def talk(port: int, secret: str) -> None:
         with pytest.raises(kind) as caught:
             client.embeddings.create(**{"model": MODEL, **wrong})
         assert caught.value.code == code
+    lacking = openai.OpenAI(base_url=f"http://127.0.0.1:{port}", api_key=secret)
+    with pytest.raises(openai.NotFoundError, match="lacks /v1"):
+        lacking.embeddings.create(model=MODEL, input="a")
+    part = {"type": "image_url", "image_url": {"url": image}}
+    assert len(client.embeddings.create(model=MODEL, input=[part]).data) == 1
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="vl2v_no").embeddings.create(
             model=MODEL, input="a"
@@ -52,4 +57,4 @@ async def test_openais_client_works_with_its_defaults_and_does_not_retry_what_is
     async with running_vendor(limit_units=12) as vendor:
         async with listening(vendor.app) as port:
             await asyncio.to_thread(talk, port, vendor.secret)
-        assert vendor.ledger.used_units == 5
+        assert vendor.ledger.used_units == 6

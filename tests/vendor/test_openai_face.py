@@ -14,6 +14,7 @@ import pytest
 from support.ledger.ledger_shop import item_key
 from support.vendor.serving_shop import PickyEncoder, png, running_vendor
 from vl2v_contract.vectors import from_base64
+from vl2v_contract.wire.errors import Problem
 from vl2v_contract.wire.openai_format import OpenAIProblem, OpenAIResponse
 from vl2v_vendor.domain.errors import LedgerUnavailable
 
@@ -161,7 +162,8 @@ async def test_a_base_url_without_v1_or_with_two_is_named(path: str) -> None:
     async with running_vendor() as vendor, vendor.client() as client:
         response = await client.request("GET" if path.endswith("models") else "POST", path)
     assert response.status_code == 404
-    assert "base URL" in response.json()["detail"]
+    assert "base URL" in Problem.model_validate_json(response.content).detail
+    assert OpenAIProblem.model_validate(response.json()).error.message == response.json()["detail"]
 
 
 @pytest.mark.parametrize(

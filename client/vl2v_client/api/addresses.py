@@ -1,5 +1,6 @@
 """The vendor's address as people write it, and whether it is the other scheme that answers there."""
 
+import re
 from typing import Final
 
 import httpx
@@ -7,7 +8,7 @@ import httpx
 from vl2v_client.core.errors import UsageError
 from vl2v_contract.wire.headers import PROBLEM_JSON
 
-_API_ROOT: Final = "/v1"
+_OF_THE_WIRE: Final = re.compile(r"/v1(/(embeddings|models|billing)(/.*)?)?/*$")
 _OTHER_SCHEME: Final = {"http": "https", "https": "http"}
 _PROBE_SECONDS: Final = 5.0
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
@@ -16,7 +17,7 @@ _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 def base_url(url: str) -> str:
     """Return the address below which every path of the wire begins.
 
-    A `/v1` at the end is left out: OpenAI's clients want it there, and the paths of the wire have it already.
+    A `/v1` at the end, which OpenAI's clients want there, is left out, and so is a whole path of the wire.
 
     Raises:
         UsageError: It is no HTTP address.
@@ -27,8 +28,8 @@ def base_url(url: str) -> str:
         is_usable = False
     if not is_usable:
         raise UsageError(f"the vendor URL {url!r} must look like http://host:port or https://host")
-    plain = url.rstrip("/")
-    return plain.removesuffix(_API_ROOT).rstrip("/") if httpx.URL(plain).path.endswith(_API_ROOT) else plain
+    origin, _, path = url.partition("://")[2].partition("/")
+    return f"{url.partition('://')[0]}://{origin}{_OF_THE_WIRE.sub('', f'/{path}')}".rstrip("/")
 
 
 def is_untrusted(error: httpx.RequestError) -> bool:

@@ -121,16 +121,20 @@ class PurchaseRecords:
 
     def api_key_ids(self, ledger_id: str, account_id: str) -> set[str]:
         """Return ids of the API keys that this cache has bought with, by its receipts."""
-        query = (
-            "SELECT DISTINCT api_key_id FROM receipts r WHERE ledger_id = ? AND account_id = ? AND NOT EXISTS"
-            " (SELECT * FROM intents i JOIN purchases p ON p.id = i.purchase_id WHERE i.ledger_id = r.ledger_id"
-            " AND i.account_id = r.account_id AND i.seq = r.seq AND p.task = ?)"
-        )
-        rows = self._database.rows(query, (ledger_id, account_id, IMPORTED))
-        return {row[0] for row in rows if row[0] is not None}
+        query = "SELECT DISTINCT api_key_id FROM receipts r WHERE ledger_id = ? AND account_id = ?"
+        values = [ledger_id, account_id]
+        if self._has_imports():
+            query += (
+                " AND NOT EXISTS (SELECT * FROM intents i JOIN purchases p ON p.id = i.purchase_id WHERE p.task = ?"
+                " AND i.ledger_id = r.ledger_id AND i.account_id = r.account_id AND i.seq = r.seq)"
+            )
+            values.append(IMPORTED)
+        return {row[0] for row in self._database.rows(query, values) if row[0] is not None}
 
     def imported_seqs(self, ledger_id: str, account_id: str, seqs: Iterable[int]) -> set[int]:
         """Return those of the entries that other software made, and that this cache took over, whole or in part."""
+        if not self._has_imports():
+            return set()
         query = (
             "SELECT DISTINCT i.seq FROM intents i JOIN purchases p ON p.id = i.purchase_id"
             " WHERE p.task = ? AND i.ledger_id = ? AND i.account_id = ? AND i.seq IN ({keys})"
@@ -162,6 +166,9 @@ class PurchaseRecords:
         """Return every `(price_id, unit_price_micro, currency)` that a purchase here agreed to."""
         query = "SELECT price_id, unit_price_micro, currency FROM agreed_prices WHERE ledger_id = ?"
         return {(price_id, micro, currency) for price_id, micro, currency in self._database.rows(query, (ledger_id,))}
+
+    def _has_imports(self) -> bool:
+        return bool(self._database.rows("SELECT 1 FROM purchases WHERE task = ? LIMIT 1", (IMPORTED,)))
 
     def _receipt(self, text: str) -> Receipt:
         try:

@@ -1,5 +1,6 @@
 """One table from refusals to answers: RFC 9457 problems with a status, a stable code, and whether a retry can help."""
 
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from vl2v_contract.wire import headers
 from vl2v_contract.wire.errors import RETRYABLE_CODES, ErrorCode, ItemProblem, Problem
+from vl2v_contract.wire.openai_format import OpenAIFault, OpenAIProblem
 from vl2v_vendor.domain import errors
 from vl2v_vendor.observe.request_trace import note
 
@@ -52,6 +54,9 @@ _STATUS_CODES: Final[dict[int, ErrorCode]] = {
 
 _INTERNAL: Final = 500
 _INTERNAL_DETAIL: Final = "an internal error; send it again with the same item keys: what was billed comes free"
+_TWICE: Final = "/v1/v1/"
+_OFF_BASE: Final = (_TWICE, "/embeddings", "/models")
+"""Beginnings of paths that a wrong base URL makes of the paths of the wire."""
 _MAX_REPORTED_FAULTS: Final = 5
 _MAX_NAME_LENGTH: Final = 40
 _MAX_DETAIL_LENGTH: Final = 500
@@ -137,19 +142,26 @@ async def _handle_http(request: Request, error: Exception) -> Response:
     refused = cast("HTTPException", error)
     status, detail = refused.status_code, str(refused.detail)
     code = _STATUS_CODES.get(status, ErrorCode.INVALID_REQUEST if status < _INTERNAL else ErrorCode.INTERNAL)
+    path, sent = request.url.path, refused.headers or {}
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-        detail = f"{request.method} {request.url.path} is not part of this API; {_remedy(request.url.path)}"
+        detail = f"{request.method} {path} is not part of this API; {_remedy(path)}"
     problem = _problem(status, code, detail, request.state.request_id)
-    return _respond(problem, {**refusal_headers(problem), **(refused.headers or {})})
+    answer = _respond(problem, {**refusal_headers(problem), **sent})
+    if path.startswith(_OFF_BASE):  # perhaps an OpenAI client's, which shows its user the message of `error` alone
+        fault = OpenAIFault(message=problem.detail, type="invalid_request_error", param=None, code=problem.code.value)
+        both = problem.model_dump(mode="json", exclude_none=True) | OpenAIProblem(error=fault).model_dump()
+        answer.body = json.dumps(both).encode()
+        answer.headers["content-length"] = str(len(answer.body))
+    return answer
 
 
 def _remedy(path: str) -> str:
     """Return what to do about a path that is none: OpenAI's clients add no `/v1` to their base URL, ours does."""
-    if path.startswith("/v1/v1/"):
+    if not path.startswith(_OFF_BASE):
+        return "see /docs"
+    if path.startswith(_TWICE):
         return "the base URL has one /v1 too many at its end: vl2v-client adds its own"
-    if path.startswith(("/embeddings", "/models", "/billing")):
-        return "the base URL lacks /v1 at its end, as in http://host:8000/v1"
-    return "see /docs"
+    return "the base URL lacks /v1 at its end, as in http://host:8000/v1"
 
 
 def _problem(status: int, code: ErrorCode, detail: str, request_id: str, **more: Any) -> Problem:
