@@ -24,7 +24,7 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        CONSOLE.print("No picture without matplotlib: pip install 'vl2v\\[plot]'")
+        CONSOLE.print("No picture without matplotlib: pip install matplotlib")
         return
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes: Any = figure.subplots()

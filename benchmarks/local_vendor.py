@@ -21,6 +21,8 @@ from rich.console import Console
 BIN = Path(sys.executable).parent
 CONSOLE = Console(highlight=False, soft_wrap=True)
 READY_SECONDS = 120
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended."""
 _PRODUCTION = ("VL2V_VENDOR_CONFIG", "VL2V_VENDOR_DATABASE_URL", "VL2V_VENDOR_MODEL", "VL2V_VENDOR_SECRETS_FILE")
 """What a shell may hold for a vendor that earns money; nothing here may touch it."""
 
@@ -78,6 +80,8 @@ def run(environment: dict[str, str], *words: str, show: bool = False) -> str:
         CONSOLE.print(f"[cyan]$ {shlex.join(words)}[/]")
     stdout = None if show else subprocess.PIPE
     done = subprocess.run([str(BIN / words[0]), *words[1:]], env=environment, stdout=stdout, text=True, check=False)
+    if done.returncode == INTERRUPTED:
+        raise KeyboardInterrupt
     if done.returncode != 0:
         sys.exit(f"{shlex.join(words)} ended with {done.returncode}")
     return done.stdout or ""

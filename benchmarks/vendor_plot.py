@@ -19,7 +19,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        CONSOLE.print("No picture without matplotlib: pip install 'vl2v\\[plot]'")
+        CONSOLE.print("No picture without matplotlib: pip install matplotlib")
         return
     speeds = {(str(row["load"]), str(row["arm"])): row for row in rows if row["unit"] == "images/s" and row["median"]}
     figure = Figure(figsize=(7, 4.2), layout="constrained")

@@ -21,9 +21,7 @@ from vl2v_client.core.progress import Progress
 from vl2v_client.export.report import RunReport
 from vl2v_client.recipes.distill import distill as run_distill
 from vl2v_client.runs.local_source import LocalSource, load_local_teacher
-from vl2v_client.runs.resolution import default_folder
-from vl2v_client.runs.run_folder import options_of_before
-from vl2v_client.runs.settings import settle
+from vl2v_client.runs.run_place import place_run
 from vl2v_client.runs.source import Source
 from vl2v_client.runs.vendor_source import VendorSource
 
@@ -86,10 +84,9 @@ def distill(
     with keyword_names():
         given = {name: value for name, value in named.items() if value is not None}
         config = config_of({**given, **options}, config)
-        folder, bars = config.report.out or default_folder(config), progress_display(progress)
         with _open_source(config, client, approve) as source:
-            settings = settle(config, source.tower, options_of_before(folder))
-            report = run_distill(settings, source, folder, progress=bars)
+            settings, folder = place_run(config, source.tower)
+            report = run_distill(settings, source, folder, progress=progress_display(progress))
     return Run(report, folder)
 
 

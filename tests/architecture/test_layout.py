@@ -106,7 +106,7 @@ _DOORS = (
     "vl2v_vendor/cli/console.py",
     "vl2v_vendor/cli/server.py",
 )
-_OWN_WORDS = ("json.dumps(", "metadata.version(")
+_OWN_WORDS = ("json.dumps(", "metadata.version(", "printable(")
 _PRINTS = {"print", "Console", "csv.writer", "sys.stdout.write", "sys.stderr.write"}
 
 

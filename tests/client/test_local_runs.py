@@ -30,7 +30,7 @@ from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.queries import read_files
+from vl2v_client.planning.file_contents import read_files
 from vl2v_client.recipes.distill import distill as run_distill
 from vl2v_client.runs.local_source import LocalSource
 from vl2v_client.runs.settings import settle

@@ -21,8 +21,9 @@ from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import split, training_files
 from vl2v_client.planning import queries as planned_queries
 from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.file_contents import hash_files, read_files
 from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
-from vl2v_client.planning.queries import TextQuery, hash_files, read_files
+from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import Limits, make_plan
 from vl2v_client.recipes import plan as recipe
 from vl2v_client.recipes.plan import estimate_run

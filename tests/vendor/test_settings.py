@@ -106,12 +106,28 @@ def test_a_bad_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("VL2V_VENDOR_CONFIG", str(tmp_path / "nowhere.toml"))
     with pytest.raises(SettingsError, match=r"nowhere\.toml"):
         load_settings()
-    for text, fragment in (("colour = 1", "colour"), ("port = ", "cannot be read")):
+    for text, fragment in (
+        ("colour = 1", r"vendor\.toml, line 1: colour is no setting; settings stand by their names"),
+        ("port = ", r"vendor\.toml cannot be read as TOML: .*line 1"),
+        ("port = 1\n\nimage_price_mikro = 5", r"vendor\.toml, line 3: .*did you mean image_price_micro\?"),
+        ("[vendor]\nport = 1", r"vendor\.toml, line 1: vendor is no setting"),
+        ("host = '::1'\nport = 'x'", r"vendor\.toml, line 2: port: "),
+    ):
         config_file = tmp_path / "vendor.toml"
         config_file.write_text(text)
         monkeypatch.setenv("VL2V_VENDOR_CONFIG", str(config_file))
         with pytest.raises(SettingsError, match=fragment):
             load_settings()
+
+
+def test_a_fault_outside_the_file_is_not_placed_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "vendor.toml").write_text("port = 1")
+    monkeypatch.setenv("VL2V_VENDOR_CONFIG", str(tmp_path / "vendor.toml"))
+    with pytest.raises(SettingsError, match=r"^port: "):
+        load_settings(port=-1)
+    monkeypatch.setenv("VL2V_VENDOR_PORT", "x")
+    with pytest.raises(SettingsError, match=r"^port: "):
+        load_settings()
 
 
 def test_a_password_is_never_shown() -> None:

@@ -5,6 +5,8 @@ names. Command line options of `vl2v-vendor` override both.
 """
 
 import os
+import re
+from collections.abc import Collection
 from dataclasses import fields
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from vl2v_contract.wire.embeddings import MAX_ITEMS
@@ -155,13 +158,44 @@ def load_settings(**overrides: Any) -> Settings:
             name = variable.removeprefix(ENV_PREFIX).lower()
             for near in get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75):
                 raise SettingsError(f"{variable} is no setting: {ENV_PREFIX}{near.upper()} is")
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise SettingsError("; ".join(faults)) from None
+        told = _FileFaults(config_file, given.keys())
+        raise SettingsError("; ".join(map(told.describe, error.errors()))) from None
     except ValueError as error:
-        raise SettingsError(f"the settings cannot be read: {error}") from None
+        raise SettingsError(f"the settings file {config_file} cannot be read as TOML: {error}") from None
+
+
+class _FileFaults:
+    """Says of a fault in which line of the settings file it is, if it is there; values are not repeated."""
+
+    def __init__(self, path: str | None, given: Collection[str]) -> None:
+        self._path, self._lines = path, {} if path is None else _lines_of(Path(path).read_text())
+        self._given = given
+
+    def describe(self, fault: ErrorDetails) -> str:
+        """Return one fault as words, with the nearest setting for a name that is none."""
+        name, *_ = parts = list(map(str, fault["loc"]))
+        place = "" if self._is_overridden(name) else f"{self._path}, line {self._lines[name]}: "
+        if fault["type"] != "extra_forbidden":
+            return f"{place}{'.'.join(parts)}: {fault['msg']}"
+        near = get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}?" if near else "; settings stand by their names, in no table"
+        return f"{place}{name} is no setting{hint}"
+
+    def _is_overridden(self, name: str) -> bool:
+        return name not in self._lines or name in self._given or f"{ENV_PREFIX}{name.upper()}" in os.environ
+
+
+def _lines_of(text: str) -> dict[str, int]:
+    """Return the line, counted from 1, in which each key or table of a TOML file begins."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if begun := re.match(r"\s*\[*\s*[\"']?([\w-]+)", line):
+            found.setdefault(begun[1], number)
+    return found
 
 
 def default_data_dir() -> Path:

@@ -1,6 +1,7 @@
 """The vendor as the client sees it: models, embeddings, and the bill."""
 
 import ipaddress
+import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from vl2v_client.api.connection import Connection
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.api.responses import AllItemsFailed, Message, check_numbers, parse, read_answer, teacher_of
 from vl2v_client.core.deliveries import Delivery
-from vl2v_client.core.errors import VendorError
+from vl2v_client.core.errors import NotAuthorized, VendorError
 from vl2v_client.core.values import TeacherModel
 from vl2v_contract.records import PublicKeys, Statement, Summary
 from vl2v_contract.wire.embeddings import (
@@ -25,6 +26,7 @@ from vl2v_contract.wire.embeddings import (
     TextItem,
     TextsRequest,
 )
+from vl2v_contract.wire.errors import ErrorCode
 from vl2v_contract.wire.frames import pack_upload
 from vl2v_contract.wire.headers import JSON, OCTET_STREAM, RGB8_TENSOR
 
@@ -128,6 +130,25 @@ class VendorClient(Connection):
         """Fetch paid vectors again, free, while the vendor keeps them; others come back as failed items."""
         body = ReplayRequest(item_keys=list(item_keys), dtype="float16").model_dump(exclude_none=True)
         return self._embed("replay", item_keys, None, json=body, headers=_ACCEPT_VECTORS)
+
+    def check_may_buy(self) -> None:
+        """Ask, free, whether the API key may buy: for the answer of an item that nobody has bought.
+
+        Raises:
+            NotAuthorized: There is no key, or the vendor refuses it, or it may do other things alone.
+            VendorError: The vendor does not answer, or as it should not.
+        """
+        try:
+            self.replay([secrets.token_hex(32)])
+        except NotAuthorized as error:
+            if error.code != str(ErrorCode.FORBIDDEN):
+                raise
+            raise NotAuthorized(
+                "the API key lacks the scope `embed`, so it may not buy, and nothing was bought: ask the vendor for a "
+                "key with this scope, and set VL2V_API_KEY to it",
+                code=error.code,
+                request_id=error.request_id,
+            ) from error
 
     # The bill
 

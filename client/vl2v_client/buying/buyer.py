@@ -27,7 +27,8 @@ from vl2v_client.core.progress import Progress, format_micro
 from vl2v_client.core.values import RGBImage, TeacherModel
 from vl2v_client.data.images import encode_png, load_rgb
 from vl2v_client.data.rendering import render_view
-from vl2v_client.planning.queries import PictureQuery, Query, TextQuery, pixels_sha, stamp_of
+from vl2v_client.planning.file_contents import stamp_of
+from vl2v_client.planning.queries import PictureQuery, Query, TextQuery, pixels_sha
 from vl2v_client.planning.query_plan import PlannedItem, QueryPlan
 from vl2v_client.planning.render_spool import RenderSpool
 from vl2v_contract.records import Receipt

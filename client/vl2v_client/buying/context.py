@@ -6,6 +6,7 @@ The vendor's first key is trusted once. Whatever it sells now that is not what w
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
@@ -13,6 +14,7 @@ from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
+from vl2v_client.planning.broken import naming_all_broken
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, make_plan
 from vl2v_contract.records import Summary
@@ -52,11 +54,19 @@ class PurchaseContext:
 def purchase_context(
     terms: PurchaseConfig, vendor: VendorClient, cache: EmbeddingCache, approve: Approve, notify: Notify
 ) -> PurchaseContext:
-    """Return how to buy by a run's options; its caps hold for all that is bought with it."""
+    """Return how to buy by a run's options; its caps hold for all that is bought with it.
+
+    Whether the API key may buy is asked before anybody is asked to approve.
+    """
+
+    def approve_for_a_buyer(plan: QueryPlan) -> None:
+        vendor.check_may_buy()
+        approve(plan)
+
     return PurchaseContext(
         vendor,
         cache,
-        approve,
+        approve_for_a_buyer,
         notify,
         model=terms.model,
         caps=Limits(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8)),
@@ -110,7 +120,7 @@ def _changes(before: TeacherModel, now: TeacherModel, cache: EmbeddingCache) -> 
     changed = [name for name in names if getattr(before, name) != getattr(now, name)]
     if changed:
         held = cache.purchases.paid_items(before.ledger_id, before.id, before.weights_sha)
-        what = ", ".join(f"{name} {getattr(before, name)[:16]} -> {getattr(now, name)[:16]}" for name in changed)
+        what = ", ".join(f"{name} {_told_apart(getattr(before, name), getattr(now, name))}" for name in changed)
         return [
             f"the vendor now serves another model than the cached one ({what}): the {held:,} vectors bought before do "
             "not fit it, and this plan counts every query as new"
@@ -122,6 +132,13 @@ def _changes(before: TeacherModel, now: TeacherModel, cache: EmbeddingCache) -> 
         for modality, old, new in pairs
         if (old.unit_price_micro, old.currency) != (new.unit_price_micro, new.currency)
     ]
+
+
+def _told_apart(before: str, now: str) -> str:
+    """Return `before -> now`; hashes and long names are cut, but never to equal texts."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False)))
+    shown = max(16, same + 8)
+    return " -> ".join(text if len(text) <= shown else f"{text[:shown]}..." for text in (before, now))
 
 
 def read_account(vendor: VendorClient) -> Summary | None:
@@ -174,6 +191,11 @@ def plan_run(choice: QueryChoice, context: PurchaseContext, *, progress: Progres
         VendorError: As `meet`.
     """
     teacher = meet(context)
-    queries = collect_queries(choice, context.cache, progress=progress)
-    plan = make_plan(queries.images, queries.texts, teacher, context.cache, progress=progress)
+    cache, size = context.cache, teacher.image_size
+    queries = collect_queries(choice, cache, size=size, progress=progress)
+    if queries.dataset.skipped and choice.skipped is None:
+        named = ", ".join(queries.dataset.skipped[:5]) + (", ..." if len(queries.dataset.skipped) > 5 else "")
+        context.notify(f"{len(queries.dataset.skipped):,} images cannot be used and are left out: {named}")
+    with naming_all_broken(queries.split.sources, cache, size=size, progress=progress):
+        plan = make_plan(queries.images, queries.texts, teacher, cache, progress=progress)
     return PlannedRun(queries, plan)

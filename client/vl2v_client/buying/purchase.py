@@ -4,18 +4,23 @@ Every batch takes the same four steps: render, reserve (on disk), send, store. A
 nothing, one after it leaves items `sent`, and the next purchase asks the vendor for those first, free of charge.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from vl2v_client.buying.buyer import Buyer, PurchaseReport, keep
 from vl2v_client.buying.context import PurchaseContext, check_account, read_account, trust_vendor
 from vl2v_client.cache.records import NOTHING
-from vl2v_client.core.errors import BudgetExhausted, FailedQuery, QueriesFailed, VendorChanged
+from vl2v_client.core.errors import BudgetExhausted, CacheError, FailedQuery, QueriesFailed, VendorChanged
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.data.views import canonical_view
+from vl2v_client.planning.broken import naming_all_broken
 from vl2v_client.planning.queries import ImageQuery, hash_views
 from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, still_missing
 from vl2v_contract.records import Summary
+
+_BESIDE_BYTES = 16 * 2**20  # for SQLite's journal, and for others
 
 
 def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silent) -> PurchaseReport:
@@ -33,11 +38,12 @@ def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silen
         DataError: Files changed since the plan was made; `QueriesFailed` if queries failed (the rest is bought).
         VendorChanged: Model, price or signing key is not the plan's.
         VendorUnavailable: The vendor stopped answering; the same purchase goes on where it stopped.
-        CacheError: The cache cannot be written.
+        CacheError: The cache cannot be written, or its disk has no room for the plan.
     """
     report, cache = PurchaseReport(plan.currency), context.cache
     if not plan.missing:
         return report
+    _check_disk(plan, cache.path.parent)
     context.approve(plan)
     waiting = f"another purchase is using the cache {cache.path}; waiting for it to end"
     with cache.purchase_lock(lambda: context.notify(waiting)):
@@ -72,17 +78,19 @@ def buy(plan: QueryPlan, context: PurchaseContext, *, progress: Progress = silen
     return report
 
 
-def check_hold_out(planned: PlannedRun, context: PurchaseContext, *, progress: Progress = silent) -> None:
-    """Decode the images of the hold-out before any image is bought, but for those that were decoded before.
+def check_images(planned: PlannedRun, context: PurchaseContext, *, progress: Progress = silent) -> None:
+    """Decode the images of the source domains before anything is bought, but for those that were decoded before.
 
     Without a broken one its domain is split anew, and a part of what was bought would train nobody.
 
     Raises:
-        DataError: Names the first that is broken.
+        DataError: Names all that are broken.
     """
-    if any(item.modality == "image" for item in planned.plan.missing):
-        looks = [ImageQuery(sample, canonical_view()) for sample in planned.queries.split.validation]
-        hash_views(looks, context.cache, size=planned.plan.teacher.image_size, progress=progress)
+    if planned.plan.missing:
+        sources, size = planned.queries.split.sources, planned.plan.teacher.image_size
+        looks = [ImageQuery(sample, canonical_view()) for sample in sources]
+        with naming_all_broken(sources, context.cache, size=size, progress=progress):
+            hash_views(looks, context.cache, size=size, progress=progress)
 
 
 def settle_outstanding(
@@ -111,6 +119,15 @@ def settle_outstanding(
             keep(delivery, cache, teacher.ledger_id)
             report.add(delivery)
     return bool(wanted)
+
+
+def _check_disk(plan: QueryPlan, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < plan.new_bytes + _BESIDE_BYTES:
+        raise CacheError(
+            f"the disk of {folder} has {free / 1e6:,.0f} MB left, and the cache will grow by "
+            f"{plan.new_bytes / 1e6:,.0f} MB: make room, or name another file with purchase.cache; nothing was bought"
+        )
 
 
 def _check_unchanged(plan: QueryPlan, wanted: QueryPlan, context: PurchaseContext) -> None:

@@ -8,11 +8,9 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vl2v_client.cli.console import STDERR, show_error
+from vl2v_client.cli.console import show_error, show_notice
 from vl2v_client.cli.options import convert_strictly, flag_name, with_flags
-from vl2v_client.core.errors import ClientError, UsageError
-
-INTERRUPTED_EXIT_CODE = 130
+from vl2v_client.core.errors import INTERRUPTED, INTERRUPTED_EXIT_CODE, ClientError, UsageError
 
 app = App(
     name="vl2v-client",
@@ -36,18 +34,19 @@ _COMMANDS = {
         "Hold out each domain in turn, with several seeds and methods; buy once for all.",
         "--data photos --seed 0 --seed 1 --seed 2",
     ),
+    "check": ("check", "Count a data set's images by class and domain; name every file that cannot be used.", "photos"),
     "plan": ("plan", "Show what the same options of `distill` would buy, and the price. Costs nothing.", _RUN),
     "pilot": ("plan", "Ask about a few training images, and say what more of them are worth.", _RUN),
     "buy": ("plan", "Buy the embeddings that the cache lacks.", f"{_RUN} --max-cost 2.50"),
     "evaluate": (
         "distill",
         "Score the exported student by domain; with --teacher, beside the zero-shot teacher.",
-        "runs/photos-sketch-seed0 --teacher",
+        "runs/photos --teacher",
     ),
     "predict": (
         "predict",
         "Classify images with a finished student. Needs no vendor.",
-        "runs/photos-sketch-seed0 new.jpg",
+        "runs/photos new.jpg",
     ),
     "export": (
         "export",
@@ -77,7 +76,7 @@ def run(words: Sequence[str]) -> int:
         show_error("error", with_flags(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
-        STDERR.print("interrupted; nothing bought is lost, and the same command goes on from here")
+        show_notice(INTERRUPTED)
         return INTERRUPTED_EXIT_CODE
 
 

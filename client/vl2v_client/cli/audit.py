@@ -148,8 +148,12 @@ cache_app.command(
 @cache_app.command(help_epilogue="Example: `vl2v-client cache stats`")
 @takes(PURCHASE_OPTIONS.only("cache"))
 def stats(*, config: RunConfig, as_json: AsJson = False) -> None:
-    """Count what the cache holds, by vendor."""
-    with open_cache(config.purchase.cache) as opened:
+    """Count what the cache holds, by vendor.
+
+    Raises:
+        CacheError: There is none.
+    """
+    with open_cache(config.purchase.cache, must_exist=True) as opened:
         found = opened.stats()
     show({**asdict(found), "path": str(found.path)}, stats_table(found), as_json=as_json)
 
@@ -160,11 +164,11 @@ def verify(*, config: RunConfig, as_json: AsJson = False) -> None:
     """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor.
 
     Raises:
-        CacheError: Vectors or receipts are damaged.
+        CacheError: There is no cache, or vectors or receipts are damaged.
     """
     from vl2v_client.audit.bill import verify_holdings
 
-    with open_cache(config.purchase.cache) as opened, bars(quiet=as_json) as progress:
+    with open_cache(config.purchase.cache, must_exist=True) as opened, bars(quiet=as_json) as progress:
         report = verify_holdings(opened, progress=progress)
     if as_json or report.is_clean:
         document = {

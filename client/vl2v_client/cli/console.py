@@ -6,7 +6,9 @@ takes effect. JSON, for machines, escapes what does not print by itself.
 
 import csv
 import json
+import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,12 +19,34 @@ from rich.text import Text
 
 from vl2v_contract.texts import printable
 
+_WHOLE_LINES = 10_000  # columns, where no terminal ends a line
+
 
 class PlainConsole(Console):
-    """A console without markup; styles are set by `Text` and by tables, never by a text."""
+    """A console without markup; styles are set by `Text` and by tables, never by a text.
+
+    Lines end where the terminal or `COLUMNS` says. In a file or a pipe they are whole.
+    """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        if not (self.is_terminal or "COLUMNS" in os.environ):
+            self.width = _WHOLE_LINES
+
+    def print_words(self, text: str, *, label: str = "") -> None:
+        """Print sentences; on a terminal, lines end between words, and a path or command stays whole.
+
+        Further lines are indented, so that none passes for another message.
+        """
+        lines = f"{label}{text}".split("\n")
+        if self.is_terminal:
+            wrap = textwrap.TextWrapper(
+                self.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+            lines = list(map(wrap.fill, lines))
+        told = Text("\n".join(lines))
+        told.stylize("bold red", 0, len(label))
+        self.print(told, soft_wrap=True)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as rich lays it out, a line end in it written out as well."""
@@ -38,9 +62,13 @@ STDERR = PlainConsole(stderr=True)
 
 
 def show_error(label: str, message: str) -> None:
-    """Print an error on standard error; its further lines are indented, so that none passes for another message."""
-    lines = "\n  ".join(map(printable, message.split("\n")))
-    STDERR.print(Text.assemble((f"{label}:", "bold red"), " ", lines), soft_wrap=True)
+    """Print an error on standard error."""
+    STDERR.print_words(" " + "\n  ".join(map(printable, message.split("\n"))), label=f"{label}:")
+
+
+def show_notice(sentence: str) -> None:
+    """Show a sentence on standard error."""
+    STDERR.print_words(printable(sentence))
 
 
 def show(document: Any, people: RenderableType, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Column
 
+from vl2v_client.cli.check import tell_ignored
 from vl2v_client.cli.console import PlainConsole, plain_table, show, write_json
 from vl2v_client.cli.options import (
     COMMON,
@@ -30,14 +31,13 @@ from vl2v_client.config.training import MethodName
 def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Plan, buy, align, distil, evaluate on the unseen domain, export. Run again to go on where it stopped."""
     from vl2v_client.recipes.distill import distill as run_distill
-    from vl2v_client.runs.resolution import default_folder
-    from vl2v_client.runs.run_folder import options_of_before
-    from vl2v_client.runs.settings import settle
+    from vl2v_client.runs.run_place import place_run
     from vl2v_client.student.train.devices import is_first_process
 
-    folder = config.report.out or default_folder(config)
+    if is_first_process():
+        tell_ignored(config)
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
-        settings = settle(config, source.tower, options_of_before(folder))
+        settings, folder = place_run(config, source.tower)
         report = run_distill(settings, source, folder, progress=progress)
     if is_first_process():
         note = f"The student is in {folder / 'student'}, the whole report in {folder / 'report.md'}."
@@ -48,7 +48,7 @@ def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_j
     DATA_OPTIONS.but("target_domain"),
     PURCHASE_OPTIONS.but("select", "impute", "partial"),
     STUDENT_OPTIONS,
-    TRAINING_OPTIONS.but("seed", "method", "baselines", "probe"),
+    TRAINING_OPTIONS.but("seed", "method", "baselines", "probe", "extend"),
     REPORT_OPTIONS,
     file=True,
 )
@@ -75,14 +75,11 @@ def sweep(
 ) -> None:
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
     from vl2v_client.recipes.sweep import sweep as run_sweep
-    from vl2v_client.runs.resolution import default_folder
-    from vl2v_client.runs.run_folder import options_of_before
-    from vl2v_client.runs.settings import settle_sweep
+    from vl2v_client.runs.run_place import place_sweep
 
-    folder = config.report.out or default_folder(config, sweep=True)
+    tell_ignored(config)
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
-        before = options_of_before(folder)
-        settings = settle_sweep(config, target_domain, seed, method, source.tower, before)
+        settings, folder = place_sweep(config, target_domain, seed, method, source.tower)
         report = run_sweep(settings, source, folder, progress=progress)
     note = f"Each student is in its run folder under {folder}, the report in {folder / 'report.md'}."
     _show(report.to_json(), report.to_markdown(), note, as_json=as_json)
@@ -95,7 +92,11 @@ def _show(document: Any, text: str, note: str, *, as_json: bool) -> None:
         return
     from rich.markdown import Markdown
 
-    PlainConsole().print(Markdown(text))
+    console = PlainConsole()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        console.print_words(text)
     notify(note)
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+from rich.console import Group
 
+from vl2v_client.cli.check import plan_data_table, tell_ignored
 from vl2v_client.cli.console import PlainConsole, plain_table, show, write_json
 from vl2v_client.cli.options import (
     COMMON,
@@ -52,11 +54,13 @@ def plan(
     from vl2v_client.planning.query_plan import Limits, QueryPlan
     from vl2v_client.recipes.plan import plan as plan_run
 
+    tell_ignored(config)
+    of_data, data_json = plan_data_table(config)
     with open_purchase(config.purchase, api_key, as_json=as_json, yes=False) as (context, progress):
         made = plan_run(config, context, exact=exact, progress=progress)
         left = remaining_units(context.vendor) if api_key else None
     table = plan_table(made, left) if isinstance(made, QueryPlan) else estimate_table(made, left)
-    show(plan_json(made, left), table, as_json=as_json)
+    show(plan_json(made, left) | data_json, Group(of_data, "", table), as_json=as_json)
     made.check_caps(Limits(config.purchase.max_queries, config.purchase.max_cost_micro, left))
 
 
@@ -65,6 +69,7 @@ def buy(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_json:
     """Buy the embeddings that the cache lacks. Run again after any interruption: nothing is paid twice."""
     from vl2v_client.recipes.buy import buy as buy_run
 
+    tell_ignored(config)
     with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
         report = buy_run(config, context, progress=progress)
     document = {

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from vl2v_client.cli.console import STDERR
+from vl2v_client.cli.console import show_notice
 from vl2v_client.cli.vendor import bars
 from vl2v_client.core.errors import DataError
 from vl2v_client.data.shapes import write_shapes
@@ -47,4 +47,4 @@ def shapes(
             )
         except (ValueError, OSError) as error:
             raise DataError(f"{error}") from error
-    STDERR.print(f"{root}: {', '.join(styles)}")
+    show_notice(f"{root}: {', '.join(styles)}")

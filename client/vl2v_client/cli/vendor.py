@@ -22,10 +22,10 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from vl2v_client.cli.console import STDERR, plain_table
+from vl2v_client.cli.console import STDERR, plain_table, show_notice
 from vl2v_client.cli.options import with_flags
 from vl2v_client.config.run import PurchaseConfig, RunConfig
-from vl2v_client.core.errors import ClientError, UsageError
+from vl2v_client.core.errors import CacheError, ClientError, UsageError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_contract.texts import printable
 
@@ -46,11 +46,18 @@ class Declined(ClientError):
     """The user does not approve the purchase."""
 
 
-def open_cache(path: Path | None) -> EmbeddingCache:
-    """Open the cache at `path`, or at its default place."""
+def open_cache(path: Path | None, *, must_exist: bool = False) -> EmbeddingCache:
+    """Open the cache at `path`, or at its default place; make it, unless it must exist.
+
+    Raises:
+        CacheError: It must exist and does not, or it cannot be opened.
+    """
     from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 
-    return EmbeddingCache(path or default_cache_path(os.environ))
+    place = path or default_cache_path(os.environ)
+    if must_exist and not place.exists():
+        raise CacheError(f"there is no cache {place}: name the file that holds your purchases with purchase.cache")
+    return EmbeddingCache(place)
 
 
 def open_vendor(url: str, api_key: str | None) -> VendorClient:
@@ -102,8 +109,11 @@ def open_purchase(
                     return
                 try:
                     answer = STDERR.input("Buy this? [y/N]: ")
-                except EOFError:
-                    raise Declined("nobody can be asked here: add --yes to spend without asking") from None
+                except (EOFError, RuntimeError):  # standard input is at its end, or closed
+                    raise Declined(
+                        "nothing was bought: nobody can be asked here, without a terminal; add --yes to spend without "
+                        "being asked"
+                    ) from None
                 if answer.strip().lower() not in ("y", "yes"):
                     raise Declined("nothing was bought")
 
@@ -130,7 +140,7 @@ def open_source(
 
 def notify(sentence: str) -> None:
     """Show a sentence on standard error."""
-    STDERR.print(with_flags(sentence), soft_wrap=True)
+    show_notice(with_flags(sentence))
 
 
 def plan_table(plan: QueryPlan, left_units: int | None) -> Table:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import ValidationError
 
 from vl2v_client.config.training import Options, TrainingConfig, option
+from vl2v_client.config.yaml_file import name_faults, read_groups
 from vl2v_client.core.errors import UsageError
 
 DEFAULT_VIEWS = 4
@@ -28,6 +29,7 @@ class DataConfig(Options):
     prompts: tuple[str, ...] = option(
         ("a photo of a {class}",), "Prompt template with {class} in it; repeatable, their embeddings are averaged"
     )
+    skip_broken: bool = option(False, "Leave out images that cannot be read, instead of refusing them", result=False)
     seed: int | None = option(None, "Seed of the split and the views; the training's seed if left out")
 
 
@@ -83,7 +85,9 @@ class StudentConfig(Options):
 class ReportConfig(Options):
     """Where results go."""
 
-    out: Path | None = option(None, "Run folder; named by data, target and seed if left out", common=True, result=False)
+    out: Path | None = option(
+        None, "Run folder; named by data, target, student and settings if left out", common=True, result=False
+    )
 
 
 class RunConfig(Options):
@@ -105,21 +109,16 @@ class RunConfig(Options):
 
         Raises:
             UsageError: The file cannot be read, or holds something that is not an option or out of range.
+            pydantic.ValidationError: One of `overrides` is out of range.
         """
-        import yaml  # most runs are flags alone
-
-        try:
-            read = yaml.safe_load(path.read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} cannot be read as YAML ({error}): give a file of groups and options") from error
-        if not isinstance(read, dict) or not all(isinstance(group, dict) for group in read.values()):
-            raise UsageError(f"{path} must hold the groups {', '.join(cls.model_fields)}, each with its options")
+        named = {(group, name) for group, values in (overrides or {}).items() for name in values}
+        read = read_groups(path, cls.model_fields)
         for group, values in (overrides or {}).items():
             read[group] = {**read.get(group, {}), **values}
         try:
             return cls.model_validate(read)
         except ValidationError as error:
-            faults = [
-                f"{'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r})" for one in error.errors()
-            ]
-            raise UsageError(f"{path}: {'; '.join(faults)}") from error
+            if any(one["loc"][:2] in named for one in error.errors()):
+                raise
+            groups = {name: type(info.default).model_fields for name, info in cls.model_fields.items()}
+            raise UsageError(name_faults(path, error.errors(), groups)) from error

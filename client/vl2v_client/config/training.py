@@ -96,6 +96,9 @@ class TrainingConfig(Options):
     align: Align = option("adam", "First projection: drawn, for Adam to train, or ridge regression in closed form")
     align_steps: int = option(5001, "Optimizer steps of the align stage", ge=1)
     distill_steps: int = option(5001, "Optimizer steps of the distill stage", ge=1, common=True)
+    extend: tuple[int, ...] = option(
+        (), "Further steps from what the run has reached, with warm-up and schedule from their start; repeatable"
+    )
     align_learning_rate: float = option(5e-5, "Learning rate of Adam in the align stage", gt=0)
     distill_learning_rate: float = option(5e-5, "Learning rate of Adam in the distill stage", gt=0)
     schedule: Schedule = option("constant", "Learning rate after the warm-up: as it is, or along a cosine to 0")

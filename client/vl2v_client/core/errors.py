@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+INTERRUPTED_EXIT_CODE = 130
+INTERRUPTED = "interrupted; nothing bought is lost, and the same command goes on from here"
+
 
 class ClientError(Exception):
     """Base of everything the client reports without a traceback."""
@@ -25,6 +28,10 @@ class DataError(ClientError):
     """The data set, or a file in it, cannot be used."""
 
     exit_code = 3
+
+
+class BrokenFile(DataError):
+    """An image file cannot be read or decoded, or holds pixels that nothing can be made of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """A data set on disk: `root/domain/class/file`, as every DomainBed data set, or a plain `root/class/file`."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import Sample
+from vl2v_client.data.layout import refuse_one_level_too_high, refuse_parts
 from vl2v_contract.texts import printable
 
 
@@ -68,6 +69,7 @@ class DomainDataset:
         domains: Sorted; `("all",)` for a plain folder.
         classes: Every image, by domain and class; each class has at least one.
         has_domains: False for a plain `root/class/file` folder, where generalisation cannot be measured.
+        skipped: Image files that are left out, by their paths below the root.
     """
 
     root: Path
@@ -75,6 +77,26 @@ class DomainDataset:
     domains: tuple[str, ...]
     classes: tuple[ClassFiles, ...]
     has_domains: bool
+    skipped: tuple[str, ...] = ()
+
+    def without(self, skipped: Collection[str]) -> "DomainDataset":
+        """Return the data set without these files, by their paths below the root; what it does not hold is none of it.
+
+        Raises:
+            DataError: A class of a domain has no other files.
+        """
+        if not skipped:
+            return self
+        places, kept = {f"{self.root}/{name}" for name in skipped}, []
+        for one in self.classes:
+            paths = [path for path in one.paths if path not in places]
+            if not paths:
+                name = self.class_names[one.class_index]
+                raise DataError(
+                    f"class {name!r} of domain {one.domain!r} in {self.root} has no readable image: add some"
+                )
+            kept.append(replace(one, paths=paths))
+        return replace(self, classes=tuple(kept), skipped=tuple(sorted(skipped)))
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -111,12 +133,13 @@ def open_dataset(root: Path) -> DomainDataset:
     levels deep or more make domains. Hidden files and folders are skipped; within a class, deeper folders are walked.
 
     Raises:
-        DataError: No such folder, no images, an empty class, domains with different classes, or a mixture of layouts.
+        DataError: No such folder, no images, an empty class, domains with different classes, a mixture of layouts, or
+            folders of another level.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the folder that holds the domain or class folders")
     top = _folders(root)
-    flat = [name for name in top if any(_is_image(one.name) and not one.is_dir() for one in _entries(root / name))]
+    flat = [name for name in top if any(is_image(one.name) and not one.is_dir() for one in _entries(root / name))]
     if flat:
         deep = [name for name in top if name not in flat and list_images(root / name)]
         if deep:
@@ -124,15 +147,20 @@ def open_dataset(root: Path) -> DomainDataset:
                 f"{root} mixes two layouts: {flat[0]!r} holds images, {deep[0]!r} holds folders of images: "
                 "use domain/class/file or class/file throughout"
             )
+        refuse_parts(root, top, "classes")
         classes = tuple(_files_of_classes(root, top, PLAIN_DOMAIN))
         return DomainDataset(root, tuple(top), (PLAIN_DOMAIN,), classes, has_domains=False)
     folders = {domain: names for domain in top if (names := _folders(root / domain))}  # others are no domains
     class_names = sorted(set().union(*folders.values()))
     if not class_names:
+        above = any(is_image(one.name) for one in _entries(root))
+        remedy = f"give the folder above it, {root.absolute().parent}" if above else "lay them out so"
         raise DataError(
-            f"{root} holds no images in class folders ({', '.join(IMAGE_SUFFIXES)}): "
-            "lay them out as domain/class/file or class/file"
+            f"{root} holds no images in class folders ({', '.join(IMAGE_SUFFIXES)}), as domain/class/file or "
+            f"class/file: {remedy}"
         )
+    refuse_parts(root, list(folders), "domains")
+    refuse_one_level_too_high(root, {domain: _without_images(root / domain) for domain in folders})
     for domain, names in folders.items():
         missing = sorted(set(class_names) - set(names))
         if missing:
@@ -142,6 +170,12 @@ def open_dataset(root: Path) -> DomainDataset:
             )
     classes = tuple(one for domain in folders for one in _files_of_classes(root / domain, class_names, domain))
     return DomainDataset(root, tuple(class_names), tuple(folders), classes, has_domains=True)
+
+
+def _without_images(folder: Path) -> dict[str, list[str]]:
+    """Return the folders of a folder that hold no image of their own, each with the folders in it."""
+    names = [name for name in _folders(folder) if not any(is_image(one.name) for one in _entries(folder / name))]
+    return {name: _folders(folder / name) for name in names}
 
 
 def _files_of_classes(folder: Path, class_names: list[str], domain: str) -> Iterator[ClassFiles]:
@@ -159,7 +193,7 @@ def list_images(folder: Path) -> list[str]:
         DataError: A folder cannot be listed, or a name is not UTF-8.
     """
     walk = sorted(_walk(folder))
-    found = [f"{parent}/{name}" for parent, files in walk for name in sorted(files) if _is_image(name)]
+    found = [f"{parent}/{name}" for parent, files in walk for name in sorted(files) if is_image(name)]
     _check_names(found)
     return found
 
@@ -168,7 +202,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield every folder that is not hidden, links too, with its files; none twice, for links to a parent."""
     seen: set[tuple[int, int]] = set()
     for parent, names, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        names[:] = [name for name in names if not _is_hidden(name)]  # where the walk goes on
+        names[:] = [name for name in names if not is_hidden(name)]  # where the walk goes on
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             raise DataError(f"{parent} leads to a folder of {folder} that is listed already: remove that link")
@@ -185,7 +219,7 @@ def _check_names(paths: list[str]) -> None:
 
 
 def _folders(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir() and not _is_hidden(entry.name))
+    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir() and not is_hidden(entry.name))
     _check_names([f"{folder}/{name}" for name in names])
     return names
 
@@ -198,11 +232,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         _refuse(error)
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
+def is_image(name: str) -> bool:
+    """Tell whether a file is taken for an image, by its name alone."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is passed over."""
     return name.startswith(".") or name == "__MACOSX"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import BrokenFile
 from vl2v_client.core.files import open_regular
 from vl2v_client.core.values import RGBImage
 
@@ -29,7 +29,7 @@ def load_rgb(path: Path) -> Image.Image:
     to 8 bits; CMYK, palette and other modes converted as Pillow does.
 
     Raises:
-        DataError: The file cannot be read, is no image, is broken, or has more than `MAX_PIXELS`.
+        BrokenFile: The file cannot be read, is no image, is broken, or has more than `MAX_PIXELS`.
     """
     return load_rgb_bytes(read_file(path), path)
 
@@ -60,7 +60,7 @@ def image_size(data: bytes, path: Path) -> tuple[int, int]:
     """Return width and height of what `load_rgb` returns for a file of these bytes, from its header alone.
 
     Raises:
-        DataError: As `load_rgb`, except for what only decoding shows.
+        BrokenFile: As `load_rgb`, except for what only decoding shows.
     """
     with _opened(data, path) as image:
         width, height = image.size
@@ -81,15 +81,15 @@ def read_file(path: Path) -> bytes:
     """Return the bytes of a file.
 
     Raises:
-        DataError: It cannot be read, is empty, no regular file, or larger than `MAX_FILE_BYTES`.
+        BrokenFile: It cannot be read, is empty, no regular file, or larger than `MAX_FILE_BYTES`.
     """
     try:
         with open_regular(path, MAX_FILE_BYTES) as file:
             data = file.read()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its path and permissions") from error
+        raise BrokenFile(f"{path} cannot be read ({error.strerror}): check its path and permissions") from error
     if not data:
-        raise DataError(f"{path} is empty (0 bytes): copy it again or remove it")
+        raise BrokenFile(f"{path} is empty (0 bytes): copy it again or remove it")
     return data
 
 
@@ -101,28 +101,28 @@ def _opened(data: bytes, path: Path) -> Iterator[Image.Image]:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image
-    except DataError:
+    except BrokenFile:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         what = f"{path} has more than {MAX_PIXELS:,} pixels, too many to decode safely: scale it or remove it"
-        raise DataError(what) from error
+        raise BrokenFile(what) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image, whatever its name says: replace it or remove it") from error
+        raise BrokenFile(f"{path} is not an image, whatever its name says: replace it or remove it") from error
     except Exception as error:  # Pillow's decoders raise anything: OSError, SyntaxError, struct.error, zlib.error ...
-        raise DataError(f"{path} is a broken image ({error}): copy it again or remove it") from error
+        raise BrokenFile(f"{path} is a broken image ({error}): copy it again or remove it") from error
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Convert as `load_rgb` says; `name` is what to call the image in a message.
 
     Raises:
-        DataError: Its pixels are of unknown range.
+        BrokenFile: Its pixels are of unknown range.
     """
     if image.mode in _SIXTEEN_BIT_MODES:
         grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise DataError(f"{name} holds floating-point pixels of unknown range: save it as an 8-bit image")
+        raise BrokenFile(f"{name} holds floating-point pixels of unknown range: save it as an 8-bit image")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

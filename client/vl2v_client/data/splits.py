@@ -38,6 +38,11 @@ class Split:
     source_domains: tuple[str, ...]
 
     @property
+    def sources(self) -> tuple[Sample, ...]:
+        """All images of the source domains."""
+        return self.train + self.validation
+
+    @property
     def target(self) -> tuple[Sample, ...]:
         """The whole target domain; empty if nothing was held out."""
         return self.target_in + self.target_out

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vl2v_client.core.errors import DataError, UsageError
+from vl2v_client.core.extras import missing_package
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -65,7 +66,7 @@ def open_clip() -> Any:
     try:
         import open_clip as library
     except ImportError as error:
-        raise UsageError("this needs open_clip, of the extra `local`: pip install 'vl2v[local]'") from error
+        raise missing_package(error, "local") from error
     return library
 
 

@@ -49,7 +49,7 @@ def build_tower(config: Mapping[str, Any]) -> ImageTower:
     try:
         model = library.CLIP(text_cfg=smallest, **{**config, "vision_cfg": {**config["vision_cfg"]}})
     except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise DataError(f"open_clip cannot build the student's image tower ({error}): update vl2v[local]") from error
+        raise DataError(f"open_clip cannot build the student's image tower ({error}): update open_clip") from error
     try:
         return _split(model.visual, "this student")
     except UsageError as error:

@@ -18,9 +18,12 @@ from vl2v_client.config.run import DEFAULT_VIEWS, Selector
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import generator
 from vl2v_client.data.folder import DomainDataset, check_class_names, open_dataset
+from vl2v_client.data.layout import refuse_one_class
 from vl2v_client.data.splits import Split, split
 from vl2v_client.data.views import STANDARD, View, views_for
-from vl2v_client.planning.queries import ImageQuery, TextQuery, read_files
+from vl2v_client.planning.broken import find_broken, naming_all_broken
+from vl2v_client.planning.file_contents import read_files
+from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 
@@ -38,6 +41,8 @@ class QueryChoice:
         prompts: Templates that the class names are put in.
         recipe: Choice of the views, a key of `data.views.VIEW_RECIPES`.
         ask_images: False for methods that read no image embedding: their views are rendered, and nothing is asked.
+        skip_broken: Images of the source domains that cannot be used are left out.
+        skipped: Those that a run has left out before, by path below `data`; `None` if they are still to be found.
     """
 
     data: Path
@@ -48,6 +53,8 @@ class QueryChoice:
     prompts: PromptTemplateSet = field(default_factory=PromptTemplateSet)
     recipe: str = STANDARD
     ask_images: bool = True
+    skip_broken: bool = False
+    skipped: tuple[str, ...] | None = None
 
     @property
     def rendered_views(self) -> int:
@@ -79,15 +86,38 @@ class RunQueries:
     texts: tuple[TextQuery, ...]
 
 
-def collect_queries(choice: QueryChoice, cache: EmbeddingCache, *, progress: Progress = silent) -> RunQueries:
+def open_choice(choice: QueryChoice, cache: EmbeddingCache, *, size: int, progress: Progress = silent) -> DomainDataset:
+    """Return the data set, without the source domains' images that cannot be used if the choice leaves them out.
+
+    They are looked for at the size at which views are rendered, so that no file is decoded twice.
+
+    Raises:
+        DataError: The data set cannot be used, or there is no such target domain.
+    """
+    dataset = open_dataset(choice.data)
+    refuse_one_class(dataset.root, dataset.class_names)
+    skipped = choice.skipped
+    if skipped is None and choice.skip_broken:
+        sources = dataset.source_domains(choice.target_domain)
+        samples = [sample for domain in sources for sample in dataset.samples_of(domain)]
+        broken = find_broken(samples, cache, size=size, progress=progress)
+        skipped = tuple(str(path.relative_to(dataset.root)) for path in broken)
+    return dataset.without(skipped or ())
+
+
+def collect_queries(
+    choice: QueryChoice, cache: EmbeddingCache, *, size: int, progress: Progress = silent
+) -> RunQueries:
     """Read the data set and name what a run on it asks. The target domain's images are not opened.
 
     Raises:
-        DataError: The data set or an image in it cannot be used, or there is no such target domain.
+        DataError: The data set or images in it cannot be used, or there is no such target domain.
     """
-    dataset, seed, asked = open_dataset(choice.data), choice.seed, choice.asked_views
+    dataset = open_choice(choice, cache, size=size, progress=progress)
+    seed, asked = choice.seed, choice.asked_views
     parts = split(dataset, target_domain=choice.target_domain, seed=seed)
-    contents = read_files((sample.path for sample in parts.train), cache, progress=progress)
+    with naming_all_broken(parts.sources, cache, size=size, progress=progress):
+        contents = read_files((sample.path for sample in parts.train), cache, progress=progress)
     views = []
     for sample in parts.train:
         file = contents[sample.path]

@@ -9,7 +9,8 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.progress import Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
-from vl2v_client.planning.queries import TextQuery, hash_files
+from vl2v_client.planning.file_contents import hash_files
+from vl2v_client.planning.queries import TextQuery
 from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
 
 

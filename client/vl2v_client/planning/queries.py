@@ -2,19 +2,26 @@
 
 import hashlib
 import json
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp
-from vl2v_client.core.errors import DataError
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.errors import BrokenFile
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample, TeacherModel
 from vl2v_client.data.views import RENDERER_VERSION, View
+from vl2v_client.planning.file_contents import (
+    COMMIT_EVERY,
+    OnBroken,
+    attempt,
+    in_threads,
+    read_files,
+    refuse_broken,
+    stamp_of,
+)
 from vl2v_client.planning.render_spool import RenderSpool
 from vl2v_contract.identity import EmbeddingIdentity, Modality, rgb8_sha
 
@@ -83,52 +90,6 @@ class TextQuery:
 
 Query = ImageQuery | PictureQuery | TextQuery
 
-_COMMIT_EVERY = 256
-_HASHES_PER_COMMIT = 16_384
-_HASHES_PER_TASK = 64
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
-
-
-def read_files(paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent) -> dict[Path, FileContent]:
-    """Hash and size of each file, read only if it is new or changed.
-
-    Raises:
-        DataError: A file is missing or is no image.
-    """
-    stamps = {path: stamp_of(path.absolute()) for path in dict.fromkeys(paths)}
-    known = cache.contents.files(stamps.values())
-    unknown = [stamp for stamp in stamps.values() if stamp not in known]
-    left = len(unknown)
-    for fresh in _in_threads(_read_file, unknown, _COMMIT_EVERY):
-        cache.contents.remember_files(fresh)
-        known.update(fresh)
-        left -= len(fresh)
-        progress("read files", len(unknown) - left, len(unknown))
-    return {path: known[stamp] for path, stamp in stamps.items()}
-
-
-def hash_files(
-    folder: Path, paths: Sequence[str], cache: EmbeddingCache, *, progress: Progress = silent
-) -> dict[str, str]:
-    """Hash of each file's bytes by path, read only if the file is new or changed; no picture is decoded.
-
-    Paths are absolute, and so is the folder above all of them. The progress gets every file that is hashed.
-
-    Raises:
-        DataError: A file is missing or cannot be read.
-    """
-    known = cache.contents.hashes_below(str(folder))
-    stamps = [stamp_of(path) for path in sorted(paths)]  # as the disk, the memory and the memo's index like them
-    unknown = [stamp for stamp in stamps if stamp not in known]
-    for start in range(0, len(unknown), _HASHES_PER_COMMIT):
-        chunk = unknown[start : start + _HASHES_PER_COMMIT]
-        fresh = list(zip(chunk, hash_in_threads([stamp.path for stamp in chunk]), strict=True))
-        cache.contents.remember_files((stamp, FileContent(file_sha)) for stamp, file_sha in fresh)
-        known.update(fresh)
-        progress("hash files", start + len(chunk), len(unknown))
-    return {stamp.path: known[stamp] for stamp in stamps}
-
 
 def hash_images(
     queries: Sequence[ImageQuery | PictureQuery],
@@ -150,7 +111,7 @@ def hash_images(
     files = [query for query in queries if isinstance(query, ImageQuery)]
     of_files = iter(hash_views(files, cache, size=size, spool=spool, progress=progress))
     pictures = {query.source: query for query in queries if isinstance(query, PictureQuery)}
-    hashed = _in_threads(hash_picture, list(pictures.values()), _COMMIT_EVERY)
+    hashed = in_threads(hash_picture, list(pictures.values()), COMMIT_EVERY)
     of_pictures = {query.source: content_sha for some in hashed for query, content_sha in some}
     return [next(of_files) if isinstance(query, ImageQuery) else of_pictures[query.source] for query in queries]
 
@@ -162,13 +123,14 @@ def hash_views(
     size: int,
     spool: RenderSpool | None = None,
     progress: Progress = silent,
+    on_broken: OnBroken = refuse_broken,
 ) -> list[str]:
     """Return the content hash of each query's pixels at `size` x `size`; a file is decoded once for all its new views.
 
-    What is rendered for it goes into the spool.
+    What is rendered for it goes into the spool. Queries about a file that goes to `on_broken` are left out.
 
     Raises:
-        DataError: A file is missing, is no image, or its view does not fit it any more.
+        BrokenFile: A file is missing, is no image, or its view does not fit it any more.
     """
     from vl2v_client.data.images import load_rgb  # Pillow takes its time, and an upper bound renders nothing
     from vl2v_client.data.rendering import render_view
@@ -184,6 +146,9 @@ def hash_views(
                 spool.put(hashes[-1][1], pixels, stamp)
         return hashes
 
+    if on_broken is not refuse_broken:
+        readable = read_files((one.sample.path for one in queries), cache, progress=progress, on_broken=on_broken)
+        queries = [one for one in queries if one.sample.path in readable]
     keys = view_keys(queries, cache, size=size, progress=progress)
     known = cache.contents.views(dict.fromkeys(keys))
     unknown: dict[Path, dict[bytes, View]] = defaultdict(dict)
@@ -193,12 +158,17 @@ def hash_views(
             seen.add(key)
             unknown[query.sample.path][key] = query.view
     total = len(seen) - len(known)
-    for hashed in _in_threads(hash_file, list(unknown.items()), _COMMIT_EVERY):
-        fresh = [pair for _, of_file in hashed for pair in of_file]
+    for hashed in in_threads(attempt(hash_file), list(unknown.items()), COMMIT_EVERY):
+        fresh = []
+        for (path, _), of_file in hashed:
+            if isinstance(of_file, BrokenFile):
+                on_broken(path, of_file)
+            else:
+                fresh += of_file
         cache.contents.remember_views(fresh)
         known.update(fresh)
         progress("render views", total - (len(seen) - len(known)), total)
-    return [known[key] for key in keys]
+    return [known[key] for key in keys if key in known]
 
 
 def view_keys(
@@ -207,27 +177,12 @@ def view_keys(
     """Return a hash of what decides each query's pixels at `size` x `size`: equal for copies. Decodes nothing.
 
     Raises:
-        DataError: A file is missing or is no image.
+        BrokenFile: A file is missing or is no image.
     """
     files = read_files((query.sample.path for query in queries), cache, progress=progress)
     facts = ([files[query.sample.path].file_sha, query.view.to_json(), size, RENDERER_VERSION] for query in queries)
     texts = (json.dumps(of_one, separators=(",", ":"), sort_keys=True) for of_one in facts)
     return [hashlib.sha256(text.encode()).digest() for text in texts]
-
-
-def hash_in_threads(paths: Sequence[str]) -> list[str]:
-    """Hash of each file's bytes, in order; no memo is asked.
-
-    Raises:
-        DataError: A file is missing or cannot be read.
-    """
-    tasks = [paths[start : start + _HASHES_PER_TASK] for start in range(0, len(paths), _HASHES_PER_TASK)]
-    return [
-        file_sha
-        for hashed in _in_threads(_hash_all, tasks, _HASHES_PER_COMMIT)
-        for _, of_task in hashed
-        for file_sha in of_task
-    ]
 
 
 def identity_of(teacher: TeacherModel, modality: Modality, content_sha: str) -> EmbeddingIdentity:
@@ -248,49 +203,3 @@ def pixels_sha(pixels: RGBImage) -> str:
     """Return content hash of `[H, W, 3]` pixels."""
     height, width, _ = pixels.shape
     return rgb8_sha(pixels.tobytes(), width=width, height=height)
-
-
-def stamp_of(path: Path | str) -> FileStamp:
-    """Return the stamp of a file as it is now.
-
-    Raises:
-        DataError: It is missing.
-    """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return FileStamp(str(path), status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
-
-
-def _hash_all(paths: Sequence[str]) -> list[str]:
-    hashes = []
-    for path in paths:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                hashes.append(hashlib.sha256(file.readall()).hexdigest())
-        except OSError as error:
-            raise _unreadable(path, error) from error
-    return hashes
-
-
-def _unreadable(path: Path | str, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read ({error.strerror}): check that it exists and its permissions")
-
-
-def _read_file(stamp: FileStamp) -> FileContent:
-    from vl2v_client.data.images import image_size, read_file
-
-    path = Path(stamp.path)
-    data = read_file(path)
-    return FileContent(hashlib.sha256(data).hexdigest(), *image_size(data, path))
-
-
-def _in_threads(
-    work: Callable[[_Task], _Result], tasks: Sequence[_Task], chunk: int
-) -> Iterator[list[tuple[_Task, _Result]]]:
-    """Yield so many tasks at a time, each with its result."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow and hashlib release the interpreter lock
-        for start in range(0, len(tasks), chunk):
-            some = tasks[start : start + chunk]
-            yield list(zip(some, pool.map(work, some), strict=True))

@@ -15,5 +15,5 @@ def buy(config: RunConfig, context: PurchaseContext, *, progress: Progress) -> P
         ClientError: See `core.errors`; whatever was bought is kept.
     """
     planned = plan_selected(config, context, progress=progress)
-    purchase.check_hold_out(planned, context, progress=progress)
+    purchase.check_images(planned, context, progress=progress)
     return purchase.buy(planned.plan, context, progress=progress)

@@ -7,10 +7,12 @@ from pathlib import Path
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.export.report import RunReport, read_report, write_report
+from vl2v_client.planning.broken import without_broken_target
 from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.runs.before_purchase import check_before_purchase
 from vl2v_client.runs.method_training import RunData, TrainedMethod, train_method, with_probe
 from vl2v_client.runs.reporting import export_student, keep_bought_row, keep_predictions, make_report, score_classifier
-from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder
+from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder, skipped_before
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
@@ -41,7 +43,10 @@ def distill(
     with joined_ranks() as ranks:
         if not ranks.is_first:
             return _train_along(settings, source.follower(), out, ranks, answers)
+        settings = settings if settings.skipped is not None else replace(settings, skipped=skipped_before(out))
+        check_before_purchase(settings, out, settings.to_json(None))
         planned = source.plan(settings.choice, progress=progress)
+        settings = replace(settings, skipped=planned.queries.dataset.skipped)
         with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_answers=answers) as folder:
             planned, data = source.obtain(settings, planned, folder, progress=progress)
             ranks.barrier()
@@ -59,12 +64,19 @@ def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks,
     """Do the part of every process but the first: train on what that one has bought."""
     ranks.barrier()
     folder = replace(open_run_folder(out), shared_answers=answers)
+    settings = replace(settings, skipped=skipped_before(out))
     planned = source.plan(settings.choice, progress=silent)
     planned, data = source.obtain(settings, planned, folder, progress=silent)
     for name in settings.training.methods:
         train_method(name, settings, data, planned.plan.teacher, folder, progress=silent)
     ranks.barrier()
     return read_report(out)
+
+
+def _without_broken_target(planned: PlannedRun, source: Source, progress: Progress) -> PlannedRun:
+    queries, size = planned.queries, planned.plan.teacher.image_size
+    split = without_broken_target(queries.split, source.cache, size=size, progress=progress)
+    return replace(planned, queries=replace(queries, split=split))
 
 
 def _score(
@@ -77,6 +89,8 @@ def _score(
     progress: Progress,
 ) -> RunReport:
     """Open the target, score every model on it, export the last, and write the report."""
+    if settings.config.data.skip_broken:
+        planned = _without_broken_target(planned, source, progress)
     validation, split, dataset = data.training.validation, planned.queries.split, planned.queries.dataset
     images, target = name_images(dataset.root, split, source.cache), None
     if split.target:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from vl2v_client.buying.context import PurchaseContext, meet
 from vl2v_client.core.progress import Progress
-from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.view_pixels import ViewSequence, canonical_pixels
 from vl2v_client.evaluation.pilot_findings import (
     DomainFinding,
@@ -17,7 +16,7 @@ from vl2v_client.evaluation.pilot_findings import (
     probe_accuracies,
     suspects,
 )
-from vl2v_client.planning.choice import QueryChoice
+from vl2v_client.planning.choice import QueryChoice, open_choice
 from vl2v_client.runs.method_training import frozen_features
 from vl2v_client.runs.pilot_report import PilotReport, PilotSample, Suspect, draw_sample, labels_of, make_offers
 from vl2v_client.runs.teacher_answers import ask_teacher
@@ -38,7 +37,8 @@ def pilot(
         UsageError: `queries` leaves too few images.
         ClientError: As `buying.purchase.buy`.
     """
-    teacher, dataset = meet(context), open_dataset(choice.data)
+    teacher = meet(context)
+    dataset = open_choice(choice, context.cache, size=teacher.image_size, progress=progress)
     classes, prompts = dataset.class_names, choice.prompts.prompts(dataset.class_names)
     texts = len({text for of_class in prompts for text in of_class})
     sample = draw_sample(choice, dataset, context.cache, queries=queries, texts=texts, progress=progress)

@@ -7,6 +7,7 @@ from vl2v_client.buying.context import PurchaseContext, meet, plan_run
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.layout import refuse_one_class
 from vl2v_client.data.splits import training_files
 from vl2v_client.planning.choice import QueryChoice, text_queries
 from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
@@ -70,6 +71,7 @@ def estimate_run(choice: QueryChoice, context: PurchaseContext, *, progress: Pro
     """
     root = choice.data.absolute()
     dataset = open_dataset(root)
+    refuse_one_class(root, dataset.class_names)
     training = training_files(dataset, target_domain=choice.target_domain, seed=choice.seed)
     if sum(map(len, training.values())) * choice.asked_views <= EXACT_VIEWS:
         return None

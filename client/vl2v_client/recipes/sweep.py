@@ -14,8 +14,10 @@ from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.sweep_report import Outcome, SweepReport, write_sweep_report
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
+from vl2v_client.runs.before_purchase import check_before_purchase
+from vl2v_client.runs.config_record import TEACHER_SIZE_FORMAT
 from vl2v_client.runs.reporting import ZERO_SHOT
-from vl2v_client.runs.run_folder import TEACHER_SIZE_FORMAT, claim_run_folder
+from vl2v_client.runs.run_folder import claim_run_folder, skipped_before
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.student.loss.methods import online_queries
@@ -42,8 +44,11 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
         raise UsageError("a sweep runs in one process: under torchrun, use `distill` for each run")
     # the training images of every domain that is a source of some run; a domain's split does not depend on the target
     held_out = settings.targets[0] if len(settings.targets) == 1 else None
-    shared = source.plan(replace(settings.run.choice, target_domain=held_out), progress=progress)
+    run = replace(settings.run, skipped=skipped_before(out))
+    check_before_purchase(run, out, None)
+    shared = source.plan(replace(run.choice, target_domain=held_out), progress=progress)
     dataset = shared.queries.dataset
+    settings = replace(settings, run=replace(run, skipped=dataset.skipped))
     published = online_queries(settings.run.training, len(dataset.domains) - 1) * len(settings.targets)
     with claim_run_folder(out, settings.to_json(shared.plan.teacher, dataset)) as folder:
         views = max(folder.written["format"], TEACHER_SIZE_FORMAT)  # of one size in all runs of a sweep

@@ -20,7 +20,8 @@ from vl2v_client.export.report import ReportRow
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import BATCH_SIZE, LocalTeacher
 from vl2v_client.planning.choice import QueryChoice, collect_queries
-from vl2v_client.planning.queries import read_files, view_keys
+from vl2v_client.planning.file_contents import read_files
+from vl2v_client.planning.queries import view_keys
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.reporting import ZERO_SHOT, zero_shot_row
@@ -99,7 +100,8 @@ class LocalSource(Source):
         Raises:
             DataError: The data set cannot be used.
         """
-        queries, facts = collect_queries(choice, self.cache, progress=progress), self.teacher.facts
+        facts = self.teacher.facts
+        queries = collect_queries(choice, self.cache, size=facts.image_size, progress=progress)
         plan = QueryPlan(
             teacher=facts,
             image_keys=tuple(key.hex() for key in view_keys(queries.images, self.cache, size=facts.image_size)),

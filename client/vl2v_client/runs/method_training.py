@@ -12,9 +12,11 @@ from vl2v_client.core.values import EmbeddingMatrix, PixelSource, TeacherModel, 
 from vl2v_client.data.view_pixels import ViewPixels, ViewSequence, canonical_pixels
 from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.runs.run_folder import CONFIG_FORMAT, RunFolder
+from vl2v_client.runs.config_record import CONFIG_FORMAT
+from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.teacher_answers import asked_targets, lend_to_all_views, text_classifier
+from vl2v_client.student.loss.extension import extended
 from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier, student_input
 from vl2v_client.student.model.network import Student, build_student
@@ -202,6 +204,7 @@ def _train(
     progress: Progress,
 ) -> TrainingResult:
     config = settings.training
+    method = extended(method, config)
     head = TextHead(data.text_classifier, teacher.logit_scale, teacher.logit_bias)
     if method.white_box and settings.tower is not None and data.tower is not None:
         classifier = StudentClassifier(Student(*data.tower()), settings.tower.input, head)

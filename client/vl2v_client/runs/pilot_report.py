@@ -18,7 +18,8 @@ from vl2v_client.data.splits import split
 from vl2v_client.data.views import View, canonical_view
 from vl2v_client.evaluation.pilot_findings import Advice, DomainFinding
 from vl2v_client.planning.choice import RANDOM, QueryChoice, select
-from vl2v_client.planning.queries import ImageQuery, read_files
+from vl2v_client.planning.file_contents import read_files
+from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 FEWEST_IMAGES = 6

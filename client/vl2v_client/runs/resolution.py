@@ -1,7 +1,6 @@
 """A run's options, resolved and checked, without loading a model; planning and buying need no more."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vl2v_client.config.presets import resolve
@@ -48,15 +47,9 @@ def run_choice(config: RunConfig) -> QueryChoice:
         seed=data.seed,
         prompts=PromptTemplateSet(data.prompts),
         recipe=purchase.view_recipe,
+        skip_broken=data.skip_broken,
         ask_images=any(asks_about_images(METHODS[name](training), training) for name in training.methods),
     )
-
-
-def default_folder(config: RunConfig, *, sweep: bool = False) -> Path:
-    """Return the folder of a run, by data set, target and seed, or of a sweep, where nobody names one."""
-    name = run_choice(resolve(config)).data.resolve().name
-    run = f"{config.data.target_domain or 'all'}-seed{config.training.seed}"
-    return Path("runs") / f"{name}-{'sweep' if sweep else run}"
 
 
 _Faults = Sequence[tuple[bool, str]]  # whether each rule is broken, and what to say then
@@ -69,6 +62,7 @@ def _method_faults(config: RunConfig, resolved: RunConfig) -> _Faults:
     white_box = WHITE_BOX.intersection(methods)
     options = ", ".join(f"student.{name}" for name in sorted(of_student))
     return (
+        (min(resolved.training.extend, default=1) < 1, "training.extend takes numbers of steps from 1: raise it"),
         (len(set(methods)) < len(methods), f"a method is named twice in {', '.join(methods)}: name each once"),
         (
             bool(white_box) and resolved.purchase.local_teacher is None,

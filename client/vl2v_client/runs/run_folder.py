@@ -1,10 +1,4 @@
-"""The run folder: one configuration, its metrics, checkpoints, student and report.
-
-Format 1 of `config.json` (version 0.1.0) was flat, named the final weights `carries`, and had options that version
-0.2.0 removed. Where these stood at what this version always does, the record equals a new one and its run goes on; any
-other value is named by `removed_values`. Runs of formats 1 and 2 render their views at the teacher's input size, later
-ones at the student's.
-"""
+"""The run folder: one configuration, its metrics, checkpoints, student and report."""
 
 import fcntl
 import json
@@ -14,16 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
-from vl2v_client.config.run import Imputation, Selector
-from vl2v_client.config.training import FinalWeights, TrainingConfig
+from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.core.files import read_json, write_durably
 from vl2v_client.data.pixel_file import PIXEL_BYTES, PixelFile
-from vl2v_client.student.loss.methods import SINCE_OF_STAGES, SINCE_OF_TRAINING
+from vl2v_client.runs.config_record import (
+    CONFIG_FORMAT,
+    current_config,
+    extension,
+    removed_values,
+    with_extension,
+    without_extension,
+)
 from vl2v_contract.identity import sha256_hex
 
 CONFIG_FILE = "config.json"
@@ -32,6 +32,7 @@ PURCHASE_FILE = "purchase.json"  # the name under which all that the run buys un
 USED_FILE = "used.json"  # which embeddings the run trains on, once its purchase is done
 LEFT_OUT_FILE = "left_out.json"  # which embeddings a sweep's purchase went on without
 IMAGES_FILE = "images.json"  # which images the run trained on, selected with and was judged by, once it is done
+CHOICE_FORMAT = 2  # format 1 had several rounds
 _RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE)
 _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
@@ -39,6 +40,9 @@ _SHOWN = 5
 _MAX_CONFIG_BYTES = 16 * 2**20
 _MAX_RECORD_BYTES = 2**30  # size of the files that name each image or embedding of a run: a million take 200 MB
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
+_MADE_BY_TRAINING = frozenset({"methods", "answers"})
+_CHOSEN_BY_NAME = frozenset({"method", "baselines", "seed", "train_views", "extend"})
+"""Options of training that no preset gives."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class RunFolder:
 
     @property
     def settings_sha(self) -> str:
-        """Names the configuration, for files that belong to it."""
-        return sha256_hex(json.dumps(self.written, sort_keys=True).encode())
+        """Names the configuration, for files that belong to it; further steps change nothing in them."""
+        return sha256_hex(json.dumps(without_extension(self.written), sort_keys=True).encode())
 
     def method(self, name: str) -> Path:
         """Return metrics and checkpoints of one trained model."""
@@ -112,10 +116,12 @@ class RunFolder:
 def claim_run_folder(
     path: Path, config: Mapping[str, Any], *, shared_answers: Path | None = None
 ) -> Iterator[RunFolder]:
-    """Make the folder, or go on in it if it holds a run of exactly this configuration; one process at a time.
+    """Make the folder, or go on in it if it holds a run of this configuration; one process at a time.
+
+    The configuration may extend the run by further steps. A run of which nothing is trained gives way to another.
 
     Raises:
-        RunError: The folder holds something else, another configuration, or a run that is under way.
+        RunError: The folder holds something else, a run with other settings, or one that is under way.
         CacheError: The folder cannot be written.
     """
     config = json.loads(json.dumps(config))  # as the file will give it back: lists for tuples
@@ -126,9 +132,47 @@ def claim_run_folder(
         with _writing(path):
             folder = _find_run(path, config)
             if folder is None:
-                write_durably(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
                 folder = RunFolder(path, config, config)
+                _write_config(folder)
+            elif extension(folder.config) != extension(config):
+                written = with_extension(folder.written, config)
+                folder = RunFolder(path, current_config(written), written)
+                _write_config(folder)
         yield replace(folder, shared_answers=shared_answers)
+
+
+def _write_config(folder: RunFolder) -> None:
+    write_durably(folder.path / CONFIG_FILE, json.dumps(folder.written, indent=2) + "\n")
+
+
+def check_run_folder(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that a run could not use, before anything is planned or bought. Nothing is written.
+
+    The configuration lacks what only a vendor and the images tell: the teacher, and images that are left out.
+
+    Raises:
+        RunError: The folder holds something else, a run with other settings, or one that is under way.
+        CacheError: It cannot be written.
+    """
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise RunError(f"{nearest} is a file, no folder: choose another report.out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise CacheError(f"{nearest} cannot be written: change its permissions, or choose another report.out")
+    if nearest != path:
+        return
+    _find_run(path, json.loads(json.dumps(config)), met=False)
+    if (path / ".lock").exists():
+        with locked(path):
+            pass
+
+
+def holds_run(path: Path, config: Mapping[str, Any]) -> bool:
+    """Return whether the run of a configuration, as `check_run_folder` takes it, lies in a folder."""
+    try:
+        return _find_run(path, json.loads(json.dumps(config)), met=False) is not None
+    except RunError:
+        return False
 
 
 def open_run_folder(path: Path) -> RunFolder:
@@ -170,10 +214,11 @@ def _writing(path: Path) -> Iterator[None]:
         raise CacheError(f"{path} cannot be written ({error.strerror}): use another folder") from error
 
 
-def _find_run(path: Path, config: Mapping[str, Any]) -> RunFolder | None:
-    """Return the run in a folder; None if there is none, or one of other settings before training.
+def _find_run(path: Path, config: Mapping[str, Any], *, met: bool = True) -> RunFolder | None:
+    """Return the run in a folder; None if there is none, or one of other settings of which nothing is trained.
 
-    A folder without anything of training has no run in it yet: its purchase was declined, say.
+    Such a run has made nothing that another could not make again: its purchase was declined, say, or its student could
+    not be loaded. `met` is false for a configuration as `check_run_folder` takes it.
 
     Raises:
         RunError: The folder holds something else, another configuration, or values that this version removed.
@@ -189,12 +234,42 @@ def _find_run(path: Path, config: Mapping[str, Any]) -> RunFolder | None:
             f"{path} holds a run with what version 0.2.0 removed ({', '.join(removed)}); nothing was changed: "
             "finish it with the version that began it, or choose another report.out"
         )
-    changed = _differences(found.config, current_config(config))
-    if changed and others:
+    old, new = found.config, current_config(config)
+    if not met:
+        old, new = map(_before_it_is_met, (old, new))
+    steps = extension(old)
+    if extension(new)[: len(steps)] == steps:
+        old, new = without_extension(old), without_extension(new)
+    elif not _differences(without_extension(old), without_extension(new)):
+        named = " ".join(f"training.extend {count}" for count in steps)
+        raise RunError(f"{path} holds a run that was extended by {sum(steps)} steps: add {named}, or further ones")
+    changed = _differences(old, new)
+    if changed and (others - _MADE_BY_TRAINING or has_trained(path)):
         told = [one for one in changed if one.partition(" ")[0] not in _DERIVED] or changed
         shown = "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
         raise RunError(f"{path} holds a run with other settings ({shown}): use those, or choose another report.out")
     return None if changed else found
+
+
+def _before_it_is_met(config: Mapping[str, Any]) -> dict[str, Any]:
+    known = {name: value for name, value in config.items() if name != "teacher"}
+    return {**known, "data": {name: value for name, value in known.get("data", {}).items() if name != "skipped"}}
+
+
+def has_trained(path: Path) -> bool:
+    """Return whether a run folder holds anything that took training: a checkpoint, or what follows from them."""
+    return any(path.glob("methods/*/checkpoints/*.pt")) or (path / "student").exists()
+
+
+def skipped_before(path: Path) -> tuple[str, ...] | None:
+    """Return the images that the run in a folder leaves out; None if there is none that has bought or trained."""
+    is_under_way = (path / USED_FILE).exists() or (path.is_dir() and any(one.is_dir() for one in path.iterdir()))
+    if not is_under_way:
+        return None
+    try:
+        return tuple(open_run_folder(path).config["data"].get("skipped", ()))
+    except (RunError, KeyError, TypeError, AttributeError):  # what is wrong is said where the folder is claimed
+        return None
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -206,41 +281,6 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         elif before != after:
             found.append(f"{prefix}{name} was {before!r}, is {after!r}")
     return found
-
-
-CONFIG_FORMAT = 3
-TEACHER_SIZE_FORMAT = 2  # of a run whose views are rendered at the teacher's input size
-CHOICE_FORMAT = 2  # format 1 had several rounds
-
-_MOVED = {
-    "data": {"data": "root", "target_domain": "target_domain", "prompt_templates": "prompts", "seed": "seed"},
-    "purchase": {"views": "views", "view_recipe": "view_recipe", "impute": "impute", "online": "online"},
-    "training": {"preset": "preset", "method": "method", "baselines": "baselines", "train_views": "train_views"},
-}
-"""Group: its options by their names in format 1."""
-
-_KEPT = ("sweep", "student", "erm_learning_rates", "teacher", "files_sha", "style_targets")
-
-
-def current_config(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record of `config.json` in this version's format; removed values stay, so that no new run equals it."""
-    if record.get("format") == TEACHER_SIZE_FORMAT:
-        return _with_later({**record, "format": CONFIG_FORMAT})
-    if record.get("format") != 1:
-        return _with_later(dict(record))
-    config: dict[str, Any] = {name: record[name] for name in _KEPT if name in record}
-    for group, names in _MOVED.items():
-        config[group] = {new: record[old] for old, new in names.items() if old in record}
-    spending = dict(record.get("spending", {}))
-    if spending.pop("rounds", 1) != 1:
-        config["purchase"]["rounds"] = record["spending"]["rounds"]
-    config["purchase"] |= {"select": spending.get("select"), "max_queries": spending.get("max_queries")}
-    config["training"] |= _renamed(record.get("training", {}))
-    if "stages" in record:
-        config["stages"] = [_renamed(stage) for stage in record["stages"]]
-    if config.get("style_targets") == "bought":
-        del config["style_targets"]
-    return _with_later(config | {"format": CONFIG_FORMAT})
 
 
 def options_of_before(path: Path) -> dict[str, Any]:
@@ -257,34 +297,3 @@ def options_of_before(path: Path) -> dict[str, Any]:
         return {**kept.named(), "view_recipe": purchase["view_recipe"]}
     except (RunError, KeyError, TypeError, ValidationError):  # what is wrong is said where the folder is claimed
         return {}
-
-
-_CHOSEN_BY_NAME = frozenset({"method", "baselines", "seed", "train_views"})
-
-
-def _with_later(config: dict[str, Any]) -> dict[str, Any]:
-    """Add the options that came later, at the values that stand for what was done before."""
-    training, stages = config.get("training"), config.get("stages")
-    if isinstance(training, dict):
-        config["training"] = {**SINCE_OF_TRAINING, **training}
-    if isinstance(stages, list):
-        config["stages"] = [{**SINCE_OF_STAGES, **stage} if isinstance(stage, dict) else stage for stage in stages]
-    return config
-
-
-def removed_values(config: Mapping[str, Any]) -> list[str]:
-    """Name what a configuration in this version's format asks for that this version cannot do."""
-    purchase, training = config.get("purchase", {}), config.get("training", {})
-    found = [f"style_targets {config['style_targets']!r}"] if "style_targets" in config else []
-    found += [f"rounds {purchase['rounds']!r}"] if "rounds" in purchase else []
-    for name, value, known in (
-        ("select", purchase.get("select"), (None, *get_args(Selector))),
-        ("impute", purchase.get("impute", "none"), get_args(Imputation)),
-        ("carries", training.get("final_weights", "swad"), get_args(FinalWeights)),
-    ):
-        found += [f"{name} {value!r}"] if value not in known else []
-    return found
-
-
-def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"final_weights" if name == "carries" else name: value for name, value in options.items()}

@@ -17,7 +17,7 @@ from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.data.splits import Split
 from vl2v_client.evaluation.accuracy import Evaluation
-from vl2v_client.planning.queries import hash_in_threads, read_files
+from vl2v_client.planning.file_contents import hash_in_threads, read_files
 from vl2v_client.runs.run_folder import CONFIG_FILE, IMAGES_FILE, RunFolder
 from vl2v_client.student.model.spec import StudentCard
 

@@ -12,9 +12,10 @@ from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.queries import stamp_of
+from vl2v_client.planning.file_contents import stamp_of
+from vl2v_client.runs.config_record import CONFIG_FORMAT
 from vl2v_client.runs.resolution import resolve_run, run_choice
-from vl2v_client.runs.run_folder import CONFIG_FORMAT
+from vl2v_client.student.loss.extension import extended
 from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
 from vl2v_client.student.model.network import check_cut, half_of
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
@@ -37,12 +38,15 @@ class RunSettings:
         student: Model that is trained.
         tower: The local teacher's image tower, which white-box methods train; `None` without such a method.
         config_format: Format of `config.json`, which says at which size views are rendered; see `runs.run_folder`.
+        skipped: Images that are left out since they cannot be used, by path below the data set; `None` if they are
+            still to be found, should the run leave them out.
     """
 
     config: RunConfig
     student: StudentSpec
     tower: StudentSpec | None = None
     config_format: int = CONFIG_FORMAT
+    skipped: tuple[str, ...] | None = None
 
     @property
     def training(self) -> TrainingConfig:
@@ -52,7 +56,7 @@ class RunSettings:
     @cached_property
     def choice(self) -> QueryChoice:
         """What decides the run's queries; image queries only if one of its methods reads their answers."""
-        return run_choice(self.config)
+        return replace(run_choice(self.config), skipped=self.skipped)
 
     @property
     def erm_learning_rates(self) -> tuple[float, ...]:
@@ -70,19 +74,28 @@ class RunSettings:
         training = self.training.replace(method=method, baselines=(), seed=seed, probe=False)
         return replace(self, config=self.config.replace(data=data, training=training))
 
-    def to_json(self, teacher: TeacherModel) -> dict[str, Any]:
-        """Return the record that `config.json` keeps; a run folder belongs to exactly one."""
+    def to_json(self, teacher: TeacherModel | None) -> dict[str, Any]:
+        """Return the record that `config.json` keeps; a run folder belongs to exactly one.
+
+        Without a teacher, which is still to be met, the record has none.
+        """
         config = {group: getattr(self.config, group).result_options() for group in ("data", "purchase", "training")}
         config["data"]["root"] = str(self.choice.data.resolve())
+        if self.skipped:
+            config["data"]["skipped"] = list(self.skipped)
         if self.config.purchase.select is None:
             config["purchase"]["max_queries"] = None  # a cap, which decides nothing
+        if not self.training.extend:
+            del config["training"]["extend"]
+        method = extended(METHODS[self.training.method](self.training), self.training)
+        met = {} if teacher is None else {"teacher": {name: getattr(teacher, name) for name in _TEACHER_FACTS}}
         return {
             "format": self.config_format,
             **config,
-            "stages": [asdict(stage) for stage in METHODS[self.training.method](self.training).stages],
+            "stages": [asdict(stage) for stage in method.stages],
             "student": self.exported_student.to_json(),
             "erm_learning_rates": list(self.erm_learning_rates) if ERM in self.training.methods else [],
-            "teacher": {name: getattr(teacher, name) for name in _TEACHER_FACTS},
+            **met,
         }
 
 
@@ -157,7 +170,7 @@ class SweepSettings:
         further = "" if choice.rendered_views == choice.views else f", {choice.views} of them asked about"
         return f"{choice.rendered_views}{further}, {choice.recipe}"
 
-    def to_json(self, teacher: TeacherModel, dataset: DomainDataset) -> dict[str, Any]:
+    def to_json(self, teacher: TeacherModel | None, dataset: DomainDataset) -> dict[str, Any]:
         """Return what all runs share; more targets, seeds and methods may be added to a sweep's folder later.
 
         The data set's files by name and size are a part of it: another file would split its domain anew.
@@ -195,6 +208,8 @@ def settle_sweep(
     for what, values in (("target domain", targets), ("seed", seeds), ("method", methods)):
         if len(set(values)) < len(values):
             raise UsageError(f"a {what} is named twice in {', '.join(map(str, values))}: name each once")
+    if config.training.extend:
+        raise UsageError("training.extend goes on with one run, and a sweep has many: leave it out")
     if not seeds or not methods:
         raise UsageError("a sweep needs at least one seed and one method")
     if config.data.seed is None:

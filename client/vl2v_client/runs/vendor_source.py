@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.buying.context import PurchaseContext, plan_run
-from vl2v_client.buying.purchase import buy, check_hold_out
+from vl2v_client.buying.purchase import buy, check_images
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
@@ -77,7 +77,7 @@ class VendorSource(Source):
         if record is not None:
             planned = self._go_on(settings, planned, frozenset(record["keys"]), folder, progress)
         else:
-            check_hold_out(planned, self.context, progress=progress)
+            check_images(planned, self.context, progress=progress)
             features = partial(run_features, settings, planned, progress)
             purchase, seed = settings.config.purchase, settings.choice.seed
             planned = choose_queries(purchase, seed, planned, features, folder)
@@ -134,7 +134,7 @@ class VendorSource(Source):
         left_out = frozenset((folder.recall(LEFT_OUT_FILE) or {"keys": ()})["keys"])
         planned = planned.cut([key for key in planned.plan.used_image_keys if key not in left_out])
         self.context.notify(announce(planned))
-        check_hold_out(planned, self.context, progress=progress)
+        check_images(planned, self.context, progress=progress)
         buy(planned.plan, self.context, progress=progress)
         text_classifier(planned, self.cache.get_many)  # it names a text that failed
         left_out = left_out.union(self.cache.missing(planned.plan.used_image_keys))

@@ -13,11 +13,10 @@ from typing import Any
 from unittest.mock import patch
 
 from support.client.fake_vendor import API_KEY
-from vl2v_client.cli.app import INTERRUPTED_EXIT_CODE
 from vl2v_client.cli.app import invoke as invoke_words
 from vl2v_client.cli.console import show_error
 from vl2v_client.cli.options import with_flags
-from vl2v_client.core.errors import ClientError
+from vl2v_client.core.errors import INTERRUPTED_EXIT_CODE, ClientError
 
 _ABOUT_DATA = frozenset({"plan", "pilot", "buy", "distill", "sweep"})
 

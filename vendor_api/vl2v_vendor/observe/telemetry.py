@@ -167,8 +167,8 @@ def open_tracing(environ: Mapping[str, str], *, version: str) -> Tracing | None:
         if error.name is None or not error.name.startswith("opentelemetry"):
             raise
         raise TracingUnavailable(
-            f"the environment asks for traces and OpenTelemetry is not installed; "
-            f"install 'vl2v[vendor,otel]', or set {_EXPORTER}=none"
+            "the environment asks for traces and OpenTelemetry is not installed: pip install opentelemetry-sdk "
+            f"opentelemetry-exporter-otlp-proto-http, or set {_EXPORTER}=none"
         ) from None
     return OtlpTracing(version)
 

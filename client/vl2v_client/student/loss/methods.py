@@ -95,6 +95,7 @@ SINCE_OF_TRAINING: Mapping[str, Any] = {
     "warmup": 0.0,
     "freeze_until": 0,
     "optimizer": "adam",
+    "extend": (),
 }
 """Options of training that 0.1.0 did not have, at the values that stand for what it did."""
 

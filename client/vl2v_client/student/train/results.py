@@ -186,7 +186,7 @@ class StageCheckpoint:
         return dict(state)
 
 
-_NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views")
+_NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views", "extend")
 """Options of training that a stage's own fields and data stand for."""
 
 

@@ -70,7 +70,7 @@ def load_pair(spec: ModelSpec) -> tuple[LocalModel, LocalModel]:
             import_module(name)  # before minutes are spent on a model
     except ImportError as error:
         raise ModelLoadFailed(
-            f"precision int8 needs the package {error.name}: pip install 'vl2v[onnx]'; or serve fp32"
+            f"precision int8 needs the package {error.name}: pip install onnx onnxruntime onnxscript; or serve fp32"
         ) from error
     exact = OpenClipModel(replace(spec, precision="fp32", device="cpu", compile=False), packed=not is_int8)
     return exact, OnnxInt8Model(exact, spec) if is_int8 else OpenClipModel(spec)

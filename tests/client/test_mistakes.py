@@ -1,0 +1,158 @@
+"""What people get wrong: the exit code, a message with cause and next step, nothing billed, no file left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.client.buying_bench import draw_pictures
+from support.client.client_shell import invoke
+from support.client.fake_vendor import API_KEY, FakeVendor, served
+from support.client.mistake_table import MISTAKES
+from support.client.mistakes import Mistake
+
+CACHE = "client.db"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two domains of two classes of five pictures."""
+    root = tmp_path_factory.mktemp("pictures")
+    for domain in ("photo", "sketch"):
+        for name in ("cat", "dog"):
+            draw_pictures(root / domain / name, 5)
+    return root
+
+
+@pytest.fixture
+def home(tmp_path: Path, pictures: Path) -> Path:
+    shutil.copytree(pictures, tmp_path / "data")
+    return tmp_path
+
+
+def _files(home: Path) -> set[str]:
+    return {str(path.relative_to(home)) for path in home.rglob("*") if not path.is_dir()}
+
+
+def _environment(home: Path, url: str) -> dict[str, str | None]:
+    return {"VL2V_VENDOR_URL": url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(home / CACHE)}
+
+
+def test_there_are_sixty_and_each_has_a_name() -> None:
+    assert len({one.name for one in MISTAKES}) == len(MISTAKES) >= 60
+
+
+@pytest.mark.parametrize("row", MISTAKES, ids=lambda row: row.name)
+def test_a_mistake_is_named_with_its_remedy_and_costs_nothing(
+    row: Mistake, home: Path, vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    held = row.prepare(home)
+    row.vendor(vendor)
+    before = _files(home)
+    places = {"home": str(home), "data": str(home / "data"), "out": str(home / "out")}
+    with served(vendor) as url, held if isinstance(held, AbstractContextManager) else nullcontext():
+        words = [word.format(url=url, **places) for word in row.words.split()]
+        done = invoke(words, {**_environment(home, url), **row.environment}, row.typed)
+    said = " ".join(done.output.split())
+    assert done.exit_code == row.code, said
+    for part in row.says:
+        assert part.format(url=url, **places) in said, said
+    assert "Traceback" not in said
+    assert vendor.billed_units == 0
+    left = {name for name in _files(home) - before if row.cacheless or not name.startswith(CACHE)}
+    assert left == row.leaves
+
+
+def _start(code: str, environment: dict[str, str | None], **more: str) -> subprocess.Popen[str]:
+    known = {**os.environ, **{name: value for name, value in environment.items() if value is not None}, **more}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=known,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _main(*words: str) -> str:
+    return f"import sys; sys.argv = ['vl2v-client', *{words!r}]; from vl2v_client.cli import main; main()"
+
+
+def test_ctrl_c_is_one_sentence_and_130(home: Path, vendor: FakeVendor) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def wait(_request: httpx.Request) -> None:
+        asked.set()
+        answered.wait(30)
+
+    vendor.before = wait
+    with served(vendor) as url:
+        process = _start(_main("plan", "--data", str(home / "data")), _environment(home, url))
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        answered.set()
+    assert (process.returncode, said.splitlines()[-1]) == (
+        130,
+        "interrupted; nothing bought is lost, and the same command goes on from here",
+    )
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_while_the_command_loads_is_no_traceback(home: Path) -> None:
+    (home / "cyclopts.py").write_text("raise KeyboardInterrupt")
+    process = _start(_main("plan"), {}, PYTHONPATH=f"{home}:{os.environ.get('PYTHONPATH', '')}")
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.startswith("interrupted"), "Traceback" in said) == (130, True, False)
+
+
+def test_a_client_without_its_packages_names_them_and_no_index(home: Path) -> None:
+    (home / "cyclopts.py").write_text("raise ModuleNotFoundError(\"No module named 'cyclopts'\", name='cyclopts')")
+    process = _start(_main("plan"), {}, PYTHONPATH=f"{home}:{os.environ.get('PYTHONPATH', '')}")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "the package cyclopts is not installed" in said
+    assert "pip install" in said
+    assert "install 'vl2v" not in said
+    assert "Traceback" not in said
+
+
+def test_nobody_to_ask_is_told_to_say_yes(home: Path, vendor: FakeVendor) -> None:
+    with served(vendor) as url:
+        process = _start(_main("buy", "--data", str(home / "data")), _environment(home, url))
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "nothing was bought" in said.replace("\n", " ")
+    assert "--yes" in said
+    assert vendor.billed_units == 0
+
+
+def test_ctrl_c_in_the_demo_is_130_and_no_traceback(tmp_path: Path) -> None:
+    demo = Path(__file__).parents[2] / "benchmarks" / "demo.py"
+    (tmp_path / "local_vendor.py").write_text(
+        "from contextlib import contextmanager\n"
+        "from rich.console import Console\n"
+        "CONSOLE, run = Console(), None\n"
+        "@contextmanager\n"
+        "def local_vendor(*_, **__):\n"
+        "    raise KeyboardInterrupt\n"
+        "    yield\n"
+    )
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['demo.py', '--dir', 'demo']; "
+        f"runpy.run_path({str(demo)!r}, run_name='__main__')"
+    )
+    process = _start(f"import os; os.chdir({str(tmp_path)!r}); {code}", {})
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.startswith("interrupted"), "Traceback" in said) == (130, True, False)
