@@ -59,7 +59,7 @@ docs: ## build the documentation site in build/site; a warning is an error
 	@echo "The site is build/site/index.html"
 
 test-docs: ## the site, its links, and every command and program of its pages: about five minutes
-	$(MAKE) install EXTRAS=$(EXTRAS),docs
+	$(MAKE) install EXTRAS=$(EXTRAS),docs,onnx
 	$(BIN)/pytest --pages tests/pages
 
 test-wheel: install ## build the wheel and the source distribution, and install the wheel in an environment of its own

@@ -25,6 +25,7 @@ include_patterns = ["docs/**.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"
 exclude_patterns = ["[!A-Zd]*", "d[!o]*", "**/.*"]  # folders that are not read at all
 root_doc = "docs/index"
 nitpicky = True
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages, whose pages are not here
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
@@ -32,6 +33,8 @@ myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
+autodoc_typehints_description_target = "documented"
+napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 
 html_theme = "furo"

@@ -40,7 +40,10 @@ def main() -> None:
 
 def build(out: Path) -> tuple[Path, Path]:
     """Build both with the tools of this environment; return the source distribution and the wheel."""
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT))
+    words = [sys.executable, "-P", "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"neither was built:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     version = PROJECT["project"]["version"]
     return out / f"vl2v-{version}.tar.gz", out / f"vl2v-{version}-py3-none-any.whl"
 

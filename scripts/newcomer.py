@@ -11,6 +11,7 @@ prediction. `--same-packages` takes the dependencies from this environment in pl
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -102,7 +103,11 @@ def judge(work: Path, seconds: Sequence[float], photographs: int, wanted: argpar
     print(
         f"{len(seconds)} commands, {sum(seconds):.0f} s; source validation {accuracy:.1f} %; {photographs} photographs"
     )
+    with (work / "predictions.csv").open(newline="") as file:
+        predicted = sum(1 for row in csv.DictReader(file) if not row.get("error"))
     faults = []
+    if predicted != photographs:
+        faults.append(f"{predicted} predictions for {photographs} photographs")
     if len(seconds) > MOST_COMMANDS:
         faults.append(f"the page has {len(seconds)} commands, more than {MOST_COMMANDS}")
     if sum(seconds) > 60 * wanted.minutes:

@@ -10,6 +10,7 @@ from pathlib import Path
 _FENCED = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+_BEFORE = re.compile(r"^<!-- before: (.+) -->$", re.MULTILINE)
 SHELL = ("console", "bash", "sh")
 
 
@@ -34,6 +35,11 @@ class Block:
         """Its command lines, continued lines joined, without comments and empty lines."""
         lines = self.text.replace("\\\n", " ").splitlines()
         return [" ".join(line.split()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def taken_for_granted(page: Path) -> Sequence[str]:
+    """Return the commands of the comments `<!-- before: COMMAND -->`: what a reader of the page has done already."""
+    return _BEFORE.findall(page.read_text())
 
 
 def blocks_of(page: Path, *languages: str) -> Sequence[Block]:

@@ -18,6 +18,7 @@ from openapi_page import http
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from python_page import notebook, python
 
 from vl2v_client.cli.app import app as client_app
 from vl2v_client.cli.options import RUN_OPTIONS, flag_name
@@ -194,4 +195,6 @@ MAKERS: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "commands": commands,
     "http": http,
+    "python": python,
+    "notebook": notebook,
 }

@@ -19,10 +19,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
 import yaml
-from page_blocks import Block, blocks_of
+from page_blocks import Block, blocks_of, taken_for_granted
 from PIL import Image
 
 from support import page_programs
@@ -38,7 +39,7 @@ PROGRAMS = ("vl2v-client", "vl2v-vendor", "pip")
 
 
 class Sandbox:
-    """One page's folder. The blocks of a page run in one shell, so that a later one sees what earlier ones made."""
+    """One page's folder, with a vendor and a client that has a key."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -69,18 +70,23 @@ class Sandbox:
         made = self._call("vl2v-vendor", "keys", "create", "--account", "reader", "--budget", "100000", "--json")
         self.environment["VL2V_API_KEY"] = json.loads(made)["secret"]
 
-    def run(self, blocks: Sequence[Block]) -> subprocess.CompletedProcess[str]:
-        """Run blocks of a shell one after the other in one shell, which ends at the first command that fails."""
-        parts = ["set -euo pipefail", 'curl() { command curl --fail-with-body "$@"; }']
-        for block in blocks:
-            parts += [f"echo '### the block at line {block.line}' >&2", self.placed(block.text)]
+    def run(self, page: Path, blocks: Sequence[Block]) -> subprocess.CompletedProcess[str]:
+        """Run what the page takes for granted, and then its blocks in order, up to the first command that fails.
+
+        All commands run in one shell; blocks of Python that follow each other without a block of a shell between them
+        run in one process.
+        """
+        self._write_run_file(page)
+        parts = ["set -euo pipefail", 'curl() { command curl --fail-with-body "$@"; }', *taken_for_granted(page)]
+        for is_python, group in groupby(blocks, key=lambda block: block.language == "python"):
+            together = list(group)
+            text = "\n".join(self._placed(block.text) for block in together)
+            lines = ", ".join(str(block.line) for block in together)
+            parts.append(f"echo '### line {lines}' >&2")
+            parts.append(f"python - <<'END OF PYTHON'\n{text}\nEND OF PYTHON" if is_python else text)
         return self._run("bash", "-c", "\n".join(parts))
 
-    def run_python(self, blocks: Sequence[Block]) -> subprocess.CompletedProcess[str]:
-        """Run blocks of Python one after the other in one process."""
-        return self._run(sys.executable, "-c", "\n".join(self.placed(block.text) for block in blocks))
-
-    def placed(self, text: str) -> str:
+    def _placed(self, text: str) -> str:
         """Return a block with the addresses, keys and folders of this sandbox."""
         for placeholder, value in (
             ("http://127.0.0.1:8000", self.url),
@@ -91,7 +97,7 @@ class Sandbox:
             text = text.replace(placeholder, value)
         return text
 
-    def write_run_file(self, page: Path) -> None:
+    def _write_run_file(self, page: Path) -> None:
         """Write the page's example as `run.yaml`, for a student that needs no download."""
         for block in blocks_of(page, "yaml"):
             options = yaml.safe_load(block.text)
