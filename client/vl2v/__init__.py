@@ -134,11 +134,9 @@ if not TYPE_CHECKING:  # to mypy, a name that is not above is an error
             package = (error.name or "").partition(".")[0]
             if package.startswith("vl2v"):
                 raise
-            raise ImportError(
-                f"vl2v.{name} needs the package {package}, which is not installed: install vl2v with its extra "
-                "`client`, as in `pip install '.[client]'` in the folder of its source",
-                name=package,
-            ) from error
+            from vl2v_client.core.extras import missing_package
+
+            raise ImportError(f"vl2v.{name}: {missing_package(error, 'client')}", name=package) from error
         globals()[name] = found
         return found
 

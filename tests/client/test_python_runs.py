@@ -77,7 +77,7 @@ def test_a_student_says_the_same_of_a_file_a_picture_and_an_array(client: vl2v.C
     run = vl2v.distill(
         data="data", target_domain="sketch", client=client, approve=lambda _plan: True, progress=False, **QUICK
     )
-    assert run.folder == Path("runs/data-sketch-seed0")
+    assert run.folder.parent == Path("runs")
     path = tmp_path / "data" / "sketch" / "cat" / "0.png"
     student = vl2v.load(run.folder)
     assert student.class_names == run.student.class_names == ("cat", "dog")
