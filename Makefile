@@ -8,7 +8,7 @@ EXTRAS ?= vendor,client,local,otel,test,dev
 KUBECTL ?= kubectl
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated test-export test-notebook docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor bench-vendor demo sbom clean
+.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor bench-vendor demo sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -75,6 +75,10 @@ test-export: ## the student's exports compared on 1,000 images, ONNX among them
 
 test-notebook: install ## run the notebook of the documents; skipped by name without the extra `notebook`
 	$(BIN)/pytest tests/notebook
+
+test-browser: ## the vendor's pages in Chromium (`apt install chromium`), with axe; skipped by name without it
+	$(MAKE) install EXTRAS=$(EXTRAS)$(comma)browser
+	$(BIN)/pytest tests/browser
 
 prove-short: install ## the proofs of bill and vendor with smaller counts: up to twenty minutes, no result files
 	$(BIN)/python benchmarks/billing_proofs.py --short

@@ -1,4 +1,4 @@
-"""Texts from outside: written out on their way to a terminal or a table, and told from addresses on their way in."""
+"""Texts from outside, written out for terminals and tables, and told from addresses; and money, for people."""
 
 import unicodedata
 from typing import Final
@@ -16,6 +16,13 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter in keep or _prints(letter) else repr(letter)[1:-1] for letter in text)
+
+
+def format_micro(amount_micro: int, currency: str) -> str:
+    """Return money for people: `1_250_000, "EUR"` is `1.25 EUR`; never rounded away."""
+    whole, micro = divmod(abs(amount_micro), 1_000_000)
+    fraction = f"{micro:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if amount_micro < 0 else ''}{whole:,}.{fraction} {currency}"
 
 
 def _prints(letter: str) -> bool:

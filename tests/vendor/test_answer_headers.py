@@ -18,7 +18,8 @@ pytestmark = pytest.mark.anyio
 IMAGES = "/v1/embeddings/images"
 EXPECTED = {
     "cache-control": "no-store",
-    "content-security-policy": "frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",

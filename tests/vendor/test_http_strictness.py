@@ -84,3 +84,12 @@ async def test_no_answer_quotes_the_host(method: str, path: str) -> None:
             answer = await exchange(port, sent.encode())
         assert answer[9:12] in (b"404", b"405")
         assert b"evil.example" not in answer
+
+
+async def test_redirects_name_no_host() -> None:
+    async with running_vendor() as vendor:
+        async with listening(vendor.app) as port:
+            answer = await exchange(port, b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        assert answer[9:12] == b"303"
+        assert b"\r\nlocation: /login\r\n" in answer
+        assert b"evil.example" not in answer

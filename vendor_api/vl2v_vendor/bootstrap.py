@@ -24,7 +24,7 @@ from vl2v_vendor.host import SystemClock, server_lock
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import choose_policy, preprocessing_of
 from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder
-from vl2v_vendor.keys.secrets import SecretSigner, load_or_create_secrets
+from vl2v_vendor.keys.secrets import SecretSigner, VendorSecrets, load_or_create_secrets
 from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.key_publication import SigningKeyWatch
 from vl2v_vendor.ledger_sql.migrations import upgrade
@@ -88,7 +88,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         report("model", f"{info.id}, {size}, {weights}")
         accounts = SqlAccounts(engine, signer=signer, clock=clock)
         report("prices", await asyncio.to_thread(_ensure_prices, accounts, info.id, settings))
-        yield _assemble(settings, stack, ledger, accounts, signer, clock, model, secrets.pepper)
+        yield _assemble(settings, stack, ledger, accounts, signer, clock, model, secrets)
 
 
 def model_spec(settings: Settings) -> ModelSpec:
@@ -191,7 +191,7 @@ def _assemble(
     signer: SecretSigner,
     clock: Clock,
     model: tuple[Encoder, Tokenizer],
-    pepper: bytes,
+    secrets: VendorSecrets,
 ) -> Services:
     """Build the use cases over what was opened, with the pool and the lanes that they run on."""
     (encoder, tokenizer), limits = model, settings.limits
@@ -224,10 +224,11 @@ def _assemble(
             preparation=preparation,
             recomputes=RecomputeAllowance(clock, settings.recompute_items_per_minute),
             limits=limits,
-            pepper=pepper,
+            pepper=secrets.pepper,
         ),
         audit=audit,
         administration=Administration(accounts, audit, staff, currency=settings.currency),
+        page_secret=secrets.page_secret,
         readiness={"model": check_model, "ledger": ledger.ping},
     )
 

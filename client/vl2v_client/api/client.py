@@ -16,7 +16,7 @@ from vl2v_client.api.responses import AllItemsFailed, Message, check_numbers, pa
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import NotAuthorized, VendorError
 from vl2v_client.core.values import TeacherModel
-from vl2v_contract.records import PublicKeys, Statement, Summary
+from vl2v_contract.records import PublicKeys, Statement, StatementEntry, Summary
 from vl2v_contract.wire.embeddings import (
     EmbeddingsResponse,
     ModelCard,
@@ -156,6 +156,14 @@ class VendorClient(Connection):
         """Return the account's totals, as the vendor tells them."""
         return self._get("/v1/billing/summary", Summary, MAX_SUMMARY_BYTES)
 
+    def entries(self, after_seq: int, limit: int) -> tuple[StatementEntry, ...]:
+        """Return at most `limit` entries after a number, as the vendor tells them; no hash is checked.
+
+        Raises:
+            VendorError: A number that cannot be, or more entries than were asked for.
+        """
+        return self._statement_page(after_seq, limit).entries
+
     def statement_pages(self) -> Iterator[Statement]:
         """Yield the account's chain, page by page, as the vendor tells it; no hash is checked.
 
@@ -165,17 +173,21 @@ class VendorClient(Connection):
         """
         after: int | None = 0
         while after is not None:
-            query = {"after_seq": after, "limit": STATEMENT_PAGE_ENTRIES}
-            page = self._get("/v1/billing/statement", Statement, MAX_PAGE_BYTES, query)
-            if len(page.entries) > STATEMENT_PAGE_ENTRIES:
-                raise VendorError(f"the vendor's statement has a page of {len(page.entries)} entries; ask the vendor")
-            for row in page.entries:
-                check_numbers(row.entry, row.items)
+            page = self._statement_page(after, STATEMENT_PAGE_ENTRIES)
             yield page
             following = page.next_after_seq
             if following is not None and not (page.entries and after < following < page.signed_head.head.seq):
                 raise VendorError(f"the vendor's statement does not go on after entry {after}; ask the vendor")
             after = following
+
+    def _statement_page(self, after_seq: int, limit: int) -> Statement:
+        query = {"after_seq": after_seq, "limit": limit}
+        page = self._get("/v1/billing/statement", Statement, MAX_PAGE_BYTES, query)
+        if len(page.entries) > limit:
+            raise VendorError(f"the vendor's statement has a page of {len(page.entries)} entries; ask the vendor")
+        for row in page.entries:
+            check_numbers(row.entry, row.items)
+        return page
 
     def _embed(self, path: str, item_keys: Sequence[str], terms: Terms | None, **content: Any) -> Delivery:
         keyring = self.keyring or self.trusted_keys(lambda _ledger_id: None)

@@ -48,6 +48,7 @@ _COMMANDS = {
         "Classify images with a finished student. Needs no vendor.",
         "runs/photos new.jpg",
     ),
+    "bill": ("bill", "Show what is left, what was spent by day, key and model, and the newest entries.", "--json"),
     "export": (
         "export",
         "Write the student for timm, the Hugging Face Hub or ONNX Runtime.",

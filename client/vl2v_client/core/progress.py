@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from vl2v_contract.texts import format_micro as format_micro  # beside a bar
+
 
 class Progress(Protocol):
     """Called at each step of a phase; the command line draws bars, tests stay silent."""
@@ -18,10 +20,3 @@ def silent(phase: str, done: int, total: int, extras: Mapping[str, str] | None =
 def renamed(progress: Progress, rename: Callable[[str], str]) -> Progress:
     """Return a progress with every phase under another name, so that equal phases of two parts stay apart."""
     return lambda phase, done, total, extras=None: progress(rename(phase), done, total, extras)
-
-
-def format_micro(amount_micro: int, currency: str) -> str:
-    """Return money for people: `1_250_000, "EUR"` is `1.25 EUR`; never rounded away."""
-    whole, micro = divmod(amount_micro, 1_000_000)
-    fraction = f"{micro:06d}".rstrip("0").ljust(2, "0")
-    return f"{whole:,}.{fraction} {currency}"

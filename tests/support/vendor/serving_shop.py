@@ -110,6 +110,7 @@ async def running_vendor(
             ),
             audit=audit,
             administration=Administration(accounts, audit, executor, currency="EUR"),
+            page_secret=PEPPER,
             readiness=readiness or {"ledger": ledger.ping},
         )
         lanes.start()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.identity import Modality
 from vl2v_contract.records import Breakdown, PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import Account, AdminAct, ApiKey, Budget, Scope
@@ -78,8 +79,26 @@ class Ledger(Protocol):
     async def find_request(self, account_id: str, request_id: str) -> StatementEntry | None:
         """Return the entry that a request made."""
 
-    async def totals(self, account_id: str) -> AccountTotals:
-        """Return totals over the account's ledger rows."""
+    async def totals(self, account_id: str, *, since: int = 0) -> AccountTotals:
+        """Return totals over the account's ledger rows, or over those made at `since` (microseconds) or later."""
+
+    async def list_entries(
+        self, account_id: str, *, limit: int, before_seq: int | None = None, after_seq: int | None = None
+    ) -> list[LedgerEntry]:
+        """Return entries without their items, the newest first, at most `limit` that lie next to a bound.
+
+        Args:
+            account_id: Account.
+            limit: Number of entries.
+            before_seq: Return the entries just before this one; None for the newest.
+            after_seq: Return the entries just after this one instead.
+        """
+
+    async def find_item(self, account_id: str, item_key: str) -> int | None:
+        """Return the number of the entry that charged an item."""
+
+    async def seq_at(self, account_id: str, moment: int) -> int:
+        """Return the number of the last entry made at `moment` (microseconds) or before; 0 if there is none."""
 
     async def drift_units(self) -> int:
         """Units used in all accounts' budgets, less those of charged items that were not refunded: always 0."""

@@ -9,6 +9,7 @@ its entry names, whenever it is asked for.
 
 import base64
 import fcntl
+import hmac
 import json
 import os
 import secrets
@@ -62,6 +63,11 @@ class VendorSecrets:
     def signer(self) -> "SecretSigner":
         """Return a signer with every key, the last in use."""
         return SecretSigner(self.keys)
+
+    @property
+    def page_secret(self) -> bytes:
+        """The secret of the web pages' sessions; whoever has it does not have the pepper."""
+        return hmac.digest(self.pepper, b"vl2v-pages-v1", "sha256")
 
     def with_new_key(self, *, now: int) -> "VendorSecrets":
         """Add a new signing key, signed by the one that it replaces; made at `now`, or just after it."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, bindparam, case, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from vl2v_contract.chain import ChargedItem
+from vl2v_contract.chain import ChargedItem, LedgerEntry
 from vl2v_contract.identity import Modality
 from vl2v_contract.records import Breakdown, PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
@@ -162,6 +162,47 @@ def read_request(connection: Connection, account_id: str, request_id: str) -> St
     return posted[0] if posted else None
 
 
+def read_listing(
+    connection: Connection,
+    account_id: str,
+    *,
+    limit: int,
+    before_seq: int | None = None,
+    after_seq: int | None = None,
+) -> list[LedgerEntry]:
+    """Return entries without their items, the newest first: those before or those after a number, or the newest."""
+    query = _entries(account_id).limit(limit)
+    if after_seq is not None:
+        rows = connection.execute(query.where(ledger.c.seq > after_seq).order_by(ledger.c.seq)).all()[::-1]
+    else:
+        newest = query if before_seq is None else query.where(ledger.c.seq < before_seq)
+        rows = connection.execute(newest.order_by(ledger.c.seq.desc())).all()
+    return [to_entry(row)[0] for row in rows]
+
+
+def read_item_seq(connection: Connection, account_id: str, item_key: str) -> int | None:
+    """Return the number of the entry that charged an item."""
+    query = select(charge_items.c.seq).where(
+        charge_items.c.account_id == account_id, charge_items.c.item_key == item_key
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def read_seq_at(connection: Connection, account_id: str, moment: int) -> int:
+    """Return the number of the last entry made at `moment` (microseconds) or before; 0 if there is none.
+
+    An account's times never decrease, so a bisection over its numbers finds it, a few tens of rows read.
+    """
+    low, high = 0, read_head(connection, account_id).seq
+    entry = select(ledger.c.seq, ledger.c.created_at).where(ledger.c.account_id == account_id)
+    while low < high:
+        middle = (low + high + 1) // 2
+        # Behind a restored ledger's gap it is one with a higher number.
+        seq, created_at = connection.execute(entry.where(ledger.c.seq >= middle).order_by(ledger.c.seq).limit(1)).one()
+        low, high = (seq, high) if created_at <= moment else (low, middle - 1)
+    return low
+
+
 def _entries(account_id: str) -> Select[Any]:
     return select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id)
 
@@ -184,15 +225,16 @@ def _with_items(
     return [StatementEntry(entry, entry_hash, items.get(entry.seq, ())) for entry, entry_hash in entries]
 
 
-def read_totals(connection: Connection, account_id: str) -> AccountTotals:
-    """Return totals over the account's charges, refunds taken off, in one pass over its rows."""
+def read_totals(connection: Connection, account_id: str, *, since: int = 0) -> AccountTotals:
+    """Return totals over the account's charges, refunds taken off, in one pass over its rows from `since` on."""
     head = read_head(connection, account_id)
+    after_seq = read_seq_at(connection, account_id, since - 1) if since else 0
     currency = connection.execute(select(accounts.c.currency).where(accounts.c.id == account_id)).scalar_one()
     day = (ledger.c.created_at // _DAY_MICRO).label("day")
     groups = (day, ledger.c.model_id, ledger.c.endpoint, ledger.c.api_key_id)
     rows = connection.execute(
         select(*groups, *(total.label(name) for name, total in SUMS.items()))
-        .where(ledger.c.account_id == account_id, IS_SALE)
+        .where(ledger.c.account_id == account_id, ledger.c.seq > after_seq, IS_SALE)
         .group_by(*groups)
     ).all()
     return AccountTotals(

@@ -103,11 +103,14 @@ class SqlLedger:
     drift_units = _reads(reading.read_drift_units, is_audit=True)
     entries = _reads(reading.read_entries, is_audit=True)
     find_entries = _reads(reading.read_listed_entries, is_audit=True)
+    find_item = _reads(reading.read_item_seq)
     find_key = _reads(reading.read_key_by_secret)
     find_request = _reads(reading.read_request)
     head = _reads(reading.read_head)
+    list_entries = _reads(reading.read_listing)
     price = _reads(reading.read_price)
     published_keys = _reads(reading.read_published_keys)
+    seq_at = _reads(reading.read_seq_at)
     totals = _reads(reading.read_totals, is_audit=True)
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:

@@ -25,15 +25,26 @@ class Authenticator:
         """Return the API key whose secret this is, if it may act under `scope`.
 
         Raises:
-            UnknownKey: There is no key, or it was never issued.
+            UnknownKey: There is no secret, or it was never issued.
             KeyRevoked: The key was revoked.
             KeyExpired: The key has expired.
             Forbidden: The key lacks the scope.
         """
         if not secret:
             raise UnknownKey
+        return await self.recognise(secret_sha256(secret), scope)
+
+    async def recognise(self, credential_sha256: str, scope: Scope) -> ApiKey:
+        """Return the API key whose secret has this SHA-256 (hex), if it may act under `scope` now.
+
+        Raises:
+            UnknownKey: No such key was issued.
+            KeyRevoked: The key was revoked.
+            KeyExpired: The key has expired.
+            Forbidden: The key lacks the scope.
+        """
         with timed("commit"):
-            key = await self.ledger.find_key(secret_sha256(secret))
+            key = await self.ledger.find_key(credential_sha256)
         if key is None:
             raise UnknownKey
         note(api_key_id=key.id, account_id=key.account_id)
@@ -50,6 +61,7 @@ class Services:
     """The use cases and the ports that routes read from.
 
     Attributes:
+        page_secret: Secret of the pages' sessions and forms, the same on every replica.
         readiness: Named checks, all of which must pass before traffic is sent here.
     """
 
@@ -61,4 +73,5 @@ class Services:
     seller: Seller
     audit: Audit
     administration: Administration
+    page_secret: bytes = field(repr=False)
     readiness: Mapping[str, ReadinessCheck] = field(default_factory=dict)

@@ -14,11 +14,24 @@ from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.connections import Cause, ConnectionLimits
 from vl2v_vendor.web.declarations import add_openapi
 from vl2v_vendor.web.middleware import BodyLimit, ClientWatch, ForwardedShare, OverloadGate
+from vl2v_vendor.web.pages.sessions import Sessions
 from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext
-from vl2v_vendor.web.routes import admin, billing, embeddings, openai, public
+from vl2v_vendor.web.routes import (
+    admin,
+    bill_pages,
+    billing,
+    embeddings,
+    key_pages,
+    login_pages,
+    openai,
+    public,
+    reference_page,
+)
 
 ROUTERS: Final = (embeddings.router, openai.router, billing.router, admin.router, public.router)
+PAGES: Final = (login_pages.router, bill_pages.router, key_pages.router, reference_page.router)
+"""Routes for people, which are not part of the API."""
 
 
 def create_app(
@@ -33,14 +46,15 @@ def create_app(
         title="VL2V vendor",
         version=version,
         summary="CLIP embeddings, sold per query.",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,  # such a redirect quotes the Host header, which is the caller's
     )
     app.state.services = services
     app.state.metrics = Metrics(services.encoder.info, version=version, live=[LiveSeries(services, connections)])
     services.lanes.observe_batches(app.state.metrics.observe_batch)
-    for router in ROUTERS:
+    app.state.sessions = Sessions(services.page_secret, services.authenticator.clock)
+    for router in (*ROUTERS, *PAGES):
         app.include_router(router)
     add_error_handlers(app)
     add_openapi(app)
