@@ -139,18 +139,21 @@ class Client:
         with keyword_names():
             return Bill(self.vendor.summary())
 
-    def audit(self, *, recover: bool = False) -> AuditReport:
+    def audit(self, *, recover: bool = False, only_ours: bool = False, accept_others: bool = False) -> AuditReport:
         """Verify every entry of the vendor's ledger, and compare it with this cache's own books, item by item.
 
         Args:
             recover: Fetch paid answers that never arrived, free.
+            only_ours: Nothing else buys with this key: call what other software bought a difference.
+            accept_others: What other software has bought so far is the account's own: later audits name the new.
 
         Raises:
             VendorError: The statement cannot be had, so that nothing could be verified.
         """
         with keyword_names():
             progress = progress_display(self.progress)
-            return audit_bill(self.vendor, self.cache, recover=recover, progress=progress)
+            options = {"recover": recover, "only_ours": only_ours, "accept_others": accept_others}
+            return audit_bill(self.vendor, self.cache, **options, progress=progress)
 
     def _context(self) -> PurchaseContext:
         capped = (self._caps.max_queries, self._caps.max_cost_micro) != (None, None)

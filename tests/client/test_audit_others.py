@@ -51,6 +51,14 @@ def test_what_other_software_bought_is_counted_and_is_no_dispute(books: FakeVend
     assert audit(books, cache).other_software == others, "told again until it is settled"
 
 
+def test_a_notebook_shows_them_too(books: FakeVendor, cache: EmbeddingCache) -> None:
+    assert "other software" not in audit(books, cache)._repr_html_()
+    charge(books, "a")
+    shown = audit(books, cache)._repr_html_()
+    assert "1 queries, 0.0001 EUR" in shown
+    assert "cannot explain" in shown
+
+
 def test_where_nothing_else_has_the_key_they_are_unexplained(books: FakeVendor, cache: EmbeddingCache) -> None:
     charge(books, "a", "b")
     report = audit(books, cache, only_ours=True)

@@ -154,6 +154,24 @@ def test_what_was_bought_twice_is_kept_twice_and_used_once(
         assert audit(only_one, other).exit_code == 0
 
 
+def test_a_file_that_is_no_image_is_not_sent_anywhere(
+    vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    (tmp_path / "diary.txt").write_text("a secret of mine")
+    recording = bought(vendor, [png((8, 8))])
+    recording["request"]["input"] = [{"file": "diary.txt"}]
+    sent: list[bytes] = []
+
+    def watch(request: httpx.Request) -> None:
+        sent.append(request.read())
+
+    vendor.before = watch
+    report = bring_in(vendor, cache, write(tmp_path / "bought.jsonl", recording))
+    assert (report.items, len(report.failed)) == (0, 1)
+    assert "is not an image" in report.failed[0].detail
+    assert not [body for body in sent if b"secret" in body]
+
+
 def test_two_files_of_one_picture_each_find_their_own_charge(
     vendor: FakeVendor, cache: EmbeddingCache, tmp_path: Path
 ) -> None:

@@ -140,6 +140,13 @@ class Findings:
                 self.add(difference, detail, seq)
 
 
+_RESULTS = {
+    EXIT_CLEAN: "clean: both books agree",
+    EXIT_DIFFERENCES: "differences",
+    EXIT_OTHER_SOFTWARE: "no differences, but charges that this cache cannot explain",
+}
+
+
 @dataclass(slots=True, kw_only=True)
 class AuditReport:
     """A whole audit; the walk and the reconciliation fill it in.
@@ -199,10 +206,15 @@ class AuditReport:
             ("entries verified", f"{self.entries:,}"),
             ("billed", f"{self.units:,} queries, {format_micro(self.amount_micro, self.currency)}"),
             ("matched items", f"{self.matched_items:,}"),
-            ("result", "clean: both books agree" if self.is_clean else "differences"),
+            *([("other software", self._others())] if self.other_software.items else []),
+            ("result", _RESULTS[self.exit_code]),
             *((str(kind), f"{count:,}: {REMEDIES[kind]}") for kind, count in self.findings.counts.items()),
         ]
         return html_table(f"Audit of {self.account_id}", rows)
+
+    def _others(self) -> str:
+        others = self.other_software
+        return f"{others.units:,} queries, {format_micro(others.amount_micro, self.currency)}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; every difference class is listed, found or not."""

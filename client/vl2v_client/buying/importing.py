@@ -18,6 +18,7 @@ from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import DataError, FailedQuery, NotAuthorized, VendorError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import PriceTag, TeacherModel
+from vl2v_client.data.images import image_size
 from vl2v_client.data.sent_files import sent_content
 from vl2v_client.planning.queries import identity_of
 from vl2v_contract.identity import sha256_hex, text_sha
@@ -108,7 +109,7 @@ class _Import:
                 self._progress("import", min(self._report.items, len(hashes)), len(hashes))
                 is_tried = True
         lost = dict.fromkeys({*hashes} - charged, "no charge of this account is for this vector, or it was rounded")
-        lost |= {sha: why for sha, why in self._reasons.items() if self._open[sha]}
+        lost |= {sha: why for sha, why in self._reasons.items() if self._open.get(sha)}
         if lost:
             self._report.failed += [
                 FailedQuery(item.name, "not_imported", lost[item.result_sha])
@@ -138,14 +139,16 @@ class _Import:
         """Yield what each recorded item may be of and was not tried as; no key is twice in a batch."""
         batch: list[_Claim] = []
         size = 0
-        most = min(_BATCH_ITEMS, self._teacher.max_items)
+        most, most_bytes = self._teacher.max_items, min(_BATCH_BYTES, self._teacher.max_request_bytes // 2)
         for item in read_recordings(self._paths):
+            if not self._may_be_sent(item):
+                continue
             content = item.content if isinstance(item.content, bytes) else item.content.encode()
             content_name = sha256_hex(content)
             for item_key in tuple(self._open.get(item.result_sha, ())):
                 if (item_key, content_name) in self._tried or any(item_key == claim.item_key for claim in batch):
                     continue
-                is_full = len(batch) == most or size + len(content) > _BATCH_BYTES
+                is_full = len(batch) == min(most, _BATCH_ITEMS) or size + len(content) > most_bytes
                 if batch and (is_full or batch[0].item.modality != item.modality):
                     yield batch
                     batch, size = [], 0
@@ -154,6 +157,16 @@ class _Import:
                 size += len(content)
         if batch:
             yield batch
+
+    def _may_be_sent(self, item: RecordedItem) -> bool:
+        """Return whether an item is a text or an image: no other file that a recording names leaves this machine."""
+        if isinstance(item.content, bytes):
+            try:
+                image_size(item.content, Path(item.name))
+            except DataError as error:
+                self._reasons[item.result_sha] = str(error)
+                return False
+        return True
 
     def _deliver(self, batch: Sequence[_Claim]) -> None:
         """Ask for the vectors of charges, free, by content and item key; keep those that come."""
