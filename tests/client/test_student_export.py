@@ -24,7 +24,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import linear, normalize
 
-from support.client.student_factories import CLASSES, SIZE, TINY_VIT, fresh_classifier
+from support.client.student_factories import CLASSES, SIZE, TINY_VIT, fresh_classifier, text_head
+from vl2v_client.config.run import ExportFormat
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.data.images import load_rgb
 from vl2v_client.data.rendering import render_view
@@ -35,9 +36,9 @@ from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import log_probabilities
 from vl2v_client.export import student_export, timm_format
 from vl2v_client.export.model_card import ModelFacts
-from vl2v_client.export.student_export import ExportFormat, write_export
+from vl2v_client.export.student_export import write_export
 from vl2v_client.export.weights import load_bundle
-from vl2v_client.student.model.classifier import StudentBundle, student_input
+from vl2v_client.student.model.classifier import StudentBundle, new_classifier, student_input
 from vl2v_client.student.model.spec import StudentCard
 
 IMAGES = int(os.environ.get("VL2V_EXPORT_IMAGES", "24"))
@@ -127,6 +128,18 @@ def test_the_exact_probabilities_of_a_text_classifier_travel_beside_it(
 
 
 @torch.no_grad()
+def test_the_length_of_embeddings_does_not_matter(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    """The student divides by it, so it may be of any order, and the folded classifier is as near as before."""
+    found = []
+    for factor in (1, 1e-6):
+        student = bundle()
+        for parameter in student.classifier.student.projection.parameters():
+            parameter.mul_(factor)
+        found.append(write_export(tmp_path / str(factor), "timm", student, pixels, FACTS).largest)
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+@torch.no_grad()
 def test_a_hub_folder_has_labels_preprocessing_and_a_card(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
     student = bundle(text=False)
     folder = tmp_path / "hf"
@@ -146,6 +159,33 @@ def test_a_hub_folder_has_labels_preprocessing_and_a_card(tmp_path: Path, pixels
     np.testing.assert_allclose(found, own(student, pixels), atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_convolutional_student_whose_head_has_another_name_is_folded_too(
+    tmp_path: Path, pixels: NDArray[np.uint8]
+) -> None:
+    """It takes no input size as an argument, and has a layer between its pooled features and its classifier."""
+    spec = replace(TINY_VIT, architecture="mobilenetv3_small_050", arguments={}, features=1024)
+    student = bundle()
+    classifier = new_classifier(spec, text_head(), class_count=3, seed=0)
+    student = StudentBundle(classifier, replace(student.card, student=spec))
+    write_export(tmp_path / "hf", "hf", student, pixels, FACTS)
+    assert load_file(tmp_path / "hf" / "model.safetensors")["classifier.weight"].shape == (3, 1024)
+    model = timm.create_model(f"local-dir:{tmp_path / 'hf'}", pretrained=True).eval()
+    assert same_class(model(network_input(student, pixels)).numpy(), own(student, pixels))
+
+
+def test_names_of_a_stranger_are_no_markup_in_the_card(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    student = bundle(text=False)
+    hostile = replace(
+        student.card, class_names=("[red](http://192.0.2.1)", "<img src=x>", "blue"), teacher={"id": "*a*\n---"}
+    )
+    write_export(tmp_path / "timm", "timm", StudentBundle(student.classifier, hostile), pixels, FACTS)
+    card = (tmp_path / "timm" / "README.md").read_text()
+    assert r"0. \[red\](http://192.0.2.1)" in card
+    assert r"1. \<img src=x\>" in card
+    assert r"| teacher | \*a\*\\n--- |" in card
+
+
 def test_the_card_says_what_it_was_made_of_and_how_good_it_is(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
     write_export(tmp_path / "hf", "hf", bundle(), pixels, replace(FACTS, dataset="a | <b>"))
     card = (tmp_path / "hf" / "README.md").read_text()
@@ -158,7 +198,7 @@ def test_the_card_says_what_it_was_made_of_and_how_good_it_is(tmp_path: Path, pi
         "| queries bought | 24 images, 3 texts |",
         "- hold-out of the source domains (mean): 75.0 %",
         "- unseen domain: 50.0 %",
-        f"on {len(pixels)} images (drawn images): the same class for each",
+        f"on {len(pixels):,} images (drawn images): the same class for each",
         "No licence is given",
         "resized to 32 x 32 pixels, without keeping its proportions",
         "cosine_head.safetensors",
@@ -205,14 +245,14 @@ def test_without_its_packages_onnx_names_what_to_install(
     tmp_path: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UsageError, match="the package onnx: pip install onnx onnxruntime onnxscript"):
+    with pytest.raises(UsageError, match=r"the package onnx is not installed, of the extra `onnx`: pip install"):
         write_export(tmp_path / "onnx", "onnx", bundle(), pixels, FACTS)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("format_", ["timm", "hf"])
+@pytest.mark.parametrize(("format_", "text"), [("timm", False), ("timm", True), ("hf", False)])
 def test_an_export_that_answers_otherwise_leaves_nothing_behind(
-    tmp_path: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, format_: ExportFormat
+    tmp_path: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, format_: ExportFormat, text: bool
 ) -> None:
     read: Callable[..., Any] = timm_format.read_timm
 
@@ -224,7 +264,19 @@ def test_an_export_that_answers_otherwise_leaves_nothing_behind(
 
     monkeypatch.setattr(timm_format, "read_timm", damaged)
     with pytest.raises(RunError, match=r"model\.safetensors does not answer as the student does: another class for"):
-        write_export(tmp_path / "out", format_, bundle(text=False), pixels, FACTS)
+        write_export(tmp_path / "out", format_, bundle(text=text), pixels, FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_formats_own_library_is_named_and_leaves_nothing(
+    tmp_path: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise TypeError("an argument that\nnobody takes")
+
+    monkeypatch.setattr(timm_format, "read_timm", fail)
+    with pytest.raises(RunError, match=r"cannot be exported as timm \(an argument that\): choose another format"):
+        write_export(tmp_path / "out", "timm", bundle(), pixels, FACTS)
     assert list(tmp_path.iterdir()) == []
 
 

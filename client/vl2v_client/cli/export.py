@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from vl2v_client.cli.console import write_json
 from vl2v_client.cli.options import COMMON, OUTPUT, AsJson
 from vl2v_client.cli.vendor import notify
+from vl2v_client.config.run import ExportFormat
 
 
 def export(
@@ -16,7 +17,7 @@ def export(
     /,
     *,
     format_: Annotated[
-        Literal["timm", "hf", "onnx", "vl2v"],
+        ExportFormat,
         Parameter(name="--format", group=COMMON, help="What to write; `hf` is a Hugging Face folder."),
     ],
     out: Annotated[

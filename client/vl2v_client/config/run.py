@@ -18,6 +18,7 @@ TINY = "tiny"
 ViewRecipeName = Literal["standard", "published", "styles", "all-styles", "drawn"]
 Selector = Literal["random", "k-center"]
 Imputation = Literal["none", "ridge"]
+ExportFormat = Literal["timm", "hf", "onnx", "vl2v"]
 Precision = Literal["fp32", "fp16", "bf16"]
 
 

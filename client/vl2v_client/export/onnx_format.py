@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vl2v_client.core.errors import RunError, UsageError
+from vl2v_client.core.errors import UsageError
+from vl2v_client.core.extras import missing_package
 from vl2v_client.core.values import PixelSource
 from vl2v_client.export.agreement import Agreement, compare
 from vl2v_client.student.model.classifier import StudentBundle
@@ -39,9 +40,7 @@ def check_packages() -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise UsageError(
-                f"an export to ONNX needs the package {error.name}: pip install {' '.join(PACKAGES)}"
-            ) from error
+            raise missing_package(error, "onnx") from error
 
 
 def write_onnx(folder: Path, bundle: StudentBundle, pixels: PixelSource, wanted: NDArray[np.float64]) -> Agreement:
@@ -55,21 +54,16 @@ def write_onnx(folder: Path, bundle: StudentBundle, pixels: PixelSource, wanted:
 
     Raises:
         UsageError: A package is missing, or the student is too large for one file.
-        RunError: The graph cannot be made, or answers otherwise.
+        RunError: The graph answers otherwise.
     """
     check_packages()
     size = sum(value.nbytes for value in bundle.classifier.student.state_dict().values())
     if size > _MAX_WEIGHTS_BYTES:
         raise UsageError(f"the student has {size:,} bytes of weights, more than one ONNX file holds: export it as vl2v")
     path = folder / ONNX_FILE
-    try:
-        _export(path, bundle)
-        _describe(path, bundle.card)
-        found = run_onnx(path, pixels)
-    except Exception as error:  # exporter and runtime have errors of their own for every layer they do not know
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"the student cannot be made an ONNX graph ({reason}): export it as timm or vl2v") from error
-    return compare(ONNX_FILE, found, wanted)
+    _export(path, bundle)
+    _describe(path, bundle.card)
+    return compare(ONNX_FILE, run_onnx(path, pixels), wanted)
 
 
 def run_onnx(path: Path, pixels: PixelSource) -> NDArray[np.float64]:

@@ -5,12 +5,12 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import CacheError, UsageError
+from vl2v_client.config.run import ExportFormat
+from vl2v_client.core.errors import CacheError, ClientError, RunError, UsageError
 from vl2v_client.core.values import PixelSource
 from vl2v_client.evaluation.accuracy import log_probabilities
 from vl2v_client.export.agreement import Agreement, compare
@@ -19,8 +19,6 @@ from vl2v_client.export.onnx_format import check_packages, write_onnx
 from vl2v_client.export.timm_format import CONFIG_FILE, hub_config, read_hub, timm_probabilities, write_timm
 from vl2v_client.export.weights import WEIGHTS_FILE, export_bundle
 from vl2v_client.student.model.classifier import StudentBundle
-
-ExportFormat = Literal["timm", "hf", "onnx", "vl2v"]
 
 _Writer = Callable[[Path, StudentBundle, PixelSource, NDArray[np.float64]], Agreement]
 
@@ -51,7 +49,8 @@ def write_export(
 
     Raises:
         UsageError: The format cannot hold this student, a package is missing, or `out` is there already.
-        RunError: What was written answers otherwise than the student; nothing is left of it.
+        RunError: The format's library cannot write or read it, or what was written answers otherwise than the student;
+            nothing is left of it.
         CacheError: The folder cannot be written.
     """
     check_target(out, format_)
@@ -68,8 +67,13 @@ def write_export(
             partial.rename(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+    except ClientError:
+        raise
     except OSError as error:
         raise CacheError(f"{out} cannot be written ({error.strerror}): make room or choose another folder") from error
+    except Exception as error:  # whatever the format's own library raises that cannot write it or read it back
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(f"the student cannot be exported as {format_} ({reason}): choose another format") from error
     return agreement
 
 

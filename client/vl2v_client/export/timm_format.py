@@ -93,7 +93,6 @@ def hub_config(card: StudentCard) -> dict[str, Any]:
             "tag": "vl2v",
             "custom_load": False,
             "input_size": size,
-            "fixed_input_size": True,
             "interpolation": "bicubic",  # of `render_view`
             "crop_pct": 1.0,
             "crop_mode": "squash",

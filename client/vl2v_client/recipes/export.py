@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.config.run import ExportFormat
 from vl2v_client.core.errors import DataError, RunError, UsageError
 from vl2v_client.data.images import load_rgb
 from vl2v_client.data.rendering import render_view
@@ -14,7 +15,7 @@ from vl2v_client.evaluation.image_predictions import find_files
 from vl2v_client.export.agreement import Agreement
 from vl2v_client.export.model_card import ModelFacts
 from vl2v_client.export.report import read_report
-from vl2v_client.export.student_export import ExportFormat, check_target, write_export
+from vl2v_client.export.student_export import check_target, write_export
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.runs.run_folder import open_run_folder
 from vl2v_client.runs.run_images import HOLD_OUT, choose_images, recorded_config
