@@ -73,7 +73,8 @@ test-export: ## the student's exports compared on 1,000 images, ONNX among them
 	$(MAKE) install EXTRAS=$(EXTRAS),onnx
 	VL2V_EXPORT_IMAGES=1000 $(BIN)/pytest tests/client/test_student_export.py tests/client/test_export_command.py
 
-test-notebook: install ## run the notebook of the documents; skipped by name without the extra `notebook`
+test-notebook: ## run the notebook of the documents
+	$(MAKE) install EXTRAS=$(EXTRAS),notebook
 	$(BIN)/pytest tests/notebook
 
 test-browser: ## the vendor's pages in Chromium (`apt install chromium`), with axe; skipped by name without it

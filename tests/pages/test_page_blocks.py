@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import newcomer
 import pytest
 from page_blocks import SHELL, Block, blocks_of, taken_for_granted
 
@@ -50,12 +51,19 @@ def test_the_commands_and_programs_of_a_page_run(page: Path, sandbox: Sandbox) -
 
 
 def _modules(line: str) -> list[str]:
-    return [name.strip() for name in line.split(" import ")[0].split(",")]
+    return [name.split(" as ")[0].strip() for name in line.split(" import ")[0].split(",")]
 
 
 def test_the_pages_that_readers_begin_with_are_run() -> None:
     first = {"docs/tutorials/photographs.md", "docs/buying.md", "docs/operating.md", "docs/python.md", "docs/wire.md"}
     assert first <= {_name(page) for page in RUN}
+
+
+def test_the_tutorial_is_five_commands_after_the_installation() -> None:
+    commands = newcomer.page_commands()
+    assert len(commands) == newcomer.MOST_COMMANDS
+    assert [command.split()[1] for command in commands] == ["check", "plan", "distill", "predict", "audit"]
+    assert {word for command in commands for word in command.split() if word.startswith("--config")} == set()
 
 
 @pytest.mark.parametrize(
