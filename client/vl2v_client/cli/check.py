@@ -127,18 +127,18 @@ def _lists(root: Path, found: Inspection) -> list[Table]:
     from vl2v_client.data.inspection import names_below
 
     lists = [
-        ("cannot be used", list(found.broken)),
+        ("images that cannot be used", list(found.broken)),
         (
-            "ignored, as no image by its name",
+            "kinds of files that are ignored, as no images by their names",
             [
                 f"{len(paths):,} {suffix or 'without a suffix'}: {', '.join(names_below(root, paths[:3]))}"
                 f"{', ...' if len(paths) > 3 else ''}"
                 for suffix, paths in found.ignored.items()
             ],
         ),
-        ("the same file", [" = ".join(names_below(root, group)) for group in found.duplicates]),
+        ("files that are there more than once", [" = ".join(names_below(root, group)) for group in found.duplicates]),
     ]
-    return [_list(f"{len(lines):,} {what}", lines) for what, lines in lists if lines]
+    return [_list(f"{what}: {len(lines):,}", lines) for what, lines in lists if lines]
 
 
 def _list(heading: str, lines: Sequence[str]) -> Table:

@@ -44,7 +44,7 @@ def distill(
         if not ranks.is_first:
             return _train_along(settings, source.follower(), out, ranks, answers)
         settings = settings if settings.skipped is not None else replace(settings, skipped=skipped_before(out))
-        check_before_purchase(settings, out, settings.to_json(None))
+        check_before_purchase(settings, out, settings.to_json(None), progress=progress)
         planned = source.plan(settings.choice, progress=progress)
         settings = replace(settings, skipped=planned.queries.dataset.skipped)
         with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_answers=answers) as folder:

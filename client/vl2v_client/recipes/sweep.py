@@ -45,7 +45,7 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
     # the training images of every domain that is a source of some run; a domain's split does not depend on the target
     held_out = settings.targets[0] if len(settings.targets) == 1 else None
     run = replace(settings.run, skipped=skipped_before(out))
-    check_before_purchase(run, out, None)
+    check_before_purchase(run, out, None, progress=progress)
     shared = source.plan(replace(run.choice, target_domain=held_out), progress=progress)
     dataset = shared.queries.dataset
     settings = replace(settings, run=replace(run, skipped=dataset.skipped))

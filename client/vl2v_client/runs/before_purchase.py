@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import ClientError, RunError
+from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import child_seed
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.layout import refuse_one_class
@@ -23,7 +24,9 @@ _COPIES = 8
 _BESIDE_BYTES = 64 * 2**20  # metrics, report and room for others
 
 
-def check_before_purchase(settings: RunSettings, out: Path, record: Mapping[str, Any] | None) -> None:
+def check_before_purchase(
+    settings: RunSettings, out: Path, record: Mapping[str, Any] | None, *, progress: Progress
+) -> None:
     """Try data set, target, student, device, folder and disk, and say of all of them at once what is wrong.
 
     The API key and the disk of the cache are tried once it is known that something has to be bought.
@@ -32,6 +35,7 @@ def check_before_purchase(settings: RunSettings, out: Path, record: Mapping[str,
         settings: Settings of the run.
         out: Folder of the run, which need not exist.
         record: The configuration that it would keep, without the teacher; `None` leaves that to `claim_run_folder`.
+        progress: Gets the student's weights, which may have to be fetched first.
 
     Raises:
         ClientError: As the first check that failed; the message has those of all.
@@ -39,7 +43,7 @@ def check_before_purchase(settings: RunSettings, out: Path, record: Mapping[str,
     checks: list[Callable[[], object]] = [
         partial(_check_data, settings.choice),
         *([] if record is None else [partial(check_run_folder, out, record)]),
-        partial(_check_student, settings, out),
+        partial(_check_student, settings, out, progress),
     ]
     faults: list[ClientError] = []
     for check in checks:
@@ -59,13 +63,16 @@ def _check_data(choice: QueryChoice) -> None:
     split(dataset, target_domain=choice.target_domain, seed=choice.seed)
 
 
-def _check_student(settings: RunSettings, out: Path) -> None:
+def _check_student(settings: RunSettings, out: Path, progress: Progress) -> None:
     """Load the student with its weights onto its device, and ask whether the disk holds what its training writes."""
     if settings.tower is not None:  # it comes with the local teacher, from whom nothing is bought
         return
     device = resolve_device(settings.training.device)
+    phase = "load student" if settings.student.tag is None else "fetch student"
+    progress(phase, 0, 1)
     student = build_student(settings.student, outputs=1, seed=child_seed(settings.choice.seed, "initial weights"))
     student.to(device)
+    progress(phase, 1, 1)
     weights_bytes = sum(value.numel() * value.element_size() for value in student.state_dict().values())
     needed = _COPIES * weights_bytes * len(settings.training.methods) + _BESIDE_BYTES
     nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
