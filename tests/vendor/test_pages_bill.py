@@ -186,10 +186,10 @@ async def test_another_account_s_entries_are_not_shown(desk: Desk) -> None:
         assert "acme" not in (await visitor.http.get("/statement.jsonl")).text
 
 
-@pytest.mark.parametrize("host", ["evil.example/<b>", "a b", "evil.example:99999999", '"x"'])
-async def test_the_command_names_no_address_that_is_none(desk: Desk, host: str) -> None:
+async def test_the_command_names_no_address_that_is_none(desk: Desk) -> None:
     async with Visitor(desk.app) as visitor:
         await visitor.log_in(await desk.issue("acme", "billing"))
         cookie = f"vl2v-session={visitor.http.cookies['vl2v-session']}"
-        page = Page(await visitor.http.get("/", headers={"Host": host, "Cookie": cookie}))
-        assert "vl2v-client audit --vendor-url https://..." in page.text
+        for host in ("evil.example/<b>", "a b", "evil.example:99999999", '"x"'):
+            page = Page(await visitor.http.get("/", headers={"Host": host, "Cookie": cookie}))
+            assert "vl2v-client audit --vendor-url https://..." in page.text

@@ -188,4 +188,6 @@ async def test_a_refusal_is_a_page_with_the_status_of_the_api(desk: Desk) -> Non
         page = await visitor.get("/receipts/req_none")
         assert (page.status, page.answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
         assert page.answer.headers["x-request-id"] in page.text
+        assert "Request req_none billed nothing to this account. To the bill" in page.text
+        assert "Log out" in page.text
         assert (await visitor.get("/statement?before=x")).status == 422

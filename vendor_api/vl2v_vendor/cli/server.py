@@ -171,7 +171,7 @@ class _Foreground:
             self._report("sockets", told)
         port = self.listener.getsockname()[1]
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
-        self._report("ready", f"http://{host}:{port}  (API description at /docs, Ctrl-C stops)")
+        self._report("ready", f"http://{host}:{port}  (a page for customers; API description at /docs, Ctrl-C stops)")
         command = "vl2v-vendor keys create --account demo --budget 1000"
         if self.database_option is not None:
             command += f" --database {make_url(self.database_option).render_as_string(hide_password=True)}"

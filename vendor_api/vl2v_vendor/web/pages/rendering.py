@@ -71,7 +71,8 @@ def show_refusal(request: Request, error: Exception, name: str = "refusal.html",
     if problem.status == _INTERNAL:
         raise error
     note(problem=problem.code.value)
-    answer = show(name, problem.status, problem=problem, **facts)
+    session = getattr(request.state, "session", None)
+    answer = show(name, problem.status, **{"session": session, "problem": problem, **facts})
     answer.headers.update(refusal_headers(problem, error))
     return answer
 
@@ -90,7 +91,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(money=format_micro, count=_count, moment=_moment, share=_share)
+    environment.filters.update(money=format_micro, count=_count, moment=_moment, sentence=_sentence, share=_share)
     return environment
 
 
@@ -100,6 +101,11 @@ def _count(number: int) -> str:
 
 def _moment(microseconds: int) -> str:
     return f"{datetime.fromtimestamp(microseconds // _MICRO, tz=UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _sentence(text: str) -> str:
+    """Return a refusal's words as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _share(part: int, whole: int, length: int = 100) -> str:

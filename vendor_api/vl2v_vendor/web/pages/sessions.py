@@ -119,7 +119,8 @@ async def require_session(request: Request, services: ServicesOf) -> Session:
     except (UnknownKey, KeyRevoked, KeyExpired, Forbidden):
         raise SignedOut(has_ended=True) from None
     request.state.api_key_id = key.id
-    return Session(key, sessions_of(request).form_token(cookie))
+    request.state.session = Session(key, sessions_of(request).form_token(cookie))
+    return cast("Session", request.state.session)
 
 
 SessionOf = Annotated[Session, Depends(require_session)]
