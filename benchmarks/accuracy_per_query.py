@@ -203,7 +203,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--development", action="store_true", help="shapes in the styles for choosing settings")
     parser.add_argument("--model-config", type=Path, default=None, help="open_clip model configuration")
     parser.add_argument("--pretrained", type=Path, default=None, help="its checkpoint")
-    parser.add_argument("--student", default=None, help="timm name; the packaged tiny one by default")
+    parser.add_argument("--student", default=None, help="timm name; picked by the data if left out")
     parser.add_argument("--student-weights", type=Path, default=None, help="safetensors under timm's names")
     parser.add_argument("--student-size", type=int, default=None, help="input size, pixels")
     parser.add_argument("--target", action="append", help="unseen domain, repeatable; all by default")

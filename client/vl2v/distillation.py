@@ -86,7 +86,7 @@ def distill(
         config = config_of({**given, **options}, config)
         with _open_source(config, client, approve) as source:
             settings, folder = place_run(config, source.tower)
-            report = run_distill(settings, source, folder, progress=progress_display(progress))
+            report = run_distill(settings, source, folder, progress=progress_display(progress), notify=notify)
     return Run(report, folder)
 
 

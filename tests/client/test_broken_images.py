@@ -72,7 +72,7 @@ def test_a_run_leaves_broken_images_out_and_keeps_to_that_when_one_is_mended(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vl2v_client.recipes.distill.train_method", die)
+        patch.setattr("vl2v_client.recipes.distill.MethodTraining.methods", die)
         stopped = shell.try_distill("--skip-broken")
     assert "1 images cannot be used and are left out: art/cat/0.png" in stopped.stderr
     assert shell.read("config.json")["data"]["skipped"] == ["art/cat/0.png"]

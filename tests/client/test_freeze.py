@@ -112,7 +112,7 @@ def test_a_cut_that_loses_something_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_run_is_refused_before_its_teacher_is_asked(tmp_path: Any) -> None:
-    tree = {"data": {"root": tmp_path}, "training": {"freeze_until": 5}}
+    tree = {"data": {"root": tmp_path}, "student": {"name": "tiny"}, "training": {"freeze_until": 5}}
     with pytest.raises(UsageError, match="'tiny' has 5 blocks"):
         settle(RunConfig.model_validate(tree))
 

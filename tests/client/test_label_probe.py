@@ -45,7 +45,7 @@ def _one_thread() -> None:
 def _features(classifier: StudentClassifier, views: LabelledViews, count: int) -> np.ndarray:
     with torch.no_grad():
         inputs = student_input(views.first(count)[:], classifier.input, torch.device("cpu"))
-        return classifier.student.eval().features(inputs).double().numpy()
+        return classifier.student.eval().features(inputs).half().double().numpy()  # as they are kept
 
 
 def test_the_probe_is_the_ridge_regression_of_the_labels_whose_penalty_the_hold_out_likes_best() -> None:

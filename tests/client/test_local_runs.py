@@ -16,7 +16,7 @@ from PIL import Image
 from support.client.client_shell import Result, invoke
 from support.vendor.tiny_clip import CONFIG, write_tiny_clip
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig
+from vl2v_client.config.run import DataConfig, PurchaseConfig, RunConfig, StudentConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import silent
 from vl2v_client.data.folder import open_dataset
@@ -25,7 +25,8 @@ from vl2v_client.data.rendering import render_view
 from vl2v_client.data.splits import split
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.data.views import View, drawn_view, views_for
-from vl2v_client.evaluation.accuracy import log_probabilities, predict, read_predictions
+from vl2v_client.evaluation.accuracy import log_probabilities, read_predictions
+from vl2v_client.evaluation.image_predictions import FoundFile, classify_files
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import LocalTeacher
@@ -75,7 +76,7 @@ def run(tmp_path: Path, *words: str) -> Result:
 
 def distil(tmp_path: Path, model: tuple[str, str], out: str, *words: str) -> Result:
     local = ("--local-teacher", model[0], "--local-weights", model[1])
-    common = ("--data", str(tmp_path / "data"), "--target-domain", "sketch")
+    common = ("--data", str(tmp_path / "data"), "--target-domain", "sketch", "--student", "tiny")
     views = () if "--online" in words else ("--views", "2")
     return run(tmp_path, "distill", *common, *views, *local, "--out", str(tmp_path / out), *QUICK, *words)
 
@@ -171,9 +172,10 @@ def test_every_student_sees_views_rendered_at_its_own_size(
     size = bundle.card.student.input.size
     assert bundle.card.view_size == size == (32 if "vl2v-sd" in words else 64)
     image = data / "sketch" / "cat" / "0.png"
-    (predicted,) = predict(bundle, [image])
+    (predicted,) = classify_files(bundle, [FoundFile(str(image))])
+    assert predicted.probabilities is not None
     logits = bundle.classifier.logits(render_view(load_rgb(image), View(), size)[None])
-    assert predicted.probability == np.exp(log_probabilities(logits, bundle.card.temperature)).max()
+    assert (predicted.probabilities == np.exp(log_probabilities(logits, bundle.card.temperature))).all()
 
 
 def test_online_runs_are_identical_and_count_what_they_would_have_cost(
@@ -206,6 +208,7 @@ def test_a_killed_online_run_goes_on_to_the_same_weights(
         RunConfig(
             data=DataConfig(root=data, target_domain="sketch"),
             purchase=PurchaseConfig(local_teacher=model[0], view_recipe="standard", online=True),
+            student=StudentConfig(name="tiny"),
             training=TrainingConfig(
                 align_steps=3,
                 distill_steps=4,

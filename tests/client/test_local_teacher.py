@@ -96,6 +96,7 @@ def test_without_open_clip_the_extra_is_named(tmp_path: Path, monkeypatch: pytes
         ({"model": "ViT-B-32"}, UsageError, "needs weights: a tag as in ViT-B-32/TAG"),
         ({"model": "ViT-B-32/magic"}, UsageError, "one of openai"),
         ({"weights": Path("absent.safetensors")}, DataError, "no checkpoint for .* at absent.safetensors"),
+        ({"weights": None}, UsageError, r"has no weights: name its .* with purchase\.local_weights"),
         ({"precision": "fp16"}, UsageError, "needs a GPU"),
     ],
 )

@@ -41,7 +41,8 @@ def test_help_shows_it_with_unit_default_and_range(tmp_path: Path) -> None:
 def test_yaml_sets_it_and_run_folder_and_report_keep_it(url: str, tmp_path: Path) -> None:
     draw_domains(tmp_path / "data", 5)
     run, file = tmp_path / "run", tmp_path / "run.yaml"
-    file.write_text(f"data: {{root: {tmp_path / 'data'}, target_domain: sketch}}\ntraining: {{sharpness: 0.25}}\n")
+    data = f"data: {{root: {tmp_path / 'data'}, target_domain: sketch}}"
+    file.write_text(f"{data}\nstudent: {{name: tiny}}\ntraining: {{sharpness: 0.25}}\n")
     words = ("--config", str(file), "--out", str(run), "--views", "1", "--yes", *QUICK)
     done = _run("distill", *words, folder=tmp_path, VL2V_VENDOR_URL=url)
     assert done.returncode == 0, done.stderr

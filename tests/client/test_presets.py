@@ -152,7 +152,7 @@ def test_every_resolved_value_is_in_the_configuration(client: VendorClient, cach
     assert (
         set(TrainingConfig.model_fields) - set(training)
         == without
-        == {"checkpoint_every", "device", "probe", "workers"}
+        == {"checkpoint_every", "device", "probe", "quick", "workers"}
     )
     (stage,) = record["stages"]
     assert (stage["image_weight"], stage["best_from"], stage["segments"]) == (0.9, 1000, "cumulative")

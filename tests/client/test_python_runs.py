@@ -24,6 +24,7 @@ QUICK = {
     "device": "cpu",
     "probe": False,
     "views": 1,
+    "student": "tiny",
 }
 
 

@@ -138,6 +138,8 @@ def test_a_wrong_file_is_named(tmp_path: Path, spec: ModelSpec) -> None:
     fields = as_fields(spec)
     with pytest.raises(ModelLoadFailed, match=r"nowhere\.safetensors"):
         build_model(ModelSpec(**{**fields, "checkpoint_file": tmp_path / "nowhere.safetensors"}))
+    with pytest.raises(ModelLoadFailed, match=r"has no weights; give its checkpoint as --pretrained"):
+        build_model(ModelSpec(**{**fields, "checkpoint_file": None}))
     with pytest.raises(ModelLoadFailed, match=r"nowhere\.json"):
         build_model(ModelSpec(**{**fields, "config_file": tmp_path / "nowhere.json"}))
     (tmp_path / "list.json").write_text("[]")

@@ -12,14 +12,12 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
-from vl2v_client.core.progress import Progress, format_micro, silent
+from vl2v_client.core.progress import Notify, Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.broken import naming_all_broken
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, make_plan
 from vl2v_contract.records import Summary
-
-Notify = Callable[[str], None]  # shows a sentence to the user
 
 Approve = Callable[[QueryPlan], None]  # shows a plan and returns if it may be bought; raises if not
 

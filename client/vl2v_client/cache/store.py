@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from vl2v_client.cache.database import Database
+from vl2v_client.cache.feature_store import FeatureStore
 from vl2v_client.cache.purchases import PurchaseLedger
 from vl2v_client.cache.records import PurchaseRecords, VendorBook
 from vl2v_client.core.deliveries import HalfVector
@@ -106,6 +107,7 @@ class EmbeddingCache:
         records: The same ledger, for reading.
         vendors: Pinned keys and audited heads.
         contents: Memos of file and view hashes.
+        features: What frozen students have said of views, in a file beside this one.
 
     Args:
         path: The SQLite file; made, readable by its owner only, if it is not there.
@@ -121,6 +123,7 @@ class EmbeddingCache:
         self.records = PurchaseRecords(self._database)
         self.vendors = VendorBook(self._database)
         self.contents = ContentMemo(self._database)
+        self.features = FeatureStore(path.with_name(f"{path.stem}-features.db"))
 
     def __enter__(self) -> Self:
         return self
@@ -129,8 +132,9 @@ class EmbeddingCache:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close both files."""
         self._database.close()
+        self.features.close()
 
     @contextmanager
     def purchase_lock(self, waiting: Callable[[], None]) -> Iterator[None]:

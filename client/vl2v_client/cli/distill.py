@@ -22,7 +22,7 @@ from vl2v_client.cli.options import (
     Yes,
     takes,
 )
-from vl2v_client.cli.vendor import bars, notify, open_purchase, open_source
+from vl2v_client.cli.vendor import bars, notify, open_purchase, open_source, say_student
 from vl2v_client.config.run import RunConfig
 from vl2v_client.config.training import MethodName
 
@@ -38,7 +38,9 @@ def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_j
         tell_ignored(config)
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
         settings, folder = place_run(config, source.tower)
-        report = run_distill(settings, source, folder, progress=progress)
+        if is_first_process():
+            say_student(config, settings, "distill")
+        report = run_distill(settings, source, folder, progress=progress, notify=notify)
     if is_first_process():
         note = f"The student is in {folder / 'student'}, the whole report in {folder / 'report.md'}."
         _show(report.to_json(), report.summary(), note, as_json=as_json)
@@ -48,7 +50,7 @@ def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_j
     DATA_OPTIONS.but("target_domain"),
     PURCHASE_OPTIONS.but("select", "impute", "partial"),
     STUDENT_OPTIONS,
-    TRAINING_OPTIONS.but("seed", "method", "baselines", "probe", "extend"),
+    TRAINING_OPTIONS.but("seed", "method", "baselines", "probe", "quick", "extend"),
     REPORT_OPTIONS,
     file=True,
 )
@@ -80,7 +82,8 @@ def sweep(
     tell_ignored(config)
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
         settings, folder = place_sweep(config, target_domain, seed, method, source.tower)
-        report = run_sweep(settings, source, folder, progress=progress)
+        say_student(config, settings.run)
+        report = run_sweep(settings, source, folder, progress=progress, notify=notify)
     note = f"Each student is in its run folder under {folder}, the report in {folder / 'report.md'}."
     _show(report.to_json(), report.to_markdown(), note, as_json=as_json)
 

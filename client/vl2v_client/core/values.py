@@ -57,13 +57,13 @@ class TeacherModel:
 
 
 class PixelSource(Protocol):
-    """Images that are read a slice at a time: an array `[M, S, S, 3]` uint8, or views that are rendered then."""
+    """Images that are read some at a time: an array `[M, S, S, 3]` uint8, or views that are rendered then."""
 
     def __len__(self) -> int:
         """`M`."""
 
-    def __getitem__(self, cut: slice, /) -> NDArray[np.uint8]:
-        """Return the images of a slice."""
+    def __getitem__(self, places: slice | NDArray[np.int64], /) -> NDArray[np.uint8]:
+        """Return the images at some places."""
 
 
 def child_seed(seed: int, *names: str | int) -> int:

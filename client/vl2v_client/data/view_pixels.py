@@ -120,7 +120,7 @@ class ViewPixels:
 
 @dataclass(frozen=True)
 class ViewSequence:
-    """The first views of each image one after the other, `[N * count, S, S, 3]`, read a slice at a time.
+    """The first views of each image one after the other, `[N * count, S, S, 3]`, read some at a time.
 
     Attributes:
         pixels: `[N, K, S, S, 3]`.
@@ -133,8 +133,8 @@ class ViewSequence:
     def __len__(self) -> int:
         return len(self.pixels) * self.count
 
-    def __getitem__(self, cut: slice) -> NDArray[np.uint8]:
-        places = np.arange(len(self))[cut]
+    def __getitem__(self, wanted: slice | Rows) -> NDArray[np.uint8]:
+        places = np.arange(len(self))[wanted]
         return self.pixels[places // self.count, places % self.count]
 
 

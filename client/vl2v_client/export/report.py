@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.files import read_json
+from vl2v_client.core.progress import StageEstimate
 from vl2v_client.export.pages import LocalAnswers, Purchase, cost_text, percent, quoted, table, write_pages
 from vl2v_contract.texts import printable
 
@@ -102,7 +103,8 @@ class RunReport:
         local: What a local teacher answered; `None` if a vendor did.
         probed: Whether the last two rows are a labels-only probe and the run's method, the better on source validation
             last; the method, if they are equal.
-        last_stage: `None` in reports of earlier versions.
+        last_stage: `None` in reports of earlier versions, and where no stage of the method was trained.
+        estimate: What the backbone's training was said to take, by a trial; `None` if there was none.
     """
 
     dataset: str
@@ -122,6 +124,7 @@ class RunReport:
     local: LocalAnswers | None = None
     probed: bool = False
     last_stage: LastStage | None = None
+    estimate: StageEstimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; accuracies are unrounded."""
@@ -210,6 +213,8 @@ class RunReport:
             )
         if self.last_stage is not None:
             lines.append(str(self.last_stage))
+        if self.estimate is not None:
+            lines.append(f"- Said before it began: {self.estimate}")
         if self.student_folder:
             lines.append(f"- The student in `{self.student_folder}` is that of the last row, read back and compared.")
         return "\n".join(lines)

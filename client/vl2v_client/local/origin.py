@@ -115,7 +115,9 @@ def _load_named(library: Any, wanted: LocalModel) -> LoadedModel:
 
 def _load_files(library: Any, config_file: Path, weights: Path | None) -> LoadedModel:
     config = _read_config(config_file)
-    if weights is None or not weights.is_file():
+    if weights is None:
+        raise UsageError(f"{config_file} has no weights: name its .safetensors or .pt file with purchase.local_weights")
+    if not weights.is_file():
         raise DataError(f"there is no checkpoint for {config_file} at {weights}: give its .safetensors or .pt file")
     logged = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it warns that no weights were loaded, which comes next

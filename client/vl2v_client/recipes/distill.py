@@ -4,24 +4,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Notify, Progress, silent, unheard
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.broken import without_broken_target
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.before_purchase import check_before_purchase
-from vl2v_client.runs.method_training import RunData, TrainedMethod, train_method, with_probe
+from vl2v_client.runs.method_training import MethodTraining, RunData, TrainedMethod, exported_last
 from vl2v_client.runs.reporting import export_student, keep_bought_row, keep_predictions, make_report, score_classifier
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder, skipped_before
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
+from vl2v_client.runs.student_trial import try_student
 from vl2v_client.student.train.devices import Ranks, joined_ranks
 from vl2v_client.student.train.training_data import labelled_views
 
 
 def distill(
-    settings: RunSettings, source: Source, out: Path, *, progress: Progress, answers: Path | None = None
+    settings: RunSettings,
+    source: Source,
+    out: Path,
+    *,
+    progress: Progress,
+    answers: Path | None = None,
+    notify: Notify = unheard,
 ) -> RunReport:
     """Do the whole job, or go on where an earlier call with the same settings and folder stopped.
 
@@ -36,6 +43,7 @@ def distill(
         out: Run folder.
         progress: Gets every step that takes time.
         answers: Folder of a local teacher's answers that other runs share; by default in the run folder.
+        notify: Gets what the run has reached on the way, and how long what follows will take.
 
     Raises:
         ClientError: See `core.errors`; whatever was bought and trained so far is kept.
@@ -46,15 +54,14 @@ def distill(
         settings = settings if settings.skipped is not None else replace(settings, skipped=skipped_before(out))
         check_before_purchase(settings, out, settings.to_json(None), progress=progress)
         planned = source.plan(settings.choice, progress=progress)
+        notify(try_student(settings, planned.queries))
         settings = replace(settings, skipped=planned.queries.dataset.skipped)
         with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_answers=answers) as folder:
             planned, data = source.obtain(settings, planned, folder, progress=progress)
+            training = MethodTraining(settings, data, planned.plan.teacher, folder, progress, notify)
+            probe = training.probe()
             ranks.barrier()
-            trained = [
-                train_method(name, settings, data, planned.plan.teacher, folder, progress=progress)
-                for name in settings.training.methods
-            ]
-            trained = with_probe(settings, data, trained, folder, progress=progress)
+            trained = exported_last(training.methods(), probe)
             report = _score(settings, source, planned, data, trained, folder, progress)
             ranks.barrier()
             return report
@@ -67,16 +74,9 @@ def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks,
     settings = replace(settings, skipped=skipped_before(out))
     planned = source.plan(settings.choice, progress=silent)
     planned, data = source.obtain(settings, planned, folder, progress=silent)
-    for name in settings.training.methods:
-        train_method(name, settings, data, planned.plan.teacher, folder, progress=silent)
+    MethodTraining(settings, data, planned.plan.teacher, folder, silent, unheard).methods()
     ranks.barrier()
     return read_report(out)
-
-
-def _without_broken_target(planned: PlannedRun, source: Source, progress: Progress) -> PlannedRun:
-    queries, size = planned.queries, planned.plan.teacher.image_size
-    split = without_broken_target(queries.split, source.cache, size=size, progress=progress)
-    return replace(planned, queries=replace(queries, split=split))
 
 
 def _score(
@@ -90,7 +90,9 @@ def _score(
 ) -> RunReport:
     """Open the target, score every model on it, export the last, and write the report."""
     if settings.config.data.skip_broken:
-        planned = _without_broken_target(planned, source, progress)
+        queries, size = planned.queries, planned.plan.teacher.image_size
+        split = without_broken_target(queries.split, source.cache, size=size, progress=progress)
+        planned = replace(planned, queries=replace(queries, split=split))
     validation, split, dataset = data.training.validation, planned.queries.split, planned.queries.dataset
     images, target = name_images(dataset.root, split, source.cache), None
     if split.target:

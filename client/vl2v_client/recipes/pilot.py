@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from vl2v_client.buying.context import PurchaseContext, meet
 from vl2v_client.core.progress import Progress
-from vl2v_client.data.view_pixels import ViewSequence, canonical_pixels
 from vl2v_client.evaluation.pilot_findings import (
     DomainFinding,
     advise,
@@ -16,35 +15,34 @@ from vl2v_client.evaluation.pilot_findings import (
     probe_accuracies,
     suspects,
 )
-from vl2v_client.planning.choice import QueryChoice, open_choice
-from vl2v_client.runs.method_training import frozen_features
+from vl2v_client.planning.choice import open_choice
 from vl2v_client.runs.pilot_report import PilotReport, PilotSample, Suspect, draw_sample, labels_of, make_offers
+from vl2v_client.runs.settings import RunSettings
+from vl2v_client.runs.student_features import frozen_features, whole_images
 from vl2v_client.runs.teacher_answers import ask_teacher
-from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.teacher.text_classifier import unit_rows, zero_shot_logits
 
 
-def pilot(
-    choice: QueryChoice, spec: StudentSpec, context: PurchaseContext, *, queries: int, progress: Progress
-) -> PilotReport:
+def pilot(settings: RunSettings, context: PurchaseContext, *, queries: int, progress: Progress) -> PilotReport:
     """Ask about a stratified few of the training images, and say what that is worth. The target domain stays closed.
 
     The images are those that a random selection would take first with the same seed, so a later run has them already.
-    At most so many queries are asked, texts included; `spec` is the student whose frozen features the teacher has to
-    beat. The views of `choice` are not used.
+    At most so many queries are asked, texts included. The teacher has to beat what the run's student, frozen, makes of
+    labels alone; that is found out first. The run's own views are not used.
 
     Raises:
         UsageError: `queries` leaves too few images.
+        DataError: The student cannot be loaded or run; nothing was bought.
         ClientError: As `buying.purchase.buy`.
     """
-    teacher = meet(context)
+    choice, teacher = settings.choice, meet(context)
     dataset = open_choice(choice, context.cache, size=teacher.image_size, progress=progress)
     classes, prompts = dataset.class_names, choice.prompts.prompts(dataset.class_names)
     texts = len({text for of_class in prompts for text in of_class})
     sample = draw_sample(choice, dataset, context.cache, queries=queries, texts=texts, progress=progress)
+    images_of_probe = whole_images(sample.probed, settings.student.input.size, context.cache)
+    features = frozen_features(settings, images_of_probe, 1, context.cache.features, progress)
     answers, classifier, purchase = ask_teacher(sample.queries, prompts, teacher, context, progress=progress)
-    views = ViewSequence(canonical_pixels(sample.probed, spec.input.size))
-    features = frozen_features(spec, views, seed=choice.seed, progress=progress)
 
     asked, seen_again = len(sample.asked), (len(sample.queries) - len(sample.asked)) // 2
     images, flips, crops = np.split(unit_rows(answers), (asked, asked + seen_again))

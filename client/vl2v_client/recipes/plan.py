@@ -54,10 +54,10 @@ def plan_selected(config: RunConfig, context: PurchaseContext, *, progress: Prog
 
     def features() -> NDArray[np.float32]:
         # PyTorch is loaded for a selector that asks for them alone
-        from vl2v_client.runs.method_training import run_features
         from vl2v_client.runs.settings import settle
+        from vl2v_client.runs.student_features import run_features
 
-        return run_features(settle(config), planned, progress)
+        return run_features(settle(config), planned, context.cache, progress)
 
     return choose_queries(resolved.purchase, choice.seed, planned, features)
 

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from vl2v_client.core.errors import RunError, UsageError
-from vl2v_client.core.progress import Progress, renamed
+from vl2v_client.core.progress import Notify, Progress, renamed, unheard
 from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.sweep_report import Outcome, SweepReport, write_sweep_report
 from vl2v_client.planning.query_plan import PlannedRun
@@ -20,12 +20,15 @@ from vl2v_client.runs.reporting import ZERO_SHOT
 from vl2v_client.runs.run_folder import claim_run_folder, skipped_before
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
+from vl2v_client.runs.student_trial import try_student
 from vl2v_client.student.loss.methods import online_queries
 
 Run = tuple[str, int, str]  # target, seed and method
 
 
-def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progress) -> SweepReport:
+def sweep(
+    settings: SweepSettings, source: Source, out: Path, *, progress: Progress, notify: Notify = unheard
+) -> SweepReport:
     """Buy once, then train and score every student; called again, it goes on where it stopped.
 
     Buying for several targets buys training images of every domain; a run reads those of its source domains alone,
@@ -36,6 +39,7 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
         source: The vendor, or a local teacher.
         out: `TARGET/seedN/METHOD` under it are run folders; the report is in it.
         progress: Gets every step of every run, as `i/n PHASE`.
+        notify: Gets how fast the student is here.
 
     Raises:
         ClientError: See `core.errors`; whatever was bought and trained so far is kept.
@@ -48,6 +52,7 @@ def sweep(settings: SweepSettings, source: Source, out: Path, *, progress: Progr
     check_before_purchase(run, out, None, progress=progress)
     shared = source.plan(replace(run.choice, target_domain=held_out), progress=progress)
     dataset = shared.queries.dataset
+    notify(try_student(run, shared.queries))
     settings = replace(settings, run=replace(run, skipped=dataset.skipped))
     published = online_queries(settings.run.training, len(dataset.domains) - 1) * len(settings.targets)
     with claim_run_folder(out, settings.to_json(shared.plan.teacher, dataset)) as folder:

@@ -132,7 +132,7 @@ class LocalSource(Source):
             of_images = np.load(answers, mmap_mode="r")  # mapped anew each time: what was read leaves the memory
             return {key: of_text[key] if key in of_text else of_images[rows[key]] for key in keys}
 
-        data = load_run_data(settings, planned, fetch, folder, allow_missing=False, progress=progress)
+        data = load_run_data(settings, planned, fetch, folder, self.cache, allow_missing=False, progress=progress)
         training, train = data.training, queries.split.train
         if settings.config.purchase.online:
             files = read_files((sample.path for sample in train), self.cache, progress=progress)

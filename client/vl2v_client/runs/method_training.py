@@ -1,63 +1,33 @@
 """Train what a run is made of: its method and its baselines, all on the same views and bought targets."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from vl2v_client.core.progress import Progress, renamed, silent
-from vl2v_client.core.values import EmbeddingMatrix, PixelSource, TeacherModel, child_seed
-from vl2v_client.data.view_pixels import ViewPixels, ViewSequence, canonical_pixels
+from vl2v_client.cache.feature_store import FeatureStore
+from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.core.progress import Notify, Progress, format_seconds, renamed
+from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel, child_seed
+from vl2v_client.data.view_pixels import ViewPixels
+from vl2v_client.data.views import View, canonical_view
+from vl2v_client.export.pages import percent
 from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.config_record import CONFIG_FORMAT
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
+from vl2v_client.runs.student_features import frozen_features, view_names
 from vl2v_client.runs.teacher_answers import asked_targets, lend_to_all_views, text_classifier
 from vl2v_client.student.loss.extension import extended
-from vl2v_client.student.loss.methods import ERM, METHODS, Method, asks_about_texts, erm
-from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier, student_input
-from vl2v_client.student.model.network import Student, build_student
-from vl2v_client.student.model.spec import StudentSpec
+from vl2v_client.student.loss.methods import ERM, METHODS, Method, Stage, asks_about_texts, erm
+from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
+from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.closed_form import fit_probe
-from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.training_data import LabelledViews, TrainingData, labelled_views
 from vl2v_client.teacher.targets import NO_IMPUTATION, Fetch, ImageTargets, impute, weigh_by_agreement
-
-_BATCH_SIZE = 128
-
-
-def run_features(settings: RunSettings, planned: PlannedRun, progress: Progress) -> NDArray[np.float32]:
-    """Return the features `[N, F]` of the canonical views of a run's training images, in the order of the split."""
-    spec = settings.student
-    images = ViewSequence(canonical_pixels(planned.queries.split.train, spec.input.size))
-    seed, device = settings.choice.seed, settings.training.device
-    return frozen_features(spec, images, seed=seed, device=device, progress=progress)
-
-
-@torch.no_grad()
-def frozen_features(
-    spec: StudentSpec, images: PixelSource, *, seed: int, device: str = "auto", progress: Progress = silent
-) -> NDArray[np.float32]:
-    """Return the frozen student's features `[M, F]` of images `[M, S, S, 3]`, best at its input size; read in batches.
-
-    The seed of the run draws the weights of a student without pretrained ones.
-
-    Raises:
-        DataError: An image is broken, or the student's weights cannot be had.
-    """
-    place = resolve_device(device)
-    backbone = build_student(spec, outputs=1, seed=child_seed(seed, "initial weights")).backbone.to(place).eval()
-    features = np.zeros((len(images), spec.features), dtype=np.float32)
-    for start in range(0, len(images), _BATCH_SIZE):
-        batch = slice(start, min(start + _BATCH_SIZE, len(images)))
-        features[batch] = backbone(student_input(images[batch], spec.input, place)).float().cpu().numpy()
-        progress("student features", batch.stop, len(images))
-    return features
 
 
 @dataclass(frozen=True)
@@ -94,6 +64,7 @@ def load_run_data(
     planned: PlannedRun,
     fetch: Fetch,
     folder: RunFolder,
+    cache: EmbeddingCache,
     *,
     allow_missing: bool,
     progress: Progress,
@@ -105,6 +76,7 @@ def load_run_data(
         planned: Its queries and plan.
         fetch: Gives the teacher's vectors by the plan's keys.
         folder: Folder of the run.
+        cache: The client's, which knows files by their content and keeps features.
         allow_missing: Images without a vector are no error.
         progress: Gets the progress of imputing.
 
@@ -114,110 +86,135 @@ def load_run_data(
     """
     queries, size = planned.queries, folder.view_size(settings.student.input.size, planned.plan.teacher.image_size)
     held_out, train = queries.split.validation, queries.split.train
-    validation = labelled_views(canonical_pixels(held_out, size, folder.pixels), held_out)
-    if any(queries.views):
-        pixels = ViewPixels(train, queries.views, size, folder.pixels)
-    else:  # no views: every image trains on its text
-        pixels = canonical_pixels(train, size, folder.pixels)
-    train_views, classifier = labelled_views(pixels, train), text_classifier(planned, fetch)
+    whole = (canonical_view(),)
+    views = queries.views if any(queries.views) else [whole] * len(train)  # no views: every image trains on its text
+    of_held_out = [whole] * len(held_out)
+
+    def load(samples: Sequence[Sample], of_each: Sequence[Sequence[View]]) -> LabelledViews:
+        pixels, names = ViewPixels(samples, of_each, size, folder.pixels), view_names(samples, of_each, size, cache)
+        return labelled_views(pixels, samples, names)
+
+    validation, train_views = load(held_out, of_held_out), load(train, views)
+    classifier = text_classifier(planned, fetch)
 
     asked, lenders = asked_targets(planned, fetch, allow_missing=allow_missing), queries.asked_views
-    asked = _impute(settings, asked, train_views, progress)
+    asked = _impute(settings, asked, train_views, cache.features, progress)
     if settings.training.trust == "agreement" and queries.asked_views > 0:
         styles = [[view.style or "" for view in views[: queries.asked_views]] for views in queries.views]
         asked, lenders = weigh_by_agreement(asked, classifier, train_views.labels, styles), 1  # the canonical view
     targets = lend_to_all_views(asked, train_views.view_count, lenders=lenders)
-    return RunData(TrainingData(train_views, validation, targets), targets, classifier)
+    return RunData(TrainingData(train_views, validation, targets, features=cache.features), targets, classifier)
 
 
-def _impute(settings: RunSettings, asked: ImageTargets, train: LabelledViews, progress: Progress) -> ImageTargets:
+def _impute(
+    settings: RunSettings, asked: ImageTargets, train: LabelledViews, store: FeatureStore | None, progress: Progress
+) -> ImageTargets:
     """Return targets of the views `[N, A]` that are asked about, imputed where they were not bought, if wished."""
     if settings.config.purchase.impute == NO_IMPUTATION or bool(asked.weights.all()):
         return asked
-    views, seed, device = asked.bought.shape[1], settings.choice.seed, settings.training.device
-    features = frozen_features(settings.student, train.first(views), seed=seed, device=device, progress=progress)
+    views, seed = asked.bought.shape[1], settings.choice.seed
+    features = frozen_features(settings, train, views, store, progress)
     of_views = features.reshape(len(train), views, -1)
     return impute(asked, features=of_views, labels=train.labels, domains=train.domains, seed=seed)
 
 
-def train_method(
-    name: str, settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, *, progress: Progress
-) -> TrainedMethod:
-    """Train one of the run's methods on its data; ERM at several learning rates.
+@dataclass(frozen=True)
+class MethodTraining:
+    """Trains a run's methods on its data.
 
-    Args:
-        name: A key of `student.loss.methods.METHODS`.
+    Attributes:
         settings: Settings of the run.
         data: What it trains and selects on; a method that asks no teacher gets no targets.
         teacher: Model whose text classifier a student with a text head gets.
-        folder: Keeps checkpoints and metrics under the method's name.
+        folder: Keeps checkpoints and metrics under each method's name.
         progress: Gets every step; other methods than the exported one say which they are.
+        notify: Gets what a stage has reached or will take, as `student.train.loop.train` says it.
     """
-    if name == ERM:
-        return _train_erm(settings, data, teacher, folder, progress)
-    told = progress if name == settings.training.method else renamed(progress, lambda phase: f"{name}: {phase}")
-    result = _train(METHODS[name](settings.training), settings, data, teacher, folder, name, told)
-    return TrainedMethod(name, result, _interpolation_note(result))
+
+    settings: RunSettings
+    data: RunData
+    teacher: TeacherModel
+    folder: RunFolder
+    progress: Progress
+    notify: Notify
+
+    def probe(self) -> TrainedMethod | None:
+        """Make the labels-only probe beside a method that learns from bought answers, on what the frozen student says.
+
+        It is the first student of a run. A run that an earlier version began has none; one that stops before the
+        backbone trains has one where nothing of its method would be left.
+        """
+        config, own = self.settings.training, METHODS[self.settings.training.method](self.settings.training)
+        is_rival = config.probe and self.folder.written["format"] == CONFIG_FORMAT and asks_about_texts(own)
+        is_all_there_is = config.quick and not _frozen_stages(own)
+        if own.white_box or not (is_rival or is_all_there_is):
+            return None
+        start, seed = time.monotonic(), child_seed(config.seed, "initial weights")
+        classes = len(self.data.text_classifier)
+        classifier = new_classifier(self.settings.student, None, class_count=classes, seed=seed)
+        result = fit_probe(classifier, self.data.training.at(classifier.input.size), config, progress=self.progress)
+        reached, took = percent(result.validation.accuracy), format_seconds(time.monotonic() - start)
+        self.notify(f"A {result.method.name} on the frozen student has {reached} on source validation, after {took}.")
+        return TrainedMethod("probe", result, "labels alone, on the features of the student as it was pretrained")
+
+    def methods(self) -> list[TrainedMethod]:
+        """Train the run's methods, the exported one last; without those of which nothing is left in a quick run."""
+        config = self.settings.training
+        wanted = [name for name in config.methods if not config.quick or _frozen_stages(METHODS[name](config))]
+        return [self._train_erm() if name == ERM else self._train_named(name) for name in wanted]
+
+    def _train_named(self, name: str) -> TrainedMethod:
+        method, config = METHODS[name](self.settings.training), self.settings.training
+        if config.quick:
+            method = replace(method, name=f"{method.name}, frozen", stages=_frozen_stages(method), interpolate=False)
+        is_exported = name == config.method
+        told = self.progress if is_exported else renamed(self.progress, lambda phase: f"{name}: {phase}")
+        result = self._train(method, name, told)
+        return TrainedMethod(name, result, _interpolation_note(result))
+
+    def _train_erm(self) -> TrainedMethod:
+        """Train ERM at several learning rates, among which source validation chooses."""
+
+        def run(rate: float) -> TrainingResult:
+            told = renamed(self.progress, lambda phase: f"{phase}, lr {rate:g}")
+            method = erm(self.settings.training.model_copy(update={"distill_learning_rate": rate}))
+            return self._train(method, f"{ERM}-lr-{rate:g}", told)
+
+        rate, result = choose_learning_rate(self.settings.erm_learning_rates, run)
+        notes = [f"learning rate {rate:g}, chosen on source validation", _interpolation_note(result)]
+        return TrainedMethod(ERM, result, "; ".join(note for note in notes if note))
+
+    def _train(self, method: Method, place: str, progress: Progress) -> TrainingResult:
+        settings, data, teacher = self.settings, self.data, self.teacher
+        method = method if settings.training.quick else extended(method, settings.training)
+        head = TextHead(data.text_classifier, teacher.logit_scale, teacher.logit_bias)
+        if method.white_box and settings.tower is not None and data.tower is not None:
+            classifier = StudentClassifier(Student(*data.tower()), settings.tower.input, head)
+        else:
+            classifier = new_classifier(
+                settings.student,
+                head if method.head == "text" else None,
+                class_count=len(data.text_classifier),
+                seed=child_seed(settings.training.seed, "initial weights"),
+            )
+        seen = data.training.at(self.folder.view_size(classifier.input.size, teacher.image_size))
+        seen = replace(seen, teacher_head=head) if asks_about_texts(method) else replace(seen, targets=None)
+        folder = self.folder.method(place)
+        return train(method, classifier, seen, settings.training, folder=folder, progress=progress, notify=self.notify)
 
 
-def with_probe(
-    settings: RunSettings, data: RunData, trained: Sequence[TrainedMethod], folder: RunFolder, *, progress: Progress
-) -> list[TrainedMethod]:
-    """Put a labels-only probe beside a method that learns from bought answers: before it, or if it is better, after it.
-
-    The last is exported. A run that an earlier version began exports its method.
-    """
-    *others, distilled = trained
-    method, is_wanted = distilled.result.method, settings.training.probe and folder.written["format"] == CONFIG_FORMAT
-    if not is_wanted or method.white_box or not asks_about_texts(method):
-        return [*trained]
-    seed, classes = child_seed(settings.training.seed, "initial weights"), len(data.text_classifier)
-    classifier = new_classifier(settings.student, None, class_count=classes, seed=seed)
-    result = fit_probe(classifier, data.training.at(classifier.input.size), settings.training, progress=progress)
-    probe = TrainedMethod("probe", result, "labels alone, on the features of the student as it was pretrained")
-    is_better = result.validation.accuracy > distilled.result.validation.accuracy
-    return [*others, distilled, probe] if is_better else [*others, probe, distilled]
+def exported_last(trained: Sequence[TrainedMethod], probe: TrainedMethod | None) -> list[TrainedMethod]:
+    """Return a run's students with its probe, the one to export last: the method, unless the probe validates better."""
+    if probe is None or not trained:
+        return [*trained, *([] if probe is None else [probe])]
+    *others, method = trained
+    is_better = probe.result.validation.accuracy > method.result.validation.accuracy
+    return [*others, method, probe] if is_better else [*others, probe, method]
 
 
-def _train_erm(
-    settings: RunSettings, data: RunData, teacher: TeacherModel, folder: RunFolder, progress: Progress
-) -> TrainedMethod:
-    """Return source validation chooses the learning rate."""
-
-    def run(rate: float) -> TrainingResult:
-        rate_progress = renamed(progress, lambda phase: f"{phase}, lr {rate:g}")
-        method = erm(settings.training.model_copy(update={"distill_learning_rate": rate}))
-        return _train(method, settings, data, teacher, folder, f"{ERM}-lr-{rate:g}", rate_progress)
-
-    rate, result = choose_learning_rate(settings.erm_learning_rates, run)
-    notes = [f"learning rate {rate:g}, chosen on source validation", _interpolation_note(result)]
-    return TrainedMethod(ERM, result, "; ".join(note for note in notes if note))
-
-
-def _train(
-    method: Method,
-    settings: RunSettings,
-    data: RunData,
-    teacher: TeacherModel,
-    folder: RunFolder,
-    place: str,
-    progress: Progress,
-) -> TrainingResult:
-    config = settings.training
-    method = extended(method, config)
-    head = TextHead(data.text_classifier, teacher.logit_scale, teacher.logit_bias)
-    if method.white_box and settings.tower is not None and data.tower is not None:
-        classifier = StudentClassifier(Student(*data.tower()), settings.tower.input, head)
-    else:
-        classifier = new_classifier(
-            settings.student,
-            head if method.head == "text" else None,
-            class_count=len(data.text_classifier),
-            seed=child_seed(config.seed, "initial weights"),
-        )
-    seen = data.training.at(folder.view_size(classifier.input.size, teacher.image_size))
-    seen = replace(seen, teacher_head=head) if asks_about_texts(method) else replace(seen, targets=None)
-    return train(method, classifier, seen, config, folder=folder.method(place), progress=progress)
+def _frozen_stages(method: Method) -> tuple[Stage, ...]:
+    """Return a method's stages before the first that trains the backbone."""
+    return tuple(takewhile(lambda stage: "backbone" not in stage.trains, method.stages))
 
 
 def _interpolation_note(result: TrainingResult) -> str:

@@ -146,6 +146,15 @@ class PilotReport:
     advice: Advice
     offers: tuple[Offer, ...]
 
+    @property
+    def next(self) -> Offer:
+        """The run to do next: what is advised; a small part of it where the answers do not say whether it is worth it.
+
+        Where images are not worth their price, it is the one that asks about none.
+        """
+        place = {"no": 0, "undecided": 1, "yes": -1}[self.advice.worth_buying]
+        return self.offers[place]
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         values = asdict(self)

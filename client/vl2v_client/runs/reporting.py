@@ -32,7 +32,7 @@ from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import TrainedMethod
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.student.loss.methods import METHODS
+from vl2v_client.student.loss.methods import METHODS, Method
 from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier
 from vl2v_client.student.model.spec import StudentCard
 from vl2v_client.student.train.closed_form import PROBE
@@ -202,7 +202,7 @@ def make_report(
     trained: Sequence[TrainedMethod],
 ) -> RunReport:
     """Make the report of a run from the teacher's row and one of each student, the exported one last."""
-    of_method = next(one.result for one in trained if one.name == settings.training.method)
+    of_method = next((one.result for one in trained if one.name == settings.training.method), None)
     dataset, split = planned.queries.dataset, planned.queries.split
     student = settings.exported_student
     counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
@@ -218,12 +218,15 @@ def make_report(
         teacher=planned.plan.teacher.id,
         student=f"{student.architecture} at {student.input.size} px",
         seed=settings.training.seed,
-        settings=_settings_table(settings, targets),
+        settings=_settings_table(settings, targets, None if of_method is None else of_method.method),
         confusion=score.shown.confusion.tolist(),
         student_folder="student",
         by_domain=score.by_domain,
-        probed=any(one.result.method is PROBE for one in trained),
-        last_stage=LastStage(of_method.stages[-1].swad_steps, of_method.history[-1]["swad"], of_method.by_weights),
+        probed=of_method is not None and any(one.result.method is PROBE for one in trained),
+        last_stage=None
+        if of_method is None
+        else LastStage(of_method.stages[-1].swad_steps, of_method.history[-1]["swad"], of_method.by_weights),
+        estimate=None if of_method is None else of_method.estimate,
     )
 
 
@@ -241,10 +244,13 @@ def keep_bought_row(report: RunReport, folder: RunFolder) -> RunReport:
     return replace(report, rows=rows, purchase=purchase)
 
 
-def _settings_table(settings: RunSettings, targets: ImageTargets) -> dict[str, str]:
-    """Return every value that decided the result, as `config.json` has it, in words."""
+def _settings_table(settings: RunSettings, targets: ImageTargets, trained: Method | None) -> dict[str, str]:
+    """Return every value that decided the result, as `config.json` has it, in words.
+
+    The method is as it was `trained`, of which a quick run leaves the last stages out.
+    """
     training, purchase, choice = settings.training, settings.config.purchase, settings.choice
-    method, spec = METHODS[training.method](training), settings.exported_student.input
+    method, spec = trained or METHODS[training.method](training), settings.exported_student.input
     styled, further = styled_views(choice.rendered_views, choice.recipe), choice.rendered_views - choice.views
     asked_styled = sum(view < choice.asked_views for view in styled)
     weights, bought = targets.weights[:, : choice.asked_views], targets.bought[:, : choice.asked_views]

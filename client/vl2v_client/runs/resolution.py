@@ -4,21 +4,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vl2v_client.config.presets import resolve
-from vl2v_client.config.run import TINY, RunConfig
+from vl2v_client.config.run import AUTO, LITE0, TINY, RunConfig
 from vl2v_client.core.errors import UsageError
+from vl2v_client.data.drawn import is_drawn
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.student.loss.methods import METHODS, WHITE_BOX, asks_about_images, check_effects, check_label_weight
 from vl2v_client.teacher.targets import NO_IMPUTATION
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 
+def pick_student(config: RunConfig, recorded: str | None = None) -> RunConfig:
+    """Return the configuration with a student by name, where nobody named one.
+
+    The packaged student of the run that goes on, if it has one; `tiny` for drawn shapes; else the one for photographs.
+    """
+    if config.student.name != AUTO:
+        return config
+    root = config.data.root
+    picked = TINY if root is not None and is_drawn(root) else LITE0
+    return config.replace(student=config.student.replace(name=recorded or picked))
+
+
 def resolve_run(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunConfig:
     """Resolve a configuration; refuse options that contradict each other or change nothing.
+
+    Args:
+        config: Configuration of a run.
+        before: Options of the run that goes on, from `runs.run_folder.options_of_before`.
 
     Raises:
         UsageError: Names the options and the remedy.
     """
-    resolved = resolve(config, before)
+    resolved = resolve(pick_student(config, (before or {}).get("student")), before)
     for is_wrong, why in (*_method_faults(config, resolved), *_purchase_faults(resolved)):
         if is_wrong:
             raise UsageError(why)
@@ -57,11 +74,16 @@ _Faults = Sequence[tuple[bool, str]]  # whether each rule is broken, and what to
 
 def _method_faults(config: RunConfig, resolved: RunConfig) -> _Faults:
     methods, of_student = resolved.training.methods, config.student.named()
-    if config.student.name == TINY or config.training.preset == "paper":
+    if config.student.name in (AUTO, TINY) or config.training.preset == "paper":
         of_student.pop("name", None)  # `paper` takes a student's row of the scripts
     white_box = WHITE_BOX.intersection(methods)
     options = ", ".join(f"student.{name}" for name in sorted(of_student))
     return (
+        (
+            resolved.training.quick and resolved.training.method in WHITE_BOX,
+            f"training.quick leaves nothing of {resolved.training.method}, whose backbone trains from the first step: "
+            "leave it out",
+        ),
         (min(resolved.training.extend, default=1) < 1, "training.extend takes numbers of steps from 1: raise it"),
         (len(set(methods)) < len(methods), f"a method is named twice in {', '.join(methods)}: name each once"),
         (

@@ -24,6 +24,7 @@ from vl2v_client.runs.config_record import (
     with_extension,
     without_extension,
 )
+from vl2v_client.student.model.packaged import packaged_name
 from vl2v_contract.identity import sha256_hex
 
 CONFIG_FILE = "config.json"
@@ -284,16 +285,14 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 def options_of_before(path: Path) -> dict[str, Any]:
-    """Return options of a run or sweep that an earlier version began, all in one; nothing if there is none.
-
-    They take the place of the preset's values, which have changed since: those of the training, and the views' recipe.
-    """
+    """Return what a run or sweep has in place of today's choice: a packaged student, an earlier preset's values."""
     try:
         folder = open_run_folder(path)
-        training, purchase = folder.config["training"], folder.config["purchase"]
+        training = folder.config["training"]
+        before = {"student": name} if (name := packaged_name(folder.config["student"]["initial_weights"])) else {}
         if folder.written["format"] == CONFIG_FORMAT:
-            return {}
+            return before
         kept = TrainingConfig.model_validate({name: training[name] for name in {*training} - _CHOSEN_BY_NAME})
-        return {**kept.named(), "view_recipe": purchase["view_recipe"]}
+        return {**before, **kept.named(), "view_recipe": folder.config["purchase"]["view_recipe"]}
     except (RunError, KeyError, TypeError, ValidationError):  # what is wrong is said where the folder is claimed
         return {}

@@ -118,13 +118,13 @@ def settle(
     """
     resolved = resolve_run(config, before)
     resolve_device(resolved.training.device)
-    settings = RunSettings(resolved, choose_student(config.student, resolved.training.preset))
+    settings = RunSettings(resolved, choose_student(resolved.student, resolved.training.preset))
     if not WHITE_BOX.isdisjoint(settings.training.methods):
         settings = replace(settings, tower=tower())
     elif freezes_half(resolved):
         training = settings.training.replace(freeze_until=half_of(settings.student))
         return replace(settings, config=resolved.replace(training=training))
-    check_cut(config.student.name, settings.student, settings.training.freeze_until)
+    check_cut(resolved.student.name, settings.student, settings.training.freeze_until)
     if settings.tower is not None:
         check_cut("the local teacher's image tower", settings.tower, settings.training.freeze_until)
     return settings

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,13 @@ from vl2v_client.export.pages import Bill, Purchase, SharedPurchase, SweepBill
 from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan
-from vl2v_client.runs.method_training import RunData, load_run_data, run_features
+from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.reporting import ZERO_SHOT
 from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Announce, Source, billable_keys
+from vl2v_client.runs.student_features import run_features
 from vl2v_client.runs.teacher_answers import text_classifier
 from vl2v_client.student.loss.methods import METHODS, asks_about_images, online_queries
 from vl2v_client.student.train.results import TrainingResult
@@ -78,7 +80,7 @@ class VendorSource(Source):
             planned = self._go_on(settings, planned, frozenset(record["keys"]), folder, progress)
         else:
             check_images(planned, self.context, progress=progress)
-            features = partial(run_features, settings, planned, progress)
+            features = partial(run_features, settings, planned, self.cache, progress)
             purchase, seed = settings.config.purchase, settings.choice.seed
             planned = choose_queries(purchase, seed, planned, features, folder)
             planned, some_missing = self._buy(planned, folder, progress)
@@ -87,7 +89,8 @@ class VendorSource(Source):
         def fetch(keys: Sequence[str]) -> dict[str, NDArray[np.float16]]:
             return self.cache.get_many(key for key in keys if key in used_keys)
 
-        return planned, load_run_data(settings, planned, fetch, folder, allow_missing=some_missing, progress=progress)
+        terms: dict[str, Any] = {"allow_missing": some_missing, "progress": progress}
+        return planned, load_run_data(settings, planned, fetch, folder, self.cache, **terms)
 
     def teacher_row(
         self, planned: PlannedRun, data: RunData, target: LabelledViews | None

@@ -16,6 +16,7 @@ from support.client.fake_vendor import API_KEY
 from vl2v_client.cli.app import invoke as invoke_words
 from vl2v_client.cli.console import show_error
 from vl2v_client.cli.options import with_flags
+from vl2v_client.config.run import TINY
 from vl2v_client.core.errors import INTERRUPTED_EXIT_CODE, ClientError
 
 _ABOUT_DATA = frozenset({"plan", "pilot", "buy", "distill", "sweep"})
@@ -64,7 +65,7 @@ def invoke(words: list[str], environment: Mapping[str, str | None], answers: str
 
 
 class ClientShell:
-    """Runs commands on `data` in a folder, and trains into `run` there.
+    """Runs commands on `data` in a folder, and trains into `run` there; unless one is named, the student is `tiny`.
 
     Args:
         url: Address of the vendor.
@@ -80,6 +81,8 @@ class ClientShell:
     def run(self, command: str, *words: str, cache: str = "client.db", **environment: str | None) -> Result:
         known = {"VL2V_VENDOR_URL": self.url, "VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(self.folder / cache)}
         common = self._common if command in _ABOUT_DATA else ()
+        if command in _ABOUT_DATA and not {"--student", "--config"} & {*common, *words}:
+            common = (*common, "--student", TINY)
         return invoke([command, *common, *words], {**known, **environment})
 
     def json(self, command: str, *words: str) -> Any:

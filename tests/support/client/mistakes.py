@@ -22,7 +22,7 @@ from support.client.fake_vendor import FakeVendor
 KEY = "VL2V_API_KEY"
 BUY = "buy --data {data} --views 1 --yes"
 PLAN = "plan --data {data} --views 1"
-DISTILL = "distill --data {data} --views 1 --out {out} --yes --device cpu"
+DISTILL = "distill --data {data} --views 1 --out {out} --yes --device cpu --student tiny"
 
 
 def nothing(_place: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vl2v_client.data.drawn import RECORD
 from vl2v_client.data.shapes.drawing_styles import RENDERS, STYLES, finish
 from vl2v_client.data.shapes.objects import CLASS_NAMES, OBJECTS, Draw
 from vl2v_client.data.shapes.scene import compose_scene
@@ -105,7 +106,7 @@ def write_shapes(
         raise ValueError(f"seed {seed} is not in 0..{RESERVED_SEED_START - 1}: higher seeds trained the shipped models")
     facts = {"format": 1, "seed": seed, "size": size, "shortcut": shortcut}
     root.mkdir(parents=True, exist_ok=True)
-    manifest = root / "shapes.json"
+    manifest = root / RECORD
     if not manifest.exists():
         _write(manifest, lambda file: file.write_text(json.dumps(facts, indent=2) + "\n"))
     elif (found := json.loads(manifest.read_text())) != facts:

@@ -5,10 +5,13 @@ return. The blocks are those of timm's `group_matcher(coarse=True)`: first the s
 stages of a convolutional network.
 """
 
+import io
+import pickle  # nosec B403 # for its error
 import warnings
 from collections.abc import Collection, Iterator
 from copy import copy
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -18,8 +21,11 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from vl2v_client.core.errors import DataError, UsageError
+from vl2v_client.core.files import open_regular
 from vl2v_client.local.teacher import build_tower
+from vl2v_client.student.model.packaged import LITE0_BYTES, LITE0_SHA256, timm_name
 from vl2v_client.student.model.spec import StudentSpec
+from vl2v_contract.identity import sha256_hex
 
 NOT_WEIGHTS = "num_batches_tracked"
 """BatchNorm's step counter: some files leave it out, and nothing here reads it."""
@@ -90,7 +96,7 @@ def build_backbone(spec: StudentSpec, *, pretrained: bool = True) -> nn.Module:
         DataError: The weights cannot be fetched, or do not fit the architecture.
     """
     if pretrained and spec.weights is not None:
-        return _load_local(spec)
+        return _load_lite0(spec, spec.weights) if spec.weights_sha256 == LITE0_SHA256 else _load_local(spec)
     if pretrained and spec.tag is not None:
         return _fetch(spec)
     return timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
@@ -105,6 +111,25 @@ def _fetch(spec: StudentSpec) -> nn.Module:
             f"the weights of {name!r} cannot be fetched ({type(error).__name__}): "
             "check the network, or give a local safetensors file"
         ) from error
+
+
+def _load_lite0(spec: StudentSpec, path: Path) -> nn.Module:
+    """Load the packaged EfficientNet-lite0, once its file is known by its hash."""
+    try:
+        with open_regular(path, LITE0_BYTES) as file:
+            data = file.read()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): install its package again") from error
+    if sha256_hex(data) != LITE0_SHA256:
+        raise DataError(f"{path} is not the file that it was released as (SHA-256): install its package again")
+    try:
+        stored: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        backbone = timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
+        weights = {timm_name(name): value for name, value in stored.items()}
+        backbone.load_state_dict({name: value for name, value in weights.items() if not name.startswith("classifier.")})
+    except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} does not fit timm's {spec.architecture!r} ({error}): install another timm") from error
+    return backbone
 
 
 def _load_local(spec: StudentSpec) -> nn.Module:

@@ -1,10 +1,8 @@
 """Which student: a timm architecture, where its first weights come from, and the input it was trained on."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +14,20 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vl2v_client.config.run import TINY
+from vl2v_client.config.run import LITE0, TINY
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.values import MAX_IMAGE_SIZE, MAX_LOGIT_SCALE
 from vl2v_client.data.folder import ClassNames
 from vl2v_client.student.model.card import STRICT, InputFormat, Size, StudentEntry, Text, read_entry
+from vl2v_client.student.model.packaged import (
+    LITE0_ARCHITECTURE,
+    LITE0_MEAN,
+    LITE0_SHA256,
+    LITE0_SIZE,
+    LITE0_STD,
+    lite0_weights,
+    tiny_weights,
+)
 from vl2v_contract.identity import sha256_hex
 
 MAX_CARD_BYTES = 4 * 2**20
@@ -55,7 +62,7 @@ class StudentSpec:
         input: What the backbone is fed.
         features: Width `F` of its pooled features.
         tag: Timm's tag of pretrained weights to fetch, written out, because timm's default tags move.
-        weights: A local safetensors file under timm's names, instead of a tag.
+        weights: A local safetensors file under timm's names, or a packaged student's file, instead of a tag.
         weights_sha256: SHA-256 of that file.
         tower: What builds an open_clip image tower, `local.teacher.tower_config`, if the student is one and not timm's.
         origin: What a card says of the first weights: a tag, or the SHA-256 of a file.
@@ -156,20 +163,22 @@ def resolve_student(name: str, *, weights: Path | None = None, size: int | None 
     """Find out everything about a student, without fetching its weights.
 
     Args:
-        name: `tiny`, or a timm architecture, with or without a tag (`vit_small_patch16_224.augreg_in21k_ft_in1k`).
+        name: A packaged student, or a timm architecture, with or without a tag
+            (`vit_small_patch16_224.augreg_in21k_ft_in1k`).
         weights: A local safetensors file with the weights, under timm's own names.
         size: Input size, instead of the one it was trained at.
 
     Raises:
-        UsageError: No such architecture, no pretrained weights for it, or a size that it cannot take.
+        UsageError: No such architecture, no pretrained weights for it, a size that it cannot take, or a package with
+            its weights that is not installed.
         DataError: The weights file cannot be read.
     """
     if size is not None and not 1 <= size <= MAX_IMAGE_SIZE:
         raise UsageError(f"no student takes images of {size} pixels: choose a size from 1 to {MAX_IMAGE_SIZE}")
-    if name == TINY:
+    if name in (TINY, LITE0):
         if weights is not None:
-            raise UsageError(f"the student {TINY!r} brings its own weights: leave the weights file out")
-        return _packaged_student(size)
+            raise UsageError(f"the student {name!r} brings its own weights: leave the weights file out")
+        return _tiny_student(size) if name == TINY else _lite0_student(size or LITE0_SIZE)
     config = _pretrained_config(name)
     if weights is None and not config.has_weights:
         raise UsageError(f"timm has no pretrained weights for {name!r}: choose another student, or give a weights file")
@@ -187,9 +196,18 @@ def resolve_student(name: str, *, weights: Path | None = None, size: int | None 
     )
 
 
-def _packaged_student(size: int | None) -> StudentSpec:
-    weights = Path(str(files("vl2v_client"))) / "assets" / "tiny-student.safetensors"
-    card = json.loads(weights.with_suffix(".json").read_text())
+def _lite0_student(size: int) -> StudentSpec:
+    return StudentSpec(
+        architecture=LITE0_ARCHITECTURE,
+        input=InputFormat(size, LITE0_MEAN, LITE0_STD, "bicubic"),
+        features=_feature_width(LITE0_ARCHITECTURE, {}, size),
+        weights=lite0_weights(),
+        weights_sha256=LITE0_SHA256,
+    )
+
+
+def _tiny_student(size: int | None) -> StudentSpec:
+    weights, card = tiny_weights()
     if _file_sha(weights) != card["weights_sha256"]:
         raise DataError(f"{weights} is damaged: its SHA-256 is not the one on its card; install vl2v again")
     spec = StudentSpec(
@@ -230,7 +248,7 @@ def _pretrained_config(name: str) -> Any:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         close = timm.list_models(f"{name}*")[:3] or difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"the student that ships with vl2v is {TINY!r}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"the packaged students are {TINY!r} and {LITE0!r}"
         raise UsageError(f"timm has no model {name!r}: {hint}")
     try:
         config = timm.get_pretrained_cfg(name)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import PixelSource
 from vl2v_client.student.loss.methods import Method
-from vl2v_client.student.model.classifier import StudentClassifier, in_chunks, student_input
+from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.devices import resolve_device
+from vl2v_client.student.train.frozen_features import FrozenFeatures
 from vl2v_client.student.train.results import SourceScore, TrainingResult, score
-from vl2v_client.student.train.training_data import TrainingData
+from vl2v_client.student.train.training_data import LabelledViews, TrainingData
 
 PROBE = Method("ridge probe", "linear", ())
 """What labels alone give without any training of the backbone."""
@@ -76,24 +76,22 @@ def fit_probe(
         config: Hyper-parameters of the run.
         progress: Gets every batch of views.
     """
-    student, train, validation = classifier.student.eval(), data.train, data.validation
+    student, train, validation = classifier.student, data.train, data.validation
     student.to(resolve_device(config.device))
     looks = (config.align_steps + config.distill_steps) * config.batch_size * len(set(train.domains))
     count = max(1, min(train.view_count, PROBE_VIEWS, looks // len(train)))
-    size, device = config.evaluation_batch_size, classifier.device
+    size, frozen = config.evaluation_batch_size, FrozenFeatures(classifier, config, data.features)
 
-    def features(views: PixelSource) -> Iterator[Tensor]:
-        def outputs(cut: slice) -> Tensor:
-            inputs = student_input(views[cut], classifier.input, device, channels_last=config.channels_last)
-            return student.features(inputs)
-
-        for number, part in enumerate(in_chunks(outputs, len(views), size, device), start=1):
-            progress("probe", min(number * size, len(views)), len(views))
-            yield part
+    def features(views: LabelledViews, count: int) -> Iterator[Tensor]:
+        images = views.first(count)
+        for number, part in enumerate(frozen.parts(images, views.first_keys(count)), start=1):
+            progress("probe", min(number * size, len(images)), len(images))
+            yield part.float()
 
     one_hot = torch.eye(student.projection.out_features)[np.repeat(train.labels, count)]
-    pairs = zip(features(train.first(count)), torch.split(one_hot, size), strict=True)
-    held_out, labels = torch.cat([*features(validation.first())]), torch.from_numpy(validation.labels).to(device)
+    pairs = zip(features(train, count), torch.split(one_hot, size), strict=True)
+    held_out = torch.cat([*features(validation, 1)])
+    labels = torch.from_numpy(validation.labels).to(classifier.device)
 
     def validate() -> SourceScore:
         return score(student.projection(held_out), labels, validation.domains)

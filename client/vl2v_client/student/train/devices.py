@@ -155,7 +155,8 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device("cpu" if name == "auto" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"there is no device {name!r} here: use cpu, cuda, or auto") from error
+        here = "cpu, cuda or auto" if torch.cuda.is_available() else "cpu or auto: PyTorch finds no CUDA device"
+        raise UsageError(f"training.device: there is no device {name!r} here; use {here}") from error
     return device
 
 

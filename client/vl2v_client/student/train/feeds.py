@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import EmbeddingMatrix, PixelSource
+from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.loss.objective import mixed_targets
 from vl2v_client.student.model.classifier import in_chunks
 from vl2v_client.student.model.network import Student, compile_or_warn, cut_backbone
-from vl2v_client.student.train.training_data import BatchSource, OnlineViews
+from vl2v_client.student.train.frozen_features import FrozenFeatures, halved
+from vl2v_client.student.train.training_data import BatchSource, LabelledViews, OnlineViews
 from vl2v_client.student.train.training_run import LoadedStep, Mix, Rows, TrainingRun
 
 FEATURE_BYTES = 2**30
@@ -64,7 +65,7 @@ class _PixelFeed:
         return self._run.prepared(self._run.data.train.pixels[rows, views])
 
     def _student_inputs(self, loaded: LoadedStep) -> Tensor:
-        return _blended(self._run.inputs(loaded.inputs), loaded.mix)
+        return blended(self._run.inputs(loaded.inputs), loaded.mix)
 
     def validation_outputs(self) -> Tensor:
         run, images = self._run, self._run.data.validation.first()
@@ -80,7 +81,7 @@ class _FreshFeed(_PixelFeed):
 
     def __init__(self, run: TrainingRun, stage: Stage, fresh: OnlineViews) -> None:
         self._fresh = fresh
-        self._frozen, _ = _parts(run.classifier.student, stage)
+        self._frozen, _ = stage_parts(run.classifier.student, stage)
         self._asks = run.data.targets is not None and stage_asks_about_images(stage, run.config)
         super().__init__(run, stage)
 
@@ -102,34 +103,44 @@ class _FreshFeed(_PixelFeed):
 class FeatureFeed:
     """The frozen part sees the views before the first step, as many as may be kept; the others pass it at each step.
 
-    Features of a whole backbone are kept as they are. Activations of its first blocks are rounded to half precision,
-    kept or not, so that a step's inputs do not depend on what is kept.
+    Features of a whole backbone are kept as they are where Adam alone trains on them. Those that a closed form is
+    fitted to, which other runs have use for, and activations of first blocks are rounded to half precision, kept or
+    not, so that a step's inputs do not depend on what is kept.
     """
 
     def __init__(self, run: TrainingRun, stage: Stage, progress: Progress) -> None:
         self._run, self._stage, self._is_cut = run, stage, stage.freeze_until > 0
-        self._frozen, self._rest = _parts(run.classifier.student, stage)
-        train, validation = run.data.train, run.data.validation.first()
-        views, one = train.first(train.view_count), self._seen(validation[:1])
-        room = FEATURE_BYTES // one.nbytes
+        self._frozen, self._rest = stage_parts(run.classifier.student, stage)
+        train, validation = run.data.train, run.data.validation
+        one = self._seen(validation.first()[:1])
+        room, count = FEATURE_BYTES // one.nbytes, len(train) * train.view_count
         for_validation = min(len(validation), room)
-        is_less_work = len(views) <= stage.steps * run.config.batch_size * len(set(train.domains))
-        for_train = min(len(views), room - for_validation) if is_less_work else 0
+        is_less_work = count <= stage.steps * run.config.batch_size * len(set(train.domains))
+        for_train = min(count, room - for_validation) if is_less_work else 0
 
-        def keep(images: PixelSource, count: int, before: int) -> Tensor:
+        def keep(views: LabelledViews, each: int, count: int, before: int) -> Tensor:
             kept, done = one.new_empty(count, *one.shape[1:]), 0
-            for part in self._in_chunks(lambda cut: self._seen(images[cut]), count):
+            for part in self._said_of(views, each, count):
                 kept[done : done + len(part)] = part
                 done += len(part)
                 progress("features", before + done, for_train + for_validation)
             return kept
 
         run.classifier.student.eval()  # what is frozen says what it will say when the student is used
-        self._train = keep(views, for_train, 0)
-        self._validation = keep(validation, for_validation, for_train)
+        self._train = keep(train, train.view_count, for_train, 0)
+        self._validation = keep(validation, 1, for_validation, for_train)
         self._rest.train()
         wrap = partial(_wrapped, run, inputs=lambda: self._inputs(self.load(0))) if self._is_cut else run.ranks.wrap
         self._network = wrap(self._rest)
+
+    def _said_of(self, views: LabelledViews, each: int, count: int) -> Iterator[Tensor]:
+        """Yield what the frozen part says of the first `count` of `each` sample's first views, in order."""
+        images = views.first(each)
+        if not self._stage.closed_form:
+            yield from self._in_chunks(lambda cut: self._seen(images[cut]), count)
+        elif count:
+            frozen = FrozenFeatures(self._run.classifier, self._run.config, self._run.data.features)
+            yield from frozen.parts(images, views.first_keys(each), count)
 
     def load(self, step: int) -> LoadedStep:
         """See `Feed`."""
@@ -156,7 +167,7 @@ class FeatureFeed:
         rows, views, mix = loaded.rows, loaded.views, loaded.mix
         if mix is not None:
             rows, views = np.concatenate([rows, mix.rows]), np.concatenate([views, mix.views])
-        return _blended(self._features(loaded.inputs, rows, views), mix)
+        return blended(self._features(loaded.inputs, rows, views), mix)
 
     def _features(self, missing: Tensor, rows: Rows, views: Rows) -> Tensor:
         """Return the features or activations of rows and views, of which `_gather` gave those that are missing."""
@@ -180,8 +191,7 @@ class FeatureFeed:
         """Return what the frozen part says, in the precision in which it is kept."""
         self._frozen.eval()
         values = self._run.forward(self._frozen, self._run.inputs(prepared))
-        most = torch.finfo(torch.float16).max
-        return values.clamp(-most, most).half() if self._is_cut else values
+        return halved(values) if self._is_cut or self._stage.closed_form else values
 
     def _in_chunks(self, outputs: Callable[[slice], Tensor], count: int) -> Iterator[Tensor]:
         return in_chunks(outputs, count, self._run.config.evaluation_batch_size, self._run.classifier.device)
@@ -218,7 +228,7 @@ class FeatureFeed:
         return found
 
 
-def _parts(student: Student, stage: Stage) -> tuple[nn.Module, nn.Module]:
+def stage_parts(student: Student, stage: Stage) -> tuple[nn.Module, nn.Module]:
     """Return the part that is frozen in a stage, and the rest, which trains on its outputs."""
     if "backbone" not in stage.trains:
         return student.backbone, student.projection
@@ -234,5 +244,6 @@ def _wrapped(run: TrainingRun, network: nn.Module, inputs: Callable[[], Tensor])
     return run.ranks.wrap(network)
 
 
-def _blended(inputs: Tensor, mix: Mix | None) -> Tensor:
+def blended(inputs: Tensor, mix: Mix | None) -> Tensor:
+    """Return a step's inputs or features `[B, ...]`; with mixup, of the batch and its partners `[2 B, ...]`."""
     return inputs if mix is None else mix.blend(*inputs.chunk(2))

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Notify, Progress, silent, unheard
 from vl2v_client.core.values import child_seed
 from vl2v_client.student.loss.methods import Method, Stage
-from vl2v_client.student.loss.objective import OBJECTIVES, LossTerms, Objective
+from vl2v_client.student.loss.objective import OBJECTIVES
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
 from vl2v_client.student.train.closed_form import fit_projection
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
+from vl2v_client.student.train.estimate import MIN_STEPS, estimate_stage
 from vl2v_client.student.train.feeds import FeatureFeed, Feed, open_feed
 from vl2v_client.student.train.results import (
     SourceScore,
@@ -29,7 +29,7 @@ from vl2v_client.student.train.results import (
 )
 from vl2v_client.student.train.stage_state import StageState, apply_weights
 from vl2v_client.student.train.training_data import BatchSource, TrainingData
-from vl2v_client.student.train.training_run import LoadedStep, TrainingRun, default_workers, load_ahead
+from vl2v_client.student.train.training_run import LoadedStep, TrainingRun, default_workers, load_ahead, loss_terms
 
 
 def train(
@@ -40,6 +40,7 @@ def train(
     *,
     folder: Path | None = None,
     progress: Progress = silent,
+    notify: Notify = unheard,
 ) -> TrainingResult:
     """Run a method's stages, each from where the one before left the student.
 
@@ -54,6 +55,7 @@ def train(
         config: Hyper-parameters.
         folder: Place of `checkpoints/STAGE.pt` and `metrics.jsonl`; `None` keeps nothing and cannot resume.
         progress: Gets every step, with the last known loss, gap to its floor and validation accuracy.
+        notify: Gets what each stage but the last has reached, and what a stage that trains the backbone will take.
 
     Raises:
         RunError: The folder holds a run with other settings or data; or another process of this run was lost.
@@ -68,14 +70,18 @@ def train(
         progress = progress if ranks.is_first else silent
         for stage in method.stages:
             first = copy_weights(dict(classifier.student.named_parameters())) if method.interpolate else {}
-            state = _run_stage(run, stage, folder, history, progress)
+            state = _run_stage(run, stage, folder, history, progress, notify)
             by_weights = _by_weights(run, state) if stage is method.stages[-1] else {}
             state.release()
+            if stage is not method.stages[-1] and ranks.is_first:
+                reached = f"{100 * state.best.rank[0]:.1f} % on source validation"
+                notify(f"After the {stage.name} stage, {method.name} has {reached}.")
             history += state.history
             results.append(state.result())
+            estimate = state.estimate
         share = _interpolate(run, first, state.final()) if method.interpolate else None
         validation = _score_as_used(run)
-    return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share, by_weights)
+    return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share, by_weights, estimate)
 
 
 def _by_weights(run: TrainingRun, state: StageState) -> dict[str, float]:
@@ -112,13 +118,23 @@ def _score_as_used(run: TrainingRun) -> SourceScore:
 
 
 def _run_stage(
-    run: TrainingRun, stage: Stage, folder: Path | None, earlier: list[Mapping[str, Any]], progress: Progress
+    run: TrainingRun,
+    stage: Stage,
+    folder: Path | None,
+    earlier: list[Mapping[str, Any]],
+    progress: Progress,
+    notify: Notify,
 ) -> StageState:
     state, checkpoint = _begin(run, stage, folder)
     metrics = folder / "metrics.jsonl" if folder and run.ranks.is_first else None
     write_metrics(metrics, [*earlier, *state.history], "w")
     if state.is_finished:
         return state
+    is_long = "backbone" in stage.trains and stage.steps - state.step >= MIN_STEPS
+    if run.ranks.is_first and is_long and run.data.fresh is None:
+        estimate = estimate_stage(run, stage, state.step)
+        state.estimate = state.estimate or estimate  # of the whole stage, in a run that goes on
+        notify(str(estimate))
     feed = open_feed(run, stage, progress)
     if stage.closed_form and state.step == 0 and isinstance(feed, FeatureFeed):
         state.begin(_fit(run, stage, feed))
@@ -168,7 +184,7 @@ def _take_steps(
         # ----------------------------------------------------------------------------------------------------------
         # a single step
         loaded = next(ahead)
-        terms = _loss_terms(OBJECTIVES[stage.objective], batches, loaded, feed.outputs(loaded))
+        terms = loss_terms(OBJECTIVES[stage.objective], batches, loaded, feed.outputs(loaded))
         state.optimizer.zero_grad(set_to_none=True)
         # scaled, so that a shard's gradients, averaged over the processes, are those of the whole batch's mean
         (terms["loss"] * (loaded.share * run.ranks.count)).backward()  # type: ignore[no-untyped-call]
@@ -176,15 +192,6 @@ def _take_steps(
         # ----------------------------------------------------------------------------------------------------------
         state.add_step(run.ranks.mean(terms, loaded.share))
         progress(stage.name, state.step, stage.steps, extras)
-
-
-def _loss_terms(objective: Objective, batches: BatchSource, loaded: LoadedStep, outputs: Tensor) -> LossTerms:
-    answers = None if loaded.answers is None else loaded.answers[: len(loaded.rows)]
-    terms = objective(batches.batch(outputs, loaded.rows, loaded.views, answers))
-    if loaded.mix is None:
-        return terms
-    answers = None if loaded.answers is None else loaded.answers[len(loaded.rows) :]
-    return loaded.mix.blend_terms(terms, objective(batches.batch(outputs, loaded.mix.rows, loaded.mix.views, answers)))
 
 
 def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vl2v_client.core.errors import CacheError, Diverged, RunError
+from vl2v_client.core.progress import StageEstimate
 from vl2v_client.student.loss.methods import Method, Stage, as_first_named
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.training_run import TrainingRun
@@ -83,6 +84,7 @@ class TrainingResult:
         history: One row per evaluation, as in `metrics.jsonl`.
         interpolation: WiSE-FT's share of the final weights, chosen on source validation; `None` without it.
         by_weights: Accuracy on source validation of the `swad`, `best` and `last` weights of the last stage.
+        estimate: What the last stage that trains the backbone was said to take; `None` if it was too short for a trial.
     """
 
     method: Method
@@ -92,6 +94,7 @@ class TrainingResult:
     history: tuple[Mapping[str, Any], ...]
     interpolation: float | None = None
     by_weights: Mapping[str, float] = field(default_factory=dict)
+    estimate: StageEstimate | None = None
 
 
 def choose_learning_rate(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import Diverged
+from vl2v_client.core.progress import StageEstimate
 from vl2v_client.student.loss.methods import Stage
 from vl2v_client.student.loss.objective import per_bought
 from vl2v_client.student.model.network import Student, frozen_names
@@ -40,6 +41,7 @@ class StageState:
         self.step = 0
         self.evaluated_step = -1
         self.history: list[dict[str, Any]] = []
+        self.estimate: StageEstimate | None = None
         self.best = BestWeights()
         self._highest = -1.0
         self.swad = LossValley(config.converge, config.tolerance, config.tolerance_ratio, stage.segments)
@@ -153,6 +155,7 @@ class StageState:
             "step": self.step,
             "evaluated_step": self.evaluated_step,
             "history": self.history,
+            "estimate": None if self.estimate is None else asdict(self.estimate),
             "best": vars(self.best),
             "highest": self._highest,
             "swad": self.swad.state(),
@@ -169,6 +172,8 @@ class StageState:
         """Go on from what `to_checkpoint` gave."""
         self.step, self.evaluated_step = saved["step"], saved["evaluated_step"]
         self.history = saved["history"]
+        known = saved.get("estimate")  # not in checkpoints of earlier versions
+        self.estimate = None if known is None else StageEstimate(**known)
         self.best = BestWeights(**saved["best"])
         self._highest = saved["highest"]
         self.swad.restore(saved["swad"])

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vl2v_client.cache.feature_store import FeatureStore
 from vl2v_client.cache.store import FileContent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
 from vl2v_client.data.images import load_rgb
@@ -33,12 +34,14 @@ class LabelledViews:
         labels: `[N]` int64.
         domains: `[N]` names.
         of: Names the pixels, so that a run cannot resume on other ones.
+        keys: Name of each view's pixels at this size, `N * K`, an image's views side by side; empty if they have none.
     """
 
     pixels: ViewPixels | NDArray[np.uint8]
     labels: NDArray[np.int64]
     domains: tuple[str, ...]
     of: str = ""
+    keys: Sequence[bytes] = ()
 
     @property
     def view_count(self) -> int:
@@ -57,23 +60,28 @@ class LabelledViews:
         """Return the first views of each sample one after the other, `[N * count, S, S, 3]`."""
         return ViewSequence(self.pixels, count)
 
+    def first_keys(self, count: int = 1) -> list[bytes]:
+        """Return the names of the views that `first` gives; none if they have none."""
+        starts = range(0, len(self.keys), self.view_count)
+        return [key for start in starts for key in self.keys[start : start + count]]
+
     def at(self, size: int) -> "LabelledViews":
         """Return the same views at another size.
 
         Raises:
             ValueError: These are plain pixels of another size.
         """
+        if size == self.size:
+            return self
         if isinstance(self.pixels, ViewPixels):
-            return replace(self, pixels=self.pixels.at(size))
-        if size != self.size:
-            raise ValueError(f"pixels of size {self.size} cannot be had at size {size}")
-        return self
+            return replace(self, pixels=self.pixels.at(size), keys=())
+        raise ValueError(f"pixels of size {self.size} cannot be had at size {size}")
 
 
-def labelled_views(pixels: ViewPixels, samples: Sequence[Sample]) -> LabelledViews:
-    """Join the pixels of samples with their labels and domains, row by row."""
+def labelled_views(pixels: ViewPixels, samples: Sequence[Sample], keys: Sequence[bytes] = ()) -> LabelledViews:
+    """Join the pixels of samples with their labels and domains, row by row, and with the names of the pixels."""
     labels = np.array([sample.class_index for sample in samples], dtype=np.int64)
-    return LabelledViews(pixels, labels, tuple(sample.domain for sample in samples), pixels.of)
+    return LabelledViews(pixels, labels, tuple(sample.domain for sample in samples), pixels.of, keys)
 
 
 FRESH_VIEW_NUMBERS = 2**62
@@ -144,6 +152,7 @@ class TrainingData:
             `None` for a student that classifies by text, whose own head it is.
         fresh: Draws new views of `train`'s images at every step, in place of its stored ones; the teacher is asked
             about them if there are `targets`.
+        features: Keeps what a frozen student says of the views; `None` keeps nothing.
     """
 
     train: LabelledViews
@@ -151,6 +160,7 @@ class TrainingData:
     targets: ImageTargets | None = None
     teacher_head: TextHead | None = None
     fresh: OnlineViews | None = None
+    features: FeatureStore | None = None
 
     @property
     def view_count(self) -> int:

@@ -24,9 +24,10 @@ from torch import Tensor
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.values import EmbeddingMatrix, generator
 from vl2v_client.student.loss.methods import Stage
+from vl2v_client.student.loss.objective import LossTerms, Objective
 from vl2v_client.student.model.classifier import StudentClassifier, normalised, pixel_tensor
 from vl2v_client.student.train.devices import ALONE, Ranks
-from vl2v_client.student.train.training_data import TrainingData
+from vl2v_client.student.train.training_data import BatchSource, TrainingData
 
 Rows = NDArray[np.int64]
 
@@ -147,6 +148,16 @@ class LoadedStep:
     share: float
     inputs: Tensor
     answers: EmbeddingMatrix | None = None
+
+
+def loss_terms(objective: Objective, batches: BatchSource, loaded: LoadedStep, outputs: Tensor) -> LossTerms:
+    """Return the loss and its parts of the outputs `[B, D]` of a step; with mixup, of the blends."""
+    answers = None if loaded.answers is None else loaded.answers[: len(loaded.rows)]
+    terms = objective(batches.batch(outputs, loaded.rows, loaded.views, answers))
+    if loaded.mix is None:
+        return terms
+    answers = None if loaded.answers is None else loaded.answers[len(loaded.rows) :]
+    return loaded.mix.blend_terms(terms, objective(batches.batch(outputs, loaded.mix.rows, loaded.mix.views, answers)))
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,11 @@ def _build_from_files(config_file: Path, checkpoint_file: Path | None) -> Any:
     import open_clip
 
     config = read_model_config(config_file)
-    if checkpoint_file is None or not checkpoint_file.is_file():
+    if checkpoint_file is None:
+        raise ModelLoadFailed(
+            f"{config_file} has no weights; give its checkpoint as --pretrained (.safetensors or .pt)"
+        )
+    if not checkpoint_file.is_file():
         raise ModelLoadFailed(
             f"no checkpoint for {config_file} at {checkpoint_file}; give one as --pretrained (.safetensors or .pt)"
         )
