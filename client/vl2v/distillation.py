@@ -18,6 +18,7 @@ from vl2v_client.config.names import config_of
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress
+from vl2v_client.data.inspection import describe_ignored, ignored_pictures
 from vl2v_client.export.report import RunReport
 from vl2v_client.recipes.distill import distill as run_distill
 from vl2v_client.runs.local_source import LocalSource, load_local_teacher
@@ -84,6 +85,8 @@ def distill(
     with keyword_names():
         given = {name: value for name, value in named.items() if value is not None}
         config = config_of({**given, **options}, config)
+        if config.data.root is not None and (ignored := ignored_pictures(config.data.root)):
+            notify(describe_ignored(ignored))
         with _open_source(config, client, approve) as source:
             settings, folder = place_run(config, source.tower)
             report = run_distill(settings, source, folder, progress=progress_display(progress), notify=notify)
