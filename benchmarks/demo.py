@@ -48,7 +48,9 @@ def main() -> None:
         )
         client("Check the vendor's bill against our own books.", "audit")
     print_result(json.loads((home / "run" / "report.json").read_text()))
-    CONSOLE.print(f"\n[bold green]Done in {time.monotonic() - started:.0f} s.[/] Look around in {home}.")
+    CONSOLE.print(
+        f"\n[bold green]Done in {time.monotonic() - started:.0f} s.[/] Look at {home / 'run' / 'report.html'}."
+    )
 
 
 def print_result(report: dict[str, Any]) -> None:

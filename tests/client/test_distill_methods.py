@@ -86,7 +86,7 @@ def test_a_linear_student_is_evaluated_with_its_teacher_and_baselines_stand_besi
     assert (purchase["other_queries"], purchase["other_amount_micro"]) == (CONTENTS + 2, 100 * CONTENTS + 2 * 10)
     assert shell.read("student/student.json")["queries"] == {"images": 0, "texts": 0}
     page = (shell.run_folder / "report.md").read_text()
-    assert "was trained without any query. For the other rows of the table, 7 more queries were bought" in page
+    assert "was trained without any query. For the other rows of the table, the run bought 7 more queries" in page
     asked = shell.run("evaluate", str(shell.run_folder), "--teacher", "--yes")
     assert asked.exit_code == 0, asked.output
     teacher = shell.read("report.json")["rows"][0]

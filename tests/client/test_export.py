@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from support.client.student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.core.errors import DataError, RunError
+from vl2v_client.export.last_stage import LastStage
 from vl2v_client.export.pages import LocalAnswers, Purchase, cost_text
-from vl2v_client.export.report import DomainRow, LastStage, ReportRow, RunReport, read_report, write_report
+from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle, load_bundle
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
@@ -123,7 +124,7 @@ def test_the_report_says_who_won_what_it_cost_and_how_it_was_measured(tmp_path: 
         "trained with 1,603 queries (1,600 images, 3 texts), 1.603 EUR in all",
         "960,192 queries for this run, 599 times as many.",
         "Trained on 1,600 images of art, photo.",
-        "For the teacher's row alone, 400 test images were asked about as well",
+        "For the teacher's row alone, it asked about 400 test images as well",
         "| red | 8 | 2 | . | 80% |",
         "| image_weight | 0.5 |",
         "| sketch | out-of-domain | 1,000 | 83.0 % |",
@@ -169,7 +170,7 @@ def test_what_the_student_does_not_read_is_told_apart_from_its_own_bill() -> Non
     bought = Purchase(1600, 3, 1_603_000, "EUR")
     beside = cost_text(replace(bought, other_queries=40, other_amount_micro=40_000), None)
     assert "trained with 1,603 queries (1,600 images, 3 texts), 1.603 EUR in all" in beside
-    assert "For the other rows of the table, 40 more queries were bought, 0.04 EUR in all" in beside
+    assert "For the other rows of the table, the run bought 40 more queries, 0.04 EUR in all" in beside
     assert "other rows" not in cost_text(bought, None)
     assert "trained without any query" in cost_text(Purchase(0, 0, 0, "EUR"), None)
 

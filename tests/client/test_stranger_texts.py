@@ -17,8 +17,8 @@ from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from support.client.student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.cli.app import run
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR, PlainConsole, show_error
-from vl2v_client.cli.vendor import bars
 from vl2v_client.core.errors import DataError
 from vl2v_client.export.pages import Purchase
 from vl2v_client.export.report import DomainRow, ReportRow, RunReport

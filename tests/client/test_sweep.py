@@ -16,6 +16,7 @@ from PIL import Image
 
 from support.client.client_shell import ClientShell, Result
 from support.client.fake_vendor import FakeVendor, served
+from support.client.pages import Page, check_page
 from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_client.core.errors import DataError, RunError, UsageError
 from vl2v_client.data.folder import open_dataset
@@ -87,6 +88,9 @@ def test_one_purchase_serves_all_runs_exactly_and_the_table_is_that_of_the_runs(
     page = (shell.folder / "sweep" / "report.md").read_text()
     assert "| zero-shot teacher |" in page
     assert f"one purchase of {queries} queries ({TRAINED * VIEWS} images, {len(CLASSES)} texts)" in page
+    html = Page((shell.folder / "sweep" / "report.html").read_text())
+    check_page(html)
+    assert f"VL2V-ADiP {queries} {row['mean']['mean']:.1%}".replace("%", " %") in html.text
 
     again = shell.sweep("--seed", "0", "--seed", "1", "--method", "erm", "--method", "vl2v-adip")
     assert (again.exit_code, vendor.billed_units) == (0, queries)

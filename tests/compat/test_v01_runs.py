@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.client.pages import Page, check_page
 from support.client.version_01 import OFFLINE, Command
 
 FINISHED = (
@@ -74,9 +75,27 @@ def test_a_report_takes_the_teachers_row(
     assert [row["teacher"] for row in done.json() if row["role"] == "unseen"] != [None]
     after = json.loads((folder / "report.json").read_text())
     assert after != before
-    unknown_then = {"exported": after["rows"][-1]["name"], "last_stage": None, "probed": False, "estimate": None}
+    unknown_then = {"exported": after["rows"][-1]["name"], "last_stage": None, "probed": False}
+    unknown_then |= {"estimate": None, "trained_in": ""}
     assert _rounded(after) == _rounded(expected["teacher_report"] | unknown_then)
     assert "class-mean" in (folder / "report.md").read_text()
+    assert "zero-shot teacher" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_finished_run_gets_a_page_of_what_it_has(
+    name: str, client: Command, run_folder: Callable[[str], Path]
+) -> None:
+    folder = run_folder(f"distilled/{name}")
+    before = _contents(folder)
+    done = client("report", folder)
+    assert done.code == 0, done.err
+    page = Page((folder / "report.html").read_text())
+    check_page(page)
+    assert {"Training", "Confusion", "What it cost"} <= set(page.headings)
+    assert "The worst mistakes" not in page.headings, "no version 0.1 kept predictions"
+    (folder / "report.html").unlink()
+    assert _contents(folder) == before
 
 
 def test_a_finished_sweep_makes_its_report_again(

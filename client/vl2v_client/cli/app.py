@@ -43,6 +43,11 @@ _COMMANDS = {
         "Score the exported student by domain; with --teacher, beside the zero-shot teacher.",
         "runs/photos --teacher",
     ),
+    "report": (
+        "report",
+        "Write the page of a finished run again, or compare several runs on one.",
+        "runs/photos-sketch-seed0 runs/photos-sketch-seed1",
+    ),
     "predict": (
         "predict",
         "Classify images with a finished student. Needs no vendor.",

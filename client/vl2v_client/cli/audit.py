@@ -11,9 +11,10 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import plain_table, show, show_error, write_json
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes, with_flags
-from vl2v_client.cli.vendor import bars, open_cache, open_vendor
+from vl2v_client.cli.vendor import open_cache, open_vendor
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import CacheError, ClientError, UsageError
 from vl2v_client.core.progress import format_micro

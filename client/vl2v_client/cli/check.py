@@ -10,9 +10,10 @@ from cyclopts import Parameter
 from rich.console import Group
 from rich.table import Column
 
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import plain_table, show
 from vl2v_client.cli.options import DATA_OPTIONS, AsJson, takes
-from vl2v_client.cli.vendor import bars, notify
+from vl2v_client.cli.vendor import notify
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import DataError
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Column
 
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.check import tell_ignored
 from vl2v_client.cli.console import PlainConsole, plain_table, show, write_json
 from vl2v_client.cli.options import (
@@ -22,7 +23,7 @@ from vl2v_client.cli.options import (
     Yes,
     takes,
 )
-from vl2v_client.cli.vendor import bars, notify, open_purchase, open_source, say_student
+from vl2v_client.cli.vendor import notify, open_purchase, open_source, say_student
 from vl2v_client.config.run import RunConfig
 from vl2v_client.config.training import MethodName
 
@@ -42,7 +43,7 @@ def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_j
             say_student(config, settings, "distill")
         report = run_distill(settings, source, folder, progress=progress, notify=notify)
     if is_first_process():
-        note = f"The student is in {folder / 'student'}, the whole report in {folder / 'report.md'}."
+        note = f"The student is in {folder / 'student'}, the whole report in {folder / 'report.html'}."
         _show(report.to_json(), report.summary(), note, as_json=as_json)
 
 
@@ -84,7 +85,7 @@ def sweep(
         settings, folder = place_sweep(config, target_domain, seed, method, source.tower)
         say_student(config, settings.run)
         report = run_sweep(settings, source, folder, progress=progress, notify=notify)
-    note = f"Each student is in its run folder under {folder}, the report in {folder / 'report.md'}."
+    note = f"Each student is in its run folder under {folder}, the report in {folder / 'report.html'}."
     _show(report.to_json(), report.to_markdown(), note, as_json=as_json)
 
 
@@ -135,4 +136,4 @@ def evaluate(
     table = plain_table("domain", "role", *numbers, rows=rows)
     show([asdict(score) for score in scores], table, as_json=as_json)
     if report_updated and not as_json:
-        notify(f"The teacher's row is now in {run / 'report.md'}.")
+        notify(f"The teacher's row is now in {run / 'report.html'}.")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import show
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes
-from vl2v_client.cli.vendor import bars, notify, open_cache, open_vendor
+from vl2v_client.cli.vendor import notify, open_cache, open_vendor
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.progress import format_micro

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,7 @@ from vl2v_client.cli.options import (
 )
 from vl2v_client.cli.vendor import notify, open_purchase, plan_table, say_student
 from vl2v_client.config.run import RunConfig
-from vl2v_client.core.progress import format_micro
+from vl2v_client.core.progress import about, format_micro
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -123,7 +122,7 @@ def estimate_table(estimate: PlanEstimate, left_units: int | None) -> Table:
         "price": f"at most {format_micro(estimate.amount_micro, estimate.texts.currency)}",
     }
     if estimate.seconds is not None:
-        rows["time"] = f"at most about {timedelta(seconds=round(estimate.seconds))}"
+        rows["time"] = f"at most {about(estimate.seconds)}"
     if left_units is not None:
         rows["budget left"] = f"{left_units:,}"
     rows["not subtracted"] = "views in the cache, and views that look alike: --exact renders all and counts"

@@ -14,9 +14,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.table import Column
 
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import PlainConsole, csv_writer, json_writer, plain_table
 from vl2v_client.cli.options import COMMON, OUTPUT, AsJson
-from vl2v_client.cli.vendor import bars
 from vl2v_client.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:

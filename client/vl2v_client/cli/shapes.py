@@ -6,8 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import show_notice
-from vl2v_client.cli.vendor import bars
 from vl2v_client.core.errors import DataError
 from vl2v_client.data.shapes import write_shapes
 from vl2v_client.data.shapes.drawing_styles import DEVELOPMENT_STYLES, STYLES

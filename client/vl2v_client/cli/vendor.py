@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
-from rich.table import Column
-from rich.text import Text
-
+from vl2v_client.cli.bars import Bars, Lines, bars
 from vl2v_client.cli.console import STDERR, plain_table, show_notice
 from vl2v_client.cli.options import as_command, as_flags, with_flags
 from vl2v_client.config.run import AUTO, STRONGER, TINY, PurchaseConfig, RunConfig
 from vl2v_client.core.errors import CacheError, ClientError, UsageError
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Progress
 from vl2v_client.data.drawn import is_drawn
-from vl2v_contract.texts import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,7 +89,7 @@ def open_purchase(
         def approve(plan: QueryPlan) -> None:
             if as_json and not yes:
                 raise UsageError("--json asks nobody, so spending needs --yes beside it")
-            if not isinstance(progress, Bars):
+            if not isinstance(progress, Bars | Lines):
                 return
             with progress.paused():
                 STDERR.print(plan_table(plan, remaining_units(vendor)))
@@ -169,59 +155,3 @@ def say_student(config: RunConfig, settings: RunSettings, command: str | None = 
 def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
     """Return the plan's totals for people."""
     return plain_table("plan", plan.teacher.id, rows=plan.facts(left_units).items())
-
-
-class _Rate(ProgressColumn):
-    """Steps a second, once there are enough to tell."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
-
-
-class Bars:
-    """A progress that draws one bar per phase, made when the phase first reports."""
-
-    def __init__(self, progress: RichProgress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, phase: str, done: int, total: int, extras: Mapping[str, str] | None = None) -> None:
-        """Draw `done` of `total`; see `core.progress.Progress`."""
-        if phase not in self._tasks:
-            self._tasks[phase] = self._progress.add_task(phase, total=total, facts="")
-        facts = "  ".join(f"{name} {value}" for name, value in (extras or {}).items())
-        self._progress.update(self._tasks[phase], completed=done, total=total, facts=printable(facts))
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Yield the terminal to oneself while the block runs, to ask a question."""
-        self._progress.stop()
-        done = {task.id for task in self._progress.tasks if task.finished}
-        for phase in [phase for phase, task in self._tasks.items() if task in done]:
-            self._progress.remove_task(self._tasks.pop(phase))  # it stands above the question already
-        try:
-            yield
-        finally:
-            self._progress.start()
-
-
-@contextmanager
-def bars(*, quiet: bool) -> Iterator[Progress]:
-    """Show bars on standard error while the block runs; silence when `quiet` (as under `--json`)."""
-    if quiet:
-        yield silent
-        return
-    whole = partial(Column, no_wrap=True)
-    # A terminal of less than 100 columns shows counts, times and facts alone.
-    facts = whole(overflow="ellipsis")  # the first to give way where the terminal is narrow
-    columns = (
-        TextColumn("{task.description:<18}", markup=False),
-        *([BarColumn(bar_width=12, table_column=whole())] if STDERR.width >= 100 else []),
-        MofNCompleteColumn(table_column=whole()),
-        _Rate(table_column=whole()),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=whole()),
-        TextColumn("{task.fields[facts]}", style="dim", markup=False, table_column=facts),
-    )
-    with RichProgress(*columns, console=STDERR) as progress:
-        yield Bars(progress)

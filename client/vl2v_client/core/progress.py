@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from vl2v_contract.texts import format_micro as format_micro  # beside a bar
@@ -27,6 +28,16 @@ def silent(phase: str, done: int, total: int, extras: Mapping[str, str] | None =
 def renamed(progress: Progress, rename: Callable[[str], str]) -> Progress:
     """Return a progress with every phase under another name, so that equal phases of two parts stay apart."""
     return lambda phase, done, total, extras=None: progress(rename(phase), done, total, extras)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people, such as `0:02:05`."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def about(seconds: float) -> str:
+    """Return an estimated time for people; `about 0:00:00` would say nothing."""
+    return f"about {duration(seconds)}" if seconds >= 1 else "less than a second"
 
 
 @dataclass(frozen=True, slots=True)

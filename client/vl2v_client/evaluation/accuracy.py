@@ -1,7 +1,7 @@
 """From logits to predictions, how often they are right, by domain and class, and how far their confidence is from that.
 
 Calibration: Guo et al., ICML 2017, arXiv 1706.04599 (temperature scaling, expected calibration error). A run keeps its
-predictions on its unseen domain in `predictions.csv`, for comparisons image by image.
+predictions on its unseen domain in `predictions.csv`, and those on the hold-out beside it, for comparisons by image.
 """
 
 import csv
@@ -144,12 +144,15 @@ def calibration_error(
     return float(sum(gaps)) / len(labels)
 
 
-_FILE = "predictions.csv"
+PREDICTIONS_FILE = "predictions.csv"
+"""Of the unseen domain."""
+HOLD_OUT_FILE = "predictions_hold_out.csv"
+"""Of the source domains' hold-out, in the same form."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePrediction:
-    """One line: a classifier on an image of the unseen domain.
+    """One line: a classifier on an image that it was not trained on.
 
     Attributes:
         classifier: Name of its row in the report.
@@ -164,17 +167,22 @@ class ImagePrediction:
     predicted: str
     probability: float
 
+    @property
+    def is_right(self) -> bool:
+        """Whether the likeliest class is the label."""
+        return self.predicted == self.label
+
 
 _COLUMNS = [field.name for field in fields(ImagePrediction)]
 
 
-def write_predictions(folder: Path, rows: Iterable[ImagePrediction]) -> None:
-    """Write the file whole, or leave the one that is there.
+def write_predictions(folder: Path, rows: Iterable[ImagePrediction], name: str = PREDICTIONS_FILE) -> None:
+    """Write the file of that name whole, or leave the one that is there.
 
     Raises:
         CacheError: The folder cannot be written.
     """
-    path = folder / _FILE
+    path = folder / name
     partial = path.with_suffix(".partial")
     try:
         with partial.open("w", newline="", encoding="utf-8") as file:
@@ -186,13 +194,13 @@ def write_predictions(folder: Path, rows: Iterable[ImagePrediction]) -> None:
         raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
 
 
-def read_predictions(folder: Path) -> list[ImagePrediction]:
-    """Read the file in its order; an empty list if there is none.
+def read_predictions(folder: Path, name: str = PREDICTIONS_FILE) -> list[ImagePrediction]:
+    """Read the file of that name in its order; an empty list if there is none.
 
     Raises:
         RunError: The file is damaged.
     """
-    file_path = folder / _FILE
+    file_path = folder / name
     if not file_path.exists():
         return []
     try:
@@ -200,9 +208,12 @@ def read_predictions(folder: Path) -> list[ImagePrediction]:
             header, *lines = csv.reader(file)
         if header != _COLUMNS:
             raise ValueError("other columns")
-        return [
+        rows = [
             ImagePrediction(classifier, path, label, predicted, float(probability))
             for classifier, path, label, predicted, probability in lines
         ]
+        if not all(0 <= row.probability <= 1 for row in rows):
+            raise ValueError("a probability out of range")
+        return rows
     except (OSError, ValueError) as error:
         raise RunError(f"{file_path} is damaged: remove it, then run `vl2v-client distill` again") from error

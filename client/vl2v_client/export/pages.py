@@ -63,6 +63,8 @@ class LocalAnswers:
     online: bool
 
 
+MINUS = "\u2212"
+
 Bill = Purchase | LocalAnswers  # what the exported student's answers cost
 
 SweepBill = tuple[SharedPurchase | None, Mapping[str, int]]
@@ -74,14 +76,15 @@ def cost_text(purchase: Purchase | None, local: LocalAnswers | None) -> str:
     if local is not None:
         how = "every view of every step, drawn anew" if local.online else "each stored view once"
         return (
-            f"The teacher is local: nothing was bought. It was shown {how}: {local.images:,} views and {local.texts:,} "
-            f"texts, which a vendor would have billed as {local.images + local.texts:,} queries."
+            f"The teacher is local: nothing was bought. It was shown {how}: {counted(local.images, 'view')} and "
+            f"{counted(local.texts, 'text')}, which a vendor would have billed as "
+            f"{counted(local.images + local.texts, 'query')}."
         )
     if purchase is None:
         return "Nothing was bought."
     queries = purchase.images + purchase.texts
     lines = [
-        f"The student was trained with {queries:,} queries ({purchase.images:,} images, {purchase.texts:,} texts), "
+        f"The student was trained with {asked(purchase)}, "
         f"{format_micro(purchase.amount_micro, purchase.currency)} in all. Their embeddings are in the cache and cost "
         "nothing when they are used again."
         if queries
@@ -90,20 +93,44 @@ def cost_text(purchase: Purchase | None, local: LocalAnswers | None) -> str:
     if purchase.published_queries:
         lines.append(
             "The published loop asks the teacher about every image of every step: "
-            f"{purchase.published_queries:,} queries for this run, "
-            f"{purchase.published_queries / max(1, queries):,.0f} times as many."
+            f"{counted(purchase.published_queries, 'query')} for this run"
+            f"{times_as_many(purchase.published_queries, queries)}."
         )
     if purchase.other_queries:
         lines.append(
-            f"For the other rows of the table, {purchase.other_queries:,} more queries were bought, "
+            f"For the other rows of the table, the run bought {counted(purchase.other_queries, 'more query')}, "
             f"{format_micro(purchase.other_amount_micro, purchase.currency)} in all: this student reads none of them."
         )
     if purchase.test_images:
         lines.append(
-            f"For the teacher's row alone, {purchase.test_images:,} test images were asked about as well: "
+            f"For the teacher's row alone, it asked about {counted(purchase.test_images, 'test image')} as well: "
             "no student was trained or selected on them."
         )
     return " ".join(lines)
+
+
+def asked(bought: SharedPurchase) -> str:
+    """Return `4 queries (3 images, 1 text)`."""
+    queries = counted(bought.images + bought.texts, "query")
+    return f"{queries} ({counted(bought.images, 'image')}, {counted(bought.texts, 'text')})"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 query` and `1,600 queries`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
+def times_as_many(more: int, queries: int) -> str:
+    """Return how `more` compares with the queries that were bought, to go on a sentence; nothing below twice as many.
+
+    A run of few steps asks the published loop's teacher less than a purchase of whole views, and a run that reads no
+    query has nothing to compare.
+    """
+    if not queries or more < 2 * queries:
+        return f", fewer than the {queries:,} that it bought" if queries > more else ""
+    return f", {more / queries:,.0f} times as many"
 
 
 _MARKUP = re.compile(r"[\\`*\[\]<>&~]|(?<![^\W_])_|_(?![^\W_])")
@@ -117,9 +144,28 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in lines)
 
 
+def confusion_table(class_names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    """Return a confusion matrix `[C, C]` as a table; rows are labels."""
+    lines = []
+    for label, (name, counts) in enumerate(zip(class_names, confusion, strict=True)):
+        recall = f"{counts[label] / sum(counts):.0%}" if any(counts) else "-"
+        lines.append([name, *(str(count or ".") for count in counts), recall])
+    return "Rows are labels, columns predictions.\n\n" + table(["", *class_names, "recall"], lines)
+
+
 def quoted(text: str) -> str:
     """Return a text from outside, such as the name of a class, as Markdown shows it letter by letter."""
     return _MARKUP.sub(r"\\\g<0>", printable(text))
+
+
+def points(difference: float) -> str:
+    """Return `0.063` as `+6.3 points`."""
+    return f"{100 * difference:+.1f} points"
+
+
+def signed_range(low: float, high: float) -> str:
+    """Return `-0.005` and `0.063` as a range of points, with the sign that typography has for less."""
+    return f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", MINUS)
 
 
 def percent(share: float | None) -> str:

@@ -3,27 +3,36 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.files import read_json
 from vl2v_client.core.progress import StageEstimate
-from vl2v_client.export.pages import LocalAnswers, Purchase, cost_text, percent, quoted, table, write_pages
-from vl2v_contract.texts import printable
+from vl2v_client.evaluation.intervals import accuracy_interval
+from vl2v_client.export.last_stage import LastStage
+from vl2v_client.export.pages import (
+    LocalAnswers,
+    Purchase,
+    confusion_table,
+    cost_text,
+    counted,
+    percent,
+    points,
+    quoted,
+    table,
+    write_pages,
+)
 
 _FORMAT = 1
-_MAX_BYTES = 64 * 2**20
-"""A confusion of 2,000 classes takes 40 MB."""
-CHANCE, MAJORITY = "chance", "majority class"
-_VALLEYS = {
-    "dead": "the valley of the validation loss was left",
-    "valley": "the valley of the validation loss was not left by the last step",
-    "descending": "no valley of the validation loss was found, so they are the last segment",
-}
-"""By SWAD's state in `metrics.jsonl`."""
+_MAX_BYTES = 64 * 2**20  # a confusion of 2,000 classes takes 40 MB
+CHANCE, MAJORITY, ZERO_SHOT = "chance", "majority class", "zero-shot teacher"
 _PLACES = {True: "in-domain, hold-out", False: "out-of-domain"}
+FEW_IMAGES = 30
+"""Of fewer test images counts are said: one image more or less is several points."""
+FEWEST_FOR_CALIBRATION = 100
+"""Over 15 bins, the calibration error of fewer images is mostly that of chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +76,6 @@ class DomainRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LastStage:
-    """How the last stage of the run's method ended.
-
-    Attributes:
-        swad_steps: First and last step of SWAD's average, from 0.
-        swad: SWAD's state at the end: `dead`, `valley` or `descending`.
-        validation: Accuracy on source validation, 0 to 1, of the `swad`, `best` and `last` weights of this one run.
-    """
-
-    swad_steps: tuple[int, int]
-    swad: Literal["dead", "valley", "descending"]
-    validation: Mapping[str, float]
-
-    def __str__(self) -> str:
-        first, last = self.swad_steps
-        weights = ", ".join(f"{quoted(name)} {percent(accuracy)}" for name, accuracy in self.validation.items())
-        window = f"SWAD averages steps {first:,} to {last:,} of the last stage: {_VALLEYS[self.swad]}"
-        return f"- {window}. Weights of that stage on source validation: {weights}."
-
-
-@dataclass(frozen=True, slots=True)
 class RunReport:
     """Everything that the report says.
 
@@ -105,6 +93,7 @@ class RunReport:
             last; the method, if they are equal.
         last_stage: `None` in reports of earlier versions, and where no stage of the method was trained.
         estimate: What the backbone's training was said to take, by a trial; `None` if there was none.
+        trained_in: Name of the folder with the metrics of the run's method; empty in reports of earlier versions.
     """
 
     dataset: str
@@ -124,6 +113,7 @@ class RunReport:
     local: LocalAnswers | None = None
     probed: bool = False
     last_stage: LastStage | None = None
+    trained_in: str = ""
     estimate: StageEstimate | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -131,23 +121,50 @@ class RunReport:
         measured, exported = self.target_domain is not None, self.rows[-1].name
         return {"format": _FORMAT, "generalisation_measured": measured, "exported": exported, **asdict(self)}
 
+    @property
+    def judged(self) -> int:
+        """Number of images that the rows are judged by: those of the target, else those of source validation."""
+        return self.counts.get("validation" if self.target_domain is None else "target", 0)
+
     def summary(self) -> str:
         """Return the beginning of the page, for a terminal: accuracies and cost."""
         report = self._quoted()
-        return "\n\n".join(report._beginning(_accuracies(report.rows, report.target_domain, brief=True)))
+        return "\n\n".join(report._beginning(report._accuracy_table(brief=True)))
 
     def to_markdown(self) -> str:
         """Return the report as a page; no name in it is taken for markup."""
         report = self._quoted()
-        name, parts = report.rows[-1].name, report._beginning(_accuracies(report.rows, report.target_domain))
+        name, parts = report.rows[-1].name, report._beginning(report._accuracy_table())
         if report.by_domain:
             parts += [f"## {name} by domain", _by_domain(report.by_domain)]
-        parts += ["## How it was measured", report._protocol()]
+        parts += ["## How it was measured", "\n".join(f"- {line}" for line in report.protocol())]
         if report.confusion is not None and len(report.class_names) <= 12:
             where = report.target_domain or "source validation"
-            parts += [f"## Confusion of {name} on {where}", _confusion(report.class_names, report.confusion)]
+            parts += [f"## Confusion of {name} on {where}", confusion_table(report.class_names, report.confusion)]
         parts += ["## Settings", table(["setting", "value"], list(report.settings.items()))]
         return "\n\n".join(parts) + "\n"
+
+    def accuracies(self, *, brief: bool = False) -> list[list[str]]:
+        """Return header and rows of the table of the classifiers; `brief` has the columns that fit a terminal."""
+        rows, is_tested = self.rows, self.target_domain is not None
+        is_calibrated = not brief and self.judged >= FEWEST_FOR_CALIBRATION
+        columns = (  # whether it is shown, its header and its cells
+            (True, "", [row.name for row in rows]),
+            (True, "source validation", [percent(row.source_validation) for row in rows]),
+            (is_tested, f"unseen {self.target_domain}" if brief else "target", [percent(row.target) for row in rows]),
+            (is_tested and not brief, "target 80 %", [percent(row.target_in) for row in rows]),
+            (not brief, "NLL", ["-" if row.nll is None else f"{row.nll:.3f}" for row in rows]),
+            (is_calibrated, "calibration error", [percent(row.calibration_error) for row in rows]),
+            (is_calibrated, "uncalibrated", [percent(row.uncalibrated_error) for row in rows]),
+        )
+        lines = zip(*([header, *cells] for is_shown, header, cells in columns if is_shown), strict=True)
+        return [list(line) for line in lines]
+
+    def _accuracy_table(self, *, brief: bool = False) -> str:
+        header, *lines = self.accuracies(brief=brief)
+        if not brief and any(row.note for row in self.rows):
+            header, lines = [*header, ""], [[*line, row.note] for line, row in zip(lines, self.rows, strict=True)]
+        return table(header, lines)
 
     def _repr_html_(self) -> str:
         from vl2v_client.export.notebook_report import report_html  # which reads this class
@@ -167,8 +184,9 @@ class RunReport:
             teacher=quoted(self.teacher),
             student=quoted(self.student),
             settings={quoted(name): quoted(value) for name, value in self.settings.items()},
-            student_folder=printable(self.student_folder).replace("`", "'"),
+            student_folder=quoted(self.student_folder),
             by_domain=tuple(replace(row, domain=quoted(row.domain)) for row in self.by_domain),
+            last_stage=self.last_stage and self.last_stage.quoted(),
         )
 
     def _beginning(self, accuracies: str) -> list[str]:
@@ -189,35 +207,45 @@ class RunReport:
         last = self.rows[-1]
         if last.target is None:
             return f"**{last.name} was not evaluated on {self.target_domain}.**"
-        gaps = [
-            f"{100 * (last.target - row.target):+.1f} points against {row.name}"
-            for row in self.rows[:-1]
-            if row.target is not None and row.name not in (CHANCE, MAJORITY)
-        ]
+        others = [(row.name, row.target) for row in self.rows[:-1] if row.name not in (CHANCE, MAJORITY)]
+        if 0 < self.judged < FEW_IMAGES:
+            gaps = [f"{name}: {round(share * self.judged)}" for name, share in others if share is not None]
+            reached = f"{round(last.target * self.judged)} of {counted(self.judged, 'image')} right"
+        else:
+            gaps = [f"{points(last.target - share)} against {name}" for name, share in others if share is not None]
+            reached = percent(last.target)
         against = f" ({', '.join(gaps)})" if gaps else ""
-        reached = f"**{last.name} reaches {percent(last.target)} on {self.target_domain}**"
-        return f"{reached}, a domain that it never saw{against}."
+        return f"**{last.name} reaches {reached} on {self.target_domain}**, a domain that it never saw{against}."
 
-    def _protocol(self) -> str:
-        counts = self.counts
+    def protocol(self) -> list[str]:
+        """Return sentences about how it was measured."""
+        counts, exported = self.counts, self.rows[-1]
+        same = "domains" if len(self.source_domains) > 1 else "domain"
         lines = [
-            f"- Student: {self.student}. Teacher: {self.teacher}. Seed {self.seed}: one run says nothing of spread.",
-            f"- Trained on {counts.get('train', 0):,} images of {', '.join(self.source_domains)}.",
-            f"- Selected, averaged and calibrated on {counts.get('validation', 0):,} other images of the same domains.",
+            f"Student: {self.student}. Teacher: {self.teacher}. Seed {self.seed}: one run says nothing of spread.",
+            f"Trained on {counted(counts.get('train', 0), 'image')} of {', '.join(self.source_domains)}.",
+            f"Selected, averaged and calibrated on {counted(counts.get('validation', 0), 'other image')} "
+            f"of the same {same}.",
         ]
         if self.target_domain is not None:
             lines.append(
-                f"- Tested on all {counts.get('target', 0):,} images of {self.target_domain}, which training, "
-                "selection and calibration never read. The column *target 80 %* leaves out the hold-out that "
-                "DomainBed's tables leave out."
+                f"Tested on all {counts.get('target', 0):,} images of {self.target_domain}, which training, selection "
+                "and calibration never read. The column target 80 % leaves out the hold-out that DomainBed's tables "
+                "leave out."
+            )
+        if exported.target is not None and self.judged:
+            share = accuracy_interval(exported.target, self.judged)
+            lines.append(
+                f"95 % interval of {exported.name} on these images: {percent(share.low)} to {percent(share.high)}. It "
+                "is of the images alone: another seed varies as well."
             )
         if self.last_stage is not None:
-            lines.append(str(self.last_stage))
+            lines.append(self.last_stage.sentence())
         if self.estimate is not None:
-            lines.append(f"- Said before it began: {self.estimate}")
+            lines.append(f"Said before it began: {self.estimate}")
         if self.student_folder:
-            lines.append(f"- The student in `{self.student_folder}` is that of the last row, read back and compared.")
-        return "\n".join(lines)
+            lines.append(f"The student in {self.student_folder}/ is that of the last row, read back and compared.")
+        return lines
 
 
 def write_report(folder: Path, report: RunReport) -> None:
@@ -249,38 +277,14 @@ def read_report(folder: Path) -> RunReport:
         raise RunError(f"the report is incomplete (its {entry!r} is not right): run the distillation again") from error
 
 
-def _accuracies(rows: Sequence[ReportRow], target_domain: str | None, *, brief: bool = False) -> str:
-    """Return the table of the classifiers; `brief` has the columns that fit a terminal."""
-    is_tested, has_notes = target_domain is not None, any(row.note for row in rows)
-    columns = (  # whether it is shown, its header and its cells
-        (True, "", [row.name for row in rows]),
-        (True, "source validation", [percent(row.source_validation) for row in rows]),
-        (is_tested, f"unseen {target_domain}" if brief else "target", [percent(row.target) for row in rows]),
-        (is_tested and not brief, "target 80 %", [percent(row.target_in) for row in rows]),
-        (not brief, "NLL", ["-" if row.nll is None else f"{row.nll:.3f}" for row in rows]),
-        (not brief, "calibration error", [percent(row.calibration_error) for row in rows]),
-        (not brief, "uncalibrated", [percent(row.uncalibrated_error) for row in rows]),
-        (has_notes and not brief, "", [row.note for row in rows]),
-    )
-    header, *lines = zip(*([header, *cells] for is_shown, header, cells in columns if is_shown), strict=True)
-    return table(header, lines)
-
-
 def _by_domain(rows: Sequence[DomainRow]) -> str:
     lines = [[row.domain, _PLACES[row.seen], f"{row.images:,}", percent(row.accuracy)] for row in rows]
     for seen in (True, False):
         accuracies = [row.accuracy for row in rows if row.seen == seen]
-        if accuracies:
+        if len(accuracies) > 1:  # the mean of one domain is its own row
             images = sum(row.images for row in rows if row.seen == seen)
             lines.append(["*mean*", _PLACES[seen], f"{images:,}", percent(sum(accuracies) / len(accuracies))])
     worst = min(rows, key=lambda row: row.accuracy)
-    lines.append([f"*worst: {worst.domain}*", _PLACES[worst.seen], f"{worst.images:,}", percent(worst.accuracy)])
+    if any(row.accuracy > worst.accuracy for row in rows):
+        lines.append([f"*worst: {worst.domain}*", _PLACES[worst.seen], f"{worst.images:,}", percent(worst.accuracy)])
     return table(["domain", "", "images", "accuracy"], lines)
-
-
-def _confusion(class_names: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
-    lines = []
-    for label, (name, counts) in enumerate(zip(class_names, confusion, strict=True)):
-        recall = f"{counts[label] / sum(counts):.0%}" if any(counts) else "-"
-        lines.append([name, *(str(count or ".") for count in counts), recall])
-    return "Rows are labels, columns predictions.\n\n" + table(["", *class_names, "recall"], lines)

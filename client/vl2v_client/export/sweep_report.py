@@ -1,14 +1,23 @@
 """The report of a sweep: leave-one-domain-out over targets and seeds, what it cost, and a plot if one can be drawn."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.progress import format_micro
-from vl2v_client.export.pages import SharedPurchase, percent, quoted, table, write_pages
+from vl2v_client.export.pages import (
+    SharedPurchase,
+    asked,
+    counted,
+    percent,
+    quoted,
+    table,
+    times_as_many,
+    write_pages,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,7 @@ class SweepReport:
         """Return the report as a page."""
         parts = [
             f"# {quoted(self.dataset)}: leave one domain out",
-            self._protocol(),
+            self.protocol(),
             "## Accuracy on the target's 80 % that DomainBed's tables use",
             self.accuracy_table(whole_target=False),
             "## Accuracy on the whole target",
@@ -143,49 +152,55 @@ class SweepReport:
         return "\n\n".join(parts) + "\n"
 
     def accuracy_table(self, *, whole_target: bool) -> str:
-        """Return the methods' rows, and the teacher's where it was asked."""
-        header = ["", *map(quoted, self.targets), "mean", "worst domain", "in-domain", "queries"]
+        """Return the methods' rows, and the teacher's where it was asked, as Markdown."""
+        header, *lines = self.accuracies(whole_target=whole_target, name=quoted)
+        return table(header, lines)
+
+    def accuracies(self, *, whole_target: bool, name: Callable[[str], str] = str) -> list[list[str]]:
+        """Return header and rows of a table; `name` is put on each name from outside."""
+        header = ["", *map(name, self.targets), "mean", "worst domain", "in-domain", "queries"]
         lines, known = [], self.teacher_target_in
         if not whole_target and set(known) == set(self.targets):
             worst = min(known, key=lambda target: known[target])
             mean = sum(known.values()) / len(known)
             cells = [*(percent(known[target]) for target in self.targets), percent(mean)]
-            lines.append(["zero-shot teacher", *cells, _worst(worst, known[worst]), "-", "-"])
-        lines += [self._line(row) for row in method_rows(self.outcomes, whole_target=whole_target)]
-        return table(header, lines)
+            lines.append(["zero-shot teacher", *cells, _worst(name(worst), known[worst]), "-", "-"])
+        lines += [self._line(row, name) for row in method_rows(self.outcomes, whole_target=whole_target)]
+        return [header, *lines]
 
-    def cost(self) -> str:
+    def cost(self, name: Callable[[str], str] = quoted) -> str:
         """Return the one purchase in sentences, beside the published loop's bill."""
         runs, bought = len(self.seeds) * self.published_queries, self.purchase
+        all_seeds = f", {runs:,} for all {len(self.seeds)}" if len(self.seeds) > 1 else ""
         published = (
             "The published loop asks the teacher about every image of every step: "
-            f"{self.published_queries:,} queries for one seed of all targets, {runs:,} for all {len(self.seeds)}"
+            f"{counted(self.published_queries, 'query')} for one seed of all targets{all_seeds}"
         )
         if bought is None:
             return f"The teacher is local: nothing was bought. {published}."
-        money, queries = format_micro(bought.amount_micro, quoted(bought.currency)), bought.images + bought.texts
+        money, queries = format_micro(bought.amount_micro, name(bought.currency)), bought.images + bought.texts
         return (
-            f"All runs shared one purchase of {queries:,} queries ({bought.images:,} images, {bought.texts:,} texts), "
-            f"{money} in all; a run reads those of its source domains "
-            f"alone. {published}: {runs / max(1, queries):,.0f} times as many."
+            f"All runs shared one purchase of {asked(bought)}, {money} in all; a run reads those of its source domains "
+            f"alone. {published}{times_as_many(runs, queries)}."
         )
 
-    def _line(self, row: MethodRow) -> list[str]:
+    def _line(self, row: MethodRow, name: Callable[[str], str]) -> list[str]:
         queries = self.queries.get(row.method, 0)
         return [
             row.method,
             *(_with_error(row.by_target[target]) for target in self.targets),
             _with_error(row.mean),
-            _worst(row.worst, row.by_target[row.worst].mean),
+            _worst(name(row.worst), row.by_target[row.worst].mean),
             _with_error(row.in_domain),
             f"{queries:,}" if queries else "-",
         ]
 
-    def _protocol(self) -> str:
+    def protocol(self, name: Callable[[str], str] = quoted) -> str:
+        """Return how it was measured, in sentences."""
         count = len(self.seeds)
         error = "± is the standard error over seeds" if count > 1 else "one seed says nothing of spread"
         return (
-            f"Student: {quoted(self.student)}. Teacher: {quoted(self.teacher)}. "
+            f"Student: {name(self.student)}. Teacher: {name(self.teacher)}. "
             f"Views of each training image: {self.views}. "
             f"{count} seed{'s' if count > 1 else ''} ({', '.join(map(str, self.seeds))}) on one split; {error}. "
             "Each column is a domain that its runs never saw: training, selection and calibration read others alone."
@@ -233,4 +248,4 @@ def _with_error(value: Spread) -> str:
 
 
 def _worst(target: str, accuracy: float) -> str:
-    return f"{quoted(target)}, {percent(accuracy)}"
+    return f"{target}, {percent(accuracy)}"

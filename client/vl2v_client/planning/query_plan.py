@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 from itertools import accumulate
 
@@ -11,7 +10,7 @@ from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.html_tables import html_table
-from vl2v_client.core.progress import Progress, format_micro, silent
+from vl2v_client.core.progress import Progress, about, format_micro, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
 from vl2v_client.planning.queries import ImageQuery, PictureQuery, Query, TextQuery, hash_images, identity_of
@@ -116,7 +115,7 @@ class QueryPlan:
         if self.chosen is not None:
             facts["views"] += f", of which {len(self.chosen):,} are chosen"
         if self.seconds is not None and self.units:
-            facts["time"] = f"about {timedelta(seconds=round(self.seconds))}"
+            facts["time"] = about(self.seconds)
         if left_units is not None:
             short = self.units - left_units
             facts["budget left"] = f"{left_units:,}" + (f" ({short:,} too few)" if short > 0 else "")

@@ -10,10 +10,12 @@ from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.broken import without_broken_target
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.before_purchase import check_before_purchase
+from vl2v_client.runs.kept_predictions import keep_all_predictions
 from vl2v_client.runs.method_training import MethodTraining, RunData, TrainedMethod, exported_last
-from vl2v_client.runs.reporting import export_student, keep_bought_row, keep_predictions, make_report, score_classifier
+from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report, score_classifier
 from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder, skipped_before
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
+from vl2v_client.runs.run_page_data import write_run_page
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.runs.student_trial import try_student
@@ -103,18 +105,16 @@ def _score(
         size = folder.view_size(classifier.input.size, planned.plan.teacher.image_size)
         seen, unseen = validation.at(size), None if target is None else target.at(size)
         scores.append(score_classifier(name, classifier, seen, unseen, split, note=one.note, progress=progress))
-    exported = trained[-1].result
     teacher_row, of_teacher = source.teacher_row(planned, data, target)
-    bill = source.bill(settings, planned, exported)
-    export_student(settings, planned, exported, scores[-1], bill, folder, seen)
+    bill = source.bill(settings, planned, trained[-1].result)
+    export_student(settings, planned, trained[-1].result, scores[-1], bill, folder, seen)
     rows = [teacher_row, *(one.row for one in scores)]
     report = make_report(settings, planned, rows, scores[-1], bill, data.targets, trained)
     before = find_images(folder)
     is_again = before is not None and (before.target, before.target_in) == (images.target, images.target_in)
-    if is_again:
-        report = keep_bought_row(report, folder)
-    choices = {teacher_row.name: of_teacher, **{one.row.name: one.on_target for one in scores}}
-    keep_predictions(folder, dataset.root, split.target, dataset.class_names, choices, keep_others=is_again)
+    report = keep_bought_row(report, folder) if is_again else report
+    keep_all_predictions(folder, dataset, split, scores, {teacher_row.name: of_teacher}, keep_others=is_again)
     write_report(folder.path, report)
     keep_images(folder, images)
+    write_run_page(folder)
     return report

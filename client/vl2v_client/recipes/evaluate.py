@@ -13,11 +13,12 @@ from vl2v_client.core.progress import Progress
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import choose, evaluate
-from vl2v_client.export.report import ReportRow, read_report, write_report
+from vl2v_client.export.report import ZERO_SHOT, ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.queries import ImageQuery
-from vl2v_client.runs.reporting import ZERO_SHOT, keep_predictions, zero_shot_row
+from vl2v_client.runs.kept_predictions import keep_predictions
+from vl2v_client.runs.reporting import zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder, locked, open_run_folder
 from vl2v_client.runs.run_images import (
     UNSEEN,
@@ -27,6 +28,7 @@ from vl2v_client.runs.run_images import (
     choose_images,
     recorded_config,
 )
+from vl2v_client.runs.run_page_data import write_run_page
 from vl2v_client.runs.teacher_answers import ask_teacher
 from vl2v_client.student.train.training_data import labelled_views
 from vl2v_client.teacher.text_classifier import PromptTemplateSet, zero_shot_logits
@@ -72,6 +74,8 @@ def evaluate_run(
                 _add_teacher_row(folder, row, len(labels))
         if images.record is not None:
             keep_predictions(folder, images.root, images.unseen, classes, choices, keep_others=True)
+            if teacher is not None:
+                write_run_page(folder)
         scores = list(images.scores(logits.argmax(axis=1) == views.labels, teacher))
         return scores, teacher is not None and images.record is not None
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.core.progress import Notify, Progress, renamed, unheard
-from vl2v_client.export.report import RunReport, read_report
-from vl2v_client.export.sweep_report import Outcome, SweepReport, write_sweep_report
+from vl2v_client.export.pages import counted
+from vl2v_client.export.report import ZERO_SHOT, RunReport, read_report
+from vl2v_client.export.sweep_page import write_sweep
+from vl2v_client.export.sweep_report import Outcome, SweepReport
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
 from vl2v_client.runs.before_purchase import check_before_purchase
 from vl2v_client.runs.config_record import TEACHER_SIZE_FORMAT
-from vl2v_client.runs.reporting import ZERO_SHOT
 from vl2v_client.runs.run_folder import claim_run_folder, skipped_before
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
@@ -62,15 +63,14 @@ def sweep(
         shared, source = source.share(shared, folder, announce, progress=progress)
         reports = dict(_run_all(settings, source, folder.path, progress))
         report = _report(settings, source, shared, reports, published)
-        write_sweep_report(folder.path, report)
+        write_sweep(folder.path, report)
         return report
 
 
 def _run_all(settings: SweepSettings, source: Source, out: Path, progress: Progress) -> Iterator[tuple[Run, RunReport]]:
     """Yield every run's report; a local teacher's answers are shared by a target's runs, and removed after the last."""
     runs = list(product(settings.targets, settings.seeds, settings.methods))
-    for number, run in enumerate(runs, start=1):
-        target, seed, method = run
+    for number, (target, seed, method) in enumerate(runs, start=1):
         place, answers = out / target / f"seed{seed}" / method, out / target / "answers"
         try:
             # the sweep's own settings and the place decide what a run that is done ran with
@@ -79,16 +79,16 @@ def _run_all(settings: SweepSettings, source: Source, out: Path, progress: Progr
             numbered = renamed(progress, f"{number}/{len(runs)} {{}}".format)
             of_run = settings.run.with_method(method, target_domain=target, seed=seed)
             report = distill(of_run, source, place, progress=numbered, answers=answers)
-        yield run, report
-        if run[1:] == (settings.seeds[-1], settings.methods[-1]):
+        yield (target, seed, method), report
+        if (seed, method) == (settings.seeds[-1], settings.methods[-1]):
             shutil.rmtree(answers, ignore_errors=True)
 
 
 def _announcement(settings: SweepSettings, published: int, shared: PlannedRun) -> str:
     targets, seeds, methods = len(settings.targets), len(settings.seeds), len(settings.methods)
-    runs = f"{targets * seeds * methods} runs ({targets} targets, {seeds} seeds, {methods} methods)"
-    new = f"{shared.plan.units:,} new queries"
-    return f"One purchase serves all {runs}: {new}. The published loop would ask {published:,}"
+    of_each = ", ".join((counted(targets, "target"), counted(seeds, "seed"), counted(methods, "method")))
+    runs, new = counted(targets * seeds * methods, "run"), counted(shared.plan.units, "new query")
+    return f"One purchase serves all of {runs} ({of_each}): {new}. The published loop would ask {published:,}"
 
 
 def _report(

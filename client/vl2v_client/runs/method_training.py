@@ -37,11 +37,13 @@ class TrainedMethod:
     Attributes:
         name: Its key in `student.loss.methods.METHODS`, or `probe`.
         note: What source validation chose beside the weights; empty if nothing.
+        place: Name of the folder with its metrics; its own name if left out.
     """
 
     name: str
     result: TrainingResult
     note: str
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class MethodTraining:
 
         rate, result = choose_learning_rate(self.settings.erm_learning_rates, run)
         notes = [f"learning rate {rate:g}, chosen on source validation", _interpolation_note(result)]
-        return TrainedMethod(ERM, result, "; ".join(note for note in notes if note))
+        return TrainedMethod(ERM, result, "; ".join(note for note in notes if note), f"{ERM}-lr-{rate:g}")
 
     def _train(self, method: Method, place: str, progress: Progress) -> TrainingResult:
         settings, data, teacher = self.settings, self.data, self.teacher

@@ -1,8 +1,7 @@
 """What is written when a run is done: scores on the hold-out and the unseen domain, predictions, student and report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,15 @@ from vl2v_client.data.views import styled_views
 from vl2v_client.evaluation.accuracy import (
     Choices,
     Evaluation,
-    ImagePrediction,
     calibration_error,
     choose,
     evaluate,
     fit_temperature,
     negative_log_likelihood,
-    read_predictions,
-    write_predictions,
 )
+from vl2v_client.export.last_stage import LastStage
 from vl2v_client.export.pages import Bill, LocalAnswers, Purchase, percent
-from vl2v_client.export.report import CHANCE, MAJORITY, DomainRow, LastStage, ReportRow, RunReport, read_report
+from vl2v_client.export.report import CHANCE, MAJORITY, ZERO_SHOT, DomainRow, ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.method_training import TrainedMethod
@@ -40,8 +37,6 @@ from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.training_data import LabelledViews
 from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
 
-ZERO_SHOT = "zero-shot teacher"
-
 
 @dataclass(frozen=True)
 class Score:
@@ -51,13 +46,15 @@ class Score:
         temperature: Fitted on source validation.
         shown: The evaluation that the report shows in full: the target's, else source validation's.
         by_domain: Rows of the source domains on the hold-out, then of the target.
-        on_target: Predictions for the target's images, in the split's order; None without a target.
+        on_validation: Predictions for source validation, in the split's order.
+        on_target: Those for the target's images, likewise; None without a target.
     """
 
     row: ReportRow
     temperature: float
     shown: Evaluation
     by_domain: tuple[DomainRow, ...]
+    on_validation: Choices
     on_target: Choices | None = None
 
 
@@ -96,46 +93,14 @@ def score_classifier(
         for scored, seen in judged
         for domain, count in scored.by_domain.items()
     )
-    return Score(row, temperature, shown, by_domain, None if target is None else choose(logits, temperature))
+    on_target = None if target is None else choose(logits, temperature)
+    return Score(row, temperature, shown, by_domain, choose(on_validation, temperature), on_target)
 
 
 def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, target_in: int) -> ReportRow:
     """Return the teacher's row on the target domain, whose first `target_in` images DomainBed's tables use."""
     right = logits.argmax(axis=1) == labels
     return ReportRow(ZERO_SHOT, None, target=float(right.mean()), target_in=float(right[:target_in].mean()))
-
-
-def keep_predictions(
-    folder: RunFolder,
-    root: Path,
-    samples: Sequence[Sample],
-    class_names: Sequence[str],
-    choices: Mapping[str, Choices | None],
-    *,
-    keep_others: bool,
-) -> None:
-    """Write the predictions of some classifiers for the images of the unseen domain.
-
-    Args:
-        folder: The run.
-        root: Folder of the data set.
-        samples: `N` images of the unseen domain.
-        class_names: Names by class index.
-        choices: Predictions `[N]` by the name of the classifier's row; None adds nothing.
-        keep_others: Keep what the file holds of other classifiers; else they are dropped.
-
-    Raises:
-        CacheError: The folder cannot be written.
-        RunError: The file that is there is damaged.
-    """
-    new = {name: made for name, made in choices.items() if made is not None}
-    rows = [row for row in read_predictions(folder.path) if row.classifier not in new] if keep_others else []
-    for name, made in new.items():
-        for sample, index, probability in zip(samples, made.classes, made.probabilities, strict=True):
-            path, label = sample.path.relative_to(root).as_posix(), class_names[sample.class_index]
-            rows.append(ImagePrediction(name, path, label, class_names[index], float(probability)))
-    if rows:
-        write_predictions(folder.path, rows)
 
 
 def export_student(
@@ -202,7 +167,8 @@ def make_report(
     trained: Sequence[TrainedMethod],
 ) -> RunReport:
     """Make the report of a run from the teacher's row and one of each student, the exported one last."""
-    of_method = next((one.result for one in trained if one.name == settings.training.method), None)
+    method = next((one for one in trained if one.name == settings.training.method), None)
+    of_method = None if method is None else method.result
     dataset, split = planned.queries.dataset, planned.queries.split
     student = settings.exported_student
     counts = {"train": len(split.train), "validation": len(split.validation), "target": len(split.target)}
@@ -227,6 +193,7 @@ def make_report(
         if of_method is None
         else LastStage(of_method.stages[-1].swad_steps, of_method.history[-1]["swad"], of_method.by_weights),
         estimate=None if of_method is None else of_method.estimate,
+        trained_in="" if method is None else method.place or method.name,
     )
 
 

@@ -20,6 +20,7 @@ from vl2v_client.student.loss.methods import ERM, METHODS, WHITE_BOX
 from vl2v_client.student.model.network import check_cut, half_of
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train.devices import resolve_device
+from vl2v_client.student.train.metrics_log import check_event_files
 from vl2v_contract.identity import sha256_hex
 
 ERM_LEARNING_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -112,12 +113,13 @@ def settle(
         before: Options of the run that goes on, from `runs.run_folder.options_of_before`.
 
     Raises:
-        UsageError: Options contradict each other, one of them changes nothing in this run, or there is no such device,
-            or the student cannot be cut where it shall be frozen.
+        UsageError: Options contradict each other, one of them changes nothing in this run, there is no such device, a
+            package is missing, or the student cannot be cut where it shall be frozen.
         DataError: The student's weights file cannot be read.
     """
     resolved = resolve_run(config, before)
     resolve_device(resolved.training.device)
+    check_event_files(resolved.training.tensorboard)
     settings = RunSettings(resolved, choose_student(resolved.student, resolved.training.preset))
     if not WHITE_BOX.isdisjoint(settings.training.methods):
         settings = replace(settings, tower=tower())

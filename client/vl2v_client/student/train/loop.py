@@ -18,6 +18,7 @@ from vl2v_client.student.train.closed_form import fit_projection
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
 from vl2v_client.student.train.estimate import MIN_STEPS, estimate_stage
 from vl2v_client.student.train.feeds import FeatureFeed, Feed, open_feed
+from vl2v_client.student.train.metrics_log import MetricsLog, StepFacts
 from vl2v_client.student.train.results import (
     SourceScore,
     StageCheckpoint,
@@ -25,7 +26,6 @@ from vl2v_client.student.train.results import (
     choose_interpolation,
     score,
     stage_fingerprint,
-    write_metrics,
 )
 from vl2v_client.student.train.stage_state import StageState, apply_weights
 from vl2v_client.student.train.training_data import BatchSource, TrainingData
@@ -54,7 +54,7 @@ def train(
         data: Source domains only.
         config: Hyper-parameters.
         folder: Place of `checkpoints/STAGE.pt` and `metrics.jsonl`; `None` keeps nothing and cannot resume.
-        progress: Gets every step, with the last known loss, gap to its floor and validation accuracy.
+        progress: Gets every step, with its loss and gap to the floor, and the last validation accuracy.
         notify: Gets what each stage but the last has reached, and what a stage that trains the backbone will take.
 
     Raises:
@@ -126,22 +126,22 @@ def _run_stage(
     notify: Notify,
 ) -> StageState:
     state, checkpoint = _begin(run, stage, folder)
-    metrics = folder / "metrics.jsonl" if folder and run.ranks.is_first else None
-    write_metrics(metrics, [*earlier, *state.history], "w")
-    if state.is_finished:
-        return state
-    is_long = "backbone" in stage.trains and stage.steps - state.step >= MIN_STEPS
-    if run.ranks.is_first and is_long and run.data.fresh is None:
-        estimate = estimate_stage(run, stage, state.step)
-        state.estimate = state.estimate or estimate  # of the whole stage, in a run that goes on
-        notify(str(estimate))
-    feed = open_feed(run, stage, progress)
-    if stage.closed_form and state.step == 0 and isinstance(feed, FeatureFeed):
-        state.begin(_fit(run, stage, feed))
-    workers = default_workers(run.classifier.device) if run.config.workers is None else run.config.workers
-    run.classifier.student.train()
-    with closing(load_ahead(feed.load, range(state.step, stage.steps), workers)) as ahead:
-        _take_steps(run, state, feed, ahead, checkpoint, metrics, progress)
+    written = folder if run.ranks.is_first else None
+    with MetricsLog(written, event_files=run.config.tensorboard, rows=[*earlier, *state.history]) as metrics:
+        if state.is_finished:
+            return state
+        is_long = "backbone" in stage.trains and stage.steps - state.step >= MIN_STEPS
+        if run.ranks.is_first and is_long and run.data.fresh is None:
+            estimate = estimate_stage(run, stage, state.step)
+            state.estimate = state.estimate or estimate  # of the whole stage, in a run that goes on
+            notify(str(estimate))
+        feed = open_feed(run, stage, progress)
+        if stage.closed_form and state.step == 0 and isinstance(feed, FeatureFeed):
+            state.begin(_fit(run, stage, feed))
+        workers = default_workers(run.classifier.device) if run.config.workers is None else run.config.workers
+        run.classifier.student.train()
+        with closing(load_ahead(feed.load, range(state.step, stage.steps), workers)) as ahead:
+            _take_steps(run, state, feed, ahead, checkpoint, metrics, progress)
     return state
 
 
@@ -157,11 +157,12 @@ def _take_steps(
     feed: Feed,
     ahead: Iterator[LoadedStep],
     checkpoint: StageCheckpoint,
-    metrics: Path | None,
+    metrics: MetricsLog,
     progress: Progress,
 ) -> None:
     config, stage = run.config, state.stage
     batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(config), config.label_weight)
+    facts = StepFacts()
     extras: Mapping[str, str] = {}
     while True:
         # once in a while: score on source validation, select, close SWAD's segment
@@ -169,12 +170,8 @@ def _take_steps(
         is_due = (state.step - 1) % config.evaluate_every == 0 or state.step == stage.steps
         if is_due and state.step not in (0, state.evaluated_step):
             row = state.add_evaluation(run.ranks.broadcast(lambda: _validate(run, feed)))
-            write_metrics(metrics, [row], "a")
-            extras = {
-                "validation": f"{row['validation_accuracy']:.1%}",
-                "loss": f"{row['loss']:.4f}",
-                "gap to floor": f"{row['gap_to_floor']:.4f}",
-            }
+            metrics.add(row)
+            extras = facts.after_evaluation(row)
         # once in a while: keep everything
         if run.ranks.is_first and (state.is_finished or (state.step > 0 and state.step % config.checkpoint_every == 0)):
             checkpoint.save(state.to_checkpoint())
@@ -190,8 +187,9 @@ def _take_steps(
         (terms["loss"] * (loaded.share * run.ranks.count)).backward()  # type: ignore[no-untyped-call]
         state.descend()
         # ----------------------------------------------------------------------------------------------------------
-        state.add_step(run.ranks.mean(terms, loaded.share))
-        progress(stage.name, state.step, stage.steps, extras)
+        terms = run.ranks.mean(terms, loaded.share)
+        state.add_step(terms)
+        progress(stage.name, state.step, stage.steps, facts.after_step(terms))
 
 
 def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:

@@ -1,4 +1,4 @@
-"""What a stage leaves: its score on the source domains' hold-out, which alone selects, its checkpoint and its metrics.
+"""What a stage leaves: its score on the source domains' hold-out, which alone selects, and its checkpoint.
 
 A checkpoint is one file per stage, written whole or not at all, and refused by any other run.
 """
@@ -8,11 +8,11 @@ import json
 import math
 import os
 import pickle  # nosec B403 # for its error
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -213,21 +213,3 @@ def stage_fingerprint(run: TrainingRun, stage: Stage) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def write_metrics(path: Path | None, rows: Iterable[Mapping[str, Any]], mode: Literal["w", "a"]) -> None:
-    """Write rows of `metrics.jsonl`, one for each evaluation, readable while the run goes on; `None` writes nothing.
-
-    A run that begins writes all rows so far anew: what a crash wrote after its checkpoint is dropped.
-
-    Raises:
-        CacheError: The disk is full.
-    """
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode) as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error

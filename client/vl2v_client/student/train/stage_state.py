@@ -17,6 +17,9 @@ from vl2v_client.student.model.network import Student, frozen_names
 from vl2v_client.student.train.averages import ExponentialMovingAverage, LossValley, Weights, copy_weights
 from vl2v_client.student.train.results import SourceScore, StageResult
 
+CURVE_POINTS = 10
+"""Points of the training curve between two evaluations, each the mean over the steps since the one before."""
+
 
 @dataclass
 class BestWeights:
@@ -56,6 +59,8 @@ class StageState:
         self.optimizer = _optimizer(self.weights.values(), stage.learning_rate, config)
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
+        self._marks: list[tuple[int, Tensor]] = []  # sums of loss and floor so far `[2]`, by the steps in them
+        self._mark_every = max(1, config.evaluate_every // CURVE_POINTS)
 
     @property
     def is_finished(self) -> bool:
@@ -77,6 +82,8 @@ class StageState:
         for name, term in terms.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(term.detach())) + term.detach()
         self._summed += 1
+        if self._summed % self._mark_every == 0:
+            self._marks.append((self._summed, torch.stack((self._sums["loss"], self._sums["floor"]))))
         self.swad.add_step(self.weights, self.step)
         if self.ema is not None:
             self.ema.add_step(self.weights)
@@ -108,6 +115,7 @@ class StageState:
             "step": self.step,
             **means,
             "gap_to_floor": means["loss"] - means["floor"],
+            "curve": self._curve(),
             "validation_accuracy": validation.accuracy,
             "validation_loss": validation.loss,
             "validation_by_domain": dict(validation.by_domain),
@@ -115,8 +123,18 @@ class StageState:
         }
         self.history.append(row)
         self.evaluated_step = self.step
-        self._sums, self._summed = {}, 0
+        self._sums, self._summed, self._marks = {}, 0, []
         return row
+
+    def _curve(self) -> list[list[float]]:
+        """Return `[step, loss, gap to floor]` of each point since the last evaluation."""
+        before, counted, points = torch.zeros(2), 0, []
+        for steps, sums in self._marks:
+            now = sums.cpu()
+            loss, floor = ((now - before) / (steps - counted)).tolist()
+            points.append([self.step - self._summed + steps, loss, loss - floor])
+            before, counted = now, steps
+        return points
 
     def final(self) -> Weights:
         """Return the weights that leave the stage, as `stage.final_weights` says."""
@@ -164,6 +182,7 @@ class StageState:
             "optimizer": self.optimizer.state_dict(),
             "sums": self._sums,
             "summed": self._summed,
+            "marks": self._marks,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if self._student.projection.weight.is_cuda else None,
         }
@@ -184,6 +203,7 @@ class StageState:
             moments["step"] = moments["step"].cpu()  # Adam would wait for a GPU's at every step
         self.optimizer.load_state_dict(saved["optimizer"])
         self._sums, self._summed = saved["sums"], saved["summed"]
+        self._marks = saved.get("marks", [])  # a checkpoint of version 0.1 has none
         torch.set_rng_state(saved["random"].cpu())
         if self._student.projection.weight.is_cuda and saved["random_cuda"] is not None:  # None: it began on a CPU
             torch.cuda.set_rng_state(saved["random_cuda"].cpu())

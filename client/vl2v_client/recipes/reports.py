@@ -1,0 +1,50 @@
+"""Write the page of a finished run again, or compare several runs on one page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vl2v_client.core.errors import UsageError
+from vl2v_client.export.comparison import ComparedRun, Comparison, comparison_page
+from vl2v_client.export.html_page import write_page
+from vl2v_client.export.report import RunReport, read_report
+from vl2v_client.runs.run_folder import open_run_folder
+from vl2v_client.runs.run_page_data import load_run_page, write_run_page
+
+
+def rewrite_report(folder: Path, out: Path | None) -> tuple[RunReport, Path]:
+    """Write the page of a finished run; return its report, and where the page is.
+
+    Raises:
+        RunError: `folder` is not a finished run.
+        CacheError: The page cannot be written.
+    """
+    path = write_run_page(open_run_folder(folder), out)
+    return read_report(folder), path
+
+
+def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:
+    """Compare finished runs, the first with each other one, and write a page of them.
+
+    Raises:
+        UsageError: A folder is named twice.
+        RunError: One of them is not a finished run.
+        CacheError: The page cannot be written.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UsageError("a run is named twice: name each once")
+    pages = [load_run_page(open_run_folder(folder)) for folder in folders]
+    names = short_names(folders)
+    runs = [ComparedRun(name, page.report, tuple(page.own)) for name, page in zip(names, pages, strict=True)]
+    comparison = Comparison(tuple(runs))
+    write_page(out, comparison_page(comparison))
+    return comparison
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the folders' paths that tell them apart."""
+    paths = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, folders))
