@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import Image
 from rich.console import Console
+from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -28,8 +29,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from local_vendor import BIN, local_vendor
 
 WIDTH, HEIGHT, COLUMNS, COLOURS = 1280, 960, 92, 96
-RUN = ("--data", "shapes", "--target-domain", "sketch", "--out", "my-run")
-STEPS = ("--align-steps", "60", "--distill-steps", "80", "--evaluate-every", "20", "--train-views", "4")
+RUN = ("--data", "shapes", "--target-domain", "sketch", "--views", "2")
+STEPS = (
+    "--out",
+    "my-run",
+    "--align-steps",
+    "60",
+    "--distill-steps",
+    "80",
+    "--evaluate-every",
+    "20",
+    "--train-views",
+    "4",
+)
 _TERMINAL = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 0; padding: 20px 24px; background: #14181f; color: #e6e8eb; width: max-content }}
 pre {{ margin: 0; font: 15px/1.35 "DejaVu Sans Mono", monospace }} {stylesheet}</style><pre>{code}</pre>"""
@@ -47,9 +59,8 @@ def main() -> None:
         )
         with local_vendor(home / "shop", account="acme", budget=5000) as environment:
             run(environment, home, "shapes", "shapes", "--images-per-class", "12")
-            screen = record(environment, home, "plan", *RUN, "--views", "2")
-            run(environment, home, "distill", *RUN, "--views", "2", "--baseline", "erm", *STEPS, "--yes")
-            screen += record(environment, home, "predict", "my-run", "shapes/sketch/fish/0003.png", "--format", "table")
+            screen = record(environment, home, "plan", *RUN)
+            run(environment, home, "distill", *RUN, "--baseline", "erm", *STEPS, "--yes")
             screen += record(environment, home, "audit")
             (home / "terminal.html").write_text(as_html(screen))
             page.goto(f"file://{home / 'terminal.html'}")
@@ -86,7 +97,7 @@ def as_html(screen: str) -> str:
     """Return a page that shows what a terminal shows."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(screen.rstrip()), soft_wrap=True)
-    return console.export_html(code_format=_TERMINAL)
+    return console.export_html(code_format=_TERMINAL, theme=MONOKAI)
 
 
 def keep(picture: bytes, file: Path) -> None:
