@@ -15,7 +15,7 @@ from vl2v.messages import keyword_names
 from vl2v.progress_display import progress_display
 from vl2v_client.buying.context import purchase_context
 from vl2v_client.config.names import config_of
-from vl2v_client.config.run import RunConfig
+from vl2v_client.config.run import AUTO, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.inspection import describe_ignored, ignored_pictures
@@ -89,6 +89,8 @@ def distill(
             notify(describe_ignored(ignored))
         with _open_source(config, client, approve) as source:
             settings, folder = place_run(config, source.tower)
+            if config.student.name == AUTO:
+                notify(f"Student: {settings.config.student.name}, picked by the data; `student` names another")
             report = run_distill(settings, source, folder, progress=progress_display(progress), notify=notify)
     return Run(report, folder)
 
