@@ -95,7 +95,7 @@ model = timm.create_model({source}).eval()
 probabilities = model(images).softmax(-1)  # images as below"""
 
 _NEAR = (
-    "The likeliest class is the student's own. The probabilities are near its own, and not the same: the student "
+    "The likeliest class is the student's own. The probabilities are its own on average only (see below): the student "
     "divides by the length of each image's embedding, which no classifier of timm can do. The exact ones, with the "
     "embeddings, from `cosine_head.safetensors`:"
 )

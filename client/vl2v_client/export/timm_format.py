@@ -2,7 +2,7 @@
 
 A linear head becomes timm's classifier as it is. The text classifier divides by the length of each image's embedding,
 which no classifier of timm does: `softmax(s cos(z, txt))` becomes `softmax(a z . txt)` with one `a` for all images. The
-likeliest class is the same for every image, the probabilities are near; the exact head is a file beside the weights.
+likeliest class is the same for every image, the probabilities on average; the exact head is a file beside the weights.
 """
 
 from collections.abc import Mapping
