@@ -77,7 +77,7 @@ test-notebook: ## run the notebook of the documents
 	$(MAKE) install EXTRAS=$(EXTRAS),notebook
 	$(BIN)/pytest tests/notebook
 
-test-browser: ## the vendor's pages in Chromium (`apt install chromium`), with axe; skipped by name without it
+test-browser: ## the vendor's pages and the reports in Chromium (`apt install chromium`), with axe; skipped by name without it
 	$(MAKE) install EXTRAS=$(EXTRAS)$(comma)browser
 	$(BIN)/pytest tests/browser
 

@@ -38,10 +38,13 @@ def _pairs(both: int, first: int, second: int, neither: int) -> tuple[list[bool]
     return [one for one, _ in pairs], [other for _, other in pairs]
 
 
-def test_the_same_images_as_published() -> None:
-    """Newcombe, Statistics in Medicine 17, 2635 (1998), method 10."""
-    found = paired_interval(*_pairs(36, 12, 2, 0))
-    assert (found.low, found.high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+@pytest.mark.parametrize(
+    ("counts", "low", "high"), [((36, 12, 2, 0), 0.0569, 0.3404), ((20, 12, 2, 16), 0.0562, 0.3292)]
+)
+def test_the_same_images_as_published(counts: tuple[int, int, int, int], low: float, high: float) -> None:
+    """Newcombe, Statistics in Medicine 17, 2635 (1998), method 10, with his correction for continuity."""
+    found = paired_interval(*_pairs(*counts))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
     assert found.decides
 
 

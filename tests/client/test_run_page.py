@@ -2,85 +2,27 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from support.client.pages import Page, check_page
+from support.client.report_pages import predictions, run_report, stage_curve, whole_page
 from vl2v_client.evaluation.accuracy import ImagePrediction
 from vl2v_client.export.comparison import ComparedRun, Comparison, comparison_page
 from vl2v_client.export.last_stage import LastStage
 from vl2v_client.export.pages import MINUS, LocalAnswers, Purchase, SharedPurchase
-from vl2v_client.export.report import DomainRow, ReportRow, RunReport
+from vl2v_client.export.report import DomainRow, ReportRow
 from vl2v_client.export.run_charts import CurvePoint, EvaluationPoint, StageCurve
 from vl2v_client.export.run_page import MISTAKES_SHOWN, RunPage
 from vl2v_client.export.sweep_page import sweep_page
 from vl2v_client.export.sweep_report import Outcome, SweepReport
 
-CLASSES = ("cat", "dog", "owl")
-HOSTILE = "</title></style><script>alert(1)</script>\"'><img src=http://192.0.2.1 onerror=x>&amp;{{ 7*7 }}\x1b[2J\u202e"
-
-
-def _report(images: int = 400) -> RunReport:
-    return RunReport(
-        dataset="photos",
-        class_names=CLASSES,
-        source_domains=("art", "photo"),
-        target_domain="sketch",
-        counts={"train": 1600, "validation": 400, "target": images},
-        rows=(
-            ReportRow("zero-shot teacher", 0.98, 0.95, 0.94),
-            ReportRow("chance", 1 / 3, 1 / 3, 1 / 3),
-            ReportRow("majority class", 0.4, 0.38, 0.38, note="cat: art 40.0 %"),
-            ReportRow("ERM", 0.97, 0.80, 0.80, 1.5, 0.2, "rate 0.001", 0.3),
-            ReportRow("VL2V-ADiP", 0.99, 0.83, 0.82, 0.6, 0.03),
-        ),
-        purchase=Purchase(1600, 3, 1_603_000, "EUR", test_images=400, published_queries=960_192),
-        teacher="tiny-clip",
-        student="tiny at 64 px",
-        seed=0,
-        settings={"image_weight": "0.5"},
-        confusion=[[120, 10, 3], [20, 112, 2], [15, 18, 100]],
-        student_folder="student",
-        by_domain=(DomainRow("art", True, 200, 1.0), DomainRow("sketch", False, images, 0.83)),
-        last_stage=LastStage((20, 60), "valley", {"swad": 0.9, "best": 0.91, "last": 0.89}),
-    )
-
-
-def _predictions(images: int = 400) -> list[ImagePrediction]:
-    """ERM errs wherever the student does, and on twelve more images; the teacher was not asked."""
-    found = []
-    for classifier, right in (("ERM", round(0.8 * images)), ("VL2V-ADiP", round(0.83 * images))):
-        for number in range(images):
-            said = "cat" if number < right else "dog"
-            share = 0.5 + 0.49 * number / images
-            found.append(ImagePrediction(classifier, f"sketch/cat/{number:03}.png", "cat", said, share))
-    return found
-
-
-def _curve(name: str = "distill", *, averaged: tuple[int, int] | None = None) -> StageCurve:
-    steps = range(1, 101, 5)
-    points = tuple(CurvePoint(step, -0.9 + 1 / step, 0.05 + 1 / step) for step in steps)
-    evaluations = tuple(EvaluationPoint(step, 0.5 + step / 250, 1 / step) for step in (1, 50, 100))
-    return StageCurve(name, points, evaluations, averaged)
-
-
-def _jpeg() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((20, 20, 3), 99, dtype=np.uint8)).save(buffer, format="JPEG")
-    return buffer.getvalue()
-
-
-def _whole() -> RunPage:
-    page = RunPage(_report(), _predictions(), (_curve("align"), _curve(averaged=(20, 60))))
-    return replace(page, pictures={one.path: _jpeg() for one in page.mistakes()[1:]})
+HOSTILE = "\x1b[2J\u202e</title></style><script>alert(1)</script>\"'><img src=http://192.0.2.1 onerror=x>&amp;{{ 7*7 }}"
 
 
 def test_the_verdict_comes_first_with_its_intervals() -> None:
-    page = Page(_whole().to_html())
+    page = Page(whole_page().to_html())
     check_page(page)
     text = page.text
     assert text.index("VL2V-ADiP reaches 83.0 % on sketch") < text.index("What it cost")
@@ -94,7 +36,7 @@ def test_the_verdict_comes_first_with_its_intervals() -> None:
 
 
 def test_the_page_shows_what_the_report_says() -> None:
-    page = Page(_whole().to_html())
+    page = Page(whole_page().to_html())
     for words in (
         "queries that it learnt from 1,603",
         "paid for them 1.603 EUR",
@@ -118,13 +60,13 @@ def test_the_page_shows_what_the_report_says() -> None:
 
 
 def test_a_page_of_bounded_size() -> None:
-    assert len(_whole().to_html()) < 150_000
+    assert len(whole_page().to_html()) < 150_000
 
 
 @pytest.mark.parametrize("what", ["run", "comparison", "sweep"])
 def test_no_name_is_markup_and_nothing_steers(what: str) -> None:
     report = replace(
-        _report(),
+        run_report(),
         dataset=HOSTILE,
         class_names=(HOSTILE, "dog", HOSTILE + "2"),
         source_domains=(HOSTILE,),
@@ -140,7 +82,7 @@ def test_no_name_is_markup_and_nothing_steers(what: str) -> None:
     )
     said = [ImagePrediction("VL2V-ADiP", f"{HOSTILE}/{n}.png", HOSTILE, "dog", 0.7) for n in range(3)]
     if what == "run":
-        html = RunPage(report, said, (_curve(HOSTILE),)).to_html()
+        html = RunPage(report, said, (stage_curve(HOSTILE),)).to_html()
     elif what == "sweep":
         outcomes = tuple(Outcome(method, HOSTILE, 0, 0.5, 0.5, 0.5) for method in (HOSTILE, "VL2V-ADiP"))
         queries, bought = {HOSTILE: 0, "VL2V-ADiP": 5}, SharedPurchase(1, 1, 10, HOSTILE)
@@ -155,7 +97,7 @@ def test_no_name_is_markup_and_nothing_steers(what: str) -> None:
         )
     page = Page(html)
     check_page(page)
-    assert {name for name, _ in page.tags} <= {name for name, _ in Page(_whole().to_html()).tags}
+    assert {name for name, _ in page.tags} <= {name for name, _ in Page(whole_page().to_html()).tags}
     assert "<script>alert(1)</script>" in page.text, "shown letter by letter"
     assert "{{ 7*7 }}" in page.text
     assert "\x1b" not in html
@@ -163,7 +105,7 @@ def test_no_name_is_markup_and_nothing_steers(what: str) -> None:
 
 
 def test_a_page_of_what_an_earlier_version_left() -> None:
-    old = replace(_report(), last_stage=None, confusion=None, by_domain=())
+    old = replace(run_report(), last_stage=None, confusion=None, by_domain=())
     page = Page(RunPage(old).to_html())
     check_page(page)
     assert "VL2V-ADiP reaches 83.0 %" in page.text
@@ -172,13 +114,13 @@ def test_a_page_of_what_an_earlier_version_left() -> None:
 
 
 def test_without_an_unseen_domain_the_page_says_so_first() -> None:
-    rows = tuple(replace(row, target=None, target_in=None) for row in _report().rows)
-    plain = replace(_report(), target_domain=None, rows=rows, purchase=None, local=LocalAnswers(5, 1, online=False))
+    rows = tuple(replace(row, target=None, target_in=None) for row in run_report().rows)
+    plain = replace(run_report(), target_domain=None, rows=rows, purchase=None, local=LocalAnswers(5, 1, online=False))
     page = Page(RunPage(plain).to_html())
     check_page(page)
     assert page.text.index("Generalisation was not measured") < page.text.index("Better than")
     assert "5 views and 1 text, which a vendor would have billed as 6 queries" in page.text
-    unjudged = Page(RunPage(replace(_report(), rows=rows)).to_html())
+    unjudged = Page(RunPage(replace(run_report(), rows=rows)).to_html())
     assert "VL2V-ADiP was not evaluated on sketch" in unjudged.text
 
 
@@ -186,7 +128,7 @@ def test_without_an_unseen_domain_the_page_says_so_first() -> None:
 def test_any_number_of_classes(classes: int) -> None:
     names = tuple(f"class number {number}" for number in range(classes))
     confusion = [[2 if label == said else int(said == 0) for said in range(classes)] for label in range(classes)]
-    page = RunPage(replace(_report(), class_names=names, confusion=confusion)).to_html()
+    page = RunPage(replace(run_report(), class_names=names, confusion=confusion)).to_html()
     check_page(Page(page))
     assert len(page) < 600_000
     assert ('class="cell"' in page) == (classes <= 40), "a larger map is no map"
@@ -197,7 +139,7 @@ def test_any_number_of_classes(classes: int) -> None:
 def test_a_training_of_a_few_steps(steps: int) -> None:
     points = tuple(CurvePoint(step, -0.5, 0.0) for step in range(1, steps + 1))
     curve = StageCurve("distill", points, (EvaluationPoint(steps, 1.0, 0.0),), (0, steps - 1))
-    page = Page(RunPage(_report(), curves=(curve,)).to_html())
+    page = Page(RunPage(run_report(), curves=(curve,)).to_html())
     check_page(page)
     assert "nan" not in page.html
     assert f"0.0000 above its floor at step {steps}" in page.text
@@ -206,17 +148,17 @@ def test_a_training_of_a_few_steps(steps: int) -> None:
 def test_an_endless_curve_is_thinned() -> None:
     points = tuple(CurvePoint(step, 1 / step, 1 / step) for step in range(1, 20_000))
     curve = StageCurve("distill", points, (EvaluationPoint(19_999, 0.5, 1.0),))
-    assert len(RunPage(_report(), curves=(curve,)).to_html()) < 80_000
+    assert len(RunPage(run_report(), curves=(curve,)).to_html()) < 80_000
 
 
 def test_runs_are_compared_with_the_first_image_by_image() -> None:
-    student = tuple(one for one in _predictions() if one.classifier == "VL2V-ADiP")
-    erm = tuple(replace(one, classifier="VL2V-ADiP") for one in _predictions() if one.classifier == "ERM")
-    fewer = replace(_report(), purchase=Purchase(160, 3, 163_000, "EUR"), settings={"image_weight": "0.4"})
+    student = tuple(one for one in predictions() if one.classifier == "VL2V-ADiP")
+    erm = tuple(replace(one, classifier="VL2V-ADiP") for one in predictions() if one.classifier == "ERM")
+    fewer = replace(run_report(), purchase=Purchase(160, 3, 163_000, "EUR"), settings={"image_weight": "0.4"})
     fewer = replace(fewer, rows=(*fewer.rows[:-1], ReportRow("VL2V-ADiP", 0.99, 0.80, 0.80)))
-    other = replace(_report(), target_domain="art")
+    other = replace(run_report(), target_domain="art")
     comparison = Comparison(
-        (ComparedRun("a", _report(), student), ComparedRun("b", fewer, erm), ComparedRun("c", other, student))
+        (ComparedRun("a", run_report(), student), ComparedRun("b", fewer, erm), ComparedRun("c", other, student))
     )
     _, second, third = comparison.rows()
     assert second[-1] == f"{MINUS}3.0 ({MINUS}4.9 to {MINUS}1.2)"
