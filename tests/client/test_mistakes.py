@@ -61,6 +61,7 @@ def test_a_mistake_is_named_with_its_remedy_and_costs_nothing(
     before = _files(home)
     places = {"home": str(home), "data": str(home / "data"), "out": str(home / "out")}
     with served(vendor) as url, held if isinstance(held, AbstractContextManager) else nullcontext():
+        places["tls"] = url.replace("http:", "https:")
         words = [word.format(url=url, **places) for word in row.words.split()]
         done = invoke(words, {**_environment(home, url), **row.environment}, row.typed)
     said = " ".join(done.output.split())
@@ -71,6 +72,14 @@ def test_a_mistake_is_named_with_its_remedy_and_costs_nothing(
     assert vendor.billed_units == 0
     left = {name for name in _files(home) - before if row.cacheless or not name.startswith(CACHE)}
     assert left == row.leaves
+
+
+def test_another_model_is_named_by_what_tells_it_from_the_last_one(home: Path, vendor: FakeVendor) -> None:
+    names = "open_clip/ViT-B-16/of-spring", "open_clip/ViT-B-16/of-autumn"
+    with served(vendor) as url:
+        for vendor.model_id in names:
+            done = invoke(["plan", "--data", str(home / "data"), "--views", "1"], _environment(home, url))
+    assert f"id {' -> '.join(names)}" in " ".join(done.output.split())
 
 
 def _start(code: str, environment: dict[str, str | None], **more: str) -> subprocess.Popen[str]:

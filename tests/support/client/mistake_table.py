@@ -116,6 +116,12 @@ VENDOR = (
         4,
         ("no vendor answers", "is it running at --vendor-url"),
     ),
+    Mistake(
+        "https where plain HTTP is spoken",
+        f"{PLAN} --vendor-url {{tls}}",
+        4,
+        ("{url} answers", "give that as --vendor-url"),
+    ),
     Mistake("an address without http", f"{PLAN} --vendor-url vendor:8000", 2, ("'vendor:8000'", "http://host:port")),
     Mistake("another web server", PLAN, 4, ("is not a VL2V vendor", "check --vendor-url"), vendor=make.foreign),
     Mistake("a model that is not sold", f"{PLAN} --model vit-x", 4, ("refused",)),
@@ -242,6 +248,14 @@ RUNS = (
         make.written("out/mine.txt", ""),
     ),
     Mistake("a full disk", DISTILL, 9, ("MB left", "make room"), make.full_disk),
+    Mistake("a prediction by no student", "predict {data} {data}", 3, ("student.json",)),
+    Mistake(
+        "a broken file among others to predict",
+        "predict {home}/student {data}/photo/cat",
+        3,
+        ("00000.png", "is not an image", "00001.png"),
+        make.all_of(make.student, make.spoilt("photo/cat/00000.png")),
+    ),
     Mistake("a score of no run", "evaluate {data}", 9, ("is not a run folder", "give the folder of")),
     Mistake(
         "a file that is no cache",

@@ -18,6 +18,10 @@ from unittest.mock import patch
 import httpx
 
 from support.client.fake_vendor import FakeVendor
+from support.client.student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
+from vl2v_client.export.weights import export_bundle
+from vl2v_client.student.model.classifier import StudentBundle
+from vl2v_client.student.model.spec import StudentCard
 
 KEY = "VL2V_API_KEY"
 BUY = "buy --data {data} --views 1 --yes"
@@ -209,3 +213,10 @@ def cut(name: str) -> Callable[[Path], None]:
 def full_disk(_home: Path) -> Any:
     """Leave no room on any disk, for as long as what is returned is held."""
     return patch.object(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
+
+
+def student(home: Path) -> None:
+    """Be a student that somebody has exported."""
+    card = StudentCard(TINY_VIT, SIZE, ("cat", "cow", "dog"), "VL2V-ADiP", 0, logit_scale=20.0)
+    views = coloured_views(5, views=1).pixels[:, 0]
+    export_bundle(home / "student", StudentBundle(fresh_classifier(), card), check_pixels=views)
