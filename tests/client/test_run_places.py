@@ -61,6 +61,7 @@ def test_a_run_of_the_old_name_goes_on_if_its_settings_are_equal_and_else_is_lef
     old = new.rename("runs/data-sketch-seed0")
     steps = {"align_steps": 2, "distill_steps": 2, "batch_size": 2, "evaluate_every": 2}
     same = {"data": {"root": "data", "target_domain": "sketch"}, "purchase": {"views": 1}, "training": steps}
+    same["student"] = {"name": "tiny"}
     assert place_run(RunConfig.model_validate(same), lambda: None)[1] == old
     other = {**same, "training": {**steps, "image_weight": 0.4}}
     assert place_run(RunConfig.model_validate(other), lambda: None)[1] not in (old, new)
