@@ -108,7 +108,7 @@ def test_a_bad_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         load_settings()
     for text, fragment in (
         ("colour = 1", r"vendor\.toml, line 1: colour is no setting; settings stand by their names"),
-        ("port = ", r"vendor\.toml cannot be read as TOML: .*line 1"),
+        ("port =\nhost = 1", r"vendor\.toml cannot be read as TOML: .*line 1"),
         ("port = 1\n\nimage_price_mikro = 5", r"vendor\.toml, line 3: .*did you mean image_price_micro\?"),
         ("[vendor]\nport = 1", r"vendor\.toml, line 1: vendor is no setting"),
         ("host = '::1'\nport = 'x'", r"vendor\.toml, line 2: port: "),
