@@ -9,11 +9,11 @@ import pytest
 
 from support.ledger.ledger_shop import item_key
 from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
-from support.vendor.serving_shop import PickyEncoder, noise, png, running_vendor, save
+from support.vendor.serving_shop import PickyEncoder, Vendor, noise, png, running_vendor, save
 from vl2v_contract.records import receipt_message, verify
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import Budget, Budgets
-from vl2v_vendor.domain.encoder import PixelBatch, TokenBatch, VectorBatch
+from vl2v_vendor.domain.encoder import PixelBatch, PreparedItem, TokenBatch, VectorBatch
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
     InvalidRequest,
@@ -26,6 +26,7 @@ from vl2v_vendor.domain.errors import (
 )
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.images.image_decoding import PillowImageDecoder
 
 pytestmark = pytest.mark.anyio
 
@@ -102,7 +103,53 @@ async def test_without_allow_partial_a_batch_is_all_or_nothing_and_refused_befor
             await buy(vendor, RED, png("blue"), png("green"))
         assert (caught.value.budget, caught.value.remaining_units) == ("account", 2)
         assert not vendor.ledger.orders
-        assert states(await buy(vendor, RED, BROKEN, png("blue"))) == ["billed", "unsupported_image_format", "billed"]
+        with pytest.raises(BudgetExhausted):  # whether an item can be read is not looked at before it can be paid
+            await buy(vendor, RED, BROKEN, png("blue"))
+
+
+async def test_nothing_is_decoded_that_the_budget_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor(limit_units=3) as vendor:
+        await buy(vendor, RED, item_keys=keys("a"))
+        decoded = _count_decoding(vendor, monkeypatch)
+        with pytest.raises(BudgetExhausted):
+            await buy(vendor, RED, BROKEN, png("blue"))
+        assert not decoded
+        outcome = await buy(
+            vendor,
+            *(RED, BROKEN, png("blue"), png("green"), png("white"), BROKEN, png("black")),
+            item_keys=keys("a", "b", "c", "d", "e", "f", "g"),
+            allow_partial=True,
+        )
+        assert states(outcome) == [
+            *("replayed", "unsupported_image_format", "billed", "billed"),
+            *("budget_exhausted", "budget_exhausted", "budget_exhausted"),
+        ]
+        assert len(decoded) == 4  # the paid one, the broken one, and the two that are sold
+        with pytest.raises(BudgetExhausted):
+            await buy(vendor, BROKEN, png("white"), allow_partial=True)
+        assert len(decoded) == 4
+
+
+async def test_items_of_one_key_have_room_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor(limit_units=1) as vendor:
+        decoded = _count_decoding(vendor, monkeypatch)
+        names = keys("a", "b", "b", "c")
+        outcome = await buy(vendor, BROKEN, BROKEN, RED, png("blue"), item_keys=names, allow_partial=True)
+        assert states(outcome) == [*("unsupported_image_format",) * 2, "billed", "budget_exhausted"]
+        assert len(decoded) == 3
+
+
+def _count_decoding(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Note every picture that is decoded from now on."""
+    decoded: list[bytes] = []
+    decode = PillowImageDecoder.decode
+
+    def noted(self: PillowImageDecoder, data: bytes) -> PreparedItem:
+        decoded.append(data)
+        return decode(self, data)
+
+    monkeypatch.setattr(PillowImageDecoder, "decode", noted)
+    return decoded
 
 
 async def test_allow_partial_bills_the_longest_prefix_of_valid_new_items() -> None:

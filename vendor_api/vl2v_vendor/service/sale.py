@@ -13,10 +13,12 @@ from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed, PriceChanged
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector, admit
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, Offer, PaidItem, Price, Vector, admit
 from vl2v_vendor.service.preparation import ItemSource
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
+
+BEYOND_BUDGET = "budget_exhausted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,14 +173,12 @@ class Sale:
             BudgetExhausted: Not all fit; with `allow_partial`, none fits and nothing else can be delivered.
             PriceChanged: The client pinned another price, or a maximum that the new items exceed.
         """
-        if not self.new:
+        unread = {item.item_key for item in self.items if item.failure and item.failure.code == BEYOND_BUDGET}
+        if not self.new and not unread:
             return
         free, price = self.delivers_free, self.price
-        units = admit(len(self.new), self.budgets, allow_partial=request.allow_partial, delivers_free=free)
-        if request.price_id not in (None, price.id):
-            raise PriceChanged(
-                f"price {request.price_id} is no longer in force; price {price.id} is. Read /v1/models and decide"
-            )
+        wanted = len(self.new) + len(unread)
+        units = admit(wanted, self.budgets, allow_partial=request.allow_partial, delivers_free=free)
         charge_micro = units * price.unit_price_micro
         if request.max_charge_micro is not None and charge_micro > request.max_charge_micro:
             raise PriceChanged(
@@ -205,8 +205,8 @@ class Sale:
 
     def refuse(self, item_key: str) -> None:
         """Fail a new item that the budgets do not admit."""
-        detail = f"the {self.budgets.tighter[0]}'s budget ends before this item; ask for a top-up"
-        self.fail(item_key, "budget_exhausted", detail)
+        failure = beyond_budget(self.budgets)
+        self.fail(item_key, failure.code, failure.detail)
 
     def fail(self, item_key: str, code: str, detail: str) -> None:
         """Fail every item of a key that has not failed yet."""
@@ -269,6 +269,29 @@ class Sale:
             if item.fingerprint != fingerprint:
                 item.fail("item_key_mismatch", "this item key was used for another content; use a new key")
         return [item for item in items if item.fingerprint == fingerprint]
+
+
+def admit_unseen(request: SaleRequest, offer: Offer, item_keys: Sequence[str]) -> int:
+    """Return how many of the keys that are not paid may be worked on, before any of their items is read.
+
+    Raises:
+        BudgetExhausted: They do not fit; with `allow_partial`, none fits and nothing is paid.
+        PriceChanged: The client pinned another price.
+    """
+    unpaid = sum(key not in offer.paid for key in item_keys)
+    if not unpaid:
+        return 0
+    room = admit(unpaid, offer.budgets, allow_partial=request.allow_partial, delivers_free=bool(offer.paid))
+    if request.price_id not in (None, offer.price.id):
+        raise PriceChanged(
+            f"price {request.price_id} is no longer in force; price {offer.price.id} is. Read /v1/models and decide"
+        )
+    return room
+
+
+def beyond_budget(budgets: Budgets) -> ItemFailure:
+    """Return the failure of a new item that the budgets do not admit."""
+    return ItemFailure(BEYOND_BUDGET, f"the {budgets.tighter[0]}'s budget ends before this item; ask for a top-up")
 
 
 def _is_product_of(model: ModelInfo, bought: PaidItem) -> bool:

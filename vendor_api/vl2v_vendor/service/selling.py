@@ -6,6 +6,7 @@ nothing has happened, and after it every vector can be fetched again free.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 
 from vl2v_contract.identity import fingerprint
 from vl2v_contract.records import RecomputeNote, RequestRecord, SignedRecompute
@@ -21,14 +22,14 @@ from vl2v_vendor.domain.errors import (
     UnknownModel,
     VendorError,
 )
-from vl2v_vendor.domain.ledger import PaidItem
+from vl2v_vendor.domain.ledger import Offer, PaidItem
 from vl2v_vendor.domain.ports import Clock, Ledger
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.observe.request_trace import note, timed
 from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.preparation import Preparation, check_item_key, name_items
-from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
+from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest, admit_unseen, beyond_budget
 
 _MINUTE_MICRO = 60_000_000
 
@@ -94,10 +95,15 @@ class Seller:
         keys = name_items(
             request.item_keys, count, account_id=caller.account_id, idempotency_key=request.idempotency_key
         )
-        with self.lanes[request.modality].reserve(count, key=caller.id):
-            prepared = await self.preparation.prepare(request.modality, request.sources, truncate=request.truncate)
+        with timed("commit"):
+            valid = [key for key in dict.fromkeys(keys) if check_item_key(key) is None]
+            offer = await self.ledger.offer(caller, model.id, request.modality, valid)
+        room = admit_unseen(request, offer, valid)
+        expired = sum(paid.vector is None for paid in offer.paid.values())
+        with self.lanes[request.modality].reserve(room + expired, key=caller.id):
+            prepared = await self._prepare(request, keys, offer, room)
             with timed("commit"):
-                sale = await self._admit(caller, request, model, zip(keys, prepared, strict=True))
+                sale = await self._admit(caller, request, model, offer, zip(keys, prepared, strict=True))
         await self._encode(caller, request, sale)
         sale.check_whole(request)
         with timed("commit"):
@@ -157,12 +163,38 @@ class Seller:
             raise UnknownModel(f"model `{model}` is not on sale here; `{info.id}` is")
         return info
 
+    async def _prepare(
+        self, request: SaleRequest, keys: Sequence[str], offer: Offer, room: int
+    ) -> list[PreparedItem | ItemFailure | None]:
+        """Prepare what may be delivered: what is paid, and in order as many new items as the budgets have room for.
+
+        An item that cannot be read takes no room, so the next one has its turn. What has none is None: it is not read.
+        """
+        outcomes: list[PreparedItem | ItemFailure | None] = [check_item_key(key) for key in keys]
+        places: dict[str, list[int]] = {}
+        for place, key in enumerate(keys):
+            if outcomes[place] is None:
+                places.setdefault(key, []).append(place)
+        unpaid = iter([key for key in places if key not in offer.paid])
+        turn = [*(key for key in places if key in offer.paid), *islice(unpaid, room)]
+        while turn:
+            taken = sorted(place for key in turn for place in places[key])
+            sources = [request.sources[place] for place in taken]
+            found = await self.preparation.prepare(request.modality, sources, truncate=request.truncate)
+            for place, outcome in zip(taken, found, strict=True):
+                outcomes[place] = outcome
+            new = [key for key in turn if key not in offer.paid]
+            failed = sum(all(isinstance(outcomes[place], ItemFailure) for place in places[key]) for key in new)
+            turn = list(islice(unpaid, failed))
+        return outcomes
+
     async def _admit(
         self,
         caller: ApiKey,
         request: SaleRequest,
         model: ModelInfo,
-        prepared: Iterable[tuple[str, PreparedItem | ItemFailure]],
+        offer: Offer,
+        prepared: Iterable[tuple[str, PreparedItem | ItemFailure | None]],
     ) -> Sale:
         """Replay what is paid and admit the rest.
 
@@ -170,10 +202,9 @@ class Seller:
         charged for the rest.
         """
         items: list[SaleItem] = []
-        for item_key, one in prepared:
-            found = one if isinstance(one, ItemFailure) else check_item_key(item_key) or one
-            if isinstance(found, ItemFailure):
-                items.append(SaleItem(item_key, failure=found))
+        for item_key, found in prepared:
+            if not isinstance(found, PreparedItem):
+                items.append(SaleItem(item_key, failure=found or beyond_budget(offer.budgets)))
                 continue
             content = fingerprint(
                 self.pepper,
@@ -183,8 +214,6 @@ class Seller:
                 content_sha=found.content_sha,
             )
             items.append(SaleItem(item_key, found, content))
-        item_keys = list(dict.fromkeys(item.item_key for item in items if item.failure is None))
-        offer = await self.ledger.offer(caller, model.id, request.modality, item_keys)
         sale = Sale(
             model_id=model.id, embedding_dim=model.embedding_dim, items=items, price=offer.price, budgets=offer.budgets
         )
