@@ -85,7 +85,7 @@ def test_its_image_tower_is_a_student_that_can_be_shipped(tmp_path: Path, tower:
 def test_without_open_clip_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = write_tiny_clip(tmp_path)
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(UsageError, match=r"pip install 'vl2v\[local\]'"):
+    with pytest.raises(UsageError, match=r"extra `local`: pip install 'open-clip-torch"):
         LocalTeacher(LocalModel(str(spec.config_file), spec.checkpoint_file))
 
 

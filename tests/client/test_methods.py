@@ -200,7 +200,7 @@ def test_a_probe_in_closed_form_is_the_ridge_regression_of_the_labels(name: str)
     student = result.classifier.student.eval()
     with torch.no_grad():
         pixels = student_input(np.stack(list(data.train.first(2))), result.classifier.input, torch.device("cpu"))
-        features = student.features(pixels).double()
+        features = student.features(pixels).half().double()  # as they are cached
     targets = 10 * torch.eye(3, dtype=torch.float64)[torch.from_numpy(data.train.labels.repeat(2))]
     centred, mean = features - features.mean(dim=0), features.mean(dim=0)
     gram, product = centred.T @ centred / len(features), centred.T @ targets / len(features)

@@ -95,7 +95,9 @@ def _start(code: str, environment: dict[str, str | None], **more: str) -> subpro
 
 
 def _main(*words: str) -> str:
-    return f"import sys; sys.argv = ['vl2v-client', *{words!r}]; from vl2v_client.cli import main; main()"
+    # A shell that starts tests in the background has SIGINT ignored, and children inherit that.
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    return f"{heeded}; import sys; sys.argv = ['vl2v-client', *{words!r}]; from vl2v_client.cli import main; main()"
 
 
 def test_ctrl_c_is_one_sentence_and_130(home: Path, vendor: FakeVendor) -> None:

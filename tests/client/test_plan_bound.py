@@ -19,7 +19,7 @@ from vl2v_client.cli.plan import estimate_table, plan_json
 from vl2v_client.core.errors import BudgetExhausted, DataError
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import split, training_files
-from vl2v_client.planning import queries as planned_queries
+from vl2v_client.planning import file_contents
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.file_contents import hash_files, read_files
 from vl2v_client.planning.plan_estimate import PlanEstimate, estimate_plan
@@ -102,13 +102,13 @@ def test_a_second_bound_reads_no_file_and_a_changed_one_is_read_again(
     paths = [str(sample.path) for sample in samples]
     first = hash_files(tmp_path, paths, cache)
     read: list[str] = []
-    whole = planned_queries._hash_all
+    whole = file_contents._hash_all
 
     def watched(chunk: list[str]) -> list[str]:
         read.extend(chunk)
         return whole(chunk)
 
-    monkeypatch.setattr(planned_queries, "_hash_all", watched)
+    monkeypatch.setattr(file_contents, "_hash_all", watched)
     assert hash_files(tmp_path, paths, cache) == first
     assert read == []
     shutil.copy(paths[0], paths[1])

@@ -72,7 +72,7 @@ def test_a_run_leaves_everything_that_the_readme_promises(
     assert json.loads((run / "report.json").read_text())["rows"][0] == teacher_row
 
     predicted = client.run("predict", run, shapes / "photo" / "fish")
-    assert predicted.out.splitlines()[0] == "path,class,probability"
+    assert predicted.out.splitlines()[0] == "path,class,probability,error"
     assert len(predicted.out.splitlines()) == 7
 
 

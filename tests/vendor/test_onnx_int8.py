@@ -111,7 +111,7 @@ def test_int8_needs_the_cpu(spec: ModelSpec) -> None:
 
 def test_missing_packages_are_named(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ModelLoadFailed, match=r"the package onnx: pip install 'vl2v\[onnx\]'"):
+    with pytest.raises(ModelLoadFailed, match="needs the package onnx: pip install onnx onnxruntime onnxscript"):
         load_pair(spec)
 
 

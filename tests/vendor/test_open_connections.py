@@ -194,7 +194,7 @@ def test_one_address_has_a_share_and_no_more(vendor: Vendor, secret: str) -> Non
     "sent",
     [
         b"\x16\x03\x01",
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         b"POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnothing\r\n",
     ],
     ids=["not HTTP", "another protocol", "a broken body of a request that is not served"],
