@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from support.ledger.ledger_shop import MODEL, Shop, item_key
-from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, secret_sha256
+from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, check_account_name, secret_sha256
 from vl2v_vendor.domain.errors import BudgetExhausted, Forbidden, InvalidRequest, KeyExpired, KeyRevoked, NotFound
 from vl2v_vendor.ledger_sql.tables import admin_log, api_keys
 from vl2v_vendor.service.administration import KeyRequest, issue_key
@@ -31,12 +31,33 @@ def test_a_name_is_taken_once_and_the_refusal_says_what_to_do(shop: Shop) -> Non
 
 @pytest.mark.parametrize(
     ("name", "budget_units", "currency"),
-    [("", 1, "EUR"), (" acme", 1, "EUR"), ("a\nb", 1, "EUR"), ("b", -1, "EUR"), ("b", 2**53, "EUR"), ("b", 1, "euro")],
+    [
+        ("", 1, "EUR"),
+        (" acme", 1, "EUR"),
+        ("a\nb", 1, "EUR"),
+        ("a/b", 1, "EUR"),
+        ("b", -1, "EUR"),
+        ("b", 2**53, "EUR"),
+        ("b", 1, "euro"),
+    ],
 )
 def test_a_malformed_account_is_refused(shop: Shop, name: str, budget_units: int, currency: str) -> None:
     with pytest.raises(InvalidRequest):
         shop.accounts.create_account(name, budget_units=budget_units, currency=currency)
     assert [account.name for account in shop.accounts.accounts()] == ["acme"]
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@a", "a/b", "a\\b", "..", "a%2fb", "a?b", "a#b", "e\u0301", "e\u0301a"]
+)
+def test_a_name_that_a_url_or_a_spreadsheet_reads_in_another_way_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"the first is a letter or a digit, and none is # % / \? \\"):
+        check_account_name(name)
+
+
+@pytest.mark.parametrize("name", ["é", "Łódź & co. (north), 2", "7 hills", "株式会社", "a=b", "acme@example.org"])
+def test_a_name_may_be_of_any_language(name: str) -> None:
+    check_account_name(name)
 
 
 def test_an_unknown_account_is_answered_with_the_remedy(shop: Shop) -> None:

@@ -16,6 +16,7 @@ from vl2v_contract.records import Receipt, Statement, Summary
 from vl2v_contract.wire.admin import Account, AdminLog, IssuedKey, KeyList, PriceVersion
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.accounts import secret_sha256
+from vl2v_vendor.ledger_sql import sql_accounts
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 
 pytestmark = pytest.mark.anyio
@@ -213,7 +214,10 @@ async def test_a_malformed_act_is_refused_and_not_logged(database_url: str, tmp_
         assert desk.rows("SELECT count(*) FROM admin_log") == before
 
 
-async def test_unknown_things_are_404_and_a_slash_in_a_name_calls_for_the_id(database_url: str, tmp_path: Path) -> None:
+async def test_unknown_things_are_404_and_a_slash_in_a_name_calls_for_the_id(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_accounts, "check_account_name", lambda _: None)  # as in older versions
     async with open_desk(database_url, tmp_path) as desk:
         made = (await desk.post("/accounts", {"name": "acme/eu west", "budget_units": 1})).json()
         spaced = (await desk.post("/accounts", {"name": "acme #1?", "budget_units": 1})).json()

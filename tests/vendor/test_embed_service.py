@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from support.ledger.ledger_shop import item_key
 from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
-from support.vendor.serving_shop import PickyEncoder, Vendor, noise, png, running_vendor, save
+from support.vendor.serving_shop import RECOMPUTES_PER_MINUTE, PickyEncoder, Vendor, noise, png, running_vendor, save
 from vl2v_contract.records import receipt_message, verify
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import Budget, Budgets
@@ -17,11 +18,13 @@ from vl2v_vendor.domain.encoder import PixelBatch, PreparedItem, TokenBatch, Vec
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
     InvalidRequest,
+    ItemFailure,
     LedgerUnavailable,
     ModelUnavailable,
     OutcomeUnknown,
     Overloaded,
     PriceChanged,
+    RateLimited,
     UnknownModel,
 )
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
@@ -124,10 +127,53 @@ async def test_nothing_is_decoded_that_the_budget_cannot_hold(monkeypatch: pytes
             *("replayed", "unsupported_image_format", "billed", "billed"),
             *("budget_exhausted", "budget_exhausted", "budget_exhausted"),
         ]
-        assert len(decoded) == 4  # the paid one, the broken one, and the two that are sold
+        assert len(decoded) == 3  # the broken one, and the two that are sold
         with pytest.raises(BudgetExhausted):
             await buy(vendor, BROKEN, png("white"), allow_partial=True)
-        assert len(decoded) == 4
+        assert len(decoded) == 3
+
+
+async def test_a_paid_key_has_nothing_decoded_that_the_model_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor(limit_units=1) as vendor:
+        others = [png((0, 0, number)) for number in range(6)]
+        decoded = _count_decoding(vendor, monkeypatch)
+        bought = await buy(vendor, *others, RED, RED, item_keys=keys(*"aaaaaa", "a", "a"))
+        assert states(bought) == ["billed", *("item_key_mismatch",) * 7]
+        assert decoded == others[:1]  # for one query one picture
+        again = await buy(vendor, *others, BROKEN, item_keys=keys(*"aaaaaaa"))
+        assert states(again) == ["replayed", *("item_key_mismatch",) * 6]
+        assert decoded == others[:1]
+        vendor.ledger.forget_vectors()
+        again = await buy(vendor, *others[::-1], others[0], item_keys=keys(*"aaaaaaa"))
+        assert states(again) == [*("item_key_mismatch",) * 5, "recomputed", "recomputed"]
+        assert decoded == others[:1] * 2
+
+
+async def test_what_is_not_computed_again_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor() as vendor:
+        names, files = keys(*"abcdef"), [png((0, 0, number)) for number in range(RECOMPUTES_PER_MINUTE)]
+        await buy(vendor, *files, item_keys=names)
+        vendor.ledger.forget_vectors()
+        decoded = _count_decoding(vendor, monkeypatch)
+        assert set(states(await buy(vendor, *files, item_keys=names))) == {"recomputed"}
+        with pytest.raises(RateLimited):
+            await buy(vendor, *files, item_keys=names)
+        assert len(decoded) == len(files)
+        vendor.ledger.paid = {key: replace(item, weights_sha="0" * 64) for key, item in vendor.ledger.paid.items()}
+        assert set(states(await buy(vendor, *files, item_keys=names))) == {"result_expired"}
+        assert len(decoded) == len(files)
+
+
+async def test_what_was_sold_once_and_is_now_refused_fails_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor() as vendor:
+        await buy(vendor, RED, item_keys=keys("a"))
+        vendor.ledger.forget_vectors()
+
+        def refuse(_self: PillowImageDecoder, _data: bytes) -> PreparedItem:
+            raise ItemFailure("undecodable_image", "no longer taken")
+
+        monkeypatch.setattr(PillowImageDecoder, "decode", refuse)
+        assert states(await buy(vendor, RED, RED, item_keys=keys("a", "a"))) == ["undecodable_image"] * 2
 
 
 async def test_items_of_one_key_have_room_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from support.vendor.serving_shop import Vendor, images, png, running_vendor
 from vl2v_vendor.domain.encoder import VectorBatch
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.observe.request_trace import STAGES
+from vl2v_vendor.settings import SettingsError, load_settings
+from vl2v_vendor.web.app import create_app
 
 pytestmark = pytest.mark.anyio
 
@@ -176,3 +178,17 @@ async def test_a_dead_model_and_its_restarts_are_shown() -> None:
         async with vendor.client() as client:
             series = await scrape(client)
         assert (series["vl2v_model_ready"], series["vl2v_model_restarts_total"]) == (0, 3)
+
+
+async def test_metrics_are_shown_to_whoever_bears_the_token_of_the_settings() -> None:
+    async with running_vendor() as vendor:
+        vendor.app = create_app(vendor.services, metrics_token="t" * 16)
+        for bearer, status in (("t" * 16, 200), ("t" * 15, 401), (vendor.secret, 401), ("é", 401)):
+            async with vendor.client() as client:
+                answer = await client.get("/metrics", headers={"Authorization": f"Bearer {bearer}".encode()})
+            assert answer.status_code == status, bearer
+            assert ("vl2v_" in answer.text, "`metrics_token`" in answer.text) == (status == 200, status == 401)
+            assert "t" * 15 not in answer.text
+    assert "tttt" not in repr(load_settings(metrics_token="t" * 16))
+    with pytest.raises(SettingsError, match="metrics_token: "):
+        load_settings(metrics_token="short")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from pydantic import TypeAdapter
@@ -14,6 +15,7 @@ from support.vendor.admin_desk import Desk, open_desk
 from support.vendor.page_visitor import HOST, Page, Visitor
 from vl2v_contract.chain import GENESIS_HASH, follows, items_hash
 from vl2v_contract.records import PublicKeys, RequestRecord, Statement, head_message, receipt_message, verify
+from vl2v_vendor.ledger_sql import sql_accounts
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +75,8 @@ async def test_an_account_without_any_entry_has_its_pages(desk: Desk) -> None:
     assert len(lines) == 1
 
 
-async def test_what_others_named_is_shown_letter_by_letter(desk: Desk) -> None:
+async def test_what_others_named_is_shown_letter_by_letter(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_accounts, "check_account_name", lambda _: None)  # as in older versions
     await desk.post("/accounts", {"name": HOSTILE, "budget_units": 0})
     accounts = {one["name"]: one["id"] for one in (await desk.get("/accounts"))["data"]}
     secret = await desk.issue(accounts[HOSTILE], "embed", "billing", name=HOSTILE)
@@ -148,6 +151,18 @@ async def test_a_receipt_is_the_api_s_own_and_verifies_offline(desk: Desk) -> No
     assert receipt.entry.items_hash == items_hash(record.items)
     assert receipt.entry.hash() == receipt.entry_hash
     assert verify(key.public_key, receipt_message(receipt.entry_hash), receipt.signature)
+
+
+async def test_a_receipt_is_found_whatever_the_staff_named_its_act(desk: Desk) -> None:
+    secret = await desk.issue("acme", "billing")
+    for name in ("2026/11", "50 % more?", "a#b&c", "é"):
+        desk.accounts.top_up(desk.accounts.find_account("acme"), 1, request_id=name)
+        async with Visitor(desk.app) as visitor, desk.client(secret) as client:
+            await visitor.log_in(secret)
+            answer = await visitor.http.get((await visitor.get("/statement")).links["Receipt"])
+            own = await client.get(f"/v1/billing/requests/{quote(name, safe='')}")
+        assert answer.content == own.content
+        assert TypeAdapter(RequestRecord).validate_json(answer.content).receipt.entry.request_id == name
 
 
 async def test_the_statement_is_handed_out_whole_and_verifies_offline(

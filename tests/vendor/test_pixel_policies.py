@@ -128,6 +128,14 @@ def test_names_do_not_depend_on_the_policy(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_a_name_that_needs_no_decoding_is_the_same(policy: str) -> None:
+    files = [*FILES.values(), save(picture(SIZE, SIZE), "PNG", exif=exif_block(6)), save(picture(SIZE, SIZE), "BMP")]
+    names = [(decoder(policy).name_of_bytes(data), decoder(policy).decode(data).content_sha) for data in files]
+    assert [both for both in names if both[0] not in (None, both[1])] == []
+    assert 0 < sum(name is None for name, _ in names) < 10
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_the_preprocessing_id_carries_the_policy(tmp_path: Path, policy: str) -> None:
     spec = replace(write_tiny_clip(tmp_path), policy=policy)
     info = OpenClipModel(spec).info

@@ -5,14 +5,16 @@ import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TypeAlias
 
 from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.encoder import Encoder, Tokenizer
 from vl2v_vendor.domain.errors import ModelLoadFailed, ModelUnavailable
-from vl2v_vendor.domain.ports import Accounts, Clock, Ledger
+from vl2v_vendor.domain.ports import Accounts, Ledger
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.engine.models.model_loading import load_model
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, normalisation_lines
@@ -20,7 +22,7 @@ from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer, WordTokenizer
 from vl2v_vendor.engine.models.vector_checks import golden_path, read_parity
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
 from vl2v_vendor.engine.queue.lanes import EncodingLanes, largest_input_bytes
-from vl2v_vendor.host import SystemClock, server_lock
+from vl2v_vendor.host import GuardedClock, server_lock
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import choose_policy, preprocessing_of
 from vl2v_vendor.keys.published_heads import HeadsFile, HeadsRecorder
@@ -57,10 +59,11 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         VendorError: Something cannot be opened; the message names it and the remedy.
     """
     async with AsyncExitStack() as stack:
-        clock = SystemClock()
         engine = open_engine(settings.database)
         stack.callback(engine.dispose)
-        if engine.dialect.name == "sqlite":
+        is_sqlite = engine.dialect.name == "sqlite"
+        clock = GuardedClock(settings.clock_bound_seconds if is_sqlite else inf)  # PostgreSQL's times are its own
+        if is_sqlite:
             stack.enter_context(server_lock(Path(f"{engine.url.database}.lock")))
         secrets = load_or_create_secrets(settings.secrets_path)
         signer = secrets.signer()
@@ -80,6 +83,9 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         await recorder.start()
         stack.push_async_callback(recorder.close)
         signer.on_signed = recorder.note
+        ahead = timedelta(microseconds=await ledger.newest_time() - clock.now())
+        if ahead.total_seconds() > settings.clock_bound_seconds:
+            report("warning", f"the newest entry is {ahead} ahead of this machine's clock; set that if it is wrong")
         report("ledger", engine.url.render_as_string(hide_password=True))
         model = await _open_model(settings, stack, report)
         info = model[0].info
@@ -189,7 +195,7 @@ def _assemble(
     ledger: Ledger,
     accounts: Accounts,
     signer: SecretSigner,
-    clock: Clock,
+    clock: GuardedClock,
     model: tuple[Encoder, Tokenizer],
     secrets: VendorSecrets,
 ) -> Services:
@@ -229,7 +235,7 @@ def _assemble(
         audit=audit,
         administration=Administration(accounts, audit, staff, currency=settings.currency),
         page_secret=secrets.page_secret,
-        readiness={"model": check_model, "ledger": ledger.ping},
+        readiness={"model": check_model, "ledger": ledger.ping, "clock": clock.check},
     )
 
 

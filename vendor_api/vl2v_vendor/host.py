@@ -9,8 +9,9 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -127,3 +128,45 @@ class SystemClock:
     def now(self) -> int:
         """Return microseconds since the Unix epoch, UTC."""
         return time.time_ns() // 1000
+
+
+class ClockStepped(VendorError):
+    """The wall clock went ahead by more than the bound since the server started."""
+
+
+def _since_boot() -> int:
+    """Return nanoseconds of a clock that is never set, and on Linux goes on while the machine is suspended."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class GuardedClock:
+    """A server's wall clock, which no step moves ahead by more than a bound; a step back goes through."""
+
+    def __init__(
+        self,
+        bound_seconds: float,
+        *,
+        wall: Callable[[], int] = time.time_ns,
+        since_boot: Callable[[], int] = _since_boot,
+    ) -> None:
+        """Start both clocks, which count nanoseconds."""
+        self._wall, self._since_boot = wall, since_boot
+        self._bound = bound_seconds * 1e9
+        self._booted_at = wall() - since_boot()
+
+    def now(self) -> int:
+        """Return microseconds since the Unix epoch, UTC."""
+        return int(min(self._wall(), self._booted_at + self._since_boot() + self._bound)) // 1000
+
+    async def check(self) -> None:
+        """Check that times are not held back; for readiness.
+
+        Raises:
+            ClockStepped: They are; says by how much the wall clock is ahead, and the remedy.
+        """
+        lead = self._wall() - self._since_boot() - self._booted_at
+        if lead > self._bound:
+            raise ClockStepped(
+                f"the wall clock went {timedelta(seconds=lead // 10**9)} ahead of the time since the start, and times "
+                f"are held back to {self._bound / 1e9:g} seconds of it; set it right, or restart the server if it is"
+            )

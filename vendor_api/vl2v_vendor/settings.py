@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     max_connections_per_address: int | None = Field(default=None, ge=1)
     head_seconds: float = Field(default=10.0, gt=0)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^([a-z0-9.-]+|\[[0-9a-f:.]+\])$")], ...] = ()
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    clock_bound_seconds: float = Field(default=60.0, ge=0)
     shutdown_seconds: int = Field(default=30, ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"

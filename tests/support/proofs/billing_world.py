@@ -94,6 +94,9 @@ class MovableClock:
     def now(self) -> int:
         return time.time_ns() // 1000 + self.hours * HOUR_MICRO
 
+    async def check(self) -> None:
+        """Its steps are meant."""
+
     def move(self, hours: int) -> None:
         self.hours += hours
         if is_postgresql(self._engine):
@@ -175,7 +178,7 @@ class Shopfront(Place):
     def open(self) -> None:
         # The clock is the one thing that `bootstrap` cannot be told; the server's own runs in real time.
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr("vl2v_vendor.bootstrap.SystemClock", lambda: self.clock)
+        self._patch.setattr("vl2v_vendor.bootstrap.GuardedClock", lambda _bound: self.clock)
         settings = Settings(
             database_url=SecretStr(self.url),
             data_dir=self.folder,

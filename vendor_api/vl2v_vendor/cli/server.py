@@ -156,7 +156,15 @@ class _Foreground:
         self._report("stopped", "")
 
     async def _serve(self, services: Services) -> None:
-        app = create_app(services, version=installed_version(), tracing=self.tracing, connections=self.limits)
+        token = self.settings.metrics_token
+        app = create_app(
+            services,
+            version=installed_version(),
+            tracing=self.tracing,
+            connections=self.limits,
+            allowed_hosts=self.settings.allowed_hosts,
+            metrics_token=None if token is None else token.get_secret_value(),
+        )
         config = server_config(app, self.limits, shutdown_seconds=self.settings.shutdown_seconds)
         self.server = Server(config, self._announce)
         watch = asyncio.create_task(self.limits.watch())

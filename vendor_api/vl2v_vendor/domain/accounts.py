@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+from unicodedata import is_normalized
 
 from vl2v_vendor.domain.errors import Forbidden, InvalidRequest, KeyExpired, KeyRevoked
 
@@ -16,6 +17,7 @@ DEFAULT_SCOPES: frozenset[Scope] = frozenset({"embed", "billing"})
 ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 
 _MAX_NAME_LENGTH = 128
+_NOT_IN_NAMES = frozenset("/\\?#%")
 
 MAX_KEY_NAME_LENGTH = 128
 MAX_NOTE_LENGTH = 1000
@@ -47,13 +49,17 @@ def hide_secrets(text: str) -> str:
 
 
 def check_account_name(name: str) -> None:
-    """Refuse a name that a command line or a table could not show as it is.
+    """Refuse a name that a command line, a table, a URL or a spreadsheet could not hold as it is.
 
     Raises:
-        InvalidRequest: The name is empty, too long, or has spaces around it or characters that do not print.
+        InvalidRequest: Says what a name is made of.
     """
-    if not name or len(name) > _MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
-        raise InvalidRequest(f"{name!r} is no account name; use 1 to {_MAX_NAME_LENGTH} printable characters")
+    is_shown_as_it_is = name == name.strip() and name.isprintable() and is_normalized("NFC", name)
+    if len(name) > _MAX_NAME_LENGTH or not name[:1].isalnum() or not is_shown_as_it_is or _NOT_IN_NAMES & set(name):
+        raise InvalidRequest(
+            f"{name!r} is no account name; use 1 to {_MAX_NAME_LENGTH} printable characters, of which the first is a "
+            f"letter or a digit, and none is {' '.join(sorted(_NOT_IN_NAMES))}"
+        )
 
 
 def check_text(what: str, value: str, max_length: int) -> None:

@@ -44,8 +44,8 @@ class NotFound(InvalidRequest):
 class UnknownKey(VendorError):
     """No API key, or one that was never issued."""
 
-    def __init__(self) -> None:
-        super().__init__("no valid API key; send `Authorization: Bearer vl2v_...`")
+    def __init__(self, message: str = "no valid API key; send `Authorization: Bearer vl2v_...`") -> None:
+        super().__init__(message)
 
 
 class KeyRevoked(VendorError):

@@ -15,6 +15,7 @@ progressive JPEG, take up to 8 more.
 """
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import Final
@@ -93,6 +94,13 @@ class PillowImageDecoder:
                 "undecodable_image",
                 f"the file is truncated or broken ({type(error).__name__}); send the whole file again",
             ) from error
+
+    def name_of_bytes(self, data: bytes) -> str | None:
+        """Return the name of a file's content, unless that is its pixels' name: a PNG may be, at the input size."""
+        size = self.preprocessing.size
+        if data.startswith(b"\x89PNG") and data[16:24] == struct.pack(">II", size, size):
+            return None
+        return sha256_hex(data)
 
     def from_rgb8(self, data: bytes | memoryview) -> PreparedItem:
         """Take `S * S * 3` bytes of RGB8 as the model's input, bit for bit; the pixels are a view of `data`.

@@ -20,7 +20,8 @@ from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, load_secrets, rotate_signing_key
 from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, log_act, make_request_id
 from vl2v_vendor.ledger_sql.database import writing
-from vl2v_vendor.ledger_sql.tables import budgets, signing_keys
+from vl2v_vendor.ledger_sql.reading import read_newest_time
+from vl2v_vendor.ledger_sql.tables import signing_keys
 
 WATCH_SECONDS = 1.0
 """How soon a running server notices that its secrets file was replaced."""
@@ -39,7 +40,7 @@ def rotate_and_publish(engine: Engine, path: Path) -> PublicKey:
     try:
         with writing(engine).begin() as connection:
             publish_keys(connection, load_secrets(path).signer())
-            newest = connection.execute(select(func.max(budgets.c.last_created_at))).scalar_one() or 0
+            newest = read_newest_time(connection)
             signer = rotate_signing_key(path, not_before=newest).signer()
             publish_keys(connection, signer)
     except SQLAlchemyError as error:

@@ -129,6 +129,11 @@ def read_prices(connection: Connection, model_id: str | None = None) -> list[Pri
     return [Price(*row) for row in connection.execute(query)]
 
 
+def read_newest_time(connection: Connection) -> int:
+    """Return the time of the newest entry of any account, or 0, in microseconds."""
+    return connection.execute(select(func.max(budgets.c.last_created_at))).scalar_one() or 0
+
+
 def read_head(connection: Connection, account_id: str) -> LedgerHead:
     """Return the end of the account's chain.
 

@@ -108,6 +108,7 @@ class SqlLedger:
     find_request = _reads(reading.read_request)
     head = _reads(reading.read_head)
     list_entries = _reads(reading.read_listing)
+    newest_time = _reads(reading.read_newest_time)
     price = _reads(reading.read_price)
     published_keys = _reads(reading.read_published_keys)
     seq_at = _reads(reading.read_seq_at)

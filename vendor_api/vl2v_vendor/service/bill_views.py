@@ -60,15 +60,9 @@ class BillViews:
         names = [f"{first + number * _DAY:%Y-%m-%d}" for number in range(RECENT_DAYS)]
         return RecentSpending(totals, tuple(spent.get(name, Breakdown(0, 0, name)) for name in names))
 
-    async def newest(self, account_id: str, limit: int) -> StatementView:
-        """Return the newest entries."""
-        return await self._view(account_id, await self.ledger.list_entries(account_id, limit=limit))
-
-    async def before(self, account_id: str, seq: int) -> StatementView:
-        """Return the page of entries before a number."""
-        return await self._view(
-            account_id, await self.ledger.list_entries(account_id, limit=PAGE_ENTRIES, before_seq=seq)
-        )
+    async def before(self, account_id: str, seq: int | None, *, limit: int = PAGE_ENTRIES) -> StatementView:
+        """Return the entries before a number, or the newest."""
+        return await self._view(account_id, await self.ledger.list_entries(account_id, limit=limit, before_seq=seq))
 
     async def after(self, account_id: str, seq: int) -> StatementView:
         """Return the page of entries after a number."""

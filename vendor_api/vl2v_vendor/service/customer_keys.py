@@ -85,8 +85,11 @@ class CustomerKeys:
             found = [one for one in _listed(accounts, context.caller) if one.key.id == key_id]
             if not found:
                 raise NotFound("the account has no such key")
-            if not found[0].may_revoke:
+            (one,) = found
+            if not one.may_revoke:
                 raise Forbidden("this key may not revoke that one; log in with one that may do as much")
+            if one.key.revoked_at is not None:  # or the staff's log would grow with each time
+                return one.key
             return accounts.revoke_key(key_id, request_id=request_id)
 
         return await self.administration.act(context, revoke)
@@ -105,7 +108,5 @@ def _is_unlimited(caller: ApiKey, own_budget: Budget | None) -> bool:
 def _listed(accounts: Accounts, caller: ApiKey) -> list[ListedKey]:
     keys, budgets = accounts.keys(caller.account_id), accounts.key_budgets(caller.account_id)
     is_unlimited = _is_unlimited(caller, budgets.get(caller.id))
-    return [
-        ListedKey(key, budgets.get(key.id), key.id == caller.id or (is_unlimited and key.scopes <= caller.scopes))
-        for key in keys
-    ]
+    revocable = caller.scopes & DEFAULT_SCOPES if is_unlimited else frozenset()
+    return [ListedKey(key, budgets.get(key.id), key.id == caller.id or key.scopes <= revocable) for key in keys]

@@ -10,10 +10,10 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from vl2v_contract.identity import ITEM_KEY_HEX_LENGTH, Modality
 from vl2v_contract.texts import is_image_address
@@ -23,6 +23,8 @@ from vl2v_vendor.observe.request_trace import timed
 
 if TYPE_CHECKING:
     from vl2v_vendor.images.image_decoding import PillowImageDecoder
+
+_T = TypeVar("_T")
 
 _ITEM_KEY = re.compile(rf"[0-9a-f]{{{ITEM_KEY_HEX_LENGTH}}}")
 _MAX_IDEMPOTENCY_KEY_LENGTH = 255
@@ -84,20 +86,25 @@ class Preparation:
     async def prepare(
         self, modality: Modality, sources: Sequence[ItemSource], *, truncate: bool = False
     ) -> list[PreparedItem | ItemFailure]:
-        """Prepare the items of one request, each to an item or its own failure, in order.
+        """Prepare the items of one request, each to an item or its own failure, in order."""
+        return await self._each(sources, lambda source: self._prepare(modality, source, truncate))
 
-        Requests take turns in the pool: each has at most `in_flight` items there.
-        """
+    async def name(
+        self, modality: Modality, sources: Sequence[ItemSource], *, truncate: bool = False
+    ) -> list[PreparedItem | str | ItemFailure]:
+        """Name the contents of items (`content_sha`), without decoding files whose names do not depend on it."""
+        return await self._each(sources, lambda source: self._name(modality, source, truncate))
+
+    async def _each(self, sources: Sequence[ItemSource], work: Callable[[ItemSource], _T]) -> list[_T | ItemFailure]:
+        """Do some work for each item; requests take turns in the pool: each has at most `in_flight` items there."""
         loop = asyncio.get_running_loop()
-        outcomes: list[PreparedItem | ItemFailure | None] = [None] * len(sources)
+        outcomes: list[_T | ItemFailure | None] = [None] * len(sources)
         waiting = iter(enumerate(sources))
 
-        async def work() -> None:
+        async def work_on() -> None:
             for index, source in waiting:
                 try:
-                    outcomes[index] = await loop.run_in_executor(
-                        self.executor, self._prepare, modality, source, truncate
-                    )
+                    outcomes[index] = await loop.run_in_executor(self.executor, work, source)
                 except ItemFailure as failure:
                     outcomes[index] = failure
                 except Exception:
@@ -105,21 +112,30 @@ class Preparation:
                     _log.exception("item %d of a request could not be prepared", index)
                     outcomes[index] = ItemFailure("encoding_failed", "the item could not be read; nothing was billed")
 
+        if not sources:
+            return []
         with timed("decode"):
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.in_flight, len(sources))):
-                    group.create_task(work())
+                    group.create_task(work_on())
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _prepare(self, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem:
         if isinstance(source, memoryview):
             return self.decoder.from_rgb8(source)
-        if isinstance(source, bytes):
-            return self.decoder.decode(source)
-        if modality == "image":
-            return self.decoder.decode(self._from_base64(source))
+        if isinstance(source, bytes) or modality == "image":
+            return self.decoder.decode(self._file(source))
         self._check_text(source)
         return self.tokenizer.tokenize(source, truncate=truncate)
+
+    def _name(self, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem | str:
+        if modality == "text" or isinstance(source, memoryview):
+            return self._prepare(modality, source, truncate)
+        file = self._file(source)
+        return self.decoder.name_of_bytes(file) or self.decoder.decode(file)
+
+    def _file(self, source: bytes | str) -> bytes:
+        return source if isinstance(source, bytes) else self._from_base64(source)
 
     def _from_base64(self, text: str) -> bytes:
         if len(text) // 4 * 3 > self.limits.max_item_bytes + 2:

@@ -13,7 +13,7 @@ from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed, PriceChanged
-from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, Offer, PaidItem, Price, Vector, admit
+from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector, admit
 from vl2v_vendor.service.preparation import ItemSource
 
 DeliveredStatus = Literal["billed", "replayed", "recomputed"]
@@ -62,7 +62,7 @@ class SaleItem:
 
     Attributes:
         item_key: Key under which the item is charged once, for ever.
-        prepared: What the model takes; None if the item failed before.
+        prepared: What the model takes; None if it is not to see the item.
         fingerprint: Hash of the content, keyed with the vendor's pepper.
         status: How the vector is delivered; None while it is not.
         vector: `[D]`, known before it is delivered.
@@ -153,7 +153,7 @@ class Sale:
     def replay(self, paid: Mapping[str, PaidItem], model: ModelInfo) -> None:
         """Deliver what was paid before; the rest is new, or is computed again."""
         for item in self.items:
-            if item.prepared is not None:
+            if item.failure is None:
                 self._by_key.setdefault(item.item_key, []).append(item)
         for item_key, items in self._by_key.items():
             bought = paid.get(item_key)
@@ -269,24 +269,6 @@ class Sale:
             if item.fingerprint != fingerprint:
                 item.fail("item_key_mismatch", "this item key was used for another content; use a new key")
         return [item for item in items if item.fingerprint == fingerprint]
-
-
-def admit_unseen(request: SaleRequest, offer: Offer, item_keys: Sequence[str]) -> int:
-    """Return how many of the keys that are not paid may be worked on, before any of their items is read.
-
-    Raises:
-        BudgetExhausted: They do not fit; with `allow_partial`, none fits and nothing is paid.
-        PriceChanged: The client pinned another price.
-    """
-    unpaid = sum(key not in offer.paid for key in item_keys)
-    if not unpaid:
-        return 0
-    room = admit(unpaid, offer.budgets, allow_partial=request.allow_partial, delivers_free=bool(offer.paid))
-    if request.price_id not in (None, offer.price.id):
-        raise PriceChanged(
-            f"price {request.price_id} is no longer in force; price {offer.price.id} is. Read /v1/models and decide"
-        )
-    return room
 
 
 def beyond_budget(budgets: Budgets) -> ItemFailure:

@@ -6,13 +6,12 @@ nothing has happened, and after it every vector can be fetched again free.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 
 from vl2v_contract.identity import fingerprint
 from vl2v_contract.records import RecomputeNote, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
-from vl2v_vendor.domain.encoder import Encoder, Limits, ModelInfo, PreparedItem
+from vl2v_vendor.domain.encoder import Encoder, Limits, ModelInfo
 from vl2v_vendor.domain.errors import (
     BudgetExhausted,
     ItemFailure,
@@ -27,9 +26,10 @@ from vl2v_vendor.domain.ports import Clock, Ledger
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.observe.request_trace import note, timed
+from vl2v_vendor.service.admission import admit_unseen, read_expired, read_items
 from vl2v_vendor.service.audit import sign_receipt
 from vl2v_vendor.service.preparation import Preparation, check_item_key, name_items
-from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest, admit_unseen, beyond_budget
+from vl2v_vendor.service.sale import Sale, SaleItem, SaleRequest
 
 _MINUTE_MICRO = 60_000_000
 
@@ -101,9 +101,12 @@ class Seller:
         room = admit_unseen(request, offer, valid)
         expired = sum(paid.vector is None for paid in offer.paid.values())
         with self.lanes[request.modality].reserve(room + expired, key=caller.id):
-            prepared = await self._prepare(request, keys, offer, room)
+            items = await read_items(
+                self.preparation, request, keys, offer, room, lambda content: self._fingerprint(request, model, content)
+            )
             with timed("commit"):
-                sale = await self._admit(caller, request, model, offer, zip(keys, prepared, strict=True))
+                sale = await self._admit(caller, request, model, offer, items)
+            await read_expired(self.preparation, request, sale)
         await self._encode(caller, request, sale)
         sale.check_whole(request)
         with timed("commit"):
@@ -163,57 +166,19 @@ class Seller:
             raise UnknownModel(f"model `{model}` is not on sale here; `{info.id}` is")
         return info
 
-    async def _prepare(
-        self, request: SaleRequest, keys: Sequence[str], offer: Offer, room: int
-    ) -> list[PreparedItem | ItemFailure | None]:
-        """Prepare what may be delivered: what is paid, and in order as many new items as the budgets have room for.
-
-        An item that cannot be read takes no room, so the next one has its turn. What has none is None: it is not read.
-        """
-        outcomes: list[PreparedItem | ItemFailure | None] = [check_item_key(key) for key in keys]
-        places: dict[str, list[int]] = {}
-        for place, key in enumerate(keys):
-            if outcomes[place] is None:
-                places.setdefault(key, []).append(place)
-        unpaid = iter([key for key in places if key not in offer.paid])
-        turn = [*(key for key in places if key in offer.paid), *islice(unpaid, room)]
-        while turn:
-            taken = sorted(place for key in turn for place in places[key])
-            sources = [request.sources[place] for place in taken]
-            found = await self.preparation.prepare(request.modality, sources, truncate=request.truncate)
-            for place, outcome in zip(taken, found, strict=True):
-                outcomes[place] = outcome
-            new = [key for key in turn if key not in offer.paid]
-            failed = sum(all(isinstance(outcomes[place], ItemFailure) for place in places[key]) for key in new)
-            turn = list(islice(unpaid, failed))
-        return outcomes
-
     async def _admit(
         self,
         caller: ApiKey,
         request: SaleRequest,
         model: ModelInfo,
         offer: Offer,
-        prepared: Iterable[tuple[str, PreparedItem | ItemFailure | None]],
+        items: Sequence[SaleItem],
     ) -> Sale:
         """Replay what is paid and admit the rest.
 
         The records of what was paid earlier are read before the charge: whoever cannot be shown what is free is not
         charged for the rest.
         """
-        items: list[SaleItem] = []
-        for item_key, found in prepared:
-            if not isinstance(found, PreparedItem):
-                items.append(SaleItem(item_key, failure=found or beyond_budget(offer.budgets)))
-                continue
-            content = fingerprint(
-                self.pepper,
-                modality=request.modality,
-                model_id=model.id,
-                truncate=request.truncate,
-                content_sha=found.content_sha,
-            )
-            items.append(SaleItem(item_key, found, content))
         sale = Sale(
             model_id=model.id, embedding_dim=model.embedding_dim, items=items, price=offer.price, budgets=offer.budgets
         )
@@ -224,6 +189,15 @@ class Seller:
         if sale.expired:
             self.recomputes.take(caller.account_id, len(sale.expired))
         return sale
+
+    def _fingerprint(self, request: SaleRequest, model: ModelInfo, content_sha: str) -> str:
+        return fingerprint(
+            self.pepper,
+            modality=request.modality,
+            model_id=model.id,
+            truncate=request.truncate,
+            content_sha=content_sha,
+        )
 
     async def _encode(self, caller: ApiKey, request: SaleRequest, sale: Sale) -> None:
         """Encode the admitted and the expired items; one that cannot be encoded gets its own error."""

@@ -1,6 +1,6 @@
 """The application: routes, middleware, error handling and live metrics around the services."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -13,7 +13,7 @@ from vl2v_vendor.observe.telemetry import Metrics, Tracing
 from vl2v_vendor.service.services import Services
 from vl2v_vendor.web.connections import Cause, ConnectionLimits
 from vl2v_vendor.web.declarations import add_openapi
-from vl2v_vendor.web.middleware import BodyLimit, ClientWatch, ForwardedShare, OverloadGate
+from vl2v_vendor.web.middleware import BodyLimit, ClientWatch, ForwardedShare, HostGate, OverloadGate
 from vl2v_vendor.web.pages.sessions import Sessions
 from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext
@@ -40,8 +40,19 @@ def create_app(
     version: str = "0",
     tracing: Tracing | None = None,
     connections: ConnectionLimits | None = None,
+    allowed_hosts: Collection[str] = (),
+    metrics_token: str | None = None,
 ) -> FastAPI:
-    """Build the application. The caller starts and closes the services."""
+    """Build the application. The caller starts and closes the services.
+
+    Args:
+        services: All that it serves with.
+        version: Version of the distribution.
+        tracing: Where traces go, if anywhere.
+        connections: Limits of the listener that it is served on.
+        allowed_hosts: The only hosts that it answers for; for any, if there are none.
+        metrics_token: Bearer token that `/metrics` asks for; None for none.
+    """
     app = FastAPI(
         title="VL2V vendor",
         version=version,
@@ -52,6 +63,7 @@ def create_app(
     )
     app.state.services = services
     app.state.metrics = Metrics(services.encoder.info, version=version, live=[LiveSeries(services, connections)])
+    app.state.metrics_token = metrics_token
     services.lanes.observe_batches(app.state.metrics.observe_batch)
     app.state.sessions = Sessions(services.page_secret, services.authenticator.clock)
     for router in (*ROUTERS, *PAGES):
@@ -61,6 +73,8 @@ def create_app(
     app.add_middleware(
         OverloadGate, lanes=services.lanes, modality_of={embeddings.IMAGES_PATH: "image", embeddings.TEXTS_PATH: "text"}
     )
+    if allowed_hosts:
+        app.add_middleware(HostGate, allowed_hosts=allowed_hosts)
     app.add_middleware(BodyLimit, max_request_bytes=services.limits.max_request_bytes)
     app.add_middleware(ClientWatch)
     if connections is not None and connections.trusted_proxies:

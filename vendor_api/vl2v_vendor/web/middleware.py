@@ -6,7 +6,7 @@ Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnecti
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -18,10 +18,13 @@ from vl2v_contract.identity import Modality
 from vl2v_vendor.domain.errors import BodyStalled, Overloaded, PayloadTooLarge
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
 from vl2v_vendor.web.connections import ConnectionLimits, address_name
-from vl2v_vendor.web.problems import refusal
+from vl2v_vendor.web.problems import malformed_refusal, refusal
 
 BODIES_AT_ONCE: Final = 4
 """Bodies of the largest size that are held at the same time."""
+
+PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Endpoints that monitors ask every few seconds."""
 
 _LONGEST_ADDRESS: Final = 64
 
@@ -196,6 +199,30 @@ class ClientWatch:
         finally:
             if watch is not None:
                 watch.cancel()
+
+
+@dataclass(eq=False)
+class HostGate:
+    """Refuses requests for another host than the vendor's own; probes may come by any address.
+
+    So no page of another site can have a browser ask a vendor of its own network under that site's name.
+    """
+
+    app: ASGIApp
+    allowed_hosts: Collection[str]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        host = Headers(scope=scope).get("host", "").lower()
+        name, _, port = host.rpartition(":")
+        if scope["path"] in PROBES or (name if port.isdecimal() else host) in self.allowed_hosts:
+            await self.app(scope, receive, send)
+            return
+        detail = (
+            "the Host header names none of this vendor's hosts; use the address that the vendor gave you, or, if you "
+            "run it, add this one to `allowed_hosts`"
+        )
+        await malformed_refusal(detail, scope["state"]["request_id"])(scope, receive, send)
 
 
 @dataclass(eq=False)

@@ -82,9 +82,9 @@ def refusal(error: Exception, request_id: str) -> Response:
     return _respond(problem, refusal_headers(problem, error))
 
 
-def malformed_refusal(detail: str) -> Response:
-    """Build the answer to what is not a request."""
-    problem = _problem(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_REQUEST, detail, request_id="")
+def malformed_refusal(detail: str, request_id: str = "") -> Response:
+    """Build the answer to what is not a request, or none of ours."""
+    problem = _problem(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_REQUEST, detail, request_id)
     return _respond(problem, refusal_headers(problem))
 
 

@@ -17,14 +17,13 @@ from vl2v_contract.wire import headers
 from vl2v_vendor.domain.accounts import hide_secrets
 from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, start_trace
 from vl2v_vendor.observe.telemetry import Metrics, Tracing
+from vl2v_vendor.web.middleware import PROBES
 from vl2v_vendor.web.problems import SECURITY_HEADERS, refusal
 
 _access_log = logging.getLogger("vl2v_vendor.access")
 _log = logging.getLogger(__name__)
 
 _FOREIGN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Endpoints that monitors ask every few seconds."""
 _CLIENT_GONE_STATUS: Final = 499
 _INTERNAL_STATUS: Final = 500
 
@@ -90,7 +89,7 @@ class RequestContext:
 
 def _write_access_line(trace: RequestTrace) -> None:
     level = logging.WARNING if trace.status >= _INTERNAL_STATUS else logging.INFO
-    if trace.endpoint in _PROBES:
+    if trace.endpoint in PROBES:
         level = logging.DEBUG
     if not _access_log.isEnabledFor(level):
         return

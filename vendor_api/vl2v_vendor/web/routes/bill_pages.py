@@ -42,7 +42,7 @@ async def get_overview(request: Request, session: SessionOf, services: ServicesO
     views = _views_of(services)
     recent, newest, keys, prices = await asyncio.gather(
         views.recent(account_id),
-        views.newest(account_id, _NEWEST_SHOWN),
+        views.before(account_id, None, limit=_NEWEST_SHOWN),
         _keys_of(session, services),
         _prices(services),
     )
@@ -98,7 +98,7 @@ async def download_statement(session: SessionOf, services: ServicesOf) -> Respon
     return StreamingResponse(lines(), media_type=_JSON_LINES, headers=_as_file(f"statement-{account_id}.jsonl"))
 
 
-@router.get("/receipts/{request_id}")
+@router.get("/receipts/{request_id:path}")
 async def download_receipt(request_id: str, session: SessionOf, services: ServicesOf) -> Response:
     """Send the receipt and items of an entry, as `/v1/billing/requests/{request_id}` answers."""
     record = await services.audit.request(session.key.account_id, request_id)
@@ -116,7 +116,7 @@ async def _view(views: BillViews, account_id: str, search: str, before: int | No
         return await views.find(account_id, search)
     if after is not None:
         return await views.after(account_id, after)
-    return await views.before(account_id, MAX_INTEGER if before is None else before)
+    return await views.before(account_id, before)
 
 
 def _views_of(services: Services) -> BillViews:

@@ -23,7 +23,7 @@ async def get_statement(
     return await services.audit.statement(caller.account_id, after_seq, limit)
 
 
-@router.get("/requests/{request_id}", responses=problems(401, 403, 404, 503), summary="One billed request")
+@router.get("/requests/{request_id:path}", responses=problems(401, 403, 404, 503), summary="One billed request")
 async def get_request(request_id: str, caller: BillingCaller, services: ServicesOf) -> RequestRecord:
     """Show the receipt and items of a request, byte for byte as first given."""
     return await services.audit.request(caller.account_id, request_id)

@@ -1,6 +1,7 @@
 """What anybody may ask: what is on sale, for how much, and whether the server is alive and ready; its metrics."""
 
 import asyncio
+import hmac
 import logging
 from dataclasses import asdict
 
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from vl2v_contract.wire.embeddings import Limits, ModelCard, ModelList, Price
-from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.domain.errors import UnknownKey, VendorError
 from vl2v_vendor.observe.telemetry import Metrics
 from vl2v_vendor.service.services import ReadinessCheck, Services
 from vl2v_vendor.web.bodies import UPLOAD_FORMS
@@ -102,7 +103,14 @@ async def _state(name: str, check: ReadinessCheck) -> str:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(request: Request, services: ServicesOf) -> Response:
-    """Render the series in Prometheus' text format."""
+    """Render the series in Prometheus' text format.
+
+    Raises:
+        UnknownKey: The operator has set a token, and the request does not bear it.
+    """
     metrics: Metrics = request.app.state.metrics
+    token, sent = request.app.state.metrics_token, request.headers.get("authorization", "")
+    if token is not None and not hmac.compare_digest(f"Bearer {token}".encode(), sent.encode()):
+        raise UnknownKey("send `Authorization: Bearer` and the `metrics_token` of this vendor's settings")
     await metrics.refresh_drift(services.ledger)
     return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
