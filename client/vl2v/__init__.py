@@ -16,106 +16,88 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vl2v.account import Bill
-    from vl2v.approval import Approval, ask
-    from vl2v.distillation import Run, distill
-    from vl2v.embedding_client import Client
-    from vl2v.inference import Prediction, Student, load
-    from vl2v.inputs import ImageInput
-    from vl2v_client.audit.audit_report import AuditReport
-    from vl2v_client.config.run import DataConfig, PurchaseConfig, ReportConfig, RunConfig, StudentConfig
-    from vl2v_client.config.training import TrainingConfig
+    from vl2v.account import Bill as Bill
+    from vl2v.approval import Approval as Approval
+    from vl2v.approval import ask as ask
+    from vl2v.distillation import Run as Run
+    from vl2v.distillation import distill as distill
+    from vl2v.embedding_client import Client as Client
+    from vl2v.inference import Prediction as Prediction
+    from vl2v.inference import Student as Student
+    from vl2v.inference import load as load
+    from vl2v.inputs import ImageInput as ImageInput
+    from vl2v_client.audit.audit_report import AuditReport as AuditReport
+    from vl2v_client.config.run import DataConfig as DataConfig
+    from vl2v_client.config.run import PurchaseConfig as PurchaseConfig
+    from vl2v_client.config.run import ReportConfig as ReportConfig
+    from vl2v_client.config.run import RunConfig as RunConfig
+    from vl2v_client.config.run import StudentConfig as StudentConfig
+    from vl2v_client.config.training import TrainingConfig as TrainingConfig
     from vl2v_client.core.errors import (
-        BudgetExhausted,
-        CacheError,
-        ClientError,
-        DataError,
-        NotApproved,
-        NotAuthorized,
-        QueriesFailed,
-        RunError,
-        UsageError,
-        VendorChanged,
-        VendorError,
-        VendorUnavailable,
+        BudgetExhausted as BudgetExhausted,
     )
-    from vl2v_client.core.progress import Progress
-    from vl2v_client.data.shapes import write_shapes
-    from vl2v_client.export.report import RunReport
-    from vl2v_client.planning.query_plan import QueryPlan
+    from vl2v_client.core.errors import (
+        CacheError as CacheError,
+    )
+    from vl2v_client.core.errors import (
+        ClientError as ClientError,
+    )
+    from vl2v_client.core.errors import (
+        DataError as DataError,
+    )
+    from vl2v_client.core.errors import (
+        NotApproved as NotApproved,
+    )
+    from vl2v_client.core.errors import (
+        NotAuthorized as NotAuthorized,
+    )
+    from vl2v_client.core.errors import (
+        QueriesFailed as QueriesFailed,
+    )
+    from vl2v_client.core.errors import (
+        RunError as RunError,
+    )
+    from vl2v_client.core.errors import (
+        UsageError as UsageError,
+    )
+    from vl2v_client.core.errors import (
+        VendorChanged as VendorChanged,
+    )
+    from vl2v_client.core.errors import (
+        VendorError as VendorError,
+    )
+    from vl2v_client.core.errors import (
+        VendorUnavailable as VendorUnavailable,
+    )
+    from vl2v_client.core.progress import Progress as Progress
+    from vl2v_client.data.shapes import write_shapes as write_shapes
+    from vl2v_client.export.report import RunReport as RunReport
+    from vl2v_client.planning.query_plan import QueryPlan as QueryPlan
 
-__all__ = [
-    "Approval",
-    "AuditReport",
-    "Bill",
-    "BudgetExhausted",
-    "CacheError",
-    "Client",
-    "ClientError",
-    "DataConfig",
-    "DataError",
-    "ImageInput",
-    "NotApproved",
-    "NotAuthorized",
-    "Prediction",
-    "Progress",
-    "PurchaseConfig",
-    "QueriesFailed",
-    "QueryPlan",
-    "ReportConfig",
-    "Run",
-    "RunConfig",
-    "RunError",
-    "RunReport",
-    "Student",
-    "StudentConfig",
-    "TrainingConfig",
-    "UsageError",
-    "VendorChanged",
-    "VendorError",
-    "VendorUnavailable",
-    "ask",
-    "distill",
-    "load",
-    "write_shapes",
-]
-
-_MODULES = {
-    "Approval": "vl2v.approval",
-    "AuditReport": "vl2v_client.audit.audit_report",
-    "Bill": "vl2v.account",
-    "BudgetExhausted": "vl2v_client.core.errors",
-    "CacheError": "vl2v_client.core.errors",
-    "Client": "vl2v.embedding_client",
-    "ClientError": "vl2v_client.core.errors",
-    "DataConfig": "vl2v_client.config.run",
-    "DataError": "vl2v_client.core.errors",
-    "ImageInput": "vl2v.inputs",
-    "NotApproved": "vl2v_client.core.errors",
-    "NotAuthorized": "vl2v_client.core.errors",
-    "Prediction": "vl2v.inference",
-    "Progress": "vl2v_client.core.progress",
-    "PurchaseConfig": "vl2v_client.config.run",
-    "QueriesFailed": "vl2v_client.core.errors",
-    "QueryPlan": "vl2v_client.planning.query_plan",
-    "ReportConfig": "vl2v_client.config.run",
-    "Run": "vl2v.distillation",
-    "RunConfig": "vl2v_client.config.run",
-    "RunError": "vl2v_client.core.errors",
-    "RunReport": "vl2v_client.export.report",
-    "Student": "vl2v.inference",
-    "StudentConfig": "vl2v_client.config.run",
-    "TrainingConfig": "vl2v_client.config.training",
-    "UsageError": "vl2v_client.core.errors",
-    "VendorChanged": "vl2v_client.core.errors",
-    "VendorError": "vl2v_client.core.errors",
-    "VendorUnavailable": "vl2v_client.core.errors",
-    "ask": "vl2v.approval",
-    "distill": "vl2v.distillation",
-    "load": "vl2v.inference",
-    "write_shapes": "vl2v_client.data.shapes",
+_NAMES = {
+    "vl2v.account": ("Bill",),
+    "vl2v.approval": ("Approval", "ask"),
+    "vl2v.distillation": ("Run", "distill"),
+    "vl2v.embedding_client": ("Client",),
+    "vl2v.inference": ("Prediction", "Student", "load"),
+    "vl2v.inputs": ("ImageInput",),
+    "vl2v_client.audit.audit_report": ("AuditReport",),
+    "vl2v_client.config.run": ("DataConfig", "PurchaseConfig", "ReportConfig", "RunConfig", "StudentConfig"),
+    "vl2v_client.config.training": ("TrainingConfig",),
+    "vl2v_client.core.errors": (
+        *("BudgetExhausted", "CacheError", "ClientError", "DataError", "NotApproved", "NotAuthorized"),
+        *("QueriesFailed", "RunError", "UsageError", "VendorChanged", "VendorError", "VendorUnavailable"),
+    ),
+    "vl2v_client.core.progress": ("Progress",),
+    "vl2v_client.data.shapes": ("write_shapes",),
+    "vl2v_client.export.report": ("RunReport",),
+    "vl2v_client.planning.query_plan": ("QueryPlan",),
 }
-"""Name: the module that it comes from, as above for mypy and editors."""
+"""Module: the names that come from it, as above for mypy and editors."""
+
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_MODULES)
 
 if not TYPE_CHECKING:  # to mypy, a name that is not above is an error
 

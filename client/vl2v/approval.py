@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from vl2v_client.buying.context import Approve
+from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotApproved
 from vl2v_client.core.progress import format_micro
 from vl2v_client.planning.query_plan import QueryPlan
@@ -14,23 +15,30 @@ Approval = Callable[[QueryPlan], bool]
 
 
 def ask(plan: QueryPlan) -> bool:
-    """Show a plan, and ask whether to buy it: on the terminal, or in a notebook below the cell."""
+    """Show a plan, and ask whether to buy it: on the terminal, or in a notebook below the cell.
+
+    Where nobody can be asked, the answer is no.
+    """
     width = max(map(len, plan.facts()))
     lines = [f"{name:<{width}}  {fact}" for name, fact in plan.facts().items()]
     question = "\n".join([f"plan of {printable(plan.teacher.id)}", *lines, "Buy this? [y/N]: "])
-    return input(question).strip().lower() in ("y", "yes")
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, NotImplementedError):  # standard input is at its end; a notebook that runs without a user
+        return False
 
 
-def gate(approve: Approval | None, *, capped: bool) -> Approve:
+def gate(approve: Approval | None, terms: PurchaseConfig) -> Approve:
     """Return what lets a plan pass that may be bought, and raises `NotApproved` on any other.
 
     Args:
         approve: Asked, if there is one.
-        capped: Whether a cap on queries or money stands for an approval.
+        terms: Terms of the purchase; a cap on queries or money stands for an approval.
     """
+    is_capped = (terms.max_queries, terms.max_cost) != (None, None)
 
     def check(plan: QueryPlan) -> None:
-        if not plan.units or (approve is None and capped):
+        if not plan.units or (approve is None and is_capped):
             return
         if approve is not None and approve(plan):
             return

@@ -18,7 +18,7 @@ from vl2v_client.config.names import config_of
 from vl2v_client.config.run import AUTO, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress
-from vl2v_client.data.inspection import describe_ignored, ignored_pictures
+from vl2v_client.data.inspection import tell_ignored
 from vl2v_client.export.report import RunReport
 from vl2v_client.recipes.distill import distill as run_distill
 from vl2v_client.runs.local_source import LocalSource, load_local_teacher
@@ -85,8 +85,7 @@ def distill(
     with keyword_names():
         given = {name: value for name, value in named.items() if value is not None}
         config = config_of({**given, **options}, config)
-        if config.data.root is not None and (ignored := ignored_pictures(config.data.root)):
-            notify(describe_ignored(ignored))
+        tell_ignored(config.data.root, notify)
         with _open_source(config, client, approve) as source:
             settings, folder = place_run(config, source.tower)
             if config.student.name == AUTO:
@@ -107,7 +106,6 @@ def _open_source(config: RunConfig, client: Client | None, approve: Approval | N
         if terms.local_teacher is not None:
             yield LocalSource(load_local_teacher(terms, config.training.device), opened.cache)
             return
-        capped = (terms.max_queries, terms.max_cost) != (None, None)
-        check = gate(approve or opened.approve, capped=capped)
+        check = gate(approve or opened.approve, terms)
         context = purchase_context(terms, opened.vendor, opened.cache, check, notify)
         yield VendorSource(replace(context, model=opened.model))

@@ -1,7 +1,6 @@
 """A vendor's embeddings as arrays, bought once, with the receipts in the same cache and books as the command line's."""
 
 import os
-import secrets
 import weakref
 from collections.abc import Iterable
 from decimal import Decimal
@@ -20,13 +19,13 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.audit.audit_report import AuditReport
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.buying.answers import Answers, ask
-from vl2v_client.buying.context import PurchaseContext, meet
+from vl2v_client.buying.context import meet, purchase_context
 from vl2v_client.cache.store import EmbeddingCache, default_cache_path
 from vl2v_client.config.names import config_of
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress
 from vl2v_client.planning.queries import ImageQuery, PictureQuery, TextQuery
-from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
+from vl2v_client.planning.query_plan import QueryPlan, make_plan
 
 
 class Client:
@@ -41,8 +40,9 @@ class Client:
         model: Model of the vendor; its default if left out.
         cache: Cache file; `$VL2V_CACHE` if left out, else `$XDG_DATA_HOME/vl2v/client.db`.
         approve: Gets each plan before anything is spent and says whether to buy it, such as `vl2v.ask`.
-        max_queries: New queries that this object may buy in all; up to there, nobody is asked.
-        max_cost: Money that it may spend in all, in the vendor's currency, likewise.
+        max_queries: New queries that `embed_images` and `embed_texts` may buy in all; without `approve`, nobody is
+            asked. `vl2v.distill` has caps of its own.
+        max_cost: Money that they may spend in all, in the vendor's currency, likewise.
         progress: Whether to show how far a call is, or what to call instead.
 
     Attributes:
@@ -67,7 +67,7 @@ class Client:
         max_cost: float | Decimal | None = None,
         progress: Progress | bool = True,
     ) -> None:
-        named = {"max_queries": max_queries, "max_cost": max_cost}
+        named = {"model": model, "max_queries": max_queries, "max_cost": max_cost}
         with keyword_names():
             terms = config_of({name: value for name, value in named.items() if value is not None}).purchase
             address = url or os.environ.get("VL2V_VENDOR_URL") or terms.vendor_url
@@ -78,7 +78,7 @@ class Client:
         if self.vendor.exposes_key:
             notify(f"warning: the API key travels unencrypted to {self.vendor.url}: use the vendor's https:// address")
         self.model, self.approve, self.progress = model, approve, progress
-        self._caps = Limits(terms.max_queries, terms.max_cost_micro, task=secrets.token_hex(8))
+        self._context = purchase_context(terms, self.vendor, self.cache, gate(approve, terms), notify)
 
     def __enter__(self) -> Self:
         return self
@@ -155,20 +155,15 @@ class Client:
             options = {"recover": recover, "only_ours": only_ours, "accept_others": accept_others}
             return audit_bill(self.vendor, self.cache, **options, progress=progress)
 
-    def _context(self) -> PurchaseContext:
-        capped = (self._caps.max_queries, self._caps.max_cost_micro) != (None, None)
-        approve = gate(self.approve, capped=capped)
-        return PurchaseContext(self.vendor, self.cache, approve, notify, model=self.model, caps=self._caps)
-
     def _ask(self, images: list[ImageQuery | PictureQuery], texts: list[TextQuery]) -> Answers:
         with keyword_names():
-            context = self._context()
-            return ask(images, texts, meet(context), context, progress=progress_display(self.progress))
+            progress = progress_display(self.progress)
+            return ask(images, texts, meet(self._context), self._context, progress=progress)
 
     def _plan(self, images: list[ImageQuery | PictureQuery], texts: list[TextQuery]) -> QueryPlan:
         with keyword_names():
             progress = progress_display(self.progress)
-            return make_plan(images, texts, meet(self._context()), self.cache, progress=progress)
+            return make_plan(images, texts, meet(self._context), self.cache, progress=progress)
 
 
 def _close(vendor: VendorClient, cache: EmbeddingCache) -> None:

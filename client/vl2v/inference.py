@@ -9,10 +9,11 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v.inputs import ImageInput, image_query, is_image, render
+from vl2v.inputs import ImageInput, image_query, is_image
+from vl2v.messages import keyword_names
 from vl2v_client.core.errors import UsageError
 from vl2v_client.evaluation.image_predictions import class_probabilities, images_at_once
-from vl2v_client.export.weights import load_bundle
+from vl2v_client.export.weights import load_bundle, student_folder
 from vl2v_client.planning.queries import ImageQuery, PictureQuery
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
@@ -90,7 +91,7 @@ class Student:
         return self._classify([image_query(images, "the image")])[0]
 
     def _classify(self, queries: Sequence[ImageQuery | PictureQuery]) -> list[Prediction]:
-        pixels = np.stack([render(query, self.card.view_size) for query in queries])  # [B, S, S, 3]
+        pixels = np.stack([query.render(self.card.view_size) for query in queries])  # [B, S, S, 3]
         answers = class_probabilities(self.bundle, pixels, [query.name for query in queries])
         return [self._prediction(of_one) for of_one in answers]
 
@@ -112,6 +113,5 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Student:
         DataError: There is no student, or it is damaged.
         UsageError: There is no such device, or the student needs a package that is not installed.
     """
-    path = Path(folder)
-    inside = path / "student"
-    return Student(load_bundle(inside if inside.is_dir() else path, device=resolve_device(device)))
+    with keyword_names():
+        return Student(load_bundle(student_folder(Path(folder)), device=resolve_device(device)))

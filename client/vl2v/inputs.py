@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vl2v_client.core.errors import UsageError
-from vl2v_client.core.values import RGBImage, Sample
-from vl2v_client.data.images import load_rgb
+from vl2v_client.core.values import Sample
 from vl2v_client.data.pictures import check_picture
-from vl2v_client.data.rendering import render_view
 from vl2v_client.data.views import canonical_view
 from vl2v_client.planning.queries import ImageQuery, PictureQuery
 
@@ -42,17 +40,6 @@ def image_query(image: ImageInput, name: str) -> ImageQuery | PictureQuery:
     if isinstance(image, str | os.PathLike):
         return ImageQuery(Sample(Path(image), "", 0), canonical_view())
     return PictureQuery(check_picture(image, name), name)
-
-
-def render(query: ImageQuery | PictureQuery, size: int) -> RGBImage:
-    """Return the pixels `[size, size, 3]` of a whole image.
-
-    Raises:
-        DataError: The file cannot be read, or is no image.
-    """
-    if isinstance(query, PictureQuery):
-        return query.render(size)
-    return render_view(load_rgb(query.source), query.view, size)
 
 
 def is_image(value: object) -> TypeGuard[ImageInput]:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
 from vl2v_client.core.html_tables import html_text
 from vl2v_client.core.progress import Progress, silent
@@ -68,22 +69,22 @@ def progress_display(wanted: Progress | bool) -> Progress:
     if not wanted:
         return silent
     if _is_notebook():
-        return Phases(_Cell().draw)
+        return Phases(_draw_below_cell())
     return Phases(_draw_line) if sys.stderr.isatty() else silent
 
 
-class _Cell:
-    """The place below a notebook's cell where one call is shown."""
+def _draw_below_cell() -> Callable[[Phases], None]:
+    """Return what shows the phases of one call below a notebook's cell, each time in the same place."""
+    handle: Any = None
 
-    def __init__(self) -> None:
-        self._display = import_module("IPython.display").display
-        self._handle = None
-
-    def draw(self, phases: Phases) -> None:
-        if self._handle is None:
-            self._handle = self._display(phases, display_id=True)
+    def draw(phases: Phases) -> None:
+        nonlocal handle
+        if handle is None:
+            handle = import_module("IPython.display").display(phases, display_id=True)
         else:
-            self._handle.update(phases)
+            handle.update(phases)
+
+    return draw
 
 
 def _is_notebook() -> bool:

@@ -87,6 +87,13 @@ def test_a_run_leaves_broken_images_out_and_keeps_to_that_when_one_is_mended(
     assert "sketch/dog/3.png" not in images["target"]
 
 
+def test_a_file_is_left_out_of_the_folder_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(draw_domains(tmp_path / "data", 2))
+    dataset = open_dataset(Path())
+    left = dataset.without(("art/cat/0.png",))
+    assert {*dataset.samples} - {*left.samples} == {dataset.samples[0]}
+
+
 def test_what_was_decoded_before_is_not_read_again(cache: EmbeddingCache, tmp_path: Path) -> None:
     samples = open_dataset(draw_domains(tmp_path / "data", 2)).samples
     assert find_broken(samples, cache, size=8) == {}

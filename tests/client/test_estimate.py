@@ -64,8 +64,8 @@ def test_a_run_with_a_trial_ends_with_the_same_bits_and_a_killed_one_keeps_the_f
         train(method, fresh_classifier(), training_data(), config, folder=tmp_path, progress=kill, notify=said.append)
     result = train(method, fresh_classifier(), training_data(), config, folder=tmp_path, notify=said.append)
     assert said[2].startswith("The distill stage needs about ")
-    assert "by a trial of its 60 steps" in said[2]
-    assert "by a trial of its 55 steps" in said[-1]
+    assert "for 60 steps, by a trial of two" in said[2]
+    assert "for 55 steps, by a trial of two" in said[-1]
     assert result.estimate is not None
     assert result.estimate.steps == 60
     left, right = result.classifier.student.state_dict(), plain.classifier.student.state_dict()
@@ -76,5 +76,5 @@ def test_times_and_sizes_are_told_for_people() -> None:
     told = [format_seconds(seconds) for seconds in (0.1, 40.4, 89, 91, 3600, 5399, 5401, 7800)]
     assert told == ["1 s", "40 s", "89 s", "2 min", "60 min", "1 h 30 min", "1 h 30 min", "2 h 10 min"]
     assert str(StageEstimate("distill", 4000, 390.0, 1_240_000_000, "cpu")) == (
-        "The distill stage needs about 6 min and 1.2 GB of memory on cpu, by a trial of its 4,000 steps."
+        "The distill stage needs about 6 min and 1.2 GB of memory on cpu for 4,000 steps, by a trial of two."
     )

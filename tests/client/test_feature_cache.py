@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -120,6 +121,10 @@ def test_features_are_the_same_bits_found_or_computed(store: FeatureStore, monke
     assert seen == 48 + 3 * 24
     features(store, 2, config=CONFIG.replace(evaluation_batch_size=7, seed=3))
     assert seen == 48 + 3 * 24
+    features(store, 2, config=CONFIG.replace(channels_last=True))
+    monkeypatch.setattr(timm, "__version__", "0")
+    assert torch.equal(features(store, 2), plain)
+    assert seen == 48 + 5 * 24, "another memory format or version may round otherwise"
 
 
 @pytest.fixture

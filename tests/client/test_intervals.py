@@ -7,7 +7,7 @@ import pytest
 
 from vl2v_client.evaluation.accuracy import ImagePrediction
 from vl2v_client.evaluation.intervals import accuracy_interval, difference_interval, paired_interval
-from vl2v_client.evaluation.mistakes import reliability, surest_mistakes
+from vl2v_client.evaluation.mistakes import confident_mistakes, reliability
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_the_same_images_as_published(counts: tuple[int, int, int, int], low: fl
     """Newcombe, Statistics in Medicine 17, 2635 (1998), method 10, with his correction for continuity."""
     found = paired_interval(*_pairs(*counts))
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
-    assert found.decides
+    assert found.word != "undecided"
 
 
 def test_equal_classifiers_decide_nothing_and_pairs_that_agree_are_told_apart_by_few_images() -> None:
     equal = paired_interval(*_pairs(30, 0, 0, 10))
-    assert (equal.value, equal.decides) == (0, False)
+    assert (equal.value, equal.word) == (0, "undecided")
     first, second = _pairs(300, 30, 5, 65)
     shares = [accuracy_interval(sum(right) / 400, 400) for right in (first, second)]
     paired, unpaired = paired_interval(first, second), difference_interval(*shares)
@@ -78,7 +78,7 @@ def test_each_range_of_confidence_has_its_images() -> None:
     assert bins[1].confidence == pytest.approx(0.975)
 
 
-def test_the_surest_mistakes_come_first_and_their_number_is_bounded() -> None:
+def test_the_most_confident_mistakes_come_first_and_their_number_is_bounded() -> None:
     rows = [_said(0.5, False, "c"), _said(0.9, False, "b"), _said(0.9, False, "a"), _said(1.0, True, "d")]
-    assert [one.path for one in surest_mistakes(rows, 2)] == ["a", "b"]
-    assert len(surest_mistakes(rows, 9)) == 3
+    assert [one.path for one in confident_mistakes(rows, 2)] == ["a", "b"]
+    assert len(confident_mistakes(rows, 9)) == 3

@@ -139,6 +139,14 @@ def test_a_client_without_its_packages_names_them_and_no_index(home: Path) -> No
     assert "Traceback" not in said
 
 
+def test_a_reader_that_has_read_enough_ends_the_command_without_a_word(home: Path) -> None:
+    with _start(_main("check", str(home / "data"), "--json"), {}) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (1, "")
+
+
 def test_nobody_to_ask_is_told_to_say_yes(home: Path, vendor: FakeVendor) -> None:
     with served(vendor) as url:
         process = _start(_main("buy", "--data", str(home / "data")), _environment(home, url))

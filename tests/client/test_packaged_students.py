@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 
 from support.client.client_shell import invoke
@@ -21,7 +21,7 @@ from vl2v_client.runs.run_folder import options_of_before
 from vl2v_client.runs.settings import settle
 from vl2v_client.student.model import network, packaged, spec
 from vl2v_client.student.model.network import build_backbone
-from vl2v_client.student.model.packaged import LITE0_ARCHITECTURE, lite0_weights, timm_name
+from vl2v_client.student.model.packaged import LITE0_ARCHITECTURE, lite0_weights
 from vl2v_client.student.model.spec import resolve_student
 
 
@@ -113,17 +113,32 @@ def test_a_file_that_is_not_the_released_one_is_refused(tmp_path: Path, installe
         build_backbone(student)
 
 
-def test_every_tensor_has_a_name_of_timm_s_and_none_is_left() -> None:
-    """By the names that the file's network gives its parts, block by block."""
-    first = ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
-    other = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
-    parts = [f"_blocks.{block}.{part}" for block in range(16) for part in (first if block == 0 else other)]
-    values = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    stored = [f"{part}.{one}" for part in parts for one in (values if "_bn" in part else ("weight",))]
-    stored += [f"{part}.{one}" for part in ("_bn0", "_bn1") for one in values]
-    stored += ["_conv_stem.weight", "_conv_head.weight", "_fc.weight", "_fc.bias"]
-    wanted = timm.create_model(LITE0_ARCHITECTURE, pretrained=False).state_dict()
-    assert sorted(map(timm_name, stored)) == sorted(wanted)
+DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+"""Blocks in each of timm's stages; the file counts them through."""
+
+BLOCKS = tuple((stage, place) for stage, depth in enumerate(DEPTHS) for place in range(depth))
+OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+OTHERS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+"""Parts of a block by their names in the file: those of the first block, which does not expand, and of the others."""
+
+
+def timm_name(stored: str) -> str:
+    """Return timm's name of a tensor of EfficientNet-lite0's file."""
+    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", stored)
+    if block is None:
+        part, _, value = stored.partition(".")
+        return f"{OUTSIDE[part]}.{value}"
+    stage, place = BLOCKS[int(block[1])]
+    parts = FIRST if (stage, place) == (0, 0) else OTHERS
+    return f"blocks.{stage}.{place}.{parts[block[2]]}.{block[3]}"
 
 
 def test_the_package_s_weights_are_those_of_timm_s_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +159,6 @@ def test_the_package_s_weights_are_those_of_timm_s_network(monkeypatch: pytest.M
     assert features.shape == (2, 1280)
     assert features.isfinite().all()
     assert 0.1 < float(features.std()) < 10  # as a trained network's, not a drawn one's
-    monkeypatch.setattr(network, "timm_name", lambda _name: "elsewhere")
+    monkeypatch.setattr(network.timm, "create_model", lambda *_names, **_options: torch.nn.Linear(3, 3))
     with pytest.raises(DataError, match="does not fit timm's"):
         build_backbone(student)

@@ -118,8 +118,10 @@ def test_what_is_written_is_read_back_or_refused(tmp_path: Path) -> None:
     rows = [ImagePrediction("ERM", 'a, "b"/c\u00e9.png', "cat", "dog", 0.123457)]
     write_predictions(tmp_path, rows)
     assert read_predictions(tmp_path) == rows
-    (tmp_path / "predictions.csv").write_text("classifier,path\nERM,a.png\n")
-    with pytest.raises(RunError, match=r"predictions\.csv"):
-        read_predictions(tmp_path)
+    header, row = (tmp_path / "predictions.csv").read_text().splitlines()
+    for damaged in ("classifier,path\nERM,a.png\n", f"{header}\n{row}{'9' * 200_000}\n"):
+        (tmp_path / "predictions.csv").write_text(damaged)
+        with pytest.raises(RunError, match=r"predictions\.csv"):
+            read_predictions(tmp_path)
     (tmp_path / "predictions.csv").unlink()
     assert read_predictions(tmp_path) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,26 @@ def test_nothing_is_spent_that_nobody_agreed_to(vendor: FakeVendor, open_client:
     assert vendor.billed_units == 0
     open_client(approve=lambda _plan: True).embed_texts(["a cat"])
     assert vendor.billed_units == 1
+
+
+@pytest.mark.parametrize(("typed", "bought"), [("Y\n", 1), ("\n", 0), ("", 0)])
+def test_a_terminal_is_asked_and_at_its_end_nothing_is_bought(
+    vendor: FakeVendor, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch, typed: str, bought: int
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    with nullcontext() if bought else pytest.raises(vl2v.NotApproved):
+        open_client(approve=vl2v.ask).embed_texts(["a cat"])
+    assert vendor.billed_units == bought
+
+
+def test_a_key_that_may_not_buy_is_told_before_anybody_is_asked(vendor: FakeVendor, open_client: OpenClient) -> None:
+    asked: list[vl2v.QueryPlan] = []
+    refusal = vendor.problem(403, "forbidden", "the API key lacks the scope `embed`")
+    vendor.before = lambda request: refusal if "/v1/embeddings" in request.url.path else None
+    client = open_client(approve=lambda plan: asked.append(plan) is None)
+    with pytest.raises(vl2v.NotAuthorized, match="so it may not buy, and nothing was bought"):
+        client.embed_texts(["a cat"])
+    assert asked == []
 
 
 def test_a_cap_holds_for_all_calls_together(vendor: FakeVendor, open_client: OpenClient) -> None:

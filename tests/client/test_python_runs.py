@@ -99,6 +99,8 @@ def test_a_student_says_the_same_of_a_file_a_picture_and_an_array(client: vl2v.C
         student.predict(0.5)  # type: ignore[call-overload]
     with pytest.raises(vl2v.DataError, match="holds no exported student"):
         vl2v.load(tmp_path)
+    with pytest.raises(vl2v.UsageError, match=r"^device: there is no device 'odd' here"):
+        vl2v.load(run.folder, device="odd")
 
 
 def test_the_users_script_runs(

@@ -55,6 +55,9 @@ def test_where_nothing_of_the_method_is_left_the_probe_is_exported(shell: Client
     assert (report["exported"], report["probed"], report["last_stage"]) == ("ridge probe", False, None)
     assert "ridge probe reaches" in (shell.run_folder / "report.md").read_text()
     assert shell.run("predict", str(shell.run_folder), str(shell.data / "sketch")).exit_code == 0
+    shell.run_folder = shell.folder / "other"
+    beside = shell.distill("--quick", "--method", "erm", "--baseline", "vl2v-adip", "--align-steps", "40")
+    assert [row["name"] for row in beside["rows"][-2:]] == [FROZEN, "ridge probe"], "a baseline is never exported"
     refused = shell.try_distill("--quick", "--method", "vl2v-sd", "--local-teacher", "absent.json")
     assert refused.exit_code != 0
     assert shell.run("sweep", "--quick").exit_code == 2
@@ -66,7 +69,7 @@ def test_the_first_student_is_told_before_the_others_train(shell: ClientShell, m
     assert done.exit_code == 0, done.output
     said = " ".join(done.stderr.split())
     order = [
-        "images a second on cpu",
+        "on cpu to read this run's",
         "A ridge probe on the frozen student has",
         "After the align stage",
         "The distill stage needs",
@@ -77,6 +80,6 @@ def test_the_first_student_is_told_before_the_others_train(shell: ClientShell, m
     assert report["estimate"]["stage"] == "distill"
     assert (report["estimate"]["steps"], report["estimate"]["device"]) == (2, "cpu")
     assert report["estimate"]["memory_bytes"] > 10**7
-    assert "Said before it began: The distill stage needs about" in (shell.run_folder / "report.md").read_text()
+    assert "Estimate before it began: The distill stage needs about" in (shell.run_folder / "report.md").read_text()
     again = shell.distill("--probe")
     assert again["estimate"] == report["estimate"], "a run that goes on keeps what was said of the whole stage"

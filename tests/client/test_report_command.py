@@ -17,6 +17,8 @@ from support.client.pages import Page, check_page
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.evaluation.accuracy import read_predictions
 
+ENDLESS = {"stage": "distill", "steps": 1, "seconds": float("inf"), "memory_bytes": 1, "device": "cpu"}
+
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientShell]:
@@ -127,6 +129,7 @@ def test_runs_are_compared_in_a_table_and_on_a_page(shell: ClientShell, tmp_path
         ({"rows": []}, "report.json is damaged"),
         ({"confusion": [[1]]}, "report.json is damaged"),
         ({"counts": {"target": -1}}, "report.json is damaged"),
+        ({"estimate": ENDLESS}, "report.json is damaged"),
         ({"by_domain": [{"domain": "a", "seen": True, "images": 1, "accuracy": 7.0}]}, "report.json is damaged"),
     ],
 )

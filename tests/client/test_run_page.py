@@ -166,7 +166,7 @@ def test_runs_are_compared_with_the_first_image_by_image() -> None:
     page = Page(comparison_page(comparison))
     check_page(page)
     assert f"b is worse than a: {MINUS}3.0 points" in page.text
-    assert "c was judged by other images than a." in page.text
+    assert "c was tested on other images than a." in page.text
     assert "163 queries: 80.0 %; 1,603 queries: 83.0 %" in page.text
     assert "image_weight 0.5 0.4 0.5" in page.text
     assert comparison.to_json()["runs"][1]["against_first"] == pytest.approx(-0.03)

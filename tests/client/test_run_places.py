@@ -15,7 +15,7 @@ from support.client.client_shell import QUICK, ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import DataError
-from vl2v_client.runs.run_place import default_folder, place_run
+from vl2v_client.runs.run_place import default_folders, place_run
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
 def _name(**options: dict[str, object]) -> str:
     data = {"root": "photos", "target_domain": "sketch", **options.pop("data", {})}
     student = {"name": "tiny", **options.pop("student", {})}
-    return str(default_folder(RunConfig.model_validate({"data": data, "student": student, **options})))
+    return str(default_folders(RunConfig.model_validate({"data": data, "student": student, **options}))[0])
 
 
 def test_a_folder_is_named_by_data_target_student_and_seed_and_by_other_settings_if_there_are_any() -> None:

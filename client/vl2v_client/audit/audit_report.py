@@ -1,18 +1,10 @@
-"""What an audit keeps: its report, every difference under a name of its own, and notes on disk while it reads.
+"""The report of an audit: totals, and every difference under a name of its own."""
 
-The notes are on disk so that a statement of any length needs little memory.
-"""
-
-import sqlite3
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from vl2v_client.cache.database import CHUNK, naming_faults
 from vl2v_client.core.html_tables import html_table
 from vl2v_client.core.progress import format_micro
 from vl2v_contract.chain import GENESIS_HASH
@@ -201,20 +193,32 @@ class AuditReport:
         self.accepted.merge(self.other_software)
         self.other_software = OtherCharges()
 
-    def _repr_html_(self) -> str:
-        rows = [
-            ("entries verified", f"{self.entries:,}"),
-            ("billed", f"{self.units:,} queries, {format_micro(self.amount_micro, self.currency)}"),
-            ("matched items", f"{self.matched_items:,}"),
-            *([("other software", self._others())] if self.other_software.items else []),
-            ("result", _RESULTS[self.exit_code]),
-            *((str(kind), f"{count:,}: {REMEDIES[kind]}") for kind, count in self.findings.counts.items()),
-        ]
-        return html_table(f"Audit of {self.account_id}", rows)
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the totals for people."""
 
-    def _others(self) -> str:
-        others = self.other_software
-        return f"{others.units:,} queries, {format_micro(others.amount_micro, self.currency)}"
+        def spent(one: KeyTotals | AuditReport) -> str:
+            return f"{one.units:,} queries, {format_micro(one.amount_micro, self.currency)}"
+
+        rows = [
+            ("entries verified", f"{self.entries:,}, up to number {self.head_seq:,}"),
+            ("billed", spent(self)),
+            ("matched items", f"{self.matched_items:,}"),
+        ]
+        rows += [("other key", f"{key}: {spent(one)}") for key, one in sorted(self.other_keys.items())]
+        for label, one in (("other software", self.other_software), ("accepted before", self.accepted)):
+            if one.items:
+                many = f"{one.requests:,} entries from {one.first_seq:,} to {one.last_seq:,}"
+                rows.append((label, f"{spent(one)}, in {many if one.requests > 1 else f'entry {one.first_seq:,}'}"))
+        if self.lost_by_restore.units:
+            rows.append(("lost by vendor", f"{spent(self.lost_by_restore)}: kept here, not billed any more"))
+        if self.recovered_items:
+            rows.append(("recovered", f"{self.recovered_items:,} paid answers fetched, free"))
+        return rows
+
+    def _repr_html_(self) -> str:
+        differences = [(str(kind), f"{count:,}: {REMEDIES[kind]}") for kind, count in self.findings.counts.items()]
+        rows = [*self.facts(), ("result", _RESULTS[self.exit_code]), *differences]
+        return html_table(f"Audit of {self.account_id}", rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; every difference class is listed, found or not."""
@@ -243,53 +247,3 @@ class AuditReport:
             "clean": self.is_clean,
             "exit_code": self.exit_code,
         }
-
-
-class Notes:
-    """Tables in a private temporary file that vanishes when it is closed."""
-
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.gettempdir())
-        self._tables = 0
-        with naming_faults(self._folder):
-            self._connection = sqlite3.connect("", isolation_level=None)
-        for statement in ("PRAGMA synchronous = OFF", "PRAGMA journal_mode = OFF", "BEGIN"):
-            self.run(statement)
-
-    def run(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Execute one statement."""
-        with naming_faults(self._folder):
-            return self._connection.execute(statement, values)
-
-    def table(self, columns: str) -> str:
-        """Make a table; returns its name."""
-        self._tables += 1
-        self.run(f"CREATE TABLE notes_{self._tables} ({columns}) WITHOUT ROWID")
-        return f"notes_{self._tables}"
-
-    def close(self) -> None:
-        """Drop the notes."""
-        self._connection.close()
-
-
-class KeySet:
-    """A set of short keys."""
-
-    def __init__(self, notes: Notes) -> None:
-        self._run = notes.run
-        self._table = notes.table("key BLOB PRIMARY KEY")
-
-    def add(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Add all; returns those that were in the set before, or came twice."""
-        insert = f"INSERT OR IGNORE INTO {self._table} VALUES (?)"
-        return [key for key in keys if self._run(insert, (key,)).rowcount == 0]
-
-    def __contains__(self, key: bytes) -> bool:
-        return self._run(f"SELECT 1 FROM {self._table} WHERE key = ?", (key,)).fetchone() is not None  # nosec # a table of our naming
-
-    def chunks(self) -> Iterator[list[bytes]]:
-        """Yield all keys in order, a chunk at a time."""
-        query = f"SELECT key FROM {self._table} WHERE key > ? ORDER BY key LIMIT ?"  # nosec # a table of our naming
-        chunk = [b""]
-        while chunk := [row[0] for row in self._run(query, (chunk[-1], CHUNK)).fetchall()]:
-            yield chunk

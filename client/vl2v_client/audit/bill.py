@@ -16,7 +16,8 @@ import numpy as np
 from vl2v_client.api.checks import is_unit
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXAMPLES_KEPT, AuditReport, Difference, Notes
+from vl2v_client.audit.audit_report import CHAIN_DIFFERENCES, EXAMPLES_KEPT, AuditReport, Difference
+from vl2v_client.audit.notes import Notes
 from vl2v_client.audit.reconcile import Reconciliation
 from vl2v_client.audit.statement import ChainWalk
 from vl2v_client.cache.records import PaidRow

@@ -3,7 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from vl2v_client.audit.audit_report import AuditReport, Difference, KeySet, Notes, OtherCharges
+from vl2v_client.audit.audit_report import AuditReport, Difference, OtherCharges
+from vl2v_client.audit.notes import KeySet, Notes
 from vl2v_client.cache.records import PurchaseRecords
 from vl2v_client.core.errors import VendorError
 from vl2v_contract.chain import LedgerEntry

@@ -8,7 +8,8 @@ vendor that never stops, cannot keep it busy for ever.
 from dataclasses import asdict
 
 from vl2v_client.api.keyring import Keyring
-from vl2v_client.audit.audit_report import AuditReport, Difference, Notes
+from vl2v_client.audit.audit_report import AuditReport, Difference
+from vl2v_client.audit.notes import Notes
 from vl2v_client.cache.records import AuditedHead
 from vl2v_contract.chain import LedgerEntry, follows, items_hash
 from vl2v_contract.records import Statement, StatementEntry, Summary, head_message

@@ -167,7 +167,8 @@ def _buy_within(
         )
         Buyer(affordable, purchase_id, context, report, progress).run()
     if affordable.units < wanted.units:
-        raise BudgetExhausted(str(wanted.excess(limits)), units=wanted.units, left=affordable.units)
+        why = limits.exceeded_by(wanted.units, wanted.amount_micro, wanted.currency)
+        raise BudgetExhausted(str(why), units=wanted.units, left=affordable.units)
 
 
 def _failures(failed: Sequence[FailedQuery]) -> QueriesFailed:

@@ -41,12 +41,12 @@ class FeatureStore:
         """Return the vectors `[F]` of those keys that are here."""
         found: dict[bytes, NDArray[np.float16]] = {}
         with self._lock, suppress(sqlite3.Error, OSError):
-            connection = self._open()
-            for start in range(0, len(keys) if connection else 0, CHUNK):
-                some = keys[start : start + CHUNK]
-                query = f"SELECT key, vector FROM features WHERE key IN ({','.join('?' * len(some))})"  # nosec B608
-                rows = connection.execute(query, some) if connection else ()
-                found.update((key, np.frombuffer(vector, dtype="<f2")) for key, vector in rows)
+            if (connection := self._open()) is not None:
+                for start in range(0, len(keys), CHUNK):
+                    some = keys[start : start + CHUNK]
+                    query = f"SELECT key, vector FROM features WHERE key IN ({','.join('?' * len(some))})"  # nosec B608
+                    rows = connection.execute(query, some)
+                    found.update((key, np.frombuffer(vector, dtype="<f2")) for key, vector in rows)
         return found
 
     def put(self, vectors: Iterable[tuple[bytes, NDArray[np.float16]]]) -> None:

@@ -20,7 +20,7 @@ from vl2v_client.core.errors import CacheError, ClientError, UsageError
 from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
-    from vl2v_client.audit.audit_report import AuditReport, Difference, KeyTotals
+    from vl2v_client.audit.audit_report import AuditReport, Difference
     from vl2v_client.audit.bill import HoldingsReport
     from vl2v_client.cache.store import CacheStats
 
@@ -88,25 +88,7 @@ def audit(
 
 def audit_table(report: AuditReport) -> Group:
     """Return the audit for people: totals, then each difference with its remedy and first examples."""
-
-    def spent(one: KeyTotals | AuditReport) -> str:
-        return f"{one.units:,} queries, {format_micro(one.amount_micro, report.currency or '')}"
-
-    rows = [
-        ("entries verified", f"{report.entries:,}, up to number {report.head_seq:,}"),
-        ("billed", spent(report)),
-        ("matched items", f"{report.matched_items:,}"),
-    ]
-    rows += [("other key", f"{key}: {spent(one)}") for key, one in sorted(report.other_keys.items())]
-    for label, one in (("other software", report.other_software), ("accepted before", report.accepted)):
-        if one.items:
-            many = f"{one.requests:,} entries from {one.first_seq:,} to {one.last_seq:,}"
-            rows.append((label, f"{spent(one)}, in {many if one.requests > 1 else f'entry {one.first_seq:,}'}"))
-    if report.lost_by_restore.units:
-        rows.append(("lost by vendor", f"{spent(report.lost_by_restore)}: kept here, not billed any more"))
-    if report.recovered_items:
-        rows.append(("recovered", f"{report.recovered_items:,} paid answers fetched, free"))
-    totals = plain_table("audit", f"account {report.account_id}", rows=rows)
+    totals = plain_table("audit", f"account {report.account_id}", rows=report.facts())
     if report.is_clean:
         totals.add_row("result", Text.assemble(("clean", "green"), ": both books agree"))
     elif not report.findings.counts:

@@ -23,7 +23,7 @@ from rich.table import Column
 from rich.text import Text
 
 from vl2v_client.cli.console import STDERR
-from vl2v_client.core.progress import Progress, duration, silent
+from vl2v_client.core.progress import Progress, format_seconds, silent
 from vl2v_contract.texts import printable
 
 LINE_EVERY_SECONDS = 10.0
@@ -133,9 +133,9 @@ def _line(phase: str, done: int, total: int, seconds: float, counted: int, extra
     parts = [f"{phase}: {done:,} of {total:,}"]
     parts += [rate(speed)] if speed else []
     if done >= total:
-        parts += [f"took {duration(seconds)}"] if seconds >= 1 else []
+        parts += [f"took {format_seconds(seconds)}"] if seconds >= 1 else []
     elif speed:
-        parts.append(f"{duration((total - done) / speed)} left")
+        parts.append(f"{format_seconds((total - done) / speed)} left")
     parts += [f"{name} {value}" for name, value in (extras or {}).items()]
     return ", ".join(parts)
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from vl2v_client.data.inspection import Inspection
 
 _FILES_SHOWN = 20
-_PLAN_CLASSES = 20
 
 
 @takes(DATA_OPTIONS.only("target_domain", "prompts"))
@@ -106,22 +105,11 @@ def data_json(dataset: DomainDataset, prompts: Sequence[Sequence[str]]) -> dict[
     }
 
 
-def plan_data_table(config: RunConfig) -> tuple[Table, dict[str, Any]]:
-    """Return what `plan` shows of the data set, for people and as JSON values.
-
-    Raises:
-        ClientError: As `open_data`.
-    """
-    dataset, prompts = open_data(config)
-    return data_table(dataset, prompts, most=_PLAN_CLASSES), data_json(dataset, prompts)
-
-
 def tell_ignored(config: RunConfig) -> None:
     """Say which pictures of a run's data set are not read, if there are any."""
-    from vl2v_client.data.inspection import describe_ignored, ignored_pictures
+    from vl2v_client.data import inspection
 
-    if config.data.root is not None and (counts := ignored_pictures(config.data.root)):
-        notify(describe_ignored(counts))
+    inspection.tell_ignored(config.data.root, notify)
 
 
 def _lists(root: Path, found: Inspection) -> list[Table]:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Group
 
-from vl2v_client.cli.check import plan_data_table, tell_ignored
+from vl2v_client.cli.check import data_json, data_table, open_data, tell_ignored
 from vl2v_client.cli.console import PlainConsole, plain_table, show, write_json
 from vl2v_client.cli.options import (
     COMMON,
@@ -25,17 +25,18 @@ from vl2v_client.cli.options import (
     as_flags,
     takes,
 )
-from vl2v_client.cli.vendor import notify, open_purchase, plan_table, say_student
+from vl2v_client.cli.vendor import notify, open_purchase, say_student
 from vl2v_client.config.run import RunConfig
-from vl2v_client.core.progress import about, format_micro
+from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vl2v_client.buying.buyer import PurchaseReport
     from vl2v_client.planning.plan_estimate import PlanEstimate
     from vl2v_client.planning.query_plan import QueryPlan
     from vl2v_client.runs.pilot_report import PilotReport
+
+
+_CLASSES_SHOWN = 20
 
 
 @takes(*PURCHASING_OPTIONS, file=True)
@@ -55,12 +56,16 @@ def plan(
     from vl2v_client.recipes.plan import plan as plan_run
 
     tell_ignored(config)
-    of_data, data_json = plan_data_table(config)
+    dataset, prompts = open_data(config)
     with open_purchase(config.purchase, api_key, as_json=as_json, yes=False) as (context, progress):
         made = plan_run(config, context, exact=exact, progress=progress)
         left = remaining_units(context.vendor) if api_key else None
-    table = plan_table(made, left) if isinstance(made, QueryPlan) else estimate_table(made, left)
-    show(plan_json(made, left) | data_json, Group(of_data, "", table), as_json=as_json)
+    facts, counted = made.facts(left), made if isinstance(made, QueryPlan) else made.texts
+    if made is not counted:
+        facts["not subtracted"] = "views in the cache, and views that look alike: --exact renders all and counts"
+    totals = plain_table("plan" if made is counted else "upper bound", counted.teacher.id, rows=facts.items())
+    shown = Group(data_table(dataset, prompts, most=_CLASSES_SHOWN), "", totals)
+    show(plan_json(made, left) | data_json(dataset, prompts), shown, as_json=as_json)
     made.check_caps(Limits(config.purchase.max_queries, config.purchase.max_cost_micro, left))
 
 
@@ -110,23 +115,6 @@ def plan_json(made: QueryPlan | PlanEstimate, left_units: int | None) -> dict[st
         "free_queries": len(made.missing) - made.units,
         "new_bytes": made.new_bytes,
     }
-
-
-def estimate_table(estimate: PlanEstimate, left_units: int | None) -> Table:
-    """Return the upper bound's totals for people."""
-    rows = {
-        "images": f"{estimate.image_files:,}, of which {estimate.different_files:,} differ",
-        "views": f"{estimate.views:,}, none of them rendered",
-        "texts": f"{len(estimate.texts.text_keys):,}",
-        "to buy": f"at most {estimate.units:,}",
-        "price": f"at most {format_micro(estimate.amount_micro, estimate.texts.currency)}",
-    }
-    if estimate.seconds is not None:
-        rows["time"] = f"at most {about(estimate.seconds)}"
-    if left_units is not None:
-        rows["budget left"] = f"{left_units:,}"
-    rows["not subtracted"] = "views in the cache, and views that look alike: --exact renders all and counts"
-    return plain_table("upper bound", estimate.texts.teacher.id, rows=rows.items())
 
 
 def _purchase_line(report: PurchaseReport) -> str:

@@ -54,16 +54,21 @@ def predict(
     ] = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Classify images; a file that cannot be read is a row with its error. Needs no vendor."""
+    """Classify images; a file that cannot be read is a row with its error. Needs no vendor.
+
+    Raises:
+        UsageError: Both `--json` and another format are named.
+        DataError: There is no image, or some could not be classified; the others were.
+    """
     from vl2v_client.evaluation.image_predictions import classify_files, find_files
-    from vl2v_client.export.weights import load_bundle
+    from vl2v_client.export.weights import load_bundle, student_folder
     from vl2v_client.student.train.devices import resolve_device
 
     if as_json and format_ not in (None, "jsonl"):
         raise UsageError(f"--json is --format jsonl, and --format {format_} is given: leave one out")
     chosen: Format = "jsonl" if as_json else format_ or ("table" if sys.stdout.isatty() else "csv")
     named = list(_names(images))
-    bundle = load_bundle(run / "student" if (run / "student").is_dir() else run, device=resolve_device(device))
+    bundle = load_bundle(student_folder(run), device=resolve_device(device))
     files = find_files(named)
     if not files:
         raise DataError("no path was given on standard input: write one a line")

@@ -17,8 +17,6 @@ from vl2v_client.core.progress import Progress
 from vl2v_client.data.drawn import is_drawn
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vl2v_client.api.client import VendorClient
     from vl2v_client.buying.context import PurchaseContext
     from vl2v_client.cache.store import EmbeddingCache
@@ -92,7 +90,7 @@ def open_purchase(
             if not isinstance(progress, Bars | Lines):
                 return
             with progress.paused():
-                STDERR.print(plan_table(plan, remaining_units(vendor)))
+                STDERR.print(plain_table("plan", plan.teacher.id, rows=plan.facts(remaining_units(vendor)).items()))
                 if yes:
                     return
                 try:
@@ -147,11 +145,6 @@ def say_student(config: RunConfig, settings: RunSettings, command: str | None = 
     other = {"student": {"name": STRONGER}}
     stronger = f"add {as_flags(other)}" if command is None else as_command(command, config, other)
     notify(
-        f"Student: {name}, which was trained on ImageNet and is installed with vl2v: `vl2v-client shapes` did not draw "
-        f"{root}. A stronger one, whose weights are fetched: {stronger}"
+        f"Student: {name}, for photographs, with ImageNet's weights; {root} is not from `vl2v-client shapes`. A "
+        f"stronger one, whose weights are fetched: {stronger}"
     )
-
-
-def plan_table(plan: QueryPlan, left_units: int | None) -> Table:
-    """Return the plan's totals for people."""
-    return plain_table("plan", plan.teacher.id, rows=plan.facts(left_units).items())

@@ -8,6 +8,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from vl2v_client.core.errors import CacheError
+
 
 def open_regular(path: Path, max_bytes: int) -> BufferedReader:
     """Open a file for reading that is no pipe or device, which might never end.
@@ -40,20 +42,24 @@ def read_json(path: Path, max_bytes: int) -> Any:
             raise ValueError("its JSON is too deep") from error
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write a file whole and for good, or leave the earlier one.
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole and for good, or leave the earlier one; its folder is made if it is not there.
 
     Raises:
-        OSError: It cannot be written.
+        CacheError: It cannot be written.
     """
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error

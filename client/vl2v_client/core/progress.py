@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 
 from vl2v_contract.texts import format_micro as format_micro  # beside a bar
@@ -10,7 +9,7 @@ from vl2v_contract.texts import format_micro as format_micro  # beside a bar
 Notify = Callable[[str], None]  # shows a sentence to the user
 
 
-def unheard(sentence: str) -> None:
+def no_notice(sentence: str) -> None:
     """Show nothing."""
 
 
@@ -28,16 +27,6 @@ def silent(phase: str, done: int, total: int, extras: Mapping[str, str] | None =
 def renamed(progress: Progress, rename: Callable[[str], str]) -> Progress:
     """Return a progress with every phase under another name, so that equal phases of two parts stay apart."""
     return lambda phase, done, total, extras=None: progress(rename(phase), done, total, extras)
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people, such as `0:02:05`."""
-    return str(timedelta(seconds=round(seconds)))
-
-
-def about(seconds: float) -> str:
-    """Return an estimated time for people; `about 0:00:00` would say nothing."""
-    return f"about {duration(seconds)}" if seconds >= 1 else "less than a second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +50,7 @@ class StageEstimate:
     def __str__(self) -> str:
         """Return the estimate as a sentence."""
         needs = f"about {format_seconds(self.seconds)} and {self.memory_bytes / 1e9:.1f} GB of memory"
-        return f"The {self.stage} stage needs {needs} on {self.device}, by a trial of its {self.steps:,} steps."
+        return f"The {self.stage} stage needs {needs} on {self.device} for {self.steps:,} steps, by a trial of two."
 
 
 def format_seconds(seconds: float) -> str:

@@ -87,7 +87,7 @@ class DomainDataset:
         """
         if not skipped:
             return self
-        places, kept = {f"{self.root}/{name}" for name in skipped}, []
+        places, kept = {str(self.root / name) for name in skipped}, []
         for one in self.classes:
             paths = [path for path in one.paths if path not in places]
             if not paths:

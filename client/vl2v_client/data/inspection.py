@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from vl2v_client.core.errors import BrokenFile
-from vl2v_client.core.progress import Progress, silent
+from vl2v_client.core.progress import Notify, Progress, silent
 from vl2v_client.data.folder import DomainDataset, is_hidden, is_image
 
 PICTURE_SUFFIXES = frozenset(
@@ -37,13 +37,14 @@ class Inspection:
 
 def inspect(dataset: DomainDataset, *, progress: Progress = silent) -> Inspection:
     """Decode every image of a data set, in threads, and look at all other files below its folder."""
-    from vl2v_client.data.images import load_rgb, read_file
+    from vl2v_client.data.images import load_rgb_bytes, read_file
 
     def look(path: str) -> tuple[str, str]:
         """Return the hash of a file's bytes, and what is wrong with it; one of both is empty."""
         try:
-            load_rgb(Path(path))
-            return hashlib.sha256(read_file(Path(path))).hexdigest(), ""
+            data = read_file(Path(path))
+            load_rgb_bytes(data, Path(path))
+            return hashlib.sha256(data).hexdigest(), ""
         except BrokenFile as error:
             return "", str(error)
 
@@ -79,25 +80,22 @@ def ignored_files(root: Path) -> dict[str, tuple[str, ...]]:
     return {suffix: tuple(sorted(paths)) for suffix, paths in sorted(found.items())}
 
 
-def ignored_pictures(root: Path) -> Counter[str]:
-    """Return how many pictures below a folder are not read, by suffix."""
-    counts = {suffix: len(paths) for suffix, paths in ignored_files(root).items()}
-    return Counter({suffix: count for suffix, count in counts.items() if suffix in PICTURE_SUFFIXES})
-
-
 def _files(root: Path) -> Iterator[str]:
     for parent, names, files in os.walk(root):
         names[:] = [name for name in names if not is_hidden(name)]
         yield from (f"{parent}/{name}" for name in files if not is_hidden(name))
 
 
-def describe_ignored(counts: Counter[str]) -> str:
-    """Return which pictures are not read, and what to do, as a sentence."""
-    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
-    return (
-        f"{counts.total():,} pictures are ignored, since their formats are not read here ({kinds}): convert them to "
-        "JPEG or PNG to use them"
-    )
+def tell_ignored(root: Path | None, notify: Notify) -> None:
+    """Say which pictures below a folder are not read, and what to do, if there are any."""
+    found = {} if root is None else ignored_files(root)
+    counts = {suffix: len(paths) for suffix, paths in found.items() if suffix in PICTURE_SUFFIXES}
+    if counts:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
+        notify(
+            f"{sum(counts.values()):,} pictures are ignored, since their formats are not read here ({kinds}): convert "
+            "them to JPEG or PNG to use them"
+        )
 
 
 def names_below(root: Path, paths: Sequence[str]) -> list[str]:

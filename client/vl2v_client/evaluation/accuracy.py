@@ -5,6 +5,7 @@ predictions on its unseen domain in `predictions.csv`, and those on the hold-out
 """
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.core.errors import CacheError, DataError, RunError
+from vl2v_client.core.errors import DataError, RunError
+from vl2v_client.core.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +184,11 @@ def write_predictions(folder: Path, rows: Iterable[ImagePrediction], name: str =
     Raises:
         CacheError: The folder cannot be written.
     """
-    path = folder / name
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            writer.writerows((*astuple(row)[:-1], f"{row.probability:.6f}") for row in rows)
-        partial.replace(path)
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows((*astuple(row)[:-1], f"{row.probability:.6f}") for row in rows)
+    write_whole(folder / name, text.getvalue())
 
 
 def read_predictions(folder: Path, name: str = PREDICTIONS_FILE) -> list[ImagePrediction]:
@@ -215,5 +212,5 @@ def read_predictions(folder: Path, name: str = PREDICTIONS_FILE) -> list[ImagePr
         if not all(0 <= row.probability <= 1 for row in rows):
             raise ValueError("a probability out of range")
         return rows
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"{file_path} is damaged: remove it, then run `vl2v-client distill` again") from error

@@ -7,8 +7,9 @@ Unlike those from a normal deviate they hold for few images and near 0 and 1.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 Z = 1.959963984540054
 """Of the normal distribution, for 95 % within both sides."""
@@ -23,9 +24,9 @@ class Estimate:
     high: float
 
     @property
-    def decides(self) -> bool:
-        """Whether the interval leaves out zero, so that one side of a difference is better."""
-        return self.low > 0 or self.high < 0
+    def word(self) -> Literal["better", "worse", "undecided"]:
+        """What a difference says of the first of the two: undecided where the interval holds zero."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
 
     def less(self, constant: float) -> "Estimate":
         """Return the estimate less a constant, such as chance."""
@@ -65,3 +66,12 @@ def paired_interval(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
     correlation = covariance / math.sqrt(margins) if margins else 0.0
     first_share, second_share = (accuracy_interval(count / images, images) for count in (right, others))
     return difference_interval(first_share, second_share, correlation)
+
+
+def known_difference(
+    first: Estimate, second: Estimate, right: Mapping[str, bool], other: Mapping[str, bool]
+) -> Estimate:
+    """Return first less second: paired if it is known of the same images, by their paths, whether each is right."""
+    if right and right.keys() == other.keys():
+        return paired_interval(list(right.values()), [other[path] for path in right])
+    return difference_interval(first, second)

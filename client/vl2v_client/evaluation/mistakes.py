@@ -27,15 +27,15 @@ class ReliabilityBin:
     accuracy: float
 
 
-def reliability(predictions: Sequence[ImagePrediction], *, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+def reliability(predictions: Sequence[ImagePrediction]) -> tuple[ReliabilityBin, ...]:
     """Return the ranges of confidence that hold any image, the lowest first."""
     found: dict[int, list[ImagePrediction]] = {}
     for one in predictions:
-        found.setdefault(min(bins - 1, int(one.probability * bins)), []).append(one)
+        found.setdefault(min(BINS - 1, int(one.probability * BINS)), []).append(one)
     return tuple(
         ReliabilityBin(
-            low=place / bins,
-            high=(place + 1) / bins,
+            low=place / BINS,
+            high=(place + 1) / BINS,
             images=len(members),
             confidence=sum(one.probability for one in members) / len(members),
             accuracy=sum(one.is_right for one in members) / len(members),
@@ -44,7 +44,7 @@ def reliability(predictions: Sequence[ImagePrediction], *, bins: int = BINS) -> 
     )
 
 
-def surest_mistakes(predictions: Iterable[ImagePrediction], count: int) -> tuple[ImagePrediction, ...]:
+def confident_mistakes(predictions: Iterable[ImagePrediction], count: int) -> tuple[ImagePrediction, ...]:
     """Return at most `count` wrong predictions, the most confident first; equals by path."""
     wrong = [one for one in predictions if not one.is_right]
     return tuple(sorted(wrong, key=lambda one: (-one.probability, one.path))[:count])

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from vl2v_client.core.progress import format_micro
 from vl2v_client.evaluation.accuracy import ImagePrediction
-from vl2v_client.evaluation.intervals import Estimate, accuracy_interval, difference_interval, paired_interval
+from vl2v_client.evaluation.intervals import Estimate, accuracy_interval, known_difference
 from vl2v_client.export.charts import Dot, dots
 from vl2v_client.export.html_page import render_page
 from vl2v_client.export.pages import MINUS, counted, percent, points, signed_range
@@ -30,7 +30,7 @@ class ComparedRun:
     Attributes:
         name: The end of its folder's path.
         report: Its report.
-        own: What its exported student said of the images that it is judged by; of none in earlier runs.
+        own: What its exported student said of the images that it is scored on; of none in earlier runs.
     """
 
     name: str
@@ -56,10 +56,14 @@ class ComparedRun:
 
     @cached_property
     def accuracy(self) -> Estimate | None:
-        """Accuracy of the exported student on the target, else on the hold-out; `None` if it was not judged."""
+        """Accuracy of the exported student on the target, else on the hold-out; `None` if it was not scored."""
         row = self.report.rows[-1]
         share = row.source_validation if self.report.target_domain is None else row.target
-        return None if share is None or not self.report.judged else accuracy_interval(share, self.report.judged)
+        return (
+            None
+            if share is None or not self.report.tested_images
+            else accuracy_interval(share, self.report.tested_images)
+        )
 
     @cached_property
     def right(self) -> dict[str, bool]:
@@ -67,21 +71,16 @@ class ComparedRun:
         return {one.path: one.is_right for one in self.own}
 
     def less(self, other: "ComparedRun") -> Estimate | None:
-        """Return this accuracy less another run's; `None` where they were judged by other images."""
+        """Return this accuracy less another run's; `None` where they were scored on other images."""
         mine, others = self.report, other.report
-        if (mine.dataset, mine.target_domain, mine.class_names) != (
-            others.dataset,
-            others.target_domain,
-            others.class_names,
-        ):
+        names = ("dataset", "target_domain", "class_names", "tested_images")
+        if any(getattr(mine, name) != getattr(others, name) for name in names):
             return None
-        if self.accuracy is None or other.accuracy is None or mine.judged != others.judged:
+        if self.accuracy is None or other.accuracy is None:
             return None
-        if not self.right or not other.right:
-            return difference_interval(self.accuracy, other.accuracy)
-        if self.right.keys() != other.right.keys():
+        if self.right and other.right and self.right.keys() != other.right.keys():
             return None
-        return paired_interval(list(self.right.values()), [other.right[path] for path in self.right])
+        return known_difference(self.accuracy, other.accuracy, self.right, other.right)
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class Comparison:
         for run in self.runs:
             report = run.report
             if run.accuracy is not None:
-                key = (report.dataset, report.target_domain, report.judged, report.student, report.teacher)
+                key = (report.dataset, report.target_domain, report.tested_images, report.student, report.teacher)
                 groups.setdefault(key, []).append(QueryPoint(run.queries, run.accuracy, run.name))
         return {
             f"{dataset}, tested on {target or 'its hold-out'}, {student}": found
@@ -171,14 +170,14 @@ def _against(difference: Estimate) -> str:
 
 def comparison_page(comparison: Comparison) -> str:
     """Return a page of the runs."""
-    judged = [(run, run.accuracy) for run in comparison.runs if run.accuracy is not None]
+    scored = [(run, run.accuracy) for run in comparison.runs if run.accuracy is not None]
     curves = comparison.query_points()
     return render_page(
         "comparison.html",
         f"{counted(len(comparison.runs), 'run')} compared",
         runs=len(comparison.runs),
         verdict=_verdict(comparison),
-        chart=_accuracies(judged) if judged else "",
+        chart=_accuracies(scored) if scored else "",
         header=HEADER,
         rows=comparison.rows(),
         curves=[
@@ -201,22 +200,21 @@ def _verdict(comparison: Comparison) -> str:
     for run in others:
         difference = run.less(first)
         if difference is None:
-            lines.append(f"{run.name} was judged by other images than {first.name}.")
-        elif difference.decides:
-            word = "better" if difference.value > 0 else "worse"
-            lines.append(f"{run.name} is {word} than {first.name}: {_against(difference)}.")
-        else:
+            lines.append(f"{run.name} was tested on other images than {first.name}.")
+        elif difference.word == "undecided":
             lines.append(f"{run.name} against {first.name} is undecided: {_against(difference)}.")
+        else:
+            lines.append(f"{run.name} is {difference.word} than {first.name}: {_against(difference)}.")
     return " ".join(lines)
 
 
-def _accuracies(judged: Sequence[tuple[ComparedRun, Estimate]]) -> Markup:
+def _accuracies(scored: Sequence[tuple[ComparedRun, Estimate]]) -> Markup:
     return dots(
         "accuracies",
         "Accuracy of every run",
-        "; ".join(f"{run.name} {percent(accuracy.value)}" for run, accuracy in judged),
+        "; ".join(f"{run.name} {percent(accuracy.value)}" for run, accuracy in scored),
         [
             Dot(run.name, accuracy.value, accuracy.low, accuracy.high, "other" if place else "main")
-            for place, (run, accuracy) in enumerate(judged)
+            for place, (run, accuracy) in enumerate(scored)
         ],
     )

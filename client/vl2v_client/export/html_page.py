@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from vl2v_client.core.errors import CacheError
 from vl2v_contract.texts import printable
 
 PAGE_FILE = "report.html"
@@ -26,34 +26,13 @@ def render_page(template: str, title: str, **values: Any) -> str:
     style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    made = {"title": title, "style": _Own(style), "policy": policy, "version": metadata.version("vl2v")}
+    made = {"title": title, "style": Markup(style), "policy": policy, "version": metadata.version("vl2v")}
     return _environment().get_template(template).render(**made, **values)
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page whole, or leave the one that is there.
-
-    Raises:
-        CacheError: It cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then write it again") from error
 
 
 def picture(jpeg: bytes) -> str:
     """Return the address of a picture that the page holds itself."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-
-
-class _Own(str):
-    """The page's own style sheet, in which `>` and quotes stay."""
-
-    def __html__(self) -> str:
-        return str(self)
 
 
 @cache

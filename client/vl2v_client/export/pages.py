@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vl2v_client.core.errors import CacheError
+from vl2v_client.core.files import write_whole
 from vl2v_client.core.progress import format_micro
 from vl2v_contract.texts import printable
 
@@ -179,9 +179,5 @@ def write_pages(folder: Path, markdown: str, record: Mapping[str, Any]) -> None:
     Raises:
         CacheError: The folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.md").write_text(markdown, encoding="utf-8")
-        (folder / "report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error
+    write_whole(folder / "report.md", markdown)
+    write_whole(folder / "report.json", json.dumps(record, indent=2) + "\n")

@@ -122,8 +122,8 @@ class RunReport:
         return {"format": _FORMAT, "generalisation_measured": measured, "exported": exported, **asdict(self)}
 
     @property
-    def judged(self) -> int:
-        """Number of images that the rows are judged by: those of the target, else those of source validation."""
+    def tested_images(self) -> int:
+        """Number of images that the rows are scored on: those of the target, else those of source validation."""
         return self.counts.get("validation" if self.target_domain is None else "target", 0)
 
     def summary(self) -> str:
@@ -147,7 +147,7 @@ class RunReport:
     def accuracies(self, *, brief: bool = False) -> list[list[str]]:
         """Return header and rows of the table of the classifiers; `brief` has the columns that fit a terminal."""
         rows, is_tested = self.rows, self.target_domain is not None
-        is_calibrated = not brief and self.judged >= FEWEST_FOR_CALIBRATION
+        is_calibrated = not brief and self.tested_images >= FEWEST_FOR_CALIBRATION
         columns = (  # whether it is shown, its header and its cells
             (True, "", [row.name for row in rows]),
             (True, "source validation", [percent(row.source_validation) for row in rows]),
@@ -208,9 +208,9 @@ class RunReport:
         if last.target is None:
             return f"**{last.name} was not evaluated on {self.target_domain}.**"
         others = [(row.name, row.target) for row in self.rows[:-1] if row.name not in (CHANCE, MAJORITY)]
-        if 0 < self.judged < FEW_IMAGES:
-            gaps = [f"{name}: {round(share * self.judged)}" for name, share in others if share is not None]
-            reached = f"{round(last.target * self.judged)} of {counted(self.judged, 'image')} right"
+        if 0 < self.tested_images < FEW_IMAGES:
+            gaps = [f"{name}: {round(share * self.tested_images)}" for name, share in others if share is not None]
+            reached = f"{round(last.target * self.tested_images)} of {counted(self.tested_images, 'image')} right"
         else:
             gaps = [f"{points(last.target - share)} against {name}" for name, share in others if share is not None]
             reached = percent(last.target)
@@ -233,8 +233,8 @@ class RunReport:
                 "and calibration never read. The column target 80 % leaves out the hold-out that DomainBed's tables "
                 "leave out."
             )
-        if exported.target is not None and self.judged:
-            share = accuracy_interval(exported.target, self.judged)
+        if exported.target is not None and self.tested_images:
+            share = accuracy_interval(exported.target, self.tested_images)
             lines.append(
                 f"95 % interval of {exported.name} on these images: {percent(share.low)} to {percent(share.high)}. It "
                 "is of the images alone: another seed varies as well."
@@ -242,7 +242,7 @@ class RunReport:
         if self.last_stage is not None:
             lines.append(self.last_stage.sentence())
         if self.estimate is not None:
-            lines.append(f"Said before it began: {self.estimate}")
+            lines.append(f"Estimate before it began: {self.estimate}")
         if self.student_folder:
             lines.append(f"The student in {self.student_folder}/ is that of the last row, read back and compared.")
         return lines

@@ -1,4 +1,4 @@
-"""The page of a run: what the report says, with charts, and the mistakes that the student was surest of."""
+"""The page of a run: what the report says, with charts, and the most confident mistakes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from typing import Any
 from vl2v_client.core.progress import format_micro
 from vl2v_client.evaluation.accuracy import ImagePrediction
 from vl2v_client.evaluation.intervals import accuracy_interval
-from vl2v_client.evaluation.mistakes import reliability, surest_mistakes
+from vl2v_client.evaluation.mistakes import confident_mistakes, reliability
 from vl2v_client.export.charts import Dot, dots
 from vl2v_client.export.html_page import picture, render_page
 from vl2v_client.export.pages import Purchase, cost_text, counted, percent
 from vl2v_client.export.report import FEWEST_FOR_CALIBRATION, RunReport
 from vl2v_client.export.run_charts import StageCurve, confusion_chart, loss_chart, reliability_chart, validation_chart
-from vl2v_client.export.verdict import Opponent, judge, sentence
+from vl2v_client.export.verdict import RowVerdict, row_verdicts, sentence
 
 MISTAKES_SHOWN = 24
 _OFTEN = 8
@@ -26,7 +26,7 @@ class RunPage:
 
     Attributes:
         report: The run's report.
-        predictions: What rows of the report said of the images that they are judged by; perhaps of none.
+        predictions: What rows of the report said of the images that they are scored on; perhaps of none.
         curves: Stages of the run's method, in order.
         pictures: JPEG files of mistakes, by their path below the data set.
     """
@@ -43,13 +43,13 @@ class RunPage:
 
     def mistakes(self) -> tuple[ImagePrediction, ...]:
         """Return the mistakes that the page shows."""
-        return surest_mistakes(self.own, MISTAKES_SHOWN)
+        return confident_mistakes(self.own, MISTAKES_SHOWN)
 
     def to_html(self) -> str:
         """Return the page."""
         report = self.report
-        opponents = judge(report, self.predictions)
-        headline, lead = _headline(report, opponents)
+        verdicts = row_verdicts(report, self.predictions)
+        headline, lead = _headline(report, verdicts)
         return render_page(
             "run.html",
             f"{report.dataset}: {report.rows[-1].name}",
@@ -58,7 +58,7 @@ class RunPage:
             place=report.target_domain or "source validation",
             headline=headline,
             lead=lead,
-            verdict=_verdict(opponents),
+            verdict=_verdict(verdicts),
             cost=_cost(report),
             domains=_domains(report),
             curves=[_stage(f"stage{number}", curve) for number, curve in enumerate(self.curves)],
@@ -75,7 +75,9 @@ class RunPage:
         shown, wrong = self.mistakes(), sum(not one.is_right for one in self.own)
         if not shown:
             return None
-        how = f"The {counted(len(shown), 'mistake')} of {wrong:,}" if wrong > len(shown) else "Every mistake,"
+        which = (
+            f"The {len(shown)} most confident of {counted(wrong, 'mistake')}" if wrong > len(shown) else "Every mistake"
+        )
         tiles = [
             {
                 "path": one.path,
@@ -86,14 +88,13 @@ class RunPage:
             }
             for one in shown
         ]
-        least = "that it was surest of, the surest first" if wrong > len(shown) else "the surest first"
-        return {"tiles": tiles, "text": f"{how} {least}, with its confidence. Some labels may be what is wrong."}
+        return {"tiles": tiles, "text": f"{which}, by falling confidence. Some labels may be wrong instead."}
 
 
-def _headline(report: RunReport, opponents: Sequence[Opponent]) -> tuple[str, str]:
+def _headline(report: RunReport, verdicts: Sequence[RowVerdict]) -> tuple[str, str]:
     """Return the verdict in a line, and in a few sentences."""
-    exported = opponents[-1]
-    said = sentence(opponents, report.target_domain or "source validation", report.judged)
+    exported = verdicts[-1]
+    said = sentence(verdicts, report.target_domain or "source validation", report.tested_images)
     if report.target_domain is None:
         like = "No domain was held out: every accuracy is on images like those of training. Expect less on others."
         return "Generalisation was not measured", f"{like} {said}"
@@ -103,10 +104,10 @@ def _headline(report: RunReport, opponents: Sequence[Opponent]) -> tuple[str, st
     return reached, f"A domain that it never saw. {said}"
 
 
-def _verdict(opponents: Sequence[Opponent]) -> dict[str, Any] | None:
+def _verdict(verdicts: Sequence[RowVerdict]) -> dict[str, Any] | None:
     """Return every row's accuracy as a chart, and the differences as a table."""
-    shown = [(one, one.accuracy) for one in opponents if one.accuracy is not None]
-    if opponents[-1].accuracy is None:
+    shown = [(one, one.accuracy) for one in verdicts if one.accuracy is not None]
+    if verdicts[-1].accuracy is None:
         return None
     chart = dots(
         "verdict",
@@ -114,7 +115,7 @@ def _verdict(opponents: Sequence[Opponent]) -> dict[str, Any] | None:
         "; ".join(f"{one.name} {percent(accuracy.value)}" for one, accuracy in shown),
         [Dot(one.name, accuracy.value, accuracy.low, accuracy.high, one.kind) for one, accuracy in shown],
     )
-    compared = [one for one in opponents if one.difference is not None]
+    compared = [one for one in verdicts if one.difference is not None]
     return {
         "chart": chart,
         "header": ["against", "points", "95 % interval", "verdict"],

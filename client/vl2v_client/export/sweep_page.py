@@ -4,9 +4,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from vl2v_client.core.files import write_whole
 from vl2v_client.evaluation.intervals import Estimate
 from vl2v_client.export.charts import Dot, dots
-from vl2v_client.export.html_page import PAGE_FILE, render_page, write_page
+from vl2v_client.export.html_page import PAGE_FILE, render_page
 from vl2v_client.export.pages import percent
 from vl2v_client.export.query_curve import QueryPoint, query_curve
 from vl2v_client.export.sweep_report import MethodRow, Spread, SweepReport, method_rows, write_sweep_report
@@ -19,7 +20,7 @@ def write_sweep(folder: Path, report: SweepReport) -> None:
         CacheError: The folder cannot be written.
     """
     write_sweep_report(folder, report)
-    write_page(folder / PAGE_FILE, sweep_page(report))
+    write_whole(folder / PAGE_FILE, sweep_page(report))
 
 
 def sweep_page(report: SweepReport) -> str:

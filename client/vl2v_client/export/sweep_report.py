@@ -213,8 +213,8 @@ def write_sweep_report(folder: Path, report: SweepReport) -> None:
     Raises:
         CacheError: The folder cannot be written.
     """
+    write_pages(folder, report.to_markdown(), report.to_json())
     try:
-        write_pages(folder, report.to_markdown(), report.to_json())
         _draw(folder / "report.png", report)
     except OSError as error:
         raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -38,7 +39,9 @@ _MAX_DERIVED_BYTES = 2**30
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
 
 
-def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: PixelSource) -> StudentBundle:
+def export_bundle(
+    folder: Path, bundle: StudentBundle, *, check_pixels: PixelSource, logits: NDArray[np.float32] | None = None
+) -> StudentBundle:
     """Write a student, read it back, and make sure that it is the one that was scored.
 
     `student.safetensors` holds the backbone under `backbone.` and timm's names (open_clip's, if the student is a
@@ -49,6 +52,7 @@ def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: PixelSou
         folder: Made if absent; files of an earlier export are replaced.
         bundle: What to write.
         check_pixels: `[N, S, S, 3]` uint8, at least one view, such as the source validation set.
+        logits: What the student says of them, `[N, C]`, if it was asked already.
 
     Returns:
         The bundle as read back, with the weights' hash on its card.
@@ -74,11 +78,18 @@ def export_bundle(folder: Path, bundle: StudentBundle, *, check_pixels: PixelSou
             f"{folder} cannot be written ({error.strerror}): make room or choose another folder"
         ) from error
     again = load_bundle(folder, device=classifier.device)
-    if not np.array_equal(again.classifier.logits(check_pixels), classifier.logits(check_pixels)):
+    wanted = classifier.logits(check_pixels) if logits is None else logits
+    if not np.array_equal(again.classifier.logits(check_pixels), wanted):
         raise RunError(
             f"the student read back from {folder} is not the one that was scored: do not use it; report this"
         )
     return again
+
+
+def student_folder(run: Path) -> Path:
+    """Return the folder of the student in a run folder; of anything else the folder itself, perhaps a student's."""
+    inside = run / "student"
+    return inside if inside.is_dir() else run
 
 
 def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentBundle:

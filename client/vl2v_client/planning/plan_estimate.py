@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
-from vl2v_client.core.progress import Progress, format_micro, silent
+from vl2v_client.core.progress import Progress, format_micro, format_seconds, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.file_contents import hash_files
 from vl2v_client.planning.queries import TextQuery
@@ -35,24 +35,30 @@ class PlanEstimate:
     amount_micro: int
     seconds: float | None
 
+    def facts(self, left_units: int | None = None) -> dict[str, str]:
+        """Return the totals for people, as `QueryPlan.facts`."""
+        facts = {
+            "images": f"{self.image_files:,}, of which {self.different_files:,} differ",
+            "views": f"{self.views:,}, none of them rendered",
+            "texts": f"{len(self.texts.text_keys):,}",
+            "to buy": f"at most {self.units:,}",
+            "price": f"at most {format_micro(self.amount_micro, self.texts.currency)}",
+        }
+        if self.seconds is not None:
+            facts["time"] = f"at most {format_seconds(self.seconds)}"
+        if left_units is not None:
+            facts["budget left"] = f"{left_units:,}"
+        return facts
+
     def check_caps(self, limits: Limits) -> None:
         """Refuse a bound that a cap or the vendor's budget may not hold.
 
         Raises:
             BudgetExhausted: The message says which, and what to do.
         """
-        reasons = []
-        if limits.max_queries is not None and self.units > limits.max_queries:
-            reasons.append(f"purchase.max_queries allows {limits.max_queries:,}")
-        if limits.max_cost_micro is not None and self.amount_micro > limits.max_cost_micro:
-            reasons.append(f"purchase.max_cost allows {format_micro(limits.max_cost_micro, self.texts.currency)}")
-        if limits.remaining_units is not None and self.units > limits.remaining_units:
-            reasons.append(f"the account has {limits.remaining_units:,} left")
-        if reasons:
+        if (why := limits.exceeded_by(self.units, self.amount_micro, self.texts.currency)) is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.texts.currency)})"
-            raise BudgetExhausted(
-                f"at most {cost}, but {' and '.join(reasons)}: make an exact plan, or allow as many", units=self.units
-            )
+            raise BudgetExhausted(f"at most {cost}, but {why}, or make an exact plan", units=self.units)
 
 
 def estimate_plan(

@@ -47,6 +47,17 @@ class ImageQuery:
         """The file; equal for all its views."""
         return self.sample.path
 
+    def render(self, size: int) -> RGBImage:
+        """Return the pixels `[size, size, 3]`.
+
+        Raises:
+            BrokenFile: The file cannot be read, is no image, or the view does not fit it.
+        """
+        from vl2v_client.data.images import load_rgb  # Pillow takes its time, and an upper bound renders nothing
+        from vl2v_client.data.rendering import render_view
+
+        return render_view(load_rgb(self.source), self.view, size)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureQuery:

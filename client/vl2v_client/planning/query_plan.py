@@ -10,7 +10,7 @@ from vl2v_client.cache.records import NOTHING, Paid
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted
 from vl2v_client.core.html_tables import html_table
-from vl2v_client.core.progress import Progress, about, format_micro, silent
+from vl2v_client.core.progress import Progress, format_micro, format_seconds, silent
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.planning.choice import RunQueries
 from vl2v_client.planning.queries import ImageQuery, PictureQuery, Query, TextQuery, hash_images, identity_of
@@ -35,6 +35,22 @@ class Limits:
     remaining_units: int | None = None
     spent: Paid = NOTHING
     task: str | None = None
+
+    def exceeded_by(self, units: int, amount_micro: int, currency: str) -> str | None:
+        """Return which cap or budget cannot hold so many new queries, and how to widen it; None if all can."""
+        if not units:
+            return None
+        bought = f", and {self.spent.units:,} queries are bought" if self.spent.units else ""
+        in_all, price = units + self.spent.units, amount_micro + self.spent.amount_micro
+        if self.max_queries is not None and in_all > self.max_queries:
+            return f"purchase.max_queries allows {self.max_queries:,}{bought}: raise it to {in_all:,}"
+        if self.max_cost_micro is not None and price > self.max_cost_micro:
+            allowed, needed = (format_micro(micro, currency) for micro in (self.max_cost_micro, price))
+            return f"purchase.max_cost allows {allowed}{bought}: raise it to {needed}"
+        if self.remaining_units is not None and units > self.remaining_units:
+            short = units - self.remaining_units
+            return f"the account has {self.remaining_units:,} left: ask the vendor for a top-up of {short:,}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +131,7 @@ class QueryPlan:
         if self.chosen is not None:
             facts["views"] += f", of which {len(self.chosen):,} are chosen"
         if self.seconds is not None and self.units:
-            facts["time"] = about(self.seconds)
+            facts["time"] = f"about {format_seconds(self.seconds)}"
         if left_units is not None:
             short = self.units - left_units
             facts["budget left"] = f"{left_units:,}" + (f" ({short:,} too few)" if short > 0 else "")
@@ -124,30 +140,13 @@ class QueryPlan:
     def _repr_html_(self) -> str:
         return html_table(f"Plan: {self.teacher.id}", self.facts().items())
 
-    def excess(self, limits: Limits) -> str | None:
-        """Return which cap or budget cannot hold the plan, and how to widen it; None if all can."""
-        if not self.units:
-            return None
-        spent = limits.spent
-        units, amount_micro = self.units + spent.units, self.amount_micro + spent.amount_micro
-        bought = f", and {spent.units:,} queries are bought" if spent.units else ""
-        if limits.max_queries is not None and units > limits.max_queries:
-            return f"purchase.max_queries allows {limits.max_queries:,}{bought}: raise it to {units:,}"
-        if limits.max_cost_micro is not None and amount_micro > limits.max_cost_micro:
-            allowed, needed = (format_micro(micro, self.currency) for micro in (limits.max_cost_micro, amount_micro))
-            return f"purchase.max_cost allows {allowed}{bought}: raise it to {needed}"
-        if limits.remaining_units is not None and self.units > limits.remaining_units:
-            short = self.units - limits.remaining_units
-            return f"the account has {limits.remaining_units:,} left: ask the vendor for a top-up of {short:,}"
-        return None
-
     def check_caps(self, limits: Limits) -> None:
         """Refuse a purchase that a cap or the vendor's budget cannot hold.
 
         Raises:
             BudgetExhausted: The message says which, and what to do.
         """
-        if (why := self.excess(limits)) is not None:
+        if (why := limits.exceeded_by(self.units, self.amount_micro, self.currency)) is not None:
             cost = f"{self.units:,} new queries ({format_micro(self.amount_micro, self.currency)})"
             raise BudgetExhausted(
                 f"{cost}, but {why}, plan fewer views, or buy what fits: `buy` and `distill` take purchase.partial",

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vl2v_client.core.progress import Notify, Progress, silent, unheard
+from vl2v_client.core.progress import Notify, Progress, no_notice, silent
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.broken import without_broken_target
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.runs.before_purchase import check_before_purchase
+from vl2v_client.runs.before_purchase import plan_tried_run
 from vl2v_client.runs.kept_predictions import keep_all_predictions
 from vl2v_client.runs.method_training import MethodTraining, RunData, TrainedMethod, exported_last
 from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report, score_classifier
@@ -18,7 +18,6 @@ from vl2v_client.runs.run_images import find_images, keep_images, name_images
 from vl2v_client.runs.run_page_data import write_run_page
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.runs.student_trial import try_student
 from vl2v_client.student.train.devices import Ranks, joined_ranks
 from vl2v_client.student.train.training_data import labelled_views
 
@@ -30,7 +29,7 @@ def distill(
     *,
     progress: Progress,
     answers: Path | None = None,
-    notify: Notify = unheard,
+    notify: Notify = no_notice,
 ) -> RunReport:
     """Do the whole job, or go on where an earlier call with the same settings and folder stopped.
 
@@ -54,16 +53,15 @@ def distill(
         if not ranks.is_first:
             return _train_along(settings, source.follower(), out, ranks, answers)
         settings = settings if settings.skipped is not None else replace(settings, skipped=skipped_before(out))
-        check_before_purchase(settings, out, settings.to_json(None), progress=progress)
-        planned = source.plan(settings.choice, progress=progress)
-        notify(try_student(settings, planned.queries))
+        record, choice = settings.to_json(None), settings.choice
+        planned = plan_tried_run(settings, source, choice, out, record, progress=progress, notify=notify)
         settings = replace(settings, skipped=planned.queries.dataset.skipped)
         with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_answers=answers) as folder:
             planned, data = source.obtain(settings, planned, folder, progress=progress)
             training = MethodTraining(settings, data, planned.plan.teacher, folder, progress, notify)
             probe = training.probe()
             ranks.barrier()
-            trained = exported_last(training.methods(), probe)
+            trained = exported_last(training.methods(), probe, settings.training.method)
             report = _score(settings, source, planned, data, trained, folder, progress)
             ranks.barrier()
             return report
@@ -76,7 +74,7 @@ def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks,
     settings = replace(settings, skipped=skipped_before(out))
     planned = source.plan(settings.choice, progress=silent)
     planned, data = source.obtain(settings, planned, folder, progress=silent)
-    MethodTraining(settings, data, planned.plan.teacher, folder, silent, unheard).methods()
+    MethodTraining(settings, data, planned.plan.teacher, folder, silent, no_notice).methods()
     ranks.barrier()
     return read_report(out)
 

@@ -16,7 +16,7 @@ from vl2v_client.export.agreement import Agreement
 from vl2v_client.export.model_card import ModelFacts
 from vl2v_client.export.report import read_report
 from vl2v_client.export.student_export import check_target, write_export
-from vl2v_client.export.weights import load_bundle
+from vl2v_client.export.weights import load_bundle, student_folder
 from vl2v_client.runs.run_folder import open_run_folder
 from vl2v_client.runs.run_images import HOLD_OUT, choose_images, recorded_config
 from vl2v_client.student.model.spec import StudentCard
@@ -42,11 +42,10 @@ def export_run(run: Path, format_: ExportFormat, out: Path, images: Sequence[str
         CacheError: `out` cannot be written.
     """
     check_target(out, format_)
-    is_run = (run / "student").is_dir()
-    bundle = load_bundle(run / "student" if is_run else run)
+    bundle = load_bundle(folder := student_folder(run))
     if images:
         paths, compared = _named(images), "images that were named for it"
-    elif is_run:
+    elif folder != run:
         paths, compared = _hold_out(run, bundle.card), "the hold-out of the source domains"
     else:
         raise UsageError(f"{run} is a student without its run: name images to compare the export on")

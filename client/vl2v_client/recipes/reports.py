@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vl2v_client.core.errors import UsageError
+from vl2v_client.core.files import write_whole
 from vl2v_client.export.comparison import ComparedRun, Comparison, comparison_page
-from vl2v_client.export.html_page import write_page
 from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.runs.run_folder import open_run_folder
 from vl2v_client.runs.run_page_data import load_run_page, write_run_page
@@ -36,7 +36,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:
     names = short_names(folders)
     runs = [ComparedRun(name, page.report, tuple(page.own)) for name, page in zip(names, pages, strict=True)]
     comparison = Comparison(tuple(runs))
-    write_page(out, comparison_page(comparison))
+    write_whole(out, comparison_page(comparison))
     return comparison
 
 

@@ -9,26 +9,25 @@ from itertools import product
 from pathlib import Path
 
 from vl2v_client.core.errors import RunError, UsageError
-from vl2v_client.core.progress import Notify, Progress, renamed, unheard
+from vl2v_client.core.progress import Notify, Progress, no_notice, renamed
 from vl2v_client.export.pages import counted
 from vl2v_client.export.report import ZERO_SHOT, RunReport, read_report
 from vl2v_client.export.sweep_page import write_sweep
 from vl2v_client.export.sweep_report import Outcome, SweepReport
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
-from vl2v_client.runs.before_purchase import check_before_purchase
+from vl2v_client.runs.before_purchase import plan_tried_run
 from vl2v_client.runs.config_record import TEACHER_SIZE_FORMAT
 from vl2v_client.runs.run_folder import claim_run_folder, skipped_before
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.runs.student_trial import try_student
 from vl2v_client.student.loss.methods import online_queries
 
 Run = tuple[str, int, str]  # target, seed and method
 
 
 def sweep(
-    settings: SweepSettings, source: Source, out: Path, *, progress: Progress, notify: Notify = unheard
+    settings: SweepSettings, source: Source, out: Path, *, progress: Progress, notify: Notify = no_notice
 ) -> SweepReport:
     """Buy once, then train and score every student; called again, it goes on where it stopped.
 
@@ -40,7 +39,7 @@ def sweep(
         source: The vendor, or a local teacher.
         out: `TARGET/seedN/METHOD` under it are run folders; the report is in it.
         progress: Gets every step of every run, as `i/n PHASE`.
-        notify: Gets how fast the student is here.
+        notify: Gets how long the student takes for the views.
 
     Raises:
         ClientError: See `core.errors`; whatever was bought and trained so far is kept.
@@ -50,10 +49,9 @@ def sweep(
     # the training images of every domain that is a source of some run; a domain's split does not depend on the target
     held_out = settings.targets[0] if len(settings.targets) == 1 else None
     run = replace(settings.run, skipped=skipped_before(out))
-    check_before_purchase(run, out, None, progress=progress)
-    shared = source.plan(replace(run.choice, target_domain=held_out), progress=progress)
+    choice = replace(run.choice, target_domain=held_out)
+    shared = plan_tried_run(run, source, choice, out, None, progress=progress, notify=notify)
     dataset = shared.queries.dataset
-    notify(try_student(run, shared.queries))
     settings = replace(settings, run=replace(run, skipped=dataset.skipped))
     published = online_queries(settings.run.training, len(dataset.domains) - 1) * len(settings.targets)
     with claim_run_folder(out, settings.to_json(shared.plan.teacher, dataset)) as folder:

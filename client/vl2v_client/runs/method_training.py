@@ -205,10 +205,15 @@ class MethodTraining:
         return train(method, classifier, seen, settings.training, folder=folder, progress=progress, notify=self.notify)
 
 
-def exported_last(trained: Sequence[TrainedMethod], probe: TrainedMethod | None) -> list[TrainedMethod]:
-    """Return a run's students with its probe, the one to export last: the method, unless the probe validates better."""
-    if probe is None or not trained:
-        return [*trained, *([] if probe is None else [probe])]
+def exported_last(trained: Sequence[TrainedMethod], probe: TrainedMethod | None, exported: str) -> list[TrainedMethod]:
+    """Return a run's students with its probe, the one to export last: the probe if it validates better.
+
+    Of the method that is `exported` nothing may be left in a quick run: then it is the probe too.
+    """
+    if probe is None:
+        return [*trained]
+    if not trained or trained[-1].name != exported:
+        return [*trained, probe]
     *others, method = trained
     is_better = probe.result.validation.accuracy > method.result.validation.accuracy
     return [*others, method, probe] if is_better else [*others, probe, method]

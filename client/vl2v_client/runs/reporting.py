@@ -43,7 +43,8 @@ class Score:
     """A classifier's row in the report, and what the card and the confusion table need.
 
     Attributes:
-        temperature: Fitted on source validation.
+        logits: On source validation, `[M, C]`.
+        temperature: Fitted on them.
         shown: The evaluation that the report shows in full: the target's, else source validation's.
         by_domain: Rows of the source domains on the hold-out, then of the target.
         on_validation: Predictions for source validation, in the split's order.
@@ -51,6 +52,7 @@ class Score:
     """
 
     row: ReportRow
+    logits: NDArray[np.float32]
     temperature: float
     shown: Evaluation
     by_domain: tuple[DomainRow, ...]
@@ -94,7 +96,7 @@ def score_classifier(
         for domain, count in scored.by_domain.items()
     )
     on_target = None if target is None else choose(logits, temperature)
-    return Score(row, temperature, shown, by_domain, choose(on_validation, temperature), on_target)
+    return Score(row, on_validation, temperature, shown, by_domain, choose(on_validation, temperature), on_target)
 
 
 def zero_shot_row(logits: NDArray[np.float32], labels: NDArray[np.int64], *, target_in: int) -> ReportRow:
@@ -137,7 +139,7 @@ def export_student(
         target_domain=settings.choice.target_domain,
     )
     bundle = StudentBundle(exported.classifier, card)
-    export_bundle(folder.path / "student", bundle, check_pixels=validation.first())
+    export_bundle(folder.path / "student", bundle, check_pixels=validation.first(), logits=score.logits)
 
 
 def _label_rows(split: Split, class_names: Sequence[str]) -> tuple[ReportRow, ReportRow]:

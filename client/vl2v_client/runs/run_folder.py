@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import CacheError, RunError
-from vl2v_client.core.files import read_json, write_durably
+from vl2v_client.core.files import read_json, write_whole
 from vl2v_client.data.pixel_file import PIXEL_BYTES, PixelFile
 from vl2v_client.runs.config_record import (
     CONFIG_FORMAT,
@@ -106,11 +106,7 @@ class RunFolder:
         Raises:
             CacheError: It cannot be written.
         """
-        path = self.path / name
-        try:
-            write_durably(path, json.dumps({"format": 1, "of": self.settings_sha, **record}))
-        except OSError as error:
-            raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
+        write_whole(self.path / name, json.dumps({"format": 1, "of": self.settings_sha, **record}))
 
 
 @contextmanager
@@ -143,7 +139,7 @@ def claim_run_folder(
 
 
 def _write_config(folder: RunFolder) -> None:
-    write_durably(folder.path / CONFIG_FILE, json.dumps(folder.written, indent=2) + "\n")
+    write_whole(folder.path / CONFIG_FILE, json.dumps(folder.written, indent=2) + "\n")
 
 
 def check_run_folder(path: Path, config: Mapping[str, Any]) -> None:

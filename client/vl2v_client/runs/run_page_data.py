@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vl2v_client.core.errors import DataError, RunError
-from vl2v_client.core.files import open_regular
+from vl2v_client.core.files import open_regular, write_whole
 from vl2v_client.data.images import load_rgb
 from vl2v_client.evaluation.accuracy import HOLD_OUT_FILE, PREDICTIONS_FILE, ImagePrediction, read_predictions
-from vl2v_client.export.html_page import PAGE_FILE, write_page
+from vl2v_client.export.html_page import PAGE_FILE
 from vl2v_client.export.report import RunReport, read_report
 from vl2v_client.export.run_charts import CurvePoint, EvaluationPoint, StageCurve
 from vl2v_client.export.run_page import RunPage
@@ -40,25 +40,26 @@ def write_run_page(folder: RunFolder, out: Path | None = None) -> Path:
         RunError: There is no report, or a file of the run is damaged.
         CacheError: The page cannot be written.
     """
-    path = out or folder.path / PAGE_FILE
-    write_page(path, load_run_page(folder).to_html())
+    path, page = out or folder.path / PAGE_FILE, load_run_page(folder)
+    write_whole(path, replace(page, pictures=_pictures(folder, page.mistakes())).to_html())
     return path
 
 
 def load_run_page(folder: RunFolder) -> RunPage:
-    """Return what the page of a run shows.
+    """Return what the page of a run shows, without pictures.
 
     Raises:
-        RunError: There is no report, or a file of the run is damaged.
+        RunError: It is a sweep, there is no report, or a file of the run is damaged.
     """
+    if folder.config.get("sweep"):
+        raise RunError(f"{folder.path} is a sweep: name the runs in it, {folder.path}/TARGET/seedN/METHOD")
     report = read_report(folder.path)
     if not _makes_sense(report):
         raise RunError(f"{folder.path / 'report.json'} is damaged: run the distillation again")
     name = HOLD_OUT_FILE if report.target_domain is None else PREDICTIONS_FILE
     averaged = None if report.last_stage is None else report.last_stage.swad_steps
     curves = read_curves(folder.method(_method_place(folder, report.trained_in)) / "metrics.jsonl", averaged)
-    page = RunPage(report, read_predictions(folder.path, name), curves)
-    return replace(page, pictures=_pictures(folder, page.mistakes()))
+    return RunPage(report, read_predictions(folder.path, name), curves)
 
 
 def _makes_sense(report: RunReport) -> bool:
@@ -67,8 +68,15 @@ def _makes_sense(report: RunReport) -> bool:
     shares += [row.accuracy for row in report.by_domain]
     classes, counts = len(report.class_names), [count for row in report.confusion or () for count in row]
     is_square = report.confusion is None or {classes} == {len(report.confusion), *map(len, report.confusion)}
+    is_finite = report.estimate is None or math.isfinite(report.estimate.seconds)
     images = [*report.counts.values(), *counts, *(row.images for row in report.by_domain)]
-    return bool(report.rows) and is_square and min(images, default=0) >= 0 and all(0 <= one <= 1 for one in shares)
+    return (
+        bool(report.rows)
+        and is_square
+        and is_finite
+        and min(images, default=0) >= 0
+        and all(0 <= one <= 1 for one in shares)
+    )
 
 
 def _method_place(folder: RunFolder, trained_in: str) -> str:

@@ -37,8 +37,7 @@ def place_run(config: RunConfig, tower: Tower) -> tuple[RunSettings, Path]:
     def settle_in(folder: Path) -> RunSettings:
         return settle(config, tower, options_of_before(folder))
 
-    names = _names(config)
-    return _place(config, names, settle_in, lambda settings: settings.to_json(None))
+    return _place(config, default_folders(config), settle_in, lambda settings: settings.to_json(None))
 
 
 def place_sweep(
@@ -56,16 +55,7 @@ def place_sweep(
     def record(settings: SweepSettings) -> dict[str, Any]:
         return settings.to_json(None, open_dataset(settings.run.choice.data))
 
-    return _place(config, _names(config, sweep=True), settle_in, record)
-
-
-def default_folder(config: RunConfig, *, sweep: bool = False) -> Path:
-    """Return the folder of a run or a sweep that begins, where nobody names one.
-
-    Raises:
-        UsageError: Options contradict each other, or no data set is named.
-    """
-    return _names(config, sweep=sweep)[0]
+    return _place(config, default_folders(config, sweep=True), settle_in, record)
 
 
 def _place(
@@ -85,8 +75,12 @@ def _place(
     return settle_in(new), new
 
 
-def _names(config: RunConfig, *, sweep: bool = False) -> tuple[Path, Path]:
-    """Return the folder of this version, and the one that version 0.1 would have taken."""
+def default_folders(config: RunConfig, *, sweep: bool = False) -> tuple[Path, Path]:
+    """Return where a run or a sweep lies if nobody names its folder, and where version 0.1 would have put it.
+
+    Raises:
+        UsageError: Options contradict each other, or no data set is named.
+    """
     resolved = resolve_run(config)
     data = run_choice(resolved).data.resolve().name
     seed = f"seed{config.training.seed}"

