@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -159,3 +161,21 @@ async def test_no_view_reads_the_whole_ledger(timed_shop: Shop) -> None:
     assert len(plans) > 3
     bounds = r"seq[<>=]|request_id=|item_key="
     assert [plan for plan in plans if not re.match(r"SEARCH", plan) or not re.search(bounds, plan)] == []
+
+
+async def test_whoever_has_a_long_ledger_summed_up_again_and_again_keeps_no_other_waiting(timed_shop: Shop) -> None:
+    shop, may_go_on = timed_shop, threading.Event()
+
+    def hold(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "GROUP BY" in statement:
+            may_go_on.wait(10)
+
+    async with shop.open_ledger() as ledger:
+        await ledger.charge(shop.order("cat"))
+        event.listen(shop.engine, "before_cursor_execute", hold)
+        sums = [asyncio.create_task(ledger.totals(shop.account.id)) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            assert len(await ledger.find_entries(shop.account.id, [2])) == 1
+        may_go_on.set()
+        assert {totals.units for totals in await asyncio.gather(*sums)} == {1}

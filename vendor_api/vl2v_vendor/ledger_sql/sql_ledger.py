@@ -7,8 +7,10 @@ may write at any time.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, Engine, delete, func, literal_column, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
@@ -41,13 +43,20 @@ _READ_STATE = select(func.current_setting(literal_column("'transaction_read_only
 
 
 def _reads(
-    query: Callable[Concatenate[Connection, _P], _T], *, is_audit: bool = False
+    query: Callable[Concatenate[Connection, _P], _T], *, is_audit: bool = False, in_turn: bool = False
 ) -> "Callable[Concatenate[SqlLedger, _P], Coroutine[Any, Any, _T]]":
-    """Make a method of `SqlLedger` from a query on the connection of one snapshot."""
+    """Make a method of `SqlLedger` from a query on the connection of one snapshot.
+
+    Args:
+        query: The query.
+        is_audit: Whether it may take long.
+        in_turn: Whether the account that is its first argument has one of these at a time.
+    """
 
     @wraps(query)
     async def method(self: "SqlLedger", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await self._read(lambda connection: query(connection, *args, **kwargs), is_audit=is_audit)
+        account_id = str(args[0]) if in_turn else None
+        return await self._read(lambda connection: query(connection, *args, **kwargs), account_id, is_audit=is_audit)
 
     return method
 
@@ -68,8 +77,9 @@ class SqlLedger:
         self._retention_micro = retention_seconds * _MICRO
         self._writer = GroupWriter(engine, self._begin_charging)
         self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="ledger-reader")
-        # Statements take long: they wait for each other, and never keep a sale waiting.
+        # Statements and sums take long: an account has one at a time, so that others' sales find a thread here.
         self._auditors = ThreadPoolExecutor(_AUDIT_THREADS, thread_name_prefix="ledger-auditor")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._ledger_id: str | None = None
         self._files: list[tuple[int, int]] = []
 
@@ -101,7 +111,7 @@ class SqlLedger:
         return self._ledger_id
 
     drift_units = _reads(reading.read_drift_units, is_audit=True)
-    entries = _reads(reading.read_entries, is_audit=True)
+    entries = _reads(reading.read_entries, is_audit=True, in_turn=True)
     find_entries = _reads(reading.read_listed_entries, is_audit=True)
     find_item = _reads(reading.read_item_seq)
     find_key = _reads(reading.read_key_by_secret)
@@ -112,7 +122,7 @@ class SqlLedger:
     price = _reads(reading.read_price)
     published_keys = _reads(reading.read_published_keys)
     seq_at = _reads(reading.read_seq_at)
-    totals = _reads(reading.read_totals, is_audit=True)
+    totals = _reads(reading.read_totals, is_audit=True, in_turn=True)
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
         """Read what a request for these items is admitted by, in one snapshot."""
@@ -162,10 +172,13 @@ class SqlLedger:
             retention_micro=self._retention_micro,
         )
 
-    async def _read(self, query: Callable[[Connection], _T], *, is_audit: bool = False) -> _T:
+    async def _read(
+        self, query: Callable[[Connection], _T], account_id: str | None = None, *, is_audit: bool = False
+    ) -> _T:
         loop, pool = asyncio.get_running_loop(), self._auditors if is_audit else self._readers
+        turn = nullcontext() if account_id is None else self._turns.setdefault(account_id, asyncio.Lock())
         try:
-            async with asyncio.timeout(_AUDIT_DEADLINE_SECONDS if is_audit else DEADLINE_SECONDS):
+            async with asyncio.timeout(_AUDIT_DEADLINE_SECONDS if is_audit else DEADLINE_SECONDS), turn:
                 return await loop.run_in_executor(pool, self._run, query)
         except TimeoutError as error:
             raise LedgerUnavailable("the ledger did not answer in time; try again") from error
