@@ -80,7 +80,7 @@ class FreeSeller(Seller):
     async def sell(self, caller: ApiKey, request: SaleRequest) -> Sale:
         info, lanes = self._services.encoder.info, self._services.lanes
         with lanes[request.modality].reserve(len(request.sources), key=caller.id):
-            prepared = await self.preparation.prepare(request.modality, request.sources)
+            prepared = await self.preparation.prepare(request.modality, request.sources, key=caller.id)
         inputs = [item.model_input for item in prepared if isinstance(item, PreparedItem)]
         items = [SaleItem(key or "") for key in request.item_keys or []]
         for item, vector in zip(items, await lanes.encode(request.modality, inputs), strict=True):

@@ -13,8 +13,8 @@ from support.vendor.listening_vendor import listening
 from support.vendor.serving_shop import LIMITS, Vendor, running_vendor
 from vl2v_vendor.domain.errors import Overloaded
 from vl2v_vendor.engine.queue.lanes import EncodingLanes
-from vl2v_vendor.web import middleware
-from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
+from vl2v_vendor.web import body_limit
+from vl2v_vendor.web.body_limit import BODIES_AT_ONCE, SMALL_BODY, BodyLimit
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +34,7 @@ class Exchange:
         declared: int | None = None,
         secret: str | None = None,
         kind: str = "application/json",
+        ends: bool = True,
     ) -> None:
         sent = {"authorization": f"Bearer {secret or vendor.secret}", "content-type": kind}
         sent |= {"transfer-encoding": "chunked"} if declared is None else {"content-length": str(declared)}
@@ -44,15 +45,15 @@ class Exchange:
             "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
         }  # fmt: skip
         self._app = vendor.app
-        self._messages = self._pieces(chunks)
+        self._messages = self._pieces(chunks, ends)
         self.pieces_read = 0
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body: dict[str, Any] = {}
 
-    def _pieces(self, chunks: list[bytes]) -> Iterator[dict[str, Any]]:
+    def _pieces(self, chunks: list[bytes], ends: bool) -> Iterator[dict[str, Any]]:
         for number, chunk in enumerate(chunks, 1):
-            yield {"type": "http.request", "body": chunk, "more_body": number < len(chunks)}
+            yield {"type": "http.request", "body": chunk, "more_body": not ends or number < len(chunks)}
 
     async def run(self) -> None:
         await self._app(self.scope, self._receive, self._send)
@@ -164,7 +165,7 @@ async def test_a_body_without_a_declared_length_ends_where_it_is_too_long() -> N
 
 
 async def test_a_body_that_stops_coming_ends_its_request_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "_LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(body_limit, "_LONGEST_PAUSE_SECONDS", 0.05)
 
     async with running_vendor() as vendor:
         async with listening(vendor.app) as port:
@@ -195,7 +196,7 @@ class Holder:
         self.held += 1
         await self.release.wait()
 
-    async def take(self, *chunks: int, declared: int | None = None) -> None:
+    async def take(self, *chunks: int, declared: int | None = None, account: str = "a") -> None:
         sent = [] if declared is None else [(b"content-length", str(declared).encode())]
         left = list(chunks)
 
@@ -203,12 +204,13 @@ class Holder:
             body = bytes(left.pop(0))
             return {"type": "http.request", "body": body, "more_body": bool(left)}
 
-        await self._limit({"type": "http", "headers": sent}, receive, receive)
+        scope = {"type": "http", "headers": sent, "state": {"account_id": account}}
+        await self._limit(scope, receive, receive)
 
-    async def is_taken(self, *chunks: int, declared: int | None = None) -> bool:
+    async def is_taken(self, *chunks: int, declared: int | None = None, account: str = "a") -> bool:
         """Whether it could hold these now."""
         try:
-            await asyncio.wait_for(self.take(*chunks, declared=declared), timeout=0.01)
+            await asyncio.wait_for(self.take(*chunks, declared=declared, account=account), timeout=0.01)
         except TimeoutError:
             return True
         except Overloaded:
@@ -216,25 +218,66 @@ class Holder:
         raise AssertionError
 
 
-async def test_bodies_in_work_leave_no_room_for_more_until_they_are_done() -> None:
+async def test_an_account_holds_half_of_the_room_that_the_others_leave_until_it_is_done() -> None:
     holder = Holder()
     half = MANY // 2
-    held = [asyncio.create_task(holder.take(half, half, declared=MANY)) for _ in range(BODIES_AT_ONCE - 1)]
+    held = [asyncio.create_task(holder.take(half, half, declared=MANY)) for _ in range(BODIES_AT_ONCE // 2)]
     while holder.held < len(held):
         await asyncio.sleep(0)
-    assert await holder.is_taken(MANY, declared=MANY)
-    assert await holder.is_taken(half, half)
-    held.append(asyncio.create_task(holder.take(half)))
-    while holder.held < BODIES_AT_ONCE + 2:
+    assert not await holder.is_taken(declared=half)  # refused unread: there is nothing to read
+    assert await holder.is_taken(MANY, declared=MANY, account="b")
+    assert await holder.is_taken(half, half, account="b")
+    held.append(asyncio.create_task(holder.take(half, account="b")))
+    while holder.held < BODIES_AT_ONCE // 2 + 3:
         await asyncio.sleep(0)
-    assert not await holder.is_taken(declared=half + 1)  # refused unread: there is nothing to read
-    assert not await holder.is_taken(half, 1)  # says nothing of its length, and is refused when that shows
-    assert not await holder.is_taken(half, 1, declared=1)  # says something else
-    assert await holder.is_taken(half, declared=half)
+    assert not await holder.is_taken(declared=half + 1, account="b")
+    assert not await holder.is_taken(half, 1, account="b")  # says nothing of its length, and is refused when that shows
+    assert not await holder.is_taken(half, 1, declared=1, account="b")  # says something else
+    assert await holder.is_taken(half, declared=half, account="b")
+    assert await holder.is_taken(half, declared=half, account="c")
     holder.release.set()
     await asyncio.gather(*held)
     for _ in range(2 * BODIES_AT_ONCE):
         await holder.take(MANY, declared=MANY)
+
+
+async def test_a_body_takes_the_room_that_it_declares_before_it_comes() -> None:
+    holder = Holder()
+    waiting = [asyncio.create_task(holder.take(1, MANY - 1, declared=MANY)) for _ in range(BODIES_AT_ONCE // 2)]
+    await asyncio.sleep(0)
+    assert not await holder.is_taken(declared=MANY)
+    holder.release.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_small_bodies_have_a_room_of_their_own() -> None:
+    holder = Holder()
+    small = MANY // SMALL_BODY
+    large = [asyncio.create_task(holder.take(MANY, declared=MANY)) for _ in range(BODIES_AT_ONCE // 2)]
+    held = [asyncio.create_task(holder.take(small, declared=small)) for _ in range(SMALL_BODY // 2)]
+    while holder.held < len(large) + len(held):
+        await asyncio.sleep(0)
+    assert not await holder.is_taken(declared=small)
+    assert await holder.is_taken(small, declared=small, account="b")
+    holder.release.set()
+    await asyncio.gather(*large, *held)
+
+
+async def test_one_accounts_unfinished_bodies_leave_room_for_others() -> None:
+    async with running_vendor() as vendor:
+        other = vendor.ledger.issue_key(account_id="acct_other")
+        unfinished = [Exchange(vendor, [b"x" * (MANY - 1)], declared=MANY, ends=False) for _ in range(BODIES_AT_ONCE)]
+        reading = [asyncio.create_task(exchange.run()) for exchange in unfinished]
+        await asyncio.sleep(0.05)
+        text = json.dumps({"items": [{"text": "a photo of a dog"}]}).encode()
+        for secret in (other, vendor.secret):
+            answer = await asked(vendor, [text], path=TEXTS, declared=len(text), secret=secret)
+            assert answer.status == 200
+        assert (await asked(vendor, [b"x" * MANY], declared=MANY, secret=other)).status == 422  # it was read
+        assert [exchange.outcome for exchange in unfinished] == [(0, 1, None)] * 2 + [(503, 0, "close")] * 2
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
 
 
 async def test_a_refused_client_hears_so_while_its_body_is_still_unsent(monkeypatch: pytest.MonkeyPatch) -> None:

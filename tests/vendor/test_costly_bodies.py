@@ -16,8 +16,8 @@ from support.vendor.listening_vendor import listening
 from support.vendor.serving_shop import LIMITS, images, png, running_vendor
 from vl2v_vendor.domain.encoder import MEBIBYTE, PreparedItem
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
-from vl2v_vendor.web import middleware
-from vl2v_vendor.web.middleware import BODIES_AT_ONCE, BodyLimit
+from vl2v_vendor.web import body_limit
+from vl2v_vendor.web.body_limit import BODIES_AT_ONCE, BodyLimit
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ MANY = LIMITS.max_request_bytes
 
 
 async def test_a_body_that_dawdles_ends_though_it_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "_LONGEST_PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr(body_limit, "_LONGEST_PAUSE_SECONDS", 0.3)
 
     async with running_vendor() as vendor, listening(vendor.app) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -97,9 +97,9 @@ async def test_small_files_that_decode_to_more_than_has_room_are_refused_undecod
     most = 0
     decode = PillowImageDecoder.decode
 
-    def watched(self: PillowImageDecoder, data: bytes) -> PreparedItem:
+    def watched(self: PillowImageDecoder, data: bytes, small_pixels: int | None = None) -> PreparedItem:
         time.sleep(0.05)
-        return decode(self, data)
+        return decode(self, data, small_pixels)
 
     async with running_vendor() as vendor:
         monkeypatch.setattr(PillowImageDecoder, "decode", watched)

@@ -169,7 +169,7 @@ async def test_what_was_sold_once_and_is_now_refused_fails_with_its_key(monkeypa
         await buy(vendor, RED, item_keys=keys("a"))
         vendor.ledger.forget_vectors()
 
-        def refuse(_self: PillowImageDecoder, _data: bytes) -> PreparedItem:
+        def refuse(_self: PillowImageDecoder, _data: bytes, _small_pixels: int | None = None) -> PreparedItem:
             raise ItemFailure("undecodable_image", "no longer taken")
 
         monkeypatch.setattr(PillowImageDecoder, "decode", refuse)
@@ -190,9 +190,9 @@ def _count_decoding(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> list[byt
     decoded: list[bytes] = []
     decode = PillowImageDecoder.decode
 
-    def noted(self: PillowImageDecoder, data: bytes) -> PreparedItem:
+    def noted(self: PillowImageDecoder, data: bytes, small_pixels: int | None = None) -> PreparedItem:
         decoded.append(data)
-        return decode(self, data)
+        return decode(self, data, small_pixels)
 
     monkeypatch.setattr(PillowImageDecoder, "decode", noted)
     return decoded

@@ -18,6 +18,7 @@ from vl2v_vendor.engine.models.tokenizer import WordTokenizer
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
 from vl2v_vendor.images.preprocessing import Preprocessing
 from vl2v_vendor.observe.request_trace import start_trace
+from vl2v_vendor.service.decode_turns import DecodeTurns
 from vl2v_vendor.service.preparation import ItemSource, Preparation
 
 pytestmark = pytest.mark.anyio
@@ -29,11 +30,11 @@ SIZE = 32
 def preparation() -> Iterator[Preparation]:
     decoder = PillowImageDecoder(Preprocessing(SIZE), max_item_bytes=LIMITS.max_item_bytes, max_pixels=1_000_000)
     with ThreadPoolExecutor(2) as executor:
-        yield Preparation(decoder, WordTokenizer(), LIMITS, executor)
+        yield Preparation(decoder, WordTokenizer(), LIMITS, DecodeTurns(executor, 2))
 
 
 async def prepare(preparation: Preparation, *sources: ItemSource) -> list[PreparedItem | ItemFailure]:
-    return await preparation.prepare("image", sources)
+    return await preparation.prepare("image", sources, key="a")
 
 
 async def test_raw_pixels_are_the_same_item_as_their_png(preparation: Preparation) -> None:
@@ -59,8 +60,8 @@ async def test_raw_pixels_of_another_size_fail_alone(preparation: Preparation, l
 
 async def test_decoding_is_a_stage_of_the_request(preparation: Preparation) -> None:
     clock = start_trace()
-    await preparation.prepare("image", [save(noise(40, 40), "PNG"), b"broken"])
-    await preparation.prepare("text", ["a", ""])
+    await preparation.prepare("image", [save(noise(40, 40), "PNG"), b"broken"], key="a")
+    await preparation.prepare("text", ["a", ""], key="a")
     assert list(clock.stages) == ["decode"]
 
 
@@ -74,7 +75,7 @@ class GatedDecoder:
     def release(self, count: int) -> None:
         self._gate.release(count)
 
-    def decode(self, data: bytes) -> PreparedItem:
+    def decode(self, data: bytes, small_pixels: int | None = None) -> PreparedItem:
         self._gate.acquire()
         self.order.append(data)
         if data == b"fault":
@@ -89,16 +90,16 @@ class GatedDecoder:
 def gated() -> Iterator[tuple[GatedDecoder, Preparation]]:
     decoder = GatedDecoder()
     with ThreadPoolExecutor(1) as executor:
-        yield decoder, Preparation(decoder, WordTokenizer(), LIMITS, executor, in_flight=2)
+        yield decoder, Preparation(decoder, WordTokenizer(), LIMITS, DecodeTurns(executor, 1), in_flight=2)
         decoder.release(100)
 
 
 async def test_a_small_request_does_not_wait_for_a_large_one(gated: tuple[GatedDecoder, Preparation]) -> None:
     decoder, preparation = gated
 
-    large = asyncio.create_task(preparation.prepare("image", [b"large %d" % number for number in range(8)]))
+    large = asyncio.create_task(preparation.prepare("image", [b"large %d" % number for number in range(8)], key="a"))
     await asyncio.sleep(0)
-    small = asyncio.create_task(preparation.prepare("image", [b"small"]))
+    small = asyncio.create_task(preparation.prepare("image", [b"small"], key="a"))
     await asyncio.sleep(0)
     decoder.release(9)
     await asyncio.gather(large, small)
@@ -111,13 +112,13 @@ async def test_a_small_request_does_not_wait_for_a_large_one(gated: tuple[GatedD
 async def test_what_a_vanished_client_sent_is_not_decoded(gated: tuple[GatedDecoder, Preparation]) -> None:
     decoder, preparation = gated
 
-    request = asyncio.create_task(preparation.prepare("image", [b"gone %d" % number for number in range(8)]))
+    request = asyncio.create_task(preparation.prepare("image", [b"gone %d" % number for number in range(8)], key="a"))
     await asyncio.sleep(0.01)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
     decoder.release(2)
-    await preparation.prepare("image", [b"next"])
+    await preparation.prepare("image", [b"next"], key="a")
     assert decoder.order[-1] == b"next"
     assert len(decoder.order) <= 2  # at most the one that the thread had begun
 

@@ -275,6 +275,6 @@ async def test_the_catalogue_names_the_forms() -> None:
             "max_items": 8,
             "max_item_bytes": 200_000,
             "max_request_bytes": 1_000_000,
-            "max_pixels": 50_000_000,
+            "max_pixels": 25_000_000,
             "max_text_bytes": 1000,
         }

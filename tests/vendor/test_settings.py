@@ -39,7 +39,7 @@ def test_the_defaults_are_one_folder(tmp_path: Path) -> None:
     assert settings.database == f"sqlite:///{tmp_path}/vl2v/vendor.db"
     assert settings.secrets_path == tmp_path / "vl2v" / "vendor-secrets.json"
     assert (settings.image_price_micro, settings.text_price_micro, settings.retention_days) == (100, 10, 30)
-    assert settings.limits.max_pixels == 50_000_000
+    assert settings.limits.max_pixels == 25_000_000
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ftfy
 import pytest
-from open_clip.tokenizer import SimpleTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.engine.models import tokenizer as tokenizer_module
@@ -17,6 +20,8 @@ from vl2v_vendor.engine.models.open_clip_files import ModelSpec
 from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer
 
 SPEC = ModelSpec(model_id="", name="ViT-B-32")
+OPEN_CLIPS = SimpleTokenizer()
+TOKENIZER = OpenClipTokenizer(SPEC, context_length=4096)
 ALPHABETS = ("abcdefghijklmnopqrstuvwxyz", "a", "ab", "ha", "!?.-", "😂😍", "éàü", "日本語", "o're sd'll ", "ab 1&<;")
 
 
@@ -28,6 +33,18 @@ class CountingRanks(dict[tuple[str, str], int]):
     def get(self, pair: Any, default: Any = None) -> Any:
         self.asked += 1
         return super().get(pair, default)
+
+
+class CountingPattern:
+    """ftfy's pattern of an entity, and how often a text was searched for it."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self._pattern = ftfy.fixes.HTML_ENTITY_RE
+
+    def sub(self, *arguments: Any) -> str:
+        self.passes += 1
+        return self._pattern.sub(*arguments)
 
 
 class OneStateTokenizer:
@@ -63,6 +80,11 @@ class FakeHFTokenizer:
         return torch.tensor([row["input_ids"] for row in rows])
 
 
+def wide(text: str) -> str:
+    """The same letters in full width, which ftfy narrows."""
+    return "".join(chr(ord(letter) + 0xFEE0) for letter in text)
+
+
 def with_inner(monkeypatch: pytest.MonkeyPatch, inner: Any, context_length: int) -> OpenClipTokenizer:
     monkeypatch.setattr(tokenizer_module, "_build_tokenizer", lambda *_: inner)
     return OpenClipTokenizer(SPEC, context_length=context_length)
@@ -96,14 +118,48 @@ def test_threads_keep_their_cut_and_padding_apart(monkeypatch: pytest.MonkeyPatc
 
 
 def test_any_text_has_open_clips_ids() -> None:
-    reference = SimpleTokenizer()
-    tokenizer = OpenClipTokenizer(SPEC, context_length=4096)
     texts = [
         random_text(length, seed=length, alphabet=chars) for chars in ALPHABETS for length in (1, 2, 3, 8, 60, 400)
     ]
     for text in [*texts, "A photo of a Dog's <start_of_text> caf&eacute; 🇺🇸🇺🇸 #1!!", "&nbsp;"]:
-        expected = [reference.sot_token_id, *reference.encode(text), reference.eot_token_id]
-        assert tokenizer.tokenize(text, truncate=False).model_input.tolist() == expected, text
+        expected = [OPEN_CLIPS.sot_token_id, *OPEN_CLIPS.encode(text), OPEN_CLIPS.eot_token_id]
+        assert TOKENIZER.tokenize(text, truncate=False).model_input.tolist() == expected, text
+
+
+NESTED = {
+    "amp": "&" + "amp;" * 1000 + "lt;",
+    "number": "&" + "#38;" * 1000,
+    "full width": wide("&") + wide("amp;") * 500,
+    "control characters": "&" + "a\x01mp;" * 800,
+    "mojibake": "Ã©&" + "amp;" * 1000,
+    "second line": "a tag\n&" + "amp;" * 1000 + "\n<b>",
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("of_hugging_face", [False, True])
+def test_deeply_nested_entities_are_refused_after_a_few_passes(
+    name: str, of_hugging_face: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = FakeHFTokenizer() if of_hugging_face else SimpleTokenizer()
+    inner.clean_fn = get_clean_fn("lower")
+    tokenizer = with_inner(monkeypatch, inner, context_length=77)
+    pattern = CountingPattern()
+    monkeypatch.setattr(ftfy.fixes, "HTML_ENTITY_RE", pattern)
+    with pytest.raises(ItemFailure, match="HTML entities are nested 8 deep or more") as caught:
+        tokenizer.tokenize(NESTED[name], truncate=True)
+    assert caught.value.code == "invalid_encoding"
+    assert pattern.passes <= 10
+
+
+PIECES = ("&", "amp;", "#38;", "lt;", "#10;", "<", "<b>", "é", "Ã©", "\n", wide("&amp;"), "a", " ", "\x01", "&eacute;")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=7))
+def test_what_is_nested_less_has_open_clips_ids(pieces: list[str]) -> None:
+    text = "".join(pieces) + " photo" * 50
+    expected = [OPEN_CLIPS.sot_token_id, *OPEN_CLIPS.encode(text), OPEN_CLIPS.eot_token_id]
+    assert TOKENIZER.tokenize(text, truncate=False).model_input.tolist() == expected
 
 
 def test_a_long_words_work_grows_with_its_length(counted: OpenClipTokenizer, ranks: CountingRanks) -> None:

@@ -35,6 +35,7 @@ from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
 from vl2v_vendor.service.administration import Administration, usual_currency
 from vl2v_vendor.service.audit import Audit
+from vl2v_vendor.service.decode_turns import DecodeTurns
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.selling import RecomputeAllowance, Seller
 from vl2v_vendor.service.services import Authenticator, Services
@@ -201,12 +202,14 @@ def _assemble(
 ) -> Services:
     """Build the use cases over what was opened, with the pool and the lanes that they run on."""
     (encoder, tokenizer), limits = model, settings.limits
-    executor = stack.enter_context(ThreadPoolExecutor(_count_cores(), thread_name_prefix="decode"))
+    threads = max(2, _count_cores())  # a large image never takes the last one
+    decoding = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="decode"))
     staff = stack.enter_context(ThreadPoolExecutor(_STAFF_THREADS, thread_name_prefix="staff"))
     decoder = PillowImageDecoder(
         preprocessing_of(encoder.info), max_item_bytes=limits.max_item_bytes, max_pixels=limits.max_pixels
     )
-    preparation = Preparation(decoder, tokenizer, limits, executor, in_flight=2 * _count_cores())
+    turns = DecodeTurns(decoding, threads, settings.max_decoding_bytes)
+    preparation = Preparation(decoder, tokenizer, limits, turns, in_flight=2 * threads)
     lanes = _open_lanes(settings, encoder)
     lanes.start()
     stack.push_async_callback(lanes.close)

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     max_request_bytes: Annotated[int, Field(ge=1)] = Limits.max_request_bytes
     max_pixels: Annotated[int, Field(ge=1)] = Limits.max_pixels
     max_text_bytes: Annotated[int, Field(ge=1)] = Limits.max_text_bytes
+    max_decoding_bytes: int = Field(default=1024 * MEBIBYTE, ge=1)
     max_batch_items: int | None = Field(default=None, ge=1)
     max_queued_items: int = Field(default=2048, ge=1)
     max_queued_bytes: int = Field(default=512 * MEBIBYTE, ge=1)

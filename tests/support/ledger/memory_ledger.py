@@ -31,11 +31,17 @@ class MemoryLedger:
     ledger_id: str = "ledger_memory"
     account_id: str = "acct_memory"
 
-    def issue_key(self, *, scopes: frozenset[Scope] = DEFAULT_SCOPES, expires_at: int | None = None) -> str:
-        """A new API key's secret."""
+    def issue_key(
+        self,
+        *,
+        scopes: frozenset[Scope] = DEFAULT_SCOPES,
+        expires_at: int | None = None,
+        account_id: str | None = None,
+    ) -> str:
+        """A new API key's secret; an account of another name shares the one's money and items."""
         secret = f"vl2v_{len(self.keys):043d}"
         key_id = f"key_{len(self.keys):012d}"
-        key = ApiKey(key_id, self.account_id, "acme", secret[:10], scopes, 1, expires_at, None)
+        key = ApiKey(key_id, account_id or self.account_id, "acme", secret[:10], scopes, 1, expires_at, None)
         self.keys[hashlib.sha256(secret.encode()).hexdigest()] = key
         return secret
 

@@ -29,6 +29,7 @@ from vl2v_vendor.ledger_sql.database import open_engine
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.service.administration import Administration
 from vl2v_vendor.service.audit import Audit
+from vl2v_vendor.service.decode_turns import DecodeTurns
 from vl2v_vendor.service.preparation import Preparation
 from vl2v_vendor.service.selling import RecomputeAllowance, Seller
 from vl2v_vendor.service.services import Authenticator, ReadinessCheck, Services
@@ -91,7 +92,7 @@ async def running_vendor(
     # The staff's books lie in a database that nobody reaches.
     accounts = SqlAccounts(open_engine("postgresql://127.0.0.1:1/none"), signer=signer, clock=clock)
     with ThreadPoolExecutor(2) as executor:
-        preparation = Preparation(decoder, WordTokenizer(info.context_length), LIMITS, executor)
+        preparation = Preparation(decoder, WordTokenizer(info.context_length), LIMITS, DecodeTurns(executor, 2))
         services = Services(
             ledger=ledger,
             encoder=model,

@@ -51,12 +51,14 @@ class PreparedItem:
         content_sha: Name of the content; see the contract's `identity`.
         tokens: Number of tokens of a whole text, before any cut; None for an image.
         truncated: Whether the text was cut to the context length.
+        pixels: Number of pixels that were decoded for it.
     """
 
     model_input: ModelInput
     content_sha: str
     tokens: int | None = None
     truncated: bool = False
+    pixels: int = 0
 
 
 MEBIBYTE = 1024 * 1024
@@ -77,7 +79,7 @@ class Limits:
     max_items: int = 256
     max_item_bytes: int = 20 * MEBIBYTE
     max_request_bytes: int = 64 * MEBIBYTE
-    max_pixels: int = 50_000_000
+    max_pixels: int = 25_000_000
     max_text_bytes: int = 4096
 
     def check_items(self, count: int) -> None:
@@ -88,6 +90,14 @@ class Limits:
         """
         if count > self.max_items:
             raise TooManyItems(count, self.max_items)
+
+
+class LargeImage(Exception):
+    """An image has more pixels than were to be decoded yet."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__(f"{pixels} pixels")
+        self.pixels = pixels
 
 
 class Tokenizer(Protocol):

@@ -17,7 +17,7 @@ progressive JPEG, take up to 8 more.
 import io
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from vl2v_contract.identity import rgb8_sha, sha256_hex
-from vl2v_vendor.domain.encoder import PreparedItem
+from vl2v_vendor.domain.encoder import LargeImage, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_structure import FORMATS, check_png_rows, check_structure
 from vl2v_vendor.images.preprocessing import REFERENCE, SAFE_DRAFT, Preprocessing
@@ -60,11 +60,12 @@ class PillowImageDecoder:
             # others in the process have set is never lowered, and it is not turned off, as a second line of defence.
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, (self.max_pixels + 1) // 2)
 
-    def decode(self, data: bytes) -> PreparedItem:
-        """Decode one image file to `[S, S, 3]` RGB8.
+    def decode(self, data: bytes, small_pixels: int | None = None) -> PreparedItem:
+        """Decode one image file to `[S, S, 3]` RGB8, unless it has more than `small_pixels`.
 
         Raises:
             ItemFailure: empty_item, unsupported_image_format, image_too_large or undecodable_image.
+            LargeImage: It has more than `small_pixels`, before or after scaling; none of them was decoded.
         """
         if not data:
             raise ItemFailure("empty_item", "the image has 0 bytes; send the file's content")
@@ -78,9 +79,11 @@ class PillowImageDecoder:
             self._check_pixels(announced)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                self._check_pixels(image.size)
-                return self._render(image, data)
-        except ItemFailure:
+                pixels = self._check_pixels(image.size)
+                if small_pixels is not None and pixels > small_pixels:
+                    raise LargeImage(pixels)
+                return replace(self._render(image, data), pixels=pixels)
+        except (ItemFailure, LargeImage):
             raise
         except Image.DecompressionBombError:
             raise self._too_many_pixels("far too many") from None
@@ -118,13 +121,15 @@ class PillowImageDecoder:
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, size, 3)
         return PreparedItem(pixels, rgb8_sha(data, width=size, height=size))
 
-    def _check_pixels(self, size: tuple[int, int]) -> None:
+    def _check_pixels(self, size: tuple[int, int]) -> int:
+        """Return the number of pixels, before or after scaling, whichever is larger."""
         width, height = size
         if width * height > self.max_pixels:
             raise self._too_many_pixels(f"{width} x {height}")
         scaled_width, scaled_height = self._scaled_size(size)
         if scaled_width * scaled_height > self.max_pixels:
             raise self._too_many_pixels(f"{scaled_width} x {scaled_height} after scaling the shorter side")
+        return max(width * height, scaled_width * scaled_height)
 
     def _too_many_pixels(self, found: str) -> ItemFailure:
         return ItemFailure(

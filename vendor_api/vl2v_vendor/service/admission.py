@@ -36,14 +36,16 @@ async def read_items(
     offer: Offer,
     room: int,
     fingerprint_of: Callable[[str], str],
+    *,
+    key: str,
 ) -> list[SaleItem]:
     """Read what may be delivered, in order, and decode no more pictures than the model is to see.
 
     New items are decoded while there is `room` for their keys; one that cannot be read takes none, so the next has its
     turn. What is paid, or has a key that is in the request twice, is compared by the name of its content, which takes
-    no decoding. What the budgets end before is not read.
+    no decoding. What the budgets end before is not read. All of it is in the turns of the API key `key`.
     """
-    items = [SaleItem(key, failure=check_item_key(key)) for key in item_keys]
+    items = [SaleItem(item_key, failure=check_item_key(item_key)) for item_key in item_keys]
     places: dict[str, deque[int]] = {}
     for place, item in enumerate(items):
         if item.failure is None:
@@ -52,7 +54,7 @@ async def read_items(
     async def read(chosen: Sequence[int], *, by_name: bool = False) -> None:
         prepare = preparation.name if by_name else preparation.prepare
         sources = [request.sources[place] for place in chosen]
-        outcomes = await prepare(request.modality, sources, truncate=request.truncate)
+        outcomes = await prepare(request.modality, sources, key=key, truncate=request.truncate)
         for place, outcome in zip(chosen, outcomes, strict=True):
             if isinstance(outcome, ItemFailure):
                 items[place].failure = outcome
@@ -61,27 +63,27 @@ async def read_items(
             else:
                 items[place].fingerprint = fingerprint_of(outcome)
 
-    unpaid = iter([key for key in places if key not in offer.paid])
+    unpaid = iter([item_key for item_key in places if item_key not in offer.paid])
     turn = list(islice(unpaid, room))
     while turn:
-        tried = {key: places[key].popleft() for key in turn}
+        tried = {item_key: places[item_key].popleft() for item_key in turn}
         await read(list(tried.values()))
-        failed = [key for key, place in tried.items() if items[place].failure is not None]
-        turn = [key for key in failed if places[key]]
+        failed = [item_key for item_key, place in tried.items() if items[place].failure is not None]
+        turn = [item_key for item_key in failed if places[item_key]]
         turn += islice(unpaid, len(failed) - len(turn))
-    for key in unpaid:
-        for place in places.pop(key):
+    for item_key in unpaid:
+        for place in places.pop(item_key):
             items[place].failure = beyond_budget(offer.budgets)
     await read([place for rest in places.values() for place in rest], by_name=True)
     return items
 
 
-async def read_expired(preparation: Preparation, request: SaleRequest, sale: Sale) -> None:
-    """Decode what is to be computed again and was only named so far."""
+async def read_expired(preparation: Preparation, request: SaleRequest, sale: Sale, *, key: str) -> None:
+    """Decode what is to be computed again and was only named so far, in the turns of the API key `key`."""
     named = {item.item_key: item for item, _ in sale.expired if item.prepared is None}
     places = [place for place, item in enumerate(sale.items) if named.get(item.item_key) is item]
     sources = [request.sources[place] for place in places]
-    outcomes = await preparation.prepare(request.modality, sources, truncate=request.truncate)
+    outcomes = await preparation.prepare(request.modality, sources, key=key, truncate=request.truncate)
     for place, outcome in zip(places, outcomes, strict=True):
         if isinstance(outcome, ItemFailure):
             sale.fail(sale.items[place].item_key, outcome.code, outcome.detail)

@@ -1,6 +1,7 @@
 """From what a client sent to what is sold: every item is named, checked, decoded and hashed first.
 
-Decoding runs in a thread pool, beside the model and off the event loop. A bad item costs nothing but its own error.
+Decoding runs in threads, beside the model and off the event loop, in turn by API key (`decode_turns`). A bad item costs
+nothing but its own error.
 """
 
 import asyncio
@@ -10,16 +11,17 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from vl2v_contract.identity import ITEM_KEY_HEX_LENGTH, Modality
 from vl2v_contract.texts import is_image_address
-from vl2v_vendor.domain.encoder import Limits, PreparedItem, Tokenizer
+from vl2v_vendor.domain.encoder import LargeImage, Limits, PreparedItem, Tokenizer
 from vl2v_vendor.domain.errors import InvalidRequest, ItemFailure
 from vl2v_vendor.observe.request_trace import timed
+from vl2v_vendor.service.decode_turns import SMALL_PIXELS, DecodeTurns
 
 if TYPE_CHECKING:
     from vl2v_vendor.images.image_decoding import PillowImageDecoder
@@ -28,6 +30,10 @@ _T = TypeVar("_T")
 
 _ITEM_KEY = re.compile(rf"[0-9a-f]{{{ITEM_KEY_HEX_LENGTH}}}")
 _MAX_IDEMPOTENCY_KEY_LENGTH = 255
+_PIXELS_PER_CHARACTER: Final = 256
+"""A character of a text takes at most as long as so many pixels of an image."""
+_BYTES_PER_PIXEL: Final = 32
+"""A pixel takes as long as the hash of so many bytes."""
 
 
 def check_item_key(item_key: str) -> ItemFailure | None:
@@ -75,36 +81,37 @@ ItemSource: TypeAlias = bytes | str | memoryview
 
 @dataclass(eq=False, slots=True)
 class Preparation:
-    """Checks and decodes items in a thread pool, `in_flight` of a request at once: twice its threads keep it busy."""
+    """Checks and decodes items in threads; a request has `in_flight` items in its key's line at once."""
 
     decoder: "PillowImageDecoder"
     tokenizer: Tokenizer
     limits: Limits
-    executor: Executor
+    turns: DecodeTurns
     in_flight: int = 4
 
     async def prepare(
-        self, modality: Modality, sources: Sequence[ItemSource], *, truncate: bool = False
+        self, modality: Modality, sources: Sequence[ItemSource], *, key: str, truncate: bool = False
     ) -> list[PreparedItem | ItemFailure]:
-        """Prepare the items of one request, each to an item or its own failure, in order."""
-        return await self._each(sources, lambda source: self._prepare(modality, source, truncate))
+        """Prepare the items of one request, each to an item or its own failure, in order, in turn by API key."""
+        return await self._each(sources, lambda source: self._prepare(key, modality, source, truncate))
 
     async def name(
-        self, modality: Modality, sources: Sequence[ItemSource], *, truncate: bool = False
+        self, modality: Modality, sources: Sequence[ItemSource], *, key: str, truncate: bool = False
     ) -> list[PreparedItem | str | ItemFailure]:
         """Name the contents of items (`content_sha`), without decoding files whose names do not depend on it."""
-        return await self._each(sources, lambda source: self._name(modality, source, truncate))
+        return await self._each(sources, lambda source: self._name(key, modality, source, truncate))
 
-    async def _each(self, sources: Sequence[ItemSource], work: Callable[[ItemSource], _T]) -> list[_T | ItemFailure]:
-        """Do some work for each item; requests take turns in the pool: each has at most `in_flight` items there."""
-        loop = asyncio.get_running_loop()
+    async def _each(
+        self, sources: Sequence[ItemSource], work: Callable[[ItemSource], Awaitable[_T]]
+    ) -> list[_T | ItemFailure]:
+        """Do some work for each item; requests of one key take turns: each has `in_flight` items in its line."""
         outcomes: list[_T | ItemFailure | None] = [None] * len(sources)
         waiting = iter(enumerate(sources))
 
         async def work_on() -> None:
             for index, source in waiting:
                 try:
-                    outcomes[index] = await loop.run_in_executor(self.executor, work, source)
+                    outcomes[index] = await work(source)
                 except ItemFailure as failure:
                     outcomes[index] = failure
                 except Exception:
@@ -120,19 +127,38 @@ class Preparation:
                     group.create_task(work_on())
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _prepare(self, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem:
+    async def _prepare(self, key: str, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem:
         if isinstance(source, memoryview):
-            return self.decoder.from_rgb8(source)
+            return await self.turns.run(key, len(source) // 3, partial(self.decoder.from_rgb8, source))
         if isinstance(source, bytes) or modality == "image":
-            return self.decoder.decode(self._file(source))
-        self._check_text(source)
-        return self.tokenizer.tokenize(source, truncate=truncate)
+            return await self._decode(key, source)
+        return await self.turns.run(key, _PIXELS_PER_CHARACTER * len(source), partial(self._tokenize, source, truncate))
 
-    def _name(self, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem | str:
+    async def _name(self, key: str, modality: Modality, source: ItemSource, truncate: bool) -> PreparedItem | str:
         if modality == "text" or isinstance(source, memoryview):
-            return self._prepare(modality, source, truncate)
-        file = self._file(source)
-        return self.decoder.name_of_bytes(file) or self.decoder.decode(file)
+            return await self._prepare(key, modality, source, truncate)
+        name = await self.turns.run(key, len(source) // _BYTES_PER_PIXEL, partial(self._name_file, source))
+        return name or await self._decode(key, source)
+
+    async def _decode(self, key: str, source: bytes | str) -> PreparedItem:
+        """Decode an image in one turn if it is small, else in a second one that counts its pixels."""
+        try:
+            item = await self.turns.run(key, SMALL_PIXELS, partial(self._decode_file, source, SMALL_PIXELS))
+        except LargeImage as image:
+            self.turns.give_back(key, SMALL_PIXELS)
+            return await self.turns.run(key, image.pixels, partial(self._decode_file, source))
+        self.turns.give_back(key, SMALL_PIXELS - item.pixels)
+        return item
+
+    def _decode_file(self, source: bytes | str, small_pixels: int | None = None) -> PreparedItem:
+        return self.decoder.decode(self._file(source), small_pixels)
+
+    def _name_file(self, source: bytes | str) -> str | None:
+        return self.decoder.name_of_bytes(self._file(source))
+
+    def _tokenize(self, text: str, truncate: bool) -> PreparedItem:
+        self._check_text(text)
+        return self.tokenizer.tokenize(text, truncate=truncate)
 
     def _file(self, source: bytes | str) -> bytes:
         return source if isinstance(source, bytes) else self._from_base64(source)

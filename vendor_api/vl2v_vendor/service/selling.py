@@ -102,11 +102,17 @@ class Seller:
         expired = sum(paid.vector is None for paid in offer.paid.values())
         with self.lanes[request.modality].reserve(room + expired, key=caller.id):
             items = await read_items(
-                self.preparation, request, keys, offer, room, lambda content: self._fingerprint(request, model, content)
+                self.preparation,
+                request,
+                keys,
+                offer,
+                room,
+                lambda content: self._fingerprint(request, model, content),
+                key=caller.id,
             )
             with timed("commit"):
                 sale = await self._admit(caller, request, model, offer, items)
-            await read_expired(self.preparation, request, sale)
+            await read_expired(self.preparation, request, sale, key=caller.id)
         await self._encode(caller, request, sale)
         sale.check_whole(request)
         with timed("commit"):

@@ -11,9 +11,10 @@ from prometheus_client.registry import Collector
 
 from vl2v_vendor.observe.telemetry import Metrics, Tracing
 from vl2v_vendor.service.services import Services
+from vl2v_vendor.web.body_limit import BodyLimit
 from vl2v_vendor.web.connections import Cause, ConnectionLimits
 from vl2v_vendor.web.declarations import add_openapi
-from vl2v_vendor.web.middleware import BodyLimit, ClientWatch, ForwardedShare, HostGate, OverloadGate
+from vl2v_vendor.web.middleware import ClientWatch, ForwardedShare, HostGate, OverloadGate
 from vl2v_vendor.web.pages.sessions import Sessions
 from vl2v_vendor.web.problems import add_error_handlers
 from vl2v_vendor.web.request_context import RequestContext

@@ -45,7 +45,7 @@ class Requires:
         """Authenticate the caller."""
         secret = credentials.credentials if credentials is not None else None
         key = await (await services_of(request)).authenticator.authenticate(secret, self.scope)
-        request.state.api_key_id = key.id
+        request.state.api_key_id, request.state.account_id = key.id, key.account_id
         return key
 
 

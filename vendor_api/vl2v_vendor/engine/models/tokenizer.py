@@ -22,6 +22,9 @@ _MAX_CACHED_WORDS: Final = 100_000
 _MAX_CACHED_WORD_BYTES: Final = 64
 _END_OF_WORD: Final = "</w>"
 _START, _FIRST_WORD_ID, _END = 1, 2, 49_407
+_UNGUARDED_CHARACTERS: Final = 256
+"""A text up to this length is cleaned soon, however its entities are nested."""
+_MAX_ENTITY_LEVELS: Final = 8
 
 
 class OpenClipTokenizer:
@@ -43,8 +46,9 @@ class OpenClipTokenizer:
         """Tokenize one text, counting its tokens before any cut.
 
         Raises:
-            ItemFailure: `text_too_long`, naming count and limit.
+            ItemFailure: `text_too_long`, naming count and limit; or `invalid_encoding`.
         """
+        _check_entities(text)
         limit = self._context_length
         if self._words is not None:
             token_ids, count = self._words.encode(text, limit, truncate=truncate)
@@ -56,6 +60,32 @@ class OpenClipTokenizer:
         if count > limit and not truncate:
             raise _too_long(str(count), limit)
         return PreparedItem(np.asarray(token_ids, dtype=np.int64), text_sha(text), count, truncated=count > limit)
+
+
+def _check_entities(text: str) -> None:
+    """Refuse a text whose HTML entities are nested deep, as in `&amp;amp;amp;lt;`, before `clean_fn` unescapes it.
+
+    That unescapes a level in each pass over a line until nothing changes, so n levels take a time of n squared. Here
+    the passes are counted alone; the text is cleaned by open_clip's own functions afterwards, so its ids stay theirs.
+
+    Raises:
+        ItemFailure: `invalid_encoding`.
+    """
+    if len(text) <= _UNGUARDED_CHARACTERS or (text.isascii() and "&" not in text):
+        return
+    import ftfy
+
+    tag = text.find("<")  # from the first line that holds one, entities stay as they are
+    for line in text[: len(text) if tag < 0 else text.rfind("\n", 0, tag) + 1].split("\n"):
+        before = line
+        for _ in range(_MAX_ENTITY_LEVELS):
+            after = ftfy.fix_text_segment(ftfy.fixes.unescape_html(before), unescape_html=False)
+            if after == before:
+                break
+            before = after
+        else:
+            detail = f"HTML entities are nested {_MAX_ENTITY_LEVELS} deep or more; send the text that they stand for"
+            raise ItemFailure("invalid_encoding", detail)
 
 
 def _too_long(count: str, limit: int) -> ItemFailure:
