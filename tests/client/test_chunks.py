@@ -1,15 +1,20 @@
-"""Chunks of views run on every core, in order, and leave the threads as they were."""
+"""Chunks of views run on every core, in order, and leave the threads as they were; a network gets a few at a time."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vl2v_client.student.model.classifier import in_chunks
+from vl2v_client.student.model.classifier import a_few_at_once, in_chunks
 
 CPU = torch.device("cpu")
 
@@ -60,3 +65,38 @@ def test_an_error_is_the_callers(threads: int) -> None:
 
 def test_nothing_gives_nothing(threads: int) -> None:
     assert not list(in_chunks(lambda _cut: torch.zeros(1), 0, 2, CPU))
+
+
+def test_a_network_on_a_cpu_gets_a_few_views_at_a_time_and_their_outputs_are_joined() -> None:
+    views, sizes = np.arange(13 * 2 * 2 * 3, dtype=np.uint8).reshape(13, 2, 2, 3), list[int]()
+
+    def outputs(few: NDArray[np.uint8]) -> Tensor:
+        sizes.append(len(few))
+        return torch.from_numpy(few.reshape(len(few), -1).copy())
+
+    joined = a_few_at_once(outputs, views, 224, CPU)
+    assert sizes == [5, 5, 3]
+    assert joined.tolist() == views.reshape(13, -1).tolist()
+    a_few_at_once(outputs, views, 32, CPU)
+    assert sizes[-1] == 13
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_that_a_step_frees_is_used_again() -> None:
+    program = """
+import resource, sys, torch
+from vl2v_client.student.train.devices import reuse_freed_memory
+if sys.argv[1] == "told":
+    reuse_freed_memory()
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def faults(told: str) -> int:
+        done = subprocess.run([sys.executable, "-c", program, told], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("told") < 2**10 < 2**15 < faults("untold")

@@ -15,7 +15,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.loss.objective import mixed_targets
-from vl2v_client.student.model.classifier import in_chunks
+from vl2v_client.student.model.classifier import a_few_at_once, in_chunks
 from vl2v_client.student.model.network import Student, compile_or_warn, cut_backbone
 from vl2v_client.student.train.frozen_features import FrozenFeatures, halved
 from vl2v_client.student.train.training_data import BatchSource, LabelledViews, OnlineViews
@@ -69,11 +69,15 @@ class _PixelFeed:
 
     def validation_outputs(self) -> Tensor:
         run, images = self._run, self._run.data.validation.first()
+        size, device = run.classifier.input.size, run.classifier.device
+
+        def of_few(few: NDArray[np.uint8]) -> Tensor:
+            return run.forward(run.classifier.student, run.inputs(run.prepared(few)))
 
         def outputs(cut: slice) -> Tensor:
-            return run.forward(run.classifier.student, run.inputs(run.prepared(images[cut])))
+            return a_few_at_once(of_few, images[cut], size, device)
 
-        return torch.cat(list(in_chunks(outputs, len(images), run.config.evaluation_batch_size, run.classifier.device)))
+        return torch.cat(list(in_chunks(outputs, len(images), run.config.evaluation_batch_size, device)))
 
 
 class _FreshFeed(_PixelFeed):
@@ -184,7 +188,12 @@ class FeatureFeed:
         return kept.float().contiguous(memory_format=torch.channels_last if is_map else torch.contiguous_format)
 
     def _seen(self, pixels: NDArray[np.uint8]) -> Tensor:
-        return self._seen_of(self._run.prepared(pixels))
+        run = self._run
+
+        def of_few(few: NDArray[np.uint8]) -> Tensor:
+            return self._seen_of(run.prepared(few))
+
+        return a_few_at_once(of_few, pixels, run.classifier.input.size, run.classifier.device)
 
     @torch.no_grad()
     def _seen_of(self, prepared: Tensor) -> Tensor:

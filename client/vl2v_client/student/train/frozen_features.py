@@ -16,7 +16,7 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import PixelSource
 from vl2v_client.local.teacher import hash_weights
-from vl2v_client.student.model.classifier import StudentClassifier, in_chunks, student_input
+from vl2v_client.student.model.classifier import StudentClassifier, a_few_at_once, in_chunks, student_input
 
 MOST = torch.finfo(torch.float16).max
 
@@ -78,10 +78,14 @@ class FrozenFeatures:
 
     @torch.no_grad()
     def _computed(self, pixels: NDArray[np.uint8]) -> Tensor:
-        student, device = self._classifier.student, self._classifier.device
-        inputs = student_input(pixels, self._classifier.input, device, channels_last=self._config.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._config.bfloat16):
-            features = halved(student.features(inputs).float())
+        student, device, input_format = self._classifier.student, self._classifier.device, self._classifier.input
+
+        def of_few(few: NDArray[np.uint8]) -> Tensor:
+            inputs = student_input(few, input_format, device, channels_last=self._config.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._config.bfloat16):
+                return halved(student.features(inputs).float())
+
+        features = a_few_at_once(of_few, pixels, input_format.size, device)
         if not features.isfinite().all():
             raise DataError(
                 "the student gives features that are not finite: name another student.name or student.weights"
