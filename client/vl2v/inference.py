@@ -13,11 +13,10 @@ from vl2v.inputs import ImageInput, image_query, is_image
 from vl2v.messages import keyword_names
 from vl2v_client.core.errors import UsageError
 from vl2v_client.evaluation.image_predictions import class_probabilities, images_at_once
-from vl2v_client.export.weights import load_bundle, student_folder
+from vl2v_client.export.exported import load_student
 from vl2v_client.planning.queries import ImageQuery, PictureQuery
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
-from vl2v_client.student.train.devices import resolve_device
 
 _Image = TypeVar("_Image", bound=ImageInput)
 
@@ -41,7 +40,7 @@ class Student:
     """A student that was exported, ready to classify.
 
     Args:
-        bundle: Network and card, from `vl2v_client.export.weights.load_bundle`.
+        bundle: Network and card, from `vl2v_client.export.exported.load_student`.
 
     Attributes:
         bundle: Network and card.
@@ -83,7 +82,7 @@ class Student:
         """
         if isinstance(images, list | tuple):
             queries = [image_query(image, f"image {place}") for place, image in enumerate(images)]
-            count = images_at_once(self.card, batch_size)
+            count = images_at_once(self.bundle, batch_size)
             starts = range(0, len(queries), count)
             return [one for start in starts for one in self._classify(queries[start : start + count])]
         if not is_image(images):
@@ -101,17 +100,17 @@ class Student:
 
 
 def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Student:
-    """Read a student from a run folder, or from the folder of the student itself. Needs no vendor.
+    """Read the student in a run, or in what `export` wrote as `vl2v`, `hf` or `timm`. Needs no vendor.
 
     It may be a stranger's: nothing is executed or fetched.
 
     Args:
-        folder: The folder.
+        folder: Folder of the run, of the student in it, or of the export.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`.
 
     Raises:
         DataError: There is no student, or it is damaged.
-        UsageError: There is no such device, or the student needs a package that is not installed.
+        UsageError: There is no such device, the student needs a package that is not installed, or it is an ONNX file.
     """
     with keyword_names():
-        return Student(load_bundle(student_folder(Path(folder)), device=resolve_device(device)))
+        return Student(load_student(Path(folder), device))

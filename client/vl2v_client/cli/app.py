@@ -45,7 +45,7 @@ _COMMANDS = {
     ),
     "report": (
         "report",
-        "Write the page of a finished run again, or compare several runs on one.",
+        "Write the page of a finished run or sweep again, or compare several runs on one.",
         "runs/photos-sketch-seed0 runs/photos-sketch-seed1",
     ),
     "predict": (

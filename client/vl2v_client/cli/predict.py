@@ -26,7 +26,7 @@ Format = Literal["table", "csv", "jsonl"]
 
 
 def predict(
-    run: Annotated[Path, Parameter(help="Folder of a `distill`, its student folder, or an export as `vl2v`.")],
+    run: Annotated[Path, Parameter(help="Folder of a `distill`, or what `export` wrote.")],
     images: Annotated[
         list[str],
         Parameter(
@@ -61,24 +61,23 @@ def predict(
         DataError: There is no image, or some could not be classified; the others were.
     """
     from vl2v_client.evaluation.image_predictions import classify_files, find_files
-    from vl2v_client.export.weights import load_bundle, student_folder
-    from vl2v_client.student.train.devices import resolve_device
+    from vl2v_client.export.exported import load_classifier
 
     if as_json and format_ not in (None, "jsonl"):
         raise UsageError(f"--json is --format jsonl, and --format {format_} is given: leave one out")
     chosen: Format = "jsonl" if as_json else format_ or ("table" if sys.stdout.isatty() else "csv")
     named = list(_names(images))
-    bundle = load_bundle(student_folder(run), device=resolve_device(device))
+    model = load_classifier(run, device)
     files = find_files(named)
     if not files:
         raise DataError("no path was given on standard input: write one a line")
-    names = bundle.card.class_names
+    names = model.class_names
     layout = Layout(names, min(top_k, len(names)), all_probabilities, threshold)
     failed: list[FilePrediction] = []
     with _writer(chosen, layout) as write:
         quiet = as_json or (chosen != "table" and sys.stdout.isatty())  # there, rows show how far it is
         with bars(quiet=quiet) as progress:
-            for one in classify_files(bundle, files, batch_size=batch_size, progress=progress):
+            for one in classify_files(model, files, batch_size=batch_size, progress=progress):
                 write(one)
                 failed += [one] if one.error else []
     if failed:

@@ -1,4 +1,4 @@
-"""`vl2v-client report`: the page of a finished run, or several runs side by side."""
+"""`vl2v-client report`: the page of a finished run or sweep, or several runs side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,10 @@ _COMPARISON = Path("comparison.html")
 
 
 def report(
-    runs: Annotated[list[Path], Parameter(help="Folder of a finished `distill`; several are compared with the first.")],
+    runs: Annotated[
+        list[Path],
+        Parameter(help="Folder of a finished `distill` or `sweep`; several of `distill` are compared with the first."),
+    ],
     /,
     *,
     out: Annotated[
@@ -28,12 +31,13 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the page of a finished run again, or compare several: a table here, and one page. Costs nothing."""
+    """Write the page of a finished run or sweep again, or compare several runs on one. Costs nothing."""
     from vl2v_client.recipes.reports import compare_runs, rewrite_report
 
     if len(runs) == 1:
-        told, path = rewrite_report(runs[0], out)
-        show(told.to_json(), _table(told.accuracies(brief=True)), as_json=as_json)
+        written = rewrite_report(runs[0], out)
+        path = written.page
+        show(written.record, _table(written.lines), as_json=as_json)
     else:
         path = out or _COMPARISON
         comparison = compare_runs(runs, path)

@@ -130,7 +130,7 @@ def notify(sentence: str) -> None:
 
 
 def say_student(config: RunConfig, settings: RunSettings, command: str | None = None) -> None:
-    """Show which student was picked and why, and how to take a stronger one, unless somebody named it.
+    """Show which student was picked and why, and how to take a stronger one; of one that was named, what to wait for.
 
     The configuration is as somebody described it, and has all options of the command, if one is given.
     """
@@ -138,6 +138,8 @@ def say_student(config: RunConfig, settings: RunSettings, command: str | None = 
     if config.student.name != AUTO:
         if name == TINY and root is not None and not is_drawn(root):
             notify(f"warning: {TINY} was trained on drawn shapes, and data.root {root} holds others: name no student")
+        if settings.student.tag is not None:
+            notify(f"The weights of {name} are fetched now, unless this machine has them: that may take minutes.")
         return
     if name == TINY:
         notify(f"Student: {name}, for the drawn shapes of {root}.")

@@ -92,9 +92,9 @@ def tell_ignored(root: Path | None, notify: Notify) -> None:
     counts = {suffix: len(paths) for suffix, paths in found.items() if suffix in PICTURE_SUFFIXES}
     if counts:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
+        ignored = "1 picture is" if sum(counts.values()) == 1 else f"{sum(counts.values()):,} pictures are"
         notify(
-            f"{sum(counts.values()):,} pictures are ignored, since their formats are not read here ({kinds}): convert "
-            "them to JPEG or PNG to use them"
+            f"{ignored} ignored, as nothing here reads such files ({kinds}): convert them to JPEG or PNG to use them"
         )
 
 

@@ -5,22 +5,44 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import Progress, silent
-from vl2v_client.core.values import RGBImage
+from vl2v_client.core.values import PixelSource, RGBImage
 from vl2v_client.data.folder import IMAGE_SUFFIXES, list_images
 from vl2v_client.data.images import load_rgb
 from vl2v_client.data.rendering import render_view
 from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import log_probabilities
-from vl2v_client.student.model.classifier import StudentBundle
-from vl2v_client.student.model.spec import StudentCard
 
 _PIXELS_IN_MEMORY = 128 * 224**2
+
+
+class ImageClassifier(Protocol):
+    """What classifies images: a student, or a graph that was made of one."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the `C` classes, in the order of the logits."""
+
+    @property
+    def view_size(self) -> int:
+        """Images are rendered at this size."""
+
+    @property
+    def largest_size(self) -> int:
+        """Size of an image where it takes the most memory."""
+
+    @property
+    def temperature(self) -> float:
+        """Probabilities are `softmax(logits / temperature)`."""
+
+    def logits(self, pixels: PixelSource, /) -> NDArray[np.float32]:
+        """Return logits `[N, C]` of views `[N, S, S, 3]` uint8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +103,20 @@ def _find(name: str) -> Iterator[FoundFile]:
 
 
 def classify_files(
-    bundle: StudentBundle, files: Sequence[FoundFile], *, batch_size: int = 128, progress: Progress = silent
+    model: ImageClassifier, files: Sequence[FoundFile], *, batch_size: int = 128, progress: Progress = silent
 ) -> Iterator[FilePrediction]:
     """Classify image files one after another, through the very steps that the student was scored with.
 
     At most `batch_size` images are in memory at a time; fewer if they are larger than 224 pixels.
 
     Raises:
-        DataError: The student's answer is not finite; the images before its batch have been classified.
+        DataError: The model's answer is not finite; the images before its batch have been classified.
     """
-    card, done, coming = bundle.card, 0, iter(files)
-    batch_size = images_at_once(card, batch_size)
+    done, coming = 0, iter(files)
+    batch_size = images_at_once(model, batch_size)
     while batch := list(islice(coming, batch_size)):
-        read = [_read(file, card.view_size) for file in batch]
-        answers = iter(_answers(bundle, batch, read))
+        read = [_read(file, model.view_size) for file in batch]
+        answers = iter(_answers(model, batch, read))
         for file, pixels in zip(batch, read, strict=True):
             if isinstance(pixels, str):
                 yield FilePrediction(file.path, None, pixels)
@@ -116,32 +138,31 @@ def _read(file: FoundFile, size: int) -> RGBImage | str:
         return f"{file.path} cannot be read ({error}): check its path"
 
 
-def _answers(bundle: StudentBundle, batch: Sequence[FoundFile], read: Sequence[RGBImage | str]) -> NDArray[np.float64]:
+def _answers(model: ImageClassifier, batch: Sequence[FoundFile], read: Sequence[RGBImage | str]) -> NDArray[np.float64]:
     """Return `[N, C]`, a row for each file of the batch that could be read."""
     good = [(file, pixels) for file, pixels in zip(batch, read, strict=True) if not isinstance(pixels, str)]
     if not good:
-        return np.zeros((0, len(bundle.card.class_names)))
+        return np.zeros((0, len(model.class_names)))
     pixels = np.stack([pixels for _, pixels in good])
-    return class_probabilities(bundle, pixels, [file.path for file, _ in good])
+    return class_probabilities(model, pixels, [file.path for file, _ in good])
 
 
-def class_probabilities(bundle: StudentBundle, pixels: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return `[N, C]`, at the card's temperature, of whole images that are rendered at the card's view size.
+def class_probabilities(model: ImageClassifier, pixels: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float64]:
+    """Return `[N, C]`, at the model's temperature, of whole images that are rendered at its view size.
 
     Takes pixels `[N, S, S, 3]`, and `N` names for a message.
 
     Raises:
         DataError: An answer is not finite.
     """
-    logits = bundle.classifier.logits(pixels)
+    logits = model.logits(pixels)
     finite = np.isfinite(logits).all(axis=1)
     if not finite.all():
         name = names[int(np.argmin(finite))]
         raise DataError(f"the student's answer to {name} is not finite: its weights are of no use; export it again")
-    return np.exp(log_probabilities(logits, bundle.card.temperature))
+    return np.exp(log_probabilities(logits, model.temperature))
 
 
-def images_at_once(card: StudentCard, batch_size: int) -> int:
+def images_at_once(model: ImageClassifier, batch_size: int) -> int:
     """Return how many images are in memory at a time: fewer than `batch_size` if they are larger than 224 pixels."""
-    size = max(card.view_size, card.student.input.size)
-    return max(1, min(batch_size, _PIXELS_IN_MEMORY // size**2))
+    return max(1, min(batch_size, _PIXELS_IN_MEMORY // model.largest_size**2))

@@ -21,7 +21,8 @@ from vl2v_client.student.model.spec import StudentCard
 
 ONNX_FILE = "student.onnx"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-_MAX_WEIGHTS_BYTES = 2**31 - 2**26  # one file of protobuf holds 2 GiB
+MAX_ONNX_BYTES = 2**31  # what one file of protobuf holds
+_MAX_WEIGHTS_BYTES = MAX_ONNX_BYTES - 2**26
 _BATCH = 64
 
 PREPROCESSING = (

@@ -63,6 +63,7 @@ class LocalAnswers:
     online: bool
 
 
+MAX_REPORT_BYTES = 64 * 2**20  # of `report.json`: a confusion of 2,000 classes takes 40 MB
 MINUS = "\u2212"
 
 Bill = Purchase | LocalAnswers  # what the exported student's answers cost

@@ -13,6 +13,7 @@ from vl2v_client.core.progress import StageEstimate
 from vl2v_client.evaluation.intervals import accuracy_interval
 from vl2v_client.export.last_stage import LastStage
 from vl2v_client.export.pages import (
+    MAX_REPORT_BYTES,
     LocalAnswers,
     Purchase,
     confusion_table,
@@ -26,7 +27,6 @@ from vl2v_client.export.pages import (
 )
 
 _FORMAT = 1
-_MAX_BYTES = 64 * 2**20  # a confusion of 2,000 classes takes 40 MB
 CHANCE, MAJORITY, ZERO_SHOT = "chance", "majority class", "zero-shot teacher"
 _PLACES = {True: "in-domain, hold-out", False: "out-of-domain"}
 FEW_IMAGES = 30
@@ -265,7 +265,7 @@ def read_report(folder: Path) -> RunReport:
     """
     path = folder / "report.json"
     try:
-        record = read_json(path, _MAX_BYTES)
+        record = read_json(path, MAX_REPORT_BYTES)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): finish the run first") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT:

@@ -1,14 +1,20 @@
 """The report of a sweep: leave-one-domain-out over targets and seeds, what it cost, and a plot if one can be drawn."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from vl2v_client.core.errors import CacheError
+from pydantic import TypeAdapter
+
+from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.files import read_json
 from vl2v_client.core.progress import format_micro
 from vl2v_client.export.pages import (
+    MAX_REPORT_BYTES,
     SharedPurchase,
     asked,
     counted,
@@ -218,6 +224,33 @@ def write_sweep_report(folder: Path, report: SweepReport) -> None:
         _draw(folder / "report.png", report)
     except OSError as error:
         raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error
+
+
+def read_sweep_report(folder: Path) -> SweepReport:
+    """Return the report that `write_sweep_report` left in a folder.
+
+    Raises:
+        RunError: There is none, or it is none that a sweep of this version writes.
+    """
+    path = folder / "report.json"
+    try:
+        report = TypeAdapter(SweepReport).validate_python(read_json(path, MAX_REPORT_BYTES))
+        _check_figures(report)
+    except (OSError, ValueError) as error:  # pydantic's errors are of the latter
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{path} cannot be read ({reason}): the same `vl2v-client sweep` writes it again") from error
+    return report
+
+
+def _check_figures(report: SweepReport) -> None:
+    """Refuse figures that no sweep has; the file may be somebody else's."""
+    shares = [share for one in report.outcomes for share in (one.in_domain, one.target_in, one.whole_target)]
+    if not all(0 <= share <= 1 for share in (*shares, *report.teacher_target_in.values())):
+        raise ValueError("an accuracy is no share")
+    runs = Counter((one.method, one.target, one.seed) for one in report.outcomes)
+    methods = {one.method for one in report.outcomes}
+    if not runs or runs != Counter(product(methods, report.targets, report.seeds)):
+        raise ValueError("its runs are not those of its methods, targets and seeds")
 
 
 def _draw(path: Path, report: SweepReport) -> None:

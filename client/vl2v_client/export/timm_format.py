@@ -5,6 +5,7 @@ which no classifier of timm does: `softmax(s cos(z, txt))` becomes `softmax(a z 
 likeliest class is the same for every image, the probabilities on average; the exact head is a file beside the weights.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from vl2v_client.student.model.spec import StudentCard
 WEIGHTS_FILE = "model.safetensors"
 HEAD_FILE = "cosine_head.safetensors"
 CONFIG_FILE = "config.json"
+CONFIG_ENTRY = "config"  # the same, in the header of the weights
+TAG = "vl2v"
 _CHUNK = 64
 
 
@@ -49,8 +52,10 @@ def write_timm(folder: Path, bundle: StudentBundle, pixels: PixelSource, wanted:
     model = _folded(bundle)
     exact = bundle.classifier.head is None
     factor = 1 / card.temperature if exact else _sharpness(_answers(model, card, pixels), wanted)
-    _scale(_classifier(model, card)[1], factor)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS_FILE)
+    _scale(classifier_of(model, card)[1], factor)
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    about = {"format": "pt", CONFIG_ENTRY: json.dumps(hub_config(card))}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata=about)
     if not exact:
         save_file(_cosine_head(bundle), folder / HEAD_FILE)
         compare(HEAD_FILE, _of_cosine_head(folder, card, pixels), wanted)
@@ -90,7 +95,7 @@ def hub_config(card: StudentCard) -> dict[str, Any]:
         "num_features": card.student.features,
         "label_names": names,
         "pretrained_cfg": {
-            "tag": "vl2v",
+            "tag": TAG,
             "custom_load": False,
             "input_size": size,
             "interpolation": "bicubic",  # of `render_view`
@@ -117,7 +122,7 @@ def _folded(bundle: StudentBundle) -> nn.Module:
     model: nn.Module = timm.create_model(
         card.student.architecture, num_classes=len(card.class_names), **card.student.arguments
     )
-    name, classifier = _classifier(model, card)
+    name, classifier = classifier_of(model, card)
     state = {**student.backbone.state_dict(), f"{name}.weight": weight.float(), f"{name}.bias": bias.float()}
     if state.keys() != model.state_dict().keys() or classifier.in_features != card.student.features:
         raise _no_place(card)
@@ -125,7 +130,12 @@ def _folded(bundle: StudentBundle) -> nn.Module:
     return model.eval()
 
 
-def _classifier(model: nn.Module, card: StudentCard) -> tuple[str, nn.Linear]:
+def classifier_of(model: nn.Module, card: StudentCard) -> tuple[str, nn.Linear]:
+    """Return the name and the module of a timm model's classifier.
+
+    Raises:
+        UsageError: It has none that can hold a student's head.
+    """
     getter: Any = getattr(model, "get_classifier", lambda: None)
     found = getter()
     if not isinstance(found, nn.Linear) or found.bias is None:

@@ -34,6 +34,9 @@ compared with the card before memory is taken, so a file of any size takes about
 
 CLASSIFIER_KEY = "classifier"  # the text classifier, `[C, D]`, beside the student's own weights
 
+Header = dict[str, tuple[str, list[int]]]
+"""Type and shape of each tensor in a file, by its name."""
+
 _MAX_DERIVED_BYTES = 2**30
 """Size of tables that a model computes when it is built and its file does not hold, such as relative positions."""
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
@@ -126,32 +129,39 @@ def load_bundle(folder: Path, *, device: torch.device | str = "cpu") -> StudentB
 
 
 def check_header(path: Path, card: StudentCard) -> int:
+    """Compare the tensors of a student's file with the model that its card describes; see `check_tensors`."""
+    with refused(f"{path} does not fit its card"):
+        stored = read_header(path)
+    return check_tensors(path, stored, card)
+
+
+def check_tensors(path: Path, stored: Header, card: StudentCard) -> int:
     """Compare each tensor's name, type and shape with the model that the card describes; return its outputs' width.
 
     The model is built on the meta device and given one image there, so whatever the card says, no memory is taken.
 
     Raises:
-        DataError: The card describes no model, or the file holds another one.
+        DataError: The card describes no model, or the file `path` holds another one.
         UsageError: The student is an open_clip image tower, and open_clip is not installed.
     """
-    with _refused(f"{path} does not fit its card"):
-        stored, outputs = _read_header(path, len(card.class_names))
+    with refused(f"{path} does not fit its card"):
+        outputs = _output_width(stored, len(card.class_names))
     entry = "student.arguments" if card.student.tower is None else "student.open_clip"
-    with _refused(f"the student's card describes no {card.student.architecture!r} that can be built by `{entry}`"):
+    with refused(f"the student's card describes no {card.student.architecture!r} that can be built by `{entry}`"):
         with torch.device("meta"):
             student = empty_student(card.student, outputs=outputs)
         expected = _expected(student)
     if CLASSIFIER_KEY in stored:
-        expected[CLASSIFIER_KEY] = f"F32 {[len(card.class_names), outputs]}"
-    with _refused(f"{path} does not fit its card"):
+        expected[CLASSIFIER_KEY] = "F32", [len(card.class_names), outputs]
+    with refused(f"{path} does not fit its card"):
         different = [
-            f"{name} is {stored.get(name, 'absent')} and by the card {expected.get(name, 'absent')}"
+            f"{name} is {_described(stored, name)} and by the card {_described(expected, name)}"
             for name in sorted({*stored, *expected})
             if stored.get(name) != expected.get(name) and (name in stored or not name.endswith(NOT_WEIGHTS))
         ]
         if different:
             raise ValueError(f"{len(different)} tensors differ: {'; '.join(different[:3])}")
-    with _refused(f"the student's card describes no model for `student.input.size` {card.student.input.size}"):
+    with refused(f"the student's card describes no model for `student.input.size` {card.student.input.size}"):
         features = try_backbone(student.backbone, card.student.input.size)
         if features != (1, card.student.features):
             raise ValueError(f"its features have the shape {features}, not (1, {card.student.features})")
@@ -159,8 +169,12 @@ def check_header(path: Path, card: StudentCard) -> int:
 
 
 @contextmanager
-def _refused(what: str) -> Iterator[None]:
-    """Say what cannot be, and why, whatever a library raises where numbers do not go together."""
+def refused(what: str) -> Iterator[None]:
+    """Say what cannot be, and why, whatever a library raises where numbers do not go together.
+
+    Raises:
+        DataError: Anything but a `UsageError` was raised in the block.
+    """
     try:
         yield
     except UsageError:
@@ -170,25 +184,35 @@ def _refused(what: str) -> Iterator[None]:
         raise DataError(f"{what} ({reason}): export the student again") from error
 
 
-def _read_header(path: Path, classes: int) -> tuple[dict[str, str], int]:
-    """Return each tensor's type and shape as words, and the width of the student's outputs.
+def read_header(path: Path) -> Header:
+    """Return type and shape of each tensor in a file, of which nothing else is read.
 
     Safetensors itself checks that the tensors fill the file and do not overlap.
     """
     with safe_open(str(path), framework="pt") as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        stored = {name: f"{part.get_dtype()} {list(part.get_shape())}" for name, part in parts.items()}
-        if CLASSIFIER_KEY not in parts:
-            return stored, classes
-        shape = parts[CLASSIFIER_KEY].get_shape()
+        return {name: (part.get_dtype(), list(part.get_shape())) for name, part in parts.items()}
+
+
+def _output_width(stored: Header, classes: int) -> int:
+    """Return the width of the student's outputs, `D` where there is a text classifier `[C, D]`."""
+    if CLASSIFIER_KEY not in stored:
+        return classes
+    _, shape = stored[CLASSIFIER_KEY]
     if len(shape) != 2 or shape[0] != classes or not 1 <= shape[1] <= MAX_WIDTH:
-        raise ValueError(f"its text classifier is {stored[CLASSIFIER_KEY]} and the card has {classes} classes")
-    return stored, shape[1]
+        told = _described(stored, CLASSIFIER_KEY)
+        raise ValueError(f"its text classifier is {told} and the card has {classes} classes")
+    return shape[1]
 
 
-def _expected(student: nn.Module) -> dict[str, str]:
+def _described(tensors: Header, name: str) -> str:
+    kind, shape = tensors.get(name, ("absent", ""))
+    return f"{kind} {shape}".rstrip()
+
+
+def _expected(student: nn.Module) -> Header:
     state = student.state_dict()
     derived = sum(value.nbytes for name, value in student.named_buffers() if name not in state)
     if derived > _MAX_DERIVED_BYTES:
         raise ValueError(f"the model computes {derived:,} bytes of tables, more than {_MAX_DERIVED_BYTES:,}")
-    return {name: f"{_DTYPES.get(value.dtype, value.dtype)} {list(value.shape)}" for name, value in state.items()}
+    return {name: (_DTYPES.get(value.dtype, str(value.dtype)), list(value.shape)) for name, value in state.items()}

@@ -1,25 +1,51 @@
-"""Write the page of a finished run again, or compare several runs on one page."""
+"""Write the page of a finished run or sweep again, or compare several runs on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.files import write_whole
 from vl2v_client.export.comparison import ComparedRun, Comparison, comparison_page
-from vl2v_client.export.report import RunReport, read_report
+from vl2v_client.export.html_page import PAGE_FILE
+from vl2v_client.export.report import read_report
+from vl2v_client.export.sweep_page import sweep_page
+from vl2v_client.export.sweep_report import read_sweep_report
 from vl2v_client.runs.run_folder import open_run_folder
 from vl2v_client.runs.run_page_data import load_run_page, write_run_page
 
 
-def rewrite_report(folder: Path, out: Path | None) -> tuple[RunReport, Path]:
-    """Write the page of a finished run; return its report, and where the page is.
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report whose page was written.
+
+    Attributes:
+        record: The report as JSON values.
+        lines: Header and rows of its accuracies.
+        page: Where the page is.
+    """
+
+    record: Mapping[str, Any]
+    lines: Sequence[Sequence[str]]
+    page: Path
+
+
+def rewrite_report(folder: Path, out: Path | None) -> WrittenReport:
+    """Write the page of a finished run or sweep.
 
     Raises:
-        RunError: `folder` is not a finished run.
+        RunError: `folder` is neither.
         CacheError: The page cannot be written.
     """
-    path = write_run_page(open_run_folder(folder), out)
-    return read_report(folder), path
+    found = open_run_folder(folder)
+    if not found.config.get("sweep"):
+        page = write_run_page(found, out)
+        report = read_report(folder)
+        return WrittenReport(report.to_json(), report.accuracies(brief=True), page)
+    of_sweep, page = read_sweep_report(folder), out or folder / PAGE_FILE
+    write_whole(page, sweep_page(of_sweep))
+    return WrittenReport(of_sweep.to_json(), of_sweep.accuracies(whole_target=False), page)
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -33,6 +35,34 @@ def nothing(_place: Any) -> None:
     """Prepare nothing."""
 
 
+class Failure(StrEnum):
+    """Failures that were met by somebody new to the program; each is a row of the table, or a test of its own."""
+
+    LATE_STUDENT = "a student that cannot be loaded is found after the purchase"
+    BLOCKED_FOLDER = "a failed run blocks its folder"
+    TOO_HIGH = "one folder too high buys `a photo of a art_painting`"
+    PARTS = "train and val are taken for domains"
+    ONE_CLASS = "a single class reports 100 %"
+    MADE_CACHE = "`cache verify` of a missing file creates it and calls it sound"
+    HEIC = "HEIC files are skipped in silence"
+    ONE_BY_ONE = "corrupt files are named one per run"
+    FIRST_BAD_FILE = "`predict` ends at the first bad file"
+    NO_EXTRA = "a traceback where the packages of an extra are missing"
+    WRONG_INDEX = "a hint installs vl2v itself, from an index where it is not"
+    INTERRUPT = "Ctrl-C ends with a traceback, or another code than 130"
+    NOBODY_TO_ASK = "without terminal and --yes, a bare `Aborted`"
+    TLS = "https against a vendor of plain HTTP"
+    V1 = "a vendor URL that ends in /v1"
+    NO_GPU = "`cuda` is recommended where there is none"
+    TYPO = "a typo in the settings file, without file or suggestion"
+    NO_CHECKPOINT = "`no checkpoint at None`"
+    LATE_SCOPE = "a key without the scope is found after the approval"
+    CUT_NAMES = "another model is named by two texts that are cut to the same one"
+    SILENT_FETCH = "a silent wait for a download"
+    BROKEN_WORDS = "words broken in the middle"
+    FOLDED_TABLES = "tables folded at 80 columns"
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A row of the table.
@@ -48,6 +78,10 @@ class Mistake:
         typed: What the user types when asked.
         leaves: Files that the command leaves beside the cache.
         cacheless: Whether the command may not even make a cache.
+        failure: Which of the failures that were met it is, if one of them.
+        earlier: A command before it, which goes wrong as well, with the same words typed.
+        never: What may not be printed.
+        alone: Whether it runs as a process of its own, which finds modules in the row's folder first.
     """
 
     name: str
@@ -60,6 +94,10 @@ class Mistake:
     typed: str = ""
     leaves: frozenset[str] = frozenset()
     cacheless: bool = False
+    failure: Failure | None = None
+    earlier: str = ""
+    never: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def moved(old: str, new: str) -> Callable[[Path], None]:
@@ -215,8 +253,26 @@ def full_disk(_home: Path) -> Any:
     return patch.object(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
 
 
+def teacher_without_weights(home: Path) -> Any:
+    """Describe a local teacher in a file, where open_clip is installed, for as long as what is returned is held."""
+    config = {"embed_dim": 16, "vision_cfg": {}, "text_cfg": {}}
+    written("teacher.json", json.dumps(config))(home)
+    return patch.dict(sys.modules, {"open_clip": ModuleType("open_clip")})
+
+
+def heic_beside(home: Path) -> None:
+    """Lay a picture of a phone beside the others."""
+    written("data/photo/cat/phone.HEIC", b"ftypheic")(home)
+
+
 def student(home: Path) -> None:
     """Be a student that somebody has exported."""
     card = StudentCard(TINY_VIT, SIZE, ("cat", "cow", "dog"), "VL2V-ADiP", 0, logit_scale=20.0)
     views = coloured_views(5, views=1).pixels[:, 0]
     export_bundle(home / "student", StudentBundle(fresh_classifier(), card), check_pixels=views)
+
+
+def without_onnx(home: Path) -> Any:
+    """Be an exported student where a package of the extra is missing, for as long as what is returned is held."""
+    student(home)
+    return patch.dict(sys.modules, {"onnx": None})

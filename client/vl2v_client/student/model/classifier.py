@@ -178,6 +178,30 @@ class StudentBundle:
     classifier: StudentClassifier
     card: StudentCard
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the `C` classes, in the order of the logits."""
+        return self.card.class_names
+
+    @property
+    def view_size(self) -> int:
+        """Images are rendered at this size."""
+        return self.card.view_size
+
+    @property
+    def largest_size(self) -> int:
+        """Size of an image where it takes the most memory."""
+        return max(self.card.view_size, self.card.student.input.size)
+
+    @property
+    def temperature(self) -> float:
+        """Probabilities are `softmax(logits / temperature)`."""
+        return self.card.temperature
+
+    def logits(self, pixels: PixelSource) -> NDArray[np.float32]:
+        """Return logits `[N, C]` of views `[N, S, S, 3]` uint8."""
+        return self.classifier.logits(pixels)
+
 
 def new_classifier(spec: StudentSpec, head: TextHead | None, *, class_count: int, seed: int) -> StudentClassifier:
     """Build an untrained student with its head; its projection's first weights are drawn from the seed.
