@@ -59,6 +59,15 @@ async def test_a_key_is_made_shown_once_and_logged(desk: Desk) -> None:
     assert secret not in str(desk.rows("SELECT * FROM admin_log"))
 
 
+async def test_a_form_that_was_filled_in_anew_makes_another_key(desk: Desk) -> None:
+    async with Visitor(desk.app) as visitor:
+        await visitor.log_in(await desk.issue("acme", "billing"))
+        page = await visitor.get("/keys")  # a browser that goes back to it sends the same hidden fields
+        made = [await visitor.submit(page, "/keys", name=name) for name in ("laptop", "phone", "laptop")]
+    assert [(one.status, secret_in(one) is None) for one in made] == [(201, False), (201, False), (201, True)]
+    assert sorted(str(key["name"]) for key in (await keys_of(desk)).values()) == ["", "laptop", "phone"]
+
+
 async def test_a_key_is_revoked_at_once_and_logged(desk: Desk) -> None:
     own, other = await desk.issue("acme", "embed", "billing"), await desk.issue("acme", "embed", name="job")
     keys = await keys_of(desk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -170,6 +171,22 @@ async def test_a_form_without_its_token_is_refused_and_changes_nothing(desk: Des
                 assert (page.status, "nothing was done" in page.text) == (403, True), path
         assert (await visitor.get("/")).status == 200
         assert (await desk.get("/accounts/acme/keys"))["data"] == keys
+
+
+async def test_no_key_and_no_cookie_is_logged(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="vl2v_vendor")
+    secret, wrong = await desk.issue("acme", "billing"), "vl2v_" + "x" * 43
+    async with Visitor(desk.app) as visitor:
+        await visitor.log_in(wrong)
+        await visitor.log_in(secret)
+        made = await visitor.submit(await visitor.get("/keys"), "/keys")
+        await visitor.get(f"/statement?search={secret}")
+        await visitor.get(f"/receipts/{secret}")
+        session = visitor.http.cookies["vl2v-session"]
+    (other,) = [word for word in made.words if word.startswith("vl2v_")]
+    logged = str([(record.getMessage(), record.__dict__) for record in caplog.records])
+    assert "/receipts/vl2v_" in logged
+    assert [one for one in (secret, wrong, other, session, session[:40]) if one in logged] == []
 
 
 async def test_a_form_is_read_up_to_a_small_size(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """The account's API keys for people: what each may do and has left, a form for another, a button that ends one."""
 
+import hashlib
 import secrets
 from typing import Any, cast
 
@@ -45,8 +46,9 @@ async def revoke_key(key_id: str, session: SessionOf, form: SignedForm, services
 
 
 def _act(session: Session, form: Form) -> AdminContext:
-    """Name the act as the form does, so that it is done once however often it is sent."""
-    return AdminContext(session.key, form.text("act"), lambda: None)
+    """Name the act by the whole form: sent again it is the same act, and filled in anew another."""
+    name = hashlib.sha256(repr(sorted(form.fields.items())).encode()).hexdigest()
+    return AdminContext(session.key, name, lambda: None)
 
 
 def _terms(form: Form) -> KeyTerms:
