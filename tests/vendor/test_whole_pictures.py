@@ -11,11 +11,11 @@ from support.adversary.hostile_images import png_of_rows
 from support.vendor.serving_shop import noise, save
 from vl2v_vendor.domain.errors import ItemFailure
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
-from vl2v_vendor.images.preprocessing import Preprocessing
+from vl2v_vendor.images.preprocessing import REFERENCE, SAFE, SAFE_DRAFT, Preprocessing
 
 
-def decode(data: bytes) -> np.ndarray:
-    reader = PillowImageDecoder(Preprocessing(32), max_item_bytes=1_000_000, max_pixels=1_000_000)
+def decode(data: bytes, policy: str = SAFE) -> np.ndarray:
+    reader = PillowImageDecoder(Preprocessing(32, policy=policy), max_item_bytes=1_000_000, max_pixels=1_000_000)
     return reader.decode(data).model_input
 
 
@@ -63,11 +63,34 @@ def _in_chunks(data: bytes) -> bytes:
     return data[:start] + b"".join(written) + data[start + 12 + length :]
 
 
+JPEGS = {
+    "baseline": save(noise(75, 56), "JPEG"),
+    "progressive": save(noise(75, 56), "JPEG", progressive=True),
+    "restart markers": save(noise(75, 56), "JPEG", restart_marker_blocks=2),
+    "grey": save(noise(75, 56).convert("L"), "JPEG"),
+    "cmyk": save(noise(75, 56).convert("CMYK"), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("policy", [SAFE, SAFE_DRAFT, REFERENCE])
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_that_is_not_whole_is_refused_however_it_ends(name: str, policy: str) -> None:
+    whole = JPEGS[name]
+    decode(whole, policy)
+    scan, middle = whole.index(b"\xff\xda"), len(whole) // 2
+    cut = [whole[: scan + 20 + int(share * (len(whole) - scan - 22))] + b"\xff\xd9" for share in (0.05, 0.5, 0.95)]
+    for damaged in (*cut, whole[:middle] + bytes(200) + whole[middle + 200 :]):
+        with pytest.raises(ItemFailure) as caught:
+            decode(damaged, policy)
+        assert caught.value.code == "undecodable_image"
+
+
 TOLERATED = {
     "png without its end": (save(noise(48, 40), "PNG"), _without_end_chunk),
     "png in small chunks": (save(noise(48, 40), "PNG"), _in_chunks),
     "png with bytes after its end": (save(noise(48, 40), "PNG"), lambda data: data + b"more" * 100),
     "gif without its trailer": (save(noise(48, 40), "GIF"), lambda data: data[:-1]),
+    "jpeg with a few bytes too many": (save(noise(48, 40), "JPEG"), lambda data: data[:-2] + bytes(9) + data[-2:]),
     "jpeg with bytes after its end": (save(noise(48, 40), "JPEG"), lambda data: data + b"more" * 100),
     "webp with bytes after its end": (save(noise(48, 40), "WEBP"), lambda data: data + b"more" * 100),
 }

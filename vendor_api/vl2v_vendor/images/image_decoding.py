@@ -27,7 +27,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from vl2v_contract.identity import rgb8_sha, sha256_hex
 from vl2v_vendor.domain.encoder import LargeImage, PreparedItem
 from vl2v_vendor.domain.errors import ItemFailure
-from vl2v_vendor.images.image_structure import FORMATS, check_png_rows, check_structure
+from vl2v_vendor.images.image_structure import FORMATS, check_jpeg_data, check_png_rows, check_structure
 from vl2v_vendor.images.preprocessing import REFERENCE, SAFE_DRAFT, Preprocessing
 
 _UPRIGHT: Final[dict[int, Image.Transpose]] = {
@@ -145,6 +145,8 @@ class PillowImageDecoder:
         # A row that did not come is zeros; the last row comes last, but for an interlaced file's.
         if image.format == "PNG" and (data[28] or not any(image.crop((0, image.height - 1, *image.size)).tobytes())):
             check_png_rows(data)
+        if isinstance(image, JpegImageFile):
+            check_jpeg_data(data)
         orientation = _orientation_of(image)
         # Whether the pixels are the file's whole content: PNG, 8 bits, colour type RGB, one frame, no tRNS.
         is_plain = image.format == "PNG" and data[24:26] == b"\x08\x02" and "transparency" not in image.info

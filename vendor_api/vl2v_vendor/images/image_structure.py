@@ -3,7 +3,7 @@
 Pillow walks markers, chunks and sub-blocks in Python, and libjpeg decodes each scan of a progressive file over the
 whole image, so a small file with very many of them keeps a thread busy for minutes. This module walks the same
 structure, a bounded number of steps far, and decodes nothing. What is merely broken is left to Pillow to refuse, but
-for the checksums of a PNG's pixels, which Pillow skips, and for rows that do not come.
+for the checksums of a PNG's pixels, which Pillow skips, for rows that do not come, and for a JPEG's missing data.
 """
 
 import re
@@ -11,6 +11,8 @@ import struct
 import zlib
 from collections.abc import Callable
 from typing import Final
+
+import simplejpeg
 
 from vl2v_vendor.domain.errors import ItemFailure
 
@@ -36,6 +38,8 @@ _JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _JPEG_WITHOUT_LENGTH: Final = frozenset({0x01, 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
+# libjpeg's warnings of less data than pixels, or more; cameras write a few bytes too many
+_JPEG_DAMAGE: Final = re.compile(r"Premature end|Corrupt JPEG data: (?!\d extraneous)")
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # first column and row of each pass, and the steps between
 _ADAM7: Final = (
@@ -91,6 +95,22 @@ def _check_jpeg(data: bytes) -> None:
             if not is_progressive and segment[2:3] == bytes([components]):
                 return  # the whole image in one scan: the decoder reads no further
         position += max(2, int.from_bytes(segment[:2], "big"))
+
+
+def check_jpeg_data(data: bytes) -> None:
+    """Decode a JPEG at an eighth of its size, for libjpeg's warnings: it makes pixels up, and Pillow does not tell.
+
+    Raises:
+        ItemFailure: `undecodable_image`: the file has less data than its pixels need, or more.
+    """
+    try:
+        simplejpeg.decode_jpeg(
+            data, "GRAY", fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8, strict=True
+        )
+    except ValueError as error:  # of what it cannot decode, Pillow has the say
+        if _JPEG_DAMAGE.search(str(error)):
+            detail = "the file's pixels are cut off or damaged; send the whole file again"
+            raise ItemFailure("undecodable_image", detail) from error
 
 
 def _check_png(data: bytes) -> None:
