@@ -33,42 +33,18 @@ if TYPE_CHECKING:
     from vl2v_client.config.run import RunConfig as RunConfig
     from vl2v_client.config.run import StudentConfig as StudentConfig
     from vl2v_client.config.training import TrainingConfig as TrainingConfig
-    from vl2v_client.core.errors import (
-        BudgetExhausted as BudgetExhausted,
-    )
-    from vl2v_client.core.errors import (
-        CacheError as CacheError,
-    )
-    from vl2v_client.core.errors import (
-        ClientError as ClientError,
-    )
-    from vl2v_client.core.errors import (
-        DataError as DataError,
-    )
-    from vl2v_client.core.errors import (
-        NotApproved as NotApproved,
-    )
-    from vl2v_client.core.errors import (
-        NotAuthorized as NotAuthorized,
-    )
-    from vl2v_client.core.errors import (
-        QueriesFailed as QueriesFailed,
-    )
-    from vl2v_client.core.errors import (
-        RunError as RunError,
-    )
-    from vl2v_client.core.errors import (
-        UsageError as UsageError,
-    )
-    from vl2v_client.core.errors import (
-        VendorChanged as VendorChanged,
-    )
-    from vl2v_client.core.errors import (
-        VendorError as VendorError,
-    )
-    from vl2v_client.core.errors import (
-        VendorUnavailable as VendorUnavailable,
-    )
+    from vl2v_client.core.errors import BudgetExhausted as BudgetExhausted
+    from vl2v_client.core.errors import CacheError as CacheError
+    from vl2v_client.core.errors import ClientError as ClientError
+    from vl2v_client.core.errors import DataError as DataError
+    from vl2v_client.core.errors import NotApproved as NotApproved
+    from vl2v_client.core.errors import NotAuthorized as NotAuthorized
+    from vl2v_client.core.errors import QueriesFailed as QueriesFailed
+    from vl2v_client.core.errors import RunError as RunError
+    from vl2v_client.core.errors import UsageError as UsageError
+    from vl2v_client.core.errors import VendorChanged as VendorChanged
+    from vl2v_client.core.errors import VendorError as VendorError
+    from vl2v_client.core.errors import VendorUnavailable as VendorUnavailable
     from vl2v_client.core.progress import Progress as Progress
     from vl2v_client.data.shapes import write_shapes as write_shapes
     from vl2v_client.export.report import RunReport as RunReport

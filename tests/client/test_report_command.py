@@ -14,7 +14,7 @@ from support.client.buying_bench import draw_domains
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from support.client.pages import Page, check_page
-from vl2v_client.core.errors import RunError, UsageError
+from vl2v_client.core.errors import CacheError, RunError, UsageError
 from vl2v_client.evaluation.accuracy import read_predictions
 
 ENDLESS = {"stage": "distill", "steps": 1, "seconds": float("inf"), "memory_bytes": 1, "device": "cpu"}
@@ -76,8 +76,11 @@ def test_the_page_is_written_again_and_elsewhere(shell: ClientShell, tmp_path: P
     done = shell.run("report", str(shell.run_folder))
     assert (done.exit_code, (shell.run_folder / "report.html").read_text()) == (0, first)
     assert "VL2V-ADiP" in done.stdout
-    assert shell.run("report", str(shell.run_folder), "--out", str(tmp_path / "a.html")).exit_code == 0
-    assert (tmp_path / "a.html").read_text() == first
+    assert shell.run("report", str(shell.run_folder), "--out", str(tmp_path / "new" / "a.html")).exit_code == 0
+    assert (tmp_path / "new" / "a.html").read_text() == first
+    refused = shell.run("report", str(shell.run_folder), "--out", str(tmp_path / "new"))
+    assert isinstance(refused.exception, CacheError)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"], "nothing is left of it"
     assert shell.json("report", str(shell.run_folder)) == shell.read("report.json")
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Group
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.console import plain_table, show, show_error, write_json
+from vl2v_client.cli.console import plain_table, show, show_error, stacked, write_json
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes, with_flags
 from vl2v_client.cli.vendor import open_cache, open_vendor
 from vl2v_client.config.run import RunConfig
@@ -20,6 +20,8 @@ from vl2v_client.core.errors import CacheError, ClientError, UsageError
 from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from vl2v_client.audit.audit_report import AuditReport, Difference
     from vl2v_client.audit.bill import HoldingsReport
     from vl2v_client.cache.store import CacheStats
@@ -93,17 +95,17 @@ def audit_table(report: AuditReport) -> Group:
         totals.add_row("result", Text.assemble(("clean", "green"), ": both books agree"))
     elif not report.findings.counts:
         totals.add_row("result", Text.assemble(("bought by other software", "yellow"), f": {_OTHER_SOFTWARE}"))
-    return Group(totals, *(_difference_tables(report) if report.findings.counts else ()))
+    return stacked(totals, *(_difference_tables(report) if report.findings.counts else ()))
 
 
 def _difference_tables(report: AuditReport) -> tuple[Table, Table]:
     from vl2v_client.audit.audit_report import REMEDIES, Difference
 
-    differences = Table("difference", "count", "what to do", header_style="bold")
+    differences = plain_table("difference", "count", "what to do")
     for kind, count in report.findings.counts.items():
         how = " (vl2v-client audit --recover)" if kind is Difference.LOST_RESPONSE else ""
         differences.add_row(str(kind), f"{count:,}", REMEDIES[kind] + how)
-    examples = Table("where", "what", header_style="bold")
+    examples = plain_table("where", "what")
     shown: Counter[Difference] = Counter()
     for one in report.findings.examples:
         shown[one.difference] += 1
@@ -165,15 +167,14 @@ def verify(*, config: RunConfig, as_json: AsJson = False) -> None:
         raise CacheError(_holdings_line(report))
 
 
-def stats_table(found: CacheStats) -> Table:
+def stats_table(found: CacheStats) -> Group:
     """Return the cache's counts for people."""
-    title = f"{found.path}: {found.embeddings:,} embeddings, {found.size_bytes / 1e6:,.1f} MB"
-    table = Table(Column("vendor", overflow="fold"), "paid", "unanswered", "queries billed", "money", title=title)
+    table = plain_table(Column("vendor", overflow="fold"), "paid", "unanswered", "queries billed", "money")
     for vendor in found.vendors:
         money = format_micro(vendor.amount_micro, vendor.currency)
         counts = (vendor.paid_items, vendor.sent_items, vendor.billed_units)
         table.add_row(vendor.ledger_id, *(f"{count:,}" for count in counts), money)
-    return table
+    return Group(f"{found.path}: {found.embeddings:,} embeddings, {found.size_bytes / 1e6:,.1f} MB", table)
 
 
 def _holdings_line(report: HoldingsReport) -> str:

@@ -7,16 +7,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-from rich.table import Column, Table
+from rich.table import Column
 
-from vl2v_client.cli.console import plain_table, show
+from vl2v_client.cli.console import plain_table, show, stacked
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes
 from vl2v_client.cli.vendor import open_vendor
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.progress import format_micro
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
     from vl2v_contract.chain import LedgerEntry
     from vl2v_contract.records import Breakdown, Summary
 
@@ -55,34 +57,31 @@ def bill_tables(summary: Summary, entries: Sequence[LedgerEntry]) -> Group:
     )
     tables = [_groups_table(what, found, summary.currency, own_key) for what, found in groups if found]
     if entries:
-        tables.append(_entries_table(entries))
-    return Group(plain_table("bill", f"account {summary.account_id}", rows=facts), *tables)
+        number, *numbers = _numbers("entry", "queries", "amount", "left")
+        heading = (number, Column("time (UTC)", no_wrap=True), Column("what", overflow="fold"), *numbers)
+        tables.append(plain_table(*heading, rows=map(_entry_row, reversed(entries))))
+    return stacked(plain_table("bill", f"account {summary.account_id}", rows=facts), *tables)
 
 
 def _groups_table(what: str, groups: Sequence[Breakdown], currency: str, names: dict[str, str]) -> Table:
-    table = Table(Column(what, overflow="fold"), *_numbers("queries", "amount"), header_style="bold")
-    for one in groups:
-        table.add_row(names.get(one.name, one.name), f"{one.units:,}", format_micro(one.amount_micro, currency))
-    return table
+    rows = [
+        (names.get(one.name, one.name), f"{one.units:,}", format_micro(one.amount_micro, currency)) for one in groups
+    ]
+    return plain_table(Column(what, overflow="fold"), *_numbers("queries", "amount"), rows=rows)
 
 
-def _entries_table(entries: Sequence[LedgerEntry]) -> Table:
-    number, queries, amount, left = _numbers("entry", "queries", "amount", "left")
-    what = Column("what", overflow="fold")
-    table = Table(number, Column("time (UTC)", no_wrap=True), what, queries, amount, left, header_style="bold")
-    for entry in reversed(entries):
-        moment = datetime.fromtimestamp(entry.created_at // 1_000_000, tz=UTC)
-        is_sale = entry.kind in ("charge", "refund")
-        signed_micro = -entry.amount_micro if entry.kind == "refund" else entry.amount_micro
-        table.add_row(
-            str(entry.seq),
-            f"{moment:%Y-%m-%d %H:%M}",
-            _describe(entry),
-            f"{_SIGNS.get(entry.kind, '')}{entry.units:,}",
-            format_micro(signed_micro, entry.currency) if is_sale else "",
-            f"{entry.limit_units - entry.used_units:,}",
-        )
-    return table
+def _entry_row(entry: LedgerEntry) -> tuple[str, ...]:
+    moment = datetime.fromtimestamp(entry.created_at // 1_000_000, tz=UTC)
+    is_sale = entry.kind in ("charge", "refund")
+    signed_micro = -entry.amount_micro if entry.kind == "refund" else entry.amount_micro
+    return (
+        str(entry.seq),
+        f"{moment:%Y-%m-%d %H:%M}",
+        _describe(entry),
+        f"{_SIGNS.get(entry.kind, '')}{entry.units:,}",
+        format_micro(signed_micro, entry.currency) if is_sale else "",
+        f"{entry.limit_units - entry.used_units:,}",
+    )
 
 
 def _describe(entry: LedgerEntry) -> str:

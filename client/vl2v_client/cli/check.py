@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Group
 from rich.table import Column
 
 from vl2v_client.cli.bars import bars
-from vl2v_client.cli.console import plain_table, show
+from vl2v_client.cli.console import plain_table, show, stacked
 from vl2v_client.cli.options import DATA_OPTIONS, AsJson, takes
 from vl2v_client.cli.vendor import notify
 from vl2v_client.config.run import RunConfig
@@ -49,7 +48,7 @@ def check(
         "ignored": found.ignored,
         "duplicates": found.duplicates,
     }
-    show(document, Group(data_table(dataset, prompts), *_lists(dataset.root, found)), as_json=as_json)
+    show(document, stacked(data_table(dataset, prompts), *_lists(dataset.root, found)), as_json=as_json)
     if found.broken:
         raise DataError(
             f"{len(found.broken):,} images cannot be used: mend or remove those that are named above, or leave them "

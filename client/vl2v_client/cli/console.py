@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
@@ -79,12 +79,17 @@ def show(document: Any, people: RenderableType, *, as_json: bool) -> None:
         PlainConsole().print(people)
 
 
-def plain_table(*headings: Column | str, rows: Iterable[Sequence[str]]) -> Table:
+def plain_table(*headings: Column | str, rows: Iterable[Sequence[str]] = ()) -> Table:
     """Return a table without lines."""
     table = Table(*headings, box=None, header_style="bold")
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def stacked(*tables: RenderableType) -> Group:
+    """Return tables one below the other, with a line between them."""
+    return Group(*[part for table in tables for part in ("", table)][1:])
 
 
 def csv_writer() -> Callable[[Sequence[object]], None]:

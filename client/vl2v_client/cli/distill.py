@@ -120,6 +120,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score the exported student by domain; with --teacher, beside the zero-shot teacher."""
+    from vl2v_client.export.pages import percent
     from vl2v_client.recipes.evaluate import evaluate_run
 
     if teacher:
@@ -128,10 +129,7 @@ def evaluate(
     else:
         with bars(quiet=as_json) as progress:
             scores, report_updated = evaluate_run(run, data=data, context=None, progress=progress)
-    rows = []
-    for one in scores:
-        asked = "-" if one.teacher is None else f"{one.teacher:.1%}"
-        rows.append((one.domain, one.role, f"{one.images:,}", f"{one.student:.1%}", asked))
+    rows = [(one.domain, one.role, f"{one.images:,}", percent(one.student), percent(one.teacher)) for one in scores]
     numbers = (Column(name, justify="right") for name in ("images", "student", "zero-shot teacher"))
     table = plain_table("domain", "role", *numbers, rows=rows)
     show([asdict(score) for score in scores], table, as_json=as_json)

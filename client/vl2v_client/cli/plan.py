@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Group
 
 from vl2v_client.cli.check import data_json, data_table, open_data, tell_ignored
-from vl2v_client.cli.console import PlainConsole, plain_table, show, write_json
+from vl2v_client.cli.console import PlainConsole, plain_table, show, stacked, write_json
 from vl2v_client.cli.options import (
     COMMON,
     DATA_OPTIONS,
@@ -64,7 +63,7 @@ def plan(
     if made is not counted:
         facts["not subtracted"] = "views in the cache, and views that look alike: --exact renders all and counts"
     totals = plain_table("plan" if made is counted else "upper bound", counted.teacher.id, rows=facts.items())
-    shown = Group(data_table(dataset, prompts, most=_CLASSES_SHOWN), "", totals)
+    shown = stacked(data_table(dataset, prompts, most=_CLASSES_SHOWN), totals)
     show(plan_json(made, left) | data_json(dataset, prompts), shown, as_json=as_json)
     made.check_caps(Limits(config.purchase.max_queries, config.purchase.max_cost_micro, left))
 

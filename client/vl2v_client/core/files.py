@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -62,4 +63,6 @@ def write_whole(path: Path, text: str) -> None:
         finally:
             os.close(folder)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
