@@ -78,3 +78,10 @@ def comparison_of_two() -> str:
     """The page of the run beside one with a tenth of its queries."""
     fewer = replace(run_report(), purchase=Purchase(160, 3, 163_000, "EUR"), settings={"image_weight": "0.4"})
     return comparison_page(Comparison((ComparedRun("all", run_report()), ComparedRun("a tenth", fewer))))
+
+
+def page_of_classes(count: int) -> RunPage:
+    """The page of a run with many classes."""
+    names = tuple(f"class number {number}" for number in range(count))
+    confusion = [[7 if label == said else 1 for said in range(count)] for label in range(count)]
+    return RunPage(replace(run_report(), class_names=names, confusion=confusion), predictions())
