@@ -11,7 +11,7 @@ from accuracy_arms import ERM, ERM_FRESH, MORE_VIEWS, ONLINE, TEACHER
 from accuracy_runs import Outcome
 from local_vendor import CONSOLE
 
-from vl2v_client.export.sweep_report import spread
+from vl2v_client.reports.sweep_report import spread
 
 _LEVELS = {ONLINE: "tab:green", ERM: "tab:red", ERM_FRESH: "tab:pink"}
 _APART = (ONLINE, MORE_VIEWS)

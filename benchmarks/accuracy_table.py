@@ -22,7 +22,7 @@ from accuracy_runs import Outcome
 from intervals import DRAWS, FEWEST_SEEDS, Difference, difference
 from result import Goal
 
-from vl2v_client.export.sweep_report import spread
+from vl2v_client.reports.sweep_report import spread
 
 SMALLEST_GAP = 5.0
 """Points between ERM and its teacher from which a target counts for the share of the gap that is closed."""

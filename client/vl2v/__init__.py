@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from vl2v_client.core.errors import VendorUnavailable as VendorUnavailable
     from vl2v_client.core.progress import Progress as Progress
     from vl2v_client.data.shapes import write_shapes as write_shapes
-    from vl2v_client.export.report import RunReport as RunReport
     from vl2v_client.planning.query_plan import QueryPlan as QueryPlan
+    from vl2v_client.reports.report import RunReport as RunReport
 
 _NAMES = {
     "vl2v.account": ("Bill",),
@@ -66,7 +66,7 @@ _NAMES = {
     ),
     "vl2v_client.core.progress": ("Progress",),
     "vl2v_client.data.shapes": ("write_shapes",),
-    "vl2v_client.export.report": ("RunReport",),
+    "vl2v_client.reports.report": ("RunReport",),
     "vl2v_client.planning.query_plan": ("QueryPlan",),
 }
 """Module: the names that come from it, as above for mypy and editors."""

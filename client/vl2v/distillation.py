@@ -19,8 +19,8 @@ from vl2v_client.config.run import AUTO, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.inspection import tell_ignored
-from vl2v_client.export.report import RunReport
 from vl2v_client.recipes.distill import distill as run_distill
+from vl2v_client.reports.report import RunReport
 from vl2v_client.runs.local_source import LocalSource, load_local_teacher
 from vl2v_client.runs.run_place import place_run
 from vl2v_client.runs.source import Source

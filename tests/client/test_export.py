@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from support.client.student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.core.errors import DataError, RunError
-from vl2v_client.export.last_stage import LastStage
-from vl2v_client.export.pages import LocalAnswers, Purchase, cost_text
-from vl2v_client.export.report import DomainRow, ReportRow, RunReport, read_report, write_report
 from vl2v_client.export.weights import export_bundle, load_bundle
+from vl2v_client.reports.last_stage import LastStage
+from vl2v_client.reports.pages import LocalAnswers, Purchase, cost_text
+from vl2v_client.reports.report import DomainRow, ReportRow, RunReport, read_report, write_report
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
 

@@ -26,8 +26,8 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli.app import app
 from vl2v_client.config.names import config_of, options_by_name
 from vl2v_client.core.errors import UsageError
-from vl2v_client.export.pages import Purchase
-from vl2v_client.export.report import ReportRow, RunReport
+from vl2v_client.reports.pages import Purchase
+from vl2v_client.reports.report import ReportRow, RunReport
 from vl2v_contract.records import Breakdown, Summary, Totals
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J&\u202e"

@@ -9,14 +9,14 @@ import pytest
 from support.client.pages import Page, check_page
 from support.client.report_pages import predictions, run_report, stage_curve, whole_page
 from vl2v_client.evaluation.accuracy import ImagePrediction
-from vl2v_client.export.comparison import ComparedRun, Comparison, comparison_page
-from vl2v_client.export.last_stage import LastStage
-from vl2v_client.export.pages import MINUS, LocalAnswers, Purchase, SharedPurchase
-from vl2v_client.export.report import DomainRow, ReportRow
-from vl2v_client.export.run_charts import CurvePoint, EvaluationPoint, StageCurve
-from vl2v_client.export.run_page import MISTAKES_SHOWN, RunPage
-from vl2v_client.export.sweep_page import sweep_page
-from vl2v_client.export.sweep_report import Outcome, SweepReport
+from vl2v_client.reports.comparison import ComparedRun, Comparison, comparison_page
+from vl2v_client.reports.last_stage import LastStage
+from vl2v_client.reports.pages import MINUS, LocalAnswers, Purchase, SharedPurchase
+from vl2v_client.reports.report import DomainRow, ReportRow
+from vl2v_client.reports.run_charts import CurvePoint, EvaluationPoint, StageCurve
+from vl2v_client.reports.run_page import MISTAKES_SHOWN, RunPage
+from vl2v_client.reports.sweep_page import sweep_page
+from vl2v_client.reports.sweep_report import Outcome, SweepReport
 
 HOSTILE = "\x1b[2J\u202e</title></style><script>alert(1)</script>\"'><img src=http://192.0.2.1 onerror=x>&amp;{{ 7*7 }}"
 

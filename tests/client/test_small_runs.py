@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from vl2v_client.export.last_stage import LastStage
-from vl2v_client.export.pages import LocalAnswers, Purchase, SharedPurchase, cost_text
-from vl2v_client.export.report import DomainRow, ReportRow, RunReport
-from vl2v_client.export.sweep_report import Outcome, SweepReport
+from vl2v_client.reports.last_stage import LastStage
+from vl2v_client.reports.pages import LocalAnswers, Purchase, SharedPurchase, cost_text
+from vl2v_client.reports.report import DomainRow, ReportRow, RunReport
+from vl2v_client.reports.sweep_report import Outcome, SweepReport
 
 
 def _report(images: int = 7) -> RunReport:

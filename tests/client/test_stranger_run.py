@@ -14,8 +14,8 @@ from PIL import Image
 from support.client.student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError, RunError
-from vl2v_client.export.report import read_report
 from vl2v_client.export.weights import export_bundle
+from vl2v_client.reports.report import read_report
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_images import RunImages, keep_images
 from vl2v_client.student.model.classifier import StudentBundle

@@ -20,10 +20,10 @@ from vl2v_client.cli.app import run
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR, PlainConsole, show_error
 from vl2v_client.core.errors import DataError
-from vl2v_client.export.pages import Purchase
-from vl2v_client.export.report import DomainRow, ReportRow, RunReport
-from vl2v_client.export.sweep_report import Outcome, SharedPurchase, SweepReport
 from vl2v_client.export.weights import export_bundle
+from vl2v_client.reports.pages import Purchase
+from vl2v_client.reports.report import DomainRow, ReportRow, RunReport
+from vl2v_client.reports.sweep_report import Outcome, SharedPurchase, SweepReport
 from vl2v_client.student.model.classifier import StudentBundle
 from vl2v_client.student.model.spec import StudentCard
 

@@ -21,7 +21,7 @@ from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_client.core.errors import DataError, RunError, UsageError
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import split
-from vl2v_client.export.sweep_report import Outcome, method_rows
+from vl2v_client.reports.sweep_report import Outcome, method_rows
 from vl2v_contract.identity import text_sha
 
 DOMAINS, CLASSES, IMAGES, VIEWS = ("art", "photo", "sketch"), ("cat", "dog"), 5, 2

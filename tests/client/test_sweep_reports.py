@@ -12,9 +12,9 @@ import pytest
 from support.client.client_shell import Result, invoke
 from support.client.pages import Page, check_page
 from vl2v_client.core.errors import RunError
-from vl2v_client.export.pages import SharedPurchase
-from vl2v_client.export.sweep_page import write_sweep
-from vl2v_client.export.sweep_report import Outcome, SweepReport
+from vl2v_client.reports.pages import SharedPurchase
+from vl2v_client.reports.sweep_page import write_sweep
+from vl2v_client.reports.sweep_report import Outcome, SweepReport
 
 TARGETS, SEEDS, METHODS = ("photo", "sketch"), (0, 1), ("ERM", "VL2V-ADiP")
 

@@ -120,8 +120,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score the exported student by domain; with --teacher, beside the zero-shot teacher."""
-    from vl2v_client.export.pages import percent
     from vl2v_client.recipes.evaluate import evaluate_run
+    from vl2v_client.reports.pages import percent
 
     if teacher:
         with open_purchase(config.purchase, api_key, as_json=as_json, yes=yes) as (context, progress):

@@ -1,1 +1,1 @@
-"""What a run leaves behind: the student with its card, and the report."""
+"""The student as files: with its card, and in the formats that others load."""

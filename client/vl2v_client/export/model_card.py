@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vl2v_client.export.agreement import Agreement
-from vl2v_client.export.pages import percent, quoted, table
+from vl2v_client.reports.pages import percent, quoted, table
 from vl2v_client.student.model.spec import StudentCard
 
 _SCORES = {"source_validation": "hold-out of the source domains (mean)", "target": "unseen domain"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from vl2v_client.core.progress import Notify, Progress, no_notice, silent
 from vl2v_client.data.view_pixels import canonical_pixels
-from vl2v_client.export.report import RunReport, read_report, write_report
 from vl2v_client.planning.broken import without_broken_target
 from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.reports.report import RunReport, read_report, write_report
 from vl2v_client.runs.before_purchase import plan_tried_run
 from vl2v_client.runs.kept_predictions import keep_all_predictions
 from vl2v_client.runs.method_training import MethodTraining, RunData, TrainedMethod, exported_last

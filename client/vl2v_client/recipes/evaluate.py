@@ -13,10 +13,10 @@ from vl2v_client.core.progress import Progress
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.accuracy import choose, evaluate
-from vl2v_client.export.report import ZERO_SHOT, ReportRow, read_report, write_report
 from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.queries import ImageQuery
+from vl2v_client.reports.report import ZERO_SHOT, ReportRow, read_report, write_report
 from vl2v_client.runs.kept_predictions import keep_predictions
 from vl2v_client.runs.reporting import zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder, locked, open_run_folder

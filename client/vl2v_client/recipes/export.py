@@ -14,9 +14,9 @@ from vl2v_client.data.views import canonical_view
 from vl2v_client.evaluation.image_predictions import find_files
 from vl2v_client.export.agreement import Agreement
 from vl2v_client.export.model_card import ModelFacts
-from vl2v_client.export.report import read_report
 from vl2v_client.export.student_export import check_target, write_export
 from vl2v_client.export.weights import load_bundle, student_folder
+from vl2v_client.reports.report import read_report
 from vl2v_client.runs.run_folder import open_run_folder
 from vl2v_client.runs.run_images import HOLD_OUT, choose_images, recorded_config
 from vl2v_client.student.model.spec import StudentCard

@@ -7,11 +7,11 @@ from typing import Any
 
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.files import write_whole
-from vl2v_client.export.comparison import ComparedRun, Comparison, comparison_page
-from vl2v_client.export.html_page import PAGE_FILE
-from vl2v_client.export.report import read_report
-from vl2v_client.export.sweep_page import sweep_page
-from vl2v_client.export.sweep_report import read_sweep_report
+from vl2v_client.reports.comparison import ComparedRun, Comparison, comparison_page
+from vl2v_client.reports.html_page import PAGE_FILE
+from vl2v_client.reports.report import read_report
+from vl2v_client.reports.sweep_page import sweep_page
+from vl2v_client.reports.sweep_report import read_sweep_report
 from vl2v_client.runs.run_folder import open_run_folder
 from vl2v_client.runs.run_page_data import load_run_page, write_run_page
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.core.progress import Notify, Progress, no_notice, renamed
-from vl2v_client.export.pages import counted
-from vl2v_client.export.report import ZERO_SHOT, RunReport, read_report
-from vl2v_client.export.sweep_page import write_sweep
-from vl2v_client.export.sweep_report import Outcome, SweepReport
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.recipes.distill import distill
+from vl2v_client.reports.pages import counted
+from vl2v_client.reports.report import ZERO_SHOT, RunReport, read_report
+from vl2v_client.reports.sweep_page import write_sweep
+from vl2v_client.reports.sweep_report import Outcome, SweepReport
 from vl2v_client.runs.before_purchase import plan_tried_run
 from vl2v_client.runs.config_record import TEACHER_SIZE_FORMAT
 from vl2v_client.runs.run_folder import claim_run_folder, skipped_before

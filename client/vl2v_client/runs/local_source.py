@@ -15,14 +15,14 @@ from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
 from vl2v_client.data.view_pixels import ViewPixels, ViewSequence
 from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
-from vl2v_client.export.pages import Bill, LocalAnswers
-from vl2v_client.export.report import ZERO_SHOT, ReportRow
 from vl2v_client.local.origin import LocalModel
 from vl2v_client.local.teacher import BATCH_SIZE, LocalTeacher
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.file_contents import read_files
 from vl2v_client.planning.queries import view_keys
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
+from vl2v_client.reports.pages import Bill, LocalAnswers
+from vl2v_client.reports.report import ZERO_SHOT, ReportRow
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.reporting import zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder

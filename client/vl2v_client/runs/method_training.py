@@ -11,9 +11,9 @@ from vl2v_client.core.progress import Notify, Progress, format_seconds, renamed
 from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel, child_seed
 from vl2v_client.data.view_pixels import ViewPixels
 from vl2v_client.data.views import View, canonical_view
-from vl2v_client.export.pages import percent
 from vl2v_client.local.teacher import ImageTower
 from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.reports.pages import percent
 from vl2v_client.runs.config_record import CONFIG_FORMAT
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings

@@ -21,11 +21,11 @@ from vl2v_client.evaluation.accuracy import (
     fit_temperature,
     negative_log_likelihood,
 )
-from vl2v_client.export.last_stage import LastStage
-from vl2v_client.export.pages import Bill, LocalAnswers, Purchase, percent
-from vl2v_client.export.report import CHANCE, MAJORITY, ZERO_SHOT, DomainRow, ReportRow, RunReport, read_report
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.reports.last_stage import LastStage
+from vl2v_client.reports.pages import Bill, LocalAnswers, Purchase, percent
+from vl2v_client.reports.report import CHANCE, MAJORITY, ZERO_SHOT, DomainRow, ReportRow, RunReport, read_report
 from vl2v_client.runs.method_training import TrainedMethod
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings

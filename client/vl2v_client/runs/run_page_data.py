@@ -15,11 +15,11 @@ from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.core.files import open_regular, write_whole
 from vl2v_client.data.images import load_rgb
 from vl2v_client.evaluation.accuracy import HOLD_OUT_FILE, PREDICTIONS_FILE, ImagePrediction, read_predictions
-from vl2v_client.export.html_page import PAGE_FILE
-from vl2v_client.export.report import RunReport, read_report
-from vl2v_client.export.run_charts import CurvePoint, EvaluationPoint, StageCurve
-from vl2v_client.export.run_page import RunPage
 from vl2v_client.planning.file_contents import hash_in_threads
+from vl2v_client.reports.html_page import PAGE_FILE
+from vl2v_client.reports.report import RunReport, read_report
+from vl2v_client.reports.run_charts import CurvePoint, EvaluationPoint, StageCurve
+from vl2v_client.reports.run_page import RunPage
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.run_images import find_images, recorded_config
 

@@ -7,10 +7,10 @@ from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices
-from vl2v_client.export.pages import Bill, SweepBill
-from vl2v_client.export.report import ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.reports.pages import Bill, SweepBill
+from vl2v_client.reports.report import ReportRow
 from vl2v_client.runs.method_training import RunData
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings

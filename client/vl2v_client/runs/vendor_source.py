@@ -22,10 +22,10 @@ from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices
-from vl2v_client.export.pages import Bill, Purchase, SharedPurchase, SweepBill
-from vl2v_client.export.report import ZERO_SHOT, ReportRow
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan
+from vl2v_client.reports.pages import Bill, Purchase, SharedPurchase, SweepBill
+from vl2v_client.reports.report import ZERO_SHOT, ReportRow
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, RunFolder

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from vl2v_client.evaluation.accuracy import ImagePrediction
-from vl2v_client.export.comparison import ComparedRun, Comparison, comparison_page
-from vl2v_client.export.last_stage import LastStage
-from vl2v_client.export.pages import Purchase
-from vl2v_client.export.report import DomainRow, ReportRow, RunReport
-from vl2v_client.export.run_charts import CurvePoint, EvaluationPoint, StageCurve
-from vl2v_client.export.run_page import RunPage
+from vl2v_client.reports.comparison import ComparedRun, Comparison, comparison_page
+from vl2v_client.reports.last_stage import LastStage
+from vl2v_client.reports.pages import Purchase
+from vl2v_client.reports.report import DomainRow, ReportRow, RunReport
+from vl2v_client.reports.run_charts import CurvePoint, EvaluationPoint, StageCurve
+from vl2v_client.reports.run_page import RunPage
 
 CLASSES = ("cat", "dog", "owl")
 

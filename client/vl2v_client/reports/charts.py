@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from vl2v_client.export.pages import MINUS
+from vl2v_client.reports.pages import MINUS
 from vl2v_contract.texts import printable
 
 WIDTH = 440

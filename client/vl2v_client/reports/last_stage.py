@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vl2v_client.export.pages import percent, quoted
+from vl2v_client.reports.pages import percent, quoted
 
 _VALLEYS = {
     "dead": "the valley of the validation loss was left",

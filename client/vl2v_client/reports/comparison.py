@@ -10,11 +10,11 @@ from markupsafe import Markup
 from vl2v_client.core.progress import format_micro
 from vl2v_client.evaluation.accuracy import ImagePrediction
 from vl2v_client.evaluation.intervals import Estimate, accuracy_interval, known_difference
-from vl2v_client.export.charts import Dot, dots
-from vl2v_client.export.html_page import render_page
-from vl2v_client.export.pages import MINUS, counted, percent, points, signed_range
-from vl2v_client.export.query_curve import QueryPoint, query_curve
-from vl2v_client.export.report import RunReport
+from vl2v_client.reports.charts import Dot, dots
+from vl2v_client.reports.html_page import render_page
+from vl2v_client.reports.pages import MINUS, counted, percent, points, signed_range
+from vl2v_client.reports.query_curve import QueryPoint, query_curve
+from vl2v_client.reports.report import RunReport
 
 HEADER = (
     *("run", "tested on", "method", "queries", "paid"),

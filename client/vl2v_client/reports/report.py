@@ -11,8 +11,8 @@ from vl2v_client.core.errors import RunError
 from vl2v_client.core.files import read_json
 from vl2v_client.core.progress import StageEstimate
 from vl2v_client.evaluation.intervals import accuracy_interval
-from vl2v_client.export.last_stage import LastStage
-from vl2v_client.export.pages import (
+from vl2v_client.reports.last_stage import LastStage
+from vl2v_client.reports.pages import (
     MAX_REPORT_BYTES,
     LocalAnswers,
     Purchase,
@@ -167,7 +167,7 @@ class RunReport:
         return table(header, lines)
 
     def _repr_html_(self) -> str:
-        from vl2v_client.export.notebook_report import report_html  # which reads this class
+        from vl2v_client.reports.notebook_report import report_html  # which reads this class
 
         return report_html(self)
 

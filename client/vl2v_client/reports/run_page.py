@@ -8,12 +8,12 @@ from vl2v_client.core.progress import format_micro
 from vl2v_client.evaluation.accuracy import ImagePrediction
 from vl2v_client.evaluation.intervals import accuracy_interval
 from vl2v_client.evaluation.mistakes import confident_mistakes, reliability
-from vl2v_client.export.charts import Dot, dots
-from vl2v_client.export.html_page import picture, render_page
-from vl2v_client.export.pages import Purchase, cost_text, counted, percent
-from vl2v_client.export.report import FEWEST_FOR_CALIBRATION, RunReport
-from vl2v_client.export.run_charts import StageCurve, confusion_chart, loss_chart, reliability_chart, validation_chart
-from vl2v_client.export.verdict import RowVerdict, row_verdicts, sentence
+from vl2v_client.reports.charts import Dot, dots
+from vl2v_client.reports.html_page import picture, render_page
+from vl2v_client.reports.pages import Purchase, cost_text, counted, percent
+from vl2v_client.reports.report import FEWEST_FOR_CALIBRATION, RunReport
+from vl2v_client.reports.run_charts import StageCurve, confusion_chart, loss_chart, reliability_chart, validation_chart
+from vl2v_client.reports.verdict import RowVerdict, row_verdicts, sentence
 
 MISTAKES_SHOWN = 24
 _OFTEN = 8

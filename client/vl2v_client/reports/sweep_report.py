@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from vl2v_client.core.errors import CacheError, RunError
 from vl2v_client.core.files import read_json
 from vl2v_client.core.progress import format_micro
-from vl2v_client.export.pages import (
+from vl2v_client.reports.pages import (
     MAX_REPORT_BYTES,
     SharedPurchase,
     asked,

@@ -6,11 +6,11 @@ from markupsafe import Markup
 
 from vl2v_client.core.files import write_whole
 from vl2v_client.evaluation.intervals import Estimate
-from vl2v_client.export.charts import Dot, dots
-from vl2v_client.export.html_page import PAGE_FILE, render_page
-from vl2v_client.export.pages import percent
-from vl2v_client.export.query_curve import QueryPoint, query_curve
-from vl2v_client.export.sweep_report import MethodRow, Spread, SweepReport, method_rows, write_sweep_report
+from vl2v_client.reports.charts import Dot, dots
+from vl2v_client.reports.html_page import PAGE_FILE, render_page
+from vl2v_client.reports.pages import percent
+from vl2v_client.reports.query_curve import QueryPoint, query_curve
+from vl2v_client.reports.sweep_report import MethodRow, Spread, SweepReport, method_rows, write_sweep_report
 
 
 def write_sweep(folder: Path, report: SweepReport) -> None:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from vl2v_client.evaluation.intervals import accuracy_interval
 from vl2v_client.evaluation.mistakes import ReliabilityBin
-from vl2v_client.export.charts import LETTER, WIDTH, Axis, Point, Svg, grid_x, grid_y, plain, shares, shortened
+from vl2v_client.reports.charts import LETTER, WIDTH, Axis, Point, Svg, grid_x, grid_y, plain, shares, shortened
 
 _LEFT, _RIGHT, _TOP = 58.0, WIDTH - 12.0, 10.0
 _CURVE_BOTTOM = 210.0

@@ -6,8 +6,8 @@ from typing import Literal
 
 from vl2v_client.evaluation.accuracy import ImagePrediction
 from vl2v_client.evaluation.intervals import Estimate, accuracy_interval, known_difference
-from vl2v_client.export.pages import MINUS, counted, percent, signed_range
-from vl2v_client.export.report import CHANCE, MAJORITY, ZERO_SHOT, ReportRow, RunReport
+from vl2v_client.reports.pages import MINUS, counted, percent, signed_range
+from vl2v_client.reports.report import CHANCE, MAJORITY, ZERO_SHOT, ReportRow, RunReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """A report as HTML for a notebook: accuracies, their cost, and the confusion; every name is shown letter by letter."""
 
 from vl2v_client.core.html_tables import html_table, html_text
-from vl2v_client.export.pages import cost_text, percent
-from vl2v_client.export.report import RunReport
+from vl2v_client.reports.pages import cost_text, percent
+from vl2v_client.reports.report import RunReport
 
 _MOST_CLASSES = 12  # of a confusion that is shown
 

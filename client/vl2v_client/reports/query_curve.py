@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from vl2v_client.evaluation.intervals import Estimate
-from vl2v_client.export.charts import WIDTH, Axis, Svg, grid_x, grid_y, plain, shares
+from vl2v_client.reports.charts import WIDTH, Axis, Svg, grid_x, grid_y, plain, shares
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, WIDTH - 14.0, 12.0, 230.0
 _LINEAR_UP_TO = 20
