@@ -80,7 +80,7 @@ def test_an_image_that_judged_the_run_and_is_no_more_is_named(shell: ClientShell
         draw(image, 3)
     done = shell.run("evaluate", str(shell.run_folder))
     assert isinstance(done.exception, DataError)
-    assert "lost or changed 1 images that the run was judged by, such as sketch/dog/3.png" in str(done.exception)
+    assert "lost or changed 1 images that the run was scored on, such as sketch/dog/3.png" in str(done.exception)
 
 
 def test_in_a_copy_the_images_that_were_trained_on_are_not_called_unseen(

@@ -14,7 +14,7 @@ from support.client.buying_bench import draw_domains
 from support.client.client_shell import QUICK, ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.config.run import RunConfig
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.runs.run_place import default_folders, place_run
 
 
@@ -85,3 +85,16 @@ def test_a_run_that_failed_before_it_trained_leaves_its_folder_to_other_settings
     shutil.rmtree(shell.run_folder / "student")
     refused = shell.try_distill()  # its checkpoints are there
     assert (refused.exit_code, "--image-weight was 0.4, is 0.5" in refused.stderr) == (9, True)
+
+
+@pytest.mark.parametrize("command", ["distill", "sweep"])
+def test_a_run_in_its_own_data_set_would_be_a_domain_of_it_and_is_refused(
+    vendor: FakeVendor, shell: ClientShell, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shell.data)
+    refused = shell.run(command, *QUICK[:-1], "--yes")
+    assert isinstance(refused.exception, RunError)
+    assert "lies in the data set" in str(refused.exception)
+    assert "choose another --out" in str(refused.exception)
+    assert sorted(path.name for path in shell.data.iterdir()) == ["art", "photo", "sketch"]
+    assert vendor.billed_units == 0

@@ -56,7 +56,7 @@ def test_a_good_run_is_scored(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "photo" in capsys.readouterr().out
     code, told = evaluate(folder, capsys)
     assert code == DataError.exit_code
-    assert "judged by no image" in told
+    assert "scored on no image" in told
 
 
 @pytest.mark.parametrize(

@@ -81,5 +81,5 @@ def test_a_student_is_built_once_before_a_purchase(
 
     monkeypatch.setattr(network, "build_backbone", counted)
     refused = shell.run("distill", "--out", str(shell.run_folder), "--device", "cpu")
-    assert "nobody can be asked here" in str(refused.exception)
+    assert "there is no terminal to ask on" in str(refused.exception)
     assert (built, vendor.billed_units) == (1, 0)

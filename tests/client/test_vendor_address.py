@@ -65,7 +65,7 @@ def test_https_at_a_vendor_of_plain_http(vendor: FakeVendor) -> None:
     with (
         served(vendor) as url,
         open_client(url.replace("http:", "https:")) as client,
-        pytest.raises(VendorError, match=f"nobody speaks https at .*but {url} answers.*purchase.vendor_url"),
+        pytest.raises(VendorError, match=f"there is no https at .*but {url} answers.*purchase.vendor_url"),
     ):
         client.model()
     assert len(sent) == 1
@@ -76,7 +76,7 @@ def test_plain_http_at_a_vendor_of_https(tmp_path: Path) -> None:
     with (
         served_over_tls(tmp_path) as url,
         open_client(url.replace("https:", "http:")) as client,
-        pytest.raises(VendorError, match=f"nobody speaks http at .*but {url} answers"),
+        pytest.raises(VendorError, match=f"there is no http at .*but {url} answers"),
     ):
         client.model()
 

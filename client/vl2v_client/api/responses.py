@@ -89,7 +89,7 @@ def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
 def wrong_scheme_error(url: str, other: str) -> VendorError:
     """Return the error for an address at which the other scheme answers."""
     scheme = url.partition(":")[0]
-    return VendorError(f"nobody speaks {scheme} at {url}, but {other} answers: give that as purchase.vendor_url")
+    return VendorError(f"there is no {scheme} at {url}, but {other} answers: give that as purchase.vendor_url")
 
 
 def not_a_vendor(url: str, what: str) -> VendorError:

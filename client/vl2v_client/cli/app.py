@@ -68,7 +68,7 @@ for _name, (_module, _summary, _example) in _COMMANDS.items():
     _epilogue = f"Example: `vl2v-client {_name} {_example}`"
     app.command(f"vl2v_client.cli.{_module}:{_name}", name=_name, help=_summary, help_epilogue=_epilogue)
 app.command(
-    "vl2v_client.cli.audit:cache_app", name="cache", help="Look at the cache of bought embeddings, and check it."
+    "vl2v_client.cli.cache:cache_app", name="cache", help="Look at the cache of bought embeddings, and check it."
 )
 
 app.register_install_completion_command(add_to_startup=False, help="Write a script that completes words in the shell.")

@@ -1,14 +1,12 @@
-"""`vl2v-client audit` and `cache`: check the bill, and what was bought."""
+"""`vl2v-client audit`: check the bill, item by item."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Group
-from rich.table import Column
 from rich.text import Text
 
 from vl2v_client.cli.bars import bars
@@ -16,15 +14,12 @@ from vl2v_client.cli.console import plain_table, show, show_error, stacked, writ
 from vl2v_client.cli.options import PURCHASE_OPTIONS, ApiKey, AsJson, takes, with_flags
 from vl2v_client.cli.vendor import open_cache, open_vendor
 from vl2v_client.config.run import RunConfig
-from vl2v_client.core.errors import CacheError, ClientError, UsageError
-from vl2v_client.core.progress import format_micro
+from vl2v_client.core.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from vl2v_client.audit.audit_report import AuditReport, Difference
-    from vl2v_client.audit.bill import HoldingsReport
-    from vl2v_client.cache.store import CacheStats
 
 
 _EXAMPLES_SHOWN = 5
@@ -114,75 +109,3 @@ def _difference_tables(report: AuditReport) -> tuple[Table, Table]:
             item = "" if one.item_key is None else f" item {one.item_key[:12]}"
             examples.add_row(place + item, f"{one.difference}: {one.detail}")
     return differences, examples
-
-
-cache_app = App(
-    name="cache",
-    help="Look at the cache of bought embeddings, and check it.",
-    help_epilogue="Example: `vl2v-client cache stats`",
-)
-
-cache_app.command(
-    "vl2v_client.cli.imports:import_purchases",
-    name="import",
-    help="Bring in what other software bought on this account: receipts and vectors. Costs nothing.",
-    help_epilogue="Example: `vl2v-client cache import bought.jsonl`",
-)
-
-
-@cache_app.command(help_epilogue="Example: `vl2v-client cache stats`")
-@takes(PURCHASE_OPTIONS.only("cache"))
-def stats(*, config: RunConfig, as_json: AsJson = False) -> None:
-    """Count what the cache holds, by vendor.
-
-    Raises:
-        CacheError: There is none.
-    """
-    with open_cache(config.purchase.cache, must_exist=True) as opened:
-        found = opened.stats()
-    show({**asdict(found), "path": str(found.path)}, stats_table(found), as_json=as_json)
-
-
-@cache_app.command(help_epilogue="Example: `vl2v-client cache verify --cache copy.db`")
-@takes(PURCHASE_OPTIONS.only("cache"))
-def verify(*, config: RunConfig, as_json: AsJson = False) -> None:
-    """Check every vector against the hash that was billed, and every receipt's signature. Needs no vendor.
-
-    Raises:
-        CacheError: There is no cache, or vectors or receipts are damaged.
-    """
-    from vl2v_client.audit.bill import verify_holdings
-
-    with open_cache(config.purchase.cache, must_exist=True) as opened, bars(quiet=as_json) as progress:
-        report = verify_holdings(opened, progress=progress)
-    if as_json or report.is_clean:
-        document = {
-            "items": report.items,
-            "damage": {str(kind): count for kind, count in report.damage.items()},
-            "examples": [{"item_key": key, "damage": str(kind)} for key, kind in report.examples],
-            "clean": report.is_clean,
-        }
-        show(document, _holdings_line(report), as_json=as_json)
-    if not report.is_clean:
-        raise CacheError(_holdings_line(report))
-
-
-def stats_table(found: CacheStats) -> Group:
-    """Return the cache's counts for people."""
-    table = plain_table(Column("vendor", overflow="fold"), "paid", "unanswered", "queries billed", "money")
-    for vendor in found.vendors:
-        money = format_micro(vendor.amount_micro, vendor.currency)
-        counts = (vendor.paid_items, vendor.sent_items, vendor.billed_units)
-        table.add_row(vendor.ledger_id, *(f"{count:,}" for count in counts), money)
-    return Group(f"{found.path}: {found.embeddings:,} embeddings, {found.size_bytes / 1e6:,.1f} MB", table)
-
-
-def _holdings_line(report: HoldingsReport) -> str:
-    if report.is_clean:
-        return f"{report.items:,} paid items: every vector and receipt is sound"
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.damage.items())
-    first = ", ".join(key[:12] for key, _ in report.examples[:3])
-    return (
-        f"{sum(report.damage.values()):,} of {report.items:,} paid items are damaged ({kinds}; first: {first}): "
-        "restore a copy of the cache"
-    )

@@ -86,7 +86,7 @@ def open_purchase(
 
         def approve(plan: QueryPlan) -> None:
             if as_json and not yes:
-                raise UsageError("--json asks nobody, so spending needs --yes beside it")
+                raise UsageError("--json asks no question, so spending needs --yes beside it")
             if not isinstance(progress, Bars | Lines):
                 return
             with progress.paused():
@@ -97,8 +97,7 @@ def open_purchase(
                     answer = STDERR.input("Buy this? [y/N]: ")
                 except (EOFError, RuntimeError):  # standard input is at its end, or closed
                     raise Declined(
-                        "nothing was bought: nobody can be asked here, without a terminal; add --yes to spend without "
-                        "being asked"
+                        "nothing was bought: there is no terminal to ask on; add --yes to spend without being asked"
                     ) from None
                 if answer.strip().lower() not in ("y", "yes"):
                     raise Declined("nothing was bought")

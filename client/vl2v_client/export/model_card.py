@@ -128,13 +128,13 @@ def _input(card: StudentCard) -> str:
         "- RGB, turned as EXIF says; transparency on white.",
         f"- The whole image resized to {size} x {size} pixels, without keeping its proportions, by Pillow's bicubic "
         "filter.",
-        f"- The network itself wants {wanted.size} x {wanted.size} floats, divided by 255, mean {list(wanted.mean)}, "
+        f"- The network itself takes {wanted.size} x {wanted.size} floats, divided by 255, mean {list(wanted.mean)}, "
         f"deviation {list(wanted.std)}.",
     ]
     if size != wanted.size:
         lines.append(
             f"- It was scored on pixels that were resized twice, to {size} and then to {wanted.size}: resized once, a "
-            "picture may be judged otherwise."
+            "picture may be classified otherwise."
         )
     return "\n".join(lines)
 

@@ -48,7 +48,7 @@ def write_timm(folder: Path, bundle: StudentBundle, pixels: PixelSource, wanted:
     """
     card = bundle.card
     if card.student.tower is not None:
-        raise UsageError("the student is an open_clip image tower, which timm does not know: export it as onnx or vl2v")
+        raise UsageError("the student is an open_clip image tower, which timm does not have: export it as onnx or vl2v")
     model = _folded(bundle)
     exact = bundle.classifier.head is None
     factor = 1 / card.temperature if exact else _sharpness(_answers(model, card, pixels), wanted)

@@ -267,7 +267,8 @@ def read_report(folder: Path) -> RunReport:
     try:
         record = read_json(path, MAX_REPORT_BYTES)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): finish the run first") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path} cannot be read ({reason}): finish the run first") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise RunError(f"the report is not of format {_FORMAT}: use the version of vl2v that wrote it")
     try:

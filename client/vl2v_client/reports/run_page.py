@@ -209,7 +209,7 @@ def _reliability(own: Sequence[ImagePrediction]) -> dict[str, Any] | None:
     return {
         "chart": reliability_chart("reliability", bins),
         "text": f"Mean confidence {percent(sure)}, right {percent(right)}, at the temperature fitted on source "
-        f"validation. On the dashed line it is right as often as it is sure.{few}",
+        f"validation. On the dashed line confidence equals accuracy.{few}",
         "header": ["confidence", "images", "mean confidence", "right"],
         "rows": rows,
     }
@@ -235,7 +235,7 @@ def _confusion(report: RunReport) -> dict[str, Any] | None:
     fits = len(names) <= _TABLE_CLASSES
     return {
         "chart": confusion_chart("confusion", names, counts),
-        "text": "Rows are labels, columns what the student said."
+        "text": "Rows are labels, columns predictions."
         if fits
         else f"{len(names):,} classes: the most frequent mistakes.",
         "often": [

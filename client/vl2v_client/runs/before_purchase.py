@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from vl2v_client.core.errors import ClientError, DataError, RunError
 from vl2v_client.core.progress import Notify, Progress, format_seconds
 from vl2v_client.core.values import child_seed
-from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.folder import is_hidden, open_dataset
 from vl2v_client.data.layout import refuse_one_class
 from vl2v_client.data.splits import split
 from vl2v_client.data.view_pixels import ViewSequence, canonical_pixels
@@ -76,7 +76,7 @@ def _check(settings: RunSettings, out: Path, record: Mapping[str, Any] | None, p
             faults.append(error)
             return None
 
-    tried(partial(_check_data, settings.choice))
+    tried(partial(_check_data, settings.choice, out))
     if record is not None:
         tried(partial(check_run_folder, out, record))
     student = None
@@ -91,7 +91,13 @@ def _check(settings: RunSettings, out: Path, record: Mapping[str, Any] | None, p
     return student
 
 
-def _check_data(choice: QueryChoice) -> None:
+def _check_data(choice: QueryChoice, out: Path) -> None:
+    data, place = choice.data.resolve(), out.resolve()
+    if data in place.parents and not any(map(is_hidden, place.relative_to(data).parts)):
+        raise RunError(
+            f"the run folder {out} lies in the data set {choice.data}, whose folders are domains or classes: choose "
+            "another report.out"
+        )
     dataset = open_dataset(choice.data).without(choice.skipped or ())
     refuse_one_class(dataset.root, dataset.class_names)
     split(dataset, target_domain=choice.target_domain, seed=choice.seed)

@@ -1,4 +1,4 @@
-"""Which images a run trained on, selected with and was judged by: by name and content, whatever the folder holds later.
+"""Which images a run trained on, selected with and was scored on: by name and content, whatever the folder holds later.
 
 DomainBed's split shuffles a domain's files by their places, so one file more or less splits that domain anew.
 """
@@ -184,7 +184,7 @@ def choose_images(folder: RunFolder, own: Path, card: StudentCard, data: Path | 
     dataset = open_dataset(data or own)
     if dataset.class_names != card.class_names:
         raise DataError(
-            f"{data or own} has the classes {', '.join(dataset.class_names)}; the student knows "
+            f"{data or own} has the classes {', '.join(dataset.class_names)}; the student has "
             f"{', '.join(card.class_names)}: give a data set with the same class folders"
         )
     if data is None or data.resolve() == own:
@@ -198,13 +198,13 @@ def _own_images(dataset: DomainDataset, record: RunImages) -> ScoredImages:
     found = {str(sample.path.relative_to(dataset.root)): sample for sample in dataset.samples}
     wanted = record.validation | record.target
     if not wanted:
-        raise DataError(f"the run was judged by no image of {dataset.root}: score another folder with data.root")
+        raise DataError(f"the run was scored on no image of {dataset.root}: score another folder with data.root")
     kept = [name for name in wanted if name in found]
     now = dict(zip(kept, hash_in_threads([str(found[name].path) for name in kept]), strict=True))
     lost = [name for name in wanted if now.get(name) != wanted[name]]
     if lost:
         raise DataError(
-            f"{dataset.root} has lost or changed {len(lost):,} images that the run was judged by, such as {lost[0]}: "
+            f"{dataset.root} has lost or changed {len(lost):,} images that the run was scored on, such as {lost[0]}: "
             "put them back, or score another data set"
         )
     roles = tuple(UNSEEN if name in record.target else HOLD_OUT for name in wanted)

@@ -195,7 +195,7 @@ VENDOR = (
         failure=Failure.NOBODY_TO_ASK,
         alone=True,
     ),
-    Mistake("--json without --yes", BUY.replace("--yes", "--json"), 2, ("--json asks nobody", "--yes")),
+    Mistake("--json without --yes", BUY.replace("--yes", "--json"), 2, ("--json asks no question", "--yes")),
     Mistake("the answer is no", BUY.replace(" --yes", ""), 1, ("nothing was bought",), typed="n\n"),
 )
 
