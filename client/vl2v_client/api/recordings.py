@@ -13,7 +13,9 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,13 +76,10 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
         answer = path.with_name(f"{path.name.removesuffix(_REQUEST)}{_RESPONSE}")
         yield str(path), {"request": _load(path), "response": _load(answer)}
     elif path.suffix.lower() == ".jsonl":
-        try:
-            with open_regular(path, _MAX_FILE_BYTES) as file:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield f"{path} line {number}", _parse(line, f"{path} line {number}")
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        with _opened(path, _MAX_FILE_BYTES) as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path} line {number}", _parse(line, f"{path} line {number}")
     else:
         found = _load(path)
         for number, record in enumerate(found if isinstance(found, list) else [found], 1):
@@ -88,11 +87,17 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _load(path: Path) -> Any:
+    with _opened(path, _MAX_FILE_BYTES) as file:
+        return _parse(file.read(), str(path))
+
+
+@contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[BufferedReader]:
     try:
-        with open_regular(path, _MAX_FILE_BYTES) as file:
-            return _parse(file.read(), str(path))
+        with open_regular(path, max_bytes) as file:
+            yield file
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its path and permissions") from error
 
 
 def _parse(text: bytes, place: str) -> Any:
@@ -100,10 +105,6 @@ def _parse(text: bytes, place: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON ({error}): {_REMEDY}") from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read ({error.strerror}): check its path and permissions")
 
 
 def _items(record: Any, place: str, folder: Path) -> Iterator[RecordedItem]:
@@ -150,12 +151,8 @@ def _loaded(item: Any, folder: Path) -> Any:
     if not isinstance(item, dict):
         return item
     if isinstance(named := item.get("file"), str):
-        path = folder / named
-        try:
-            with open_regular(path, _MAX_IMAGE_BYTES) as file:
-                return {"image": base64.b64encode(file.read()).decode()}
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        with _opened(folder / named, _MAX_IMAGE_BYTES) as file:
+            return {"image": base64.b64encode(file.read()).decode()}
     return {name: value for name, value in item.items() if name != "item_key"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,7 +82,7 @@ def buy(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_json:
         "replayed_units": report.replayed_units,
         "amount_micro": report.amount_micro,
         "currency": report.currency,
-        "failed": [{"name": one.name, "code": one.code, "detail": one.detail} for one in report.failed],
+        "failed": [asdict(one) for one in report.failed],
         "receipts": [{"seq": one.entry.seq, "entry_hash": one.entry_hash} for one in report.receipts],
     }
     show(document, _purchase_line(report), as_json=as_json)

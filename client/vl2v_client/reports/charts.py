@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from vl2v_client.reports.pages import MINUS
+from vl2v_client.evaluation.intervals import Estimate
+from vl2v_client.reports.pages import MINUS, interval, percent
 from vl2v_contract.texts import printable
 
 WIDTH = 440
@@ -128,7 +129,7 @@ def grid_y(svg: Svg, axis: Axis, ticks: Sequence[tuple[float, str]], *, left: fl
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A share, 0 to 1, with its interval, in a row of its own.
+    """A share with its interval, in a row of its own.
 
     Attributes:
         label: Name of the row.
@@ -136,27 +137,26 @@ class Dot:
     """
 
     label: str
-    value: float
-    low: float
-    high: float
+    share: Estimate
     kind: str = "other"
 
 
-def dots(name: str, title: str, text: str, rows: Sequence[Dot]) -> Markup:
+def dots(name: str, title: str, rows: Sequence[Dot]) -> Markup:
     """Draw a row for each share: a dot, its interval as a line, and its value."""
+    text = "; ".join(f"{row.label} {percent(row.share.value)}" for row in rows)
     left = 12 + min(150.0, LETTER * max(len(row.label) for row in rows))
     bottom = 8 + ROW * len(rows)
     svg, axis = Svg(name, title, text, bottom + 26), Axis(0, 1, left, WIDTH - 62)
     grid_x(svg, axis, [(value / 4, f"{25 * value} %") for value in range(5)], top=8, bottom=bottom)
     for place, row in enumerate(rows):
-        middle = 8 + ROW * (place + 0.5)
-        hint = f"{row.label}: {100 * row.value:.1f} %, {100 * row.low:.1f} to {100 * row.high:.1f} %"
+        middle, share = 8 + ROW * (place + 0.5), row.share
+        hint = f"{row.label}: {percent(share.value)}, {interval(share)}"
         svg.add(
             "text", shortened(row.label, 22), x=left - 8, y=middle + 4, class_=f"label end {row.kind}", hint=row.label
         )
-        svg.add("line", x1=axis(row.low), x2=axis(row.high), y1=middle, y2=middle, class_=f"whisker {row.kind}")
-        svg.add("circle", cx=axis(row.value), cy=middle, r=5.5, class_=f"dot {row.kind}", hint=hint)
-        svg.add("text", f"{100 * row.value:.1f} %", x=WIDTH, y=middle + 4, class_=f"value end {row.kind}")
+        svg.add("line", x1=axis(share.low), x2=axis(share.high), y1=middle, y2=middle, class_=f"whisker {row.kind}")
+        svg.add("circle", cx=axis(share.value), cy=middle, r=5.5, class_=f"dot {row.kind}", hint=hint)
+        svg.add("text", percent(share.value), x=WIDTH, y=middle + 4, class_=f"value end {row.kind}")
     return svg.markup()
 
 

@@ -1,11 +1,8 @@
 """Several runs side by side: a table, and a page with their accuracies, what they cost, and in what they differ."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-from markupsafe import Markup
 
 from vl2v_client.core.progress import format_micro
 from vl2v_client.evaluation.accuracy import ImagePrediction
@@ -170,14 +167,15 @@ def _against(difference: Estimate) -> str:
 
 def comparison_page(comparison: Comparison) -> str:
     """Return a page of the runs."""
-    scored = [(run, run.accuracy) for run in comparison.runs if run.accuracy is not None]
+    scored = [(run.name, run.accuracy) for run in comparison.runs if run.accuracy is not None]
+    drawn = [Dot(name, accuracy, "other" if place else "main") for place, (name, accuracy) in enumerate(scored)]
     curves = comparison.query_points()
     return render_page(
         "comparison.html",
         f"{counted(len(comparison.runs), 'run')} compared",
         runs=len(comparison.runs),
         verdict=_verdict(comparison),
-        chart=_accuracies(scored) if scored else "",
+        chart=dots("accuracies", "Accuracy of every run", drawn) if drawn else "",
         header=HEADER,
         rows=comparison.rows(),
         curves=[
@@ -206,15 +204,3 @@ def _verdict(comparison: Comparison) -> str:
         else:
             lines.append(f"{run.name} is {difference.word} than {first.name}: {_against(difference)}.")
     return " ".join(lines)
-
-
-def _accuracies(scored: Sequence[tuple[ComparedRun, Estimate]]) -> Markup:
-    return dots(
-        "accuracies",
-        "Accuracy of every run",
-        "; ".join(f"{run.name} {percent(accuracy.value)}" for run, accuracy in scored),
-        [
-            Dot(run.name, accuracy.value, accuracy.low, accuracy.high, "other" if place else "main")
-            for place, (run, accuracy) in enumerate(scored)
-        ],
-    )

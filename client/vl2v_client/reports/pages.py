@@ -9,6 +9,7 @@ from typing import Any
 
 from vl2v_client.core.files import write_whole
 from vl2v_client.core.progress import format_micro
+from vl2v_client.evaluation.intervals import Estimate
 from vl2v_contract.texts import printable
 
 
@@ -167,6 +168,11 @@ def points(difference: float) -> str:
 def signed_range(low: float, high: float) -> str:
     """Return `-0.005` and `0.063` as a range of points, with the sign that typography has for less."""
     return f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", MINUS)
+
+
+def interval(share: Estimate) -> str:
+    """Return the interval of an accuracy, such as `12.3 % to 23.4 %`."""
+    return f"{percent(share.low)} to {percent(share.high)}"
 
 
 def percent(share: float | None) -> str:

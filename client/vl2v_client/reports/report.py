@@ -19,6 +19,7 @@ from vl2v_client.reports.pages import (
     confusion_table,
     cost_text,
     counted,
+    interval,
     percent,
     points,
     quoted,
@@ -236,7 +237,7 @@ class RunReport:
         if exported.target is not None and self.tested_images:
             share = accuracy_interval(exported.target, self.tested_images)
             lines.append(
-                f"95 % interval of {exported.name} on these images: {percent(share.low)} to {percent(share.high)}. It "
+                f"95 % interval of {exported.name} on these images: {interval(share)}. It "
                 "is of the images alone: another seed varies as well."
             )
         if self.last_stage is not None:

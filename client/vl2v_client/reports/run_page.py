@@ -10,7 +10,7 @@ from vl2v_client.evaluation.intervals import accuracy_interval
 from vl2v_client.evaluation.mistakes import confident_mistakes, reliability
 from vl2v_client.reports.charts import Dot, dots
 from vl2v_client.reports.html_page import picture, render_page
-from vl2v_client.reports.pages import Purchase, cost_text, counted, percent
+from vl2v_client.reports.pages import Purchase, cost_text, counted, interval, percent
 from vl2v_client.reports.report import FEWEST_FOR_CALIBRATION, RunReport
 from vl2v_client.reports.run_charts import StageCurve, confusion_chart, loss_chart, reliability_chart, validation_chart
 from vl2v_client.reports.verdict import RowVerdict, row_verdicts, sentence
@@ -106,18 +106,12 @@ def _headline(report: RunReport, verdicts: Sequence[RowVerdict]) -> tuple[str, s
 
 def _verdict(verdicts: Sequence[RowVerdict]) -> dict[str, Any] | None:
     """Return every row's accuracy as a chart, and the differences as a table."""
-    shown = [(one, one.accuracy) for one in verdicts if one.accuracy is not None]
     if verdicts[-1].accuracy is None:
         return None
-    chart = dots(
-        "verdict",
-        "Accuracy of every row",
-        "; ".join(f"{one.name} {percent(accuracy.value)}" for one, accuracy in shown),
-        [Dot(one.name, accuracy.value, accuracy.low, accuracy.high, one.kind) for one, accuracy in shown],
-    )
+    shown = [Dot(one.name, one.accuracy, one.kind) for one in verdicts if one.accuracy is not None]
     compared = [one for one in verdicts if one.difference is not None]
     return {
-        "chart": chart,
+        "chart": dots("verdict", "Accuracy of every row", shown),
         "header": ["against", "points", "95 % interval", "verdict"],
         "rows": [[one.name, one.points, one.interval, one.word] for one in compared],
         "note": "95 % intervals, of the images alone; a difference is taken image by image where the predictions of "
@@ -143,31 +137,16 @@ def _domains(report: RunReport) -> dict[str, Any] | None:
         return None
     shares = [accuracy_interval(row.accuracy, max(1, row.images)) for row in report.by_domain]
     places = {True: "seen, hold-out", False: "never seen"}
-    caption = "Seen domains on images that it was not trained on; lines are 95 % intervals."
-    chart = dots(
-        "domains",
-        f"Accuracy of {report.rows[-1].name} by domain",
-        "; ".join(f"{row.domain} {percent(row.accuracy)}, {places[row.seen]}" for row in report.by_domain),
-        [
-            Dot(row.domain, share.value, share.low, share.high, "other" if row.seen else "main")
-            for row, share in zip(report.by_domain, shares, strict=True)
-        ],
-    )
-    rows = [
-        [
-            row.domain,
-            places[row.seen],
-            f"{row.images:,}",
-            percent(row.accuracy),
-            f"{percent(one.low)} to {percent(one.high)}",
-        ]
-        for row, one in zip(report.by_domain, shares, strict=True)
-    ]
+    pairs = list(zip(report.by_domain, shares, strict=True))
+    drawn = [Dot(row.domain, share, "other" if row.seen else "main") for row, share in pairs]
     return {
-        "chart": chart,
-        "rows": rows,
-        "caption": caption,
+        "chart": dots("domains", f"Accuracy of {report.rows[-1].name} by domain", drawn),
+        "caption": "Seen domains on images that it was not trained on; lines are 95 % intervals.",
         "header": ["domain", "role", "images", "accuracy", "95 % interval"],
+        "rows": [
+            [row.domain, places[row.seen], f"{row.images:,}", percent(row.accuracy), interval(share)]
+            for row, share in pairs
+        ],
     }
 
 

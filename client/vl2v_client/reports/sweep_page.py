@@ -60,14 +60,12 @@ def _lead(rows: list[MethodRow]) -> str:
 
 
 def _chart(name: str, report: SweepReport, rows: list[MethodRow], place: str) -> Markup:
-    shares = [(row.method, row.mean if place == "mean" else row.by_target[place], "main") for row in rows]
+    drawn = [Dot(row.method, _estimate(row.mean if place == "mean" else row.by_target[place]), "main") for row in rows]
     known = report.teacher_target_in
     if set(known) == set(report.targets):
         of_teacher = sum(known.values()) / len(known) if place == "mean" else known[place]
-        shares.insert(0, ("zero-shot teacher", Spread(of_teacher, None), "reference"))
-    text = "; ".join(f"{method} {percent(share.mean)}" for method, share, _ in shares)
-    made = [(method, _estimate(share), kind) for method, share, kind in shares]
-    return dots(name, f"Accuracy, {place}", text, [Dot(m, e.value, e.low, e.high, kind) for m, e, kind in made])
+        drawn.insert(0, Dot("zero-shot teacher", Estimate(of_teacher, of_teacher, of_teacher), "reference"))
+    return dots(name, f"Accuracy, {place}", drawn)
 
 
 def _estimate(share: Spread) -> Estimate:

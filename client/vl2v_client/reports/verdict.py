@@ -6,7 +6,7 @@ from typing import Literal
 
 from vl2v_client.evaluation.accuracy import ImagePrediction
 from vl2v_client.evaluation.intervals import Estimate, accuracy_interval, known_difference
-from vl2v_client.reports.pages import MINUS, counted, percent, signed_range
+from vl2v_client.reports.pages import MINUS, counted, interval, signed_range
 from vl2v_client.reports.report import CHANCE, MAJORITY, ZERO_SHOT, ReportRow, RunReport
 
 
@@ -76,7 +76,7 @@ def sentence(verdicts: Sequence[RowVerdict], place: str, images: int) -> str:
     if exported.accuracy is None:
         return ""
     share = exported.accuracy
-    lines = [f"95 % interval {percent(share.low)} to {percent(share.high)}, on {counted(images, 'image')} of {place}."]
+    lines = [f"95 % interval {interval(share)}, on {counted(images, 'image')} of {place}."]
     for word, begins in (("better", "Better than"), ("worse", "Worse than"), ("undecided", "Undecided against")):
         names = [_named(one.name) for one in others if one.word == word]
         if names:

@@ -107,18 +107,14 @@ class _Trial:
         return halved(said).float() if self._is_cut else said
 
 
-def _descent(trained: list[nn.Parameter]) -> Callable[[], None]:
+def _descent(trained: list[nn.Parameter]) -> Callable[[], object]:
     """Return an optimizer's step on copies of the weights, which takes time and memory as that of the stage will."""
     copies = [value.detach().clone().requires_grad_() for value in trained]
     for copy, value in zip(copies, trained, strict=True):
         copy.grad = None if value.grad is None else value.grad.clone()
     optimizer = torch.optim.Adam(copies, lr=0.0)
     optimizer.step()  # it makes the moments
-
-    def step() -> None:
-        optimizer.step()
-
-    return step
+    return optimizer.step
 
 
 def _timed(work: Callable[[], _Made], run: TrainingRun | None = None) -> tuple[float, _Made]:
