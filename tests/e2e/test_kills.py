@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ def test_a_client_killed_while_buying_and_while_distilling_ends_with_the_same_ta
 ) -> None:
     vendor = own_vendor(VL2V_VENDOR_MAX_ITEMS="8")
     undisturbed, killed = new_client(vendor), new_client(vendor)
-    data = ("--data", shapes, "--target-domain", "sketch", "--views", "4")
+    images = shutil.copytree(shapes, tmp_path / "images")
+    data = ("--data", images, "--target-domain", "sketch", "--views", "4")
     calm = ("distill", *data, "--out", tmp_path / "calm", "--yes", *STEPS)
     stormy = ("distill", *data, "--out", tmp_path / "stormy", "--yes", *STEPS)
     finished = undisturbed.run(*calm)
@@ -28,6 +30,8 @@ def test_a_client_killed_while_buying_and_while_distilling_ends_with_the_same_ta
     metrics = tmp_path / "stormy" / "methods" / "vl2v-adip" / "metrics.jsonl"
     _kill_when(killed, stormy, lambda: metrics.exists() and '"distill"' in metrics.read_text())
     assert not (tmp_path / "stormy" / "report.json").exists()
+    for image in images.rglob("*.png"):  # as from a backup
+        image.touch()
     again = killed.run(*stormy)
 
     assert again.code == 0, again.err

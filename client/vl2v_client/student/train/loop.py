@@ -197,7 +197,8 @@ def _take_steps(
 def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:
     """Return a stage's first state, or the one that its checkpoint holds."""
     path = None if folder is None else folder / "checkpoints" / f"{stage.name}.pt"
-    checkpoint = StageCheckpoint(path, "" if path is None else stage_fingerprint(run, stage))
+    names = ("", "") if path is None else [stage_fingerprint(run, stage, by_place=former) for former in (False, True)]
+    checkpoint = StageCheckpoint(path, *names)
     torch.manual_seed(child_seed(run.config.seed, "torch", stage.name))
     state = StageState(stage, run.classifier.student, run.config)
     saved = checkpoint.load(run.classifier.device)

@@ -144,10 +144,12 @@ class StageCheckpoint:
     Attributes:
         path: `None` keeps nothing.
         fingerprint: Names the stage, its settings, data and first weights; another one cannot load the file.
+        former: The name that earlier versions gave it, whose files are loaded too.
     """
 
     path: Path | None
     fingerprint: str
+    former: str = ""
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state` (tensors and plain values) so that a crash leaves the old file or the new one.
@@ -179,10 +181,10 @@ class StageCheckpoint:
             return None
         try:
             stored = torch.load(self.path, map_location=device, weights_only=True)
-            known, state = (stored["format"], stored["fingerprint"]), stored["state"]
+            format_, fingerprint, state = stored["format"], stored["fingerprint"], stored["state"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise RunError(f"{self.path} is damaged: remove it to start its stage again") from error
-        if known != (_FORMAT, self.fingerprint):
+        if format_ != _FORMAT or fingerprint not in (self.fingerprint, self.former):
             raise RunError(
                 f"{self.path} belongs to a run with other settings or data: choose another output folder, or remove it"
             )
@@ -193,8 +195,14 @@ _NOT_OF_A_STAGE = ("preset", "method", "baselines", "train_views", "extend")
 """Options of training that a stage's own fields and data stand for."""
 
 
-def stage_fingerprint(run: TrainingRun, stage: Stage) -> str:
-    """Return the SHA-256 of all that decides a stage's result: settings, data, targets and the weights at its start."""
+def stage_fingerprint(run: TrainingRun, stage: Stage, *, by_place: bool = False) -> str:
+    """Return the SHA-256 of all that decides a stage's result: settings, data, targets and the weights at its start.
+
+    Args:
+        run: The run, as the stage finds it.
+        stage: The stage.
+        by_place: Whether images are named by path and time, as in earlier versions, in place of their content.
+    """
     settings = {name: value for name, value in run.config.result_options().items() if name not in _NOT_OF_A_STAGE}
     data = run.data
     described = [
@@ -203,7 +211,8 @@ def stage_fingerprint(run: TrainingRun, stage: Stage) -> str:
         asdict(run.classifier.input),
         data.train.pixels.shape,
         data.train.domains,
-        *(views.of for views in (data.train, data.validation, data.fresh) if views is not None),
+        *(views.place if by_place else views.of for views in (data.train, data.validation)),
+        *([] if data.fresh is None else [data.fresh.of]),
     ]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]

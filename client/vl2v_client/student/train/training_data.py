@@ -33,7 +33,8 @@ class LabelledViews:
         pixels: `[N, K, S, S, 3]` uint8.
         labels: `[N]` int64.
         domains: `[N]` names.
-        of: Names the pixels, so that a run cannot resume on other ones.
+        of: Names the pixels by the files' content, so that a run cannot resume on other ones.
+        place: Names them by the files' paths and times, as `of` did in earlier versions.
         keys: Name of each view's pixels at this size, `N * K`, an image's views side by side; empty if they have none.
     """
 
@@ -41,6 +42,7 @@ class LabelledViews:
     labels: NDArray[np.int64]
     domains: tuple[str, ...]
     of: str = ""
+    place: str = ""
     keys: Sequence[bytes] = ()
 
     @property
@@ -81,7 +83,8 @@ class LabelledViews:
 def labelled_views(pixels: ViewPixels, samples: Sequence[Sample], keys: Sequence[bytes] = ()) -> LabelledViews:
     """Join the pixels of samples with their labels and domains, row by row, and with the names of the pixels."""
     labels = np.array([sample.class_index for sample in samples], dtype=np.int64)
-    return LabelledViews(pixels, labels, tuple(sample.domain for sample in samples), pixels.of, keys)
+    of, domains = sha256_hex(b"".join(keys)) if keys else pixels.of, tuple(sample.domain for sample in samples)
+    return LabelledViews(pixels, labels, domains, of, pixels.of, keys)
 
 
 FRESH_VIEW_NUMBERS = 2**62
