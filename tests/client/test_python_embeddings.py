@@ -96,6 +96,7 @@ def test_a_picture_is_turned_as_its_exif_says(vendor: FakeVendor, open_client: O
 
 def test_nothing_is_spent_that_nobody_agreed_to(vendor: FakeVendor, open_client: OpenClient) -> None:
     client = open_client()
+    assert client.plan_texts(["a cat", "a dog", "a cat"]).units == 2
     with pytest.raises(vl2v.NotApproved, match=r"give max_queries=2 or more, or approve=vl2v\.ask") as refusal:
         client.embed_texts(["a cat", "a dog"])
     assert (refusal.value.units, refusal.value.amount_micro, refusal.value.currency) == (2, 20, "EUR")

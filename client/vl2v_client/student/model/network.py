@@ -212,34 +212,33 @@ def check_cut(name: str, spec: StudentSpec, count: int) -> None:
     refusal = UsageError(f"training.freeze_until {count}: {name!r} cannot be cut there: leave the option out")
     if spec.tower is not None:
         raise refusal
-    backbone, size = build_backbone(spec, pretrained=False).eval(), spec.input.size
+    backbone = build_backbone(spec, pretrained=False)
     blocks = len(_blocks(backbone))
-    if blocks < 2:
-        raise refusal
-    if count >= blocks:
+    if 2 <= blocks <= count:
         raise UsageError(
             f"training.freeze_until {count}: {name!r} has {blocks} blocks, the stem included, and the last must train: "
             f"choose at most {blocks - 1}"
         )
-    try:
-        lower, upper = cut_backbone(backbone, count)
-        with torch.no_grad():
-            images = torch.linspace(-1, 1, 3 * size**2).view(1, 3, size, size)
-            is_the_same = torch.equal(upper(lower(images)), backbone(images))
-    except Exception as error:  # whatever the parts raise that do not fit
-        raise refusal from error
-    if not is_the_same:
+    if blocks < 2 or not _can_be_cut(backbone, spec.input.size, count):
         raise refusal
 
 
 def half_of(spec: StudentSpec) -> int:
     """Return half the number of a student's blocks; 0 where it cannot be cut."""
-    count = len(_blocks(build_backbone(spec, pretrained=False))) // 2
+    backbone = build_backbone(spec, pretrained=False)
+    count = len(_blocks(backbone)) // 2
+    return count if count and _can_be_cut(backbone, spec.input.size, count) else 0
+
+
+@torch.no_grad()
+def _can_be_cut(backbone: nn.Module, size: int, count: int) -> bool:
+    backbone.eval()
+    images = torch.linspace(-1, 1, 3 * size**2).view(1, 3, size, size)
     try:
-        check_cut(spec.architecture, spec, count)
-    except UsageError:
-        return 0
-    return count
+        lower, upper = cut_backbone(backbone, count)
+        return torch.equal(upper(lower(images)), backbone(images))
+    except Exception:  # whatever the parts raise that do not fit
+        return False
 
 
 def _blocks(backbone: nn.Module) -> list[list[str]]:
