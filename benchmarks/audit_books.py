@@ -27,9 +27,10 @@ from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.migrations import upgrade
 from vl2v_vendor.ledger_sql.reading import read_head, read_ledger_id, snapshot
 from vl2v_vendor.ledger_sql.scan import verify_ledger
+from vl2v_vendor.ledger_sql.signatures import signature_row
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.statements import entry_row
-from vl2v_vendor.ledger_sql.tables import budgets, charge_items, ledger
+from vl2v_vendor.ledger_sql.tables import budgets, charge_items, entry_signatures, ledger
 
 _VECTOR = bytes(16)
 """In place of every embedding: an audit reads none."""
@@ -115,6 +116,8 @@ def _write_sales(
     if not sales:
         return
     connection.execute(insert(ledger), [entry_row(sale.entry, sale.entry_hash) for sale in sales])
+    signatures = [signature_row(signer, sale.entry, sale.entry_hash) for sale in sales]
+    connection.execute(insert(entry_signatures), signatures)
     rows = [
         {"account_id": sale.entry.account_id, "item_key": item.item_key, "seq": sale.entry.seq, "idx": index,
          "fingerprint": item.item_key[::-1], "result_sha": item.result_sha, "units": item.units}

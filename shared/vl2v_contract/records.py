@@ -235,6 +235,11 @@ def successor_message(public_key: str) -> bytes:
     return b"vl2v-successor-v1\n" + base64.b64decode(public_key)
 
 
+def act_message(act_hash: str) -> bytes:
+    """Return what the vendor signs of an act of its staff: the hash of its row, which covers the acts before it."""
+    return b"vl2v-act-v1\n" + bytes.fromhex(act_hash)
+
+
 def key_id_of(public_key: bytes) -> str:
     """Return the short name of a public key: the first 16 hex digits of its SHA-256."""
     return sha256_hex(public_key)[:16]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vl2v_contract.records import (
     SigningKey,
+    act_message,
     head_message,
     key_id_of,
     receipt_message,
@@ -42,6 +43,7 @@ def test_no_kind_of_message_can_begin_as_another() -> None:
         head_message({}),
         recompute_message({}),
         successor_message(KEY.public_key),
+        act_message("00" * 32),
     ]
     tags = [message.split(b"\n")[0] + b"\n" for message in messages]
     assert all(not one.startswith(other) for one in tags for other in tags if one is not other)

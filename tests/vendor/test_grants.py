@@ -23,7 +23,14 @@ from vl2v_vendor.ledger_sql.tables import APPEND_ONLY_TABLES
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
-_COLUMN_OF = {"ledger": "units", "charge_items": "units", "prices": "unit_price_micro", "admin_log": "created_at"}
+_COLUMN_OF = {
+    "ledger": "units",
+    "charge_items": "units",
+    "prices": "unit_price_micro",
+    "admin_log": "created_at",
+    "entry_signatures": "signature",
+    "act_signatures": "signature",
+}
 _PAGE = Path(__file__).parents[2] / "docs" / "operating" / "database.md"
 
 

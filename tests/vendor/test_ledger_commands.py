@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from support.ledger.ledger_shop import FakeClock, Shop, fixed_signer
+from support.ledger.ledger_shop import FakeClock, Shop
+from support.ledger.tampered_books import forget_signatures
 from support.vendor.vendor_shell import Result, invoke
 from vl2v_vendor.bootstrap import _ensure_prices
 from vl2v_vendor.domain.accounts import secret_sha256
-from vl2v_vendor.domain.errors import InvalidRequest, NotFound
+from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable, NotFound
+from vl2v_vendor.keys.secrets import load_secrets
 from vl2v_vendor.ledger_sql.database import open_engine, writing
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
@@ -108,6 +110,26 @@ def test_verify_says_so_and_exits_with_1_when_the_books_do_not_add_up(command: C
     assert (result.exit_code, json.loads(result.stdout)["problem_count"]) == (1, 1)
 
 
+def test_what_a_server_of_an_older_version_made_is_told_and_signed(command: Command, tmp_path: Path) -> None:
+    command("accounts", "create", "acme", "--budget", "5")
+    command("accounts", "topup", "acme", "1")
+    assert "is signed already" in command("ledger", "sign-entries").stdout
+    engine = open_engine(f"sqlite:///{tmp_path / 'vl2v' / 'vendor.db'}")
+    forget_signatures(engine)
+    assert "not signed yet" in command("ledger", "verify").stdout
+    command("accounts", "topup", "acme", "1")
+    assert "unsigned before entry 2" in command("ledger", "verify").stdout
+    forget_signatures(engine, "DELETE FROM entry_signatures WHERE seq = 3")
+    engine.dispose()
+    result = command("ledger", "verify")
+    assert (result.exit_code, "unsigned_entry" in result.stdout) == (1, True)
+    with pytest.raises(LedgerUnavailable, match=r"entry 3 .* has no signature"):
+        command("accounts", "topup", "acme", "1")
+    assert [seq for _, seq, _ in parsed(command("ledger", "sign-entries", "--json"))] == [3]
+    command("accounts", "topup", "acme", "1")
+    assert "clean" in command("ledger", "verify").stdout
+
+
 def test_prune_counts_what_it_deletes(command: Command) -> None:
     command("accounts", "create", "acme")
     assert parsed(command("ledger", "prune", "--json")) == {"pruned": 0}
@@ -136,7 +158,8 @@ def test_a_price_that_was_set_survives_a_start_whose_settings_name_another_one(
     command("prices", "set", "m", "image", "500", "--currency", "USD")
     command("prices", "set", "m", "text", "50", "--currency", "USD")
     engine = open_engine(f"sqlite:///{tmp_path / 'vl2v' / 'vendor.db'}")
-    books = SqlAccounts(engine, signer=fixed_signer(), clock=FakeClock())
+    signer = load_secrets(tmp_path / "vl2v" / "vendor-secrets.json").signer()
+    books = SqlAccounts(engine, signer=signer, clock=FakeClock())
     for named, image in ({}, 500), ({"image_price_micro": 600}, 600), ({}, 600):
         _ensure_prices(books, "m", Settings(**named))
         newest = {price.modality: (price.unit_price_micro, price.currency) for price in books.prices("m")}

@@ -22,7 +22,14 @@ from vl2v_vendor.ledger_sql.database import DatabaseError, is_postgresql, open_e
 from vl2v_vendor.ledger_sql.migrations import HEAD_REVISION, upgrade
 from vl2v_vendor.ledger_sql.tables import _POSTGRES_FUNCTION, APPEND_ONLY_TABLES, LedgerUnprotected, metadata
 
-_COLUMN_OF = {"ledger": "units", "charge_items": "units", "prices": "unit_price_micro", "admin_log": "created_at"}
+_COLUMN_OF = {
+    "ledger": "units",
+    "charge_items": "units",
+    "prices": "unit_price_micro",
+    "admin_log": "created_at",
+    "entry_signatures": "signature",
+    "act_signatures": "signature",
+}
 
 
 @pytest.fixture

@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import text
 
 from support.ledger.ledger_shop import Shop, fixed_signer, item_key, rotated_signer
+from support.ledger.tampered_books import found, verified
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES
 from vl2v_vendor.ledger_sql.database import is_postgresql, writing
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets, publish_keys
-from vl2v_vendor.ledger_sql.reading import snapshot
-from vl2v_vendor.ledger_sql.scan import verify_ledger
 from vl2v_vendor.ledger_sql.sql_ledger import prune_results
-from vl2v_vendor.service.verification import VerificationReport
-
-
-def verified(shop: Shop) -> VerificationReport:
-    with snapshot(shop.engine) as connection:
-        return verify_ledger(connection)
-
-
-@contextmanager
-def tampered(shop: Shop, *statements: str) -> Iterator[Connection]:
-    """Books changed as an administrator could with other tools: no foreign keys, checks, triggers; then undone."""
-    engine = create_engine(shop.engine.url, poolclass=NullPool)
-    with engine.connect() as connection:
-        if is_postgresql(connection):
-            connection.execute(text("SET LOCAL session_replication_role = replica"))
-            connection.execute(text("ALTER TABLE budgets DROP CONSTRAINT ck_budgets_within_limit"))
-        else:
-            connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
-            connection.exec_driver_sql("BEGIN")
-            for (name,) in connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
-                connection.execute(text(f"DROP TRIGGER {name}"))
-        for statement in statements:
-            connection.execute(text(statement))
-        yield connection
-        connection.rollback()
-
-
-def found(shop: Shop, *statements: str) -> set[str]:
-    """The codes of the problems that `ledger verify` finds in books so changed."""
-    with tampered(shop, *statements) as connection:
-        return {problem.code for problem in verify_ledger(connection).problems}
 
 
 @pytest.fixture
@@ -148,17 +113,21 @@ TAMPERING = {
     "INSERT INTO prices VALUES (99, 'other', 'image', 0, 'EUR', 1)": {"unlogged_price"},
     "DELETE FROM prices WHERE model_id = 'other'": {"missing_price"},
     "UPDATE budgets SET limit_units = 0 WHERE api_key_id IS NOT NULL": {"budget_exceeded", "key_mismatch"},
-    "DELETE FROM admin_log WHERE act = 'refund'": {"unlogged_act"},
-    "DELETE FROM admin_log WHERE act = 'create_account'": {"unlogged_act", "unlogged_account"},
-    "DELETE FROM admin_log WHERE act = 'create_key'": {"unlogged_key"},
-    "DELETE FROM admin_log WHERE act = 'revoke_key'": {"key_mismatch"},
-    "DELETE FROM admin_log WHERE act = 'ensure_prices'": {"unlogged_price"},
-    "UPDATE admin_log SET created_at = 1 WHERE act = 'set_price'": {"price_mismatch"},
-    "UPDATE admin_log SET parameters = '{\"units\": 6}' WHERE act = 'top_up'": {"act_mismatch"},
-    "UPDATE admin_log SET parameters = 'x' WHERE act = 'top_up'": {"act_mismatch", "unreadable_act"},
-    "UPDATE admin_log SET parameters = '[]' WHERE act = 'refund'": {"act_mismatch"},
-    "UPDATE admin_log SET outcome = '[]' WHERE act = 'revoke_key'": {"unreadable_act", "key_mismatch"},
-    "UPDATE signing_keys SET public_key = 'x' WHERE predecessor_id IS NOT NULL": {"key_chain_break"},
+    "DELETE FROM admin_log WHERE act = 'refund'": {"unlogged_act", "log_chain_break"},
+    "DELETE FROM admin_log WHERE act = 'create_account'": {"unlogged_act", "unlogged_account", "log_chain_break"},
+    "DELETE FROM admin_log WHERE act = 'create_key'": {"unlogged_key", "log_chain_break"},
+    "DELETE FROM admin_log WHERE act = 'revoke_key'": {"key_mismatch", "log_chain_break"},
+    "DELETE FROM admin_log WHERE act = 'ensure_prices'": {"unlogged_price", "log_chain_break"},
+    "UPDATE admin_log SET created_at = 1 WHERE act = 'set_price'": {"price_mismatch", "log_chain_break"},
+    "UPDATE admin_log SET parameters = '{\"units\": 6}' WHERE act = 'top_up'": {"act_mismatch", "log_chain_break"},
+    "UPDATE admin_log SET parameters = 'x' WHERE act = 'top_up'": {"act_mismatch", "unreadable_act", "log_chain_break"},
+    "UPDATE admin_log SET parameters = '[]' WHERE act = 'refund'": {"act_mismatch", "log_chain_break"},
+    "UPDATE admin_log SET outcome = '[]' WHERE act = 'revoke_key'": {
+        "unreadable_act",
+        "key_mismatch",
+        "log_chain_break",
+    },
+    "UPDATE signing_keys SET public_key = 'x' WHERE predecessor_id IS NOT NULL": {"key_chain_break", "bad_signature"},
     "UPDATE signing_keys SET predecessor_id = 'x' WHERE predecessor_id IS NULL": {"key_chain_break"},
     "UPDATE signing_keys SET predecessor_signature = '' WHERE predecessor_id IS NOT NULL": {"key_chain_break"},
     "UPDATE signing_keys SET retired_at = 3 WHERE predecessor_id IS NULL": {"key_chain_break"},
@@ -172,7 +141,7 @@ def test_tampering_is_named(sold: Shop) -> None:
 
 def test_a_public_key_that_was_swapped_is_named_and_refused(shop: Shop) -> None:
     other = fixed_signer(3).published_keys[0].public_key
-    assert found(shop, f"UPDATE signing_keys SET public_key = '{other}'") == {"key_chain_break"}
+    assert found(shop, f"UPDATE signing_keys SET public_key = '{other}'") == {"key_chain_break", "bad_signature"}
     with writing(shop.engine).begin() as connection:
         connection.execute(text(f"UPDATE signing_keys SET public_key = '{other}'"))
     with writing(shop.engine).begin() as connection, pytest.raises(WrongSecrets, match="another public key"):
@@ -182,7 +151,7 @@ def test_a_public_key_that_was_swapped_is_named_and_refused(shop: Shop) -> None:
 def test_the_hash_of_a_secret_is_not_looked_for_in_acts_that_did_not_log_it(sold: Shop) -> None:
     before = "UPDATE admin_log SET outcome = json_object('api_key_id', json_extract(outcome, '$.api_key_id'))"
     if not is_postgresql(sold.engine):
-        assert found(sold, f"{before} WHERE act = 'create_key'") == set()
+        assert found(sold, f"{before} WHERE act = 'create_key'") == {"log_chain_break"}
 
 
 def test_pruning_deletes_expired_vectors_only_and_keeps_the_books_clean(sold: Shop) -> None:

@@ -43,9 +43,10 @@ def test_the_log_learns_who_acted_and_keeps_its_rows(first_revision: Engine) -> 
     migrations.upgrade(first_revision)
     accounts = SqlAccounts(first_revision, signer=fixed_signer(), clock=FakeClock(), actor="cli:alice")
     accounts.create_account("acme", budget_units=1)
-    old, new = accounts.acts(limit=10)
+    old, signing, new = accounts.acts(limit=10)
     assert (old.request_id, old.act, old.actor, old.created_at) == ("adm_old", "create_account", None, 1)
-    assert (new.id, new.act, new.actor) == (old.id + 1, "create_account", "cli:alice")
+    assert (signing.id, signing.act) == (old.id + 1, "sign_entries")
+    assert (new.id, new.act, new.actor) == (old.id + 2, "create_account", "cli:alice")
 
 
 def test_the_rows_stay_protected(first_revision: Engine) -> None:
@@ -59,4 +60,4 @@ def test_a_database_that_is_up_to_date_is_left_alone(first_revision: Engine) -> 
     migrations.upgrade(first_revision)
     migrations.upgrade(first_revision)
     with first_revision.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0004"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0005"]

@@ -36,7 +36,7 @@ def _help(command: str) -> str:
 
 
 def test_all_commands_are_looked_at() -> None:
-    assert len(COMMANDS) == 27
+    assert len(COMMANDS) == 28
     assert {"serve", "parity", "log", "keys create", "accounts refund", "prices set", "ledger verify"} < set(COMMANDS)
     assert "--database" in flags_of(app, "serve")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -132,6 +133,16 @@ def verify(*, as_json: JsonOption = False, database: DatabaseOption = None) -> i
     return 0 if report.clean else 1
 
 
+@ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger sign-entries`")
+def sign_entries(*, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
+    """Sign entries that a server of an older version made beside this one; look at `ledger verify` before."""
+    with open_books(database, posts=True) as books:
+        signed = books.accounts.sign_entries()
+    columns = {"ACCOUNT": itemgetter(0), "ENTRY": itemgetter(1), "HASH": itemgetter(2)}
+    nothing = "every account's last entry is signed already"
+    show(signed, partial(show_items, signed, columns) if signed else nothing, as_json=as_json)
+
+
 @ledger_app.command(help_epilogue="Example: `vl2v-vendor ledger prune`")
 def prune(*, as_json: JsonOption = False, database: DatabaseOption = None) -> None:
     """Delete vectors that are past their retention; what was paid stays paid."""
@@ -146,6 +157,10 @@ def _show_report(report: VerificationReport) -> None:
     from vl2v_vendor.service.verification import MAX_PROBLEMS
 
     checked = f"accounts {report.accounts}, entries {report.entries}, items {report.items}"
+    for account_id, seq in report.unsigned_before.items():
+        print_line(
+            f"{account_id}: of an older version, {'not signed yet' if seq is None else f'unsigned before entry {seq}'}"
+        )
     if report.clean:
         print_line(f"clean; checked: {checked}")
         return

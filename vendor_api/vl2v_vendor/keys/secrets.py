@@ -24,6 +24,7 @@ from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.records import (
     PublicKey,
     SigningKey,
+    act_message,
     head_message,
     receipt_message,
     recompute_message,
@@ -124,8 +125,8 @@ class SecretSigner:
         self._by_id = renewed  # first, since what `key_id` names must be there
         self._stored = keys
 
-    def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
-        """Sign an entry by the key that it names; returns the signature in base64.
+    def sign_entry(self, entry: LedgerEntry, entry_hash: str) -> str:
+        """Sign an entry that is about to be committed, as its receipt will be; `on_signed` is not called.
 
         Raises:
             SigningKeyMissing: The entry names a key that these secrets do not hold.
@@ -136,9 +137,25 @@ class SecretSigner:
                 f"entry {entry.seq} of {entry.account_id} is signed with the key {entry.signing_key_id}, which is not "
                 "in this server's secrets file yet; copy the file from where the key was rotated"
             )
-        signature = key.sign(receipt_message(entry_hash))
+        return key.sign(receipt_message(entry_hash))
+
+    def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
+        """Sign a committed entry by the key that it names; returns the signature in base64, raises as `sign_entry`."""
+        signature = self.sign_entry(entry, entry_hash)
         self.on_signed(entry.account_id, entry.seq, entry_hash)
         return signature
+
+    def has_signed(self, entry_hash: str, signature: str) -> bool:
+        """Return whether a signature of an entry is by one of these keys, the newest tried first."""
+        try:
+            message = receipt_message(entry_hash)
+        except ValueError:  # it is no hash
+            return False
+        return any(stored.key.sign(message) == signature for stored in reversed(self._stored))
+
+    def sign_act(self, act_hash: str) -> str:
+        """Sign an act of the staff by the key in use; returns the signature in base64."""
+        return self._by_id[self.key_id].sign(act_message(act_hash))
 
     def sign_head(self, head: Mapping[str, int | str]) -> str:
         """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""

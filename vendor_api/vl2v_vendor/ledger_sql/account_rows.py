@@ -12,12 +12,13 @@ from vl2v_vendor.domain.errors import InvalidRequest, NotFound
 from vl2v_vendor.domain.ledger import decide_refund, decide_top_up
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.admin_acts import ActInProgress
-from vl2v_vendor.ledger_sql.key_publication import ensure_published
 from vl2v_vendor.ledger_sql.reading import read_ledger_id
+from vl2v_vendor.ledger_sql.signatures import require_own, signature_row
 from vl2v_vendor.ledger_sql.statements import (
     ENTRY_COLUMNS,
     KEYS,
     LOCK_ACCOUNT,
+    PUBLISHED_KEYS,
     array_parameter,
     entry_row,
     lock_budgets,
@@ -25,7 +26,7 @@ from vl2v_vendor.ledger_sql.statements import (
     to_entry,
     to_key,
 )
-from vl2v_vendor.ledger_sql.tables import IS_REFUND, accounts, api_keys, budgets, ledger
+from vl2v_vendor.ledger_sql.tables import IS_REFUND, accounts, api_keys, budgets, entry_signatures, ledger
 
 _ACCOUNTS = (
     select(*accounts.c, budgets.c.limit_units, budgets.c.used_units)
@@ -134,13 +135,13 @@ def insert_budget(act: ActInProgress, account_id: str, api_key_id: str | None, l
 
 def post_top_up(act: ActInProgress, signer: SecretSigner, account_id: str, units: int, note: str | None) -> LedgerEntry:
     """Raise the account's limit by `units`; raises NotFound, or InvalidRequest as `decide_top_up`."""
-    end, budget_ids = _lock(act.connection, account_id)
+    end, budget_ids = _lock(act.connection, signer, account_id)
     return _append(act.connection, signer, budget_ids[0], decide_top_up(end, _origin(act, signer), units, note))
 
 
 def post_restored(act: ActInProgress, signer: SecretSigner, account_id: str, lost_seq: int, note: str) -> LedgerEntry:
     """Record that entries up to `lost_seq` were signed and are lost; the chain goes on beyond every number given."""
-    end, budget_ids = _lock(act.connection, account_id)
+    end, budget_ids = _lock(act.connection, signer, account_id)
     entry = LedgerEntry.restored(end, _origin(act, signer), lost_seq, note)
     return _append(act.connection, signer, budget_ids[0], entry)
 
@@ -161,7 +162,7 @@ def post_refund(
     if row is None:
         raise NotFound(f"entry {seq} is no charge of this account; see the statement for its charges")
     charge, _ = to_entry(row)
-    end, budget_ids = _lock(act.connection, account_id, charge.api_key_id)
+    end, budget_ids = _lock(act.connection, signer, account_id, charge.api_key_id)
     refunded_units = _refunded_units(act.connection, account_id, seq)
     entry = decide_refund(end, _origin(act, signer), charge, refunded_units, units, note)
     _append(act.connection, signer, budget_ids[0], entry)
@@ -175,7 +176,9 @@ def _origin(act: ActInProgress, signer: SecretSigner) -> EntryOrigin:
     return EntryOrigin(act.request_id, act.now, signer.key_id)
 
 
-def _lock(connection: Connection, account_id: str, api_key_id: str | None = None) -> tuple[ChainEnd, list[int]]:
+def _lock(
+    connection: Connection, signer: SecretSigner, account_id: str, api_key_id: str | None = None
+) -> tuple[ChainEnd, list[int]]:
     """Lock an account; returns the end of its chain, and the ids of its budget and of the key's, if that has one."""
     backend = connection.dialect.name
     if backend == "postgresql":
@@ -184,6 +187,8 @@ def _lock(connection: Connection, account_id: str, api_key_id: str | None = None
     rows = connection.execute(lock_budgets(backend), {"account_id": account_id, "api_key_ids": api_key_ids}).all()
     if not rows:
         raise NotFound(f"no account {account_id}")
+    head = (account_id, rows[0].last_seq, rows[0].head_hash, rows[0].head_signature)
+    require_own(signer, head, lambda: connection.execute(PUBLISHED_KEYS))
     return to_chain_end(read_ledger_id(connection), account_id, rows[0]), [row.id for row in rows]
 
 
@@ -195,7 +200,6 @@ def _refunded_units(connection: Connection, account_id: str, seq: int) -> int:
 
 
 def _append(connection: Connection, signer: SecretSigner, budget_id: int, entry: LedgerEntry) -> LedgerEntry:
-    ensure_published(connection, signer)
     entry_hash = entry.hash()
     state = {
         "limit_units": entry.limit_units,
@@ -206,4 +210,5 @@ def _append(connection: Connection, signer: SecretSigner, budget_id: int, entry:
     }
     connection.execute(update(budgets).where(budgets.c.id == budget_id).values(state))
     connection.execute(insert(ledger).values(entry_row(entry, entry_hash)))
+    connection.execute(insert(entry_signatures).values(signature_row(signer, entry, entry_hash)))
     return entry

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, text
@@ -13,7 +13,9 @@ from vl2v_contract.identity import JSONValue, canonical_json
 from vl2v_vendor.domain.accounts import MAX_REQUEST_ID_LENGTH, Account, AdminAct, check_text
 from vl2v_vendor.domain.errors import InvalidRequest, LedgerUnavailable
 from vl2v_vendor.domain.ports import Clock
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.database import database_now, is_postgresql, writing
+from vl2v_vendor.ledger_sql.signatures import SIGN_ENTRIES, are_acts_unsigned, sign_act, sign_heads
 from vl2v_vendor.ledger_sql.tables import admin_log
 
 _LOG_LOCK = 0x766C3277  # beside the locks of the migrations and of the signing keys
@@ -33,11 +35,12 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class ActInProgress:
-    """The transaction that does an act, with the act's request id and the database's time in microseconds."""
+    """The transaction that does an act, with its request id, the database's time in microseconds, and who signs it."""
 
     connection: Connection
     request_id: str
     now: int
+    signer: SecretSigner
 
 
 Outcome = Mapping[str, Any]
@@ -46,9 +49,15 @@ Work = Callable[[ActInProgress], Outcome]
 
 
 def perform(
-    engine: Engine, clock: Clock, act: Act, work: Work, *, on_replay: Callable[[], None] | None = None
+    engine: Engine,
+    clock: Clock,
+    signer: SecretSigner,
+    act: Act,
+    work: Work,
+    *,
+    on_replay: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Do and log an act in one transaction, unless its request id was done before; then return that outcome.
+    """Do, log and sign an act in one transaction, unless its request id was done before; then return that outcome.
 
     Raises:
         InvalidRequest: The request id belongs to another act, or cannot be stored.
@@ -69,7 +78,8 @@ def perform(
                 if on_replay is not None:
                     on_replay()
                 return earlier
-            in_progress = ActInProgress(connection, request_id, database_now(connection, clock))
+            in_progress = ActInProgress(connection, request_id, database_now(connection, clock), signer)
+            begin_signing(in_progress)
             outcome = work(in_progress)
             log_act(in_progress, act, outcome)
             return outcome
@@ -110,7 +120,7 @@ def _earlier_outcome(connection: Connection, request_id: str, act: str, paramete
 
 
 def log_act(in_progress: ActInProgress, act: Act, outcome: Outcome) -> None:
-    """Insert an act that was done into the log."""
+    """Insert an act that was done into the log, and its signature."""
     connection = in_progress.connection
     if is_postgresql(connection):
         # Acts are committed in the order of their ids, so that whoever pages through the log misses none.
@@ -124,4 +134,16 @@ def log_act(in_progress: ActInProgress, act: Act, outcome: Outcome) -> None:
         "actor": act.actor and act.actor[:_MAX_ACTOR_LENGTH],
         "outcome": canonical_json(dict(outcome)).decode("utf-8"),
     }
-    connection.execute(insert(admin_log).values(row))
+    act_id = connection.execute(insert(admin_log).values(row).returning(admin_log.c.id)).scalar_one()
+    sign_act(connection, in_progress.signer, act_id)
+
+
+def begin_signing(in_progress: ActInProgress) -> None:
+    """Sign the ledger of an older version as it is, once: a log without a signature gets an act that names the heads.
+
+    Raises:
+        LedgerUnavailable: Signatures were deleted.
+    """
+    if are_acts_unsigned(in_progress.connection):
+        begun = replace(in_progress, request_id=make_request_id())
+        log_act(begun, Act(SIGN_ENTRIES, {}), {"heads": sign_heads(begun.connection, begun.signer)})

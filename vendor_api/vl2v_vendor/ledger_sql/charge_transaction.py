@@ -16,11 +16,14 @@ from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import Budget
 from vl2v_vendor.domain.errors import LedgerUnavailable, UnknownKey, VendorError
 from vl2v_vendor.domain.ledger import AccountCharges, Charge, ChargeOrder, NewItem, Price
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.driver import Driver
+from vl2v_vendor.ledger_sql.signatures import require_own, signature_row
 from vl2v_vendor.ledger_sql.statements import (
     KEYS,
     LOCK_ACCOUNT,
     PRICE_IN_FORCE,
+    PUBLISHED_KEYS,
     array_parameter,
     entry_row,
     in_array,
@@ -31,7 +34,7 @@ from vl2v_vendor.ledger_sql.statements import (
     to_key,
     to_paid_item,
 )
-from vl2v_vendor.ledger_sql.tables import api_keys, budgets, charge_items, ledger, results
+from vl2v_vendor.ledger_sql.tables import api_keys, budgets, charge_items, entry_signatures, ledger, results
 
 _USED_UNITS = bindparam("used_units", type_=BigInteger)
 _DEBIT = update(budgets).where(budgets.c.id == bindparam("budget_id"), budgets.c.limit_units >= _USED_UNITS)
@@ -57,14 +60,14 @@ class ChargeTransaction:
     """The steps of a charge in an open transaction, in the order of `charge`.
 
     Attributes:
-        signing_key_id: Key that will sign the receipts.
+        signer: Signer of the entries.
         now: Database's clock when the transaction began, microseconds.
         retention_micro: Time that vectors are kept for replay, microseconds.
     """
 
     driver: Driver
     ledger_id: str
-    signing_key_id: str
+    signer: SecretSigner
     now: int
     retention_micro: int
 
@@ -75,18 +78,20 @@ class ChargeTransaction:
         once the savepoint is rolled back.
 
         Raises:
-            LedgerUnavailable: The budget moved under its lock.
+            LedgerUnavailable: The budget moved under its lock, or the account's last entry is not the vendor's own.
         """
         budget_rows, key_rows, item_rows = self.lock_account(orders)
         prices = self.read_prices(orders)  # under the lock, or one that waited for it would charge an old price
         own, *of_keys = budget_rows
+        head = (orders[0].account_id, own[4], own[5], own[8])
+        require_own(self.signer, head, lambda: self.driver.execute(PUBLISHED_KEYS).fetchall())
         charges = AccountCharges(
             to_chain_end(self.ledger_id, orders[0].account_id, own),
             {key_id: Budget(limit_units, used_units) for _, key_id, limit_units, used_units, *_ in of_keys},
             keys={key.id: key for key in map(to_key, key_rows)},
             prices=prices,
             paid={item.item_key: item for item in map(to_paid_item, item_rows)},
-            signing_key_id=self.signing_key_id,
+            signing_key_id=self.signer.key_id,
             now=self.now,
         )
         outcomes: list[Charge | VendorError] = []
@@ -177,8 +182,11 @@ class ChargeTransaction:
         return debits
 
     def append(self, decided: Sequence[tuple[StatementEntry, Sequence[NewItem]]]) -> None:
-        """Insert the entries, their items, whose key is what makes them paid for ever, and the vectors for replay."""
-        self.driver.insert(ledger, [entry_row(posted.entry, posted.entry_hash) for posted, _ in decided])
+        """Insert the entries, signed, their items, whose key makes them paid for ever, and the vectors for replay."""
+        entries = [(posted.entry, posted.entry_hash) for posted, _ in decided]
+        self.driver.insert(ledger, [entry_row(entry, entry_hash) for entry, entry_hash in entries])
+        signatures = [signature_row(self.signer, entry, entry_hash) for entry, entry_hash in entries]
+        self.driver.insert(entry_signatures, signatures)
         sold = [(posted.entry, index, item) for posted, items in decided for index, item in enumerate(items)]
         item_rows = [
             {

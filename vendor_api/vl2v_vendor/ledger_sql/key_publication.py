@@ -17,8 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.records import PublicKey
 from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
+from vl2v_vendor.host import SystemClock
 from vl2v_vendor.keys.secrets import SecretsError, SecretSigner, load_secrets, rotate_signing_key
-from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, log_act, make_request_id
+from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, begin_signing, log_act, make_request_id
 from vl2v_vendor.ledger_sql.database import writing
 from vl2v_vendor.ledger_sql.reading import read_newest_time
 from vl2v_vendor.ledger_sql.tables import signing_keys
@@ -144,11 +145,14 @@ def publish_keys(connection: Connection, signer: SecretSigner) -> None:
             connection.execute(insert(signing_keys).values(asdict(key)))
             if key.predecessor_id is not None:
                 act = Act("rotate_signing_key", {"predecessor_id": key.predecessor_id})
-                log_act(ActInProgress(connection, make_request_id(), key.created_at), act, {"key_id": key.key_id})
+                in_progress = ActInProgress(connection, make_request_id(), key.created_at, signer)
+                begin_signing(in_progress)
+                log_act(in_progress, act, {"key_id": key.key_id})
         elif retired[key.key_id] != key.retired_at:
             connection.execute(
                 update(signing_keys).where(signing_keys.c.key_id == key.key_id).values(retired_at=key.retired_at)
             )
+    begin_signing(ActInProgress(connection, make_request_id(), SystemClock().now(), signer))
 
 
 def ensure_published(connection: Connection, signer: SecretSigner) -> None:

@@ -17,18 +17,21 @@ from vl2v_vendor.domain.accounts import ApiKey, Budget, Budgets
 from vl2v_vendor.domain.errors import LedgerUnavailable, NotFound, UnknownModel
 from vl2v_vendor.domain.ledger import PaidItem, Price
 from vl2v_vendor.domain.ports import AccountTotals, Clock, LedgerHead
+from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.database import begin_snapshot, database_now
+from vl2v_vendor.ledger_sql.signatures import require_signed
 from vl2v_vendor.ledger_sql.statements import (
     ENTRY_COLUMNS,
     KEY_BY_SECRET,
     PRICE_IN_FORCE,
+    PUBLISHED_KEYS,
     array_parameter,
     paid_items,
     to_entry,
     to_key,
     to_paid_item,
 )
-from vl2v_vendor.ledger_sql.tables import accounts, budgets, charge_items, ledger, prices, signing_keys, vendor
+from vl2v_vendor.ledger_sql.tables import accounts, budgets, charge_items, ledger, prices, vendor
 
 _DAY_MICRO = 86_400_000_000
 
@@ -73,8 +76,7 @@ def read_ledger_id(connection: Connection) -> str:
 
 def read_published_keys(connection: Connection) -> list[PublicKey]:
     """Return public signing keys, oldest first."""
-    query = select(signing_keys).order_by(signing_keys.c.created_at, signing_keys.c.predecessor_id.nulls_first())
-    return [PublicKey(*row) for row in connection.execute(query)]
+    return [PublicKey(*row) for row in connection.execute(PUBLISHED_KEYS)]
 
 
 def read_key_by_secret(connection: Connection, secret_sha256: str) -> ApiKey | None:
@@ -149,21 +151,40 @@ def read_head(connection: Connection, account_id: str) -> LedgerHead:
     return LedgerHead(*row)
 
 
+def read_signed_head(connection: Connection, signer: SecretSigner, account_id: str) -> LedgerHead:
+    """Return the end of the account's chain, to be signed.
+
+    Raises:
+        NotFound: The account is unknown.
+        LedgerUnavailable: The last entry is not the vendor's own.
+    """
+    head = read_head(connection, account_id)
+    require_signed(connection, signer, account_id, head.seq)
+    return head
+
+
 def read_entries(connection: Connection, account_id: str, after_seq: int, limit: int) -> list[StatementEntry]:
     """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
     query = _entries(account_id).where(ledger.c.seq > after_seq).order_by(ledger.c.seq).limit(limit)
     return _with_items(connection, account_id, query)
 
 
-def read_listed_entries(connection: Connection, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
-    """Return the entries of these numbers in order, with their items."""
+def read_listed_entries(
+    connection: Connection, signer: SecretSigner, account_id: str, seqs: Sequence[int]
+) -> list[StatementEntry]:
+    """Return the entries of these numbers in order, with their items; raises as `require_signed`."""
     query = _entries(account_id).where(ledger.c.seq.in_(seqs)).order_by(ledger.c.seq)
-    return _with_items(connection, account_id, query, charge_items.c.seq.in_(seqs))
+    found = _with_items(connection, account_id, query, charge_items.c.seq.in_(seqs))
+    require_signed(connection, signer, account_id, found[-1].entry.seq if found else 0)
+    return found
 
 
-def read_request(connection: Connection, account_id: str, request_id: str) -> StatementEntry | None:
-    """Return the entry that a request made."""
+def read_request(
+    connection: Connection, signer: SecretSigner, account_id: str, request_id: str
+) -> StatementEntry | None:
+    """Return the entry that a request made; raises as `require_signed`."""
     posted = _with_items(connection, account_id, _entries(account_id).where(ledger.c.request_id == request_id))
+    require_signed(connection, signer, account_id, posted[0].entry.seq if posted else 0)
     return posted[0] if posted else None
 
 

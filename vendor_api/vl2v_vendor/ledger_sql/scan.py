@@ -9,12 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
-from vl2v_contract.chain import ChargedItem, EntryKind
+from vl2v_contract.chain import ChargedItem, EntryKind, LedgerEntry
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ports import LedgerHead
 from vl2v_vendor.ledger_sql.account_rows import read_key_budgets
 from vl2v_vendor.ledger_sql.reading import IS_SALE, SUMS, read_ledger_id, read_prices, read_published_keys
+from vl2v_vendor.ledger_sql.signatures import read_begun, read_signed_acts
 from vl2v_vendor.ledger_sql.staff_rows import check_staff_rows
 from vl2v_vendor.ledger_sql.statements import ENTRY_COLUMNS, to_entry, unpack_vector
 from vl2v_vendor.ledger_sql.tables import (
@@ -24,9 +25,11 @@ from vl2v_vendor.ledger_sql.tables import (
     api_keys,
     budgets,
     charge_items,
+    entry_signatures,
     ledger,
     results,
 )
+from vl2v_vendor.service.signature_checks import EntryCheck, check_acts
 from vl2v_vendor.service.verification import (
     AccountBooks,
     AccountCheck,
@@ -99,13 +102,33 @@ def verify_ledger(connection: Connection) -> VerificationReport:
     check_keys(keys, report)
     key_ids, ledger_id = frozenset(key.key_id for key in keys), read_ledger_id(connection)
     check_staff_rows(connection, report)
+    public_keys, begun = {key.key_id: key.public_key for key in keys}, read_begun(connection)
+    check_acts(read_signed_acts(connection), public_keys, report)
     prices = {price.id: price for price in read_prices(connection)}
     rows = connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
     for account_id, currency in rows:
         books, items = _read_books(connection, account_id, currency), _read_items(connection, account_id)
-        query = select(*ENTRY_COLUMNS).where(ledger.c.account_id == account_id).order_by(ledger.c.seq)
-        AccountCheck(books, ledger_id, key_ids, prices, report, items).run(map(to_entry, _stream(connection, query)))
+        of_account = None if begun is None else begun.get(account_id, set())
+        signatures = EntryCheck(account_id, public_keys, of_account, report)
+        entries = _read_entries(connection, account_id, signatures)
+        AccountCheck(books, ledger_id, key_ids, prices, report, items).run(entries)
     return report
+
+
+def _read_entries(connection: Connection, account_id: str, signatures: EntryCheck) -> Iterator[tuple[LedgerEntry, str]]:
+    """Yield the account's entries with their stored hashes, their signatures checked on the way."""
+    own = and_(entry_signatures.c.account_id == ledger.c.account_id, entry_signatures.c.seq == ledger.c.seq)
+    query = (
+        select(*ENTRY_COLUMNS, entry_signatures.c.signature)
+        .outerjoin(entry_signatures, own)
+        .where(ledger.c.account_id == account_id)
+        .order_by(ledger.c.seq)
+    )
+    for row in _stream(connection, query):
+        entry, stored_hash = to_entry(row[:-1])
+        signatures.take(entry, stored_hash, row[-1])
+        yield entry, stored_hash
+    signatures.end()
 
 
 def read_invoices(

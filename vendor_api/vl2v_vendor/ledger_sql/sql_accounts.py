@@ -35,7 +35,8 @@ from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql import account_rows, reading
 from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, Work, perform, read_acts
 from vl2v_vendor.ledger_sql.database import is_postgresql, writing
-from vl2v_vendor.ledger_sql.key_publication import publish_keys
+from vl2v_vendor.ledger_sql.key_publication import ensure_published, publish_keys
+from vl2v_vendor.ledger_sql.signatures import SIGN_ENTRIES, sign_heads
 from vl2v_vendor.ledger_sql.tables import api_keys, prices
 from vl2v_vendor.service.audit import sign_head
 
@@ -90,7 +91,10 @@ class SqlAccounts:
             publish_keys(connection, self.signer)
         with reading.snapshot(self.engine) as connection:
             entries = reading.read_entries(connection, account.id, after_seq, MAX_INTEGER)
-            ledger_id, end = reading.read_ledger_id(connection), reading.read_head(connection, account.id)
+            ledger_id, end = (
+                reading.read_ledger_id(connection),
+                reading.read_signed_head(connection, self.signer, account.id),
+            )
         return entries, sign_head(self.signer, ledger_id, account.id, end, now=self.clock.now())
 
     def acting_as(self, actor: str, *, on_replay: Callable[[], None] | None = None) -> "SqlAccounts":
@@ -240,9 +244,20 @@ class SqlAccounts:
         }
         self.perform(Act("ensure_prices", parameters), work)
 
+    def sign_entries(self) -> list[list[str | int]]:
+        """Sign what was made without a signature; returns account, number and hash of each entry that is signed now."""
+        outcome = self.perform(Act(SIGN_ENTRIES, {}), lambda act: {"heads": sign_heads(act.connection, act.signer)})
+        return list(outcome["heads"])
+
     def perform(self, act: Act, work: Work) -> Outcome:
         """Do an act in the name of the actor, once under its request id; raises as `admin_acts.perform`."""
-        return perform(self.engine, self.clock, replace(act, actor=self.actor), work, on_replay=self.on_replay)
+
+        def published(in_progress: ActInProgress) -> Outcome:
+            ensure_published(in_progress.connection, self.signer)
+            return work(in_progress)
+
+        named = replace(act, actor=self.actor)
+        return perform(self.engine, self.clock, self.signer, named, published, on_replay=self.on_replay)
 
 
 def _insert_price(act: ActInProgress, model_id: str, modality: Modality, unit_price_micro: int, currency: str) -> Price:

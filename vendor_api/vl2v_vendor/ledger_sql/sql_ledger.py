@@ -16,10 +16,11 @@ from sqlalchemy import Connection, Engine, delete, func, literal_column, select,
 from sqlalchemy.exc import SQLAlchemyError
 
 from vl2v_contract.identity import Modality
+from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer
-from vl2v_vendor.domain.ports import Clock
+from vl2v_vendor.domain.ports import Clock, LedgerHead
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql import reading
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
@@ -112,17 +113,30 @@ class SqlLedger:
 
     drift_units = _reads(reading.read_drift_units, is_audit=True)
     entries = _reads(reading.read_entries, is_audit=True, in_turn=True)
-    find_entries = _reads(reading.read_listed_entries, is_audit=True)
     find_item = _reads(reading.read_item_seq)
     find_key = _reads(reading.read_key_by_secret)
-    find_request = _reads(reading.read_request)
-    head = _reads(reading.read_head)
     list_entries = _reads(reading.read_listing)
     newest_time = _reads(reading.read_newest_time)
     price = _reads(reading.read_price)
     published_keys = _reads(reading.read_published_keys)
     seq_at = _reads(reading.read_seq_at)
     totals = _reads(reading.read_totals, is_audit=True, in_turn=True)
+
+    async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
+        """Read the entries of these numbers, for receipts."""
+        return await self._read(
+            lambda connection: reading.read_listed_entries(connection, self._signer, account_id, seqs), is_audit=True
+        )
+
+    async def find_request(self, account_id: str, request_id: str) -> StatementEntry | None:
+        """Read the entry that a request made, for its receipt."""
+        return await self._read(
+            lambda connection: reading.read_request(connection, self._signer, account_id, request_id)
+        )
+
+    async def head(self, account_id: str) -> LedgerHead:
+        """Read the end of the account's chain, to be signed."""
+        return await self._read(lambda connection: reading.read_signed_head(connection, self._signer, account_id))
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
         """Read what a request for these items is admitted by, in one snapshot."""
@@ -167,7 +181,7 @@ class SqlLedger:
         return ChargeTransaction(
             driver=driver,
             ledger_id=self.ledger_id,
-            signing_key_id=self._signer.key_id,
+            signer=self._signer,
             now=now,
             retention_micro=self._retention_micro,
         )

@@ -30,7 +30,17 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from vl2v_contract.chain import ChainEnd, LedgerEntry
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.ledger import PaidItem, Vector
-from vl2v_vendor.ledger_sql.tables import accounts, api_keys, budgets, charge_items, ledger, prices, results
+from vl2v_vendor.ledger_sql.tables import (
+    accounts,
+    api_keys,
+    budgets,
+    charge_items,
+    entry_signatures,
+    ledger,
+    prices,
+    results,
+    signing_keys,
+)
 
 ENTRY_FIELDS = tuple(field.name for field in fields(LedgerEntry))
 ENTRY_COLUMNS: tuple[Column[Any], ...] = (*(ledger.c[name] for name in ENTRY_FIELDS), ledger.c.entry_hash)
@@ -59,12 +69,22 @@ KEYS = select(
 
 KEY_BY_SECRET = KEYS.where(api_keys.c.secret_sha256 == bindparam("secret_sha256"))
 
+PUBLISHED_KEYS = select(signing_keys).order_by(signing_keys.c.created_at, signing_keys.c.predecessor_id.nulls_first())
+"""The public signing keys, oldest first."""
+
 PRICE_IN_FORCE = (
     select(*prices.c)
     .where(prices.c.model_id == bindparam("model_id"), prices.c.modality == bindparam("modality"))
     .order_by(prices.c.id.desc())
 )
 """The prices of a model's modality, newest first: the first row is in force, whatever a clock that was set says."""
+
+
+_HEAD_SIGNATURE = (
+    select(entry_signatures.c.signature)
+    .where(entry_signatures.c.account_id == budgets.c.account_id, entry_signatures.c.seq == budgets.c.last_seq)
+    .scalar_subquery()
+)
 
 
 @cache
@@ -80,6 +100,7 @@ def lock_budgets(backend: str) -> Select[Any]:
             budgets.c.head_hash,
             budgets.c.last_created_at,
             accounts.c.currency,
+            _HEAD_SIGNATURE.label("head_signature"),
         )
         .join(accounts, accounts.c.id == budgets.c.account_id)
         .where(
@@ -152,7 +173,7 @@ def to_entry(row: Sequence[Any]) -> tuple[LedgerEntry, str]:
 
 def to_chain_end(ledger_id: str, account_id: str, row: Sequence[Any]) -> ChainEnd:
     """Return the end of an account's chain from its own row of `lock_budgets`."""
-    _, _, limit_units, used_units, last_seq, head_hash, last_created_at, currency = row
+    _, _, limit_units, used_units, last_seq, head_hash, last_created_at, currency, _ = row
     return ChainEnd(
         ledger_id=ledger_id,
         account_id=account_id,

@@ -1,9 +1,9 @@
 """The tables, and the triggers that make some of them append-only.
 
 Counts are units (queries), money is micro-units, times are microseconds since the epoch, UTC. `ledger`, `charge_items`,
-`prices` and `admin_log` are append-only and are never rebuilt by a migration: new facts go into side tables. `budgets`
-is a guarded cache of the ledger's own sums; `results` may be pruned. No table holds an image, a text, an unkeyed
-hash of either, or a secret.
+`prices`, `admin_log` and the signatures are append-only and are never rebuilt by a migration: new facts go into side
+tables. `budgets` is a guarded cache of the ledger's own sums; `results` may be pruned. No table holds an image, a text,
+an unkeyed hash of either, or a secret.
 """
 
 import sqlalchemy as sa
@@ -186,7 +186,26 @@ admin_log = sa.Table(
 )
 
 
-APPEND_ONLY_TABLES = ("ledger", "charge_items", "prices", "admin_log")
+# What is committed is signed in the same transaction; what is older, at the first start of this version or later.
+entry_signatures = sa.Table(
+    "entry_signatures",
+    metadata,
+    sa.Column("account_id", sa.String(32), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("signature", sa.String(128), nullable=False),
+)
+
+act_signatures = sa.Table(
+    "act_signatures",
+    metadata,
+    sa.Column("act_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    # Covers the act's row and the hash of the act before it.
+    sa.Column("act_hash", sa.String(64), nullable=False),
+    sa.Column("key_id", sa.String(16), nullable=False),
+    sa.Column("signature", sa.String(128), nullable=False),
+)
+
+APPEND_ONLY_TABLES = ("ledger", "charge_items", "prices", "admin_log", "entry_signatures", "act_signatures")
 
 _REFUSED_ACTS = {"sqlite": ("update", "delete"), "postgresql": ("update", "delete", "truncate")}
 

@@ -68,11 +68,17 @@ class StoredItem:
 
 @dataclass(slots=True)
 class VerificationReport:
-    """What was checked and what was found; at most `MAX_PROBLEMS` are spelled out."""
+    """What was checked and what was found; at most `MAX_PROBLEMS` are spelled out.
+
+    Attributes:
+        unsigned_before: Accounts of an older version: the first entry that is signed, which covers those before it;
+            None while none is.
+    """
 
     accounts: int = 0
     entries: int = 0
     items: int = 0
+    unsigned_before: dict[str, int | None] = field(default_factory=dict)
     problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)
 

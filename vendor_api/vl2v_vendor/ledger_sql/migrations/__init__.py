@@ -12,7 +12,7 @@ from vl2v_vendor.domain.errors import LedgerUnavailable, VendorError
 from vl2v_vendor.ledger_sql.database import checkpoint, is_postgresql, verify_limits, writing
 from vl2v_vendor.ledger_sql.tables import verify_protection
 
-HEAD_REVISION = "0004"
+HEAD_REVISION = "0005"
 _ADVISORY_LOCK = 0x766C3276  # "vl2v"
 _VERSION_TABLE = "alembic_version"
 _INSUFFICIENT_PRIVILEGE = "42501"
