@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,8 @@ def _take_steps(
 def _begin(run: TrainingRun, stage: Stage, folder: Path | None) -> tuple[StageState, StageCheckpoint]:
     """Return a stage's first state, or the one that its checkpoint holds."""
     path = None if folder is None else folder / "checkpoints" / f"{stage.name}.pt"
-    names = ("", "") if path is None else [stage_fingerprint(run, stage, by_place=former) for former in (False, True)]
-    checkpoint = StageCheckpoint(path, *names)
+    name = "" if path is None else stage_fingerprint(run, stage)
+    checkpoint = StageCheckpoint(path, name, partial(stage_fingerprint, run, stage, by_place=True))
     torch.manual_seed(child_seed(run.config.seed, "torch", stage.name))
     state = StageState(stage, run.classifier.student, run.config)
     saved = checkpoint.load(run.classifier.device)

@@ -144,12 +144,12 @@ class StageCheckpoint:
     Attributes:
         path: `None` keeps nothing.
         fingerprint: Names the stage, its settings, data and first weights; another one cannot load the file.
-        former: The name that earlier versions gave it, whose files are loaded too.
+        former: Gives the name that earlier versions knew it by, whose files are loaded too.
     """
 
     path: Path | None
     fingerprint: str
-    former: str = ""
+    former: Callable[[], str] = str
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state` (tensors and plain values) so that a crash leaves the old file or the new one.
@@ -184,7 +184,7 @@ class StageCheckpoint:
             format_, fingerprint, state = stored["format"], stored["fingerprint"], stored["state"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise RunError(f"{self.path} is damaged: remove it to start its stage again") from error
-        if format_ != _FORMAT or fingerprint not in (self.fingerprint, self.former):
+        if format_ != _FORMAT or (fingerprint != self.fingerprint and fingerprint != self.former()):
             raise RunError(
                 f"{self.path} belongs to a run with other settings or data: choose another output folder, or remove it"
             )
