@@ -45,7 +45,7 @@ def rewrite_report(folder: Path, out: Path | None) -> WrittenReport:
         return WrittenReport(report.to_json(), report.accuracies(brief=True), page)
     of_sweep, page = read_sweep_report(folder), out or folder / PAGE_FILE
     write_whole(page, sweep_page(of_sweep))
-    return WrittenReport(of_sweep.to_json(), of_sweep.accuracies(whole_target=False), page)
+    return WrittenReport(of_sweep.to_json(), of_sweep.brief(), page)
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> Comparison:

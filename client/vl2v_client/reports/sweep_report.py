@@ -174,6 +174,13 @@ class SweepReport:
         lines += [self._line(row, name) for row in method_rows(self.outcomes, whole_target=whole_target)]
         return [header, *lines]
 
+    def brief(self) -> list[list[str]]:
+        """Return what of the accuracies fits a terminal of 80 columns where there are few domains, in percent."""
+        lines = self.accuracies(whole_target=False)
+        shown = [[line[0], *(cell.replace(" %", "") for cell in line[1 : len(self.targets) + 2])] for line in lines]
+        shown[0][0] = "percent"
+        return shown
+
     def cost(self, name: Callable[[str], str] = quoted) -> str:
         """Return the one purchase in sentences, beside the published loop's bill."""
         runs, bought = len(self.seeds) * self.published_queries, self.purchase
