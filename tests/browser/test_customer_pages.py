@@ -171,7 +171,8 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(
 ) -> None:
     page = open_page(width=390)
     page.goto(vendor.url)
-    page.keyboard.type(secret)  # the field has the focus
+    page.locator("#api_key:focus").wait_for()
+    page.keyboard.type(secret)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Bill of").wait_for()
     page.keyboard.press("Tab")
