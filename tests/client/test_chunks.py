@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -79,24 +76,3 @@ def test_a_network_on_a_cpu_gets_a_few_views_at_a_time_and_their_outputs_are_joi
     assert joined.tolist() == views.reshape(13, -1).tolist()
     a_few_at_once(outputs, views, 32, CPU)
     assert sizes[-1] == 13
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_memory_that_a_step_frees_is_used_again() -> None:
-    program = """
-import resource, sys, torch
-from vl2v_client.student.train.devices import reuse_freed_memory
-if sys.argv[1] == "told":
-    reuse_freed_memory()
-torch.ones(2**24)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
-    torch.ones(2**24)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-    def faults(told: str) -> int:
-        done = subprocess.run([sys.executable, "-c", program, told], capture_output=True, text=True, check=True)
-        return int(done.stdout)
-
-    assert faults("told") < 2**10 < 2**15 < faults("untold")

@@ -6,9 +6,7 @@ Rank 0 alone buys, evaluates and writes; the others learn what it found. The run
 where every process sees them.
 """
 
-import ctypes
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -160,22 +158,6 @@ def resolve_device(name: str) -> torch.device:
         here = "cpu, cuda or auto" if torch.cuda.is_available() else "cpu or auto: PyTorch finds no CUDA device"
         raise UsageError(f"training.device: there is no device {name!r} here; use {here}") from error
     return device
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Names of glibc's `mallopt`."""
-
-
-def reuse_freed_memory() -> None:
-    """Let this process use again what a step frees, of any size; does nothing where the C library is not glibc.
-
-    By default glibc gives more than 32 MiB back to the kernel at once and fetches it, zeroed, for the next layer: half
-    of a training step on a CPU can go into that. The process keeps its peak of memory until it ends.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextmanager

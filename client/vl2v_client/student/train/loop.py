@@ -16,7 +16,7 @@ from vl2v_client.student.loss.objective import OBJECTIVES
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
 from vl2v_client.student.train.closed_form import fit_projection
-from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device, reuse_freed_memory
+from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
 from vl2v_client.student.train.estimate import MIN_STEPS, estimate_stage
 from vl2v_client.student.train.feeds import FeatureFeed, Feed, open_feed
 from vl2v_client.student.train.metrics_log import MetricsLog, StepFacts
@@ -63,8 +63,6 @@ def train(
         CacheError: The disk is full.
     """
     device = resolve_device(config.device)
-    if device.type == "cpu":
-        reuse_freed_memory()
     classifier.student.to(device)
     history: list[Mapping[str, Any]] = []
     results = []
