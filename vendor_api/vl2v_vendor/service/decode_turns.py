@@ -42,11 +42,10 @@ class _Job:
 
 @dataclass(eq=False, slots=True)
 class _Line:
-    """The items of one key: those that wait, how many are in work, and the pixels of those that began."""
+    """The items of one key: those that wait, and the pixels of those that began."""
 
     begun_pixels: int
     waiting: deque[_Job] = field(default_factory=deque)
-    in_work: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -96,11 +95,10 @@ class DecodeTurns:
         while self._in_work < 2 * self.threads and (line := self._next_line()) is not None:
             job = line.waiting.popleft()
             job.work = self.executor.submit(job.decode)
-            finish = partial(self._finish, line, job)
+            finish = partial(self._finish, job)
             job.work.add_done_callback(partial(loop.call_soon_threadsafe, finish))
             self._passed_pixels = max(self._passed_pixels, line.begun_pixels)
             line.begun_pixels += job.pixels
-            line.in_work += 1
             self._in_work += 1
             if job.is_large:
                 self._large.append(job)
@@ -121,9 +119,8 @@ class DecodeTurns:
             has_room = False  # whatever large one comes after it has to wait behind it
         return None
 
-    def _finish(self, line: _Line, job: _Job, work: Future[Any]) -> None:
+    def _finish(self, job: _Job, work: Future[Any]) -> None:
         """Hand over what became of an item; its thread is free only now, also if its client has left long before."""
-        line.in_work -= 1
         self._in_work -= 1
         if job.is_large:
             self._large.remove(job)
