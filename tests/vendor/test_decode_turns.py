@@ -190,3 +190,10 @@ async def test_what_lies_ready_for_a_client_that_has_left_is_not_decoded(gate: G
         gate.open(2)
         await asyncio.gather(*first, *last)
     assert gate.begun == ["a0", "a0"]
+
+
+async def test_nothing_is_kept_of_keys_whose_items_are_done(gate: Gate, pool: ThreadPoolExecutor) -> None:
+    turns = DecodeTurns(pool, 2)
+    gate.open(6)
+    await asyncio.gather(*(task for key in "abc" for task in queue(turns, gate, key, 1, 2)))
+    assert turns._lines == {}
