@@ -113,6 +113,17 @@ class Statement(_Closed):
 
 
 @dataclass(frozen=True, slots=True)
+class SignedStatement(Statement):
+    """A page with the signatures that the entries were committed with; behind the head, those that have none follow.
+
+    Attributes:
+        signatures: Of each entry, as in its receipt, or null; null in all from vendors that do not show them.
+    """
+
+    signatures: tuple[str | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PublicKey(_Closed):
     """A key that signs receipts and heads: the first vouches for itself, a later one is signed by its predecessor.
 

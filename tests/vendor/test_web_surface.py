@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from support.ledger.ledger_shop import item_key
 from support.vendor.serving_shop import images, png, running_vendor
-from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
+from vl2v_contract.records import PublicKeys, RequestRecord, SignedStatement, Statement, Summary
 from vl2v_contract.wire.embeddings import ModelCard, ModelList
 from vl2v_contract.wire.errors import Problem
 from vl2v_vendor.domain.errors import ModelUnavailable
@@ -119,6 +119,8 @@ async def test_the_bill_shows_what_was_bought() -> None:
             bought = (await client.post(IMAGES, json=images(png(), keys=[item_key("a")]))).json()
             summary = TypeAdapter(Summary).validate_json((await client.get("/v1/billing/summary")).content)
             statement = TypeAdapter(Statement).validate_json((await client.get("/v1/billing/statement")).content)
+            signed = (await client.get("/v1/billing/statement?signed=true")).json()
+            assert "signatures" not in (await client.get("/v1/billing/statement?signed=false")).json()
             one = await client.get(f"/v1/billing/requests/{bought['request_id']}")
             record = TypeAdapter(RequestRecord).validate_json(one.content)
             keys = TypeAdapter(PublicKeys).validate_json((await client.get("/v1/billing/keys")).content)
@@ -127,6 +129,8 @@ async def test_the_bill_shows_what_was_bought() -> None:
                 assert (await client.get(f"/v1/billing/statement?{page}")).status_code == 422
         assert (summary.total.units, summary.remaining_units) == (1, 99)
         assert statement.entries[0].items[0].item_key == item_key("a")
+        assert signed["signatures"] == [bought["receipt"]["signature"]]
+        assert TypeAdapter(SignedStatement).validate_python(signed).entries == statement.entries
         assert statement.signed_head.head.seq == summary.head_seq == 1
         assert asdict(record.receipt) == bought["receipt"]
         assert keys.ledger_id == "ledger_memory"

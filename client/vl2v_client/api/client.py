@@ -3,7 +3,7 @@
 import ipaddress
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -16,7 +16,7 @@ from vl2v_client.api.responses import AllItemsFailed, Message, check_numbers, pa
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import NotAuthorized, VendorError
 from vl2v_client.core.values import TeacherModel
-from vl2v_contract.records import PublicKeys, Statement, StatementEntry, Summary
+from vl2v_contract.records import PublicKeys, SignedStatement, Statement, StatementEntry, Summary
 from vl2v_contract.wire.embeddings import (
     EmbeddingsResponse,
     ModelCard,
@@ -31,6 +31,8 @@ from vl2v_contract.wire.frames import pack_upload
 from vl2v_contract.wire.headers import JSON, OCTET_STREAM, RGB8_TENSOR
 
 STATEMENT_PAGE_ENTRIES = 500
+
+Page = TypeVar("Page", bound=Statement)
 
 ImageForm: TypeAlias = Literal["rgb8", "png"]
 """Pixels as they are, 150 kB at 224 x 224, or PNG, of a photograph about 90 kB, which takes 5 ms to write and read."""
@@ -171,9 +173,20 @@ class VendorClient(Connection):
             VendorError: A number that cannot be; or a page that holds nothing, or more than was asked for, or does not
                 go forward, or goes on beyond the signed head: no end.
         """
+        return self._pages(self._statement_page)
+
+    def signed_pages(self) -> Iterator[SignedStatement]:
+        """Yield the same with each entry's signature, as stored; entries behind the last that is signed are shown too.
+
+        Raises:
+            VendorError: As `statement_pages`; or another number of signatures than of entries.
+        """
+        return self._pages(self._signed_page)
+
+    def _pages(self, read: Callable[[int, int], Page]) -> Iterator[Page]:
         after: int | None = 0
         while after is not None:
-            page = self._statement_page(after, STATEMENT_PAGE_ENTRIES)
+            page = read(after, STATEMENT_PAGE_ENTRIES)
             yield page
             following = page.next_after_seq
             if following is not None and not (page.entries and after < following < page.signed_head.head.seq):
@@ -181,8 +194,16 @@ class VendorClient(Connection):
             after = following
 
     def _statement_page(self, after_seq: int, limit: int) -> Statement:
-        query = {"after_seq": after_seq, "limit": limit}
-        page = self._get("/v1/billing/statement", Statement, MAX_PAGE_BYTES, query)
+        return self._page(Statement, {"after_seq": after_seq, "limit": limit})
+
+    def _signed_page(self, after_seq: int, limit: int) -> SignedStatement:
+        page = self._page(SignedStatement, {"after_seq": after_seq, "limit": limit, "signed": True})
+        if page.signatures is not None and len(page.signatures) != len(page.entries):
+            raise VendorError("the vendor's statement has another number of signatures than of entries; ask the vendor")
+        return page
+
+    def _page(self, kind: type[Page], query: dict[str, int]) -> Page:
+        page, limit = self._get("/v1/billing/statement", kind, MAX_PAGE_BYTES, query), query["limit"]
         if len(page.entries) > limit:
             raise VendorError(f"the vendor's statement has a page of {len(page.entries)} entries; ask the vendor")
         for row in page.entries:

@@ -25,6 +25,7 @@ class Difference(StrEnum):
     GAP_IN_SEQ = "gap_in_seq"
     CHAIN_BREAK = "chain_break"
     BAD_SIGNATURE = "bad_signature"
+    UNSIGNED_ENTRY = "unsigned_entry"
     HISTORY_REWRITTEN = "history_rewritten"
     LEDGER_RESTORED = "ledger_restored"
 
@@ -41,6 +42,8 @@ REMEDIES = {
     Difference.GAP_IN_SEQ: "entries are missing, repeated or out of order: ask for the whole ledger",
     Difference.CHAIN_BREAK: "an entry does not hash to what it says or does not follow the one before: it was altered",
     Difference.BAD_SIGNATURE: "not signed by a key that descends from the one trusted first: do not trust it",
+    Difference.UNSIGNED_ENTRY: "made by other means than the vendor's software, which signs what it makes: ask the "
+    "vendor what made it, and for its act in the staff's log",
     Difference.HISTORY_REWRITTEN: "the chain is not the one audited or receipted before: show the receipts",
     Difference.LEDGER_RESTORED: "the vendor lost these entries and says so under its signature: you keep the vectors, "
     "and they are not billed any more",
@@ -157,6 +160,10 @@ class AuditReport:
         accepted: Those of our own keys that the user has accepted before, as bought by software of the account.
         lost_by_restore: Paid by entries that the vendor lost and said so; not billed any more, so in no other total.
         recovered_items: Lost responses fetched free before the final pass.
+        unsigned_before: Entries before this one are older than signatures of entries, and covered by its own; None for
+            a ledger that has always had them.
+        unchecked_signatures: Entries whose signatures the vendor does not show, as older versions do not.
+        is_end_signed: Whether the vendor's signature of an entry covers the last one, as far as it shows them.
     """
 
     ledger_id: str
@@ -175,6 +182,9 @@ class AuditReport:
     lost_by_restore: KeyTotals = field(default_factory=KeyTotals)
     findings: Findings = field(default_factory=Findings)
     recovered_items: int = 0
+    unsigned_before: int | None = None
+    unchecked_signatures: int = 0
+    is_end_signed: bool = True
 
     @property
     def is_clean(self) -> bool:
@@ -211,6 +221,10 @@ class AuditReport:
                 rows.append((label, f"{spent(one)}, in {many if one.requests > 1 else f'entry {one.first_seq:,}'}"))
         if self.lost_by_restore.units:
             rows.append(("lost by vendor", f"{spent(self.lost_by_restore)}: kept here, not billed any more"))
+        if self.unsigned_before is not None:
+            rows.append(("unsigned", f"entries before {self.unsigned_before:,}, made by a version that signed none"))
+        if self.unchecked_signatures:
+            rows.append(("not shown", f"signatures of {self.unchecked_signatures:,} entries: an older vendor"))
         if self.recovered_items:
             rows.append(("recovered", f"{self.recovered_items:,} paid answers fetched, free"))
         return rows
@@ -244,6 +258,7 @@ class AuditReport:
                 for one in self.findings.examples
             ],
             "recovered": self.recovered_items,
+            "signatures": {"unsigned_before": self.unsigned_before, "not_shown": self.unchecked_signatures},
             "clean": self.is_clean,
             "exit_code": self.exit_code,
         }

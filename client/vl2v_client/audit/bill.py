@@ -26,7 +26,7 @@ from vl2v_client.core.deliveries import OTHER_MODEL
 from vl2v_client.core.errors import VendorChanged
 from vl2v_client.core.progress import Progress, silent
 from vl2v_contract.identity import sha256_hex
-from vl2v_contract.records import Receipt, Statement
+from vl2v_contract.records import Receipt, SignedStatement
 
 
 class Damage(StrEnum):
@@ -87,7 +87,7 @@ def audit_bill(
     if recovered or renewed.keys != keyring.keys:
         report = audit_once(renewed, settle_seconds)
         report.recovered_items = recovered
-    if not CHAIN_DIFFERENCES & report.findings.counts.keys():
+    if report.is_end_signed and not CHAIN_DIFFERENCES & report.findings.counts.keys():
         place = (report.ledger_id, report.account_id)
         cache.vendors.pin_head(*place, report.head_seq, report.head_hash)
         if accept_others:
@@ -147,9 +147,9 @@ def _await_answers(books: Reconciliation, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def _read_ahead(client: VendorClient) -> Generator[Statement, None, None]:
+def _read_ahead(client: VendorClient) -> Generator[SignedStatement, None, None]:
     """Yield the statement's pages; the next one is fetched while the last one is being verified."""
-    pages = client.statement_pages()
+    pages = client.signed_pages()
     with ThreadPoolExecutor(1, thread_name_prefix="statement") as pool:
         try:
             coming = pool.submit(next, pages, None)

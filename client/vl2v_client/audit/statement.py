@@ -10,9 +10,10 @@ from dataclasses import asdict
 from vl2v_client.api.keyring import Keyring
 from vl2v_client.audit.audit_report import AuditReport, Difference
 from vl2v_client.audit.notes import Notes
+from vl2v_client.audit.signatures import SignatureCheck
 from vl2v_client.cache.records import AuditedHead
 from vl2v_contract.chain import LedgerEntry, follows, items_hash
-from vl2v_contract.records import Statement, StatementEntry, Summary, head_message
+from vl2v_contract.records import SignedStatement, StatementEntry, Summary, head_message
 
 
 class AmountCheck:
@@ -103,7 +104,7 @@ class ChainWalk:
         account: Summary,
         keyring: Keyring,
         pinned: AuditedHead | None,
-        first: Statement,
+        first: SignedStatement,
         report: AuditReport,
         notes: Notes,
     ) -> None:
@@ -119,13 +120,16 @@ class ChainWalk:
         self._has_met_summary = account.head_seq == 0
         self.end_seq = self._head.seq
         self._amounts = AmountCheck(report, notes)
+        self._signatures = SignatureCheck(keyring, report, 0 if pinned is None else pinned.seq)
         self.restores: list[range] = []
 
-    def take(self, page: Statement) -> list[StatementEntry]:
+    def take(self, page: SignedStatement) -> list[StatementEntry]:
         """Check the next page; returns the rows that this audit covers."""
         self._check_head(page)
         # Entries that were made since the first page are left to the next audit.
-        rows = [row for row in page.entries if not self.end_seq < row.entry.seq <= page.signed_head.head.seq]
+        last_seq, shown = page.signed_head.head.seq, page.signatures
+        kept = [place for place, row in enumerate(page.entries) if not self.end_seq < row.entry.seq <= last_seq]
+        rows = [page.entries[place] for place in kept]
         for row in rows:
             self._check_place(row.entry)
             self._check_hashes(row)
@@ -133,12 +137,14 @@ class ChainWalk:
             self._check_known_places(row.entry)
             self._report.head_seq = row.entry.seq
             self._created_at = max(self._created_at, row.entry.created_at)
+        self._signatures.take(rows, None if shown is None else [shown[place] for place in kept])
         self._report.entries += len(rows)
         return rows
 
     def finish(self) -> None:
         """Check that the signed head is the end of the chain that was shown, and that it extends the last audit's."""
         head, read = self._head, self._report
+        self._signatures.finish()
         if self.end_seq != read.head_seq:
             why = f"the signed head is entry {self.end_seq}, the statement ends at {read.head_seq}"
             self._note(Difference.GAP_IN_SEQ, why)
@@ -153,7 +159,7 @@ class ChainWalk:
             why = f"the summary speaks of entry {self._account.head_seq}, which the statement does not have"
             self._note(Difference.GAP_IN_SEQ, why)
 
-    def _check_head(self, page: Statement) -> None:
+    def _check_head(self, page: SignedStatement) -> None:
         head, told = page.signed_head.head, (page.signed_head.head.ledger_id, page.signed_head.head.account_id)
         if told != self._names:
             self._note(Difference.CHAIN_BREAK, f"the signed head is for another ledger or account: {told}")

@@ -141,7 +141,8 @@ AMOUNTS = [
 ]  # fmt: skip
 
 SEALS = [
-    told("entry-hash", row(OURS, entry_hash="0" * 64), BREAK, REWRITTEN),
+    told("entry-hash", row(OURS, entry_hash="0" * 64), BREAK, REWRITTEN, SIGNATURE),
+    told("signature-of-another-entry", row(OURS, signature="AAAA"), SIGNATURE),
     told("items-swapped", swap_items, BREAK, DUPLICATE),
     told("item-key", item(OURS, 0, item_key="0" * 64), BREAK, UNEXPLAINED),
     told("item-result", item(OURS, 0, result_sha="0" * 64), BREAK),
@@ -168,7 +169,11 @@ UNVERIFIED = {
     "cursor-in-circles": (cursor(lambda _after: 0), "does not go on"),
     "cursor-goes-back": (cursor(lambda after: after - 1), "does not go on|after_seq"),
     "cursor-without-end": (cursor(lambda after: after + 1), "does not go on"),
-    "pages-without-entries": (page(lambda shown, after: shown | {"entries": [], "next_after_seq": after + 1}), "go on"),
+    "pages-without-entries": (
+        page(lambda shown, after: shown | {"entries": [], "signatures": [], "next_after_seq": after + 1}),
+        "go on",
+    ),
+    "signatures-of-other-entries": (page(lambda shown, _after: shown | {"signatures": []}), "number of signatures"),
     "head-behind": (head(seq=7), "does not go on"),
     "huge-number": (entry(OURS, units=2**80), "a number that cannot be"),
     "negative-units": (entry(OURS, units=-5), "a number that cannot be"),

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from vl2v_contract.chain import GENESIS_HASH, ChargedItem, LedgerEntry, items_hash
-from vl2v_contract.records import SigningKey, head_message
+from vl2v_contract.records import SigningKey, head_message, receipt_message
 
 Body = dict[str, Any]
 PAGE_ENTRIES = 4
@@ -25,7 +25,7 @@ class Books:
     """All that the vendor shows of an account, for a lie to change.
 
     Attributes:
-        rows: the statement's entries, as wire bodies.
+        rows: the statement's entries, as wire bodies, each with its `signature`.
         turn: changes a page that is about to be shown; the number of entries before it is its second argument.
         keys: private signing keys, oldest first.
     """
@@ -72,6 +72,7 @@ class Books:
             items = [ChargedItem(**item) for item in row["items"]]
             entry |= {"items_hash": items_hash(items) if items else None, "prev_hash": before}
             before = row["entry_hash"] = LedgerEntry(**entry).hash()
+            row["signature"] = self.signer_of(entry).sign(receipt_message(before))
         self.sign_head()
         self.summary |= {
             "used_units": self.head["used_units"],
@@ -89,11 +90,17 @@ class Books:
         self.head |= {**place, "entry_hash": end["entry_hash"], "key_id": key.key_id, **changes}
         self.signature = key.sign(head_message(self.head))
 
+    def signer_of(self, entry: Body) -> SigningKey:
+        """The key that an entry names, or the one in use."""
+        return next((key for key in self.keys if key.key_id == entry["signing_key_id"]), self.keys[-1])
+
     def page(self, after: int) -> Body:
         shown = self.rows[after : after + PAGE_ENTRIES]
         following = after + PAGE_ENTRIES if after + PAGE_ENTRIES < len(self.rows) else None
         signed = {"head": self.head, "signature": self.signature}
-        return self.turn({"entries": shown, "signed_head": signed, "next_after_seq": following}, after)
+        entries = [{name: value for name, value in row.items() if name != "signature"} for row in shown]
+        signatures = {"signatures": [row["signature"] for row in shown]}
+        return self.turn({"entries": entries, "signed_head": signed, "next_after_seq": following, **signatures}, after)
 
 
 Lie = Callable[[Books], None]
@@ -113,12 +120,14 @@ class Truth:
         def get(path: str) -> bytes:
             return http.get(f"/v1/billing/{path}").raise_for_status().content
 
-        return cls(get("statement"), get("summary"), get("keys"), keys)
+        return cls(get("statement?signed=true"), get("summary"), get("keys"), keys)
 
     def books(self) -> Books:
         statement = json.loads(self.statement)
         assert statement["next_after_seq"] is None
         signed = statement["signed_head"]
+        for row, signature in zip(statement["entries"], statement["signatures"], strict=True):
+            row["signature"] = signature
         others = (json.loads(self.summary), json.loads(self.public_keys))
         return Books(statement["entries"], signed["head"], signed["signature"], *others, self.keys)
 

@@ -37,6 +37,8 @@ class FakeLedger:
         self._requests = count(1)
         self.limit_units = self.used_units = 0
         self.clock = 1_767_225_600_000_000
+        self.shows_signatures = True
+        self.unsigned: set[int] = set()
         self.history: Callable[[list[Posted]], list[Posted]] = lambda posted: posted
         self.post("topup", units=budget)
 
@@ -126,7 +128,7 @@ class FakeLedger:
             "by_endpoint": [], "by_key": [], "head_seq": end.entry.seq, "head_hash": end.hash,
         }  # fmt: skip
 
-    def statement(self, after_seq: int = 0, limit: int = 500) -> Body:
+    def statement(self, after_seq: int = 0, limit: int = 500, *, signed: bool = False) -> Body:
         history = self.history(list(self.posted))
         rest = [row for row in history if row.entry.seq > after_seq]
         rows, end = rest[:limit], history[-1]
@@ -139,9 +141,15 @@ class FakeLedger:
             {"entry": asdict(row.entry), "entry_hash": row.hash, "items": [asdict(item) for item in row.items]}
             for row in rows
         ]
-        signed = {"head": head, "signature": self.keys[-1].sign(head_message(head))}
+        signed_head = {"head": head, "signature": self.keys[-1].sign(head_message(head))}
         following = rows[-1].entry.seq if len(rest) > limit else None
-        return {"entries": entries, "signed_head": signed, "next_after_seq": following}
+        shown = {"signatures": [self.signature(row) for row in rows]} if signed and self.shows_signatures else {}
+        return {"entries": entries, "signed_head": signed_head, "next_after_seq": following, **shown}
+
+    def signature(self, posted: Posted) -> str | None:
+        """The entry's signature as a statement shows it; by the newest key if it names none of ours."""
+        signers = [key for key in self.keys if key.key_id == posted.entry.signing_key_id] or self.keys[-1:]
+        return None if posted.entry.seq in self.unsigned else signers[0].sign(receipt_message(posted.hash))
 
 
 def rechained(history: Sequence[Posted]) -> list[Posted]:

@@ -98,7 +98,9 @@ class FakeVendor(FakeLedger):
         if path == "/v1/billing/summary":
             return self._json(path, self.summary())
         if path == "/v1/billing/statement":
-            return self._json(path, self.statement(**{k: int(v) for k, v in request.url.params.items()}))
+            asked = dict(request.url.params)
+            signed = asked.pop("signed", "") == "true"
+            return self._json(path, self.statement(**{k: int(v) for k, v in asked.items()}, signed=signed))
         if path == "/v1/embeddings/replay":
             return self._replay(request)
         return self._embed(path, request)

@@ -12,7 +12,7 @@ from vl2v_contract.records import PublicKey, StatementEntry
 from vl2v_vendor.domain.accounts import DEFAULT_SCOPES, ApiKey, Budget, Budgets, Scope
 from vl2v_vendor.domain.errors import BudgetExhausted, PriceChanged, UnknownModel
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer, PaidItem, Price
-from vl2v_vendor.domain.ports import AccountTotals, LedgerHead
+from vl2v_vendor.domain.ports import AccountTotals, LedgerHead, SignedEntries
 from vl2v_vendor.keys.secrets import SecretSigner
 
 
@@ -107,6 +107,11 @@ class MemoryLedger:
 
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[StatementEntry]:
         return self.posted[after_seq : after_seq + limit]
+
+    async def signed_entries(self, account_id: str, *, after_seq: int, limit: int) -> SignedEntries:
+        entries = tuple(await self.entries(account_id, after_seq=after_seq, limit=limit))
+        signatures = tuple(self.signer.sign_entry(posted.entry, posted.entry_hash) for posted in entries)
+        return SignedEntries(await self.head(account_id), entries, signatures)
 
     async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
         return [self.posted[seq - 1] for seq in seqs]

@@ -35,6 +35,21 @@ class AccountTotals:
     by_key: tuple[Breakdown, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SignedEntries:
+    """Entries in one snapshot of an account's ledger, up to its end, with the signatures stored beside them.
+
+    Attributes:
+        head: The last entry that the vendor signed, and may build on; those behind it are none of its software's.
+        entries: In order, with their items.
+        signatures: Of each entry; None for one that has none.
+    """
+
+    head: LedgerHead
+    entries: tuple[StatementEntry, ...]
+    signatures: tuple[str | None, ...]
+
+
 class Ledger(Protocol):
     """The ledger as the server uses it. Every method may raise `LedgerUnavailable`."""
 
@@ -72,6 +87,9 @@ class Ledger(Protocol):
 
     async def entries(self, account_id: str, *, after_seq: int, limit: int) -> list[StatementEntry]:
         """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
+
+    async def signed_entries(self, account_id: str, *, after_seq: int, limit: int) -> SignedEntries:
+        """Return what `entries` does with the signatures as stored, and the end up to which the vendor made them."""
 
     async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
         """Return the entries of these numbers in order, with their items."""

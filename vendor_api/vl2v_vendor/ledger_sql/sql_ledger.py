@@ -20,7 +20,7 @@ from vl2v_contract.records import StatementEntry
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, Offer
-from vl2v_vendor.domain.ports import Clock, LedgerHead
+from vl2v_vendor.domain.ports import Clock, LedgerHead, SignedEntries
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql import reading
 from vl2v_vendor.ledger_sql.charge_transaction import ChargeTransaction
@@ -28,6 +28,7 @@ from vl2v_vendor.ledger_sql.database import checkpoint, database_clock, database
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.group_writer import DEADLINE_SECONDS, GroupWriter
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
+from vl2v_vendor.ledger_sql.signed_pages import read_signed_entries
 from vl2v_vendor.ledger_sql.tables import results
 
 _P = ParamSpec("_P")
@@ -126,6 +127,14 @@ class SqlLedger:
         """Read the entries of these numbers, for receipts."""
         return await self._read(
             lambda connection: reading.read_listed_entries(connection, self._signer, account_id, seqs), is_audit=True
+        )
+
+    async def signed_entries(self, account_id: str, *, after_seq: int, limit: int) -> SignedEntries:
+        """Read entries with their signatures, and up to where they are the vendor's own, in one snapshot."""
+        return await self._read(
+            lambda connection: read_signed_entries(connection, self._signer, account_id, after_seq, limit),
+            account_id,
+            is_audit=True,
         )
 
     async def find_request(self, account_id: str, request_id: str) -> StatementEntry | None:

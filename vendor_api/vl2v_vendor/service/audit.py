@@ -7,6 +7,7 @@ from vl2v_contract.records import (
     Receipt,
     RequestRecord,
     SignedHead,
+    SignedStatement,
     Statement,
     StatementEntry,
     StatementHead,
@@ -53,6 +54,20 @@ class Audit:
         signed = sign_head(self.signer, self.ledger.ledger_id, account_id, head, now=self.clock.now())
         last_seq = page[-1].entry.seq if page else head.seq
         return Statement(page, signed, last_seq if last_seq < head.seq else None)
+
+    async def signed_statement(
+        self, account_id: str, after_seq: int = 0, limit: int = MAX_PAGE_ENTRIES
+    ) -> SignedStatement:
+        """Return a page with the entries' signatures, also where the last entries have none of this vendor.
+
+        The head is then that of the last entry which has one, and ends the pages; entries behind it are shown with the
+        last page, so that an auditor can name them.
+        """
+        found = await self.ledger.signed_entries(account_id, after_seq=after_seq, limit=limit)
+        signed = sign_head(self.signer, self.ledger.ledger_id, account_id, found.head, now=self.clock.now())
+        last_seq = found.entries[-1].entry.seq if found.entries else found.head.seq
+        following = last_seq if last_seq < found.head.seq else None
+        return SignedStatement(found.entries, signed, following, found.signatures)
 
     async def summary(self, account_id: str, api_key_id: str) -> Summary:
         """Return the bill at a glance, for the key that asks."""

@@ -1,8 +1,10 @@
 """The audit surface: every unit that was billed, with the signatures to check it offline."""
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from vl2v_contract.records import PublicKeys, RequestRecord, Statement, Summary
+from fastapi import APIRouter, Query
+
+from vl2v_contract.records import PublicKeys, RequestRecord, SignedStatement, Statement, Summary
 from vl2v_vendor.service.audit import MAX_PAGE_ENTRIES
 from vl2v_vendor.web.declarations import PUBLIC, AfterNumber, BillingCaller, PageLimit, ServicesOf, problems
 
@@ -17,9 +19,15 @@ async def get_summary(caller: BillingCaller, services: ServicesOf) -> Summary:
 
 @router.get("/statement", responses=problems(401, 403, 422, 503), summary="The ledger, page by page")
 async def get_statement(
-    caller: BillingCaller, services: ServicesOf, after_seq: AfterNumber = 0, limit: PageLimit = MAX_PAGE_ENTRIES
-) -> Statement:
+    caller: BillingCaller,
+    services: ServicesOf,
+    after_seq: AfterNumber = 0,
+    limit: PageLimit = MAX_PAGE_ENTRIES,
+    signed: Annotated[bool, Query(description="Show the signatures that the entries were committed with.")] = False,
+) -> SignedStatement | Statement:
     """List entries in order, each with its items, and the signed head of the chain."""
+    if signed:
+        return await services.audit.signed_statement(caller.account_id, after_seq, limit)
     return await services.audit.statement(caller.account_id, after_seq, limit)
 
 
