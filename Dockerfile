@@ -1,10 +1,15 @@
-# The vendor's image. Build: docker build -t vl2v-vendor .
-FROM python:3.12-slim
+# The vendor's image, for CPUs. Build: docker build -t vl2v-vendor:0.2.0 . (docs/operating/docker.md)
+ARG BASE=python:3.12-slim
+FROM ${BASE}
 
 RUN useradd --uid 10001 --create-home vl2v \
     && mkdir -p /var/lib/vl2v /home/vl2v/.cache && chown vl2v:vl2v /var/lib/vl2v /home/vl2v/.cache
 
 WORKDIR /opt/vl2v
+# PyTorch without CUDA, from the index that its installation page names for CPUs. Empty: what the plain name gives, which
+# on Linux is CUDA's, about 6 GB.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN [ -z "${TORCH_INDEX}" ] || pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.6" "torchvision>=0.21"
 # `--build-arg EXTRAS=vendor,otel` for traces.
 ARG EXTRAS=vendor
 # The dependencies change less often than the code: their layer is built from the metadata alone.
@@ -24,6 +29,7 @@ ENV VL2V_VENDOR_DATA_DIR=/var/lib/vl2v \
     PYTHONUNBUFFERED=1
 VOLUME /var/lib/vl2v
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+# A start may take `max_load_seconds`, 1,800; a check of the ledger 5 s.
+HEALTHCHECK --interval=10s --timeout=8s --start-period=1860s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=7)"]
 CMD ["vl2v-vendor", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 EXTRAS ?= vendor,client,local,otel,test,dev
 KUBECTL ?= kubectl
+DOCKER ?= docker
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor bench-vendor demo sbom clean
+.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor bench-vendor demo sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -80,6 +81,13 @@ test-notebook: ## run the notebook of the documents
 test-browser: ## the vendor's pages and the reports in Chromium (`apt install chromium`), with axe; skipped by name without it
 	$(MAKE) install EXTRAS=$(EXTRAS)$(comma)browser
 	$(BIN)/pytest tests/browser
+
+test-compose: ## build the images and run the compose files, one vendor and three, half an hour; needs Docker
+	@command -v $(DOCKER) >/dev/null || { echo "test-compose: $(DOCKER) is missing. It builds the images and runs them: apt install docker.io docker-cli docker-compose docker-buildx (Debian 13), or https://docs.docker.com/engine/install/" >&2; exit 1; }
+	@$(DOCKER) compose version >/dev/null || { echo "test-compose: the command \`$(DOCKER) compose\` is missing: apt install docker-compose docker-buildx (Debian 13)" >&2; exit 1; }
+	@$(DOCKER) info >/dev/null || { echo "test-compose: no Docker daemon answers; start it, or set DOCKER_HOST" >&2; exit 1; }
+	$(MAKE) install
+	$(BIN)/pytest --compose tests/compose
 
 prove-short: install ## the proofs of bill and vendor with smaller counts: up to twenty minutes, no result files
 	$(BIN)/python benchmarks/billing_proofs.py --short

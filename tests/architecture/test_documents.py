@@ -24,6 +24,17 @@ README_WORDS = 900
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FOREIGN = {"--build-arg", "--data-binary", "--json", "--nproc-per-node", "--profile", "--strict"} | {
+    "--build",
+    "--detach",
+    "--format",
+    "--no-deps",
+    "--no-recreate",
+    "--quiet",
+    "--rm",
+    "--scale",
+    "--tag",
+    "--time",
+    "--wait",
     "--for",
     "--from-file",
     "--from-literal",

@@ -74,6 +74,30 @@ def test_a_retry_after_pauses_the_whole_client(vendor: FakeVendor) -> None:
     assert 39.0 < waits[1] <= 40.0  # the gate, as another thread would meet it
 
 
+def test_a_vendor_that_restarts_is_waited_for_and_the_user_told_once(vendor: FakeVendor) -> None:
+    waits: list[float] = []
+    told: list[str] = []
+    with VendorClient("http://fake", "vl2v_fake-key", transport=vendor.transport, sleep=waits.append) as client:
+        client.on_away = told.append
+        for _ in range(2):
+            vendor.before = answers(httpx.ReadError, *[httpx.ConnectError] * 4, *[httpx.RemoteProtocolError] * 4)
+            buy_texts(client)
+    assert sum(waits) > 2 * 40
+    assert len(told) == 2
+    assert "trying again for up to 5 minutes" in told[0]
+    assert vendor.billed_units == 2
+
+
+def test_a_vendor_that_stays_away_is_given_up_after_five_minutes(vendor: FakeVendor) -> None:
+    waits: list[float] = []
+    with VendorClient("http://fake", "vl2v_fake-key", transport=vendor.transport, sleep=waits.append) as client:
+        client.model()
+        vendor.before = answers(*[httpx.ConnectError] * 99)
+        with pytest.raises(VendorUnavailable, match="is it running"):
+            buy_texts(client)
+    assert 300 <= sum(waits) < 310
+
+
 def test_a_timeout_is_tried_three_times_at_most(vendor: FakeVendor, client: VendorClient) -> None:
     vendor.before = answers(*[httpx.ReadTimeout] * 9)
     with pytest.raises(VendorUnavailable, match="did not answer in time"):

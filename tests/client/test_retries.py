@@ -44,16 +44,32 @@ def test_who_decides_about_another_attempt(attempt: Attempt, again: bool) -> Non
 def test_attempts_are_bounded_and_timeouts_more_so() -> None:
     policy = RetryPolicy(max_attempts=4, max_timeouts=2)
     late = Attempt(None, timed_out=True)
-    assert policy.allows_another([Attempt(503)] * 3, met=True)
-    assert not policy.allows_another([Attempt(503)] * 4, met=True)
+    busy = Attempt(503, should_retry="true")
+    assert policy.allows_another([busy] * 3, met=True)
+    assert not policy.allows_another([busy] * 4, met=True)
     assert policy.allows_another([late], met=True)
-    assert not policy.allows_another([late, Attempt(503), late], met=True)
+    assert not policy.allows_another([late, busy, late], met=True)
 
 
 def test_nobody_there_is_given_up_soon_unless_somebody_was_there_before() -> None:
     refused = [Attempt(None, refused=True)] * 2
     assert not RetryPolicy().allows_another(refused, met=False)
     assert RetryPolicy().allows_another(refused, met=True)
+
+
+@pytest.mark.parametrize("away", [Attempt(None, refused=True), Attempt(None), Attempt(502), Attempt(503), Attempt(504)])
+def test_a_vendor_that_has_answered_is_waited_for_as_long_as_a_restart_may_take(away: Attempt) -> None:
+    policy = RetryPolicy(max_attempts=3, max_away_seconds=300)
+    assert policy.allows_another([away] * 20, met=True, waited_seconds=299)
+    assert not policy.allows_another([away] * 20, met=True, waited_seconds=300)
+    assert not policy.allows_another([away] * 3, met=False, waited_seconds=1)
+
+
+def test_what_the_vendor_itself_says_is_counted_also_after_an_outage() -> None:
+    policy, away = RetryPolicy(max_attempts=3), Attempt(None, refused=True)
+    for overloaded in (Attempt(503, should_retry="true"), Attempt(503, retry_after_seconds=1.0)):
+        assert policy.allows_another([*[away] * 9, overloaded, overloaded], met=True, waited_seconds=60)
+        assert not policy.allows_another([*[away] * 9, *[overloaded] * 3], met=True, waited_seconds=60)
 
 
 def test_backoff_doubles_to_a_cap_and_jitters_downwards_only() -> None:

@@ -74,7 +74,8 @@ def _assert_hardened(workload: Document) -> None:
 
 
 def _assert_of_this_release(workload: Document) -> None:
-    image = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["vendor"]["image"]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["vendor"]["image"]
+    (image,) = re.findall(r"^\$\{VENDOR_IMAGE:-(.*)\}$", compose)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert {container["image"] for container in _containers(workload)} == {image}
     assert image.endswith(f":{version}")

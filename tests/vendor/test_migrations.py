@@ -61,3 +61,11 @@ def test_a_database_that_is_up_to_date_is_left_alone(first_revision: Engine) -> 
     migrations.upgrade(first_revision)
     with first_revision.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0005"]
+
+
+def test_a_database_of_a_later_version_is_refused_in_words(first_revision: Engine) -> None:
+    migrations.upgrade(first_revision)
+    with writing(first_revision).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+    with pytest.raises(migrations.SchemaNewer, match=r"revision 0006, and this one knows 0005: start that version"):
+        migrations.upgrade(first_revision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,34 @@ def test_a_file_that_others_can_read_is_refused(path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(SecretsError, match="chmod 600"):
         load_or_create_secrets(path)
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o640, 0o444, 0o460])
+@pytest.mark.parametrize("is_own_group", [True, False])
+def test_a_mounted_secret_may_be_read_by_the_group_of_the_process_alone(
+    path: Path, mode: int, is_own_group: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = load_or_create_secrets(path)
+    path.chmod(mode)
+    group = path.stat().st_gid
+    monkeypatch.setattr("os.getegid", lambda: group if is_own_group else group + 1)
+    if mode == 0o440 and is_own_group:
+        assert load_or_create_secrets(path).pepper == made.pepper
+        return
+    with pytest.raises(SecretsError, match="can be read by others"):
+        load_or_create_secrets(path)
+
+
+def test_a_mounted_secret_is_not_rotated_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = load_or_create_secrets(path)
+
+    def refuse(*_paths: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(SecretsError, match="rotate the key where the file is kept"):
+        rotate_signing_key(path)
+    assert load_or_create_secrets(path).signer().published_keys == made.signer().published_keys
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"pepper": "!", "signing_keys": []}', '{"pepper": "", "x": 1}'])

@@ -85,6 +85,13 @@ def test_a_tilde_in_a_file_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, t
     assert (settings.secrets_path, settings.golden_file) == (tmp_path / "keys.json", tmp_path / "golden.json")
 
 
+def test_published_heads_lie_beside_the_secrets_or_where_the_settings_say(tmp_path: Path) -> None:
+    secrets_file = tmp_path / "run" / "keys.json"
+    assert Settings(secrets_file=secrets_file).published_heads_path == tmp_path / "run" / "vendor-published-heads.json"
+    named = Settings(secrets_file=secrets_file, published_heads_file=tmp_path / "data" / "heads.json")
+    assert (named.secrets_path, named.published_heads_path) == (secrets_file, tmp_path / "data" / "heads.json")
+
+
 def test_a_proxy_is_an_address_or_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VL2V_VENDOR_TRUSTED_PROXIES", '["10.0.0.1", "2001:db8::/32"]')
     assert [str(network) for network in load_settings().trusted_proxies] == ["10.0.0.1/32", "2001:db8::/32"]

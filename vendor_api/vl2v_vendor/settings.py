@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     data_dir: Path = Field(default_factory=lambda: default_data_dir())
     secrets_file: Path | None = None
+    published_heads_file: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     model: str | None = None
@@ -92,7 +93,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["plain", "json"] = "plain"
 
-    @field_validator("data_dir", "secrets_file", "model_config_file", "golden_file")
+    @field_validator("data_dir", "secrets_file", "published_heads_file", "model_config_file", "golden_file")
     @classmethod
     def _at_home(cls, path: Path | None) -> Path | None:
         """Read `~` as a shell would: a file or a service manager does not."""
@@ -122,8 +123,8 @@ class Settings(BaseSettings):
 
     @property
     def published_heads_path(self) -> Path:
-        """What servers have signed, beside the secrets."""
-        return self.secrets_path.with_name("vendor-published-heads.json")
+        """What servers have signed; beside the secrets, unless the settings name another place."""
+        return self.published_heads_file or self.secrets_path.with_name("vendor-published-heads.json")
 
     @field_validator("max_queued_items")
     @classmethod

@@ -42,6 +42,13 @@ class Attempt:
     timed_out: bool = False
     refused: bool = False
 
+    @property
+    def is_away(self) -> bool:
+        """Whether nobody spoke for the vendor: refused, cut off, or a proxy said that it has nobody behind it."""
+        if self.status is None:
+            return not self.timed_out
+        return self.status in _GATEWAY_STATUSES and self.should_retry is None and self.retry_after_seconds is None
+
     def may_be_repeated(self) -> bool:
         """Return whether the same request may fare better."""
         if self.status is None:
@@ -54,30 +61,48 @@ class Attempt:
         return is_passing or self.retry_after_seconds is not None or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
 
 
+_GATEWAY_STATUSES = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
+"""A proxy's; the vendor's own answer says whether to retry."""
+
+_MOMENT_SECONDS = 3.0
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Bounded attempts with capped exponential backoff and jitter.
 
     Attributes:
-        max_attempts: Requests in all, the first included.
+        max_attempts: Requests in all, the first included; those that found a vendor away that has answered before are
+            not counted, but bounded by the next one.
+        max_away_seconds: Time to wait for a vendor that has answered before and is away now, since it is probably
+            restarting and has a model to load.
         max_timeouts: Attempts that may time out; each has cost the user a long wait.
-        max_refusals: Attempts that may find nobody there before the vendor has ever answered; afterwards it is
-            probably restarting.
+        max_refusals: Attempts that may find nobody there before the vendor has ever answered.
         first_wait_seconds: The wait before the second attempt; it doubles from there.
         longest_wait_seconds: What the doubling stops at.
     """
 
     max_attempts: int = 6
+    max_away_seconds: float = 300.0
     max_timeouts: int = 3
     max_refusals: int = 2
     first_wait_seconds: float = 0.5
     longest_wait_seconds: float = 8.0
 
-    def allows_another(self, attempts: list[Attempt], *, met: bool) -> bool:
-        """Return whether to send again after `attempts`, the latest last; `met` if this vendor has ever answered."""
+    def allows_another(self, attempts: list[Attempt], *, met: bool, waited_seconds: float = 0.0) -> bool:
+        """Return whether to send again after `attempts`, the latest last.
+
+        Args:
+            attempts: What became of the request so far.
+            met: Whether this vendor has ever answered.
+            waited_seconds: Time that was waited between these attempts.
+        """
         refusals = 0 if met else sum(attempt.refused for attempt in attempts)
         timeouts = sum(attempt.timed_out for attempt in attempts)
-        is_bounded = refusals < self.max_refusals and timeouts < self.max_timeouts and len(attempts) < self.max_attempts
+        counted = sum(not (met and attempt.is_away) for attempt in attempts)
+        is_bounded = refusals < self.max_refusals and timeouts < self.max_timeouts and counted < self.max_attempts
+        if met and attempts[-1].is_away:
+            is_bounded &= waited_seconds < self.max_away_seconds
         return is_bounded and attempts[-1].may_be_repeated()
 
     def wait_seconds(self, attempts: list[Attempt], rng: random.Random) -> float:
@@ -112,6 +137,9 @@ class Connection:
 
     `httpx` itself retries nothing: each retry here is the same request under the same item keys.
 
+    Attributes:
+        on_away: Function that is told, once, that a vendor which has answered before is away for longer than a moment.
+
     Args:
         url: The vendor's base URL, `http://` or `https://`; a `/v1` at its end makes no difference.
         api_key: Sent as a bearer token; never shown.
@@ -144,6 +172,8 @@ class Connection:
         self._gate = threading.Lock()
         self._closed_until_seconds = 0.0
         self._met = False
+        self.on_away: Callable[[str], object] = lambda _: None
+        self._told_away = False
         timeout = httpx.Timeout(120.0, connect=10.0)
         self._http = httpx.Client(base_url=self.url, headers=_headers(api_key), transport=transport, timeout=timeout)
 
@@ -179,14 +209,17 @@ class Connection:
             VendorError: One of its kinds, by what the vendor said; or the answer has more than `max_bytes`.
         """
         attempts: list[Attempt] = []
+        waited_seconds = 0.0
         while True:
             self._pass_gate(was_sent=bool(attempts))
             answer = self._try(method, path, max_bytes, content, attempts)
             if isinstance(answer, httpx.Response) and answer.is_success:
                 return answer
-            if not self._policy.allows_another(attempts, met=self._met):
+            if not self._policy.allows_another(attempts, met=self._met, waited_seconds=waited_seconds):
                 raise self._error(answer, attempts)
-            self._wait(attempts)
+            if attempts[-1].is_away and waited_seconds > _MOMENT_SECONDS:
+                self._tell_away()
+            waited_seconds += self._wait(attempts)
 
     def _try(
         self, method: str, path: str, max_bytes: int, content: dict[str, Any], attempts: list[Attempt]
@@ -201,9 +234,17 @@ class Connection:
             attempts.append(Attempt(None, timed_out=timed_out, refused=isinstance(error, httpx.ConnectError)))
             return error
         self._met = True
+        self._told_away = False
         retry_after = parse_retry_after(response.headers.get(headers.RETRY_AFTER), now_seconds=time.time())
         attempts.append(Attempt(response.status_code, response.headers.get(headers.SHOULD_RETRY), retry_after))
         return response
+
+    def _tell_away(self) -> None:
+        with self._gate:
+            was_told, self._told_away = self._told_away, True
+        if not was_told:
+            minutes = f"{self._policy.max_away_seconds / 60:g} minutes"
+            self.on_away(f"the vendor at {self.url} does not answer now; trying again for up to {minutes}")
 
     def _error(self, answer: httpx.Response | httpx.RequestError, attempts: list[Attempt]) -> Exception:
         is_first = isinstance(answer, httpx.Response) or not self._met
@@ -222,13 +263,15 @@ class Connection:
             error.was_refused = error.code is not None and not lost
         return error
 
-    def _wait(self, attempts: list[Attempt]) -> None:
+    def _wait(self, attempts: list[Attempt]) -> float:
+        """Wait before the next attempt; returns the seconds that were meant."""
         seconds = self._policy.wait_seconds(attempts, self._rng)
         if attempts[-1].retry_after_seconds is not None:
             # The vendor spoke to the account, not to this thread: all threads wait.
             with self._gate:
                 self._closed_until_seconds = max(self._closed_until_seconds, time.monotonic() + seconds)
         self._sleep(seconds)
+        return seconds
 
     def _pass_gate(self, *, was_sent: bool) -> None:
         if self._cancelled.is_set():

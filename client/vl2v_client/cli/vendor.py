@@ -60,6 +60,7 @@ def open_vendor(url: str, api_key: str | None) -> VendorClient:
     if upload not in UPLOADS:
         raise UsageError(f"{UPLOAD_VARIABLE} is {upload!r}; set it to one of {', '.join(UPLOADS)}, or not at all")
     vendor = VendorClient(url, api_key, upload=upload)
+    vendor.on_away = notify
     if vendor.exposes_key:
         notify(
             f"warning: the API key travels unencrypted to {vendor.url}, where anybody on the way can read it and spend "

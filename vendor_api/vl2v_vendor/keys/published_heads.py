@@ -1,8 +1,9 @@
 """What this server has signed, kept outside the database: so that an old backup cannot give a number out twice.
 
-A JSON file beside the secrets holds, for each ledger and account, the last entry whose receipt or statement head was
-signed here. It is written at most once a second and may lag by as much: `vl2v_contract.chain.RESTORE_MARGIN` makes up
-for that. `ledger_sql.restoration` compares it with the ledger before anything is served.
+A JSON file holds, for each ledger and account, the last entry whose receipt or statement head was signed here. It lies
+beside the secrets, unless the setting `published_heads_file` names another place. It is written at most once a second
+and may lag by as much: `vl2v_contract.chain.RESTORE_MARGIN` makes up for that. `ledger_sql.restoration` compares it
+with the ledger before anything is served.
 """
 
 import asyncio
@@ -96,7 +97,8 @@ class HeadsFile:
                     json.dump({"version": 1, "ledgers": document}, file)
         except OSError as error:
             raise HeadsFileError(
-                f"the published heads cannot be written to {self.path} ({error.strerror}); make its folder writable"
+                f"the published heads cannot be written to {self.path} ({error.strerror}); make its folder writable, "
+                "or name another file as published_heads_file"
             ) from error
 
     def _read_all(self) -> dict[str, Heads]:

@@ -1,7 +1,8 @@
 """The vendor's secrets: the fingerprint pepper, which never rotates, and the signing keys, the current one last.
 
-They live in one JSON file that only its owner can read, beside the database and not in it, so that a copy of the
-database can neither sign nor recognise content. Losing the file means losing both: back it up with the database.
+They live in one JSON file that only its owner can read, or the group of this process alone if it is mounted as a
+secret. It lies beside the database and not in it, so that a copy of the database can neither sign nor recognise
+content. Losing the file means losing both: back it up with the database.
 
 A key that was replaced stays in the file for ever: every receipt is signed again, to the same bytes, by the key that
 its entry names, whenever it is asked for.
@@ -35,6 +36,8 @@ from vl2v_vendor.host import keep_owner, sync_folder
 
 _PEPPER_BYTES = 32
 _OWNER_ONLY = 0o600
+_MOUNTED = 0o440
+"""The mode of a secret that a container gets: nobody may write it, and the group is the process's."""
 
 
 class SecretsError(VendorError):
@@ -194,8 +197,9 @@ def load_secrets(path: Path) -> VendorSecrets:
         SecretsError: Others may read the file, or it is not a secrets file.
         OSError: There is no such file, or it cannot be read.
     """
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077 and (mode, status.st_gid) != (_MOUNTED, os.getegid()):
         raise SecretsError(f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -220,7 +224,7 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
     It is made at `not_before` (microseconds) or later: this machine's clock may be behind what was signed.
 
     Raises:
-        SecretsError: The file cannot be used.
+        SecretsError: The file cannot be used, or is mounted read-only.
     """
     path = path.resolve()  # behind a link lies the file that is backed up
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -229,13 +233,21 @@ def rotate_signing_key(path: Path, *, not_before: int = 0) -> VendorSecrets:
         renewed = load_secrets(path).with_new_key(now=max(not_before, time.time_ns() // 1000))
         for left_behind in path.parent.glob(f".{path.name}.*"):  # by a process that was killed here
             left_behind.unlink(missing_ok=True)
-        temporary = _write_temporary(path, renewed)
-        keep_owner(temporary, path)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        _replace(path, renewed)
     finally:
         os.close(descriptor)
     return renewed
+
+
+def _replace(path: Path, content: VendorSecrets) -> None:
+    try:
+        temporary = _write_temporary(path, content)
+        keep_owner(temporary, path)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        why = f"{path} cannot be replaced ({error.strerror})"
+        raise SecretsError(f"{why}: rotate the key where the file is kept, and mount the new one here") from error
 
 
 def _write_temporary(path: Path, content: VendorSecrets) -> Path:

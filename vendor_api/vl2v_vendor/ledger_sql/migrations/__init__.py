@@ -22,6 +22,10 @@ class SchemaOutdated(VendorError):
     """The schema has to be migrated by somebody who may."""
 
 
+class SchemaNewer(VendorError):
+    """A later version of vl2v has migrated the schema."""
+
+
 def upgrade(engine: Engine) -> None:
     """Migrate to the newest schema, then check that transactions keep their limits and the append-only triggers exist.
 
@@ -34,10 +38,17 @@ def upgrade(engine: Engine) -> None:
         DatabaseError: A transaction's limits have no effect.
         LedgerUnavailable: The database cannot be reached.
         LedgerUnprotected: An append-only trigger is missing.
+        SchemaNewer: The schema is of a later version.
         SchemaOutdated: The schema is of another version, and this database role may not change it.
     """
     try:
-        if not _is_current(engine):
+        revision = current_revision(engine)
+        if revision is not None and revision > HEAD_REVISION:
+            raise SchemaNewer(
+                f"a later version of vl2v has brought this database to revision {revision}, and this one knows "
+                f"{HEAD_REVISION}: start that version"
+            )
+        if revision != HEAD_REVISION:  # asked without Alembic, which takes time to load
             _migrate(engine)
             checkpoint(engine)
         with engine.connect() as connection:
@@ -51,11 +62,6 @@ def upgrade(engine: Engine) -> None:
                 "role what docs/operating.md lists"
             ) from error
         raise LedgerUnavailable(f"the ledger database cannot be opened: {error.orig}") from error
-
-
-def _is_current(engine: Engine) -> bool:
-    """Look before loading Alembic: a command line tool should not pay for it every time."""
-    return current_revision(engine) == HEAD_REVISION
 
 
 def current_revision(engine: Engine) -> str | None:
