@@ -61,7 +61,7 @@ def test_a_name_that_no_proof_has_is_refused(ran: list[str], tmp_path: Path) -> 
     assert ran == []
 
 
-@pytest.mark.parametrize("script", ["billing_proofs", "vendor_proofs"])
+@pytest.mark.parametrize("script", ["billing_proofs", "vendor_proofs", "stranger_proofs"])
 def test_a_short_run_has_no_result_file(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(script)
     asked: list[tuple[object, ...]] = []

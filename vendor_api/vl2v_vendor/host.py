@@ -1,9 +1,10 @@
-"""Services of the operating system: durable files, file locks and the clock.
+"""Services of the operating system: durable files, file locks, memory and the clock.
 
 The kernel holds a lock, so no crash leaves a file locked. A lock file stays behind when its lock is released: removing
 it would let two processes lock two files of one name.
 """
 
+import ctypes
 import fcntl
 import os
 import secrets
@@ -120,6 +121,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def return_free_memory() -> None:
+    """Give back to the system what is free, where the C library keeps it: glibc does, between pieces still in use.
+
+    Large bodies come in small pieces, so that what one flood of them took would stay with the server.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class SystemClock:

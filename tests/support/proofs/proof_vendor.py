@@ -36,9 +36,9 @@ class ProofVendor:
     def url(self) -> str:
         return self.environment["VL2V_VENDOR_URL"]
 
-    def customer(self, account: str) -> Customer:
-        """An account of its own with a budget that does not end, and a key."""
-        words = ("vl2v-vendor", "keys", "create", "--account", account, "--budget", str(BUDGET_UNITS), "--json")
+    def customer(self, account: str, budget_units: int = BUDGET_UNITS) -> Customer:
+        """An account of its own, by default with a budget that does not end, and a key."""
+        words = ("vl2v-vendor", "keys", "create", "--account", account, "--budget", str(budget_units), "--json")
         return Customer(self.url, str(json.loads(run(self.environment, *words))["secret"]))
 
     def verify_ledger(self) -> bool:
@@ -141,7 +141,7 @@ class Size(Protocol):
 
 @contextmanager
 def proof_vendor(
-    home: Path, options: Sequence[str], settings: Mapping[str, str] | None = None
+    home: Path, options: Sequence[str], settings: Mapping[str, str] | None = None, *, log_level: str = "error"
 ) -> Iterator[ProofVendor]:
     """Serve until the block ends.
 
@@ -149,9 +149,10 @@ def proof_vendor(
         home: for its data and its log.
         options: of `vl2v-vendor serve`.
         settings: by name without the prefix, such as `{"MAX_ITEMS": "16"}`.
+        log_level: what goes into the log.
     """
     named = {f"VL2V_VENDOR_{name}": value for name, value in (settings or {}).items()}
-    with vendor_process(home, [*options, "--log-level", "error"], named) as (environment, process):
+    with vendor_process(home, [*options, "--log-level", log_level], named) as (environment, process):
         yield ProofVendor(environment, process, home / "vendor.log")
 
 

@@ -23,6 +23,7 @@ from vl2v_contract.texts import printable
 from vl2v_vendor.bootstrap import open_services
 from vl2v_vendor.cli.console import installed_version
 from vl2v_vendor.domain.errors import VendorError
+from vl2v_vendor.host import return_free_memory
 from vl2v_vendor.observe.request_trace import set_up_logging
 from vl2v_vendor.observe.telemetry import Tracing, open_tracing
 from vl2v_vendor.service.services import Services
@@ -167,11 +168,12 @@ class _Foreground:
         )
         config = server_config(app, self.limits, shutdown_seconds=self.settings.shutdown_seconds)
         self.server = Server(config, self._announce)
-        watch = asyncio.create_task(self.limits.watch())
+        beside = [asyncio.create_task(self.limits.watch()), asyncio.create_task(_return_memory())]
         try:
             await self.server.serve(sockets=[self.listener])
         finally:
-            watch.cancel()
+            for task in beside:
+                task.cancel()
 
     def _announce(self) -> None:
         if self.limits.max_connections < self.settings.max_connections:
@@ -193,6 +195,16 @@ class _Foreground:
             return
         self.console.print(f"{label:>8}", style="bold", end="  ")
         self.console.print(printable(text), markup=False, emoji=False)
+
+
+_MEMORY_SECONDS: Final = 30.0
+
+
+async def _return_memory() -> None:
+    """Give free memory back from time to time, until cancelled."""
+    while True:
+        await asyncio.sleep(_MEMORY_SECONDS)
+        await asyncio.to_thread(return_free_memory)
 
 
 _MOST_FILES: Final = 65_536

@@ -6,7 +6,7 @@ Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnecti
 import logging
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,15 +17,13 @@ from vl2v_contract.wire import headers
 from vl2v_vendor.domain.accounts import hide_secrets
 from vl2v_vendor.observe.request_trace import NO_ROUTE, RequestTrace, start_trace
 from vl2v_vendor.observe.telemetry import Metrics, Tracing
-from vl2v_vendor.web.middleware import PROBES
+from vl2v_vendor.web.access_log import AccessLog
 from vl2v_vendor.web.problems import SECURITY_HEADERS, refusal
 
-_access_log = logging.getLogger("vl2v_vendor.access")
 _log = logging.getLogger(__name__)
 
 _FOREIGN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _CLIENT_GONE_STATUS: Final = 499
-_INTERNAL_STATUS: Final = 500
 
 
 @dataclass(eq=False)
@@ -39,6 +37,7 @@ class RequestContext:
     app: ASGIApp
     metrics: Metrics
     tracing: Tracing | None = None
+    access_log: AccessLog = field(default_factory=AccessLog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
@@ -58,7 +57,7 @@ class RequestContext:
                 trace.seconds = trace.elapsed
                 trace.endpoint = scope["state"].get("endpoint") or getattr(scope.get("route"), "path", NO_ROUTE)
                 self.metrics.observe_request(trace)
-                _write_access_line(trace)
+                self.access_log.write(trace)
                 if end_span is not None:
                     end_span(trace)
 
@@ -85,22 +84,3 @@ class RequestContext:
             _log.exception("request %s failed", request_id)
             if trace.status == 0:
                 await refusal(error, request_id)(scope, receive, send_named)
-
-
-def _write_access_line(trace: RequestTrace) -> None:
-    level = logging.WARNING if trace.status >= _INTERNAL_STATUS else logging.INFO
-    if trace.endpoint in PROBES:
-        level = logging.DEBUG
-    if not _access_log.isEnabledFor(level):
-        return
-    fields = {
-        "method": trace.method,
-        "path": trace.path,
-        "status": trace.status,
-        "milliseconds": round(1000 * trace.seconds, 1),
-        "stage_milliseconds": {stage: round(1000 * seconds, 2) for stage, seconds in trace.stages.items()},
-        **trace.facts,
-    }
-    _access_log.log(
-        level, "%(method)s %(path)s %(status)s %(milliseconds)s ms %(request_id)s", fields, extra={"fields": fields}
-    )
