@@ -9,7 +9,11 @@ KUBECTL ?= kubectl
 DOCKER ?= docker
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
+<<<<<<< HEAD
+.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose test-ray docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor bench-vendor demo sbom clean
+=======
 .PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor prove-strangers bench-vendor demo sbom clean
+>>>>>>> land
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -88,6 +92,10 @@ test-compose: ## build the images and run the compose files, one vendor and thre
 	@$(DOCKER) info >/dev/null || { echo "test-compose: no Docker daemon answers; start it, or set DOCKER_HOST" >&2; exit 1; }
 	$(MAKE) install
 	$(BIN)/pytest --compose tests/compose
+
+test-ray: ## sweeps of eight runs on every engine, Ray among them, and torchrun without its cache: minutes
+	$(MAKE) install EXTRAS=$(EXTRAS)$(comma)ray
+	$(BIN)/pytest --cluster tests/cluster
 
 prove-short: install ## the proofs of bill and vendor with smaller counts: up to twenty minutes, no result files
 	$(BIN)/python benchmarks/billing_proofs.py --short

@@ -7,6 +7,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Run the proofs of the bill at full length: many minutes.")
+    parser.addoption("--cluster", action="store_true", help="Run sweeps of eight runs on every engine: minutes.")
     parser.addoption("--screenshots", metavar="FOLDER", help="Keep a picture of each page that a browser is shown.")
     parser.addoption("--pages", action="store_true", help="Run what the pages say, and build the site: minutes.")
     parser.addoption("--compose", action="store_true", help="Build images and run containers: half an hour.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,16 @@ from support.client.client_shell import ClientShell, Result
 from support.client.fake_vendor import FakeVendor, served
 from support.client.pages import Page, check_page
 from support.vendor.tiny_clip import write_tiny_clip
+from vl2v_client.cache.memo import SessionCache
+from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import DataError, RunError, UsageError
+from vl2v_client.core.progress import silent
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import split
+from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.reports.sweep_report import Outcome, method_rows
+from vl2v_client.runs.local_source import LocalSource, load_local_teacher
+from vl2v_client.runs.run_folder import RunFolder
 from vl2v_contract.identity import text_sha
 
 DOMAINS, CLASSES, IMAGES, VIEWS = ("art", "photo", "sketch"), ("cat", "dog"), 5, 2
@@ -251,7 +259,7 @@ def test_what_was_not_in_the_purchase_is_not_bought_by_a_run(vendor: FakeVendor,
     vendor.after = swap
     refused = shell.sweep(*words)
     assert isinstance(refused.exception, RunError)
-    assert "beyond the sweep's one purchase" in str(refused.exception)
+    assert "beyond the one purchase that is done" in str(refused.exception)
     assert vendor.billed_units == TRAINED * VIEWS * 2 // 3 + len(CLASSES)
 
 
@@ -267,6 +275,28 @@ def test_a_local_teacher_sweeps_online_without_a_vendor(vendor: FakeVendor, shel
     run = shell.report("sweep/photo/seed0/vl2v-sd")
     assert report["teacher_target_in"]["photo"] == run["rows"][0]["target_in"]
     assert run["local"]["online"] is True
+
+
+def test_runs_of_one_target_that_begin_together_make_the_teacher_s_answers_once(shell: Sweeper) -> None:
+    spec = write_tiny_clip(shell.folder)
+    purchase = PurchaseConfig(local_teacher=str(spec.config_file), local_weights=spec.checkpoint_file)
+    source, asked = LocalSource(load_local_teacher(purchase, "cpu"), SessionCache()), []
+    planned = source.plan(QueryChoice(shell.data, target_domain="art"), progress=silent)
+    encode = source.teacher.encode_images
+
+    def counted(pixels: Any) -> Any:
+        asked.append(len(pixels))
+        time.sleep(0.2)  # long enough for the other one to come
+        return encode(pixels)
+
+    source.teacher.encode_images = counted  # type: ignore[method-assign]
+    shared = shell.folder / "answers"
+    folders = [RunFolder(shell.folder / name, {}, {}, shared) for name in ("one", "other")]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda folder: source._image_answers(planned, folder, silent), folders))
+    assert made[0] == made[1]
+    assert sum(asked) == len(planned.queries.images)
+    assert sorted(path.name for path in shared.iterdir()) == [".lock", made[0].name]
 
 
 @pytest.mark.parametrize(

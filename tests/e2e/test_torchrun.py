@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from support.client import torchrun_child
 from support.vendor.live_parties import Client, Vendor
 
+CHILD = torchrun_child.__file__
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 STEPS = ("--align-steps", "20", "--distill-steps", "30", "--evaluate-every", "10", "--batch-size", "4")
 
 
@@ -26,10 +30,9 @@ def test_two_processes_buy_once_and_make_the_student_of_one(
     single = alone.run(*words, "--out", tmp_path / "single")
     assert single.code == 0, single.err
 
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     done = subprocess.run(
-        [*launcher, "vl2v_client", *words, "--json", "--out", str(tmp_path / "double")],
-        env=together.environment,
+        [*TORCHRUN, CHILD, *words, "--json", "--out", str(tmp_path / "double")],
+        env={**together.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=200,

@@ -154,6 +154,12 @@ class PurchaseRecords:
             found[modality] = Paid(before.units + units, before.amount_micro + amount_micro)
         return found
 
+    def prices(self, cache_keys: Iterable[str]) -> dict[str, int]:
+        """Return the price, in micro-units, of each of those vectors that were paid."""
+        query = "SELECT cache_key, unit_price_micro FROM intents WHERE state = 'paid' AND cache_key IN ({keys})"
+        rows = self._database.rows_of(query, map(bytes.fromhex, dict.fromkeys(cache_keys)))
+        return {key.hex(): amount_micro for key, amount_micro in rows}
+
     def account_ids(self, ledger_id: str) -> set[str]:
         """Return the accounts at one vendor whose receipts or sent items this cache holds."""
         query = (

@@ -1,8 +1,12 @@
 """`vl2v-client distill` and `sweep`, the whole job in one command; `evaluate` with what they made."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Column
@@ -11,6 +15,7 @@ from vl2v_client.cli.bars import bars
 from vl2v_client.cli.check import tell_ignored
 from vl2v_client.cli.console import PlainConsole, plain_table, show, write_json
 from vl2v_client.cli.options import (
+    CLUSTER,
     COMMON,
     DATA_OPTIONS,
     PURCHASE_OPTIONS,
@@ -26,17 +31,28 @@ from vl2v_client.cli.options import (
 from vl2v_client.cli.vendor import notify, open_purchase, open_source, say_student
 from vl2v_client.config.run import RunConfig
 from vl2v_client.config.training import MethodName
+from vl2v_client.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from vl2v_client.core.progress import Progress
+    from vl2v_client.runs.source import Source
 
 
 @takes(*RUN_OPTIONS, file=True)
 def distill(*, config: RunConfig, api_key: ApiKey = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Plan, buy, align, distil, evaluate on the unseen domain, export. Run again to go on where it stopped."""
     from vl2v_client.recipes.distill import distill as run_distill
+    from vl2v_client.recipes.train_along import train_along
     from vl2v_client.runs.run_place import place_run
     from vl2v_client.student.train.devices import is_first_process
 
     if is_first_process():
         tell_ignored(config)
+    elif config.purchase.local_teacher is None:
+        train_along(*place_run(config, lambda: None))
+        return
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
         settings, folder = place_run(config, source.tower)
         if is_first_process():
@@ -72,21 +88,97 @@ def sweep(
             group=COMMON, show_default=lambda names: ", ".join(names), help="Method of the students; repeatable."
         ),
     ] = ("erm", "vl2v-adip"),
+    shard: Annotated[
+        str | None,
+        Parameter(
+            group=CLUSTER,
+            show_default=False,
+            help="Do a part: `buy`; a share of the runs such as `0/8`; `merge`, which writes the report.",
+        ),
+    ] = None,
+    engine: Annotated[
+        Literal["ray"] | None,
+        Parameter(
+            group=CLUSTER,
+            show_default=False,
+            help="Train several runs at a time, on the cluster at $RAY_ADDRESS or on this machine.",
+        ),
+    ] = None,
+    gpus_per_run: Annotated[float, Parameter(group=CLUSTER, help="GPUs of each run on Ray; 0 trains on CPUs.")] = 0,
+    cpus_per_run: Annotated[float, Parameter(group=CLUSTER, help="CPU cores of each run on Ray.")] = 1,
     api_key: ApiKey = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
+    from vl2v_client.recipes.sweep import buy_for_sweep, merge_shards, train_shard
     from vl2v_client.recipes.sweep import sweep as run_sweep
     from vl2v_client.runs.run_place import place_sweep
+    from vl2v_client.runs.sweep_runs import Shard
 
+    if shard is not None and engine is not None:
+        raise UsageError("--shard is for runs without Ray: leave it or --engine out")
+    part = None if shard in (None, "buy", "merge") else Shard.parse(shard)
     tell_ignored(config)
-    with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
+    with (
+        _open_sweep_source(config, (target_domain, seed, method), api_key, as_json=as_json, yes=yes) as (
+            source,
+            progress,
+        ),
+        _open_engine(engine, gpus_per_run, cpus_per_run) as executor,
+    ):
         settings, folder = place_sweep(config, target_domain, seed, method, source.tower)
         say_student(config, settings.run)
-        report = run_sweep(settings, source, folder, progress=progress, notify=notify)
+        if shard == "buy":
+            buy_for_sweep(settings, source, folder, progress=progress, notify=notify)
+            notify(f"What the runs need is in {folder}; train them with --shard 0/2 and the like.")
+            return
+        if part is not None:
+            runs = train_shard(settings, source, folder, part, progress=progress, notify=notify)
+            notify(
+                f"{len(runs):,} runs of shard {shard} are done in {folder}; after all shards, --shard merge reports."
+            )
+            return
+        if shard == "merge":
+            report = merge_shards(settings, source, folder, progress=progress)
+        else:
+            report = run_sweep(settings, source, folder, executor, progress=progress, notify=notify)
     note = f"Each student is in its run folder under {folder}, the report in {folder / 'report.html'}."
     _show(report.to_json(), report.to_markdown(), note, as_json=as_json)
+
+
+@contextmanager
+def _open_sweep_source(
+    config: RunConfig,
+    runs: tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]],
+    api_key: str | None,
+    *,
+    as_json: bool,
+    yes: bool,
+) -> Iterator[tuple[Source, Progress]]:
+    """Open what a sweep has bought, if that is done: then neither the vendor nor the cache is opened."""
+    from vl2v_client.runs.run_place import place_sweep
+    from vl2v_client.runs.sweep_purchase import find_purchase
+
+    if config.purchase.local_teacher is None:
+        settings, folder = place_sweep(config, *runs, lambda: None)
+        if (bought := find_purchase(settings, folder)) is not None:
+            with bars(quiet=as_json) as progress:
+                yield bought, progress
+            return
+    with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
+        yield source, progress
+
+
+@contextmanager
+def _open_engine(engine: str | None, gpus: float, cpus: float) -> Iterator[Executor | None]:
+    if engine is None:
+        yield None
+        return
+    from vl2v_client.recipes.ray_executor import RayExecutor
+
+    with RayExecutor(gpus=gpus, cpus=cpus) as executor:
+        yield executor
 
 
 def _show(document: Any, text: str, note: str, *, as_json: bool) -> None:

@@ -25,7 +25,8 @@ _VARIABLES = {"vendor_url": "VL2V_VENDOR_URL", "cache": "VL2V_CACHE"}
 
 COMMON = Group("Most used", sort_key=0)
 PURCHASE = Group("Purchase", sort_key=2)
-OUTPUT = Group("Output", sort_key=5)
+CLUSTER = Group("Several at a time", sort_key=5)
+OUTPUT = Group("Output", sort_key=6)
 
 ApiKey = Annotated[
     str | None,

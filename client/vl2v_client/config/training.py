@@ -136,6 +136,9 @@ class TrainingConfig(Options):
     bfloat16: bool = option(False, "Forward passes in bfloat16, faster on recent GPUs")
     channels_last: bool = option(False, "Memory format that suits convolutional students")
     compile: bool = option(False, "Compile the student with torch.compile, for GPUs")
+    threads: int | None = option(
+        None, "Threads of PyTorch on a CPU, which decide last bits; its own choice if left out", ge=1
+    )
     tensorboard: bool = option(False, "Write event files for TensorBoard beside the metrics", result=False)
     workers: int | None = option(None, "Threads that load the next views; by device if left out", ge=0, result=False)
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.core.errors import BrokenFile, DataError
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample
@@ -17,7 +17,7 @@ _SHOWN = 20
 
 
 def find_broken(
-    samples: Sequence[Sample], cache: EmbeddingCache, *, size: int, progress: Progress = silent
+    samples: Sequence[Sample], cache: RunCache, *, size: int, progress: Progress = silent
 ) -> dict[Path, BrokenFile]:
     """Return the files that cannot be read or decoded; a file that was decoded before at `size` is not read again."""
     broken: dict[Path, BrokenFile] = {}
@@ -26,7 +26,7 @@ def find_broken(
     return broken
 
 
-def without_broken_target(parts: Split, cache: EmbeddingCache, *, size: int, progress: Progress = silent) -> Split:
+def without_broken_target(parts: Split, cache: RunCache, *, size: int, progress: Progress = silent) -> Split:
     """Return a split without the target's images that cannot be used; for the end of a run, since it opens them."""
     broken = find_broken(parts.target, cache, size=size, progress=progress)
     kept = (tuple(one for one in some if one.path not in broken) for some in (parts.target_in, parts.target_out))
@@ -36,7 +36,7 @@ def without_broken_target(parts: Split, cache: EmbeddingCache, *, size: int, pro
 
 @contextmanager
 def naming_all_broken(
-    samples: Sequence[Sample], cache: EmbeddingCache, *, size: int, progress: Progress = silent
+    samples: Sequence[Sample], cache: RunCache, *, size: int, progress: Progress = silent
 ) -> Iterator[None]:
     """Say of all samples which are broken, once the block has found one.
 

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.config.run import DEFAULT_VIEWS, Selector
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import generator
@@ -86,7 +86,7 @@ class RunQueries:
     texts: tuple[TextQuery, ...]
 
 
-def open_choice(choice: QueryChoice, cache: EmbeddingCache, *, size: int, progress: Progress = silent) -> DomainDataset:
+def open_choice(choice: QueryChoice, cache: RunCache, *, size: int, progress: Progress = silent) -> DomainDataset:
     """Return the data set, without the source domains' images that cannot be used if the choice leaves them out.
 
     They are looked for at the size at which views are rendered, so that no file is decoded twice.
@@ -105,9 +105,7 @@ def open_choice(choice: QueryChoice, cache: EmbeddingCache, *, size: int, progre
     return dataset.without(skipped or ())
 
 
-def collect_queries(
-    choice: QueryChoice, cache: EmbeddingCache, *, size: int, progress: Progress = silent
-) -> RunQueries:
+def collect_queries(choice: QueryChoice, cache: RunCache, *, size: int, progress: Progress = silent) -> RunQueries:
     """Read the data set and name what a run on it asks. The target domain's images are not opened.
 
     Raises:

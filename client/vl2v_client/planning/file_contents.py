@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp
 from vl2v_client.core.errors import BrokenFile
 from vl2v_client.core.progress import Progress, silent
@@ -32,7 +33,7 @@ def refuse_broken(_path: Path, error: BrokenFile) -> None:
 
 
 def read_files(
-    paths: Iterable[Path], cache: EmbeddingCache, *, progress: Progress = silent, on_broken: OnBroken = refuse_broken
+    paths: Iterable[Path], cache: RunCache, *, progress: Progress = silent, on_broken: OnBroken = refuse_broken
 ) -> dict[Path, FileContent]:
     """Hash and size of each file, read only if it is new or changed; what goes to `on_broken` is left out.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.core.errors import BrokenFile
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import RGBImage, Sample, TeacherModel
@@ -104,7 +104,7 @@ Query = ImageQuery | PictureQuery | TextQuery
 
 def hash_images(
     queries: Sequence[ImageQuery | PictureQuery],
-    cache: EmbeddingCache,
+    cache: RunCache,
     *,
     size: int,
     spool: RenderSpool | None = None,
@@ -129,7 +129,7 @@ def hash_images(
 
 def hash_views(
     queries: Sequence[ImageQuery],
-    cache: EmbeddingCache,
+    cache: RunCache,
     *,
     size: int,
     spool: RenderSpool | None = None,
@@ -182,9 +182,7 @@ def hash_views(
     return [known[key] for key in keys if key in known]
 
 
-def view_keys(
-    queries: Sequence[ImageQuery], cache: EmbeddingCache, *, size: int, progress: Progress = silent
-) -> list[bytes]:
+def view_keys(queries: Sequence[ImageQuery], cache: RunCache, *, size: int, progress: Progress = silent) -> list[bytes]:
     """Return a hash of what decides each query's pixels at `size` x `size`: equal for copies. Decodes nothing.
 
     Raises:

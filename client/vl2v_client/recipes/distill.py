@@ -4,21 +4,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vl2v_client.core.progress import Notify, Progress, no_notice, silent
+from vl2v_client.core.progress import Notify, Progress, no_notice
 from vl2v_client.data.view_pixels import canonical_pixels
 from vl2v_client.planning.broken import without_broken_target
 from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.reports.report import RunReport, read_report, write_report
+from vl2v_client.recipes.train_along import train_with_first
+from vl2v_client.reports.report import RunReport, write_report
 from vl2v_client.runs.before_purchase import plan_tried_run
+from vl2v_client.runs.bought_source import BoughtSource
 from vl2v_client.runs.kept_predictions import keep_all_predictions
 from vl2v_client.runs.method_training import MethodTraining, RunData, TrainedMethod, exported_last
 from vl2v_client.runs.reporting import export_student, keep_bought_row, make_report, score_classifier
-from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, open_run_folder, skipped_before
+from vl2v_client.runs.run_folder import RunFolder, claim_run_folder, skipped_before
 from vl2v_client.runs.run_images import find_images, keep_images, name_images
 from vl2v_client.runs.run_page_data import write_run_page
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.student.train.devices import Ranks, joined_ranks
+from vl2v_client.student.train.devices import cpu_threads, joined_ranks
 from vl2v_client.student.train.training_data import labelled_views
 
 
@@ -30,10 +32,12 @@ def distill(
     progress: Progress,
     answers: Path | None = None,
     notify: Notify = no_notice,
+    is_tried: bool = False,
 ) -> RunReport:
     """Do the whole job, or go on where an earlier call with the same settings and folder stopped.
 
-    Under `torchrun`, the first process does so, the others train with it, and all return its report.
+    Under `torchrun`, the first process does so, the others train with it, and all return its report. What it bought
+    lies in the run folder then, as one file that all of them read: a run that goes on needs neither vendor nor cache.
 
     The target domain's images are opened only after every model is trained and selected; calibration, like selection,
     reads the source domains' hold-out alone.
@@ -45,16 +49,21 @@ def distill(
         progress: Gets every step that takes time.
         answers: Folder of a local teacher's answers that other runs share; by default in the run folder.
         notify: Gets what the run has reached on the way, and how long what follows will take.
+        is_tried: Whether student, device and disk were tried already.
 
     Raises:
         ClientError: See `core.errors`; whatever was bought and trained so far is kept.
     """
-    with joined_ranks() as ranks:
+    with joined_ranks() as ranks, cpu_threads(settings.training.threads):
         if not ranks.is_first:
-            return _train_along(settings, source.follower(), out, ranks, answers)
+            return train_with_first(settings, source, out, ranks, answers)
         settings = settings if settings.skipped is not None else replace(settings, skipped=skipped_before(out))
-        record, choice = settings.to_json(None), settings.choice
-        planned = plan_tried_run(settings, source, choice, out, record, progress=progress, notify=notify)
+        source = BoughtSource.of_run(settings, out) or source
+        if is_tried:
+            planned = source.plan(settings.choice, progress=progress)
+        else:
+            record, choice = settings.to_json(None), settings.choice
+            planned = plan_tried_run(settings, source, choice, out, record, progress=progress, notify=notify)
         settings = replace(settings, skipped=planned.queries.dataset.skipped)
         with claim_run_folder(out, settings.to_json(planned.plan.teacher), shared_answers=answers) as folder:
             planned, data = source.obtain(settings, planned, folder, progress=progress)
@@ -65,18 +74,6 @@ def distill(
             report = _score(settings, source, planned, data, trained, folder, progress)
             ranks.barrier()
             return report
-
-
-def _train_along(settings: RunSettings, source: Source, out: Path, ranks: Ranks, answers: Path | None) -> RunReport:
-    """Do the part of every process but the first: train on what that one has bought."""
-    ranks.barrier()
-    folder = replace(open_run_folder(out), shared_answers=answers)
-    settings = replace(settings, skipped=skipped_before(out))
-    planned = source.plan(settings.choice, progress=silent)
-    planned, data = source.obtain(settings, planned, folder, progress=silent)
-    MethodTraining(settings, data, planned.plan.teacher, folder, silent, no_notice).methods()
-    ranks.barrier()
-    return read_report(out)
 
 
 def _score(

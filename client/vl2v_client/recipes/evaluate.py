@@ -17,9 +17,10 @@ from vl2v_client.export.weights import load_bundle
 from vl2v_client.local.teacher import LOCAL_LEDGER
 from vl2v_client.planning.queries import ImageQuery
 from vl2v_client.reports.report import ZERO_SHOT, ReportRow, read_report, write_report
+from vl2v_client.runs.folder_lock import locked
 from vl2v_client.runs.kept_predictions import keep_predictions
 from vl2v_client.runs.reporting import zero_shot_row
-from vl2v_client.runs.run_folder import RunFolder, locked, open_run_folder
+from vl2v_client.runs.run_folder import RunFolder, open_run_folder
 from vl2v_client.runs.run_images import (
     UNSEEN,
     DomainScore,

@@ -1,33 +1,29 @@
 """Leave one domain out, over all targets and several seeds: one purchase, then a run folder for each student."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
-from itertools import product
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
-from vl2v_client.core.errors import RunError, UsageError
-from vl2v_client.core.progress import Notify, Progress, no_notice, renamed
-from vl2v_client.planning.query_plan import PlannedRun
-from vl2v_client.recipes.distill import distill
-from vl2v_client.reports.pages import counted
-from vl2v_client.reports.report import ZERO_SHOT, RunReport, read_report
-from vl2v_client.reports.sweep_page import write_sweep
-from vl2v_client.reports.sweep_report import Outcome, SweepReport
-from vl2v_client.runs.before_purchase import plan_tried_run
-from vl2v_client.runs.config_record import TEACHER_SIZE_FORMAT
-from vl2v_client.runs.run_folder import claim_run_folder, skipped_before
+from vl2v_client.core.errors import RunError
+from vl2v_client.core.progress import Notify, Progress, no_notice, silent
+from vl2v_client.recipes.sweep_tasks import train_all
+from vl2v_client.reports.sweep_report import SweepReport
+from vl2v_client.runs.run_folder import CONFIG_FILE
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
-from vl2v_client.student.loss.methods import online_queries
-
-Run = tuple[str, int, str]  # target, seed and method
+from vl2v_client.runs.sweep_purchase import claimed_sweep, find_purchase, rejoined_sweep
+from vl2v_client.runs.sweep_reporting import write_report_of
+from vl2v_client.runs.sweep_runs import Shard, SweepRun
 
 
 def sweep(
-    settings: SweepSettings, source: Source, out: Path, *, progress: Progress, notify: Notify = no_notice
+    settings: SweepSettings,
+    source: Source,
+    out: Path,
+    executor: Executor | None = None,
+    *,
+    progress: Progress,
+    notify: Notify = no_notice,
 ) -> SweepReport:
     """Buy once, then train and score every student; called again, it goes on where it stopped.
 
@@ -36,83 +32,70 @@ def sweep(
 
     Args:
         settings: What to run.
-        source: The vendor, or a local teacher.
+        source: The vendor, or a local teacher; asked for nothing if the purchase is done.
         out: `TARGET/seedN/METHOD` under it are run folders; the report is in it.
-        progress: Gets every step of every run, as `i/n PHASE`.
+        executor: Trains the runs, several at a time, in other processes, which ask nobody: each gets a
+            `runs.sweep_runs.SweepRun` and reads files. `None` trains one after the other in this process. On a CPU
+            the students are the same to the bit, whoever trains them.
+        progress: Gets every step of every run, as `i/n PHASE`; with an executor, the runs that are done.
         notify: Gets how long the student takes for the views.
 
     Raises:
         ClientError: See `core.errors`; whatever was bought and trained so far is kept.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("a sweep runs in one process: under torchrun, use `distill` for each run")
-    # the training images of every domain that is a source of some run; a domain's split does not depend on the target
-    held_out = settings.targets[0] if len(settings.targets) == 1 else None
-    run = replace(settings.run, skipped=skipped_before(out))
-    choice = replace(run.choice, target_domain=held_out)
-    shared = plan_tried_run(run, source, choice, out, None, progress=progress, notify=notify)
-    dataset = shared.queries.dataset
-    settings = replace(settings, run=replace(run, skipped=dataset.skipped))
-    published = online_queries(settings.run.training, len(dataset.domains) - 1) * len(settings.targets)
-    with claim_run_folder(out, settings.to_json(shared.plan.teacher, dataset)) as folder:
-        views = max(folder.written["format"], TEACHER_SIZE_FORMAT)  # of one size in all runs of a sweep
-        settings = replace(settings, run=replace(settings.run, config_format=views))
-        announce = partial(_announcement, settings, published * len(settings.seeds))
-        shared, source = source.share(shared, folder, announce, progress=progress)
-        reports = dict(_run_all(settings, source, folder.path, progress))
-        report = _report(settings, source, shared, reports, published)
-        write_sweep(folder.path, report)
-        return report
+    with claimed_sweep(settings, source, out, progress, notify) as bought:
+        train_all(bought.runs, bought.source, executor, progress, is_alone=True)
+        return write_report_of(bought)
 
 
-def _run_all(settings: SweepSettings, source: Source, out: Path, progress: Progress) -> Iterator[tuple[Run, RunReport]]:
-    """Yield every run's report; a local teacher's answers are shared by a target's runs, and removed after the last."""
-    runs = list(product(settings.targets, settings.seeds, settings.methods))
-    for number, (target, seed, method) in enumerate(runs, start=1):
-        place, answers = out / target / f"seed{seed}" / method, out / target / "answers"
-        try:
-            # the sweep's own settings and the place decide what a run that is done ran with
-            report = read_report(place)
-        except RunError:
-            numbered = renamed(progress, f"{number}/{len(runs)} {{}}".format)
-            of_run = settings.run.with_method(method, target_domain=target, seed=seed)
-            report = distill(of_run, source, place, progress=numbered, answers=answers)
-        yield (target, seed, method), report
-        if (seed, method) == (settings.seeds[-1], settings.methods[-1]):
-            shutil.rmtree(answers, ignore_errors=True)
+def buy_for_sweep(
+    settings: SweepSettings, source: Source, out: Path, *, progress: Progress, notify: Notify = no_notice
+) -> None:
+    """Buy for all runs of a sweep and train none, so that shards can; called again, nothing is asked.
+
+    Raises:
+        ClientError: See `core.errors`; whatever was bought so far is kept.
+    """
+    with claimed_sweep(settings, source, out, progress, notify):
+        pass
 
 
-def _announcement(settings: SweepSettings, published: int, shared: PlannedRun) -> str:
-    targets, seeds, methods = len(settings.targets), len(settings.seeds), len(settings.methods)
-    of_each = ", ".join((counted(targets, "target"), counted(seeds, "seed"), counted(methods, "method")))
-    runs, new = counted(targets * seeds * methods, "run"), counted(shared.plan.units, "new query")
-    return f"One purchase serves all of {runs} ({of_each}): {new}. The published loop would ask {published:,}"
+def train_shard(
+    settings: SweepSettings,
+    source: Source,
+    out: Path,
+    shard: Shard,
+    *,
+    progress: Progress,
+    notify: Notify = no_notice,
+) -> Sequence[SweepRun]:
+    """Train a part of the runs of a sweep, while others train the other parts; return them.
+
+    Buys first if nobody has; then it asks nobody, and opens neither a socket nor the cache.
+
+    Raises:
+        ClientError: See `core.errors`; whatever was bought and trained so far is kept.
+    """
+    is_local = settings.run.config.purchase.local_teacher is not None
+    if not (out / CONFIG_FILE).exists() or (not is_local and find_purchase(settings, out) is None):
+        buy_for_sweep(settings, source, out, progress=progress, notify=notify)
+    bought = rejoined_sweep(settings, source, out, progress)
+    runs = shard.of(bought.runs)
+    train_all(runs, bought.source, None, progress)
+    return runs
 
 
-def _report(
-    settings: SweepSettings, source: Source, shared: PlannedRun, reports: dict[Run, RunReport], published: int
-) -> SweepReport:
-    run = settings.run
-    purchase, queries = source.sweep_bill(run.training, settings.methods, shared)
-    zero_shot = {key[0]: row for key, report in reports.items() for row in report.rows if row.name == ZERO_SHOT}
-    return SweepReport(
-        dataset=shared.queries.dataset.root.name,
-        targets=settings.targets,
-        seeds=settings.seeds,
-        teacher=shared.plan.teacher.id,
-        student=f"{run.student.architecture} at {run.student.input.size} px",
-        views=settings.describe_views(),
-        outcomes=tuple(_outcome(key, report) for key, report in reports.items()),
-        teacher_target_in=source.teacher_accuracy(shared, settings.targets, zero_shot),
-        purchase=purchase,
-        queries=queries,
-        published_queries=published,
-    )
+def merge_shards(settings: SweepSettings, source: Source, out: Path, *, progress: Progress = silent) -> SweepReport:
+    """Write the report of runs that shards have trained. It trains nothing, and asks nobody.
 
-
-def _outcome(run: Run, report: RunReport) -> Outcome:
-    target, seed, _ = run
-    row = report.rows[-1]
-    if row.source_validation is None or row.target is None or row.target_in is None:
-        raise RunError(f"the report of target {target}, seed {seed} has no accuracy: remove its folder, and run again")
-    return Outcome(row.name, target, seed, row.source_validation, row.target_in, row.target)
+    Raises:
+        RunError: A run is not done, or the folder holds another sweep.
+        ClientError: See `core.errors`.
+    """
+    bought = rejoined_sweep(settings, source, out, progress)
+    lacking = [run for run in bought.runs if run.report() is None]
+    if lacking:
+        named = ", ".join(str(run.place.relative_to(run.sweep)) for run in lacking[:5])
+        more = f" and {len(lacking) - 5:,} more" if len(lacking) > 5 else ""
+        raise RunError(f"{len(lacking):,} of {len(bought.runs):,} runs are not done: {named}{more}; train their shards")
+    return write_report_of(bought)

@@ -14,7 +14,7 @@ from vl2v_client.reports.sweep_report import MethodRow, Spread, SweepReport, met
 
 
 def write_sweep(folder: Path, report: SweepReport) -> None:
-    """Write the report of a sweep: Markdown, JSON, plot and page.
+    """Write the report of a sweep: Markdown, JSON and page.
 
     Raises:
         CacheError: The folder cannot be written.

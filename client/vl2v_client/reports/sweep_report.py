@@ -1,4 +1,4 @@
-"""The report of a sweep: leave-one-domain-out over targets and seeds, what it cost, and a plot if one can be drawn."""
+"""The report of a sweep: leave-one-domain-out over targets and seeds, and what it cost."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from vl2v_client.core.errors import CacheError, RunError
+from vl2v_client.core.errors import RunError
 from vl2v_client.core.files import read_json
 from vl2v_client.core.progress import format_micro
 from vl2v_client.reports.pages import (
@@ -221,16 +221,12 @@ class SweepReport:
 
 
 def write_sweep_report(folder: Path, report: SweepReport) -> None:
-    """Write `report.md` and `report.json`, and `report.png` if matplotlib is there.
+    """Write `report.md` and `report.json`.
 
     Raises:
         CacheError: The folder cannot be written.
     """
     write_pages(folder, report.to_markdown(), report.to_json())
-    try:
-        _draw(folder / "report.png", report)
-    except OSError as error:
-        raise CacheError(f"{folder} cannot be written ({error.strerror}): make room, then run again") from error
 
 
 def read_sweep_report(folder: Path) -> SweepReport:
@@ -258,28 +254,6 @@ def _check_figures(report: SweepReport) -> None:
     methods = {one.method for one in report.outcomes}
     if not runs or runs != Counter(product(methods, report.targets, report.seeds)):
         raise ValueError("its runs are not those of its methods, targets and seeds")
-
-
-def _draw(path: Path, report: SweepReport) -> None:
-    """Draw the methods' accuracies by target as bars, if the extra `plot` is installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    rows = method_rows(report.outcomes)
-    figure = Figure(figsize=(1.5 + 1.5 * (len(report.targets) + 1), 4), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(rows)
-    for place, row in enumerate(rows):
-        values: Sequence[Spread] = [*(row.by_target[target] for target in report.targets), row.mean]
-        left = [column + place * width for column in range(len(values))]
-        errors = [100 * (value.standard_error or 0) for value in values]
-        axes.bar(left, [100 * value.mean for value in values], width, yerr=errors, label=row.method)
-    middles = [column + 0.4 - width / 2 for column in range(len(report.targets) + 1)]
-    axes.set_xticks(middles, [*report.targets, "mean"], parse_math=False)
-    axes.set_ylabel("accuracy on the unseen domain, %")
-    axes.legend()
-    figure.savefig(path)
 
 
 def _with_error(value: Spread) -> str:

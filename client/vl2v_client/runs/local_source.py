@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache, SessionCache
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
@@ -23,11 +24,12 @@ from vl2v_client.planning.queries import view_keys
 from vl2v_client.planning.query_plan import PlannedRun, QueryPlan
 from vl2v_client.reports.pages import Bill, LocalAnswers
 from vl2v_client.reports.report import ZERO_SHOT, ReportRow
+from vl2v_client.runs.folder_lock import locked
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.reporting import zero_shot_row
 from vl2v_client.runs.run_folder import RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Source, billable_keys
+from vl2v_client.runs.source import Announce, Source, billable_keys
 from vl2v_client.student.loss.methods import stage_asks_about_images
 from vl2v_client.student.model.card import InputFormat, StudentEntry, read_entry
 from vl2v_client.student.model.spec import StudentSpec
@@ -63,15 +65,15 @@ class LocalSource(Source):
 
     Attributes:
         teacher: Teacher that answers.
-        memo: Cache whose memo of file contents is used; no embedding is read from it or kept in it.
+        memo: Remembers hashes of files; no embedding is read from it or kept in it.
     """
 
     teacher: LocalTeacher
-    memo: EmbeddingCache
+    memo: RunCache
 
     @property
-    def cache(self) -> EmbeddingCache:
-        """The client's cache."""
+    def cache(self) -> RunCache:
+        """Remembers hashes of files and views, and features of frozen students."""
         return self.memo
 
     def tower(self) -> StudentSpec:
@@ -168,6 +170,12 @@ class LocalSource(Source):
             images = steps * config.batch_size * len(planned.queries.split.source_domains)
         return LocalAnswers(images, texts, online=settings.config.purchase.online)
 
+    def share(
+        self, planned: PlannedRun, folder: RunFolder, of: str, announce: Announce, *, progress: Progress
+    ) -> tuple[PlannedRun, Source]:
+        """Return the same teacher, for runs that keep nothing beside the cache, whoever trains them."""
+        return planned, replace(self, memo=SessionCache())
+
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
     ) -> dict[str, float]:
@@ -180,13 +188,21 @@ class LocalSource(Source):
         pixels = ViewPixels(queries.split.train, queries.views, facts.image_size)
         named = [pixels.of, queries.asked_views, facts.weights_sha, facts.precision]
         path = folder.answers / f"local-teacher-{sha256_hex(json.dumps(named).encode())[:16]}.npy"
-        with suppress(OSError, ValueError, EOFError):  # none, or cut short by a power failure: then they are made again
-            np.load(path, mmap_mode="r")
-            return path
-        views, partial = ViewSequence(pixels, queries.asked_views), path.with_suffix(".partial")
-        header = {"descr": "<f2", "fortran_order": False, "shape": (len(views), facts.embedding_dim)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(path.parent, waits=True):  # another run of the same target may be making it
+                with suppress(OSError, ValueError, EOFError):  # none, or cut short by a power failure: then again
+                    np.load(path, mmap_mode="r")
+                    return path
+                self._write_answers(path, ViewSequence(pixels, queries.asked_views), progress)
+        except OSError as error:
+            raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
+        return path
+
+    def _write_answers(self, path: Path, views: ViewSequence, progress: Progress) -> None:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (len(views), self.teacher.facts.embedding_dim)}
+        partial = path.with_suffix(f".{token_hex(4)}.partial")  # of its own, should a lock not hold across hosts
+        try:
             with partial.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
                 for start in range(0, len(views), BATCH_SIZE):
@@ -194,6 +210,5 @@ class LocalSource(Source):
                     file.write(self.teacher.encode_images(views[batch]).astype("<f2").data)
                     progress("local teacher", batch.stop, len(views))
             partial.replace(path)
-        except OSError as error:
-            raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
-        return path
+        finally:
+            partial.unlink(missing_ok=True)

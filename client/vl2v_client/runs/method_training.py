@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from vl2v_client.cache.feature_store import FeatureStore
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.core.progress import Notify, Progress, format_seconds, renamed
 from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel, child_seed
 from vl2v_client.data.view_pixels import ViewPixels
@@ -66,7 +66,7 @@ def load_run_data(
     planned: PlannedRun,
     fetch: Fetch,
     folder: RunFolder,
-    cache: EmbeddingCache,
+    cache: RunCache,
     *,
     allow_missing: bool,
     progress: Progress,

@@ -248,7 +248,8 @@ def _settings_table(settings: RunSettings, targets: ImageTargets, trained: Metho
             f"{stage.learning_rate:g}, image weight {stage.share_of_image(training):g}, leaves {stage.final_weights}"
         )
     for name, value in training.result_options().items():
-        table.setdefault(name.replace("_", " "), _plain(value))
+        if value is not None:
+            table.setdefault(name.replace("_", " "), _plain(value))
     return table
 
 

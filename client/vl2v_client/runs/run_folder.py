@@ -1,6 +1,5 @@
 """The run folder: one configuration, its metrics, checkpoints, student and report."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from vl2v_client.runs.config_record import (
     with_extension,
     without_extension,
 )
+from vl2v_client.runs.folder_lock import locked, writing
 from vl2v_client.student.model.packaged import packaged_name
 from vl2v_contract.identity import sha256_hex
 
@@ -32,9 +32,10 @@ CHOICE_FILE = "choice.json"  # which queries a selection chose, once it has
 PURCHASE_FILE = "purchase.json"  # the name under which all that the run buys under its caps is counted
 USED_FILE = "used.json"  # which embeddings the run trains on, once its purchase is done
 LEFT_OUT_FILE = "left_out.json"  # which embeddings a sweep's purchase went on without
+VECTORS_FILE = "purchase.safetensors"  # what is bought, for the runs of a sweep or the processes of a run
 IMAGES_FILE = "images.json"  # which images the run trained on, selected with and was judged by, once it is done
 CHOICE_FORMAT = 2  # format 1 had several rounds
-_RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE)
+_RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE, VECTORS_FILE)
 _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5
@@ -122,11 +123,11 @@ def claim_run_folder(
         CacheError: The folder cannot be written.
     """
     config = json.loads(json.dumps(config))  # as the file will give it back: lists for tuples
-    with _writing(path):
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         _find_run(path, config)  # so that no lock is left in a folder of something else
     with locked(path):
-        with _writing(path):
+        with writing(path):
             folder = _find_run(path, config)
             if folder is None:
                 folder = RunFolder(path, config, config)
@@ -140,6 +141,18 @@ def claim_run_folder(
 
 def _write_config(folder: RunFolder) -> None:
     write_whole(folder.path / CONFIG_FILE, json.dumps(folder.written, indent=2) + "\n")
+
+
+def rejoin_run_folder(path: Path, config: Mapping[str, Any]) -> RunFolder:
+    """Return a folder that holds the run or sweep of this configuration. Nothing is written or locked.
+
+    Raises:
+        RunError: It does not.
+    """
+    found = _find_run(path, json.loads(json.dumps(config))) if path.is_dir() else None
+    if found is None:
+        raise RunError(f"{path} holds nothing of these settings: buy first, with the same options")
+    return found
 
 
 def check_run_folder(path: Path, config: Mapping[str, Any]) -> None:
@@ -183,32 +196,6 @@ def open_run_folder(path: Path) -> RunFolder:
         return RunFolder(path, current_config(written), written)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not a run folder: give the folder of a `vl2v-client distill`") from error
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep every other process out of a folder.
-
-    Raises:
-        RunError: Another process is at work in it.
-        CacheError: The folder cannot be written.
-    """
-    with _writing(path):
-        lock = (path / ".lock").open("a")  # "w" would empty the file that a link leads to
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"another process is at work in {path}: wait for it, or use another folder") from error
-        yield
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written ({error.strerror}): use another folder") from error
 
 
 def _find_run(path: Path, config: Mapping[str, Any], *, met: bool = True) -> RunFolder | None:
@@ -260,7 +247,8 @@ def has_trained(path: Path) -> bool:
 
 def skipped_before(path: Path) -> tuple[str, ...] | None:
     """Return the images that the run in a folder leaves out; None if there is none that has bought or trained."""
-    is_under_way = (path / USED_FILE).exists() or (path.is_dir() and any(one.is_dir() for one in path.iterdir()))
+    has_bought = (path / USED_FILE).exists() or (path / VECTORS_FILE).exists()
+    is_under_way = has_bought or (path.is_dir() and any(one.is_dir() for one in path.iterdir()))
     if not is_under_way:
         return None
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasPath, BaseModel, Field, TypeAdapter, ValidationError
 
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.core.errors import DataError, RunError
 from vl2v_client.core.values import Sample
 from vl2v_client.data.folder import DomainDataset, open_dataset
@@ -42,7 +42,7 @@ class RunImages:
 _IMAGES = TypeAdapter(RunImages)
 
 
-def name_images(root: Path, split: Split, cache: EmbeddingCache) -> RunImages:
+def name_images(root: Path, split: Split, cache: RunCache) -> RunImages:
     """Return the images of a split.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices
@@ -32,11 +32,14 @@ Announce = Callable[[PlannedRun], str]  # says, in a sentence, what a sweep is g
 
 
 class Source(Protocol):
-    """Answers the queries of runs: `VendorSource` and `LocalSource`. What it does by itself costs nothing."""
+    """Answers the queries of runs: `VendorSource`, `BoughtSource` and `LocalSource`.
+
+    What it does by itself costs nothing.
+    """
 
     @property
-    def cache(self) -> EmbeddingCache:
-        """The client's cache, which also remembers the hashes of files."""
+    def cache(self) -> RunCache:
+        """Remembers hashes of files and views, and features of frozen students."""
 
     def tower(self) -> StudentSpec | None:
         """Describe the image tower that white-box methods train; `None` if the teacher's weights are not here."""
@@ -58,14 +61,13 @@ class Source(Protocol):
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return what the answers cost that the exported student learnt from."""
 
-    def follower(self) -> "Source":
-        """Return a source for the other processes of the run, which buys nothing."""
-        return self
-
     def share(
-        self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
+        self, planned: PlannedRun, folder: RunFolder, of: str, announce: Announce, *, progress: Progress
     ) -> "tuple[PlannedRun, Source]":
-        """Get the answers for all runs of a sweep; return their plan, and a source for the runs, which buys nothing."""
+        """Get the answers for all runs of a sweep; return their plan, and a source for the runs, which buys nothing.
+
+        `of` names what decides the plan.
+        """
         return planned, self
 
     def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
@@ -82,3 +84,4 @@ class Source(Protocol):
             targets: Domains that were held out.
             rows: The teacher's row of one report of each target.
         """
+        return {}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.cache.feature_store import FeatureStore
-from vl2v_client.cache.store import EmbeddingCache
+from vl2v_client.cache.memo import RunCache
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample, child_seed
 from vl2v_client.data.view_pixels import canonical_pixels
@@ -21,15 +21,13 @@ from vl2v_client.student.train.frozen_features import FrozenFeatures
 from vl2v_client.student.train.training_data import LabelledViews, labelled_views
 
 
-def view_names(
-    samples: Sequence[Sample], views: Sequence[Sequence[View]], size: int, cache: EmbeddingCache
-) -> list[bytes]:
+def view_names(samples: Sequence[Sample], views: Sequence[Sequence[View]], size: int, cache: RunCache) -> list[bytes]:
     """Return a name of the pixels of each view at one size, an image's views side by side."""
     queries = [ImageQuery(sample, view) for sample, of_one in zip(samples, views, strict=True) for view in of_one]
     return view_keys(queries, cache, size=size)
 
 
-def whole_images(samples: Sequence[Sample], size: int, cache: EmbeddingCache) -> LabelledViews:
+def whole_images(samples: Sequence[Sample], size: int, cache: RunCache) -> LabelledViews:
     """Return the canonical view of each image, `[N, 1, S, S, 3]`, with its name.
 
     Raises:
@@ -40,7 +38,7 @@ def whole_images(samples: Sequence[Sample], size: int, cache: EmbeddingCache) ->
 
 
 def run_features(
-    settings: RunSettings, planned: PlannedRun, cache: EmbeddingCache, progress: Progress
+    settings: RunSettings, planned: PlannedRun, cache: RunCache, progress: Progress
 ) -> NDArray[np.float32]:
     """Return the features `[N, F]` of the canonical views of a run's training images, in the order of the split."""
     images = whole_images(planned.queries.split.train, settings.student.input.size, cache)

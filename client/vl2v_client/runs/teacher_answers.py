@@ -13,6 +13,7 @@ from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import EmbeddingMatrix, TeacherModel
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.teacher.stored_vectors import StoredFetch, StoredVectors, in_memory
 from vl2v_client.teacher.targets import Fetch, ImageTargets, borrow_from_same_image, join_image_targets
 from vl2v_client.teacher.text_classifier import zero_shot_classifier
 
@@ -42,6 +43,10 @@ def asked_targets(planned: PlannedRun, fetch: Fetch, *, allow_missing: bool) -> 
         CacheError: An embedding is missing, and may not be.
     """
     plan, train, asked_views = planned.plan, planned.queries.split.train, planned.queries.asked_views
+    if isinstance(fetch, StoredFetch):
+        rows = fetch.rows(plan.image_keys).reshape(len(train), asked_views)
+        if allow_missing or (rows >= 0).all():
+            return ImageTargets.of_bought(StoredVectors(rows, fetch.file.vectors), rows >= 0)
     return join_image_targets(
         [plan.image_keys[row * asked_views : (row + 1) * asked_views] for row in range(len(train))],
         fetch,
@@ -59,7 +64,7 @@ def lend_to_all_views(asked: ImageTargets, views: int, *, lenders: int) -> Image
     """
     further = ((0, 0), (0, views - asked.bought.shape[1]))
     if views > asked.bought.shape[1]:
-        vectors = np.pad(asked.vectors, (*further, (0, 0)))
+        vectors = np.pad(in_memory(asked.vectors), (*further, (0, 0)))
         asked = ImageTargets(vectors, np.pad(asked.bought, further), np.pad(asked.weights, further))
     return borrow_from_same_image(asked, lenders=lenders)
 

@@ -7,36 +7,35 @@ a run which is killed while it buys goes on under what is left of its caps.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vl2v_client.buying.context import PurchaseContext, plan_run
 from vl2v_client.buying.purchase import buy, check_images
+from vl2v_client.cache.memo import RunCache, SessionCache
 from vl2v_client.cache.store import EmbeddingCache
-from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.core.progress import Progress
 from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan
-from vl2v_client.reports.pages import Bill, Purchase, SharedPurchase, SweepBill
-from vl2v_client.reports.report import ZERO_SHOT, ReportRow
+from vl2v_client.planning.query_plan import PlannedRun
+from vl2v_client.reports.pages import Bill
+from vl2v_client.reports.report import ReportRow
+from vl2v_client.runs.bought_source import BoughtSource
 from vl2v_client.runs.method_training import RunData, load_run_data
+from vl2v_client.runs.purchase_sharing import hand_on
 from vl2v_client.runs.query_selection import choose_queries
-from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, RunFolder
+from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, VECTORS_FILE, RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.source import Announce, Source, billable_keys
+from vl2v_client.runs.sold_answers import of_those, purchase_bill, teacher_on_training_images
+from vl2v_client.runs.source import Announce, Source
 from vl2v_client.runs.student_features import run_features
 from vl2v_client.runs.teacher_answers import text_classifier
-from vl2v_client.student.loss.methods import METHODS, asks_about_images, online_queries
+from vl2v_client.student.train.devices import process_count
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.training_data import LabelledViews
-from vl2v_client.teacher.text_classifier import zero_shot_logits
+from vl2v_client.teacher.stored_vectors import StoredFetch
 
 
 @dataclass(frozen=True)
@@ -83,52 +82,29 @@ class VendorSource(Source):
             purchase, seed = settings.config.purchase, settings.choice.seed
             planned = choose_queries(purchase, seed, planned, features, folder)
             planned, some_missing = self._buy(planned, folder, progress)
-        used_keys = {*planned.plan.used_image_keys, *planned.plan.text_keys}
-
-        def fetch(keys: Sequence[str]) -> dict[str, NDArray[np.float16]]:
-            return self.cache.get_many(key for key in keys if key in used_keys)
-
+        cache: RunCache = self.cache
+        used = {*planned.plan.used_image_keys, *planned.plan.text_keys}
+        fetch = of_those(self.cache.get_many, used)
+        if process_count() > 1:  # the others read the same file; none keeps features, so that all have the same
+            file = hand_on(planned, self.cache, folder.settings_sha, folder.path / VECTORS_FILE)
+            cache, fetch = SessionCache(file.files()), StoredFetch(file, used)
         terms: dict[str, Any] = {"allow_missing": some_missing, "progress": progress}
-        return planned, load_run_data(settings, planned, fetch, folder, self.cache, **terms)
+        return planned, load_run_data(settings, planned, fetch, folder, cache, **terms)
 
     def teacher_row(
         self, planned: PlannedRun, data: RunData, target: LabelledViews | None
     ) -> tuple[ReportRow, Choices | None]:
         """Score the teacher on the training images' first views, which are bought anyway; the target costs extra."""
-        rows, scale = data.targets.bought[:, 0], planned.plan.teacher.logit_scale
-        if not rows.any():
-            return ReportRow(ZERO_SHOT, None, note="no image was bought"), None
-        logits = zero_shot_logits(data.targets.vectors[rows, 0], data.text_classifier, logit_scale=scale)
-        accuracy = float((logits.argmax(axis=1) == data.training.train.labels[rows]).mean())
-        return ReportRow(ZERO_SHOT, None, note=f"{accuracy:.1%} on the training images"), None
+        return teacher_on_training_images(planned, data), None
 
     def bill(self, settings: RunSettings, planned: PlannedRun, exported: TrainingResult) -> Bill:
         """Return the queries that the exported method reads and their price, whenever it was paid; others apart."""
-        plan, config, method = planned.plan, settings.training, exported.method
-        images, texts = billable_keys(method, config, planned)
-        records = self.cache.records
-        paid, whole = records.paid([*images, *texts]), records.paid([*plan.used_image_keys, *plan.text_keys])
-        amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
-        sources = len(planned.queries.split.source_domains)
-        return Purchase(
-            images=paid["image"].units,
-            texts=paid["text"].units,
-            amount_micro=amount_micro,
-            currency=plan.currency,
-            published_queries=online_queries(config, sources) if asks_about_images(method, config) else None,
-            other_queries=sum(whole[kind].units - paid[kind].units for kind in whole),
-            other_amount_micro=sum(of_kind.amount_micro for of_kind in whole.values()) - amount_micro,
-        )
-
-    def follower(self) -> "VendorSource":
-        """Return a source that never buys: what the first process could not buy is missing here too."""
-        context = replace(self.context, approve=_leave_to_the_first, notify=lambda _sentence: None, allow_partial=True)
-        return VendorSource(context)
+        return purchase_bill(self.cache.records.paid, settings, planned, exported)
 
     def share(
-        self, planned: PlannedRun, folder: RunFolder, announce: Announce, *, progress: Progress
+        self, planned: PlannedRun, folder: RunFolder, of: str, announce: Announce, *, progress: Progress
     ) -> tuple[PlannedRun, Source]:
-        """Buy for all runs of a sweep.
+        """Buy for all runs of a sweep, and leave what is bought in its folder, as one file.
 
         Raises:
             ClientError: Whatever was bought so far is kept.
@@ -142,47 +118,7 @@ class VendorSource(Source):
         left_out = left_out.union(self.cache.missing(planned.plan.used_image_keys))
         if left_out:  # no later call asks about them again
             folder.keep(LEFT_OUT_FILE, {"keys": sorted(left_out)})
-        context = replace(
-            self.context,
-            approve=partial(_refuse_more, left_out),
-            notify=lambda _sentence: None,
-            caps=Limits(),
-            allow_partial=bool(left_out),
-        )
-        return planned, VendorSource(context)
-
-    def sweep_bill(self, training: TrainingConfig, methods: Sequence[str], planned: PlannedRun) -> SweepBill:
-        """Return what a sweep's one purchase cost, and how many of its queries each method reads."""
-        plan, records = planned.plan, self.cache.records
-        paid = records.paid([*plan.used_image_keys, *plan.text_keys])
-        amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
-        queries = {}
-        for name in methods:
-            method = METHODS[name](training)
-            images, texts = billable_keys(method, training, planned)
-            queries[method.name] = sum(of_kind.units for of_kind in records.paid([*images, *texts]).values())
-        return SharedPurchase(paid["image"].units, paid["text"].units, amount_micro, plan.currency), queries
-
-    def teacher_accuracy(
-        self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]
-    ) -> dict[str, float]:
-        """Score the teacher on first views of a target's training part: they were bought where it is a source."""
-        queries, plan = planned.queries, planned.plan
-        if not queries.asked_views:
-            return {}
-        first_views = plan.image_keys[:: queries.asked_views]
-        vectors = self.cache.get_many(first_views)
-        classifier = text_classifier(planned, self.cache.get_many)
-        known = [pair for pair in zip(queries.split.train, first_views, strict=True) if pair[1] in vectors]
-        found = {}
-        for target in targets:
-            of_target = [(sample, key) for sample, key in known if sample.domain == target]
-            if of_target:
-                images = np.stack([vectors[key] for _, key in of_target]).astype(np.float32)
-                logits = zero_shot_logits(images, classifier, logit_scale=plan.teacher.logit_scale)
-                labels = np.array([sample.class_index for sample, _ in of_target])
-                found[target] = float((logits.argmax(axis=1) == labels).mean())
-        return found
+        return planned, BoughtSource(hand_on(planned, self.cache, of, folder.path / VECTORS_FILE))
 
     def _buy(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> tuple[PlannedRun, bool]:
         """Buy under the run's own caps; return the run with what came, and whether something may be missing."""
@@ -226,17 +162,3 @@ class VendorSource(Source):
         if cut.plan.missing:
             buy(cut.plan, replace(self.context, allow_partial=False, skip_failed=False), progress=progress)
         return cut
-
-
-def _leave_to_the_first(_plan: QueryPlan) -> None:
-    raise BudgetExhausted("only the first process of a run buys")
-
-
-def _refuse_more(left_out: frozenset[str], plan: QueryPlan) -> None:
-    """Refuse what a sweep's run would buy: it goes on without what the purchase left out, and ends on anything else."""
-    if left_out.issuperset(item.cache_key for item in plan.missing):
-        raise BudgetExhausted("left out of the sweep's one purchase")
-    raise RunError(
-        f"a run wants {plan.units:,} queries beyond the sweep's one purchase: files or the vendor's model have changed "
-        "since; choose another report.out, and what is bought already costs nothing"
-    )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import EmbeddingMatrix, generator
+from vl2v_client.teacher.stored_vectors import StoredVectors, in_memory
 from vl2v_client.teacher.text_classifier import unit_rows
 
 Fetch = Callable[[Sequence[str]], Mapping[str, NDArray[np.floating]]]
@@ -74,12 +75,12 @@ class ImageTargets:
             trains alone).
     """
 
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32] | StoredVectors
     bought: NDArray[np.bool_]
     weights: NDArray[np.float32]
 
     @classmethod
-    def of_bought(cls, vectors: NDArray[np.float32], bought: NDArray[np.bool_]) -> "ImageTargets":
+    def of_bought(cls, vectors: NDArray[np.float32] | StoredVectors, bought: NDArray[np.bool_]) -> "ImageTargets":
         """Return targets of which none is imputed: what was bought is trusted fully, and nothing else at all."""
         return cls(vectors, bought, bought.astype(np.float32))
 
@@ -151,9 +152,10 @@ def borrow_from_same_image(targets: ImageTargets, lenders: int | None = None) ->
     fills = (targets.weights == 0) & (lending > 0)
     if not fills.any():
         return targets
-    mean = np.einsum("nk,nkd->nd", of_lenders, targets.vectors[:, :lenders])
+    own = in_memory(targets.vectors)
+    mean = np.einsum("nk,nkd->nd", of_lenders, own[:, :lenders])
     weight = of_lenders.sum(axis=1, keepdims=True) / np.maximum(lending, 1)
-    vectors, weights = targets.vectors.copy(), np.where(fills, weight, targets.weights).astype(np.float32)
+    vectors, weights = own.copy(), np.where(fills, weight, targets.weights).astype(np.float32)
     _scale(mean, lending[:, 0] > 0)
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]
@@ -173,7 +175,7 @@ def weigh_by_agreement(
         labels: `[N]`.
         styles: `N` times `A` names of styles, empty for a view without one.
     """
-    named = [(of_view @ classifier.T).argmax(axis=1) for of_view in targets.vectors.swapaxes(0, 1)]
+    named = [(of_view @ classifier.T).argmax(axis=1) for of_view in in_memory(targets.vectors).swapaxes(0, 1)]
     agrees = np.stack(named, axis=1) == labels[:, None]
     weights, names = targets.weights.copy(), np.array(styles, dtype=np.str_).reshape(agrees.shape)
     for style in np.unique(names):
@@ -256,7 +258,7 @@ def impute(
     strata = np.unique(np.asarray(domains), return_inverse=True)[1] * (int(labels.max(initial=0)) + 1) + labels
     rows = np.repeat(np.arange(samples), views)
     facts = ViewFacts(features.reshape(len(rows), -1), labels[rows], strata[rows])
-    flat = targets.vectors.reshape(samples * views, -1)
+    flat = in_memory(targets.vectors).reshape(samples * views, -1)
     embeddings = flat[bought].astype(np.float64)
     trust = _measure_trust(facts.at(bought), embeddings, bought // views, seed)
     if trust == 0:

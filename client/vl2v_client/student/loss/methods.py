@@ -96,6 +96,7 @@ SINCE_OF_TRAINING: Mapping[str, Any] = {
     "freeze_until": 0,
     "optimizer": "adam",
     "extend": (),
+    "threads": None,
 }
 """Options of training that 0.1.0 did not have, at the values that stand for what it did."""
 

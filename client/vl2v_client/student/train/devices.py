@@ -101,7 +101,7 @@ def joined_ranks() -> Iterator[Ranks]:
     Raises:
         RunError: On the way, another process was lost.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = process_count()
     if count == 1:
         yield ALONE
         return
@@ -116,6 +116,25 @@ def joined_ranks() -> Iterator[Ranks]:
             yield Ranks(dist.get_rank(), count, dist.new_group(backend="gloo", timeout=PATIENCE))
         finally:
             dist.destroy_process_group()
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch work with so many threads on the CPU until the block ends; `None` leaves it as it is."""
+    before = torch.get_num_threads()
+    if count is None:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def process_count() -> int:
+    """Return how many processes train this run, as the environment says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:

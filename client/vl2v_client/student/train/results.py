@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pickle  # nosec B403 # for its error
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from vl2v_client.core.progress import StageEstimate
 from vl2v_client.student.loss.methods import Method, Stage, as_first_named
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.training_run import TrainingRun
+from vl2v_client.teacher.stored_vectors import StoredVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +216,18 @@ def stage_fingerprint(run: TrainingRun, stage: Stage, *, by_place: bool = False)
         *([] if data.fresh is None else [data.fresh.of]),
     ]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    arrays: list[NDArray[Any]] = [data.train.labels, data.validation.labels]
-    arrays += [] if data.targets is None else [data.targets.vectors, data.targets.weights]
-    arrays += [head.matrix for head in (run.classifier.head, data.teacher_head) if head is not None]
-    arrays += [value.cpu().numpy() for value in run.classifier.student.state_dict().values()]
-    for array in arrays:
+    for array in _arrays(run):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _arrays(run: TrainingRun) -> Iterator[NDArray[Any]]:
+    """Yield the numbers that decide a stage's result."""
+    data = run.data
+    yield from (data.train.labels, data.validation.labels)
+    if data.targets is not None:
+        vectors = data.targets.vectors  # some at a time, if they are stored
+        yield from vectors.blocks() if isinstance(vectors, StoredVectors) else (vectors,)
+        yield data.targets.weights
+    yield from (head.matrix for head in (run.classifier.head, data.teacher_head) if head is not None)
+    yield from (value.cpu().numpy() for value in run.classifier.student.state_dict().values())

@@ -1,0 +1,85 @@
+"""Targets that stay where they are stored, in half precision, until a step asks for some of them."""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vl2v_client.core.values import EmbeddingMatrix
+from vl2v_client.teacher.text_classifier import unit_rows
+
+_ROWS_AT_ONCE = 1_000
+
+
+class VectorFile(Protocol):
+    """Vectors by cache key, such as a `cache.purchase_file.PurchaseFile`."""
+
+    @property
+    def vectors(self) -> NDArray[np.float16]:
+        """All of them, `[M, D]`."""
+
+    def bought_rows(self, cache_keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each key's vector, `[N]`; -1 for a key that has none."""
+
+
+@dataclass(frozen=True)
+class StoredFetch:
+    """Gives some of the vectors of a file by their keys, as `teacher.targets.Fetch`, or their places in it.
+
+    Attributes:
+        file: The file.
+        used: Keys of the vectors that it gives.
+    """
+
+    file: VectorFile
+    used: Set[str]
+
+    def __call__(self, keys: Sequence[str]) -> Mapping[str, NDArray[np.floating]]:
+        """Return the vectors of those keys that it gives."""
+        rows = self.rows(keys).tolist()
+        return {key: self.file.vectors[row] for key, row in zip(keys, rows, strict=True) if row >= 0}
+
+    def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each key's vector, `[N]`; -1 for a key that it gives no vector of."""
+        is_used = np.fromiter((key in self.used for key in keys), dtype=np.bool_, count=len(keys))
+        return np.where(is_used, self.file.bought_rows(keys), -1)
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Vectors `[N, K, D]` float32 of unit norm, read when they are asked for: to the bit those of an array in memory.
+
+    1.28 million images with ten views of width 512 take 26 GB in memory, for each process.
+
+    Attributes:
+        rows: Place of each vector, `[N, K]`; -1 is none, and reads as zero.
+        vectors: `[M, D]` float16, in any scale; a file that is mapped into memory.
+    """
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float16]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, K, D)`."""
+        return (*self.rows.shape, self.vectors.shape[1])
+
+    def __getitem__(self, wanted: Any) -> EmbeddingMatrix:
+        rows = self.rows[wanted]
+        found = np.zeros((*rows.shape, self.vectors.shape[1]), dtype=np.float32)
+        known = rows >= 0
+        if known.any():
+            found[known] = unit_rows(self.vectors[rows[known]])
+        return found
+
+    def blocks(self) -> Iterator[EmbeddingMatrix]:
+        """Yield the vectors of some samples at a time, `[n, K, D]`, in order."""
+        for start in range(0, len(self.rows), _ROWS_AT_ONCE):
+            yield self[start : start + _ROWS_AT_ONCE]
+
+
+def in_memory(vectors: NDArray[np.float32] | StoredVectors) -> NDArray[np.float32]:
+    """Return vectors as an array, which stored ones are read into."""
+    return np.concatenate([*vectors.blocks()]) if isinstance(vectors, StoredVectors) else vectors

@@ -1,0 +1,159 @@
+"""A sweep's runs, trained one after the other, by several processes, or in shards: the same bytes, no query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.client.buying_bench import draw_domains
+from support.client.client_shell import ClientShell
+from support.client.fake_vendor import FakeVendor, served
+from support.client.sweep_bench import (
+    METHODS,
+    TARGETS,
+    TRAINING,
+    die_once,
+    forbid_sockets_and_sqlite,
+    made_by,
+    processes,
+    run_sweep,
+    tiny_sweep,
+)
+from vl2v_client.core.errors import RunError, UsageError
+from vl2v_client.runs.sweep_runs import Shard, describe_runs
+
+RUNS = len(TARGETS) * len(METHODS)
+FLAGS = {name: "--" + name.replace("_", "-") for name in TRAINING}
+WORDS = (
+    *(word for name, value in TRAINING.items() for word in (FLAGS[name], str(value))),
+    *(word for target in TARGETS for word in ("--target-domain", target)),
+    *(word for method in METHODS for word in ("--method", method)),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_domains(tmp_path_factory.mktemp("sweeps") / "data", 5)
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path) -> dict[str, bytes]:
+    """What a sweep in one process makes."""
+    torch.set_num_threads(1)
+    run_sweep(tiny_sweep(data), FakeVendor(), data.parent / "alone.db", data.parent / "alone")
+    return made_by(data.parent / "alone")
+
+
+@pytest.fixture
+def shell(vendor: FakeVendor, data: Path, tmp_path: Path) -> Iterator[ClientShell]:
+    (tmp_path / "data").symlink_to(data)
+    with served(vendor) as url:
+        yield ClientShell(url, tmp_path, "--views", "2")
+
+
+def test_other_processes_make_the_same_bytes_and_open_neither_socket_nor_sqlite(
+    vendor: FakeVendor, data: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)  # paths that are relative here are another place's in a worker
+    with processes(2, forbid_sockets_and_sqlite) as executor:
+        run_sweep(tiny_sweep(Path("data")), vendor, tmp_path / "client.db", tmp_path / "sweep", executor)
+    assert made_by(tmp_path / "sweep") == alone
+    assert len(alone) == 5 * RUNS + 1
+
+
+def test_a_worker_killed_in_the_middle_costs_no_query_and_the_sweep_goes_on(
+    vendor: FakeVendor, data: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    settings, flag = tiny_sweep(data, checkpoint_every=1), tmp_path / "died"
+    places = (tmp_path / "client.db", tmp_path / "sweep")
+    with processes(1, die_once, flag, 4) as executor, pytest.raises(RunError, match="run the same command again"):
+        run_sweep(settings, vendor, *places, executor)
+    assert flag.exists()
+    assert not (tmp_path / "sweep" / "report.json").exists()
+    billed = vendor.billed_units
+    run_sweep(settings, vendor, *places)
+    assert (vendor.billed_units, made_by(tmp_path / "sweep")) == (billed, alone)
+
+
+def test_shards_need_neither_vendor_nor_cache_and_their_merge_is_the_sweep(
+    vendor: FakeVendor, shell: ClientShell, alone: dict[str, bytes]
+) -> None:
+    out = shell.folder / "sweep"
+    words = (*WORDS, "--out", str(out), "--yes")
+    bought = shell.run("sweep", *words, "--shard", "buy")
+    assert bought.exit_code == 0, bought.output
+    assert not list(out.glob("*/seed0"))
+    asked = len(vendor.seen)
+    nobody = {"cache": "nowhere/client.db", "VL2V_VENDOR_URL": "http://127.0.0.1:9"}
+    early = shell.run("sweep", *words, "--shard", "merge", **nobody)
+    assert f"4 of {RUNS} runs are not done: art/seed0/text-cosine" in str(early.exception)
+    for part in ("0/2", "1/2"):
+        done = shell.run("sweep", *words, "--shard", part, **nobody)
+        assert done.exit_code == 0, done.output
+    merged = shell.run("sweep", *words, "--shard", "merge", **nobody)
+    assert merged.exit_code == 0, merged.output
+    assert (len(vendor.seen), (shell.folder / "nowhere").exists()) == (asked, False)
+    assert made_by(out).keys() == alone.keys()
+    assert {name for name, content in made_by(out).items() if content != alone[name]} <= {
+        name for name in alone if name.endswith("config.json")
+    }  # the data set lies elsewhere
+
+
+def test_a_shard_buys_where_nobody_has_and_others_need_not(vendor: FakeVendor, shell: ClientShell) -> None:
+    words = (*WORDS, "--out", str(shell.folder / "sweep"), "--yes", "--shard")
+    assert shell.run("sweep", *words, "3/4").exit_code == 0
+    billed = vendor.billed_units
+    assert billed > 0
+    assert shell.run("sweep", *words, "2/4").exit_code == 0
+    assert vendor.billed_units == billed
+    done = sorted(
+        str(path.parent.relative_to(shell.folder / "sweep")) for path in shell.folder.glob("sweep/*/*/*/report.json")
+    )
+    assert done == ["photo/seed0/text-cosine", "photo/seed0/vl2v-adip"]
+
+
+def test_shards_are_parts_of_the_runs(data: Path) -> None:
+    runs = describe_runs(tiny_sweep(data, (0, 1)), Path("sweep"), 3)
+    parts = [Shard.parse(f"{index}/3").of(runs) for index in range(3)]
+    assert sorted(run.key for part in parts for run in part) == sorted(run.key for run in runs)
+    assert {run.threads for run in runs} == {1}
+    assert all(run.place.is_absolute() for run in runs)
+    for text in ("2/2", "x", "1", "-1/2", "0/0", "1/x"):
+        with pytest.raises(UsageError, match="no part of a sweep"):
+            Shard.parse(text)
+
+
+def test_one_trial_of_the_student_is_enough_for_a_sweep(
+    vendor: FakeVendor, shell: ClientShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vl2v_client.runs import before_purchase
+
+    tried, whole = 0, before_purchase.FrozenFeatures
+
+    def counted(*arguments: object) -> object:
+        nonlocal tried
+        tried += 1
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(before_purchase, "FrozenFeatures", counted)
+    done = shell.run("sweep", *WORDS, "--out", str(shell.folder / "sweep"), "--yes")
+    assert done.exit_code == 0, done.output
+    assert tried == 1
+    assert not (shell.folder / "sweep" / "report.png").exists()
+
+
+def test_ray_without_its_package_says_what_to_install(
+    vendor: FakeVendor, shell: ClientShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refused = shell.run("sweep", *WORDS, "--out", str(shell.folder / "sweep"), "--yes", "--engine", "ray")
+    assert isinstance(refused.exception, UsageError)
+    assert "of the extra `ray`" in str(refused.exception)
+    both = shell.run("sweep", *WORDS, "--shard", "0/2", "--engine", "ray")
+    assert "--shard is for runs without Ray" in str(both.exception)
+    assert vendor.billed_units == 0

@@ -1,0 +1,139 @@
+"""Eight runs, one after the other, by processes, in shards and on Ray: the same bytes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from support.client.fake_vendor import FakeVendor
+from support.client.sweep_bench import (
+    METHODS,
+    TARGETS,
+    die_once,
+    forbid_sockets_and_sqlite,
+    made_by,
+    opened_source,
+    processes,
+    run_sweep,
+    tiny_sweep,
+)
+from vl2v_client.core.errors import RunError
+from vl2v_client.core.progress import silent
+from vl2v_client.recipes.ray_executor import RayExecutor
+from vl2v_client.recipes.sweep import buy_for_sweep, merge_shards, sweep, train_shard
+from vl2v_client.runs.sweep_runs import Shard
+
+pytestmark = pytest.mark.timeout(1800)
+
+SEEDS = (0, 1)
+RUNS = len(TARGETS) * len(METHODS) * len(SEEDS)
+STARTS = 3  # Ray does not come up at each try on a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a sweep in one process makes."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("alone")
+    run_sweep(tiny_sweep(data, SEEDS), FakeVendor(), folder / "client.db", folder / "sweep")
+    made = made_by(folder / "sweep")
+    assert sum(name.endswith("student.safetensors") for name in made) == RUNS == 8
+    return made
+
+
+@pytest.fixture
+def ray_executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], RayExecutor]]:
+    """Starts Ray, several times if it must; ends it."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for its workers
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`: `make test-ray`")
+    opened: list[RayExecutor] = []
+
+    def start() -> RayExecutor:
+        for left in reversed(range(STARTS)):
+            try:
+                opened.append(RayExecutor())
+                return opened[-1]
+            except Exception:  # of many kinds
+                ray.shutdown()
+                if not left:
+                    raise
+                time.sleep(5)
+        raise AssertionError("unreachable")
+
+    yield start
+    for executor in opened:
+        executor.shutdown()
+
+
+def test_two_processes_make_the_same_bytes(
+    vendor: FakeVendor, data: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    with processes(2, forbid_sockets_and_sqlite) as executor:
+        run_sweep(tiny_sweep(data, SEEDS), vendor, tmp_path / "client.db", tmp_path / "sweep", executor)
+    assert made_by(tmp_path / "sweep") == alone
+
+
+def test_two_shards_and_their_merge_make_the_same_bytes(
+    vendor: FakeVendor, data: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    settings, out = tiny_sweep(data, SEEDS), tmp_path / "sweep"
+    with opened_source(vendor, tmp_path / "client.db") as source:
+        buy_for_sweep(settings, source, out, progress=silent)
+        billed = vendor.billed_units
+        for shard in (Shard(0, 2), Shard(1, 2)):
+            train_shard(settings, source, out, shard, progress=silent)
+        merge_shards(settings, source, out)
+    assert (vendor.billed_units, made_by(out)) == (billed, alone)
+
+
+def test_workers_that_are_killed_cost_no_query(
+    vendor: FakeVendor, data: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    settings = tiny_sweep(data, SEEDS, checkpoint_every=1)
+    with opened_source(vendor, tmp_path / "client.db") as source:
+        buy_for_sweep(settings, source, tmp_path / "sweep", progress=silent)
+    billed, died = vendor.billed_units, 0
+    for step in (2, 4, 3):
+        flag = tmp_path / f"died{step}"
+        with suppress(RunError), processes(2, die_once, flag, step) as executor:
+            run_sweep(settings, vendor, tmp_path / "client.db", tmp_path / "sweep", executor)
+        died += flag.exists()
+    run_sweep(settings, vendor, tmp_path / "client.db", tmp_path / "sweep")
+    assert died >= 2
+    assert (vendor.billed_units, made_by(tmp_path / "sweep")) == (billed, alone)
+
+
+def test_ray_makes_the_same_bytes(
+    vendor: FakeVendor,
+    data: Path,
+    alone: dict[str, bytes],
+    tmp_path: Path,
+    ray_executor: Callable[[], RayExecutor],
+) -> None:
+    with opened_source(vendor, tmp_path / "client.db") as source:
+        sweep(tiny_sweep(data, SEEDS), source, tmp_path / "sweep", ray_executor(), progress=silent)
+    assert made_by(tmp_path / "sweep") == alone
+
+
+def test_ray_reports_what_a_task_raises_and_gives_a_lost_worker_s_task_to_another(
+    ray_executor: Callable[[], RayExecutor], tmp_path: Path
+) -> None:
+    executor = ray_executor()
+    with pytest.raises(ZeroDivisionError):
+        executor.submit(divmod, 1, 0).result(timeout=120)
+    assert executor.submit(_die_first, str(tmp_path / "flag")).result(timeout=240) == "second"
+
+
+def _die_first(flag: str) -> Any:
+    if not os.path.exists(flag):
+        Path(flag).touch()
+        os._exit(9)
+    return "second"
