@@ -10,6 +10,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="Run sweeps of eight runs on every engine: minutes.")
     parser.addoption("--screenshots", metavar="FOLDER", help="Keep a picture of each page that a browser is shown.")
     parser.addoption("--pages", action="store_true", help="Run what the pages say, and build the site: minutes.")
+    parser.addoption("--write-edits", action="store_true", help="Write the table of edits of a ledger, with --full.")
     parser.addoption("--compose", action="store_true", help="Build images and run containers: half an hour.")
     parser.addoption("--figures", metavar="FILE", help="Write the figures of the proofs of the bill to a JSON file.")
 

@@ -8,8 +8,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from support.ledger.ledger_shop import Shop, fixed_signer, item_key
+from support.ledger.tampered_books import edit_rows
 from vl2v_contract.records import Receipt, SigningKey, Totals, head_message, receipt_message, successor_message, verify
-from vl2v_vendor.domain.errors import NotFound
+from vl2v_vendor.domain.errors import LedgerUnavailable, NotFound
 from vl2v_vendor.keys.secrets import StoredKey, VendorSecrets
 from vl2v_vendor.ledger_sql.key_publication import WrongSecrets
 from vl2v_vendor.ledger_sql.sql_ledger import SqlLedger
@@ -79,6 +80,16 @@ async def test_the_summary_agrees_with_the_head(shop: Shop) -> None:
             assert sum(group.units for group in groups) == 2
         assert [group.name for group in totals.by_endpoint] == ["/v1/embeddings/images"]
         assert len(totals.by_day[0].name) == len("2026-01-01")
+
+
+@pytest.mark.parametrize("column", ["model_id", "endpoint", "api_key_id"])
+async def test_the_sums_of_a_ledger_that_was_edited_are_refused_with_the_remedy(shop: Shop, column: str) -> None:
+    async with shop.open_ledger() as ledger:
+        await ledger.charge(shop.order("a"))
+        await ledger.charge(shop.order("b"))
+        edit_rows(shop.engine, "ledger", "update", f"UPDATE ledger SET {column} = NULL WHERE seq = 2")
+        with pytest.raises(LedgerUnavailable, match=f"charge .* no {column}.* ledger verify"):
+            await audit_of(shop, ledger).summary(shop.account.id, "key_1")
 
 
 def test_a_new_key_signs_and_old_receipts_stay_byte_identical(shop: Shop) -> None:

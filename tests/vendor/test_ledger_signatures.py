@@ -68,12 +68,16 @@ EDITS = {
     "UPDATE admin_log SET outcome = '{}' WHERE act = 'top_up'": {"log_chain_break"},
     "UPDATE admin_log SET request_id = 'other' WHERE act = 'set_price'": {"log_chain_break"},
     "DELETE FROM act_signatures WHERE act_id = 2": {"unsigned_act"},
+    "DELETE FROM act_signatures": {"unsigned_act"},
+    "DELETE FROM entry_signatures": {"unsigned_entry"},
     "UPDATE act_signatures SET signature = '' WHERE act_id = 2": {"bad_signature"},
     "UPDATE act_signatures SET key_id = '' WHERE act_id = 2": {"bad_signature"},
     "UPDATE act_signatures SET act_hash = 'x' WHERE act_id = 2": {"log_chain_break", "bad_signature"},
     "DELETE FROM entry_signatures WHERE seq = 3": {"unsigned_entry"},
     "DELETE FROM entry_signatures WHERE seq = 2": {"unsigned_entry"},
     "UPDATE entry_signatures SET signature = 'AAAA' WHERE seq = 2": {"bad_signature"},
+    "UPDATE entry_signatures SET seq = 9 WHERE seq = 2": {"unsigned_entry", "orphan_signature"},
+    "INSERT INTO entry_signatures VALUES ('x', 1, '')": {"orphan_signature"},
 }
 
 

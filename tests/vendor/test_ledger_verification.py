@@ -55,7 +55,7 @@ TAMPERING = {
     "UPDATE prices SET unit_price_micro = 99": {"price_mismatch"},
     "UPDATE charge_items SET result_sha = item_key WHERE idx = 1": {"items_mismatch", "result_mismatch"},
     "UPDATE charge_items SET units = 2 WHERE idx = 1": {"items_mismatch", "units_mismatch"},
-    "DELETE FROM charge_items WHERE idx = 1": {"items_mismatch", "units_mismatch"},
+    "DELETE FROM charge_items WHERE idx = 1": {"items_mismatch", "units_mismatch", "orphan_result"},
     "UPDATE charge_items SET seq = 99 WHERE seq = 3": {"items_mismatch", "units_mismatch", "orphan_item"},
     "UPDATE budgets SET used_units = 1 WHERE used_units = 2": {"budget_mismatch"},
     "UPDATE budgets SET used_units = 2 WHERE api_key_id IS NOT NULL": {"budget_mismatch"},
@@ -67,14 +67,17 @@ TAMPERING = {
     "UPDATE budgets SET last_seq = 4 WHERE last_seq = 5": {"head_mismatch"},
     "UPDATE results SET vector = substr(vector, 5)": {"result_mismatch"},
     "UPDATE results SET vector = substr(vector, 1, 1)": {"result_mismatch"},
+    "UPDATE results SET item_key = 'x' WHERE item_key = (SELECT min(item_key) FROM results)": {"orphan_result"},
+    "UPDATE results SET account_id = 'x'": {"orphan_result"},
     "DELETE FROM ledger WHERE seq = 1": {
+        "orphan_signature",
         "gap_in_seq",
         "chain_break",
         "running_total",
         "budget_mismatch",
         "missing_entry",
     },
-    "DELETE FROM ledger WHERE seq = 5": {"head_mismatch", "budget_mismatch", "missing_entry"},
+    "DELETE FROM ledger WHERE seq = 5": {"head_mismatch", "budget_mismatch", "missing_entry", "orphan_signature"},
     "UPDATE ledger SET ref_seq = 3 WHERE kind = 'refund'": {"hash_mismatch", "refund_mismatch"},
     "UPDATE ledger SET ref_seq = 1 WHERE kind = 'refund'": {"hash_mismatch", "refund_mismatch"},
     "UPDATE ledger SET ledger_id = 'other' WHERE seq = 2": {"hash_mismatch", "foreign_entry"},
@@ -130,7 +133,9 @@ TAMPERING = {
     "UPDATE signing_keys SET public_key = 'x' WHERE predecessor_id IS NOT NULL": {"key_chain_break", "bad_signature"},
     "UPDATE signing_keys SET predecessor_id = 'x' WHERE predecessor_id IS NULL": {"key_chain_break"},
     "UPDATE signing_keys SET predecessor_signature = '' WHERE predecessor_id IS NOT NULL": {"key_chain_break"},
+    "UPDATE signing_keys SET predecessor_signature = 'x' WHERE predecessor_id IS NULL": {"key_chain_break"},
     "UPDATE signing_keys SET retired_at = 3 WHERE predecessor_id IS NULL": {"key_chain_break"},
+    "UPDATE signing_keys SET retired_at = 3 WHERE predecessor_id IS NOT NULL": {"key_chain_break"},
 }
 
 

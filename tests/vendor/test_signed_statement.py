@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 
 from support.ledger.forged_entries import forge_charge, forge_top_up, sign_badly
 from support.ledger.ledger_shop import Shop, rotated_signer
@@ -38,6 +38,7 @@ def sold(shop: Shop) -> Shop:
     shop.charge(shop.order("a", "b"))
     shop.accounts.top_up(shop.account, 5)
     shop.signer = rotated_signer()
+    shop.accounts = replace(shop.accounts, signer=shop.signer)
     shop.charge(shop.order("c"))
     return shop
 
@@ -87,3 +88,21 @@ def test_where_the_vendor_signed_nothing_the_head_is_the_beginning(sold: Shop) -
     with writing(sold.engine).begin() as connection:
         connection.execute(insert(entry_signatures).values(dict(act_signature._mapping)))
     assert signed(sold).signed_head.head.seq == 1
+
+
+@pytest.mark.parametrize(
+    "change", ["limit_units = 99", "used_units = 1", "last_seq = 5", "last_seq = 0", "head_hash = prev_hash"]
+)
+def test_no_head_is_signed_that_is_not_the_last_entry(sold: Shop, change: str) -> None:
+    """Whoever can write the database would have the vendor sign a limit, or a chain, that no entry has."""
+    value = change.replace("prev_hash", f"'{'0' * 64}'")
+    with writing(sold.engine).begin() as connection:
+        connection.execute(text(f"UPDATE budgets SET {value} WHERE api_key_id IS NULL"))
+    for ask in (
+        lambda: sold.run(lambda ledger: Audit(ledger, sold.signer, sold.clock).statement(sold.account.id)),
+        lambda: sold.accounts.statement(sold.account, 0),
+    ):
+        with pytest.raises(LedgerUnavailable, match="ledger verify"):
+            ask()
+    head = signed(sold).signed_head.head
+    assert (head.seq, head.used_units, head.limit_units) == (4, 3, 15)

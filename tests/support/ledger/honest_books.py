@@ -74,16 +74,16 @@ def write_books(home: Path, migrated_sqlite: Path) -> tuple[Settings, Party]:
         account = vendor.accounts.create_account("acme", budget_units=100)
         secrets = [str(vendor.accounts.create_key(account, scopes=DEFAULT_SCOPES)[1]) for _ in range(2)]
         ours, theirs = (Party(secret, home / f"{name}.db") for secret, name in zip(secrets, "ab", strict=True))
-        ours.buy(vendor, _texts("first", 3 * BATCH))
-        theirs.buy(vendor, _texts("theirs", BATCH))
+        ours.buy(vendor, texts("first", 3 * BATCH))
+        theirs.buy(vendor, texts("theirs", BATCH))
         vendor.accounts.refund(account, 3, 2, "sorry")
         vendor.accounts.top_up(account, 50)
         vendor.accounts.set_price(MODEL, "text", 20, "EUR")
-        ours.buy(vendor, _texts("dearer", BATCH))
+        ours.buy(vendor, texts("dearer", BATCH))
         rotate_and_publish(vendor.engine, settings.secrets_path)
     with open_vendor(settings) as vendor:
-        ours.buy(vendor, _texts("newly signed", BATCH))
-        theirs.buy(vendor, _texts("theirs again", BATCH))
+        ours.buy(vendor, texts("newly signed", BATCH))
+        theirs.buy(vendor, texts("theirs again", BATCH))
     return settings, ours
 
 
@@ -96,5 +96,5 @@ def pin(party: Party, vendor: InProcessVendor, copy: Path) -> Party:
     return pinned
 
 
-def _texts(name: str, count: int) -> list[str]:
+def texts(name: str, count: int) -> list[str]:
     return [f"{name} {number}" for number in range(count)]

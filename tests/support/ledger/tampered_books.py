@@ -46,14 +46,18 @@ def found(shop: Shop, *statements: str) -> set[str]:
 
 def forget_signatures(engine: Engine, *deletions: str) -> None:
     """Make the ledger as servers of an older version do, without signatures; or run these deletions alone."""
+    for statement in deletions or ("DELETE FROM entry_signatures", "DELETE FROM act_signatures"):
+        edit_rows(engine, statement.split()[2], "delete", statement)
+
+
+def edit_rows(engine: Engine, table: str, act: str, statement: str) -> None:
+    """Do to an append-only table what its trigger against this act, `update` or `delete`, refuses."""
+    trigger = f"{table}_refuse_{act}"
     with writing(engine).begin() as connection:
-        for statement in deletions or ("DELETE FROM entry_signatures", "DELETE FROM act_signatures"):
-            table = statement.split()[2]
-            trigger = f"{table}_refuse_delete"
-            if is_postgresql(connection):
-                around = [f"ALTER TABLE {table} {change} TRIGGER {trigger}" for change in ("DISABLE", "ENABLE")]
-            else:
-                made = connection.execute(text(f"SELECT sql FROM sqlite_master WHERE name = '{trigger}'")).scalar_one()
-                around = [f"DROP TRIGGER {trigger}", made]
-            for step in (around[0], statement, around[1]):
-                connection.execute(text(step))
+        if is_postgresql(connection):
+            around = [f"ALTER TABLE {table} {change} TRIGGER {trigger}" for change in ("DISABLE", "ENABLE")]
+        else:
+            made = connection.execute(text(f"SELECT sql FROM sqlite_master WHERE name = '{trigger}'")).scalar_one()
+            around = [f"DROP TRIGGER {trigger}", made]
+        for step in (around[0], statement, around[1]):
+            connection.execute(text(step))

@@ -37,7 +37,7 @@ class AccountTotals:
 
 @dataclass(frozen=True, slots=True)
 class SignedEntries:
-    """Entries in one snapshot of an account's ledger, up to its end, with the signatures stored beside them.
+    """Entries in one snapshot of an account's ledger, with the signatures stored beside them.
 
     Attributes:
         head: The last entry that the vendor signed, and may build on; those behind it are none of its software's.

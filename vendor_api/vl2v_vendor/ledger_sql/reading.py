@@ -151,18 +151,6 @@ def read_head(connection: Connection, account_id: str) -> LedgerHead:
     return LedgerHead(*row)
 
 
-def read_signed_head(connection: Connection, signer: SecretSigner, account_id: str) -> LedgerHead:
-    """Return the end of the account's chain, to be signed.
-
-    Raises:
-        NotFound: The account is unknown.
-        LedgerUnavailable: The last entry is not the vendor's own.
-    """
-    head = read_head(connection, account_id)
-    require_signed(connection, signer, account_id, head.seq)
-    return head
-
-
 def read_entries(connection: Connection, account_id: str, after_seq: int, limit: int) -> list[StatementEntry]:
     """Return entries `after_seq + 1 ...` in order, at most `limit`, with their items."""
     query = _entries(account_id).where(ledger.c.seq > after_seq).order_by(ledger.c.seq).limit(limit)
@@ -279,6 +267,8 @@ def _group(rows: Sequence[Row[Any]], column: str) -> tuple[Breakdown, ...]:
     sums: dict[Any, tuple[int, int]] = {}
     for row in rows:
         name = getattr(row, column)
+        if name is None:
+            raise LedgerUnavailable(f"a charge or refund has no {column}; run `vl2v-vendor ledger verify`")
         units, amount_micro = sums.get(name, (0, 0))
         sums[name] = units + int(row.units), amount_micro + int(row.amount_micro)
     if column == "day":

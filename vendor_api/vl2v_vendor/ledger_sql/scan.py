@@ -14,6 +14,7 @@ from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.errors import InvalidRequest
 from vl2v_vendor.domain.ports import LedgerHead
 from vl2v_vendor.ledger_sql.account_rows import read_key_budgets
+from vl2v_vendor.ledger_sql.orphans import check_orphans
 from vl2v_vendor.ledger_sql.reading import IS_SALE, SUMS, read_ledger_id, read_prices, read_published_keys
 from vl2v_vendor.ledger_sql.signatures import read_begun, read_signed_acts
 from vl2v_vendor.ledger_sql.staff_rows import check_staff_rows
@@ -103,7 +104,7 @@ def verify_ledger(connection: Connection) -> VerificationReport:
     key_ids, ledger_id = frozenset(key.key_id for key in keys), read_ledger_id(connection)
     check_staff_rows(connection, report)
     public_keys, begun = {key.key_id: key.public_key for key in keys}, read_begun(connection)
-    check_acts(read_signed_acts(connection), public_keys, report)
+    check_acts(read_signed_acts(connection), public_keys, report, is_older=begun is None)
     prices = {price.id: price for price in read_prices(connection)}
     rows = connection.execute(select(accounts.c.id, accounts.c.currency).order_by(accounts.c.id)).all()
     for account_id, currency in rows:
@@ -112,6 +113,7 @@ def verify_ledger(connection: Connection) -> VerificationReport:
         signatures = EntryCheck(account_id, public_keys, of_account, report)
         entries = _read_entries(connection, account_id, signatures)
         AccountCheck(books, ledger_id, key_ids, prices, report, items).run(entries)
+    check_orphans(connection, report)
     return report
 
 

@@ -125,7 +125,8 @@ def require_signed(connection: Connection, signer: SecretSigner, account_id: str
 
 def read_begun(connection: Connection) -> dict[str, set[tuple[int, str]]] | None:
     """Return the entries that were signed with all that came before, by account; None if nothing is signed."""
-    if connection.execute(select(act_signatures.c.act_id).limit(1)).first() is None:
+    signed = (act_signatures.c.act_id, entry_signatures.c.seq)
+    if all(connection.execute(select(column).limit(1)).first() is None for column in signed):
         return None
     begun: dict[str, set[tuple[int, str]]] = {}
     for outcome in connection.execute(select(admin_log.c.outcome).where(admin_log.c.act == SIGN_ENTRIES)).scalars():

@@ -37,6 +37,7 @@ from vl2v_vendor.ledger_sql.admin_acts import Act, ActInProgress, Outcome, Work,
 from vl2v_vendor.ledger_sql.database import is_postgresql, writing
 from vl2v_vendor.ledger_sql.key_publication import ensure_published, publish_keys
 from vl2v_vendor.ledger_sql.signatures import SIGN_ENTRIES, sign_heads
+from vl2v_vendor.ledger_sql.signed_pages import read_signed_head
 from vl2v_vendor.ledger_sql.tables import api_keys, prices
 from vl2v_vendor.service.audit import sign_head
 
@@ -93,7 +94,7 @@ class SqlAccounts:
             entries = reading.read_entries(connection, account.id, after_seq, MAX_INTEGER)
             ledger_id, end = (
                 reading.read_ledger_id(connection),
-                reading.read_signed_head(connection, self.signer, account.id),
+                read_signed_head(connection, self.signer, account.id),
             )
         return entries, sign_head(self.signer, ledger_id, account.id, end, now=self.clock.now())
 

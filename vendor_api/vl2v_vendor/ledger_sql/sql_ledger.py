@@ -28,7 +28,7 @@ from vl2v_vendor.ledger_sql.database import checkpoint, database_clock, database
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.group_writer import DEADLINE_SECONDS, GroupWriter
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
-from vl2v_vendor.ledger_sql.signed_pages import read_signed_entries
+from vl2v_vendor.ledger_sql.signed_pages import read_signed_entries, read_signed_head
 from vl2v_vendor.ledger_sql.tables import results
 
 _P = ParamSpec("_P")
@@ -145,7 +145,7 @@ class SqlLedger:
 
     async def head(self, account_id: str) -> LedgerHead:
         """Read the end of the account's chain, to be signed."""
-        return await self._read(lambda connection: reading.read_signed_head(connection, self._signer, account_id))
+        return await self._read(lambda connection: read_signed_head(connection, self._signer, account_id))
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
         """Read what a request for these items is admitted by, in one snapshot."""

@@ -26,17 +26,25 @@ class SignedAct:
     begins: bool
 
 
-def check_acts(acts: Iterable[SignedAct], public_keys: Mapping[str, str], report: VerificationReport) -> None:
-    """Report acts that are not as they were signed, in order of their ids; those of an older version have none."""
+def check_acts(
+    acts: Iterable[SignedAct], public_keys: Mapping[str, str], report: VerificationReport, *, is_older: bool
+) -> None:
+    """Report acts that are not as they were signed, in order of their ids.
+
+    Args:
+        acts: Acts and signatures.
+        public_keys: Published signing keys by id.
+        report: Report of what is wrong.
+        is_older: Whether the ledger is of an older version, so that nothing in it is signed yet.
+    """
     unsigned_ids: list[int] = []
-    has_begun = False
     for act in acts:
         if act.stored_hash is None:
             unsigned_ids.append(act.act_id)
             continue
         if not act.begins:
             _report_unsigned(unsigned_ids, report)
-        unsigned_ids, has_begun = [], True
+        unsigned_ids = []
         if act.computed_hash != act.stored_hash:
             gone = "is gone" if act.computed_hash is None else "or the one before it is not the one that was signed"
             report.add(None, None, "log_chain_break", f"act {act.act_id} of the staff's log {gone}")
@@ -45,7 +53,7 @@ def check_acts(acts: Iterable[SignedAct], public_keys: Mapping[str, str], report
             report.add(
                 None, None, "bad_signature", f"act {act.act_id} of the staff's log is not signed by {act.key_id}"
             )
-    if has_begun:
+    if not is_older:
         _report_unsigned(unsigned_ids, report)
 
 

@@ -104,8 +104,10 @@ def check_keys(keys: Sequence[PublicKey], report: VerificationReport) -> None:
             return
         if name != key.key_id:
             report.add(None, None, "key_chain_break", f"the public key of {key.key_id} is that of {name}")
-    if keys and keys[0].predecessor_id is not None:
+    if keys and (keys[0].predecessor_id, keys[0].predecessor_signature) != (None, None):
         report.add(None, None, "key_chain_break", f"the first signing key {keys[0].key_id} names a predecessor")
+    if keys and keys[-1].retired_at is not None:
+        report.add(None, None, "key_chain_break", f"signing key {keys[-1].key_id} has retired, and none replaced it")
     for before, key in pairwise(keys):
         message, signature = successor_message(key.public_key), key.predecessor_signature or ""
         if key.predecessor_id != before.key_id or not verify(before.public_key, message, signature):
