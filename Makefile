@@ -9,11 +9,7 @@ KUBECTL ?= kubectl
 DOCKER ?= docker
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-<<<<<<< HEAD
-.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose test-ray docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor bench-vendor demo sbom clean
-=======
-.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor prove-strangers bench-vendor demo sbom clean
->>>>>>> land
+.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose test-ray docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor prove-strangers fuzz bench-vendor demo sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -110,8 +106,11 @@ prove-billing: install ## the proofs of the bill at full length, and its benchma
 prove-vendor: install ## poison, overload, vanished clients, a lost model, a soak: about three quarters of an hour of a quiet machine
 	$(BIN)/python benchmarks/vendor_proofs.py
 
-prove-strangers: install ## attacks with the port alone, with a budget of 0, by lying vendors and by files: about an hour of a quiet machine
+prove-strangers: install ## attacks with the port alone, with a budget of 0, by lying vendors and by files: about three quarters of an hour of a quiet machine
 	$(BIN)/python benchmarks/stranger_proofs.py $(STRANGER_OPTIONS)
+
+fuzz: install ## 100,000 changed inputs of each class, 20,000 pictures and raw requests; goes on where it was stopped: about an hour
+	$(BIN)/python benchmarks/fuzz.py $(FUZZ_OPTIONS)
 
 bench-vendor: install ## the vendor against the bare model and other servers: about ten minutes of a quiet machine
 	$(BIN)/python benchmarks/vendor.py $(BENCH_OPTIONS)

@@ -1,9 +1,9 @@
 """All proofs that strangers do no harm, at full length: crowds, a key of budget 0, lying vendors, hostile files.
 
-Wants a machine to itself: about half an hour on two cores. `--only NAME` runs the proofs whose name contains it and
-keeps the figures of the others, so that a run that was stopped can be continued. `--short` runs the same proofs with
-smaller counts and the packaged tiny model; delays are shown and not held against their goals, and no result file is
-written.
+Wants a machine to itself: about three quarters of an hour on two cores. `--only NAME` runs the proofs whose name
+contains it and keeps the figures of the others, so that a run that was stopped can be continued. `--short` runs the
+same proofs with smaller counts and the packaged tiny model; delays are shown and not held against their goals, and no
+result file is written.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from support.client.student_factories import SIZE, TINY_VIT, coloured_views, fre
 from vl2v_client.cli.app import run
 from vl2v_client.cli.bars import bars
 from vl2v_client.cli.console import STDERR, PlainConsole, show_error
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import ClientError, DataError, VendorError
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.reports.pages import Purchase
 from vl2v_client.reports.report import DomainRow, ReportRow, RunReport
@@ -75,6 +76,13 @@ def test_a_table_of_hostile_cells_keeps_its_width(
 def test_an_error_of_several_lines_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     show_error("error", f"{HOSTILE}\nerror: bought 1,000,000 queries")
     assert check(capsys.readouterr().err) == f"error: {SEEN}\n  error: bought 1,000,000 queries\n"
+
+
+@pytest.mark.parametrize("error", [DataError(HOSTILE), VendorError(HOSTILE, code=HOSTILE, request_id=HOSTILE)])
+def test_an_error_steers_nothing_where_python_prints_it(error: ClientError) -> None:
+    printed = "".join(traceback.format_exception(error))
+    assert SEEN in printed
+    assert not {letter for letter in printed if not letter.isprintable()} - {"\n"}
 
 
 def test_bars_show_facts_as_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vl2v_contract.texts import printable
+
 INTERRUPTED_EXIT_CODE = 130
 INTERRUPTED = "interrupted; nothing bought is lost, and the same command goes on from here"
 
@@ -16,6 +18,10 @@ class ClientError(Exception):
     """Base of everything the client reports without a traceback."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """Return the message, in which words of others steer no terminal, wherever it is printed."""
+        return printable(super().__str__(), keep="\n")
 
 
 class UsageError(ClientError):
