@@ -6,23 +6,20 @@ RUN useradd --uid 10001 --create-home vl2v \
     && mkdir -p /var/lib/vl2v /home/vl2v/.cache && chown vl2v:vl2v /var/lib/vl2v /home/vl2v/.cache
 
 WORKDIR /opt/vl2v
+# Versions and hashes are those that `make lock` wrote.
+COPY deploy/requirements.txt ./
+RUN pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.txt
 # PyTorch without CUDA, from the index that its installation page names for CPUs. Empty: what the plain name gives, which
 # on Linux is CUDA's, about 6 GB.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN [ -z "${TORCH_INDEX}" ] || pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.6" "torchvision>=0.21"
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "torch>=2.6" "torchvision>=0.21"
 # `--build-arg EXTRAS=vendor,otel` for traces.
 ARG EXTRAS=vendor
-# The dependencies change less often than the code: their layer is built from the metadata alone.
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
-RUN mkdir -p shared/vl2v_contract vendor_api/vl2v_vendor client/vl2v_client client/vl2v \
-    && touch shared/vl2v_contract/__init__.py vendor_api/vl2v_vendor/__init__.py client/vl2v_client/__init__.py \
-    && touch client/vl2v/__init__.py \
-    && pip install --no-cache-dir ".[${EXTRAS}]" \
-    && pip uninstall --yes vl2v
 COPY shared shared
 COPY vendor_api vendor_api
 COPY client client
-RUN pip install --no-cache-dir ".[${EXTRAS}]"
+RUN pip install --no-cache-dir --no-build-isolation ".[${EXTRAS}]" && pip check
 
 USER vl2v
 ENV VL2V_VENDOR_DATA_DIR=/var/lib/vl2v \

@@ -9,7 +9,7 @@ KUBECTL ?= kubectl
 DOCKER ?= docker
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose test-ray docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor prove-strangers fuzz bench-vendor demo sbom clean
+.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose test-ray docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor prove-strangers fuzz bench-vendor demo lock sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -117,6 +117,10 @@ bench-vendor: install ## the vendor against the bare model and other servers: ab
 
 demo: install ## vendor, data set, plan, distill, evaluate and audit on this machine: about four minutes
 	$(BIN)/python benchmarks/demo.py
+
+lock: ## the versions and hashes of what the vendor's image installs, in deploy/requirements.txt: before a release
+	$(MAKE) install EXTRAS=deploy VENV=$(VENV)-deploy
+	PATH="$(abspath $(VENV)-deploy/bin):$$PATH" $(VENV)-deploy/bin/python scripts/lock.py deploy/requirements.txt
 
 sbom: install ## what a vendor's and a client's installation hold (CycloneDX, in dist/), for a release
 	$(MAKE) install EXTRAS=vendor VENV=$(VENV)-sbom-vendor

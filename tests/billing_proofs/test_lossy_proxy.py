@@ -59,7 +59,7 @@ class Wanderer:
         teacher = replace(plan.teacher, max_items=round(2 ** dice.uniform(0, 8)))
         part = replace(plan, teacher=teacher, missing=tuple(sorted(items, key=lambda item: item.modality)))
         self.purchases += 1
-        with self.connect(RetryPolicy(max_attempts=dice.randint(1, 3))) as client:
+        with self.connect(RetryPolicy(max_away_seconds=dice.randint(0, 1))) as client:  # up to three attempts
             try:
                 buy(part, client, self._cache, workers=dice.randint(1, 4))
             except VendorUnavailable:

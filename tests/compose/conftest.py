@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,15 +31,18 @@ def images(request: pytest.FixtureRequest) -> None:
     assert built.returncode == 0, built.stderr[-6000:]
     size = int(docker("image", "inspect", "--format", "{{.Size}}", "vl2v-vendor:0.2.0"))
     told = f"built in {time.monotonic() - began:.0f} s, or found built; the vendor's image has {size / 1e9:.2f} GB"
-    request.config.pluginmanager.getplugin("terminalreporter").write_line(told)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        sys.stderr.write(f"\n{told}\n")
 
 
 @pytest.fixture(scope="module", params=["one vendor", "three vendors"])
 def stack(request: pytest.FixtureRequest, images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running project; each test leaves it running."""
-    is_replicated = request.param == "three vendors"
+    """A running project; each test leaves it running. `of digests`: without a model, for tests of the ledger alone."""
+    is_replicated = request.param.startswith("three vendors")
     made = Stack(tmp_path_factory.mktemp("shop"), f"vl2v-test-{os.getpid()}", free_port(), is_replicated=is_replicated)
     made.settings = {"POSTGRES_PASSWORD": "first", "VL2V_VENDOR_MAX_ITEMS": "8"}
+    if request.param.endswith("of digests"):
+        made.settings["VL2V_VENDOR_ENCODER"] = "hash"
     made.lay_out()
     try:
         made.up()

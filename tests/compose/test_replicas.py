@@ -15,8 +15,15 @@ from support.ledger.ledger_shop import item_key
 from support.vendor.compose_stack import Stack, docker
 from support.vendor.live_parties import Client
 from vl2v_client.api.client import VendorClient
+from vl2v_client.api.connection import RetryPolicy
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.parametrize("stack", ["three vendors"], indirect=True)]
+STACK = "three vendors of digests"
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.parametrize("stack", [STACK], indirect=True)]
+
+PATIENT = RetryPolicy(max_attempts=40)
+"""A busy machine may keep the ledger from answering in time, several times in a row."""
+
+BUSY = {502, 503, 504}
 
 NEXT_IMAGE = "vl2v-vendor:next-of-the-test"
 NEXT_VERSION = """
@@ -44,7 +51,7 @@ USER vl2v
 
 def test_all_share_the_work_and_the_proxy_hides_their_metrics(stack: Stack, new_client: Callable[..., Client]) -> None:
     client = new_client()
-    with VendorClient(stack.url, client.api_key) as vendor, ThreadPoolExecutor(6) as pool:
+    with VendorClient(stack.url, client.api_key, policy=PATIENT) as vendor, ThreadPoolExecutor(6) as pool:
         teacher = vendor.model()
         list(pool.map(lambda text: vendor.embed_texts([text], [item_key(text)], teacher), map(str, range(60))))
     assert client.used_units() == 60
@@ -60,16 +67,16 @@ def test_one_budget_is_exact_over_all(stack: Stack, new_client: Callable[..., Cl
     headers = {"Authorization": f"Bearer {client.api_key}"}
 
     def buy_until_refused(buyer: int) -> tuple[int, int]:
-        sold = 0
-        while True:
-            text = f"text {sold} of {buyer}"
+        sold, status = 0, 200
+        while status in {200, *BUSY}:
+            text = f"text {sold} of {buyer}"  # the same again, if the ledger was too busy to answer in time
             body = {"items": [{"text": text, "item_key": item_key(text)}]}
             answer = httpx.post(
                 f"{stack.url}/v1/embeddings/texts", json=body, headers=headers, timeout=60, trust_env=False
             )
-            if answer.status_code != 200:
-                return sold, answer.status_code
-            sold += answer.json()["usage"]["billed_units"]
+            status = answer.status_code
+            sold += status == 200
+        return sold, status
 
     with ThreadPoolExecutor(12) as pool:
         ends = list(pool.map(buy_until_refused, range(12)))
@@ -104,7 +111,7 @@ class Load:
 def test_a_new_version_with_a_migration_takes_over_under_load(stack: Stack, new_client: Callable[..., Client]) -> None:
     docker("build", "--tag", NEXT_IMAGE, "-", text=NEXT_VERSION, seconds=900)
     client, old = new_client(1_000_000), stack.vendors()
-    with VendorClient(stack.url, client.api_key) as vendor, ThreadPoolExecutor(4) as pool:
+    with VendorClient(stack.url, client.api_key, policy=PATIENT) as vendor, ThreadPoolExecutor(4) as pool:
         load = Load(vendor)
         buyers = [pool.submit(load.buy, buyer) for buyer in range(3)]
         try:
