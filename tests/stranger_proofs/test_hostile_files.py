@@ -116,16 +116,16 @@ class Reader:
     """Runs one command on copies of a good folder, each with one thing changed."""
 
     def __init__(self, client: Client, good: Path, words: Callable[[Path], list[str | Path]]) -> None:
-        self._client, self._good, self._words = client, good, words
+        self._client, self.good, self._words = client, good, words
         self.honest = self.run(lambda _folder: None, "honest")
         assert self.honest.code == 0, self.honest.err
 
     def run(self, change: Callable[[Path], object], name: str) -> Ended:
-        folder = self._good.parent / name.replace(" ", "-").replace("/", "-")
-        shutil.copytree(self._good, folder)
+        folder = self.good.parent / name.replace(" ", "-").replace("/", "-")
+        shutil.copytree(self.good, folder)
         change(folder)
         words = [BIN / "vl2v-client", *self._words(folder)]
-        return run_measured(words, self._client.environment, within_seconds=MOST_SECONDS, cwd=self._good.parent)
+        return run_measured(words, self._client.environment, within_seconds=MOST_SECONDS, cwd=self.good.parent)
 
     def hold(self, prove: Prove, name: str, change: Callable[[Path], object], *, named: str) -> None:
         ended = self.run(change, name)
@@ -181,4 +181,4 @@ def test_a_student_of_a_stranger_costs_bounded_time_and_memory(
     student: str, student_reader: Reader, prove: Prove
 ) -> None:
     student_reader.hold(prove, student, STUDENTS[student], named="student")
-    assert not list(student_reader._good.parent.rglob("executed"))
+    assert not list(student_reader.good.parent.rglob("executed"))

@@ -85,8 +85,8 @@ async def _attack(door: Door, attack: Callable[[Door], Awaitable[None]]) -> None
     async def begin_when_told(act: Callable[[int], Awaitable[str]]) -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
-        await asyncio.to_thread(sys.stdin.readline)
-        await crowd(act)
+        if await asyncio.to_thread(sys.stdin.readline):  # or whoever began it is gone
+            await crowd(act)
 
     door.crowd = begin_when_told  # type: ignore[method-assign]
     await attack(door)

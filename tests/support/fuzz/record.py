@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.fuzz.subject import case_dice
+from vl2v_vendor.host import return_free_memory
 
 LARGEST_KEPT = 64 * 1024
 """Bytes of an input that is kept as a file; a larger one is made again by its number."""
@@ -72,7 +73,8 @@ def make_case(make: Any, seed: int, name: str, number: int) -> bytes:
 
 
 def resident_bytes() -> int:
-    """Return this process's memory."""
+    """Return this process's memory, without what is free and the C library keeps."""
+    return_free_memory()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -101,14 +101,14 @@ def _note_death(order: Order, why: str) -> None:
 
 
 def work(order: Order) -> None:
-    """Try inputs one after the other, from where the record ends."""
-    record = Record.read(order.record, order.seed)
+    """Try inputs one after the other, from where the record ends, as long as whoever began it is there."""
+    record, parent = Record.read(order.record, order.seed), os.getppid()
     subject = CLASSES[order.name].open(order.pictures)
     outcomes, record.resident = Counter(record.outcomes), []
     began, spent, written = record.seconds, spent_seconds(), 0.0
     every = max(1, (order.count - record.done) // _SAMPLES)
     with order.place.open("r+") as place:
-        while record.done < order.count:
+        while record.done < order.count and os.getppid() == parent:
             numbers = range(record.done, min(order.count, record.done + subject.together))
             place.seek(0)
             place.write(f"{numbers[0]:<20}")
