@@ -62,6 +62,7 @@ def test_other_processes_make_the_same_bytes_and_open_neither_socket_nor_sqlite(
         run_sweep(tiny_sweep(Path("data")), vendor, tmp_path / "client.db", tmp_path / "sweep", executor)
     assert made_by(tmp_path / "sweep") == alone
     assert len(alone) == 5 * RUNS + 1
+    assert not (tmp_path / "sweep" / ".features").exists()
 
 
 def test_a_worker_killed_in_the_middle_costs_no_query_and_the_sweep_goes_on(
@@ -139,7 +140,10 @@ def test_one_trial_of_the_student_is_enough_for_a_sweep(
         return whole(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(before_purchase, "FrozenFeatures", counted)
-    done = shell.run("sweep", *WORDS, "--out", str(shell.folder / "sweep"), "--yes")
+    short = WORDS[: WORDS.index("photo") - 1]  # two runs
+    done = shell.run(
+        "sweep", *short, *("--method", "text-cosine", "--method", "erm"), "--out", str(shell.folder / "sweep"), "--yes"
+    )
     assert done.exit_code == 0, done.output
     assert tried == 1
     assert not (shell.folder / "sweep" / "report.png").exists()

@@ -3,9 +3,10 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,39 @@ class FeatureStore:
             self._connection = _connect(self._path)
             self._is_broken = False
         return self._connection
+
+
+class FeatureFolder:
+    """Features of many views at a time by key, one file for each such part, for runs in any processes on any hosts.
+
+    What a run reads does not depend on what is kept: a part is computed whole, or read whole. Runs that compute it at
+    the same time write the same; a disk that is full or fails keeps nothing.
+
+    Args:
+        path: The folder; made when it is first used.
+        max_bytes: About the size at which it takes no more.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = STORE_BYTES) -> None:
+        self._path, self._max_bytes = path, max_bytes
+
+    def part(self, key: bytes, compute: Callable[[], NDArray[np.float16]]) -> NDArray[np.float16]:
+        """Return the features `[B, F]` of a key, computed if they are not here."""
+        path = self._path / f"{key.hex()}.npy"
+        with suppress(OSError, ValueError, EOFError):
+            found: NDArray[np.float16] = np.load(path)
+            return found
+        features = compute()
+        partial = path.with_suffix(f".{token_hex(4)}.partial")
+        with suppress(OSError):
+            self._path.mkdir(parents=True, exist_ok=True)
+            if sum(one.stat().st_size for one in self._path.iterdir()) + features.nbytes <= self._max_bytes:
+                with partial.open("wb") as file:
+                    np.save(file, features)
+                partial.replace(path)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        return features
 
 
 def _connect(path: Path) -> sqlite3.Connection:

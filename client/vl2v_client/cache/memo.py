@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from vl2v_client.cache.feature_store import FeatureStore
+from vl2v_client.cache.feature_store import FeatureFolder, FeatureStore
 from vl2v_client.cache.store import FileContent, FileStamp
 
 
@@ -31,7 +31,7 @@ class RunCache(Protocol):
         """Hashes of files and views."""
 
     @property
-    def features(self) -> FeatureStore | None:
+    def features(self) -> FeatureStore | FeatureFolder | None:
         """What frozen students have said of views; `None` keeps nothing."""
 
 
@@ -63,13 +63,15 @@ class SessionMemo:
 
 
 class SessionCache:
-    """A cache that holds no vectors, of one process: it opens no file.
+    """A cache that holds no vectors, of one process: it opens no SQLite.
 
     Attributes:
         contents: Hashes of files and views.
-        features: Nothing is kept of frozen students.
+        features: What frozen students have said of views, if it is kept.
     """
 
-    def __init__(self, known: Mapping[FileStamp, FileContent] | None = None) -> None:
+    def __init__(
+        self, known: Mapping[FileStamp, FileContent] | None = None, features: FeatureFolder | None = None
+    ) -> None:
         self.contents: Memo = SessionMemo(known)
-        self.features: FeatureStore | None = None
+        self.features: FeatureStore | FeatureFolder | None = features

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed, wait
 
+from vl2v_client.cache.feature_store import FeatureFolder
 from vl2v_client.cache.memo import SessionCache
-from vl2v_client.cache.purchase_file import PurchaseFile
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.progress import Progress, renamed, silent
 from vl2v_client.recipes.distill import distill
 from vl2v_client.runs.bought_source import BoughtSource
 from vl2v_client.runs.local_source import LocalSource, load_local_teacher
-from vl2v_client.runs.run_folder import VECTORS_FILE
+from vl2v_client.runs.run_folder import FEATURES_FOLDER
 from vl2v_client.runs.source import Source
 from vl2v_client.runs.sweep_runs import SweepRun, remove_answers
 from vl2v_client.student.train.devices import cpu_threads
@@ -37,8 +37,9 @@ def train_run(run: SweepRun, source: Source | None = None, progress: Progress = 
 def _open_source(run: SweepRun) -> Source:
     config = run.settings.config
     if config.purchase.local_teacher is None:
-        return BoughtSource(PurchaseFile(run.sweep / VECTORS_FILE))
-    return LocalSource(load_local_teacher(config.purchase, config.training.device), SessionCache())
+        return BoughtSource.of_sweep(run.sweep)
+    session = SessionCache(features=FeatureFolder(run.sweep / FEATURES_FOLDER))
+    return LocalSource(load_local_teacher(config.purchase, config.training.device), session)
 
 
 def train_all(

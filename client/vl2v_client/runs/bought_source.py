@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vl2v_client.cache.feature_store import FeatureFolder
 from vl2v_client.cache.memo import SessionCache
 from vl2v_client.cache.purchase_file import PurchaseFile
 from vl2v_client.config.training import TrainingConfig
@@ -19,7 +20,7 @@ from vl2v_client.reports.pages import Bill, SharedPurchase, SweepBill
 from vl2v_client.reports.report import ReportRow
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.purchase_sharing import beyond_the_purchase
-from vl2v_client.runs.run_folder import USED_FILE, VECTORS_FILE, RunFolder, holds_run, open_run_folder
+from vl2v_client.runs.run_folder import FEATURES_FOLDER, USED_FILE, VECTORS_FILE, RunFolder, holds_run, open_run_folder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.sold_answers import purchase_bill, teacher_on_training_images
 from vl2v_client.runs.source import Source, billable_keys
@@ -38,13 +39,24 @@ class BoughtSource(Source):
 
     Attributes:
         file: The file.
+        features: Keeps what frozen students say, for other runs of a sweep; `None` keeps nothing.
     """
 
     file: PurchaseFile
+    features: FeatureFolder | None = None
     _session: SessionCache = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_session", SessionCache(self.file.files()))
+        object.__setattr__(self, "_session", SessionCache(self.file.files(), self.features))
+
+    @classmethod
+    def of_sweep(cls, out: Path) -> "BoughtSource":
+        """Return what a sweep has bought, by its folder.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        return cls(PurchaseFile(out / VECTORS_FILE), FeatureFolder(out / FEATURES_FOLDER))
 
     @classmethod
     def of_run(cls, settings: RunSettings, out: Path) -> "BoughtSource | None":

@@ -10,6 +10,7 @@ from secrets import token_hex
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.cache.feature_store import FeatureFolder
 from vl2v_client.cache.memo import RunCache, SessionCache
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
@@ -27,7 +28,7 @@ from vl2v_client.reports.report import ZERO_SHOT, ReportRow
 from vl2v_client.runs.folder_lock import locked
 from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.reporting import zero_shot_row
-from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.run_folder import FEATURES_FOLDER, RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import Announce, Source, billable_keys
 from vl2v_client.student.loss.methods import stage_asks_about_images
@@ -173,8 +174,8 @@ class LocalSource(Source):
     def share(
         self, planned: PlannedRun, folder: RunFolder, of: str, announce: Announce, *, progress: Progress
     ) -> tuple[PlannedRun, Source]:
-        """Return the same teacher, for runs that keep nothing beside the cache, whoever trains them."""
-        return planned, replace(self, memo=SessionCache())
+        """Return the same teacher, for runs that share no cache: any process may train them."""
+        return planned, replace(self, memo=SessionCache(features=FeatureFolder(folder.path / FEATURES_FOLDER)))
 
     def teacher_accuracy(
         self, planned: PlannedRun, targets: Sequence[str], rows: Mapping[str, ReportRow]

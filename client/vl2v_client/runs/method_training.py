@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from vl2v_client.cache.feature_store import FeatureStore
+from vl2v_client.cache.feature_store import FeatureFolder, FeatureStore
 from vl2v_client.cache.memo import RunCache
 from vl2v_client.core.progress import Notify, Progress, format_seconds, renamed
 from vl2v_client.core.values import EmbeddingMatrix, Sample, TeacherModel, child_seed
@@ -109,7 +109,11 @@ def load_run_data(
 
 
 def _impute(
-    settings: RunSettings, asked: ImageTargets, train: LabelledViews, store: FeatureStore | None, progress: Progress
+    settings: RunSettings,
+    asked: ImageTargets,
+    train: LabelledViews,
+    store: FeatureStore | FeatureFolder | None,
+    progress: Progress,
 ) -> ImageTargets:
     """Return targets of the views `[N, A]` that are asked about, imputed where they were not bought, if wished."""
     if settings.config.purchase.impute == NO_IMPUTATION or bool(asked.weights.all()):

@@ -33,6 +33,7 @@ PURCHASE_FILE = "purchase.json"  # the name under which all that the run buys un
 USED_FILE = "used.json"  # which embeddings the run trains on, once its purchase is done
 LEFT_OUT_FILE = "left_out.json"  # which embeddings a sweep's purchase went on without
 VECTORS_FILE = "purchase.safetensors"  # what is bought, for the runs of a sweep or the processes of a run
+FEATURES_FOLDER = ".features"  # what the runs of a sweep share of frozen students, while it is under way
 IMAGES_FILE = "images.json"  # which images the run trained on, selected with and was judged by, once it is done
 CHOICE_FORMAT = 2  # format 1 had several rounds
 _RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE, VECTORS_FILE)
@@ -42,7 +43,7 @@ _SHOWN = 5
 _MAX_CONFIG_BYTES = 16 * 2**20
 _MAX_RECORD_BYTES = 2**30  # size of the files that name each image or embedding of a run: a million take 200 MB
 _BEFORE_TRAINING = frozenset({".lock", *_RECORDS, *(f"{name}.partial" for name in _RECORDS)})
-_MADE_BY_TRAINING = frozenset({"methods", "answers"})
+_MADE_BY_TRAINING = frozenset({"methods", "answers", FEATURES_FOLDER})
 _CHOSEN_BY_NAME = frozenset({"method", "baselines", "seed", "train_views", "extend"})
 """Options of training that no preset gives."""
 

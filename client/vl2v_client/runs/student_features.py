@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vl2v_client.cache.feature_store import FeatureStore
+from vl2v_client.cache.feature_store import FeatureFolder, FeatureStore
 from vl2v_client.cache.memo import RunCache
 from vl2v_client.core.progress import Progress
 from vl2v_client.core.values import Sample, child_seed
@@ -46,7 +46,11 @@ def run_features(
 
 
 def frozen_features(
-    settings: RunSettings, views: LabelledViews, count: int, store: FeatureStore | None, progress: Progress
+    settings: RunSettings,
+    views: LabelledViews,
+    count: int,
+    store: FeatureStore | FeatureFolder | None,
+    progress: Progress,
 ) -> NDArray[np.float32]:
     """Return what the run's student, frozen, says of the first `count` views of each image, `[N * count, F]`.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from vl2v_client.cache.purchase_file import PurchaseFile
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.core.progress import Notify, Progress
 from vl2v_client.data.folder import open_dataset
@@ -47,7 +46,7 @@ def find_purchase(settings: SweepSettings, out: Path) -> BoughtSource | None:
     if not (out / VECTORS_FILE).exists() or not (out / CONFIG_FILE).exists():
         return None
     settings = replace(settings, run=replace(settings.run, skipped=skipped_before(out)))
-    found = BoughtSource(PurchaseFile(out / VECTORS_FILE))
+    found = BoughtSource.of_sweep(out)
     of_these = _purchase_name(settings, open_run_folder(out))
     if found.file.of != of_these or not holds_run(out, _record(settings, found)):
         return None
@@ -129,6 +128,7 @@ def rejoined_sweep(settings: SweepSettings, source: Source, out: Path, progress:
         raise RunError(f"{out} holds no purchase for these runs: buy first, with the same options")
     planned = source.plan(_choice(settings), progress=progress)
     folder = rejoin_run_folder(out, settings.to_json(planned.plan.teacher, planned.queries.dataset))
+    planned, source = source.share(planned, folder, "", str, progress=progress)  # a local teacher sells nothing
     return BoughtSweep(_with_view_size(settings, folder), source, planned, folder)
 
 

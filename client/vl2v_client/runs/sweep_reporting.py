@@ -1,9 +1,12 @@
 """The report of a sweep, from the reports of its runs."""
 
+import shutil
+
 from vl2v_client.core.errors import RunError
 from vl2v_client.reports.report import ZERO_SHOT, RunReport
 from vl2v_client.reports.sweep_page import write_sweep
 from vl2v_client.reports.sweep_report import Outcome, SweepReport
+from vl2v_client.runs.run_folder import FEATURES_FOLDER
 from vl2v_client.runs.sweep_purchase import BoughtSweep
 from vl2v_client.runs.sweep_runs import remove_answers
 
@@ -34,6 +37,7 @@ def write_report_of(bought: BoughtSweep) -> SweepReport:
     )
     write_sweep(bought.folder.path, report)
     remove_answers(bought.runs)
+    shutil.rmtree(bought.folder.path / FEATURES_FOLDER, ignore_errors=True)
     return report
 
 

@@ -118,7 +118,8 @@ class VendorSource(Source):
         left_out = left_out.union(self.cache.missing(planned.plan.used_image_keys))
         if left_out:  # no later call asks about them again
             folder.keep(LEFT_OUT_FILE, {"keys": sorted(left_out)})
-        return planned, BoughtSource(hand_on(planned, self.cache, of, folder.path / VECTORS_FILE))
+        hand_on(planned, self.cache, of, folder.path / VECTORS_FILE)
+        return planned, BoughtSource.of_sweep(folder.path)
 
     def _buy(self, planned: PlannedRun, folder: RunFolder, progress: Progress) -> tuple[PlannedRun, bool]:
         """Buy under the run's own caps; return the run with what came, and whether something may be missing."""

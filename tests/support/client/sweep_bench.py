@@ -25,7 +25,15 @@ from vl2v_client.runs.settings import SweepSettings, settle_sweep
 from vl2v_client.runs.vendor_source import VendorSource
 
 TARGETS, METHODS = ("art", "photo"), ("text-cosine", "vl2v-adip")
-TRAINING = {"align_steps": 2, "distill_steps": 3, "batch_size": 2, "evaluate_every": 2, "device": "cpu", "threads": 1}
+TRAINING = {
+    "align_steps": 2,
+    "distill_steps": 3,
+    "batch_size": 2,
+    "evaluate_every": 2,
+    "device": "cpu",
+    "threads": 1,
+    "align": "ridge",
+}
 
 
 def tiny_sweep(data: Path, seeds: tuple[int, ...] = (0,), **training: Any) -> SweepSettings:

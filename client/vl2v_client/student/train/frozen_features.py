@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vl2v_client.cache.feature_store import FeatureStore
+from vl2v_client.cache.feature_store import FeatureFolder, FeatureStore
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import PixelSource
@@ -37,7 +37,9 @@ class FrozenFeatures:
         store: Keeps them by weights, input format and view; None keeps nothing.
     """
 
-    def __init__(self, classifier: StudentClassifier, config: TrainingConfig, store: FeatureStore | None) -> None:
+    def __init__(
+        self, classifier: StudentClassifier, config: TrainingConfig, store: FeatureStore | FeatureFolder | None
+    ) -> None:
         self._classifier, self._config, self._store = classifier, config, store
         weights_sha = hash_weights(classifier.student.backbone.state_dict())
         facts = [weights_sha, asdict(classifier.input), classifier.device.type, config.bfloat16, config.channels_last]
@@ -59,6 +61,10 @@ class FrozenFeatures:
         def outputs(cut: slice) -> Tensor:
             if self._store is None or not keys:
                 return self._computed(images[cut])
+            if isinstance(self._store, FeatureFolder):
+                name = hashlib.sha256(self._of + b"".join(keys[cut])).digest()
+                features = self._store.part(name, lambda: self._computed(images[cut]).cpu().numpy())
+                return torch.from_numpy(features).to(self._classifier.device)
             names = [hashlib.sha256(self._of + key).digest() for key in keys[cut]]
             return self._looked_up(images, cut.start, names, self._store)
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vl2v_client.cache.feature_store import FeatureStore
+from vl2v_client.cache.feature_store import FeatureFolder, FeatureStore
 from vl2v_client.cache.store import FileContent
 from vl2v_client.core.values import EmbeddingMatrix, RGBImage, Sample
 from vl2v_client.data.images import load_rgb
@@ -163,7 +163,7 @@ class TrainingData:
     targets: ImageTargets | None = None
     teacher_head: TextHead | None = None
     fresh: OnlineViews | None = None
-    features: FeatureStore | None = None
+    features: FeatureStore | FeatureFolder | None = None
 
     @property
     def view_count(self) -> int:
