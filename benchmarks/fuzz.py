@@ -2,9 +2,9 @@
 
 By default all classes at full length: 100,000 inputs of each in process, 20,000 pictures, and 20,000 requests over raw
 HTTP. Nothing may end in a 5xx, a hang, a crash, an exception that nobody declared or a wrong bill, and memory may grow
-by 5 %. A run that was killed goes on from its record when it is started again with the same `--record` and `--seed`.
-A class that is done is not tried again: choose another seed, or remove the folder of records. What finds something is
-written into `--corpus`, from which the suite tries it again.
+by 5 % in the second half. A run that was killed goes on from its record when it is started again with the same
+`--record` and `--seed`. A class that is done is not tried again: choose another seed, or remove the folder of records.
+What finds something is written into `--corpus`, from which the suite tries it again.
 
     python benchmarks/fuzz.py --class json --count 2000
     python benchmarks/fuzz.py --class json --case 1234

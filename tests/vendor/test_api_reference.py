@@ -24,6 +24,18 @@ async def test_the_reference_has_every_route_and_message() -> None:
     assert len(targets) > len(document["paths"])
 
 
+async def test_what_anybody_may_ask_for_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor() as vendor, vendor.client("") as client:
+        made: list[object] = []
+        openapi = vendor.app.openapi
+        monkeypatch.setattr(vendor.app, "openapi", lambda: made.append(1) or openapi())
+        first, second = [await client.get("/openapi.json") for _ in range(2)]
+    assert len(made) == 1
+    assert first.content == second.content
+    assert first.headers["content-type"] == "application/json"
+    assert first.json() == openapi()
+
+
 async def test_fields_are_described_with_type_and_bounds() -> None:
     async with running_vendor() as vendor, Visitor(vendor.app) as visitor:
         text = (await visitor.get("/docs")).text

@@ -22,7 +22,7 @@ from vl2v_vendor.web.pages.sessions import SESSION_SECONDS, Sessions, require_se
 
 pytestmark = pytest.mark.anyio
 
-PUBLIC_PAGES = {"/login", "/docs", "/style.css", "/icon.svg"}
+PUBLIC_PAGES = {"/login", "/docs", "/openapi.json", "/style.css", "/icon.svg"}
 
 
 @pytest.fixture

@@ -51,10 +51,10 @@ class Record:
 
     @property
     def growth_percent(self) -> float | None:
-        """Growth of the memory after the first fifth of what this process did; None if that was too little to say."""
+        """Growth of the memory after the first half of what this process did; None if that was too little to say."""
         if len(self.resident) < 10:
             return None
-        first, last = self.resident[len(self.resident) // 5][1], self.resident[-1][1]
+        first, last = self.resident[len(self.resident) // 2][1], self.resident[-1][1]
         return round(100 * (last / first - 1), 2)
 
 

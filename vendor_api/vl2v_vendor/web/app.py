@@ -58,6 +58,7 @@ def create_app(
         title="VL2V vendor",
         version=version,
         summary="CLIP embeddings, sold per query.",
+        openapi_url=None,  # FastAPI writes the whole document again for each request
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # such a redirect quotes the Host header, which is the caller's
