@@ -93,7 +93,7 @@ def measure_run(home: Path, images: int, rows: list[Row]) -> tuple[float, float]
     teacher = save_random_model(home / "model", str(config))
     out, cache = home / "run", home / "client.db"
     words = ["distill", "--data", str(data), "--target-domain", "target", "--out", str(out), "--views", str(VIEWS)]
-    words += ["--train-views", str(VIEWS), *STEPS, "--no-probe", "--yes", "--json"]
+    words += ["--train-views", str(VIEWS), "--student", "tiny", *STEPS, "--no-probe", "--yes", "--json"]
     words += ["--local-teacher", str(teacher.config_file), "--local-weights", str(teacher.checkpoint_file)]
     started, disk_bytes = time.perf_counter(), 0
     with tempfile.TemporaryFile() as said:

@@ -14,6 +14,7 @@ from PIL import Image
 from support.client.student_factories import CLASSES, SIZE, TINY_VIT, coloured_views, fresh_classifier
 from vl2v_client.cli.app import run
 from vl2v_client.core.errors import DataError, RunError
+from vl2v_client.evaluation.accuracy import write_predictions
 from vl2v_client.export.weights import export_bundle
 from vl2v_client.reports.report import read_report
 from vl2v_client.runs.run_folder import RunFolder
@@ -120,6 +121,16 @@ def test_the_lock_empties_no_file_that_it_leads_to(folder: Path, capsys: pytest.
     (folder / ".lock").symlink_to(precious)
     evaluate(folder, capsys)
     assert precious.read_text() == "mine"
+
+
+def test_a_file_that_is_written_anew_is_not_written_where_a_link_leads(folder: Path) -> None:
+    precious = folder.parent / "precious"
+    precious.write_text("mine")
+    (folder / "predictions.csv.partial").symlink_to(precious)
+    write_predictions(folder, [])
+    assert precious.read_text() == "mine"
+    assert (folder / "predictions.csv").read_text().startswith("classifier,")
+    assert not (folder / "predictions.csv.partial").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from vl2v_client.cache.purchase_file import DTYPES, FORMAT, KINDS, as_digests
 from vl2v_client.cache.store import EmbeddingCache, FileContent, FileStamp
 from vl2v_client.core.errors import CacheError
+from vl2v_client.core.files import replacing
 from vl2v_client.core.values import TeacherModel
 
 _ROWS_AT_ONCE = 10_000
@@ -97,9 +97,9 @@ def _small_arrays(plan: SharedPurchasePlan, keys: Sequence[str], cache: Embeddin
 
 def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], facts: dict[str, str], parts: Iterable[bytes]) -> None:
     """Write a safetensors file whose facts have the hash of its arrays."""
-    partial, digest = path.with_name(f"{path.name}.partial"), hashlib.sha256()
+    digest = hashlib.sha256()
     try:
-        with partial.open("wb+") as file:
+        with replacing(path) as file:
             header = _header(shapes, {**facts, "sha256": digest.hexdigest()})
             file.write(header)
             for part in parts:
@@ -107,12 +107,7 @@ def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], facts: dict[str, s
                 file.write(part)
             file.seek(0)
             file.write(_header(shapes, {**facts, "sha256": digest.hexdigest()}))  # as long as the first
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error
 
 

@@ -4,10 +4,11 @@ import errno
 import json
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vl2v_client.core.errors import CacheError
 
@@ -43,26 +44,42 @@ def read_json(path: Path, max_bytes: int) -> Any:
             raise ValueError("its JSON is too deep") from error
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write; on leaving it takes the place of `path`, whole and for good, or the earlier one stays.
+
+    The folder is made if it is not there. A link of the unfinished file's name, as in a stranger's folder, is removed.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.unlink(missing_ok=True)
+    try:
+        with partial.open("xb") as file:  # "wb" would write into what a link leads to
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole and for good, or leave the earlier one; its folder is made if it is not there.
 
     Raises:
         CacheError: It cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise CacheError(f"{path} cannot be written ({error.strerror}): make room, then run again") from error

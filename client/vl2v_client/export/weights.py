@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vl2v_client.core.errors import CacheError, DataError, RunError, UsageError
-from vl2v_client.core.files import open_regular
+from vl2v_client.core.files import open_regular, replacing
 from vl2v_client.core.values import MAX_WIDTH, PixelSource
 from vl2v_client.student.model.classifier import StudentBundle, StudentClassifier, TextHead
 from vl2v_client.student.model.network import NOT_WEIGHTS, empty_student
@@ -71,11 +71,9 @@ def export_bundle(
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     card = replace(bundle.card, weights_sha256=sha256_hex(data))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in (WEIGHTS_FILE, data), (CARD_FILE, json.dumps(card.to_json(), indent=2).encode() + b"\n"):
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(content)
-            partial.replace(folder / name)
+            with replacing(folder / name) as file:
+                file.write(content)
     except OSError as error:
         raise CacheError(
             f"{folder} cannot be written ({error.strerror}): make room or choose another folder"

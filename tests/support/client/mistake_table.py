@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.client import mistakes as make
 from support.client.mistake_runs import OPTIONS, RUNS
-from support.client.mistakes import BUY, PLAN, Failure, Mistake
+from support.client.mistakes import BUY, DISTILL, PLAN, Failure, Mistake
 
 CHECK = "check {data}"
 
@@ -135,6 +135,16 @@ IMAGES = (
         ("1 picture is ignored", "1 .heic", "convert them to JPEG"),
         make.heic_beside,
         failure=Failure.HEIC,
+    ),
+    Mistake(
+        "HEIC among others, distilled with a wrong key",
+        DISTILL,
+        5,
+        ("1 picture is ignored", "1 .heic", "convert them to JPEG"),
+        make.heic_beside,
+        failure=Failure.HEIC,
+        environment={make.KEY: "vl2v_no"},
+        leaves=frozenset({"out/.lock", "out/config.json", "out/purchase.json"}),
     ),
     Mistake("links to nothing", BUY, 3, ("cannot be read", "check that it exists"), make.dangling),
 )

@@ -6,7 +6,6 @@ A checkpoint is one file per stage, written whole or not at all, and refused by 
 import hashlib
 import json
 import math
-import os
 import pickle  # nosec B403 # for its error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vl2v_client.core.errors import CacheError, Diverged, RunError
+from vl2v_client.core.files import replacing
 from vl2v_client.core.progress import StageEstimate
 from vl2v_client.student.loss.methods import Method, Stage, as_first_named
 from vl2v_client.student.model.classifier import StudentClassifier
@@ -160,16 +160,10 @@ class StageCheckpoint:
         """
         if self.path is None:
             return
-        partial = self.path.with_suffix(".partial")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(self.path) as file:
                 torch.save({"format": _FORMAT, "fingerprint": self.fingerprint, "state": state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.path)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            partial.unlink(missing_ok=True)
             raise CacheError(f"{self.path} cannot be written ({error}): make room, then run again") from error
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
