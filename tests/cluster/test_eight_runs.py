@@ -53,7 +53,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
 def ray_executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], RayExecutor]]:
     """Starts Ray, several times if it must; ends it."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for its workers
-    ray = pytest.importorskip("ray", reason="needs the extra `ray`: `make test-ray`")
+    pytest.importorskip("ray", reason="needs the extra `ray`: `make test-ray`")
     opened: list[RayExecutor] = []
 
     def start() -> RayExecutor:
@@ -61,8 +61,7 @@ def ray_executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], RayEx
             try:
                 opened.append(RayExecutor())
                 return opened[-1]
-            except Exception:  # of many kinds
-                ray.shutdown()
+            except RunError:
                 if not left:
                     raise
                 time.sleep(5)

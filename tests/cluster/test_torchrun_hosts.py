@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.client import torchrun_child
 from support.client.fake_vendor import API_KEY, FakeVendor, served
+
+pytestmark = pytest.mark.timeout(1800)
 
 CHILD = torchrun_child.__file__
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -30,7 +34,7 @@ def test_a_run_of_two_processes_goes_on_without_vendor_and_cache(
             env={**os.environ, **known, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
         )
 
     with served(vendor) as url:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, TypeVar
 
+from vl2v_client.core.errors import RunError
 from vl2v_client.core.extras import missing_package
 
 _Result = TypeVar("_Result")
@@ -22,6 +23,7 @@ class RayExecutor(Executor):
 
     Raises:
         UsageError: Ray is not installed.
+        RunError: It does not start, or the cluster does not answer.
     """
 
     def __init__(self, *, gpus: float = 0, cpus: float = 1) -> None:
@@ -32,8 +34,7 @@ class RayExecutor(Executor):
         self._ray = ray
         self._is_own = not ray.is_initialized()
         if self._is_own:
-            address = os.environ.get("RAY_ADDRESS") or "local"
-            ray.init(address=address, include_dashboard=False if address == "local" else None, log_to_driver=False)
+            _start(ray, os.environ.get("RAY_ADDRESS") or "local")
         self._call = ray.remote(num_gpus=gpus, num_cpus=cpus)(_call)
 
     def submit(self, task: Callable[..., _Result], /, *arguments: Any, **named: Any) -> Future[_Result]:
@@ -64,6 +65,15 @@ class RayExecutor(Executor):
         """End a Ray that this object started, or leave the cluster that it joined; tasks that run end with it."""
         if self._is_own:
             self._ray.shutdown()
+
+
+def _start(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, include_dashboard=False if address == "local" else None, log_to_driver=False)
+    except Exception as error:  # Ray raises this class itself
+        ray.shutdown()
+        reason = str(error).strip().partition("\n")[0]
+        raise RunError(f"Ray at {address} does not start or answer ({reason}): run the same command again") from error
 
 
 def _call(task: Callable[..., _Result], arguments: tuple[Any, ...], named: dict[str, Any]) -> _Result:
