@@ -16,6 +16,7 @@ from support.vendor.compose_stack import Stack, docker
 from support.vendor.live_parties import Client
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import RetryPolicy
+from vl2v_vendor.ledger_sql.migrations import HEAD_REVISION
 
 STACK = "three vendors of digests"
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.parametrize("stack", [STACK], indirect=True)]
@@ -26,23 +27,24 @@ PATIENT = RetryPolicy(max_attempts=40)
 BUSY = {502, 503, 504}
 
 NEXT_IMAGE = "vl2v-vendor:next-of-the-test"
-NEXT_VERSION = """
+NEXT_REVISION = f"{int(HEAD_REVISION) + 1:04}"
+NEXT_VERSION = f"""
 FROM vl2v-vendor:0.2.0
 USER root
 RUN python - <<'END'
 from pathlib import Path
 import vl2v_vendor.ledger_sql.migrations as migrations
 source = Path(migrations.__file__)
-(source.parent / "versions" / "v0006_note.py").write_text('''
+(source.parent / "versions" / "v{NEXT_REVISION}_note.py").write_text('''
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0006", "0005", None, None
+revision, down_revision, branch_labels, depends_on = "{NEXT_REVISION}", "{HEAD_REVISION}", None, None
 def upgrade() -> None:
     op.add_column("accounts", sa.Column("note", sa.String(64), nullable=True))
 ''')
 text = source.read_text()
-assert 'HEAD_REVISION = "0005"' in text
-source.write_text(text.replace('HEAD_REVISION = "0005"', 'HEAD_REVISION = "0006"'))
+assert 'HEAD_REVISION = "{HEAD_REVISION}"' in text
+source.write_text(text.replace('HEAD_REVISION = "{HEAD_REVISION}"', 'HEAD_REVISION = "{NEXT_REVISION}"'))
 END
 USER vl2v
 """
@@ -118,9 +120,9 @@ def test_a_new_version_with_a_migration_takes_over_under_load(stack: Stack, new_
             phases = [_sold_by(load, at_least=20)]
             stack.configure(VENDOR_IMAGE=NEXT_IMAGE)
             stack.compose("run", "--rm", "--no-deps", "-T", "vendor", "vl2v-vendor", "accounts", "list")
-            assert _revision(stack) == "0006"
+            assert _revision(stack) == NEXT_REVISION
             phases.append(_sold_by(load, at_least=20))  # by the old servers on the new schema
-            stack.up("--no-deps", "--no-recreate", "--scale", "vendor=6", "vendor")
+            stack.up("--no-recreate", "--scale", "vendor=6", "vendor")
             phases.append(_sold_by(load, at_least=20))
             for container in old:
                 docker("stop", "--time", "45", container)
@@ -140,6 +142,8 @@ def test_a_new_version_with_a_migration_takes_over_under_load(stack: Stack, new_
     assert [failed for delivery in replayed for failed in delivery.failed] == []
     assert client.used_units() == len(keys)
     stack.verify()
+    stack.up()
+    assert set(stack.vendors()) == set(new)
 
 
 def _sold_by(load: Load, *, at_least: int, seconds: float = 300) -> int:

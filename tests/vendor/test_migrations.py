@@ -66,6 +66,6 @@ def test_a_database_that_is_up_to_date_is_left_alone(first_revision: Engine) -> 
 def test_a_database_of_a_later_version_is_refused_in_words(first_revision: Engine) -> None:
     migrations.upgrade(first_revision)
     with writing(first_revision).begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
-    with pytest.raises(migrations.SchemaNewer, match=r"revision 0006, and this one knows 0005: start that version"):
+        connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+    with pytest.raises(migrations.SchemaNewer, match=r"revision 0999, and this one knows \d{4}: start that version"):
         migrations.upgrade(first_revision)
