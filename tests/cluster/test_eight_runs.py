@@ -31,7 +31,10 @@ from vl2v_client.recipes.ray_executor import RayExecutor
 from vl2v_client.recipes.sweep import buy_for_sweep, merge_shards, sweep, train_shard
 from vl2v_client.runs.sweep_runs import Shard
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.filterwarnings("default"),  # a Ray that did not start leaves threads behind
+]
 
 SEEDS = (0, 1)
 RUNS = len(TARGETS) * len(METHODS) * len(SEEDS)
