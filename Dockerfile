@@ -1,4 +1,4 @@
-# The vendor's image, for CPUs. Build: docker build -t vl2v-vendor:0.2.0 . (docs/operating/docker.md)
+# The vendor's image. Build: docker build -t vl2v-vendor:0.2.0 . (docs/operating/docker.md)
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 
@@ -9,9 +9,9 @@ WORKDIR /opt/vl2v
 # Versions and hashes are those that `make lock` wrote.
 COPY deploy/requirements.txt ./
 RUN pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.txt
-# PyTorch without CUDA, from the index that its installation page names for CPUs. Empty: what the plain name gives, which
-# on Linux is CUDA's, about 6 GB.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Empty: what the plain name gives, on Linux with CUDA, about 6 GB. For CPUs alone, name the index that PyTorch's
+# installation page has for them; the image is 1.4 GB then.
+ARG TORCH_INDEX=
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "torch>=2.6" "torchvision>=0.21"
 # `--build-arg EXTRAS=vendor,otel` for traces.
 ARG EXTRAS=vendor
