@@ -22,7 +22,7 @@ from vl2v_client.runs.method_training import RunData, load_run_data
 from vl2v_client.runs.purchase_sharing import beyond_the_purchase
 from vl2v_client.runs.run_folder import FEATURES_FOLDER, USED_FILE, VECTORS_FILE, RunFolder, holds_run, open_run_folder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.sold_answers import purchase_bill, teacher_on_training_images
+from vl2v_client.runs.sold_answers import keep_used, purchase_bill, teacher_on_training_images
 from vl2v_client.runs.source import Source, billable_keys
 from vl2v_client.runs.teacher_answers import text_classifier
 from vl2v_client.student.loss.methods import METHODS
@@ -116,10 +116,7 @@ class BoughtSource(Source):
         wanted, texts = planned.plan.used_image_keys, list(dict.fromkeys(planned.plan.text_keys))
         record = folder.recall(USED_FILE)
         if record is None:
-            lacking = set(self.file.missing([*wanted, *texts]))
-            used = [key for key in wanted if key not in lacking]
-            if lacking.isdisjoint(texts):
-                folder.keep(USED_FILE, {"keys": [*used, *texts]})
+            used = keep_used(planned, folder, self.file.missing)
         else:
             before = frozenset(record["keys"])
             if not before.issubset([*planned.plan.image_keys, *texts]):

@@ -10,6 +10,7 @@ from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.reports.pages import Purchase
 from vl2v_client.reports.report import ZERO_SHOT, ReportRow
 from vl2v_client.runs.method_training import RunData
+from vl2v_client.runs.run_folder import USED_FILE, RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import billable_keys
 from vl2v_client.student.loss.methods import asks_about_images, online_queries
@@ -25,6 +26,25 @@ PaidFor = Callable[[Iterable[str]], Mapping[Modality, Paid]]
 def of_those(fetch: Callable[[Sequence[str]], Mapping[str, NDArray[np.float16]]], used: Set[str]) -> Fetch:
     """Return what gives the vectors of some keys alone."""
     return lambda keys: fetch([key for key in keys if key in used])
+
+
+def keep_used(planned: PlannedRun, folder: RunFolder, missing: Callable[[Iterable[str]], Sequence[str]]) -> list[str]:
+    """Keep in a run's folder what it trains on, unless a text is missing; return the keys of its images.
+
+    Args:
+        planned: The run.
+        folder: Its folder.
+        missing: Returns those of some cache keys whose vectors were not bought.
+
+    Raises:
+        CacheError: The folder cannot be written.
+    """
+    wanted, texts = planned.plan.used_image_keys, dict.fromkeys(planned.plan.text_keys)
+    lacking = set(missing([*wanted, *texts]))
+    used = [key for key in wanted if key not in lacking]
+    if lacking.isdisjoint(texts):
+        folder.keep(USED_FILE, {"keys": [*used, *texts]})
+    return used
 
 
 def teacher_on_training_images(planned: PlannedRun, data: RunData) -> ReportRow:

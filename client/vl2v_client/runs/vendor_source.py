@@ -28,7 +28,7 @@ from vl2v_client.runs.purchase_sharing import hand_on
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, VECTORS_FILE, RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.sold_answers import of_those, purchase_bill, teacher_on_training_images
+from vl2v_client.runs.sold_answers import keep_used, of_those, purchase_bill, teacher_on_training_images
 from vl2v_client.runs.source import Announce, Source
 from vl2v_client.runs.student_features import run_features
 from vl2v_client.runs.teacher_answers import text_classifier
@@ -137,11 +137,7 @@ class VendorSource(Source):
                 f"{error}, in another run folder. This run keeps to these: images without an embedding train on their "
                 "class's text alone"
             )
-        wanted, texts = planned.plan.used_image_keys, dict.fromkeys(planned.plan.text_keys)
-        lacking = set(self.cache.missing([*wanted, *texts]))
-        used = [key for key in wanted if key not in lacking]
-        if lacking.isdisjoint(texts):
-            folder.keep(USED_FILE, {"keys": [*used, *texts]})
+        used = keep_used(planned, folder, self.cache.missing)
         some_missing = context.skip_failed or context.allow_partial or planned.plan.chosen is not None
         return planned.cut(used), some_missing
 
