@@ -14,7 +14,7 @@ from support.adversary.lossy_proxy import LossyProxy, between
 from support.client.buying_bench import ask, buy, draw_pictures, meet_vendor
 from support.vendor.live_parties import Vendor, free_port
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.connection import RetryPolicy
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import VendorUnavailable

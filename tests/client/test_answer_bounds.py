@@ -15,6 +15,7 @@ import pytest
 from support.loopback import serve_on_loopback
 from vl2v_client.api import bounded
 from vl2v_client.api.client import VendorClient
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.core.errors import VendorError, VendorUnavailable
 
 pytestmark = pytest.mark.timeout(20)
@@ -89,12 +90,43 @@ def test_nothing_is_inflated() -> None:
         client.model()
 
 
-def test_a_head_without_end_is_refused() -> None:
-    def respond(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        for number in itertools.count():
-            handler.send_header(f"X-{number}", "x" * 1000)
-            handler.flush_headers()
+def endless_head(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    for number in itertools.count():
+        handler.send_header(f"X-{number}", "x" * 1000)
+        handler.flush_headers()
 
-    with vendor_that(respond) as (client, _), pytest.raises(VendorUnavailable, match="broke"):
-        client.model()
+
+def garbled_head(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"welcome\r\n\r\n")
+    handler.close_connection = True
+
+
+def cut_body(handler: BaseHTTPRequestHandler) -> None:
+    begin(handler, Content_Length="1000000")
+    handler.wfile.write(b"{")
+    handler.close_connection = True
+
+
+def silence(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("broken", [endless_head, garbled_head, cut_body])
+def test_a_broken_answer_is_not_a_vendor_that_restarts(broken: Callable[[BaseHTTPRequestHandler], None]) -> None:
+    assert asked_before_giving_up(broken) == RetryPolicy().max_attempts
+
+
+def test_a_connection_closed_without_a_word_is_a_vendor_that_restarts() -> None:
+    assert asked_before_giving_up(silence) > RetryPolicy().max_attempts
+
+
+def asked_before_giving_up(lie: Callable[[BaseHTTPRequestHandler], None]) -> int:
+    """Return how often a vendor that has answered before is asked again."""
+    lies = itertools.chain([lambda handler: begin(handler, 404, Content_Length="0")], itertools.repeat(lie))
+    with vendor_that(lambda handler: next(lies)(handler)) as (client, asked):
+        with pytest.raises(VendorError):
+            client.model()
+        with pytest.raises(VendorUnavailable, match="broke"):
+            client.model()
+    return len(asked) - 1

@@ -12,7 +12,7 @@ import pytest
 
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.connection import RetryPolicy
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.core.errors import (
     BudgetExhausted,
     NotAuthorized,

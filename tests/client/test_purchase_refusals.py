@@ -12,7 +12,7 @@ import pytest
 from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
 from support.client.fake_vendor import FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.connection import RetryPolicy
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorError, VendorUnavailable
 from vl2v_client.planning.query_plan import Limits

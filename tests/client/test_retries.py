@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from vl2v_client.api.connection import Attempt, RetryPolicy, parse_retry_after
+from vl2v_client.api.retries import Attempt, RetryPolicy, parse_retry_after
 
 NOW = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 

@@ -15,7 +15,7 @@ from support.ledger.ledger_shop import item_key
 from support.vendor.compose_stack import Stack, docker
 from support.vendor.live_parties import Client
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.connection import RetryPolicy
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_vendor.ledger_sql.migrations import HEAD_REVISION
 
 STACK = "three vendors of digests"

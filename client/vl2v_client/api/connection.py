@@ -1,18 +1,10 @@
-"""One vendor over HTTP: authentication, retries, and one shared pause when the vendor asks for one.
-
-The order of authority on a retry is that of the Anthropic and Stripe clients: the vendor's own `X-Should-Retry`, then a
-sane `Retry-After`, then the class of the status. Embedding requests carry one key per item, so that sending one again
-costs nothing that the first attempt has paid; that is why even a POST without an answer is sent again.
-"""
+"""One vendor over HTTP: authentication, retries, and one shared pause when the vendor asks for one."""
 
 import ipaddress
 import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import httpx
@@ -20,116 +12,11 @@ import httpx
 from vl2v_client.api.addresses import base_url, other_scheme
 from vl2v_client.api.bounded import MAX_MESSAGE_BYTES, read_bounded
 from vl2v_client.api.responses import no_answer_error, not_a_vendor, problem_error, wrong_scheme_error
+from vl2v_client.api.retries import Attempt, RetryPolicy, failed_attempt, parse_retry_after
 from vl2v_client.core.errors import NotAuthorized, UsageError, VendorUnavailable
 from vl2v_contract.wire import headers
 
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What became of one attempt, reduced to what decides about another.
-
-    Attributes:
-        status: The HTTP status; None if no whole answer arrived.
-        should_retry: The `X-Should-Retry` header.
-        retry_after_seconds: The `Retry-After` header, if it was sane.
-        timed_out: No answer within the time allowed.
-        refused: Nobody listens at the address.
-    """
-
-    status: int | None
-    should_retry: str | None = None
-    retry_after_seconds: float | None = None
-    timed_out: bool = False
-    refused: bool = False
-
-    @property
-    def is_away(self) -> bool:
-        """Whether nobody spoke for the vendor: refused, cut off, or a proxy said that it has nobody behind it."""
-        if self.status is None:
-            return not self.timed_out
-        return self.status in _GATEWAY_STATUSES and self.should_retry is None and self.retry_after_seconds is None
-
-    def may_be_repeated(self) -> bool:
-        """Return whether the same request may fare better."""
-        if self.status is None:
-            return True
-        if self.should_retry is not None and self.should_retry.lower() in {"true", "false"}:
-            return self.should_retry.lower() == "true"
-        if self.status == httpx.codes.PAYMENT_REQUIRED:
-            return False  # a budget stays empty until somebody raises it
-        is_passing = self.status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
-        return is_passing or self.retry_after_seconds is not None or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
-
-
-_GATEWAY_STATUSES = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
-"""A proxy's; the vendor's own answer says whether to retry."""
-
 _MOMENT_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Bounded attempts with capped exponential backoff and jitter.
-
-    Attributes:
-        max_attempts: Requests in all, the first included; those that found a vendor away that has answered before are
-            not counted, but bounded by the next one.
-        max_away_seconds: Time to wait for a vendor that has answered before and is away now, since it is probably
-            restarting and has a model to load.
-        max_timeouts: Attempts that may time out; each has cost the user a long wait.
-        max_refusals: Attempts that may find nobody there before the vendor has ever answered.
-        first_wait_seconds: The wait before the second attempt; it doubles from there.
-        longest_wait_seconds: What the doubling stops at.
-    """
-
-    max_attempts: int = 6
-    max_away_seconds: float = 300.0
-    max_timeouts: int = 3
-    max_refusals: int = 2
-    first_wait_seconds: float = 0.5
-    longest_wait_seconds: float = 8.0
-
-    def allows_another(self, attempts: list[Attempt], *, met: bool, waited_seconds: float = 0.0) -> bool:
-        """Return whether to send again after `attempts`, the latest last.
-
-        Args:
-            attempts: What became of the request so far.
-            met: Whether this vendor has ever answered.
-            waited_seconds: Time that was waited between these attempts.
-        """
-        refusals = 0 if met else sum(attempt.refused for attempt in attempts)
-        timeouts = sum(attempt.timed_out for attempt in attempts)
-        counted = sum(not (met and attempt.is_away) for attempt in attempts)
-        is_bounded = refusals < self.max_refusals and timeouts < self.max_timeouts and counted < self.max_attempts
-        if met and attempts[-1].is_away:
-            is_bounded &= waited_seconds < self.max_away_seconds
-        return is_bounded and attempts[-1].may_be_repeated()
-
-    def wait_seconds(self, attempts: list[Attempt], rng: random.Random) -> float:
-        """Return the seconds to wait: what the vendor asked for, else backoff less up to a quarter of jitter."""
-        backoff = min(self.first_wait_seconds * 2.0 ** (len(attempts) - 1), self.longest_wait_seconds)
-        asked = attempts[-1].retry_after_seconds
-        return backoff * (1.0 - 0.25 * rng.random()) if asked is None else asked
-
-
-def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None:
-    """Return the seconds of a `Retry-After` header, a number or an HTTP date; None if absent or not within 0 to 60.
-
-    A date counts from `now_seconds`, in Unix time.
-    """
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(header)
-        except ValueError:
-            return None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        seconds = date.timestamp() - now_seconds
-    return seconds if 0.0 <= seconds <= 60.0 else None
 
 
 class Connection:
@@ -230,8 +117,7 @@ class Connection:
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise UsageError(f"cannot send to {self.url}: {error}") from error
         except httpx.RequestError as error:
-            timed_out = isinstance(error, httpx.TimeoutException)
-            attempts.append(Attempt(None, timed_out=timed_out, refused=isinstance(error, httpx.ConnectError)))
+            attempts.append(failed_attempt(error))
             return error
         self._met = True
         self._told_away = False

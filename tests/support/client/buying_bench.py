@@ -13,7 +13,7 @@ from PIL import Image
 
 from support.client.fake_vendor import API_KEY, FakeVendor
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.connection import RetryPolicy
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.buying import purchase
 from vl2v_client.buying.buyer import PurchaseReport
 from vl2v_client.buying.context import Notify, PurchaseContext, meet

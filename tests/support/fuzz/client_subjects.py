@@ -22,7 +22,7 @@ from support.fuzz.mutation import mutate_bytes, mutate_json, to_json
 from support.fuzz.subject import Fault, OneByOne
 from support.ledger.ledger_shop import item_key
 from vl2v_client.api.client import VendorClient
-from vl2v_client.api.connection import RetryPolicy
+from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.core.deliveries import Delivery
 from vl2v_client.core.errors import ClientError, DataError
 from vl2v_client.export.weights import CARD_FILE, export_bundle, load_bundle
