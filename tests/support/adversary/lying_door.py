@@ -63,7 +63,7 @@ def whole(body: bytes, status: int = 200, **sent: str) -> Lie:
     """A lie that is an answer of usual form."""
 
     def tell(handler: Handler) -> None:
-        begin(handler, status, Content_Length=str(len(body)), Content_Type="application/json", **sent)
+        begin(handler, status, **{"Content_Type": "application/json", "Content_Length": str(len(body)), **sent})
         handler.wfile.write(body)
 
     return tell
