@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import httpx
 import pytest
 
 from support.loopback import serve_on_loopback
 from vl2v_client.api import bounded
 from vl2v_client.api.client import VendorClient
+from vl2v_client.api.responses import parse
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.core.errors import VendorError, VendorUnavailable
+from vl2v_contract.records import PublicKeys
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -108,11 +113,40 @@ def cut_body(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 
 
+def compressed_body(handler: BaseHTTPRequestHandler) -> None:
+    begin(handler, Content_Encoding="gzip", Content_Length="0")
+
+
+def reset_body(handler: BaseHTTPRequestHandler) -> None:
+    cut_body(handler)
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
 def silence(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 
 
-@pytest.mark.parametrize("broken", [endless_head, garbled_head, cut_body])
+def test_an_answer_of_more_values_than_its_bytes_need_is_not_parsed() -> None:
+    body = b"{%s}" % b",".join(b'"%d":{}' % number for number in range(80_000))
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        begin(handler, Content_Length=str(len(body)))
+        handler.wfile.write(body)
+
+    with vendor_that(respond) as (client, asked), pytest.raises(VendorError, match="more values than"):
+        client.trusted_keys(lambda _ledger_id: None)
+    assert len(asked) == 1
+
+
+def test_of_many_faults_their_number_is_told() -> None:
+    answer = httpx.Response(200, json=dict.fromkeys(map(str, range(200))), request=httpx.Request("GET", "http://a/b"))
+    with pytest.raises(VendorError, match="/b: 202 faults"):
+        parse(answer, PublicKeys, "http://a")
+
+
+@pytest.mark.parametrize("broken", [endless_head, garbled_head, cut_body, reset_body, compressed_body])
 def test_a_broken_answer_is_not_a_vendor_that_restarts(broken: Callable[[BaseHTTPRequestHandler], None]) -> None:
     assert asked_before_giving_up(broken) == RetryPolicy().max_attempts
 

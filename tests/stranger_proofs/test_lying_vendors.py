@@ -25,8 +25,8 @@ ROADS: dict[str, tuple[tuple[str, ...], int]] = {
 }
 """Whose answers are lies: the command that asks, and the most mebibytes that it may take beyond an honest run.
 
-The client reads at most 4 MiB of a card, 64 MiB of a summary, 1 GiB of a statement's page, and of a sale what its items
-can need.
+The client reads at most 1 MiB of a card, 16 MiB of a summary, and of a statement's page and of a sale what their
+entries and items can need.
 """
 SHORT = {
     (SALE, "endless body"),

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from vl2v_client.api.bounded import MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_SUMMARY_BYTES, embeddings_bytes
+from vl2v_client.api.bounded import MAX_MESSAGE_BYTES, MAX_SUMMARY_BYTES, embeddings_bytes, statement_bytes
 from vl2v_client.api.checks import Terms, all_failed, check_answer
 from vl2v_client.api.connection import Connection
 from vl2v_client.api.keyring import Keyring
@@ -203,7 +203,8 @@ class VendorClient(Connection):
         return page
 
     def _page(self, kind: type[Page], query: dict[str, int]) -> Page:
-        page, limit = self._get("/v1/billing/statement", kind, MAX_PAGE_BYTES, query), query["limit"]
+        limit = query["limit"]
+        page = self._get("/v1/billing/statement", kind, statement_bytes(limit), query)
         if len(page.entries) > limit:
             raise VendorError(f"the vendor's statement has a page of {len(page.entries)} entries; ask the vendor")
         for row in page.entries:

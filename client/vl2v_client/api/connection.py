@@ -111,13 +111,15 @@ class Connection:
     def _try(
         self, method: str, path: str, max_bytes: int, content: dict[str, Any], attempts: list[Attempt]
     ) -> httpx.Response | httpx.RequestError:
+        has_begun = False
         try:
             with self._http.stream(method, path, **content) as streamed:
+                has_begun = True
                 response = read_bounded(streamed, max_bytes)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise UsageError(f"cannot send to {self.url}: {error}") from error
         except httpx.RequestError as error:
-            attempts.append(failed_attempt(error))
+            attempts.append(failed_attempt(error, has_begun=has_begun))
             return error
         self._met = True
         self._told_away = False

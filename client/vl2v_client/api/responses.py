@@ -24,6 +24,7 @@ Message = TypeVar("Message")
 
 _CURRENCY = re.compile("[A-Z]{3}")
 _KEY_SOURCE = "give the API key, or set VL2V_API_KEY; the vendor issues keys"
+_MOST_FAULTS = 100
 _NOT_AUTHORIZED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
 
 _reader_of: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -116,9 +117,16 @@ def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
         message: Message = _reader_of(kind).validate_json(response.content)
         return message
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise not_a_vendor(url, f"{response.request.url.path}: {place}: {first['msg']}") from error
+        raise not_a_vendor(url, f"{response.request.url.path}: {_fault_of(error)}") from error
+
+
+def _fault_of(error: ValidationError) -> str:
+    """Return the first fault, or their number where to list them would take memory that nobody bounds."""
+    if error.error_count() > _MOST_FAULTS:
+        return f"{error.error_count():,} faults"
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the body"
+    return f"{place}: {first['msg']}"
 
 
 def read_answer(response: httpx.Response, url: str) -> tuple[EmbeddingsResponse, Mapping[int, FloatVector] | None]:

@@ -124,8 +124,8 @@ def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None
     return seconds if 0.0 <= seconds <= 60.0 else None
 
 
-def failed_attempt(error: httpx.RequestError) -> Attempt:
-    """Return what became of an attempt that raised `error`."""
-    broken = isinstance(error, httpx.RemoteProtocolError) and _WITHOUT_A_WORD not in str(error)
+def failed_attempt(error: httpx.RequestError, *, has_begun: bool) -> Attempt:
+    """Return what became of an attempt that raised `error`, after the head of an answer or before it."""
     timed_out, refused = (isinstance(error, kind) for kind in (httpx.TimeoutException, httpx.ConnectError))
-    return Attempt(None, timed_out=timed_out, refused=refused, broken=broken)
+    is_garbled = isinstance(error, httpx.RemoteProtocolError) and _WITHOUT_A_WORD not in str(error)
+    return Attempt(None, timed_out=timed_out, refused=refused, broken=has_begun or is_garbled)

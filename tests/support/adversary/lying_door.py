@@ -106,6 +106,10 @@ def _problem(detail: str) -> bytes:
     return json.dumps({**told, "request_id": "req_1", "retryable": False}).encode()
 
 
+def _members(count: int) -> bytes:
+    return b"{%s}" % b",".join(b'"%d":{}' % number for number in range(count))
+
+
 LIES: dict[str, Lie] = {
     "endless body": endless_body,
     "endless refusal": endless_refusal,
@@ -115,7 +119,8 @@ LIES: dict[str, Lie] = {
     "compressed body": whole(gzip.compress(bytes(64 * _MEBIBYTE), 1), Content_Encoding="gzip"),
     "deep JSON": whole(b"[" * 2_000_000),
     "many values": whole(b"[" + b"0," * 1_900_000 + b"0]"),
-    "many members": whole(b"{%s}" % b",".join(b'"%d":{}' % number for number in range(300_000))),
+    "many members": whole(_members(300_000)),
+    "as many members as are read": whole(_members(60_000)),
     "long number": whole(b'{"data":[{"id":"a","image_size":%s}]}' % (b"9" * 1_000_000)),
     "another type": whole(b'"yes"'),
     "a page": whole(b"<html>welcome</html>", Content_Type="text/html"),
