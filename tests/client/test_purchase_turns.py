@@ -101,7 +101,7 @@ def test_a_killed_purchase_gives_its_turn_away(
     assert (stats.paid_items, stats.sent_items) == (vendor.billed_units, 0)
 
 
-def test_reading_needs_no_turn_and_a_lock_that_cannot_be_made_is_named(cache: EmbeddingCache) -> None:
+def test_reading_needs_no_turn_and_a_lock_that_cannot_be_had_is_named(cache: EmbeddingCache) -> None:
     with cache.purchase_lock(pytest.fail), EmbeddingCache(cache.path) as other:
         assert other.stats().vendors == ()
         assert other.missing(["00" * 32]) == ["00" * 32]
@@ -109,7 +109,7 @@ def test_reading_needs_no_turn_and_a_lock_that_cannot_be_made_is_named(cache: Em
     lock.unlink()
     lock.mkdir()
     with (
-        pytest.raises(CacheError, match=r"client\.db\.lock cannot be made.*purchase.cache"),
+        pytest.raises(CacheError, match=r"client\.db\.lock cannot be locked: Is a directory.*purchase.cache"),
         cache.purchase_lock(pytest.fail),
     ):
         pass

@@ -1,14 +1,14 @@
 """The cache: one SQLite file that holds everything bought. Losing it means paying again only after retention ends."""
 
-import fcntl
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 
 from vl2v_client.cache.database import Database
 from vl2v_client.cache.feature_store import FeatureStore
@@ -143,21 +143,14 @@ class EmbeddingCache:
         What one purchase has sent and not yet received looks to another like something lost: it would ask the vendor
         for it too early, hear that it was never paid, and take it back. The lock is a file beside the cache, held by
         the kernel, so that no crash leaves it locked; removing it would let two processes lock two files of one name.
+        On a system without such locks the file itself is the lock, and names the process that holds it.
 
         Raises:
             CacheError: The lock file cannot be made or locked.
         """
-        path = f"{self.path.resolve()}.lock"  # one lock, by whichever link the cache is named
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            remedy = "change the permissions, or name another file with purchase.cache"
-            raise CacheError(f"{path} cannot be made: {error.strerror}; {remedy}") from error
-        try:
-            _lock(descriptor, path, waiting)
+        lock = FileLock(f"{self.path.resolve()}.lock", mode=0o600)  # one lock, by whichever link the cache is named
+        with _acquired(lock, waiting):
             yield
-        finally:
-            os.close(descriptor)
 
     @property
     def item_secret(self) -> bytes:
@@ -197,12 +190,13 @@ def default_cache_path(environment: Mapping[str, str]) -> Path:
     return Path(base) / "vl2v" / "client.db"
 
 
-def _lock(descriptor: int, path: str, waiting: Callable[[], None]) -> None:
+def _acquired(lock: BaseFileLock, waiting: Callable[[], None]) -> AbstractContextManager[BaseFileLock]:
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            return lock.acquire(blocking=False)
+        except Timeout:
             waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return lock.acquire()
     except OSError as error:
-        raise CacheError(f"{path} cannot be locked: {error.strerror}; keep purchase.cache on a local disk") from error
+        remedy = "change the permissions, or keep purchase.cache elsewhere, on a local disk"
+        raise CacheError(f"{lock.lock_file} cannot be locked: {error.strerror}; {remedy}") from error

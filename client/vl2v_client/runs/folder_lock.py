@@ -1,9 +1,10 @@
 """One process at a time in a folder, and what is said of one that cannot be written."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from vl2v_client.core.errors import CacheError, RunError
 
@@ -17,12 +18,11 @@ def locked(path: Path, *, waits: bool = False) -> Iterator[None]:
         CacheError: The folder cannot be written.
     """
     with writing(path):
-        lock = (path / ".lock").open("a")  # "w" would empty the file that a link leads to
-    with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        except BlockingIOError as error:
+            lock = FileLock(path / ".lock").acquire(blocking=waits)
+        except Timeout as error:
             raise RunError(f"another process is at work in {path}: wait for it, or use another folder") from error
+    with lock:
         yield
 
 
