@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.client.buying_bench import draw_pictures
+from support.client.buying_bench import count_listings, draw_pictures
 from support.client.client_shell import ClientShell
 from support.client.fake_ledger import rechained
 from support.client.fake_vendor import API_KEY, FakeVendor, served
@@ -41,6 +41,14 @@ def test_plan_then_buy_then_nothing_to_buy(vendor: FakeVendor, shell: ClientShel
     assert bought["amount_micro"] == planned["amount_micro"]
     assert "nothing to buy" in shell.run("buy").stdout
     assert shell.json("plan")["new_queries"] == 0
+
+
+@pytest.mark.parametrize("most", [20_000, 1])
+def test_plan_lists_the_data_set_once(shell: ClientShell, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr("vl2v_client.recipes.plan.EXACT_VIEWS", most)
+    listed = count_listings(monkeypatch)
+    assert shell.json("plan")["exact"] is (most > 1)
+    assert {*listed.values()} == {1}
 
 
 @pytest.mark.parametrize(("wanted", "sent"), [("raw", RGB8_TENSOR), ("png", OCTET_STREAM), ("auto", RGB8_TENSOR)])
@@ -169,7 +177,7 @@ def test_a_key_sent_in_the_clear_is_warned_of_once_without_showing_it(capfd: pyt
 def test_words_of_others_neither_colour_nor_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "no\x1b[2Jsuch[red]run\nerror: bought", "cat.png"]) == DataError.exit_code
     shown = capsys.readouterr().err
-    assert shown.startswith("error: no\\x1b[2Jsuch[red]run\n  error: bought holds no")
+    assert shown.startswith("error: no\\x1b[2Jsuch[red]run\n  error: bought does not exist: give")
     assert not {letter for letter in shown if not letter.isprintable()} - {"\n"}
 
 

@@ -103,6 +103,16 @@ def test_an_onnx_file_runs_on_the_cpu_and_is_no_student_in_python(tmp_path: Path
         vl2v.load(folder)
 
 
+def test_what_is_no_student_is_told_with_what_was_expected(tmp_path: Path, image: Path) -> None:
+    for place, what in ((tmp_path, "holds no student"), (image, "is no folder"), (tmp_path / "gone", "does not exist")):
+        with pytest.raises(DataError) as refused:
+            load_classifier(place, "auto")
+        told = str(refused.value)
+        assert told.startswith(f"{place} {what}: give the folder of a finished `distill`")
+        for name in ("student.safetensors", "student.json", "model.safetensors", "student.onnx", "TARGET/seedN/METHOD"):
+            assert name in told
+
+
 def test_without_onnx_runtime_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "student.onnx").write_bytes(b"graph")

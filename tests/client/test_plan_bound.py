@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def data(tmp_path: Path) -> Path:
 def _bound(vendor: FakeVendor, cache: EmbeddingCache, choice: QueryChoice) -> PlanEstimate | None:
     with connect(vendor) as client:
         buying = PurchaseContext(client, cache, approve=lambda _plan: None, notify=lambda _sentence: None)
-        return estimate_run(choice, buying)
+        return estimate_run(choice, buying, open_dataset(choice.data))
 
 
 @pytest.mark.parametrize("target", [None, "photo"])
@@ -73,6 +74,8 @@ def test_many_views_are_bounded_without_a_picture_opened_or_a_query_sent(
         for name in ("images.load_rgb", "images.image_size", "rendering.render_view"):
             patched.setattr(f"vl2v_client.data.{name}", lambda *_: pytest.fail("a picture was opened"))
         bound = _bound(vendor, cache, choice)
+        patched.chdir(data.parent)
+        assert _bound(vendor, cache, replace(choice, data=Path(data.name))) == bound
     assert bound is not None
     assert bound.image_files == 16
     assert bound.views == 48

@@ -97,7 +97,7 @@ def test_a_student_says_the_same_of_a_file_a_picture_and_an_array(client: vl2v.C
         student.predict([path, "nowhere.png"])
     with pytest.raises(vl2v.UsageError, match="a float is no image"):
         student.predict(0.5)  # type: ignore[call-overload]
-    with pytest.raises(vl2v.DataError, match="holds no exported student"):
+    with pytest.raises(vl2v.DataError, match="holds no student: give the folder of a finished `distill`"):
         vl2v.load(tmp_path)
     with pytest.raises(vl2v.UsageError, match=r"^device: there is no device 'odd' here"):
         vl2v.load(run.folder, device="odd")

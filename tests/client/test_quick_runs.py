@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from safetensors.numpy import load_file
 
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
+from vl2v_client.core.values import PixelSource
 from vl2v_client.data.shapes import write_shapes
+from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.model.network import build_student
 from vl2v_client.student.model.spec import resolve_student
 from vl2v_client.student.train import loop
@@ -29,9 +32,18 @@ def shell(vendor: FakeVendor, tmp_path: Path) -> Iterator[ClientShell]:
 
 
 def test_a_quick_run_exports_the_frozen_student_and_the_same_run_goes_on(
-    vendor: FakeVendor, shell: ClientShell
+    vendor: FakeVendor, shell: ClientShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    counts, logits = [], StudentClassifier.logits
+
+    def counted(classifier: StudentClassifier, pixels: PixelSource, **options: Any) -> Any:
+        counts.append(len(pixels))
+        return logits(classifier, pixels, **options)
+
+    monkeypatch.setattr(StudentClassifier, "logits", counted)
     quick = shell.distill("--quick", "--baseline", "erm")
+    hold_out, target = quick["counts"]["validation"], quick["counts"]["target"]
+    assert counts == [hold_out, hold_out, target, hold_out], "SWAD's weights, the chosen ones, those read back"
     assert [row["name"] for row in quick["rows"]] == ["zero-shot teacher", "chance", "majority class", FROZEN]
     assert quick["exported"] == FROZEN
     assert [name for name in quick["settings"] if name.startswith("stage")] == ["stage 1"]

@@ -1,4 +1,4 @@
-"""Targets that stay in a purchase file: the bits of those in memory, and read when a step asks."""
+"""Targets in the file of a purchase or of a local teacher: those in memory to the bit, read when a step asks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ import torch
 
 from support.client.buying_bench import draw_domains
 from support.client.fake_vendor import FakeVendor
-from support.client.sweep_bench import opened_source, tiny_sweep
+from support.client.sweep_bench import TRAINING, opened_source, tiny_sweep
+from support.vendor.tiny_clip import write_tiny_clip
+from vl2v_client.cache.memo import SessionCache
+from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import DataError
 from vl2v_client.core.progress import silent
+from vl2v_client.data.images import load_rgb
+from vl2v_client.data.rendering import render_view
 from vl2v_client.recipes.sweep import buy_for_sweep
+from vl2v_client.runs.local_source import LocalSource, load_local_teacher
 from vl2v_client.runs.run_folder import claim_run_folder
+from vl2v_client.runs.settings import settle
 from vl2v_client.runs.sweep_purchase import find_purchase
 from vl2v_client.runs.teacher_answers import lend_to_all_views
 from vl2v_client.teacher.stored_vectors import StoredVectors, in_memory
@@ -55,6 +62,48 @@ def test_stored_targets_are_those_in_memory_to_the_bit(pair: tuple[ImageTargets,
     lent, expected = (lend_to_all_views(one, VIEWS + 2, lenders=VIEWS) for one in pair)
     assert (lent.vectors == expected.vectors).all()
     assert (lent.weights == expected.weights).all()
+
+
+def test_a_pass_over_a_mapped_file_leaves_no_pages_of_it_in_memory(tmp_path: Path) -> None:
+    if not Path("/proc/self/smaps").exists():
+        pytest.skip("SMAPS: this system does not say what a process has in memory")
+    np.save(tmp_path / "vectors.npy", np.ones((4_000, 512), dtype=np.float16))
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    stored = StoredVectors(np.arange(len(mapped)).reshape(-1, 4), mapped)
+    assert np.asarray(mapped).max() == 1
+    assert _resident_bytes(tmp_path / "vectors.npy") > 3 * 2**20
+    assert in_memory(stored).any()
+    assert _resident_bytes(tmp_path / "vectors.npy") < 2**19
+    assert (stored[:2] == in_memory(stored)[:2]).all()
+
+
+def _resident_bytes(path: Path) -> int:
+    """What this process has of a mapped file in memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    starts = [number for number, line in enumerate(lines) if line.endswith(str(path))]
+    of_file = [next(line for line in lines[start:] if line.startswith("Rss:")) for start in starts]
+    return sum(1024 * int(line.split()[1]) for line in of_file)
+
+
+def test_a_local_teacher_s_answers_stay_in_their_file_too(tmp_path: Path) -> None:
+    spec = write_tiny_clip(tmp_path)
+    groups = {
+        "data": {"root": draw_domains(tmp_path / "data", 5), "target_domain": "art"},
+        "purchase": {"views": 2, "local_teacher": str(spec.config_file), "local_weights": spec.checkpoint_file},
+        "student": {"name": "tiny"},
+        "training": {**TRAINING, "train_views": 2, "probe": False},
+    }
+    run = settle(RunConfig.model_validate(groups))
+    source = LocalSource(load_local_teacher(run.config.purchase, "cpu"), SessionCache())
+    planned = source.plan(run.choice, progress=silent)
+    with claim_run_folder(tmp_path / "run", run.to_json(planned.plan.teacher)) as folder:
+        _, data = source.obtain(run, planned, folder, progress=silent)
+    assert isinstance(data.targets.vectors, StoredVectors)
+    assert data.targets.bought.all()
+    sample, view = planned.queries.split.train[1], planned.queries.views[1][1]
+    asked = render_view(load_rgb(sample.path), view, planned.plan.teacher.image_size)
+    said = source.teacher.encode_images(asked[None])
+    np.testing.assert_allclose(data.targets.vectors[np.array([1]), np.array([1])], said, atol=1e-3)
 
 
 def test_a_stored_vector_of_no_length_is_named_when_it_is_read() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from support.client.buying_bench import draw_domains
+from support.client.buying_bench import count_listings, draw_domains
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from support.client.sweep_bench import (
@@ -22,7 +26,15 @@ from support.client.sweep_bench import (
     run_sweep,
     tiny_sweep,
 )
+from support.vendor.tiny_clip import write_tiny_clip
+from vl2v_client.cache.memo import SessionCache
+from vl2v_client.cache.purchase_file import PurchaseFile
 from vl2v_client.core.errors import RunError, UsageError
+from vl2v_client.core.progress import no_notice, silent
+from vl2v_client.recipes.sweep import sweep
+from vl2v_client.runs.bought_source import BoughtSource
+from vl2v_client.runs.local_source import LocalSource, load_local_teacher
+from vl2v_client.runs.sweep_purchase import claimed_sweep, find_purchase, rejoined_sweep
 from vl2v_client.runs.sweep_runs import Shard, describe_runs
 
 RUNS = len(TARGETS) * len(METHODS)
@@ -114,6 +126,54 @@ def test_a_shard_buys_where_nobody_has_and_others_need_not(vendor: FakeVendor, s
         str(path.parent.relative_to(shell.folder / "sweep")) for path in shell.folder.glob("sweep/*/*/*/report.json")
     )
     assert done == ["photo/seed0/text-cosine", "photo/seed0/vl2v-adip"]
+
+
+def test_a_sweep_that_goes_on_lists_its_data_once_and_reads_its_purchase_once(
+    data: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, checked, check = count_listings(monkeypatch), [], PurchaseFile.check
+
+    def counted(file: PurchaseFile) -> None:
+        checked.append(file.path)
+        check(file)
+
+    monkeypatch.setattr(PurchaseFile, "check", counted)
+    settings, out = tiny_sweep(data), data.parent / "alone"
+    listed.clear()
+    found = find_purchase(settings, out)
+    assert found is not None
+    assert ({*listed.values()}, len(checked)) == ({1}, 1)
+    listed.clear()
+    with claimed_sweep(settings, found, out, silent, no_notice) as bought:
+        assert bought.source is found
+    assert ({*listed.values()}, len(checked)) == ({1}, 1)
+    assert rejoined_sweep(settings, BoughtSource.of_sweep(out / "."), out, silent).planned == bought.planned
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """A thread that is given what a process would be given: pickled values."""
+
+    def submit(self, task: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        task, arguments, named = pickle.loads(pickle.dumps((task, arguments, named)))
+        return super().submit(task, *arguments, **named)
+
+
+def test_a_local_teacher_s_runs_are_the_same_bytes_with_an_executor(data: Path, tmp_path: Path) -> None:
+    spec = write_tiny_clip(tmp_path)
+    local = {"local_teacher": str(spec.config_file), "local_weights": spec.checkpoint_file}
+    settings = replace(tiny_sweep(data, purchase=local, targets=("art",)), methods=("vl2v-adip",))
+    source = LocalSource(load_local_teacher(settings.run.config.purchase, "cpu"), SessionCache())
+    for out, executor in (("here", None), ("elsewhere", Elsewhere(1))):
+        sweep(settings, source, tmp_path / out, executor, progress=silent)
+        assert not list((tmp_path / out).rglob("answers"))
+    assert trained(tmp_path / "elsewhere") == trained(tmp_path / "here")
+    assert len(trained(tmp_path / "here")) == 3 + 1
+
+
+def trained(out: Path) -> dict[str, bytes]:
+    """Students, predictions for the target and reports of a sweep, by path."""
+    names = ("student.safetensors", "predictions.csv", "report.json")
+    return {str(path.relative_to(out)): path.read_bytes() for name in names for path in out.rglob(name)}
 
 
 def test_shards_are_parts_of_the_runs(data: Path) -> None:

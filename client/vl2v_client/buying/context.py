@@ -14,6 +14,7 @@ from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import NotAuthorized, VendorChanged, VendorUnavailable
 from vl2v_client.core.progress import Notify, Progress, format_micro, silent
 from vl2v_client.core.values import TeacherModel
+from vl2v_client.data.folder import DomainDataset
 from vl2v_client.planning.broken import naming_all_broken
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.query_plan import Limits, PlannedRun, QueryPlan, make_plan
@@ -181,8 +182,14 @@ def remaining_units(vendor: VendorClient) -> int | None:
     return None if account is None else account.remaining_units
 
 
-def plan_run(choice: QueryChoice, context: PurchaseContext, *, progress: Progress = silent) -> PlannedRun:
-    """Meet the vendor and plan what a run asks of it.
+def plan_run(
+    choice: QueryChoice,
+    context: PurchaseContext,
+    *,
+    listed: DomainDataset | None = None,
+    progress: Progress = silent,
+) -> PlannedRun:
+    """Meet the vendor and plan what a run asks of it; its data set may be `listed` already.
 
     Raises:
         DataError: The data set cannot be used.
@@ -190,7 +197,7 @@ def plan_run(choice: QueryChoice, context: PurchaseContext, *, progress: Progres
     """
     teacher = meet(context)
     cache, size = context.cache, teacher.image_size
-    queries = collect_queries(choice, cache, size=size, progress=progress)
+    queries = collect_queries(choice, cache, size=size, listed=listed, progress=progress)
     if queries.dataset.skipped and choice.skipped is None:
         named = ", ".join(queries.dataset.skipped[:5]) + (", ..." if len(queries.dataset.skipped) > 5 else "")
         context.notify(f"{len(queries.dataset.skipped):,} images cannot be used and are left out: {named}")

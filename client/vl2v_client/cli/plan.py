@@ -58,7 +58,7 @@ def plan(
     tell_ignored(config)
     dataset, prompts = open_data(config)
     with open_purchase(config.purchase, api_key, as_json=as_json, yes=False) as (context, progress):
-        made = plan_run(config, context, exact=exact, progress=progress)
+        made = plan_run(config, context, exact=exact, listed=dataset, progress=progress)
         left = remaining_units(context.vendor) if api_key else None
     facts, counted = made.facts(left), made if isinstance(made, QueryPlan) else made.texts
     if made is not counted:

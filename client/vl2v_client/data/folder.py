@@ -139,7 +139,7 @@ def open_dataset(root: Path) -> DomainDataset:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the folder that holds the domain or class folders")
     top = _folders(root)
-    flat = [name for name in top if any(is_image(one.name) and not one.is_dir() for one in _entries(root / name))]
+    flat = [name for name in top if _holds_images(root / name)]
     if flat:
         deep = [name for name in top if name not in flat and list_images(root / name)]
         if deep:
@@ -174,7 +174,7 @@ def open_dataset(root: Path) -> DomainDataset:
 
 def _without_images(folder: Path) -> dict[str, list[str]]:
     """Return the folders of a folder that hold no image of their own, each with the folders in it."""
-    names = [name for name in _folders(folder) if not any(is_image(one.name) for one in _entries(folder / name))]
+    names = [name for name in _folders(folder) if not _holds_images(folder / name)]
     return {name: _folders(folder / name) for name in names}
 
 
@@ -222,6 +222,15 @@ def _folders(folder: Path) -> list[str]:
     names = sorted(entry.name for entry in _entries(folder) if entry.is_dir() and not is_hidden(entry.name))
     _check_names([f"{folder}/{name}" for name in names])
     return names
+
+
+def _holds_images(folder: Path) -> bool:
+    """Tell whether a folder holds an image of its own; it is read up to the first."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_image(one.name) and not one.is_dir() for one in entries)
+    except OSError as error:
+        _refuse(error)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,5 +1,6 @@
 """The pixels of many images' views at one size, rendered when they are read, and kept as far as a bound allows."""
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from vl2v_client.data.images import load_rgb
 from vl2v_client.data.pixel_file import PixelFile
 from vl2v_client.data.rendering import render_view
 from vl2v_client.data.views import RENDERER_VERSION, View, canonical_view
-from vl2v_contract.identity import canonical_json, sha256_hex
+from vl2v_contract.identity import canonical_json
 
 Rows = NDArray[np.int64]
 
@@ -152,8 +153,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _name(samples: Sequence[Sample], views: Sequence[Sequence[View]], stamps: Sequence[tuple[int, int]]) -> str:
-    lines: list[str] = [RENDERER_VERSION]
+    digest = hashlib.sha256(RENDERER_VERSION.encode())
     for sample, of_one, (size_bytes, modified) in zip(samples, views, stamps, strict=True):
-        lines.append(f"{sample.path.resolve()} {size_bytes} {modified}")
-        lines += [canonical_json(view.to_json()).decode() for view in of_one]
-    return sha256_hex("\n".join(lines).encode())
+        digest.update(f"\n{sample.path.resolve()} {size_bytes} {modified}".encode())
+        for view in of_one:
+            digest.update(b"\n" + canonical_json(view.to_json()))
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vl2v_client.core.errors import UsageError
+from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.evaluation.image_predictions import ImageClassifier
 from vl2v_client.export import timm_format
 from vl2v_client.export.onnx_format import ONNX_FILE
@@ -51,6 +51,13 @@ def load_student(place: Path, device: str) -> StudentBundle:
         )
     if (folder / timm_format.WEIGHTS_FILE).is_file():
         return load_timm(folder, device=resolve_device(device))
+    if not (folder / WEIGHTS_FILE).is_file() and not (folder / CARD_FILE).is_file():
+        what = "holds no student" if place.is_dir() else "is no folder" if place.exists() else "does not exist"
+        raise DataError(
+            f"{place} {what}: give the folder of a finished `distill`, of one run of a sweep (TARGET/seedN/METHOD), or "
+            f"what `export` wrote; {WEIGHTS_FILE} and {CARD_FILE} were expected in it or in its folder `student`, or "
+            f"{timm_format.WEIGHTS_FILE} of an export as hf or timm, or {ONNX_FILE}"
+        )
     return load_bundle(folder, device=resolve_device(device))
 
 

@@ -86,15 +86,23 @@ class RunQueries:
     texts: tuple[TextQuery, ...]
 
 
-def open_choice(choice: QueryChoice, cache: RunCache, *, size: int, progress: Progress = silent) -> DomainDataset:
+def open_choice(
+    choice: QueryChoice,
+    cache: RunCache,
+    *,
+    size: int,
+    listed: DomainDataset | None = None,
+    progress: Progress = silent,
+) -> DomainDataset:
     """Return the data set, without the source domains' images that cannot be used if the choice leaves them out.
 
-    They are looked for at the size at which views are rendered, so that no file is decoded twice.
+    They are looked for at the size at which views are rendered, so that no file is decoded twice. The folder is not
+    listed again if it is `listed` already.
 
     Raises:
         DataError: The data set cannot be used, or there is no such target domain.
     """
-    dataset = open_dataset(choice.data)
+    dataset = listed or open_dataset(choice.data)
     refuse_one_class(dataset.root, dataset.class_names)
     skipped = choice.skipped
     if skipped is None and choice.skip_broken:
@@ -105,13 +113,20 @@ def open_choice(choice: QueryChoice, cache: RunCache, *, size: int, progress: Pr
     return dataset.without(skipped or ())
 
 
-def collect_queries(choice: QueryChoice, cache: RunCache, *, size: int, progress: Progress = silent) -> RunQueries:
-    """Read the data set and name what a run on it asks. The target domain's images are not opened.
+def collect_queries(
+    choice: QueryChoice,
+    cache: RunCache,
+    *,
+    size: int,
+    listed: DomainDataset | None = None,
+    progress: Progress = silent,
+) -> RunQueries:
+    """Read the data set, if `listed` is not it, and name what a run on it asks. The target's images are not opened.
 
     Raises:
         DataError: The data set or images in it cannot be used, or there is no such target domain.
     """
-    dataset = open_choice(choice, cache, size=size, progress=progress)
+    dataset = open_choice(choice, cache, size=size, listed=listed, progress=progress)
     seed, asked = choice.seed, choice.asked_views
     parts = split(dataset, target_domain=choice.target_domain, seed=seed)
     with naming_all_broken(parts.sources, cache, size=size, progress=progress):

@@ -99,7 +99,8 @@ def _score(
         name, classifier = one.result.method.name, one.result.classifier
         size = folder.view_size(classifier.input.size, planned.plan.teacher.image_size)
         seen, unseen = validation.at(size), None if target is None else target.at(size)
-        scores.append(score_classifier(name, classifier, seen, unseen, split, note=one.note, progress=progress))
+        said, note = one.result.logits, one.note
+        scores.append(score_classifier(name, classifier, seen, unseen, split, note=note, said=said, progress=progress))
     teacher_row, of_teacher = source.teacher_row(planned, data, target)
     bill = source.bill(settings, planned, trained[-1].result)
     export_student(settings, planned, trained[-1].result, scores[-1], bill, folder, seen)

@@ -77,9 +77,10 @@ def train_shard(
         ClientError: See `core.errors`; whatever was bought and trained so far is kept.
     """
     is_local = settings.run.config.purchase.local_teacher is not None
-    if not (out / CONFIG_FILE).exists() or (not is_local and find_purchase(settings, out) is None):
+    found = None if is_local else find_purchase(settings, out, source)
+    if found is None and not (is_local and (out / CONFIG_FILE).exists()):
         buy_for_sweep(settings, source, out, progress=progress, notify=notify)
-    bought = rejoined_sweep(settings, source, out, progress)
+    bought = rejoined_sweep(settings, found or source, out, progress)
     runs = shard.of(bought.runs)
     train_all(runs, bought.source, None, progress)
     return runs

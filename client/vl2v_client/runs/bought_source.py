@@ -12,6 +12,7 @@ from vl2v_client.cache.purchase_file import PurchaseFile
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.errors import RunError
 from vl2v_client.core.progress import Progress
+from vl2v_client.data.folder import DomainDataset
 from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.planning.choice import QueryChoice, collect_queries
 from vl2v_client.planning.queries import identity_of, view_keys
@@ -77,15 +78,15 @@ class BoughtSource(Source):
         """What this process remembers of files."""
         return self._session
 
-    def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
-        """Name the queries of a run, all of which were part of the purchase.
+    def plan(self, choice: QueryChoice, *, listed: DomainDataset | None = None, progress: Progress) -> PlannedRun:
+        """Name the queries of a run, all of which were part of the purchase; its data set may be `listed` already.
 
         Raises:
             DataError: The data set cannot be used.
             RunError: A query was not: its file has changed since.
         """
         teacher, cache = self.file.teacher, self._session
-        queries = collect_queries(choice, cache, size=teacher.image_size, progress=progress)
+        queries = collect_queries(choice, cache, size=teacher.image_size, listed=listed, progress=progress)
         names = view_keys(queries.images, cache, size=teacher.image_size, progress=progress)
         image_keys = []
         for query, key in zip(queries.images, self.file.keys_of_views(names), strict=True):

@@ -68,10 +68,14 @@ def score_classifier(
     split: Split,
     *,
     note: str = "",
+    said: NDArray[np.float32] | None = None,
     progress: Progress = silent,
 ) -> Score:
-    """Score a trained student on the hold-out, on which alone its temperature is fitted, and on the target if any."""
-    on_validation = classifier.logits(validation.first(), progress=progress)
+    """Score a trained student on the hold-out, on which alone its temperature is fitted, and on the target if any.
+
+    `said` are its logits on the hold-out, if it was asked already.
+    """
+    on_validation = classifier.logits(validation.first(), progress=progress) if said is None else said
     temperature = fit_temperature(on_validation, validation.labels)
     source = evaluate(on_validation, validation.labels, validation.domains)
     logits, labels, shown, judged = on_validation, validation.labels, source, [(source, True)]

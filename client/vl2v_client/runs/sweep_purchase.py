@@ -12,7 +12,7 @@ import torch
 
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.core.progress import Notify, Progress
-from vl2v_client.data.folder import open_dataset
+from vl2v_client.data.folder import DomainDataset, open_dataset
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.reports.pages import counted
@@ -37,20 +37,45 @@ from vl2v_client.student.train.devices import process_count
 from vl2v_contract.identity import sha256_hex
 
 
-def find_purchase(settings: SweepSettings, out: Path) -> BoughtSource | None:
+def find_purchase(settings: SweepSettings, out: Path, opened: Source | None = None) -> BoughtSource | None:
     """Return what was bought for exactly these runs; None if nothing was, or for others.
+
+    Args:
+        settings: The runs.
+        out: Folder of the sweep.
+        opened: What an earlier call has found there, if it has: the file is not read again.
 
     Raises:
         RunError: The file is damaged.
     """
-    if not (out / VECTORS_FILE).exists() or not (out / CONFIG_FILE).exists():
+    found = _find(settings, out, opened)
+    return None if found is None else found.source
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A purchase that is done, the sweep's record with it, and the data set as it was listed for that."""
+
+    source: BoughtSource
+    record: dict[str, Any]
+    dataset: DomainDataset
+
+
+def _find(settings: SweepSettings, out: Path, opened: Source | None) -> _Found | None:
+    path = out / VECTORS_FILE
+    if not path.exists() or not (out / CONFIG_FILE).exists():
         return None
     settings = replace(settings, run=replace(settings.run, skipped=skipped_before(out)))
-    found = BoughtSource.of_sweep(out)
-    of_these = _purchase_name(settings, open_run_folder(out))
-    if found.file.of != of_these or not holds_run(out, _record(settings, found)):
+    is_checked = isinstance(opened, BoughtSource) and opened.file.path == path
+    source = opened if isinstance(opened, BoughtSource) and is_checked else BoughtSource.of_sweep(out)
+    if source.file.of != _purchase_name(settings, open_run_folder(out)):
         return None
-    found.file.check()
+    dataset = open_dataset(settings.run.choice.data).without(settings.run.skipped or ())
+    found = _Found(source, settings.to_json(source.file.teacher, dataset), dataset)
+    if not holds_run(out, found.record):
+        return None
+    if not is_checked:
+        source.file.check()
     return found
 
 
@@ -94,9 +119,9 @@ def claimed_sweep(
     if process_count() > 1:
         raise UsageError("a sweep runs in one process: under torchrun, use `distill` for each run")
     settings = replace(settings, run=replace(settings.run, skipped=skipped_before(out)))
-    found = find_purchase(settings, out)
+    found = _find(settings, out, source)
     if found is not None:
-        with claim_run_folder(out, _record(settings, found)) as folder:
+        with claim_run_folder(out, found.record) as folder:
             yield _planned_again(settings, found, folder, progress)
         return
     shared = plan_tried_run(settings.run, source, _choice(settings), out, None, progress=progress, notify=notify)
@@ -121,9 +146,9 @@ def rejoined_sweep(settings: SweepSettings, source: Source, out: Path, progress:
         ClientError: See `core.errors`.
     """
     settings = replace(settings, run=replace(settings.run, skipped=skipped_before(out)))
-    found = find_purchase(settings, out)
+    found = _find(settings, out, source)
     if found is not None:
-        return _planned_again(settings, found, rejoin_run_folder(out, _record(settings, found)), progress)
+        return _planned_again(settings, found, rejoin_run_folder(out, found.record), progress)
     if settings.run.config.purchase.local_teacher is None:
         raise RunError(f"{out} holds no purchase for these runs: buy first, with the same options")
     planned = source.plan(_choice(settings), progress=progress)
@@ -132,14 +157,9 @@ def rejoined_sweep(settings: SweepSettings, source: Source, out: Path, progress:
     return BoughtSweep(_with_view_size(settings, folder), source, planned, folder)
 
 
-def _planned_again(settings: SweepSettings, source: BoughtSource, folder: RunFolder, progress: Progress) -> BoughtSweep:
-    planned = source.plan(_choice(settings), progress=progress)
-    return BoughtSweep(_with_view_size(settings, folder), source, planned, folder)
-
-
-def _record(settings: SweepSettings, source: BoughtSource) -> dict[str, Any]:
-    dataset = open_dataset(settings.run.choice.data).without(settings.run.skipped or ())
-    return settings.to_json(source.file.teacher, dataset)
+def _planned_again(settings: SweepSettings, found: _Found, folder: RunFolder, progress: Progress) -> BoughtSweep:
+    planned = found.source.plan(_choice(settings), listed=found.dataset, progress=progress)
+    return BoughtSweep(_with_view_size(settings, folder), found.source, planned, folder)
 
 
 def _choice(settings: SweepSettings) -> QueryChoice:

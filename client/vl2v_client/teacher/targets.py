@@ -155,7 +155,8 @@ def borrow_from_same_image(targets: ImageTargets, lenders: int | None = None) ->
     own = in_memory(targets.vectors)
     mean = np.einsum("nk,nkd->nd", of_lenders, own[:, :lenders])
     weight = of_lenders.sum(axis=1, keepdims=True) / np.maximum(lending, 1)
-    vectors, weights = own.copy(), np.where(fills, weight, targets.weights).astype(np.float32)
+    vectors = own if own is not targets.vectors else own.copy()  # stored ones are read into an array of its own
+    weights = np.where(fills, weight, targets.weights).astype(np.float32)
     _scale(mean, lending[:, 0] > 0)
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from PIL import Image
 
 from support.client.fake_vendor import API_KEY, FakeVendor
@@ -20,6 +22,7 @@ from vl2v_client.buying.context import Notify, PurchaseContext, meet
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import Sample, TeacherModel
+from vl2v_client.data import folder as dataset_folder
 from vl2v_client.data.views import View
 from vl2v_client.planning.queries import ImageQuery, TextQuery
 from vl2v_client.planning.query_plan import Limits, QueryPlan, make_plan
@@ -49,6 +52,18 @@ def draw_pictures(folder: Path, count: int) -> list[Sample]:
         Image.fromarray(pixels).save(path)
         samples.append(Sample(path, "photo", index % 2))
     return samples
+
+
+def count_listings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each class folder is listed from now on."""
+    counts, whole = Counter[str](), dataset_folder.list_images
+
+    def counted(folder: Path) -> list[str]:
+        counts[str(folder.absolute())] += 1
+        return whole(folder)
+
+    monkeypatch.setattr(dataset_folder, "list_images", counted)
+    return counts
 
 
 def draw_domains(root: Path, each: int) -> Path:

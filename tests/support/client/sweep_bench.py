@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,11 +36,17 @@ TRAINING = {
 }
 
 
-def tiny_sweep(data: Path, seeds: tuple[int, ...] = (0,), **training: Any) -> SweepSettings:
-    """Two targets and two methods with each seed."""
-    groups = {"data": {"root": data}, "purchase": {"views": 2}, "student": {"name": "tiny"}}
+def tiny_sweep(
+    data: Path,
+    seeds: tuple[int, ...] = (0,),
+    targets: tuple[str, ...] = TARGETS,
+    purchase: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> SweepSettings:
+    """Two methods with each target, two by default, and each seed."""
+    groups = {"data": {"root": data}, "purchase": {"views": 2, **(purchase or {})}, "student": {"name": "tiny"}}
     config = RunConfig.model_validate({**groups, "training": {**TRAINING, **training}})
-    return settle_sweep(config, TARGETS, seeds, METHODS)
+    return settle_sweep(config, targets, seeds, METHODS)
 
 
 @contextmanager
@@ -93,5 +99,7 @@ def die_once(flag: Path, step: int) -> None:
 
 
 def processes(count: int, initializer: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
-    """Processes that start anew, as on another host."""
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer, arguments)
+    """Processes that know nothing of this one, as on another host; the libraries are imported once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vl2v_client.recipes.sweep_tasks"])
+    return ProcessPoolExecutor(count, context, initializer, arguments)

@@ -101,6 +101,10 @@ def a_few_at_once(
     return torch.cat([outputs(pixels[start : start + count]) for start in range(0, len(pixels), count)])
 
 
+VIEWS_AT_ONCE = 128
+"""Views in a batch where a student predicts."""
+
+
 @dataclass(frozen=True)
 class TextHead:
     """The frozen classifier `logit_scale * cos(z, txt_c) + logit_bias`.
@@ -144,7 +148,9 @@ class StudentClassifier:
         """Return the student's outputs `[B, D]` to logits `[B, C]`."""
         return outputs if self.head is None else self.head.logits(outputs)
 
-    def logits(self, pixels: PixelSource, *, batch_size: int = 128, progress: Progress = silent) -> NDArray[np.float32]:
+    def logits(
+        self, pixels: PixelSource, *, batch_size: int = VIEWS_AT_ONCE, progress: Progress = silent
+    ) -> NDArray[np.float32]:
         """Return logits of views at the size that the student was trained on.
 
         Takes pixels `[N, S, S, 3]` uint8, as `render_view` makes them; returns `[N, C]` float32, whose last

@@ -6,14 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Notify, Progress, no_notice, silent
 from vl2v_client.core.values import child_seed
 from vl2v_client.student.loss.methods import Method, Stage
 from vl2v_client.student.loss.objective import OBJECTIVES
-from vl2v_client.student.model.classifier import StudentClassifier
+from vl2v_client.student.model.classifier import VIEWS_AT_ONCE, StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
 from vl2v_client.student.train.closed_form import fit_projection
 from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
@@ -66,30 +68,33 @@ def train(
     classifier.student.to(device)
     history: list[Mapping[str, Any]] = []
     results = []
-    with joined_ranks() as ranks, reproducible(device):
+    with joined_ranks() as ranks:
         run = TrainingRun(classifier, data, config, ranks)
         progress = progress if ranks.is_first else silent
-        for stage in method.stages:
-            first = copy_weights(dict(classifier.student.named_parameters())) if method.interpolate else {}
-            state = _run_stage(run, stage, folder, history, progress, notify)
-            by_weights = _by_weights(run, state) if stage is method.stages[-1] else {}
-            state.release()
-            if stage is not method.stages[-1] and ranks.is_first:
-                reached = f"{100 * state.best.rank[0]:.1f} % on source validation"
-                notify(f"After the {stage.name} stage, {method.name} has {reached}.")
-            history += state.history
-            results.append(state.result())
-            estimate = state.estimate
-        share = _interpolate(run, first, state.final()) if method.interpolate else None
-        validation = _score_as_used(run)
-    return TrainingResult(method, classifier, validation, tuple(results), tuple(history), share, by_weights, estimate)
+        with reproducible(device):
+            for stage in method.stages:
+                first = copy_weights(dict(classifier.student.named_parameters())) if method.interpolate else {}
+                state = _run_stage(run, stage, folder, history, progress, notify)
+                by_weights = _by_weights(run, state) if stage is method.stages[-1] else {}
+                state.release()
+                if stage is not method.stages[-1] and ranks.is_first:
+                    reached = f"{100 * state.best.rank[0]:.1f} % on source validation"
+                    notify(f"After the {stage.name} stage, {method.name} has {reached}.")
+                history += state.history
+                results.append(state.result())
+                estimate = state.estimate
+            share = _interpolate(run, first, state.final()) if method.interpolate else None
+        validation, logits = _score_as_used(run)
+    is_as_later = device.type == "cpu" and config.evaluation_batch_size == VIEWS_AT_ONCE  # to the bit
+    found = (share, by_weights, estimate, logits if is_as_later else None)
+    return TrainingResult(method, classifier, validation, tuple(results), tuple(history), *found)
 
 
 def _by_weights(run: TrainingRun, state: StageState) -> dict[str, float]:
     """Return what source validation says of three weights of one stage; the student is left as it is."""
     student, last = run.classifier.student, copy_weights(state.weights)
     apply_weights(student, state.swad.final().weights)
-    swad = _score_as_used(run).accuracy
+    swad = _score_as_used(run)[0].accuracy
     apply_weights(student, last)
     return {"swad": swad, "best": state.best.rank[0], "last": state.history[-1]["validation_accuracy"]}
 
@@ -100,22 +105,23 @@ def _interpolate(run: TrainingRun, first: Weights, final: Weights) -> float:
 
     def score_at(share: float) -> SourceScore:
         apply_weights(student, between(first, final, share))
-        return _score_as_used(run)
+        return _score_as_used(run)[0]
 
     share = choose_interpolation(WISE_FT_GRID, score_at)
     apply_weights(student, between(first, final, share))
     return share
 
 
-def _score_as_used(run: TrainingRun) -> SourceScore:
-    """Return source validation through the very steps that predict and evaluate."""
-    validation = run.data.validation
+def _score_as_used(run: TrainingRun) -> tuple[SourceScore, NDArray[np.float32] | None]:
+    """Return source validation through the very steps that predict and evaluate, and the first process's logits."""
+    validation, logits = run.data.validation, None
 
     def compute() -> SourceScore:
+        nonlocal logits
         logits = run.classifier.logits(validation.first(), batch_size=run.config.evaluation_batch_size)
         return score(torch.from_numpy(logits), torch.from_numpy(validation.labels), validation.domains)
 
-    return run.ranks.broadcast(compute)
+    return run.ranks.broadcast(compute), logits
 
 
 def _run_stage(

@@ -86,6 +86,8 @@ class TrainingResult:
         interpolation: WiSE-FT's share of the final weights, chosen on source validation; `None` without it.
         by_weights: Accuracy on source validation of the `swad`, `best` and `last` weights of the last stage.
         estimate: What the last stage that trains the backbone was said to take; `None` if it was too short for a trial.
+        logits: What the final weights say of source validation, `[M, C]`; `None` where the last bits may be others when
+            it is asked again.
     """
 
     method: Method
@@ -96,6 +98,7 @@ class TrainingResult:
     interpolation: float | None = None
     by_weights: Mapping[str, float] = field(default_factory=dict)
     estimate: StageEstimate | None = None
+    logits: NDArray[np.float32] | None = None
 
 
 def choose_learning_rate(
