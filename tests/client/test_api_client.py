@@ -98,6 +98,37 @@ def test_a_vendor_that_stays_away_is_given_up_after_five_minutes(vendor: FakeVen
     assert 300 <= sum(waits) < 310
 
 
+def loading(vendor: FakeVendor, retry_after: str = "2") -> httpx.Response:
+    answer = vendor.problem(503, "model_unavailable", "the model is being loaded; nothing was billed")
+    answer.headers.update({"Retry-After": retry_after, "X-Model-Loading": "true"})
+    return answer
+
+
+def test_a_vendor_that_loads_its_model_for_a_minute_is_waited_for(vendor: FakeVendor) -> None:
+    waits: list[float] = []
+    told: list[str] = []
+    with VendorClient("http://fake", "vl2v_fake-key", transport=vendor.transport, sleep=waits.append) as client:
+        client.on_away = told.append
+        vendor.before = answers(*[loading(vendor) for _ in range(30)])
+        delivery = buy_texts(client)
+    assert [item.status for item in delivery.items] == ["billed"] * 2
+    assert waits.count(2.0) == 30
+    assert len(told) == 1
+    assert vendor.billed_units == 2
+
+
+@pytest.mark.parametrize(("asked", "attempts"), [("2", 150), ("0", 600)])
+def test_a_vendor_that_goes_on_loading_is_given_up_after_five_minutes(
+    vendor: FakeVendor, asked: str, attempts: int
+) -> None:
+    waits: list[float] = []
+    with VendorClient("http://fake", "vl2v_fake-key", transport=vendor.transport, sleep=waits.append) as client:
+        vendor.before = answers(*[loading(vendor, asked) for _ in range(999)])
+        with pytest.raises(VendorUnavailable, match="the model is being loaded"):
+            buy_texts(client)
+    assert waits.count(300 / attempts) == attempts
+
+
 def test_a_timeout_is_tried_three_times_at_most(vendor: FakeVendor, client: VendorClient) -> None:
     vendor.before = answers(*[httpx.ReadTimeout] * 9)
     with pytest.raises(VendorUnavailable, match="did not answer in time"):

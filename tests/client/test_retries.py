@@ -57,7 +57,12 @@ def test_nobody_there_is_given_up_soon_unless_somebody_was_there_before() -> Non
     assert RetryPolicy().allows_another(refused, met=True)
 
 
-@pytest.mark.parametrize("away", [Attempt(None, refused=True), Attempt(None), Attempt(502), Attempt(503), Attempt(504)])
+LOADING = Attempt(503, should_retry="true", retry_after_seconds=2.0, loading=True)
+
+
+@pytest.mark.parametrize(
+    "away", [Attempt(None, refused=True), Attempt(None), Attempt(502), Attempt(503), Attempt(504), LOADING]
+)
 def test_a_vendor_that_has_answered_is_waited_for_as_long_as_a_restart_may_take(away: Attempt) -> None:
     policy = RetryPolicy(max_attempts=3, max_away_seconds=300)
     assert policy.allows_another([away] * 20, met=True, waited_seconds=299)

@@ -11,21 +11,25 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import TypeAdapter
 
 from support.vendor.serving_shop import images, png
+from support.vendor.vendor_in_process import vendor_settings
 from vl2v_contract.records import Summary
 from vl2v_contract.wire.embeddings import EmbeddingsResponse
-from vl2v_vendor.cli import main
-from vl2v_vendor.cli.server import Server, bind
+from vl2v_vendor import bootstrap
+from vl2v_vendor.cli import main, server
+from vl2v_vendor.cli.server import bind
+from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.connections import ConnectionLimits
+from vl2v_vendor.web.transport import LimitedListener
 
 pytestmark = pytest.mark.anyio
 
@@ -63,23 +67,53 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
     )
 
 
-async def test_what_is_loaded_is_never_walked_for_garbage_while_it_serves() -> None:
+def serve_in_process(settings: Settings, listener: LimitedListener | None = None) -> None:
+    """Serve until a signal comes, on a port of its own if there is no `listener`."""
+    limits = ConnectionLimits(8)
+    with listener or bind("127.0.0.1", 0, limits) as bound:
+        asyncio.run(server._Foreground(settings, bound, limits, None, None).run())
+
+
+def test_what_is_loaded_is_never_walked_for_garbage_while_it_serves(
+    tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full collection of it would stop every request for a tenth of a second."""
     frozen: list[int] = []
-
-    async def answer_nothing(_scope: object, _receive: object, _send: object) -> None: ...
-
     before = gc.get_freeze_count()
 
-    def announce() -> None:
+    def announce(_: object) -> None:
         frozen.append(gc.get_freeze_count())
-        asyncio.get_running_loop().call_soon(setattr, server, "should_exit", True)
+        signal.raise_signal(signal.SIGTERM)
 
-    server = Server(uvicorn.Config(answer_nothing, lifespan="off", log_config=None), announce)
-    with bind("127.0.0.1", 0, ConnectionLimits(8)) as listener:
-        await server.serve(sockets=[listener])
+    monkeypatch.setattr(server._Foreground, "_announce", announce)
+    serve_in_process(vendor_settings(tmp_path, migrated_sqlite))
     gc.unfreeze()
     assert frozen[0] > before + 10_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_whose_model_is_being_loaded_stops_at_once(
+    tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    async def load_for_ever(*_: object) -> None:
+        await asyncio.sleep(0)
+        signal.raise_signal(number)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(bootstrap, "_open_model", load_for_ever)
+    started = time.monotonic()
+    serve_in_process(vendor_settings(tmp_path, migrated_sqlite))
+    assert time.monotonic() - started < 30
+
+
+def test_a_port_that_another_server_was_the_first_to_listen_at_is_refused_before_the_model(
+    tmp_path: Path, migrated_sqlite: Path
+) -> None:
+    with bind("127.0.0.1", 0, ConnectionLimits(8)) as first:
+        second = bind("127.0.0.1", first.getsockname()[1], ConnectionLimits(8))
+        first.listen()
+        with pytest.raises(server.CannotListen, match="another program uses it"):
+            serve_in_process(vendor_settings(tmp_path, migrated_sqlite), second)
 
 
 def test_from_nothing_to_a_sold_vector_through_a_kill_to_a_clean_end(environment: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from vl2v_vendor.domain.ports import Accounts, Ledger
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
 from vl2v_vendor.engine.models.model_loading import load_model
 from vl2v_vendor.engine.models.open_clip_files import ModelSpec, normalisation_lines
-from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer, WordTokenizer
+from vl2v_vendor.engine.models.tokenizer import OpenClipTokenizer, WordTokenizer, import_open_clip
 from vl2v_vendor.engine.models.vector_checks import golden_path, read_parity
 from vl2v_vendor.engine.process.model_process import ProcessEncoder
 from vl2v_vendor.engine.queue.lanes import EncodingLanes, largest_input_bytes
@@ -53,8 +53,15 @@ _ASSETS = Path(__file__).parent / "assets"
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, report: Report) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, report: Report, *, before_model: Callable[[], None] = lambda: None
+) -> AsyncIterator[Services]:
     """Open everything in order, cheapest refusals first, and close it in reverse.
+
+    Args:
+        settings: What to open.
+        report: Told of each step.
+        before_model: Called when all is open but the model, which may take minutes.
 
     Raises:
         VendorError: Something cannot be opened; the message names it and the remedy.
@@ -88,6 +95,7 @@ async def open_services(settings: Settings, report: Report) -> AsyncIterator[Ser
         if ahead.total_seconds() > settings.clock_bound_seconds:
             report("warning", f"the newest entry is {ahead} ahead of this machine's clock; set that if it is wrong")
         report("ledger", engine.url.render_as_string(hide_password=True))
+        before_model()
         model = await _open_model(settings, stack, report)
         info = model[0].info
         size = f"{info.embedding_dim} numbers per vector, {info.image_size} x {info.image_size} input"
@@ -143,7 +151,7 @@ async def _open_model(settings: Settings, stack: AsyncExitStack, report: Report)
     load = partial(load_model, spec, golden_folder=settings.golden_folder, golden_file=golden_file)
     encoder = ProcessEncoder(load, max_batch_items=settings.max_batch_items, load_seconds=settings.max_load_seconds)
     stack.push_async_callback(encoder.close)
-    await encoder.start()
+    await asyncio.gather(encoder.start(), asyncio.to_thread(import_open_clip))
     info, largest = encoder.info, encoder.batch_items
     for label, text in normalisation_lines(spec, info, own=not _is_packaged(spec)).items():
         report(label, text)

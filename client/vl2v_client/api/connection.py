@@ -122,9 +122,12 @@ class Connection:
             attempts.append(failed_attempt(error, has_begun=has_begun))
             return error
         self._met = True
-        self._told_away = False
-        retry_after = parse_retry_after(response.headers.get(headers.RETRY_AFTER), now_seconds=time.time())
-        attempts.append(Attempt(response.status_code, response.headers.get(headers.SHOULD_RETRY), retry_after))
+        sent = response.headers
+        retry_after = parse_retry_after(sent.get(headers.RETRY_AFTER), now_seconds=time.time())
+        is_loading = response.status_code == httpx.codes.SERVICE_UNAVAILABLE and headers.MODEL_LOADING in sent
+        attempts.append(Attempt(response.status_code, sent.get(headers.SHOULD_RETRY), retry_after, loading=is_loading))
+        if not attempts[-1].is_away:
+            self._told_away = False
         return response
 
     def _tell_away(self) -> None:
@@ -132,7 +135,7 @@ class Connection:
             was_told, self._told_away = self._told_away, True
         if not was_told:
             minutes = f"{self._policy.max_away_seconds / 60:g} minutes"
-            self.on_away(f"the vendor at {self.url} does not answer now; trying again for up to {minutes}")
+            self.on_away(f"the vendor at {self.url} does not sell now; trying again for up to {minutes}")
 
     def _error(self, answer: httpx.Response | httpx.RequestError, attempts: list[Attempt]) -> Exception:
         is_first = isinstance(answer, httpx.Response) or not self._met

@@ -27,6 +27,7 @@ class Attempt:
         timed_out: No answer within the time allowed.
         refused: Nobody listens at the address.
         broken: Something came that is no whole answer in HTTP.
+        loading: The vendor has started and is loading its model.
     """
 
     status: int | None
@@ -35,10 +36,13 @@ class Attempt:
     timed_out: bool = False
     refused: bool = False
     broken: bool = False
+    loading: bool = False
 
     @property
     def is_away(self) -> bool:
-        """Whether nobody spoke for the vendor: refused, cut off, or a proxy said that it has nobody behind it."""
+        """Whether nobody sells there: refused, cut off, a proxy with nobody behind it, or a model not yet loaded."""
+        if self.loading:
+            return True
         if self.status is None:
             return not (self.timed_out or self.broken)
         return self.status in _GATEWAY_STATUSES and self.should_retry is None and self.retry_after_seconds is None
@@ -67,7 +71,7 @@ class RetryPolicy:
         max_attempts: Requests in all, the first included; those that found a vendor away that has answered before are
             not counted, but bounded by the next one.
         max_away_seconds: Time to wait for a vendor that has answered before and is away now, since it is probably
-            restarting and has a model to load.
+            restarting, or loads its model.
         max_timeouts: Attempts that may time out; each has cost the user a long wait.
         max_refusals: Attempts that may find nobody there before the vendor has ever answered.
         first_wait_seconds: The wait before the second attempt; it doubles from there.
@@ -98,10 +102,14 @@ class RetryPolicy:
         return is_bounded and attempts[-1].may_be_repeated()
 
     def wait_seconds(self, attempts: list[Attempt], rng: random.Random) -> float:
-        """Return the seconds to wait: what the vendor asked for, else backoff less up to a quarter of jitter."""
+        """Return the seconds to wait: what the vendor asked for, else backoff less up to a quarter of jitter.
+
+        For a model that is being loaded, whose attempts are not counted, never less than `first_wait_seconds`.
+        """
         backoff = min(self.first_wait_seconds * 2.0 ** (len(attempts) - 1), self.longest_wait_seconds)
         asked = attempts[-1].retry_after_seconds
-        return backoff * (1.0 - 0.25 * rng.random()) if asked is None else asked
+        seconds = backoff * (1.0 - 0.25 * rng.random()) if asked is None else asked
+        return max(seconds, self.first_wait_seconds) if attempts[-1].loading else seconds
 
 
 def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None:

@@ -9,9 +9,9 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 import uvicorn
@@ -30,6 +30,7 @@ from vl2v_vendor.service.services import Services
 from vl2v_vendor.settings import Settings
 from vl2v_vendor.web.app import create_app
 from vl2v_vendor.web.connections import ConnectionLimits
+from vl2v_vendor.web.starting import StartingApp
 from vl2v_vendor.web.transport import LimitedListener, limited_protocol
 
 _log = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ class CannotListen(VendorError):
 def run_server(settings: Settings, *, database_option: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then finish what was begun and return.
 
-    The address is bound before the model is loaded, so that a port in use is refused at once; connections are refused
-    until the model is warm. The command for a first key, which is printed, repeats the `database_option`.
+    The address is bound first, so that a port in use is refused at once. The server listens once the ledger is open;
+    until the model is warm it is not ready, and sells nothing. The command for a first key, which is printed, repeats
+    the `database_option`.
 
     Raises:
         VendorError: The server cannot start; the message names the remedy.
@@ -82,9 +84,13 @@ def bind(host: str, port: int, limits: ConnectionLimits) -> LimitedListener:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        reason = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
-        raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
+    reason = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
+    return CannotListen(f"cannot listen on {host}:{port}: {reason}")
 
 
 def server_config(app: ASGIApp, limits: ConnectionLimits, *, shutdown_seconds: int = 30) -> uvicorn.Config:
@@ -106,18 +112,6 @@ def server_config(app: ASGIApp, limits: ConnectionLimits, *, shutdown_seconds: i
 class Server(uvicorn.Server):
     """uvicorn without its signal handling, which ends the process by the signal instead of with code 0."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and say so."""
-        await super().startup(sockets)
-        # What is loaded by now stays: to walk it for garbage would stop every request for a tenth of a second.
-        gc.collect()
-        gc.freeze()
-        self._announce()
-
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to whoever runs the server."""
@@ -134,14 +128,20 @@ class _Foreground:
     database_option: str | None
     tracing: Tracing | None
     console: Console = field(init=False, default_factory=partial(Console, stderr=True, highlight=False, soft_wrap=True))
-    server: Server | None = field(init=False, default=None)
+    app: StartingApp = field(init=False, default_factory=StartingApp)
+    serving: asyncio.Task[None] | None = field(init=False, default=None)
+
+    @cached_property
+    def server(self) -> Server:
+        """The web server of this run."""
+        return Server(server_config(self.app, self.limits, shutdown_seconds=self.settings.shutdown_seconds))
 
     async def run(self) -> None:
         """Open, serve, close."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def stop(number: signal.Signals) -> None:
-            if self.server is not None:
+            if self.app.loaded is not None:
                 self.server.handle_exit(number, None)
             elif task is not None:
                 task.cancel()
@@ -149,14 +149,39 @@ class _Foreground:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
         try:
-            async with open_services(self.settings, self._report) as services:
-                await self._serve(services)
+            async with open_services(self.settings, self._report, before_model=self._listen) as services:
+                await self._sell(services)
         except asyncio.CancelledError:
             if task is not None:
                 task.uncancel()
+        finally:
+            self.server.should_exit = True
+            if self.serving is not None:
+                await self.serving
         self._report("stopped", "")
 
-    async def _serve(self, services: Services) -> None:
+    def _listen(self) -> None:
+        """Answer from now on.
+
+        Raises:
+            CannotListen: Another program, which had bound the address too, was the first to listen.
+        """
+        try:
+            self.listener.listen(self.server.config.backlog)
+        except OSError as error:
+            raise _cannot_listen(self.settings.host, self.settings.port, error) from error
+        self.serving = asyncio.create_task(self._serve(), name="serving")
+
+    async def _serve(self) -> None:
+        beside = [asyncio.create_task(self.limits.watch()), asyncio.create_task(_return_memory())]
+        try:
+            await self.server.serve(sockets=[self.listener])
+        finally:
+            for task in beside:
+                task.cancel()
+
+    async def _sell(self, services: Services) -> None:
+        """Serve until a signal comes and all requests are answered."""
         token = self.settings.metrics_token
         app = create_app(
             services,
@@ -166,14 +191,13 @@ class _Foreground:
             allowed_hosts=self.settings.allowed_hosts,
             metrics_token=None if token is None else token.get_secret_value(),
         )
-        config = server_config(app, self.limits, shutdown_seconds=self.settings.shutdown_seconds)
-        self.server = Server(config, self._announce)
-        beside = [asyncio.create_task(self.limits.watch()), asyncio.create_task(_return_memory())]
-        try:
-            await self.server.serve(sockets=[self.listener])
-        finally:
-            for task in beside:
-                task.cancel()
+        # What is loaded by now stays: to walk it for garbage would stop every request for a tenth of a second.
+        gc.collect()
+        gc.freeze()
+        self.app.loaded = app
+        self._announce()
+        if self.serving is not None:
+            await self.serving
 
     def _announce(self) -> None:
         if self.limits.max_connections < self.settings.max_connections:

@@ -6,6 +6,7 @@ Pure ASGI, because Starlette's `BaseHTTPMiddleware` hides a client's disconnecti
 import logging
 import re
 import secrets
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,14 +29,14 @@ _CLIENT_GONE_STATUS: Final = 499
 
 @dataclass(eq=False)
 class RequestContext:
-    """Names each request, and makes sure that each has an answer and is recorded.
+    """Names each request, and makes sure that each has an answer and is recorded; in no series if there are none.
 
     The request id is always made here, since ledger entries are found by it. A caller's own `X-Request-Id` is logged
     beside it, if it cannot disturb a log.
     """
 
     app: ASGIApp
-    metrics: Metrics
+    metrics: Metrics | None = None
     tracing: Tracing | None = None
     access_log: AccessLog = field(default_factory=AccessLog)
 
@@ -45,7 +46,7 @@ class RequestContext:
             return  # there are no lifespan events here, and no WebSockets
         request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        with self.metrics.requests_in_flight.track_inprogress():
+        with self.metrics.requests_in_flight.track_inprogress() if self.metrics else nullcontext():
             trace = start_trace(scope["method"], hide_secrets(scope["path"]), request_id=request_id)
             foreign = Headers(scope=scope).get(headers.REQUEST_ID)
             if foreign is not None and _FOREIGN_ID.fullmatch(foreign):
@@ -56,7 +57,8 @@ class RequestContext:
             finally:
                 trace.seconds = trace.elapsed
                 trace.endpoint = scope["state"].get("endpoint") or getattr(scope.get("route"), "path", NO_ROUTE)
-                self.metrics.observe_request(trace)
+                if self.metrics is not None:
+                    self.metrics.observe_request(trace)
                 self.access_log.write(trace)
                 if end_span is not None:
                     end_span(trace)

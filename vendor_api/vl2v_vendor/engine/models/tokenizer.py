@@ -1,12 +1,13 @@
 """Texts to token ids, in the server's process, with open_clip's own tokenizers.
 
-open_clip (and with it torch) is imported when a tokenizer is made, not before.
+open_clip (and with it torch) is imported by `import_open_clip`, or when a tokenizer is made, not before.
 """
 
 import hashlib
 import math
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Final
@@ -25,6 +26,12 @@ _START, _FIRST_WORD_ID, _END = 1, 2, 49_407
 _UNGUARDED_CHARACTERS: Final = 256
 """A text up to this length is cleaned soon, however its entities are nested."""
 _MAX_ENTITY_LEVELS: Final = 8
+
+
+def import_open_clip() -> None:
+    """Import what a tokenizer needs, which takes seconds; whoever makes one says what is missing."""
+    with suppress(ImportError):
+        import open_clip.tokenizer  # noqa: F401
 
 
 class OpenClipTokenizer:
