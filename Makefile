@@ -82,7 +82,7 @@ test-browser: ## the vendor's pages and the reports in Chromium (`apt install ch
 	$(MAKE) install EXTRAS=$(EXTRAS)$(comma)browser
 	$(BIN)/pytest tests/browser
 
-test-compose: ## build the images and run the compose files, one vendor and three, half an hour; needs Docker
+test-compose: ## build the images, run the compose files, one vendor and three, and the pod, half an hour; needs Docker
 	@command -v $(DOCKER) >/dev/null || { echo "test-compose: $(DOCKER) is missing. It builds the images and runs them: apt install docker.io docker-cli docker-compose docker-buildx (Debian 13), or https://docs.docker.com/engine/install/" >&2; exit 1; }
 	@$(DOCKER) compose version >/dev/null || { echo "test-compose: the command \`$(DOCKER) compose\` is missing: apt install docker-compose docker-buildx (Debian 13)" >&2; exit 1; }
 	@$(DOCKER) info >/dev/null || { echo "test-compose: no Docker daemon answers; start it, or set DOCKER_HOST" >&2; exit 1; }

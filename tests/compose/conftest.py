@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.vendor.compose_stack import ROOT, Stack, docker, missing_docker
+from support.vendor.compose_stack import Stack, build_images, docker, missing_docker
 from support.vendor.live_parties import Client, free_port
 from vl2v_client.data.shapes import write_shapes
 
 
 @pytest.fixture(scope="session")
 def images(request: pytest.FixtureRequest) -> None:
-    """Build the images, as the documents say; BASE, EXTRAS and TORCH_INDEX of the environment are passed on."""
+    """Build the images, as the documents say."""
     if not request.config.getoption("--compose"):
         pytest.skip("`make test-compose` runs containers")
     missing = missing_docker()
     assert missing is None, missing
-    files = ["--file", "docker-compose.yml", "--file", "docker-compose.replicas.yml"]
-    began = time.monotonic()
-    built = subprocess.run(
-        ["docker", "compose", *files, "build"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=3000
-    )
-    assert built.returncode == 0, built.stderr[-6000:]
+    seconds = build_images()
     size = int(docker("image", "inspect", "--format", "{{.Size}}", "vl2v-vendor:0.2.0"))
-    told = f"built in {time.monotonic() - began:.0f} s, or found built; the vendor's image has {size / 1e9:.2f} GB"
+    told = f"built in {seconds:.0f} s, or found built; the vendor's image has {size / 1e9:.2f} GB"
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         sys.stderr.write(f"\n{told}\n")
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from support.ledger.ledger_shop import item_key
-from support.vendor.compose_stack import Stack, docker
+from support.vendor.compose_stack import Stack, count_sold, docker
 from support.vendor.live_parties import Client
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.retries import RetryPolicy
@@ -57,8 +57,8 @@ def test_all_share_the_work_and_the_proxy_hides_their_metrics(stack: Stack, new_
         teacher = vendor.model()
         list(pool.map(lambda text: vendor.embed_texts([text], [item_key(text)], teacher), map(str, range(60))))
     assert client.used_units() == 60
-    assert httpx.get(f"{stack.url}/metrics", trust_env=False).status_code == 404
-    sales = [_count_sales(container) for container in stack.vendors()]
+    assert httpx.get(f"{stack.url}/metrics", timeout=60, trust_env=False).status_code == 404
+    sales = [count_sold(container, "text") for container in stack.vendors()]
     assert len(sales) == 3
     assert min(sales) > 0
     assert sum(sales) == 60
@@ -158,11 +158,3 @@ def _sold_by(load: Load, *, at_least: int, seconds: float = 300) -> int:
 def _revision(stack: Stack) -> str:
     query = "SELECT version_num FROM alembic_version"
     return stack.compose("exec", "-T", "postgres", "psql", "-U", "vl2v", "-At", "-c", query).strip()
-
-
-def _count_sales(container: str) -> int:
-    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
-    lines = docker("exec", container, "python", "-c", ask).splitlines()
-    wanted = 'vl2v_items_total{modality="text",outcome="billed"}'
-    wanted_too = 'vl2v_items_total{outcome="billed",modality="text"}'
-    return sum(int(float(line.split()[-1])) for line in lines if line.startswith((wanted, wanted_too)))

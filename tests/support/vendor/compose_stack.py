@@ -104,6 +104,10 @@ class Stack:
     def create_key(self, account: str, budget: int) -> str:
         return str(self.staff("keys", "create", "--account", account, "--budget", str(budget))["secret"])
 
+    def used_units(self, account: str) -> int:
+        found = {each["name"]: each["budget"] for each in self.staff("accounts", "list")}
+        return int(found[account]["used_units"])
+
     def verify(self) -> None:
         """Check the whole ledger."""
         self.staff("ledger", "verify")
@@ -118,6 +122,28 @@ def docker(*words: str, text: str = "", seconds: float = 300) -> str:
     done = subprocess.run(["docker", *words], input=text, capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr[-4000:]}"
     return done.stdout
+
+
+def build_images() -> float:
+    """Build every image of the compose files; BASE, EXTRAS and TORCH_INDEX of the environment are passed on.
+
+    Returns:
+        The seconds that it took; few if they were there.
+    """
+    files = ["--file", "docker-compose.yml", "--file", "docker-compose.replicas.yml"]
+    words, began = ["docker", "compose", *files, "build"], time.monotonic()
+    built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=3000)
+    assert built.returncode == 0, built.stderr[-6000:]
+    return time.monotonic() - began
+
+
+def count_sold(container: str, modality: str) -> int:
+    """Items that the vendor in a container has billed since its start."""
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
+    lines = docker("exec", container, "python", "-c", ask).splitlines()
+    names = 'outcome="billed"', f'modality="{modality}"'
+    found = [line for line in lines if line.startswith("vl2v_items_total{") and all(name in line for name in names)]
+    return sum(int(float(line.split()[-1])) for line in found)
 
 
 def missing_docker() -> str | None:

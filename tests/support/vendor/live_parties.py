@@ -130,7 +130,7 @@ class Client:
         request = urllib.request.Request(
             f"{self.vendor.url}/v1/billing/summary", headers={"Authorization": f"Bearer {self.api_key}"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             found: dict[str, int] = json.load(answer)
             return found
 
@@ -140,7 +140,7 @@ class Client:
 
 def run_program(name: str, words: list[str] | tuple[str, ...], environment: dict[str, str]) -> Finished:
     done = subprocess.run(
-        [str(BIN / name), *words], env=environment, capture_output=True, text=True, check=False, timeout=240
+        [str(BIN / name), *words], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return Finished(done.returncode, done.stdout, done.stderr)
