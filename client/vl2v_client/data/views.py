@@ -58,11 +58,14 @@ class View:
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the canonical view, as JSON values; `{}` for the canonical view."""
-        defaults = asdict(View())
-        changed = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        changed = {name: value for name, usual in _CANONICAL if (value := getattr(self, name)) != usual}
         if self.crop is not None:
             changed["crop"] = list(self.crop)
         return changed
+
+
+_CANONICAL = tuple(asdict(View()).items())
+"""Name and value of each attribute of the canonical view; kept, as the names of a run's views ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
