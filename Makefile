@@ -1,6 +1,7 @@
 # One entry per verb, the same for people and for continuous integration. `make help` lists them.
 comma := ,
 PYTHON ?= python3
+LOWEST_PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
@@ -9,7 +10,7 @@ KUBECTL ?= kubectl
 DOCKER ?= docker
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install check check-deploy format test test-isolated test-export test-notebook test-browser test-compose test-ray docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor prove-strangers fuzz bench-vendor demo lock sbom clean
+.PHONY: help install check check-deploy format test test-isolated test-lowest test-export test-notebook test-browser test-compose test-ray docs test-docs test-wheel newcomer prove-short prove-billing prove-vendor prove-strangers fuzz bench-vendor demo lock sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -53,6 +54,13 @@ test-isolated: ## each side's tests in an environment that holds that side alone
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
+
+test-lowest: ## both sides' tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	@command -v $(LOWEST_PYTHON) >/dev/null || { echo "test-lowest: $(LOWEST_PYTHON) is missing: the lowest versions are tested with the lowest Python. Install it, or say where it is: make test-lowest LOWEST_PYTHON=..." >&2; exit 1; }
+	$(LOWEST_PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python scripts/lowest_versions.py vendor client local >$(VENV)-lowest/lowest.txt
+	PIP_CONSTRAINT= $(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check --constraint $(VENV)-lowest/lowest.txt -e '.[vendor,client,local,test]'
+	$(VENV)-lowest/bin/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal tests/contract tests/client tests/vendor tests/e2e tests/compat
 
 docs: ## build the documentation site in build/site; a warning is an error
 	$(MAKE) install EXTRAS=$(EXTRAS),docs
@@ -118,9 +126,9 @@ bench-vendor: install ## the vendor against the bare model and other servers: ab
 demo: install ## vendor, data set, plan, distill, evaluate and audit on this machine: about four minutes
 	$(BIN)/python benchmarks/demo.py
 
-lock: ## the versions and hashes of what the vendor's image installs, in deploy/requirements.txt: before a release
+lock: ## the versions and hashes that the vendor's image installs, and the versions that CI does, in deploy/: before a release
 	$(MAKE) install EXTRAS=deploy VENV=$(VENV)-deploy
-	PATH="$(abspath $(VENV)-deploy/bin):$$PATH" $(VENV)-deploy/bin/python scripts/lock.py deploy/requirements.txt
+	PATH="$(abspath $(VENV)-deploy/bin):$$PATH" $(VENV)-deploy/bin/python scripts/lock.py deploy/requirements.txt deploy/constraints.txt
 
 sbom: install ## what a vendor's and a client's installation hold (CycloneDX, in dist/), for a release
 	$(MAKE) install EXTRAS=vendor VENV=$(VENV)-sbom-vendor
@@ -130,4 +138,4 @@ sbom: install ## what a vendor's and a client's installation hold (CycloneDX, in
 		--output-format JSON --output-file dist/vl2v-$$side.cdx.json $(VENV)-sbom-$$side || exit 1; done
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor $(VENV)-deploy $(VENV)-sbom-vendor $(VENV)-sbom-client demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor $(VENV)-lowest $(VENV)-deploy $(VENV)-sbom-vendor $(VENV)-sbom-client demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,10 +1,11 @@
-"""What the vendor's image installs: pinned with hashes, within the ranges of pyproject.toml, from no named place."""
+"""What the vendor's image and CI install: pinned within the ranges of pyproject.toml, the image with hashes."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import chain, pairwise
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -12,14 +13,10 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TEXT = (ROOT / "deploy" / "requirements.txt").read_text()
-NEEDED = [
-    Requirement(line)
-    for line in [
-        *PROJECT["build-system"]["requires"],
-        *PROJECT["project"]["dependencies"],
-        *PROJECT["project"]["optional-dependencies"]["vendor"],
-    ]
-]
+CONSTRAINTS = (ROOT / "deploy" / "constraints.txt").read_text()
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+CORE = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"]]
+NEEDED = [Requirement(line) for line in [*CORE, *EXTRAS["vendor"]]]
 FROM_PYTORCH = {"torch", "torchvision"}
 
 
@@ -27,20 +24,28 @@ def _name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _pinned() -> dict[str, list[str]]:
+def _pinned(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", TEXT, re.MULTILINE):
+    for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE):
         found.setdefault(name, []).append(version)
     return found
 
 
-def test_each_dependency_is_pinned_within_its_range() -> None:
-    pinned = _pinned()
-    for needed in NEEDED:
+def _check_pins(text: str, lines: Iterable[str]) -> None:
+    pinned = _pinned(text)
+    for needed in map(Requirement, lines):
         name = _name(needed.name)
         assert (name in pinned) == (name not in FROM_PYTORCH), f"{name}: run `make lock`"
         outside = [version for version in pinned.get(name, []) if version not in needed.specifier]
         assert outside == [], f"{name}: run `make lock`"
+
+
+def test_each_dependency_of_the_image_is_pinned_within_its_range() -> None:
+    _check_pins(TEXT, [*CORE, *EXTRAS["vendor"]])
+
+
+def test_each_dependency_of_an_extra_is_pinned_within_its_range() -> None:
+    _check_pins(CONSTRAINTS, chain(CORE, *EXTRAS.values()))
 
 
 def test_each_pin_has_hashes_and_names_no_place() -> None:
