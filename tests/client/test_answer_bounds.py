@@ -7,6 +7,7 @@ import itertools
 import socket
 import struct
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -21,7 +22,7 @@ from vl2v_client.api.client import VendorClient
 from vl2v_client.api.responses import parse
 from vl2v_client.api.retries import RetryPolicy
 from vl2v_client.core.errors import VendorError, VendorUnavailable
-from vl2v_contract.records import PublicKeys
+from vl2v_contract.records import PublicKeys, Summary
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -144,6 +145,18 @@ def test_of_many_faults_their_number_is_told() -> None:
     answer = httpx.Response(200, json=dict.fromkeys(map(str, range(200))), request=httpx.Request("GET", "http://a/b"))
     with pytest.raises(VendorError, match="/b: 202 faults"):
         parse(answer, PublicKeys, "http://a")
+
+
+def test_an_answer_is_not_copied_for_each_field_that_it_lacks() -> None:
+    answer = httpx.Response(200, json=dict.fromkeys(map(str, range(5000))), request=httpx.Request("GET", "http://a/b"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(VendorError, match="faults"):
+            parse(answer, Summary, "http://a")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 3_000_000
 
 
 @pytest.mark.parametrize("broken", [endless_head, garbled_head, cut_body, reset_body, compressed_body])

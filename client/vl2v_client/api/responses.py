@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from vl2v_client.api.addresses import is_untrusted
 from vl2v_client.core.errors import BudgetExhausted, NotAuthorized, VendorChanged, VendorError, VendorUnavailable
@@ -42,8 +43,8 @@ class AllItemsFailed(VendorError):
 def problem_error(response: httpx.Response, url: str) -> VendorError:
     """Return the error that an answer outside 2xx stands for."""
     try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
+        problem = Problem.model_validate(from_json(response.content))
+    except ValueError:
         return _foreign_error(response, url)
     kind: type[VendorError] = VendorError
     if response.status_code == httpx.codes.PAYMENT_REQUIRED:
@@ -114,14 +115,17 @@ def parse(response: httpx.Response, kind: type[Message], url: str) -> Message:
         VendorError: The body is no such message, so this is no vendor, or one of another version.
     """
     try:
-        message: Message = _reader_of(kind).validate_json(response.content)
+        # In two steps: in one, pydantic copies an object for each field that it lacks.
+        message: Message = _reader_of(kind).validate_python(from_json(response.content))
         return message
-    except ValidationError as error:
+    except ValueError as error:
         raise not_a_vendor(url, f"{response.request.url.path}: {_fault_of(error)}") from error
 
 
-def _fault_of(error: ValidationError) -> str:
+def _fault_of(error: ValueError) -> str:
     """Return the first fault, or their number where to list them would take memory that nobody bounds."""
+    if not isinstance(error, ValidationError):
+        return f"the body: Invalid JSON: {error}"
     if error.error_count() > _MOST_FAULTS:
         return f"{error.error_count():,} faults"
     first = error.errors(include_url=False, include_input=False)[0]
