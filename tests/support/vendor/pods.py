@@ -57,7 +57,7 @@ class Pods:
 
     folder: Path
     port: int
-    _played: list[str] = field(default_factory=list)
+    _played: list[str] = field(default_factory=list, repr=False)
 
     @property
     def url(self) -> str:
