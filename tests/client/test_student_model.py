@@ -82,8 +82,18 @@ def test_unknown_students_are_refused_with_a_suggestion() -> None:
         resolve_student("tiny", weights=Path("w.safetensors"))
 
 
+def _meta_device_checks_sizes() -> bool:
+    try:
+        torch.nn.Conv2d(3, 1, 32, stride=32, device="meta")(torch.empty(1, 3, 16, 16, device="meta"))
+    except RuntimeError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize(("name", "size"), [("convnext_atto", 16), ("vit_small_patch32_224", 16), ("halonet26t", 96)])
 def test_a_student_that_cannot_look_at_pictures_of_this_size_is_refused(name: str, size: int) -> None:
+    if name != "halonet26t" and not _meta_device_checks_sizes():
+        pytest.skip("the meta device of this torch takes an empty picture; `distill` shows the student images")
     with pytest.raises(UsageError, match=f"{name}.* at {size} pixels"):
         resolve_student(name, size=size)
 

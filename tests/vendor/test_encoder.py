@@ -210,7 +210,7 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file", "ignore:.*torch.jit")
 @pytest.mark.parametrize("by", ["configuration", "name"])
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "torchscript"])
 def test_a_checkpoint_with_more_than_weights_is_not_opened(tmp_path: Path, spec: ModelSpec, by: str, form: str) -> None:
