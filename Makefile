@@ -60,7 +60,7 @@ test-lowest: ## both sides' tests with the lowest versions that pyproject.toml a
 	$(LOWEST_PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python scripts/lowest_versions.py vendor client local >$(VENV)-lowest/lowest.txt
 	PIP_CONSTRAINT= $(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check --constraint $(VENV)-lowest/lowest.txt -e '.[vendor,client,local,test]'
-	$(VENV)-lowest/bin/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal tests/contract tests/client tests/vendor tests/e2e tests/compat
+	$(VENV)-lowest/bin/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal tests/contract tests/client tests/vendor tests/e2e
 
 docs: ## build the documentation site in build/site; a warning is an error
 	$(MAKE) install EXTRAS=$(EXTRAS),docs

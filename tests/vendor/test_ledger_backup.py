@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import stat
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -29,9 +30,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def engine(sqlite_url: str) -> Engine:
+def engine(sqlite_url: str) -> Iterator[Engine]:
     """SQLite only: PostgreSQL has tools of its own."""
-    return open_engine(sqlite_url)
+    opened = open_engine(sqlite_url)
+    yield opened
+    opened.dispose()
 
 
 @pytest.fixture
