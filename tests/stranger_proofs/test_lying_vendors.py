@@ -26,7 +26,7 @@ ROADS: dict[str, tuple[tuple[str, ...], int]] = {
 """Whose answers are lies: the command that asks, and the most mebibytes that it may take beyond an honest run.
 
 The client reads at most 1 MiB of a card, 16 MiB of a summary, and of a statement's page and of a sale what their
-entries and items can need.
+entries and items can need, at most 1 GiB.
 """
 SHORT = {
     (SALE, "endless body"),

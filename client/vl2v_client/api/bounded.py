@@ -12,6 +12,8 @@ from vl2v_contract.wire.embeddings import MAX_ITEMS
 MAX_MESSAGE_BYTES: Final = 2**20
 """A card, keys, a problem."""
 MAX_SUMMARY_BYTES: Final = 16 * 2**20
+MAX_ANSWER_BYTES: Final = 2**30
+"""Any answer, whatever was asked."""
 PATIENCE_SECONDS = 30.0
 """From the head of an answer to its end; a long one has more, at `_SLOWEST_BYTES_PER_SECOND`."""
 _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
@@ -26,12 +28,12 @@ def embeddings_bytes(items: int, width: int = MAX_WIDTH) -> int:
     Each item may have been paid for by another purchase, of which all items are listed.
     """
     each = _ITEM_BYTES + _VALUE_BYTES * width + _PAID_ITEM_BYTES * MAX_ITEMS
-    return MAX_MESSAGE_BYTES + items * each
+    return min(MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES + items * each)
 
 
 def statement_bytes(entries: int) -> int:
     """Return the most bytes that a page of a statement takes, of which each entry may have charged a whole request."""
-    return MAX_MESSAGE_BYTES + entries * (_ENTRY_BYTES + _PAID_ITEM_BYTES * MAX_ITEMS)
+    return min(MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES + entries * (_ENTRY_BYTES + _PAID_ITEM_BYTES * MAX_ITEMS))
 
 
 def read_bounded(response: httpx.Response, max_bytes: int) -> httpx.Response:
