@@ -18,7 +18,6 @@ NUMBER = re.compile(r"(?<![\w.,/=-])[+-]?\d[\d,]*(?:\.\d+)?")
 NOT_PROSE = re.compile(r"^\|.*$|`[^`]*`|\]\([^)]*\)|K=\d", re.MULTILINE)
 DERIVED = {
     "Accuracy on an unseen domain": {"19", "15"},
-    "Views at the student's size": {"2.04"},
     "Proofs of the service": {"8"},
     "Speed of training": {"96"},
 }
