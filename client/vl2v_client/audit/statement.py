@@ -76,9 +76,9 @@ class AmountCheck:
         if entry.kind == "charge":
             self._run(f"INSERT OR IGNORE INTO {self._charges} VALUES (?, ?, ?)", (entry.seq, terms, entry.units))
         elif entry.kind == "refund":
-            where = "seq = ?2 AND terms = ?3 AND left_units >= ?1"
-            take = f"UPDATE {self._charges} SET left_units = left_units - ?1 WHERE {where}"  # nosec # a table of our naming
-            if self._run(take, (entry.units, entry.ref_seq or 0, terms)).rowcount != 1:
+            where = "seq = ? AND terms = ? AND left_units >= ?"
+            take = f"UPDATE {self._charges} SET left_units = left_units - ? WHERE {where}"  # nosec # a table of our naming
+            if self._run(take, (entry.units, entry.ref_seq or 0, terms, entry.units)).rowcount != 1:
                 why = f"it refunds {entry.units} units, which entry {entry.ref_seq} has not charged to this key"
                 self._findings.add(Difference.AMOUNT_MISMATCH, f"{why} at this price, or not any more", entry.seq)
 
