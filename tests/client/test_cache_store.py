@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_what_is_open_is_found_by_its_index_among_all_that_is_paid(
     cache: EmbeddingCache, teacher: TeacherModel, ask: str
 ) -> None:
     asked: list[str] = []
-    with sqlite3.connect(cache.path) as connection:
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
         rows = cache.purchases._database.rows
         cache.purchases._database.rows = lambda query, values: asked.append(query) or rows(query, values)  # type: ignore[method-assign, func-returns-value]
         getattr(cache.purchases, ask)(teacher.ledger_id)
@@ -153,7 +154,7 @@ def test_what_is_open_is_found_by_its_index_among_all_that_is_paid(
 def test_what_an_older_program_took_back_is_sent_as_a_new_query(cache: EmbeddingCache, teacher: TeacherModel) -> None:
     purchase = cache.purchases.open_purchase(teacher, max_units=1, max_amount_micro=100, task="one")
     cache.purchases.reserve(purchase, teacher, intents(1))
-    with sqlite3.connect(cache.path) as connection:
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
         connection.execute("UPDATE intents SET state = 'planned', is_expired = 1")
         connection.execute("UPDATE purchases SET held_units = 0, held_amount_micro = 0")
     connection.close()
@@ -243,14 +244,14 @@ def test_a_sound_cache_verifies_and_counts(cache: EmbeddingCache, bought: QueryP
     ],
 )
 def test_damage_is_named(cache: EmbeddingCache, bought: QueryPlan, statement: str, damage: Damage, count: int) -> None:
-    with sqlite3.connect(cache.path) as connection:
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
         connection.execute(statement)
     connection.close()
     assert dict(verify_holdings(cache).damage) == {damage: count}
 
 
 def test_a_damaged_receipt_names_the_file(cache: EmbeddingCache, bought: QueryPlan) -> None:
-    with sqlite3.connect(cache.path) as connection:
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
         connection.execute("UPDATE receipts SET receipt_json = '{}'")
     connection.close()
     with pytest.raises(CacheError, match=r"client\.db holds a damaged receipt"):
@@ -286,7 +287,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_somebody_elses_database(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE diary (day TEXT)")
     connection.close()
     with pytest.raises(CacheError, match="a database, but not a cache"):
@@ -296,7 +297,7 @@ def test_somebody_elses_database(tmp_path: Path) -> None:
 def test_a_cache_of_the_first_schema_is_brought_up_to_date_and_keeps_everything(
     cache: EmbeddingCache, bought: QueryPlan, teacher: TeacherModel
 ) -> None:
-    with sqlite3.connect(cache.path) as connection:
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
         connection.execute("ALTER TABLE intents DROP COLUMN is_expired")
         connection.execute("ALTER TABLE purchases DROP COLUMN account_id")
         connection.execute("ALTER TABLE purchases DROP COLUMN task")
@@ -315,7 +316,7 @@ def test_a_cache_of_the_first_schema_is_brought_up_to_date_and_keeps_everything(
 def test_a_newer_cache_asks_for_a_newer_program(tmp_path: Path) -> None:
     path = tmp_path / "client.db"
     EmbeddingCache(path).close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(CacheError, match=r"newer vl2v \(schema 99\)"):

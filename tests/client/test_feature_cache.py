@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_a_store_that_cannot_be_used_keeps_nothing_and_harms_nothing(
     elif fault == "other file":
         path.write_bytes(b"not a database" * 100)
     else:
-        with sqlite3.connect(path) as held:
+        with closing(sqlite3.connect(path)) as held, held:
             held.execute("CREATE TABLE features (something TEXT)")
         held.close()
     before = None if path.is_dir() else path.read_bytes()
