@@ -7,7 +7,7 @@ import httpx
 
 from vl2v_client.core.errors import VendorError
 from vl2v_client.core.values import MAX_WIDTH
-from vl2v_contract.wire.embeddings import MAX_ITEMS
+from vl2v_contract.wire.embeddings import MAX_ITEMS, has_too_many_values
 
 MAX_MESSAGE_BYTES: Final = 2**20
 """A card, keys, a problem."""
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 30.0
 """From the head of an answer to its end; a long one has more, at `_SLOWEST_BYTES_PER_SECOND`."""
 _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 _BYTES_PER_VALUE: Final = 16
-"""Fewer than any honest answer has on average. A parser takes some hundred bytes of memory for each value."""
+"""Fewer than any honest answer has on average."""
 _ITEM_BYTES, _VALUE_BYTES, _PAID_ITEM_BYTES, _ENTRY_BYTES = 1024, 6, 256, 4096
 
 
@@ -61,6 +61,6 @@ def read_bounded(response: httpx.Response, max_bytes: int) -> httpx.Response:
         if time.monotonic() - began > PATIENCE_SECONDS + received / _SLOWEST_BYTES_PER_SECOND:
             raise httpx.ReadTimeout("the answer comes too slowly", request=response.request)
     content = b"".join(pieces)
-    if content.count(b",") > limit // _BYTES_PER_VALUE:
+    if has_too_many_values(content, limit // _BYTES_PER_VALUE):
         raise VendorError(f"{path} is answered with more values than it can need; ask the vendor")
     return httpx.Response(response.status_code, headers=response.headers, content=content, request=response.request)
