@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,15 @@ def test_no_bytes_do_worse_than_a_contract_error(noise: bytes) -> None:
         for unpack in (unpack_answer, unpack_upload):
             with pytest.raises(ContractError):
                 unpack(data)
+
+
+def test_a_head_is_not_copied_for_each_field_that_it_lacks() -> None:
+    frame = reframed(json.dumps(dict.fromkeys(map(str, range(5000)))))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ContractError, match="Field required"):
+            unpack_answer(frame)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1_500_000

@@ -26,6 +26,7 @@ from itertools import accumulate, pairwise
 from typing import Annotated, Final, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import from_json
 
 from vl2v_contract.vectors import FloatVector, decode_vectors, encode_vector
 from vl2v_contract.wire.embeddings import EmbeddingsResponse, Items, RequestOptions, has_too_many_values
@@ -83,7 +84,14 @@ def _read_head(kind: type[Head], head: bytes) -> Head:
         ContractError: It is no such message; names the field.
     """
     try:
-        return kind.model_validate_json(head)
+        # In two steps: in one, pydantic copies an object for each field that it lacks.
+        found = from_json(head)
+    except ValueError as error:
+        raise ContractError(f"the head of the frame: it: Invalid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ContractError("the head of the frame: it: Input should be an object")
+    try:
+        return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part)[:40] for part in first["loc"]) or "it"
