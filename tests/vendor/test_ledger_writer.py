@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
+from time import sleep
 
 import pytest
 from sqlalchemy import event, text
@@ -205,11 +206,50 @@ async def test_the_writer_reconnects_by_itself(shop: Shop) -> None:
             connection.execute(
                 text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
             )
-        with pytest.raises(LedgerUnavailable):
-            await ledger.charge(shop.order("b"))
         await ledger.charge(shop.order("b"))
         assert len((await shop.offer(ledger, "a", "b")).paid) == 2
     assert shop.used_units() == 2
+
+
+async def test_a_process_that_stood_still_in_a_transaction_charges_all_the_same(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL has ended the session meanwhile; nothing was committed in it."""
+    pauses = iter([writer_module.COMMIT_SECONDS + 0.2])
+
+    class Paused(ChargeTransaction):
+        def lock_account(self, orders):  # type: ignore[no-untyped-def]
+            sleep(next(pauses, 0))
+            return super().lock_account(orders)
+
+    monkeypatch.setattr("vl2v_vendor.ledger_sql.sql_ledger.ChargeTransaction", Paused)
+    async with shop.open_ledger() as ledger:
+        await ledger.charge(shop.order("a"))
+    assert shop.used_units() == 1
+    assert problems_of(shop.engine) == []
+
+
+@pytest.mark.postgres
+async def test_a_session_that_is_lost_twice_refuses_its_group(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost(ChargeTransaction):
+        def lock_account(self, orders):  # type: ignore[no-untyped-def]
+            with killer.begin() as connection:
+                connection.execute(
+                    text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+                )
+            return super().lock_account(orders)
+
+    monkeypatch.setattr("vl2v_vendor.ledger_sql.sql_ledger.ChargeTransaction", Lost)
+    engine, killer = open_engine(postgres_url), open_engine(postgres_url)
+    shop = open_shop(engine)
+    async with shop.open_ledger() as ledger:
+        with pytest.raises(LedgerUnavailable):
+            await ledger.charge(shop.order("a"))
+    assert shop.used_units() == 0
+    engine.dispose()
+    killer.dispose()
 
 
 async def test_a_group_is_bounded(shop: Shop, gate: type[Gate], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,9 @@ PostgreSQL the server itself rolls the transaction back if `COMMIT` takes that l
 `COMMIT` that arrived in time and takes longer, or whose confirmation is lost: such an order may be charged although
 its caller was refused, and the account's statement has it under the request id of the refusal.
 
+A session that the database ends before the claim, in a restart or because this process stood still for too long, has
+changed nothing: its group is written once more, in a session of its own.
+
 There is no `statement_timeout`, since it would also end a `COMMIT`'s wait for a synchronous standby, and report a
 charge as safe that is not.
 """
@@ -158,19 +161,24 @@ class GroupWriter:
     def _settle(self, group: list[Waiter]) -> None:
         # Two replicas that lock their groups' accounts in one order cannot deadlock. Probes come first.
         group.sort(key=lambda waiter: waiter.order.account_id if waiter.order else "")
-        try:
-            outcomes = self._commit(group)
-            while outcomes is None:
-                group = [waiter for waiter in group if not waiter.is_given_up]
+        outcomes = None
+        has_reconnected = False
+        while outcomes is None:
+            group = [waiter for waiter in group if not waiter.is_given_up]
+            try:
                 outcomes = self._commit(group) if group else []
-        except Exception as error:
-            _log.warning("the ledger could not be written: %s", error)
-            self._disconnect()
-            self._refuse(group)
-        else:
-            _resolve(group, outcomes)
-            if self._must_reconnect:
+            except Exception as error:
+                has_lost_session = self._connection is not None and self._connection.invalidated
+                is_claimed = any(waiter.is_claimed for waiter in group)
                 self._disconnect()
+                if is_claimed or has_reconnected or not has_lost_session:
+                    _log.warning("the ledger could not be written: %s", error)
+                    self._refuse(group)
+                    return
+                has_reconnected = True
+        _resolve(group, outcomes)
+        if self._must_reconnect:
+            self._disconnect()
 
     def _commit(self, group: Sequence[Waiter]) -> list[Outcome] | None:
         """Write the group in one transaction, account by account; None if it was rolled back for who gave up."""
