@@ -173,7 +173,7 @@ class ModelChild:
 
     def _handle(self, message: Message) -> None:
         if self.dispatcher is not None:
-            self.dispatcher.watchdog.on_heartbeat(message.cpu_seconds if isinstance(message, Heartbeat) else None)
+            self.dispatcher.watchdog.on_heartbeat(message.busy_seconds if isinstance(message, Heartbeat) else None)
             if isinstance(message, Answer):
                 self.dispatcher.settle(message)
         elif self.loaded.done():

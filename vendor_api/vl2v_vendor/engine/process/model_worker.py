@@ -32,6 +32,7 @@ from vl2v_vendor.engine.models.model_warm_up import (
     release_memory,
     warm_up,
 )
+from vl2v_vendor.engine.process.busy_time import read_busy_seconds
 from vl2v_vendor.engine.process.shared_slots import SlotLayout, Slots, Work, map_memory
 from vl2v_vendor.engine.process.watchdog import PERIOD_SECONDS
 
@@ -56,9 +57,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """From the child, four times a second: it is alive, and has used so much processor time."""
+    """From the child, four times a second: it is alive, and has computed or waited for a processor for so long."""
 
-    cpu_seconds: float
+    busy_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,7 @@ def _send_heartbeats(send: _Send) -> None:
     """Show the parent that this process is alive, whatever the model does."""
     try:
         while True:
-            send(Heartbeat(time.process_time()))
+            send(Heartbeat(read_busy_seconds()))
             time.sleep(PERIOD_SECONDS)
     except OSError:
         os._exit(0)

@@ -3,12 +3,13 @@
 It sends a heartbeat four times a second, also while it is idle and while it computes. It is stuck when
 
 - nothing came from it, neither heartbeat nor answer, for the limit of the largest batch;
-- it has had a batch, without computing, for that batch's limit; or
+- it has had a batch, and neither computed nor waited for a processor, for that batch's limit; or
 - it has had a batch for five times that batch's limit.
 
 A batch's limit is the longer of two seconds and three times what its size took at warm-up, in the slowest call. The
-factor five is for a process that computes and is merely slow: heartbeats carry its processor time, which tells a busy
-machine from a deadlock. Time in which the watching side itself stood still is not counted.
+factor five is for a process that is merely slow: heartbeats carry the time that its threads computed or waited for a
+processor, which tells a busy machine from a deadlock. Time in which the watching side itself stood still is not
+counted.
 """
 
 from typing import Final
@@ -32,16 +33,19 @@ class Watchdog:
         self._batch_seconds = 0.0
         self._idle_seconds = 0.0
         self._since_heartbeat_seconds = 0.0
-        self._cpu_seconds = 0.0
+        self._busy_seconds = 0.0
 
-    def on_heartbeat(self, cpu_seconds: float | None = None) -> None:
-        """Note a sign of life; a heartbeat carries the processor time that the process has used so far."""
+    def on_heartbeat(self, busy_seconds: float | None = None) -> None:
+        """Note a sign of life; a heartbeat carries how long the process has computed or waited to compute so far."""
         self._silent_seconds = 0.0
-        if cpu_seconds is None:
+        if busy_seconds is None:
             return
-        if cpu_seconds - self._cpu_seconds < _COMPUTING_SHARE * self._since_heartbeat_seconds:
+        busy = busy_seconds - self._busy_seconds
+        if busy < _COMPUTING_SHARE * self._since_heartbeat_seconds:
             self._idle_seconds += self._since_heartbeat_seconds
-        self._cpu_seconds = cpu_seconds
+        else:  # a wait is known once it is over, and takes back what it looked like
+            self._idle_seconds = max(0.0, self._idle_seconds - busy)
+        self._busy_seconds = busy_seconds
         self._since_heartbeat_seconds = 0.0
 
     def begin_batch(self, warm_up_seconds: float | None) -> None:
