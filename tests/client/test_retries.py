@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
+import httpx
 import pytest
 
-from vl2v_client.api.retries import Attempt, RetryPolicy, parse_retry_after
+from vl2v_client.api.retries import Attempt, RetryPolicy, failed_attempt, parse_retry_after
 
 NOW = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 
@@ -49,6 +50,14 @@ def test_attempts_are_bounded_and_timeouts_more_so() -> None:
     assert not policy.allows_another([busy] * 4, met=True)
     assert policy.allows_another([late], met=True)
     assert not policy.allows_another([late, busy, late], met=True)
+
+
+def test_an_address_that_is_gone_counts_as_refused_and_not_as_late() -> None:
+    """A pod that vanished refuses nothing: its address answers no more."""
+    gone = failed_attempt(httpx.ConnectTimeout("timed out"), has_begun=False)
+    late = failed_attempt(httpx.ReadTimeout("timed out"), has_begun=False)
+    assert (gone.is_away, gone.refused, gone.timed_out) == (True, True, False)
+    assert (late.is_away, late.refused, late.timed_out) == (False, False, True)
 
 
 def test_nobody_there_is_given_up_soon_unless_somebody_was_there_before() -> None:

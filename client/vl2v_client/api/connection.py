@@ -99,7 +99,9 @@ class Connection:
         waited_seconds = 0.0
         while True:
             self._pass_gate(was_sent=bool(attempts))
+            sent_at = time.monotonic()
             answer = self._try(method, path, max_bytes, content, attempts)
+            waited_seconds += time.monotonic() - sent_at
             if isinstance(answer, httpx.Response) and answer.is_success:
                 return answer
             if not self._policy.allows_another(attempts, met=self._met, waited_seconds=waited_seconds):

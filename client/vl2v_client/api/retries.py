@@ -25,7 +25,7 @@ class Attempt:
         should_retry: The `X-Should-Retry` header.
         retry_after_seconds: The `Retry-After` header, if it was sane.
         timed_out: No answer within the time allowed.
-        refused: Nobody listens at the address.
+        refused: Nobody listens at the address, or nothing is there that would refuse.
         broken: Something came that is no whole answer in HTTP.
         loading: The vendor has started and is loading its model.
     """
@@ -91,7 +91,7 @@ class RetryPolicy:
         Args:
             attempts: What became of the request so far.
             met: Whether this vendor has ever answered.
-            waited_seconds: Time that was waited between these attempts.
+            waited_seconds: Time since the first of these attempts.
         """
         refusals = 0 if met else sum(attempt.refused for attempt in attempts)
         timeouts = sum(attempt.timed_out for attempt in attempts)
@@ -134,6 +134,7 @@ def parse_retry_after(header: str | None, *, now_seconds: float) -> float | None
 
 def failed_attempt(error: httpx.RequestError, *, has_begun: bool) -> Attempt:
     """Return what became of an attempt that raised `error`, after the head of an answer or before it."""
-    timed_out, refused = (isinstance(error, kind) for kind in (httpx.TimeoutException, httpx.ConnectError))
+    refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    timed_out = isinstance(error, httpx.TimeoutException) and not refused
     is_garbled = isinstance(error, httpx.RemoteProtocolError) and _WITHOUT_A_WORD not in str(error)
     return Attempt(None, timed_out=timed_out, refused=refused, broken=has_begun or is_garbled)

@@ -12,6 +12,9 @@ from typing import Any, BinaryIO
 
 from vl2v_client.core.errors import CacheError
 
+_NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)
+"""Windows has neither the flag nor pipes in folders."""
+
 
 def open_regular(path: Path, max_bytes: int) -> BufferedReader:
     """Open a file for reading that is no pipe or device, which might never end.
@@ -20,7 +23,7 @@ def open_regular(path: Path, max_bytes: int) -> BufferedReader:
         OSError: It cannot be opened, is no regular file, or is larger than `max_bytes`; `strerror` says so.
     """
     # without O_NONBLOCK, to open a pipe waits for a writer; SIM115: the caller closes it
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NON_BLOCKING))  # noqa: SIM115
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size <= max_bytes:
         return file
@@ -65,11 +68,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_whole(path: Path, text: str) -> None:

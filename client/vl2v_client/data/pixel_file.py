@@ -16,7 +16,8 @@ class PixelFile:
     """Temporary disk space for rendered views, up to a bound.
 
     The file has no name, so it ends with the process. What it cannot hold, because the disk is full or fails, is
-    rendered again. It is read and written by system calls: a full disk under a memory map kills the process.
+    rendered again. It is read and written by system calls: a full disk under a memory map kills the process. Where the
+    system has none that take an offset, as on Windows, it holds nothing.
     """
 
     def __init__(self, folder: Path, size_bytes: int = PIXEL_BYTES) -> None:
@@ -28,6 +29,8 @@ class PixelFile:
     def take(self, count: int, each_bytes: int) -> tuple[int, int]:
         """Take room for at most `count` items; return its offset in bytes, and for how many items it is."""
         offset, granted = self._end, min(count, self._free_bytes // each_bytes)
+        if not hasattr(os, "pwrite"):
+            return offset, 0
         if granted and self._descriptor < 0:
             try:
                 file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - open as long as this object lives
