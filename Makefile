@@ -47,13 +47,15 @@ format: install ## rewrite the code as the checks want it
 test: install ## the whole test suite
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
-test-isolated: ## each side's tests in an environment that holds that side alone
+test-isolated: ## each side's tests in an environment that holds that side alone, and a purchase in one of the extra buy
 	$(MAKE) install EXTRAS=client,test VENV=$(VENV)-client
 	$(VENV)-client/bin/python scripts/check_isolation.py client
 	$(VENV)-client/bin/pytest tests/contract tests/client
 	$(MAKE) install EXTRAS=vendor,test VENV=$(VENV)-vendor
 	$(VENV)-vendor/bin/python scripts/check_isolation.py vendor
 	$(VENV)-vendor/bin/pytest tests/contract tests/vendor
+	$(MAKE) install EXTRAS=buy VENV=$(VENV)-buy
+	$(VENV)-buy/bin/python scripts/check_isolation.py buy
 
 test-lowest: ## both sides' tests with the lowest versions that pyproject.toml allows, in an environment of their own
 	@command -v $(LOWEST_PYTHON) >/dev/null || { echo "test-lowest: $(LOWEST_PYTHON) is missing: the lowest versions are tested with the lowest Python. Install it, or say where it is: make test-lowest LOWEST_PYTHON=..." >&2; exit 1; }
@@ -138,4 +140,4 @@ sbom: install ## what a vendor's and a client's installation hold (CycloneDX, in
 		--output-format JSON --output-file dist/vl2v-$$side.cdx.json $(VENV)-sbom-$$side || exit 1; done
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor $(VENV)-lowest $(VENV)-deploy $(VENV)-sbom-vendor $(VENV)-sbom-client demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-client $(VENV)-vendor $(VENV)-buy $(VENV)-lowest $(VENV)-deploy $(VENV)-sbom-vendor $(VENV)-sbom-client demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
