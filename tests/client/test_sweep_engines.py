@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +23,7 @@ from support.client.sweep_bench import (
     die_once,
     forbid_sockets_and_sqlite,
     made_by,
+    opened_source,
     processes,
     run_sweep,
     tiny_sweep,
@@ -31,7 +33,9 @@ from vl2v_client.cache.memo import SessionCache
 from vl2v_client.cache.purchase_file import PurchaseFile
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.core.progress import no_notice, silent
-from vl2v_client.recipes.sweep import sweep
+from vl2v_client.recipes import sweep_tasks
+from vl2v_client.recipes.sweep import buy_for_sweep, sweep, train_shard
+from vl2v_client.recipes.sweep_tasks import train_all
 from vl2v_client.runs.bought_source import BoughtSource
 from vl2v_client.runs.local_source import LocalSource, load_local_teacher
 from vl2v_client.runs.sweep_purchase import claimed_sweep, find_purchase, rejoined_sweep
@@ -176,6 +180,53 @@ def trained(out: Path) -> dict[str, bytes]:
     """Students, predictions for the target and reports of a sweep, by path."""
     names = ("student.safetensors", "predictions.csv", "report.json")
     return {str(path.relative_to(out)): path.read_bytes() for name in names for path in out.rglob(name)}
+
+
+def test_the_call_of_the_documents_runs(vendor: FakeVendor, data: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods" / "cluster.md").read_text()
+    [call] = re.findall(r"`vl2v_client\.recipes\.sweep\.(sweep\(.+?\))`", page)
+    settings = replace(tiny_sweep(data, targets=("art",)), methods=("text-cosine",))
+    with opened_source(vendor, tmp_path / "client.db") as source, Elsewhere(1) as executor:
+        known = {"settings": settings, "source": source, "out": tmp_path / "sweep", "executor": executor}
+        report = eval(call, {"sweep": sweep, **known})
+    assert len(report.outcomes) == 1
+
+
+@pytest.fixture
+def torch_threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads PyTorch has chosen here."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_runs_train_with_the_threads_of_the_purchase_wherever_they_are_described(
+    vendor: FakeVendor,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    torch_threads: Callable[[int], None],
+) -> None:
+    trained_with: list[int] = []
+    monkeypatch.setattr(sweep_tasks, "distill", lambda *_, **__: trained_with.append(torch.get_num_threads()))
+    settings, out = tiny_sweep(data, targets=("art",), threads=None), tmp_path / "sweep"
+
+    def train() -> list[int]:
+        trained_with.clear()
+        train_shard(settings, source, out, Shard(0, 2), progress=silent)
+        with claimed_sweep(settings, source, out, silent, no_notice) as bought:
+            train_all(bought.runs[1:], bought.source, Elsewhere(1), silent)
+        return trained_with
+
+    with opened_source(vendor, tmp_path / "client.db") as source:
+        torch_threads(3)
+        buy_for_sweep(settings, source, out, progress=silent)
+        torch_threads(2)
+        assert train() == [3, 3]
+        (out / "threads.json").unlink()  # as in a folder of an earlier version
+        assert train() == [2, 2]
+        torch_threads(1)
+        assert train() == [2, 2]
 
 
 def test_shards_are_parts_of_the_runs(data: Path) -> None:

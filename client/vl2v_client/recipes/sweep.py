@@ -8,7 +8,7 @@ from vl2v_client.core.errors import RunError
 from vl2v_client.core.progress import Notify, Progress, no_notice, silent
 from vl2v_client.recipes.sweep_tasks import train_all
 from vl2v_client.reports.sweep_report import SweepReport
-from vl2v_client.runs.run_folder import CONFIG_FILE
+from vl2v_client.runs.run_folder import THREADS_FILE
 from vl2v_client.runs.settings import SweepSettings
 from vl2v_client.runs.source import Source
 from vl2v_client.runs.sweep_purchase import claimed_sweep, find_purchase, rejoined_sweep
@@ -22,7 +22,7 @@ def sweep(
     out: Path,
     executor: Executor | None = None,
     *,
-    progress: Progress,
+    progress: Progress = silent,
     notify: Notify = no_notice,
 ) -> SweepReport:
     """Buy once, then train and score every student; called again, it goes on where it stopped.
@@ -78,7 +78,7 @@ def train_shard(
     """
     is_local = settings.run.config.purchase.local_teacher is not None
     found = None if is_local else find_purchase(settings, out, source)
-    if found is None and not (is_local and (out / CONFIG_FILE).exists()):
+    if found is None and not (is_local and (out / THREADS_FILE).exists()):
         buy_for_sweep(settings, source, out, progress=progress, notify=notify)
     bought = rejoined_sweep(settings, found or source, out, progress)
     runs = shard.of(bought.runs)

@@ -33,10 +33,11 @@ PURCHASE_FILE = "purchase.json"  # the name under which all that the run buys un
 USED_FILE = "used.json"  # which embeddings the run trains on, once its purchase is done
 LEFT_OUT_FILE = "left_out.json"  # which embeddings a sweep's purchase went on without
 VECTORS_FILE = "purchase.safetensors"  # what is bought, for the runs of a sweep or the processes of a run
+THREADS_FILE = "threads.json"  # with how many threads of PyTorch the runs of a sweep train on a CPU
 FEATURES_FOLDER = ".features"  # what the runs of a sweep share of frozen students, while it is under way
 IMAGES_FILE = "images.json"  # which images the run trained on, selected with and was judged by, once it is done
 CHOICE_FORMAT = 2  # format 1 had several rounds
-_RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE, VECTORS_FILE)
+_RECORDS = (CONFIG_FILE, CHOICE_FILE, PURCHASE_FILE, USED_FILE, VECTORS_FILE, THREADS_FILE)
 _DERIVED = frozenset({"stages", "erm_learning_rates"})
 """Settings that follow from others, and are long: no news beside them."""
 _SHOWN = 5

@@ -21,6 +21,7 @@ from vl2v_client.runs.bought_source import BoughtSource
 from vl2v_client.runs.config_record import TEACHER_SIZE_FORMAT
 from vl2v_client.runs.run_folder import (
     CONFIG_FILE,
+    THREADS_FILE,
     VECTORS_FILE,
     RunFolder,
     claim_run_folder,
@@ -97,8 +98,12 @@ class BoughtSweep:
 
     @cached_property
     def runs(self) -> list[SweepRun]:
-        """Its runs, by target, seed and method."""
-        return describe_runs(self.settings, self.folder.path, torch.get_num_threads())
+        """Its runs, by target, seed and method; all with the threads of the purchase, whoever describes them.
+
+        An earlier version kept no number: then it is this process's, as it was.
+        """
+        record = self.folder.recall(THREADS_FILE) or {"threads": torch.get_num_threads()}
+        return describe_runs(self.settings, self.folder.path, record["threads"])
 
     @property
     def published_queries(self) -> int:
@@ -122,12 +127,14 @@ def claimed_sweep(
     found = _find(settings, out, source)
     if found is not None:
         with claim_run_folder(out, found.record) as folder:
+            _keep_threads(settings, folder)
             yield _planned_again(settings, found, folder, progress)
         return
     shared = plan_tried_run(settings.run, source, _choice(settings), out, None, progress=progress, notify=notify)
     dataset = shared.queries.dataset
     settings = replace(settings, run=replace(settings.run, skipped=dataset.skipped))
     with claim_run_folder(out, settings.to_json(shared.plan.teacher, dataset)) as folder:
+        _keep_threads(settings, folder)
         settings = _with_view_size(settings, folder)
 
         def announce(planned: PlannedRun) -> str:
@@ -136,6 +143,12 @@ def claimed_sweep(
         of = _purchase_name(settings, folder)
         shared, source = source.share(shared, folder, of, announce, progress=progress)
         yield BoughtSweep(settings, source, shared, folder)
+
+
+def _keep_threads(settings: SweepSettings, folder: RunFolder) -> None:
+    """Keep with how many threads the runs train on a CPU, once for all processes: it decides last bits."""
+    if folder.recall(THREADS_FILE) is None:
+        folder.keep(THREADS_FILE, {"threads": settings.run.training.threads or torch.get_num_threads()})
 
 
 def rejoined_sweep(settings: SweepSettings, source: Source, out: Path, progress: Progress) -> BoughtSweep:

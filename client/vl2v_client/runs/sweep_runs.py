@@ -21,7 +21,7 @@ class SweepRun:
         settings: Settings of the run, with absolute paths.
         place: Its run folder.
         sweep: Folder of the sweep, with what was bought.
-        threads: Threads of PyTorch on a CPU: those of the process that describes the run, unless they are configured.
+        threads: Threads of PyTorch on a CPU: as configured, or those that the process that bought had.
     """
 
     key: tuple[str, int, str]
