@@ -13,15 +13,18 @@ from accuracy_arms import (
     DEFAULT_4,
     ERM,
     ERM_OF_DEFAULT,
+    ERM_ROWS,
     ONLINE,
     QUARTER,
     TEACHER,
     TEXT_ONLY,
+    THOROUGH_4,
 )
 from accuracy_runs import Outcome
-from intervals import DRAWS, FEWEST_SEEDS, Difference, difference
+from intervals import DRAWS, FEWEST_SEEDS, Difference, difference, share_of_gap
 from result import Goal
 
+from vl2v_client.config.presets import THOROUGH
 from vl2v_client.reports.sweep_report import spread
 
 SMALLEST_GAP = 5.0
@@ -29,6 +32,31 @@ SMALLEST_GAP = 5.0
 
 TOO_FEW_PAIRS = 3
 """So many pairs of target and seed, or fewer, decide nothing."""
+
+Wanted = tuple[str, str, str, str, float]
+"""A goal: its name, the higher and the lower row, its bound in words, and the bound in points."""
+
+TABLE_GOALS: Sequence[Wanted] = (
+    ("K=1 below online", ONLINE, ADIP_1, "<= 1.0", 1.0),
+    ("K=4 below online", ONLINE, ADIP_4, "<= 0.5", 0.5),
+    ("25 % of the queries below K=1", ADIP_1, QUARTER, "<= 1.0", 1.0),
+    ("K=1 above text only", ADIP_1, TEXT_ONLY, "> 0", 0.0),
+    ("K=4 above text only", ADIP_4, TEXT_ONLY, "> 0", 0.0),
+    ("VL2V-ADiP above ERM", ADIP_4, ERM, "> 0", 0.0),
+    ("default above ERM", DEFAULT_4, ERM, ">= 3.0", 3.0),
+    ("default above ERM on its own views", DEFAULT_4, ERM_OF_DEFAULT, "> 0", 0.0),
+    ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, ">= 1.0", 1.0),
+)
+
+GAP_GOALS: Sequence[Wanted] = (
+    ("VL2V-ADiP above ERM", ADIP_4, ERM, "> 0", 0.0),
+    ("default above ERM", DEFAULT_4, ERM, "> 0", 0.0),
+    ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, "> 0", 0.0),
+    ("thorough above VL2V-ADiP at equal queries", THOROUGH_4, ADIP_4, "> 0", 0.0),
+)
+
+SHARE_GOALS = ((THOROUGH_4, 0.5), (DEFAULT_4, 0.0), (ADIP_4, 0.0))
+"""Row, and the share of the gap between ERM and its teacher that it has to close."""
 
 
 def rows_of(
@@ -67,25 +95,27 @@ def notes_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[str]
     return [*lines, f"{TOO_FEW_PAIRS} pairs of target and seed, or fewer, decide nothing: such a goal is undecided."]
 
 
-def goals_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[Goal]:
+def goals_of(
+    outcomes: Sequence[Outcome], wanted: Sequence[Wanted] = TABLE_GOALS, *, shared_pictures: bool
+) -> list[Goal]:
     """What the table has to show; goals whose rows are missing are left out."""
-    wanted = [
-        ("K=1 below online", ONLINE, ADIP_1, "<= 1.0", 1.0),
-        ("K=4 below online", ONLINE, ADIP_4, "<= 0.5", 0.5),
-        ("25 % of the queries below K=1", ADIP_1, QUARTER, "<= 1.0", 1.0),
-        ("K=1 above text only", ADIP_1, TEXT_ONLY, "> 0", 0.0),
-        ("K=4 above text only", ADIP_4, TEXT_ONLY, "> 0", 0.0),
-        ("VL2V-ADiP above ERM", ADIP_4, ERM, "> 0", 0.0),
-        ("default above ERM", DEFAULT_4, ERM, ">= 3.0", 3.0),
-        ("default above ERM on its own views", DEFAULT_4, ERM_OF_DEFAULT, "> 0", 0.0),
-        ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, ">= 1.0", 1.0),
-    ]
     found = []
     for name, high, low, words, bound in wanted:
         measured = difference(outcomes, high, low, shared_pictures=shared_pictures)
         if measured is not None:
             found.append(_goal(name, measured, words, bound, at_most=words.startswith("<")))
     return found
+
+
+def gap_notes() -> list[str]:
+    """How the rows of the gap and its shares are to be read."""
+    return [
+        f"ERM is the best of {', '.join(ERM_ROWS)} on source validation, for each target and seed.",
+        f"{THOROUGH_4} takes {THOROUGH} times the distill steps of the other rows, ERM's included.",
+        "The share of the gap is the sum of (row - ERM) over that of (teacher - ERM), of the targets where the latter "
+        f"is at least {SMALLEST_GAP:g} points; its interval is from the same bootstrap, whose draws are the same for "
+        "the three rows.",
+    ]
 
 
 def best_on_sources(outcomes: Iterable[Outcome], rows: Sequence[str], name: str) -> list[Outcome]:
@@ -102,49 +132,42 @@ def best_on_sources(outcomes: Iterable[Outcome], rows: Sequence[str], name: str)
     return [replace(one, row=name, note=one.row) for one in best]
 
 
-def gap_goals(outcomes: Sequence[Outcome], rows: Sequence[tuple[str, float]]) -> list[Goal]:
+def share_goals(
+    outcomes: Sequence[Outcome], wanted: Sequence[tuple[str, float]] = SHARE_GOALS, *, shared_pictures: bool
+) -> list[Goal]:
     """How much of the gap between ERM and the teacher each row closes: a goal for each row and its share."""
     found = []
-    for row, wanted in rows:
-        closed, pairs = gap_closed(outcomes, row)
-        if pairs:
-            verdict = "met" if closed >= wanted else "missed"
-            verdict = verdict if sum(pairs.values()) > TOO_FEW_PAIRS else "undecided"
-            words = f"{100 * closed:.0f} %, on {', '.join(pairs)}: {verdict}"
-            found.append(Goal(f"gap closed by {row}", words, f">= {100 * wanted:.0f} %", verdict == "met"))
+    for row, least in wanted:
+        closed = share_of_gap(outcomes, row, ERM, TEACHER, smallest=SMALLEST_GAP, shared_pictures=shared_pictures)
+        if closed is not None:
+            pairs = sum(closed.seeds.values())
+            verdict = _verdict(closed.low, closed.high, pairs, least, at_most=False)
+            words = f"{_percent(closed.share)} %"
+            if closed.low is not None and closed.high is not None:
+                words += f" ({_percent(closed.low)} to {_percent(closed.high)})"
+            value = f"{words} on {' and '.join(closed.seeds)}, {_pairs(pairs)}: {verdict}"
+            found.append(Goal(f"gap closed by {row}", value, f">= {_percent(least)} %", verdict == "met"))
     return found
 
 
-def gap_closed(outcomes: Sequence[Outcome], row: str) -> tuple[float, dict[str, int]]:
-    """The sum of (row - ERM) over that of (teacher - ERM), over targets whose gap is large enough; and their seeds.
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"
 
-    Only targets and seeds that all three have count.
-    """
-    at = {(one.row, one.target, one.seed): one.accuracy for one in outcomes}
-    gains, gaps, pairs = 0.0, 0.0, dict[str, int]()
-    for target in dict.fromkeys(one.target for one in outcomes):
-        seeds = [seed for name, place, seed in at if (name, place) == (row, target)]
-        whole = [seed for seed in seeds if {(ERM, target, seed), (TEACHER, target, seed)} <= at.keys()]
-        if not whole:
-            continue
-        erm, teacher, mine = (mean(at[name, target, seed] for seed in whole) for name in (ERM, TEACHER, row))
-        if 100 * (teacher - erm) >= SMALLEST_GAP:
-            gains, gaps = gains + mine - erm, gaps + teacher - erm
-            pairs[target] = len(whole)
-    return (gains / gaps if gaps else 0.0), pairs
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' if count > 1 else ''}"
 
 
 def _goal(name: str, found: Difference, words: str, bound: float, *, at_most: bool) -> Goal:
-    verdict = _verdict(found, bound, at_most=at_most)
-    pairs = f"{found.pairs} pair{'s' if found.pairs > 1 else ''}"
-    return Goal(f"{name}, points", f"{_in_words(found, 2)}, {pairs}: {verdict}", words, verdict == "met")
+    verdict = _verdict(found.low, found.high, found.pairs, bound, at_most=at_most)
+    return Goal(f"{name}, points", f"{_in_words(found, 2)}, {_pairs(found.pairs)}: {verdict}", words, verdict == "met")
 
 
-def _verdict(found: Difference, bound: float, *, at_most: bool) -> str:
+def _verdict(low: float | None, high: float | None, pairs: int, bound: float, *, at_most: bool) -> str:
     """Decided only if the whole interval lies on one side of the bound, and enough pairs stand behind it."""
-    if found.pairs <= TOO_FEW_PAIRS or found.low is None or found.high is None:
+    if pairs <= TOO_FEW_PAIRS or low is None or high is None:
         return "undecided"
-    below, above = found.high < bound, found.low > bound
+    below, above = high < bound, low > bound
     if not below and not above:
         return "undecided"
     return "met" if below == at_most else "missed"

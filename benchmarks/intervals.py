@@ -1,4 +1,4 @@
-"""Differences between two rows of a table, with a bootstrap interval over seeds and test pictures; targets are fixed.
+"""Differences and ratios of a table's rows, with a bootstrap interval over seeds and test pictures; targets are fixed.
 
 Pairs that share a target or a seed are not independent, so a standard error over all pairs says too little. Here the
 seeds are drawn with replacement within each target, and the targets, which nobody drew, count alike. The error of the
@@ -8,7 +8,7 @@ the spread over seeds has their error in it already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -41,17 +41,33 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class _Target:
-    """The pairs of one target: the higher and the lower row's outcomes, by seed in the same order."""
+class Share:
+    """How much of the gap between two rows a third one closes, summed over targets.
 
-    high: Sequence[Outcome]
-    low: Sequence[Outcome]
+    Attributes:
+        share: Sum of the row's gains over the sum of the gaps; 1 is the whole gap.
+        low: Lower end of the 95 % interval; None where a target has fewer than `FEWEST_SEEDS` seeds.
+        high: Upper end, likewise.
+        seeds: Of each target that counts, how many seeds it has.
+    """
+
+    share: float
+    low: float | None
+    high: float | None
+    seeds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What one target has of some rows: their outcomes, by seed in the same order."""
+
+    name: str
+    rows: Sequence[Sequence[Outcome]]
 
     @property
     def by_seed(self) -> NDArray[np.float64]:
-        """`[S]` differences in points."""
-        pairs = zip(self.high, self.low, strict=True)
-        return np.array([100 * (high.accuracy - low.accuracy) for high, low in pairs])
+        """`[S, R]` accuracies in points."""
+        return np.array([[100 * one.accuracy for one in row] for row in self.rows]).T
 
 
 def difference(outcomes: Sequence[Outcome], high: str, low: str, *, shared_pictures: bool) -> Difference | None:
@@ -69,52 +85,106 @@ def difference(outcomes: Sequence[Outcome], high: str, low: str, *, shared_pictu
     Raises:
         ValueError: A record without predictions does not say how many test pictures there were.
     """
-    targets = _pair(outcomes, high, low)
+    targets = _join(outcomes, (high, low))
     if not targets:
         return None
-    by_seed = [target.by_seed for target in targets]
-    middle, pairs = mean(float(values.mean()) for values in by_seed), sum(map(len, by_seed))
-    if min(map(len, by_seed)) < FEWEST_SEEDS:
-        return Difference(middle, None, None, pairs)
-    rng = np.random.default_rng(_SEED)
-    errors = np.zeros(DRAWS)  # [DRAWS], of the mean over targets
-    for target, values in zip(targets, by_seed, strict=True):
-        errors += _seed_errors(values, rng) / len(targets)
-        if shared_pictures:
-            errors += _picture_errors(target, rng) / len(targets)
-    ends = np.percentile(middle + errors, _PERCENTILES)
-    return Difference(middle, float(ends[0]), float(ends[1]), pairs)
+    contrast = np.array([[1.0], [-1.0]])
+    middle, errors = _bootstrap(targets, contrast, shared_pictures)
+    ends = _ends(middle[0] + errors[:, 0]) if errors is not None else (None, None)
+    return Difference(float(middle[0]), *ends, sum(len(target.rows[0]) for target in targets))
 
 
-def _pair(outcomes: Sequence[Outcome], high: str, low: str) -> list[_Target]:
-    places = {row: {(one.target, one.seed): one for one in outcomes if one.row == row} for row in (high, low)}
-    both = sorted(places[high].keys() & places[low].keys())
+def share_of_gap(
+    outcomes: Sequence[Outcome], row: str, low: str, high: str, *, smallest: float, shared_pictures: bool
+) -> Share | None:
+    """Divide what a row gains over `low` by what `high` does, both summed over the targets that count.
+
+    A draw of seeds and pictures is the same for all three rows. Which targets count is not drawn.
+
+    Args:
+        outcomes: All runs.
+        row: Name of the row.
+        low: Name of the row at one end of the gap.
+        high: Name of the row at its other end.
+        smallest: Gap in points from which a target counts.
+        shared_pictures: All seeds of a target are tested on the same pictures.
+
+    Returns:
+        The share; None if no target counts.
+
+    Raises:
+        ValueError: A record without predictions does not say how many test pictures there were.
+    """
+    contrast = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])  # of row, high and low: gain and gap
+    targets = [
+        target
+        for target in _join(outcomes, (row, high, low))
+        if (target.by_seed.mean(axis=0) @ contrast)[1] >= smallest
+    ]
+    if not targets:
+        return None
+    middle, errors = _bootstrap(targets, contrast, shared_pictures)
+    gain, gap = middle
+    ends = _ends((gain + errors[:, 0]) / (gap + errors[:, 1])) if errors is not None else (None, None)
+    return Share(float(gain / gap), *ends, {target.name: len(target.rows[0]) for target in targets})
+
+
+def _join(outcomes: Sequence[Outcome], rows: Sequence[str]) -> list[_Target]:
+    """The targets and seeds that all these rows have."""
+    places = [{(one.target, one.seed): one for one in outcomes if one.row == row} for row in rows]
+    whole = sorted(set.intersection(*(set(of_row) for of_row in places)))
     found = []
-    for target in dict.fromkeys(target for target, _ in both):
-        mine = [place for place in both if place[0] == target]
-        found.append(_Target([places[high][place] for place in mine], [places[low][place] for place in mine]))
+    for target in dict.fromkeys(target for target, _ in whole):
+        mine = [place for place in whole if place[0] == target]
+        found.append(_Target(target, [[of_row[place] for place in mine] for of_row in places]))
     return found
 
 
+def _bootstrap(
+    targets: Sequence[_Target], contrast: NDArray[np.float64], shared_pictures: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Means over targets `[C]` of contrasts `[R, C]` of rows, and `[DRAWS, C]` errors of them where seeds suffice."""
+    by_seed = [target.by_seed @ contrast for target in targets]  # [S, C] each
+    middle = np.mean([values.mean(axis=0) for values in by_seed], axis=0)
+    if min(map(len, by_seed)) < FEWEST_SEEDS:
+        return middle, None
+    rng = np.random.default_rng(_SEED)
+    errors = np.zeros((DRAWS, contrast.shape[1]))
+    for target, values in zip(targets, by_seed, strict=True):
+        errors += _seed_errors(values, rng) / len(targets)
+        if shared_pictures:
+            errors += _picture_errors(target, contrast, rng) / len(targets)
+    return middle, errors
+
+
+def _ends(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(drawn, _PERCENTILES)
+    return float(low), float(high)
+
+
 def _seed_errors(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """`[DRAWS]` errors of the mean of `[S]` values, widened: as they are drawn, their variance is (S - 1) / S of it."""
-    drawn = rng.choice(values, (DRAWS, len(values))).mean(axis=1)
-    return (drawn - values.mean()) * np.sqrt(len(values) / (len(values) - 1))
+    """`[DRAWS, C]` errors of the means of `[S, C]`, widened: as they are drawn, their variance is (S - 1) / S of it."""
+    seeds = len(values)
+    drawn = values[rng.choice(seeds, (DRAWS, seeds))].mean(axis=1)
+    return np.asarray((drawn - values.mean(axis=0)) * np.sqrt(seeds / (seeds - 1)))
 
 
-def _picture_errors(target: _Target, rng: np.random.Generator) -> NDArray[np.float64]:
-    """`[DRAWS]` errors in points that come from the choice of test pictures."""
+def _picture_errors(target: _Target, contrast: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """`[DRAWS, C]` errors in points that come from the choice of test pictures."""
     if _has_paired_pictures(target):
-        values, counts = np.unique(_by_picture(target.high) - _by_picture(target.low), return_counts=True)
-        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), DRAWS) @ values / counts.sum()  # [DRAWS]
-        return np.asarray(100 * (drawn - values @ counts / counts.sum()))
-    variance = _binomial_variance(target.high) + _binomial_variance(target.low)
-    return rng.normal(0, 100 * np.sqrt(variance), DRAWS)
+        by_picture = np.array([_by_picture(row) for row in target.rows]).T @ contrast  # [N, C]
+        values, counts = np.unique(by_picture, axis=0, return_counts=True)
+        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), DRAWS) @ values / counts.sum()
+        return np.asarray(100 * (drawn - counts @ values / counts.sum()))
+    variances = np.diag([_binomial_variance(row) for row in target.rows])
+    spread, axes = np.linalg.eigh(contrast.T @ variances @ contrast)
+    factor = axes * np.sqrt(np.maximum(spread, 0))  # [C, C], a root of their covariance
+    return np.asarray(100 * rng.standard_normal((DRAWS, contrast.shape[1])) @ factor.T)
 
 
 def _has_paired_pictures(target: _Target) -> bool:
-    """Whether both rows have their predictions for the very same pictures with every seed."""
-    every = [*target.high, *target.low]
+    """Whether all rows have their predictions for the very same pictures with every seed."""
+    every = [one for row in target.rows for one in row]
     return all(one.right for one in every) and len({(one.pictures, len(one.right)) for one in every}) == 1
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from accuracy_runs import Outcome
-from intervals import difference
+from intervals import difference, share_of_gap
 
 
 def _outcome(row: str, seed: int, percent: float, *, target: str = "art", images: int = 100, **more: str) -> Outcome:
@@ -86,3 +86,54 @@ def test_a_record_that_does_not_say_how_many_pictures_there_were_is_refused() ->
     outcomes = [*_seeds("low", (50,) * 3, images=0), *_seeds("high", (60,) * 3)]
     with pytest.raises(ValueError, match="low on art lacks test_images"):
         difference(outcomes, "high", "low", shared_pictures=True)
+
+
+def _share(outcomes: list[Outcome], *, shared_pictures: bool) -> tuple[float, float, float]:
+    found = share_of_gap(outcomes, "mine", "low", "high", smallest=5, shared_pictures=shared_pictures)
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    return found.share, found.low, found.high
+
+
+def test_a_draw_of_seeds_is_the_same_for_gain_and_gap() -> None:
+    # The row closes half of the gap with each seed, so every draw of seeds has half, though gain and gap both vary.
+    outcomes = [*_seeds("low", (40, 50, 60)), *_seeds("high", (80, 80, 80)), *_seeds("mine", (60, 65, 70))]
+    assert _share(outcomes, shared_pictures=False) == (pytest.approx(0.5),) * 3
+    outcomes = [*_seeds("low", (50,) * 3), *_seeds("high", (80,) * 3), *_seeds("mine", (59, 65, 71))]
+    reach = 6 * math.sqrt(3 / 2) / 30  # the ends of 27 draws, as above
+    assert _share(outcomes, shared_pictures=False) == (0.5, pytest.approx(0.5 - reach), pytest.approx(0.5 + reach))
+
+
+def test_gains_and_gaps_are_summed_over_targets_before_they_are_divided() -> None:
+    outcomes = [*_seeds("low", (50,) * 3), *_seeds("high", (60,) * 3), *_seeds("mine", (60,) * 3)]
+    for row, percent in (("low", 50), ("high", 80), ("mine", 50)):
+        outcomes += _seeds(row, (percent,) * 3, target="photo")
+    assert _share(outcomes, shared_pictures=False) == (pytest.approx(0.25),) * 3
+
+
+def test_a_draw_of_pictures_is_the_same_for_the_three_rows() -> None:
+    low, high = "1" * 50 + "0" * 50, "1" * 90 + "0" * 10
+    outcomes = [*_predicted("low", low), *_predicted("high", high)]
+    assert _share([*outcomes, *_predicted("mine", high)], shared_pictures=True) == (1, 1, 1)
+    half = "1" * 70 + "0" * 30
+    share, bottom, top = _share([*outcomes, *_predicted("mine", half)], shared_pictures=True)
+    reach = 1.96 * math.sqrt(0.5 * 0.5 / 40)  # which of the 40 pictures of the gap are among the 20 of the gain
+    assert (share, bottom, top) == (0.5, pytest.approx(0.5 - reach, abs=0.02), pytest.approx(0.5 + reach, abs=0.02))
+
+
+def test_without_predictions_the_pictures_of_three_rows_are_independent() -> None:
+    outcomes = [*_seeds("low", (50,) * 3), *_seeds("high", (90,) * 3), *_seeds("mine", (70,) * 3)]
+    share, bottom, top = _share(outcomes, shared_pictures=True)
+    low, high, mine = (0.5 * 0.5 / 100, 0.9 * 0.1 / 100, 0.7 * 0.3 / 100)
+    reach = 1.96 * math.sqrt(mine + 0.25 * high + 0.25 * low) / 0.4  # of (mine - low) / (high - low), to first order
+    assert (share, bottom, top) == (0.5, pytest.approx(0.5 - reach, abs=0.06), pytest.approx(0.5 + reach, abs=0.06))
+
+
+def test_seeds_count_where_all_three_rows_have_them_and_targets_where_the_gap_is_large() -> None:
+    outcomes = [*_seeds("low", (50, 50)), *_seeds("high", (80, 80)), *_seeds("mine", (65, 65, 10))]
+    found = share_of_gap(outcomes, "mine", "low", "high", smallest=5, shared_pictures=False)
+    assert found is not None
+    assert (found.share, found.low, found.high, found.seeds) == (0.5, None, None, {"art": 2})
+    for missing in (outcomes[:4], [*_seeds("low", (76,)), *outcomes[2:]]):
+        assert share_of_gap(missing, "mine", "low", "high", smallest=5, shared_pictures=False) is None
