@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from support.figures import NUMBER, numbers_of_prose, rounds_to, without_source
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 SECTIONS = dict(section.split("\n", 1) for section in PAGE.split("\n## ")[1:])
-NUMBER = re.compile(r"(?<![\w.,/=-])[+-]?\d[\d,]*(?:\.\d+)?")
-NOT_PROSE = re.compile(r"^\|.*$|`[^`]*`|\]\([^)]*\)|K=\d", re.MULTILINE)
 DERIVED = {
     "Accuracy on an unseen domain": {"19", "15"},
     "Proofs of the service": {"8"},
@@ -47,27 +47,7 @@ def _holds(record: Record, cell: str) -> bool:
     if cell in map(str, values) or any(isinstance(value, str) and cell in value for value in values[:2]):
         return True
     numbers = NUMBER.findall(cell)
-    return bool(numbers) and all(any(_rounds_to(value, number) for value in values) for number in numbers)
-
-
-def _rounds_to(value: object, shown: str) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    digits = shown.replace(",", "").partition(".")[2]
-    return abs(value - float(shown.replace(",", ""))) <= 0.5 * 10 ** -len(digits) + 1e-9
-
-
-def _known_numbers(value: object) -> Iterator[float]:
-    if isinstance(value, dict):
-        for one in value.values():
-            yield from _known_numbers(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from _known_numbers(one)
-    elif isinstance(value, str):
-        yield from (float(one.replace(",", "")) for one in re.findall(r"[+-]?\d[\d,]*(?:\.\d+)?", value))
-    elif isinstance(value, int | float):
-        yield value
+    return bool(numbers) and all(any(rounds_to(value, number) for value in values) for number in numbers)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -82,10 +62,8 @@ def test_each_table_row_is_a_record_of_the_result(section: str) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_each_number_of_the_prose_is_in_the_result(section: str) -> None:
-    known = [number for result in _results(section) for number in _known_numbers(result)]
-    found = NUMBER.findall(NOT_PROSE.sub("", SECTIONS[section]))
-    unknown = [one for one in found if not any(_rounds_to(value, one.rstrip(",")) for value in known)]
-    assert set(unknown) <= DERIVED.get(section, set())
+    unknown = without_source(numbers_of_prose(SECTIONS[section]), _results(section))
+    assert unknown <= DERIVED.get(section, set())
 
 
 @pytest.mark.parametrize("section", SECTIONS)
