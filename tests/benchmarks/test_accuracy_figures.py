@@ -50,9 +50,9 @@ PROSE: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"1,700", "500", "92.6", "94.5", "95.2"},
     ),  # steps; one seed of photo, tested below
     "Drawings: shapes": (
-        ("accuracy_table_shapes", "accuracy_curve_shapes"),
-        {"102", "800", "960", "13.1", "41.2", "5.7"},
-    ),  # tested below
+        ("accuracy_table_shapes", "accuracy_curve_shapes", "demo"),
+        {"102", "800", "960", "13.1", "5.7", "25"},
+    ),  # settings, and what is tested below
     "What the tables say": (
         ("accuracy_table_pacs", "accuracy_table_shapes"),
         {"19", "24", "80", "90.3", "94.9", "96.1", "2024"},

@@ -205,7 +205,8 @@ def test_ctrl_c_in_the_demo_is_130_and_no_traceback(tmp_path: Path) -> None:
         "    yield\n"
     )
     code = (
-        f"import runpy, sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['demo.py', '--dir', 'demo']; "
+        f"import runpy, sys; sys.path[:0] = [{str(tmp_path)!r}, {str(demo.parent)!r}]; "
+        "sys.argv = ['demo.py', '--dir', 'demo']; "
         f"runpy.run_path({str(demo)!r}, run_name='__main__')"
     )
     process = _start(f"import os; os.chdir({str(tmp_path)!r}); {code}", {})
