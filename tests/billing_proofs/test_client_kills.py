@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.client.buying_child import FORKSERVER, KillPoint, command
+from support.client.buying_child import KillPoint, command
+from support.forked import FORKSERVER
 from support.vendor.live_parties import Vendor, free_port
 from vl2v_client.audit.bill import verify_holdings
 from vl2v_client.cache.store import EmbeddingCache

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from support.client.buying_bench import ask, buy, connect, draw_pictures, plan_for
-from support.client.buying_child import FORKSERVER, purchase
+from support.client.buying_child import purchase
 from support.client.fake_vendor import FakeVendor, served
+from support.forked import FORKSERVER
 from vl2v_client.audit.bill import audit_bill
 from vl2v_client.cache.store import EmbeddingCache
 

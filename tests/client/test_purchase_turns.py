@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.client.buying_child import FORKSERVER, command
+from support.client.buying_child import command
 from support.client.fake_vendor import API_KEY, FakeVendor, served
+from support.forked import FORKSERVER
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import CacheError
 from vl2v_client.data.shapes import write_shapes

@@ -49,7 +49,8 @@ def test_a_vendor_killed_while_selling_is_waited_for(
     _wait_for(lambda: client.used_units() > 0)
     vendor.kill()
     vendor.start()
-    assert buying.wait(timeout=120) == 0
+    buying.join(timeout=120)
+    assert buying.exitcode == 0
     assert client.used_units() == 40 * 8 + 4
     audit = client.run("audit", "--json")
     assert (audit.code, json.loads(audit.out)["matched"]) == (0, 40 * 8 + 4)
@@ -57,10 +58,10 @@ def test_a_vendor_killed_while_selling_is_waited_for(
 
 def _kill_when(client: Client, words: tuple[str | Path, ...], reached: Callable[[], bool]) -> None:
     process = client.start(*words)
-    _wait_for(lambda: reached() or process.poll() is not None)
-    assert process.poll() is None, "it ended before it could be killed"
+    _wait_for(lambda: reached() or not process.is_alive())
+    assert process.is_alive(), "it ended before it could be killed"
     process.kill()
-    process.wait()
+    process.join()
 
 
 def _wait_for(reached: Callable[[], bool], seconds: float = 120) -> None:

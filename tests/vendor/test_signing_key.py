@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from support.client.buying_bench import buy, meet_vendor
+from support.forked import FORKSERVER
 from support.ledger.ledger_shop import fixed_signer
 from support.proofs.billing_world import World, database_maker
 from support.vendor.rotating_child import POINTS, rotate_and_die
@@ -47,8 +47,6 @@ from vl2v_vendor.ledger_sql.reading import read_published_keys
 from vl2v_vendor.ledger_sql.sql_accounts import SqlAccounts
 from vl2v_vendor.ledger_sql.tables import admin_log, budgets
 from vl2v_vendor.settings import Settings
-
-FORKSERVER = multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -18,17 +17,13 @@ import httpx
 
 from support.client.buying_bench import ask, buy, draw_pictures, meet_vendor
 from support.client.fake_vendor import API_KEY
+from support.forked import write_to
 from vl2v_client.api.client import VendorClient
 from vl2v_client.api.connection import Connection
 from vl2v_client.cache import database
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.cli import app
 from vl2v_client.planning.query_plan import make_plan
-
-_COMMANDS = ("audit", "distill", "plan", "shapes")
-FORKSERVER = multiprocessing.get_context("forkserver")
-# What every child would otherwise import anew; a fork server finds installed modules only, not those of the tests.
-FORKSERVER.set_forkserver_preload([f"vl2v_client.cli.{name}" for name in _COMMANDS])
 
 
 @dataclass(frozen=True)
@@ -54,9 +49,7 @@ def command(words: Sequence[str], log: Path, point: KillPoint | None = None) -> 
     """Run the client's real command line; its output goes to `log`; die at `point`."""
     for variable in [name for name in os.environ if name.startswith("VL2V_")]:
         del os.environ[variable]
-    with log.open("ab") as output:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(output.fileno(), stream.fileno())
+    write_to(log, log)
     if point is not None:
         _arm(point)
     sys.exit(app.run(words))

@@ -1,4 +1,4 @@
-"""A real vendor in a process of its own, and the real command line run against it."""
+"""A real vendor in a process of its own, and the real command lines of both sides, each in another one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+
+from support.forked import run_forked, start_forked
 
 BIN = Path(sys.executable).parent
 
@@ -22,7 +25,7 @@ BIN = Path(sys.executable).parent
 class Finished:
     """A command that has ended."""
 
-    code: int
+    code: int | None
     out: str
     err: str
 
@@ -117,14 +120,10 @@ class Client:
     def run(self, *words: str | Path, **extra: str) -> Finished:
         return run_program("vl2v-client", [str(word) for word in words], self.environment | extra)
 
-    def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
+    def start(self, *words: str | Path) -> ForkServerProcess:
         """Start a command in the background, to be killed."""
-        return subprocess.Popen(
-            [str(BIN / "vl2v-client"), *map(str, words)],
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        nowhere = Path(os.devnull)
+        return start_forked("vl2v-client", [str(word) for word in words], self.environment, nowhere, nowhere)
 
     def summary(self) -> dict[str, int]:
         request = urllib.request.Request(
@@ -139,11 +138,9 @@ class Client:
 
 
 def run_program(name: str, words: list[str] | tuple[str, ...], environment: dict[str, str]) -> Finished:
-    done = subprocess.run(
-        [str(BIN / name), *words], env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert "Traceback" not in done.stderr + done.stdout, done.stderr
-    return Finished(done.returncode, done.stdout, done.stderr)
+    done = Finished(*run_forked(name, words, environment))
+    assert "Traceback" not in done.err + done.out, done.err
+    return done
 
 
 def free_port() -> int:
