@@ -11,48 +11,30 @@ import pytest
 import torch
 
 from support.client import training_child
-from support.client.training_child import Result, train_watched
+from support.client.training_child import train_together, train_watched
 from vl2v_client.core.errors import RunError, UsageError
 from vl2v_client.student.train.devices import Ranks, is_first_process, naming_lost_ranks
 
 CHILD = Path(training_child.__file__)
-SECONDS = 120
+SECONDS = 240
 
 
-def _environment() -> dict[str, str]:
-    paths = [str(CHILD.parent), *sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def _launch(folder: Path, processes: int, words: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def _torchrun(folder: Path, processes: int, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    paths = os.pathsep.join([str(CHILD.parent), *sys.path])
     return subprocess.run(
         [*launcher, str(CHILD), str(folder), *words],
-        env=_environment(),
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=SECONDS,
     )
 
 
-def _torchrun(folder: Path, processes: int) -> list[Result]:
-    done = _launch(folder, processes)
-    assert done.returncode == 0, done.stderr
-    return _results(folder, processes)
-
-
-def _results(folder: Path, processes: int) -> list[Result]:
-    return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(processes)]
-
-
 @pytest.mark.parametrize(("processes", "frozen"), [(2, 0), (3, 0), (2, 1)])
-def test_processes_make_the_gradients_and_the_student_of_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, frozen: int
-) -> None:
-    monkeypatch.setenv("FREEZE_UNTIL", str(frozen))
-    monkeypatch.setattr(training_child, "CONFIG", training_child.CONFIG.replace(freeze_until=frozen))
-    alone = train_watched(None)
-    results = _torchrun(tmp_path, processes)
+def test_processes_make_the_gradients_and_the_student_of_one(tmp_path: Path, processes: int, frozen: int) -> None:
+    alone = train_watched(None, freeze_until=frozen)
+    results = train_together(tmp_path, processes, frozen, SECONDS)
     for result in results:
         for own, single in zip(result["gradients"], alone["gradients"], strict=True):
             for gradient, expected in zip(own, single, strict=True):
@@ -70,14 +52,14 @@ def test_processes_make_the_gradients_and_the_student_of_one(
 
 def test_a_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    undisturbed = _torchrun(calm, 2)
+    undisturbed = train_together(calm, 2, 0, SECONDS)
 
-    ended = _launch(stormy, 2, ["1", "42"])  # within SECONDS: the launcher ends the other one
+    ended = _torchrun(stormy, 2, ["1", "42"])  # within SECONDS: the launcher ends the other one
     assert ended.returncode != 0
     assert (stormy / "checkpoints" / "distill.pt").exists()
     assert not (stormy / "result-0.pt").exists()
 
-    for before, after in zip(undisturbed, _torchrun(stormy, 2), strict=True):
+    for before, after in zip(undisturbed, train_together(stormy, 2, 0, SECONDS), strict=True):
         assert all(torch.equal(value, after["weights"][name]) for name, value in before["weights"].items())
     assert (calm / "metrics.jsonl").read_text() == (stormy / "metrics.jsonl").read_text()
 

@@ -4,7 +4,7 @@
 
 Trains VL2V-ADiP on the toy problem, partly bought, and leaves `FOLDER/result-RANK.pt`: the final weights, the history,
 and the gradients of each stage's first step. The process of rank `RANK` dies in its optimizer step number `STEP`,
-counted over both stages.
+counted over both stages. `train_together` does the same in processes that nobody has to launch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from support.client.student_factories import fresh_classifier, partly_bought_data
+from support.forked import FORKSERVER, write_to
+from support.vendor.live_parties import free_port
 from vl2v_client.core.errors import ClientError
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.train.loop import train
@@ -29,16 +31,49 @@ CONFIG = TrainingConfig(
     batch_size=7,  # 14 views of two domains: three processes get 5, 5 and 4
     evaluate_every=6,
     checkpoint_every=5,
-    freeze_until=int(os.environ.get("FREEZE_UNTIL", "0")),
     device="cpu",
 )
 
 Result = dict[str, Any]
 
 
-def train_watched(folder: Path | None, dies_at: int | None = None) -> Result:
+def train_together(folder: Path, count: int, freeze_until: int, seconds: float) -> list[Result]:
+    """Train in `count` processes, which are forked and not launched; returns what each has made, by rank."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    processes = [
+        FORKSERVER.Process(target=_train_as, args=(folder, freeze_until, rank, count, port)) for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for rank, process in enumerate(processes):
+            process.join(seconds)
+            assert process.exitcode == 0, _log(folder, rank).read_text()
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def _train_as(folder: Path, freeze_until: int, rank: int, count: int, port: int) -> None:
+    """Be one of the processes, as the environment says that `torchrun` makes for each."""
+    write_to(_log(folder, rank), _log(folder, rank))
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
+    torch.save(train_watched(folder, freeze_until=freeze_until), folder / f"result-{rank}.pt")
+
+
+def _log(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.log"
+
+
+def train_watched(folder: Path | None, dies_at: int | None = None, freeze_until: int = 0) -> Result:
     """Trains; returns weights, history and the first gradients of each optimizer."""
     torch.set_num_threads(1)
+    config = CONFIG.replace(freeze_until=freeze_until)
     gradients: list[list[torch.Tensor]] = []
     seen: set[int] = set()
     steps = 0
@@ -57,7 +92,7 @@ def train_watched(folder: Path | None, dies_at: int | None = None) -> Result:
 
     torch.optim.Adam.step = watched_step  # type: ignore[method-assign, assignment]
     try:
-        result = train(vl2v_adip(CONFIG), fresh_classifier(), partly_bought_data(), CONFIG, folder=folder)
+        result = train(vl2v_adip(config), fresh_classifier(), partly_bought_data(), config, folder=folder)
     finally:
         torch.optim.Adam.step = whole_step  # type: ignore[method-assign]
     weights = dict(result.classifier.student.state_dict())
