@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,18 +24,19 @@ def url(vendor: FakeVendor) -> Iterator[str]:
         yield url
 
 
-def _run(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def _run(*commands: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run command lines one after the other, until one fails."""
     known = {"VL2V_API_KEY": API_KEY, "VL2V_CACHE": str(folder / "client.db"), "COLUMNS": "80", **environment}
-    command = [sys.executable, str(ROOT / "tests/support/client/client_with_sharpness.py"), *words]
+    command = [sys.executable, str(ROOT / "tests/support/client/client_with_sharpness.py"), json.dumps(commands)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **known})
 
 
 def test_help_shows_it_with_unit_default_and_range(tmp_path: Path) -> None:
-    shown = _run("distill", "--help", folder=tmp_path)
-    assert "--sharpness FLOAT" in shown.stdout, shown.stderr
-    assert "Sharpness of nothing at all, in bits. [default: 0.5]" in " ".join(shown.stdout.replace("│", " ").split())
-    refused = _run("distill", "--data", "x", "--sharpness", "0", folder=tmp_path)
-    assert (refused.returncode, "--sharpness 0" in refused.stderr) == (2, True), refused.stderr
+    wrong = ("distill", "--data", "x", "--sharpness", "0")
+    done = _run(("distill", "--help"), wrong, folder=tmp_path)
+    assert "--sharpness FLOAT" in done.stdout, done.stderr
+    assert "Sharpness of nothing at all, in bits. [default: 0.5]" in " ".join(done.stdout.replace("│", " ").split())
+    assert (done.returncode, "--sharpness 0" in done.stderr) == (2, True), done.stderr
 
 
 def test_yaml_sets_it_and_run_folder_and_report_keep_it(url: str, tmp_path: Path) -> None:
@@ -43,10 +44,8 @@ def test_yaml_sets_it_and_run_folder_and_report_keep_it(url: str, tmp_path: Path
     run, file = tmp_path / "run", tmp_path / "run.yaml"
     data = f"data: {{root: {tmp_path / 'data'}, target_domain: sketch}}"
     file.write_text(f"{data}\nstudent: {{name: tiny}}\ntraining: {{sharpness: 0.25}}\n")
-    words = ("--config", str(file), "--out", str(run), "--views", "1", "--yes", *QUICK)
-    done = _run("distill", *words, folder=tmp_path, VL2V_VENDOR_URL=url)
-    assert done.returncode == 0, done.stderr
+    words = ("distill", "--config", str(file), "--out", str(run), "--views", "1", "--yes", *QUICK)
+    done = _run(words, (*words, "--sharpness", "0.75"), folder=tmp_path, VL2V_VENDOR_URL=url)
+    assert (done.returncode, "--sharpness was 0.25, is 0.75" in " ".join(done.stderr.split())) == (9, True), done.stderr
     assert json.loads((run / "config.json").read_text())["training"]["sharpness"] == 0.25
     assert "| sharpness | 0.25 |" in (run / "report.md").read_text()
-    other = _run("distill", *words, "--sharpness", "0.75", folder=tmp_path, VL2V_VENDOR_URL=url)
-    assert (other.returncode, "--sharpness was 0.25, is 0.75" in " ".join(other.stderr.split())) == (9, True)

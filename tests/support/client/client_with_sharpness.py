@@ -1,4 +1,12 @@
-"""`vl2v-client` with one more hyper-parameter, declared in one place: `python client_with_sharpness.py COMMAND ...`."""
+"""`vl2v-client` with one more hyper-parameter, declared in one place.
+
+    python client_with_sharpness.py COMMANDS
+
+COMMANDS is a JSON array of command lines, each an array of words: the first that fails is the last, and ends it.
+"""
+
+import json
+import sys
 
 from vl2v_client.config import training
 from vl2v_client.config.training import option
@@ -13,6 +21,6 @@ class TrainingConfig(training.TrainingConfig):
 training.TrainingConfig = TrainingConfig  # type: ignore[misc]  # before anything else imports it
 
 if __name__ == "__main__":
-    from vl2v_client.cli import main
+    from vl2v_client.cli.app import run
 
-    main()
+    sys.exit(next(filter(None, map(run, json.loads(sys.argv[1]))), 0))
