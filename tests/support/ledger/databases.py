@@ -69,7 +69,7 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: str, migrated_postgres: str) -> Iterator[str]:
     name = f"vl2v_{next(_database_numbers)}"
-    _administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_postgres}")
+    _administer(postgres_server, copy_database(name, migrated_postgres))
     yield _on_database(postgres_server, name)
     _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -77,7 +77,7 @@ def postgres_url(postgres_server: str, migrated_postgres: str) -> Iterator[str]:
 @pytest.fixture
 def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     name = f"vl2v_empty_{next(_database_numbers)}"
-    _administer(postgres_server, f"CREATE DATABASE {name}")
+    _administer(postgres_server, copy_database(name, "template1"))
     yield _on_database(postgres_server, name)
     _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -94,6 +94,11 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = open_engine(database_url)
     yield engine
     engine.dispose()
+
+
+def copy_database(name: str, template: str) -> str:
+    """SQL for a copy of a database, whose files are copied; by default, every page is written to the log too."""
+    return f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
 
 
 def _on_database(server_url: str, name: str) -> str:

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url, text
 
+from support.ledger.databases import copy_database
 from support.ledger.ledger_shop import MODEL
 from support.vendor.serving_shop import app_client
 from support.vendor.vendor_in_process import LoopThread, serving
@@ -69,7 +70,7 @@ def _sqlite_copy(template: Path, folder: Path) -> Iterator[str]:
 @contextmanager
 def _postgres_copy(server: str, template: str) -> Iterator[str]:
     name = f"vl2v_machine_{next(_numbers)}"
-    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    _execute(server, copy_database(name, template))
     url = make_url(server).set(database=name).render_as_string(hide_password=False)
     _execute(url, *_MOVABLE_CLOCK, f"ALTER DATABASE {name} SET search_path = public, skewed, pg_catalog")
     yield url
