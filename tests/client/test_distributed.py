@@ -34,7 +34,7 @@ def _torchrun(folder: Path, processes: int, words: Sequence[str]) -> subprocess.
 @pytest.mark.parametrize(("processes", "frozen"), [(2, 0), (3, 0), (2, 1)])
 def test_processes_make_the_gradients_and_the_student_of_one(tmp_path: Path, processes: int, frozen: int) -> None:
     alone = train_watched(None, freeze_until=frozen)
-    results = train_together(tmp_path, processes, frozen, SECONDS)
+    results = train_together(tmp_path, processes, SECONDS, freeze_until=frozen)
     for result in results:
         for own, single in zip(result["gradients"], alone["gradients"], strict=True):
             for gradient, expected in zip(own, single, strict=True):
@@ -52,14 +52,14 @@ def test_processes_make_the_gradients_and_the_student_of_one(tmp_path: Path, pro
 
 def test_a_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    undisturbed = train_together(calm, 2, 0, SECONDS)
+    undisturbed = train_together(calm, 2, SECONDS)
 
     ended = _torchrun(stormy, 2, ["1", "42"])  # within SECONDS: the launcher ends the other one
     assert ended.returncode != 0
     assert (stormy / "checkpoints" / "distill.pt").exists()
     assert not (stormy / "result-0.pt").exists()
 
-    for before, after in zip(undisturbed, train_together(stormy, 2, 0, SECONDS), strict=True):
+    for before, after in zip(undisturbed, train_together(stormy, 2, SECONDS), strict=True):
         assert all(torch.equal(value, after["weights"][name]) for name, value in before["weights"].items())
     assert (calm / "metrics.jsonl").read_text() == (stormy / "metrics.jsonl").read_text()
 

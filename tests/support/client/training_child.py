@@ -37,12 +37,12 @@ CONFIG = TrainingConfig(
 Result = dict[str, Any]
 
 
-def train_together(folder: Path, count: int, freeze_until: int, seconds: float) -> list[Result]:
-    """Train in `count` processes, which are forked and not launched; returns what each has made, by rank."""
+def train_together(folder: Path, count: int, seconds: float, **options: Any) -> list[Result]:
+    """Train with these options in `count` processes, forked and not launched; returns what each has made, by rank."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     processes = [
-        FORKSERVER.Process(target=_train_as, args=(folder, freeze_until, rank, count, port)) for rank in range(count)
+        FORKSERVER.Process(target=_train_as, args=(folder, options, rank, count, port)) for rank in range(count)
     ]
     for process in processes:
         process.start()
@@ -57,23 +57,23 @@ def train_together(folder: Path, count: int, freeze_until: int, seconds: float) 
     return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def _train_as(folder: Path, freeze_until: int, rank: int, count: int, port: int) -> None:
+def _train_as(folder: Path, options: dict[str, Any], rank: int, count: int, port: int) -> None:
     """Be one of the processes, as the environment says that `torchrun` makes for each."""
     write_to(_log(folder, rank), _log(folder, rank))
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
-    torch.save(train_watched(folder, freeze_until=freeze_until), folder / f"result-{rank}.pt")
+    torch.save(train_watched(folder, **options), folder / f"result-{rank}.pt")
 
 
 def _log(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.log"
 
 
-def train_watched(folder: Path | None, dies_at: int | None = None, freeze_until: int = 0) -> Result:
+def train_watched(folder: Path | None, dies_at: int | None = None, **options: Any) -> Result:
     """Trains; returns weights, history and the first gradients of each optimizer."""
     torch.set_num_threads(1)
-    config = CONFIG.replace(freeze_until=freeze_until)
+    config = CONFIG.replace(**options)
     gradients: list[list[torch.Tensor]] = []
     seen: set[int] = set()
     steps = 0
