@@ -13,6 +13,7 @@ from support.client.buying_bench import count_listings, draw_pictures
 from support.client.client_shell import ClientShell
 from support.client.fake_ledger import rechained
 from support.client.fake_vendor import API_KEY, FakeVendor, served
+from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_client.cli.app import run
 from vl2v_client.cli.vendor import open_vendor
 from vl2v_client.config.run import PurchaseConfig
@@ -49,6 +50,17 @@ def test_plan_lists_the_data_set_once(shell: ClientShell, monkeypatch: pytest.Mo
     listed = count_listings(monkeypatch)
     assert shell.json("plan")["exact"] is (most > 1)
     assert {*listed.values()} == {1}
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_distill_lists_the_data_set_once(shell: ClientShell, monkeypatch: pytest.MonkeyPatch, online: bool) -> None:
+    words = ("--method", "text-cosine", "--target-domain", "sketch")
+    if online:
+        spec = write_tiny_clip(shell.folder)
+        words = (*words, "--local-teacher", str(spec.config_file), "--local-weights", str(spec.checkpoint_file))
+    listed = count_listings(monkeypatch)
+    assert shell.try_distill(*words).exit_code == 0
+    assert (len(listed), {*listed.values()}) == (4, {1})
 
 
 @pytest.mark.parametrize(("wanted", "sent"), [("raw", RGB8_TENSOR), ("png", OCTET_STREAM), ("auto", RGB8_TENSOR)])

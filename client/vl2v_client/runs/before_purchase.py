@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from vl2v_client.core.errors import ClientError, DataError, RunError
 from vl2v_client.core.progress import Notify, Progress, format_seconds
 from vl2v_client.core.values import child_seed
-from vl2v_client.data.folder import is_hidden, open_dataset
+from vl2v_client.data.folder import DomainDataset, is_hidden, open_dataset
 from vl2v_client.data.layout import refuse_one_class
 from vl2v_client.data.splits import split
 from vl2v_client.data.view_pixels import ViewSequence, canonical_pixels
@@ -59,14 +59,19 @@ def plan_tried_run(
     Raises:
         ClientError: As the first check that failed; the message has those of all. Nothing was planned.
     """
-    student = _check(settings, out, record, progress)
-    planned = source.plan(choice, progress=progress)
+    dataset, student = _check(settings, out, record, progress)
+    planned = source.plan(choice, listed=dataset, progress=progress)
     notify(_try_student(settings, planned.queries, student))
     return planned
 
 
-def _check(settings: RunSettings, out: Path, record: Mapping[str, Any] | None, progress: Progress) -> Student | None:
-    """Return the student, on its device, once nothing is found wrong; `None` if it comes with the local teacher."""
+def _check(
+    settings: RunSettings, out: Path, record: Mapping[str, Any] | None, progress: Progress
+) -> tuple[DomainDataset | None, Student | None]:
+    """Return data set and student, on its device, once nothing is found wrong.
+
+    The student is `None` if it comes with the local teacher.
+    """
     faults: list[ClientError] = []
 
     def tried(check: Callable[[], _Found]) -> _Found | None:
@@ -76,7 +81,7 @@ def _check(settings: RunSettings, out: Path, record: Mapping[str, Any] | None, p
             faults.append(error)
             return None
 
-    tried(partial(_check_data, settings.choice, out))
+    dataset = tried(partial(_check_data, settings.choice, out))
     if record is not None:
         tried(partial(check_run_folder, out, record))
     student = None
@@ -88,19 +93,21 @@ def _check(settings: RunSettings, out: Path, record: Mapping[str, Any] | None, p
         raise faults[0]
     if faults:
         raise type(faults[0])("\n".join(map(str, faults)))
-    return student
+    return dataset, student
 
 
-def _check_data(choice: QueryChoice, out: Path) -> None:
+def _check_data(choice: QueryChoice, out: Path) -> DomainDataset:
+    """Return the data set as it lies there, with the images that the run leaves out."""
     data, place = choice.data.resolve(), out.resolve()
     if data in place.parents and not any(map(is_hidden, place.relative_to(data).parts)):
         raise RunError(
             f"the run folder {out} lies in the data set {choice.data}, whose folders are domains or classes: choose "
             "another report.out"
         )
-    dataset = open_dataset(choice.data).without(choice.skipped or ())
+    dataset = open_dataset(choice.data)
     refuse_one_class(dataset.root, dataset.class_names)
-    split(dataset, target_domain=choice.target_domain, seed=choice.seed)
+    split(dataset.without(choice.skipped or ()), target_domain=choice.target_domain, seed=choice.seed)
+    return dataset
 
 
 def _load_student(settings: RunSettings, progress: Progress) -> Student:

@@ -15,6 +15,7 @@ from vl2v_client.cache.memo import RunCache, SessionCache
 from vl2v_client.config.run import PurchaseConfig
 from vl2v_client.core.errors import CacheError, DataError, UsageError
 from vl2v_client.core.progress import Progress
+from vl2v_client.data.folder import DomainDataset
 from vl2v_client.data.view_pixels import ViewPixels, ViewSequence
 from vl2v_client.evaluation.accuracy import Choices, choose, evaluate
 from vl2v_client.local.origin import LocalModel
@@ -110,14 +111,14 @@ class LocalSource(Source):
             raise UsageError(f"the image tower of {facts.id} cannot be a student: {error}") from error
         return spec
 
-    def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
-        """Name what the teacher will be asked, as a plan without a price.
+    def plan(self, choice: QueryChoice, *, listed: DomainDataset | None = None, progress: Progress) -> PlannedRun:
+        """Name what the teacher will be asked, as a plan without a price; its data set may be `listed` already.
 
         Raises:
             DataError: The data set cannot be used.
         """
         facts = self.teacher.facts
-        queries = collect_queries(choice, self.cache, size=facts.image_size, progress=progress)
+        queries = collect_queries(choice, self.cache, size=facts.image_size, listed=listed, progress=progress)
         plan = QueryPlan(
             teacher=facts,
             image_keys=tuple(key.hex() for key in view_keys(queries.images, self.cache, size=facts.image_size)),

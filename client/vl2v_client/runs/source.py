@@ -6,6 +6,7 @@ from typing import Protocol
 from vl2v_client.cache.memo import RunCache
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress
+from vl2v_client.data.folder import DomainDataset
 from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun
@@ -45,8 +46,8 @@ class Source(Protocol):
         """Describe the image tower that white-box methods train; `None` if the teacher's weights are not here."""
         return None
 
-    def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
-        """Name the queries of a run, and what they cost."""
+    def plan(self, choice: QueryChoice, *, listed: DomainDataset | None = None, progress: Progress) -> PlannedRun:
+        """Name the queries of a run, and what they cost; its data set may be `listed` already."""
 
     def obtain(
         self, settings: RunSettings, planned: PlannedRun, folder: RunFolder, *, progress: Progress

@@ -17,6 +17,7 @@ from vl2v_client.cache.memo import RunCache, SessionCache
 from vl2v_client.cache.store import EmbeddingCache
 from vl2v_client.core.errors import BudgetExhausted, RunError
 from vl2v_client.core.progress import Progress
+from vl2v_client.data.folder import DomainDataset
 from vl2v_client.evaluation.accuracy import Choices
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.query_plan import PlannedRun
@@ -53,14 +54,14 @@ class VendorSource(Source):
         """The client's cache."""
         return self.context.cache
 
-    def plan(self, choice: QueryChoice, *, progress: Progress) -> PlannedRun:
-        """Name the queries of a run, and what they cost.
+    def plan(self, choice: QueryChoice, *, listed: DomainDataset | None = None, progress: Progress) -> PlannedRun:
+        """Name the queries of a run, and what they cost; its data set may be `listed` already.
 
         Raises:
             DataError: The data set cannot be used.
             VendorError: The vendor refuses, or was never met and cannot be reached.
         """
-        return plan_run(choice, self.context, progress=progress)
+        return plan_run(choice, self.context, listed=listed, progress=progress)
 
     def obtain(
         self, settings: RunSettings, planned: PlannedRun, folder: RunFolder, *, progress: Progress
