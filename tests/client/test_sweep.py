@@ -28,8 +28,10 @@ from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.splits import split
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.reports.sweep_report import Outcome, method_rows
+from vl2v_client.runs import run_place
 from vl2v_client.runs.local_source import LocalSource, load_local_teacher
 from vl2v_client.runs.run_folder import RunFolder
+from vl2v_client.runs.settings import SweepSettings, settle_sweep
 from vl2v_contract.identity import text_sha
 
 DOMAINS, CLASSES, IMAGES, VIEWS = ("art", "photo", "sketch"), ("cat", "dog"), 5, 2
@@ -117,6 +119,18 @@ def test_a_broken_hold_out_is_named_before_anything_is_bought(vendor: FakeVendor
     assert isinstance(refused.exception, DataError)
     assert str(broken) in str(refused.exception)
     assert vendor.billed_units == 0
+
+
+def test_a_sweep_settles_its_options_once(shell: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = []
+
+    def counted(*words: Any) -> SweepSettings:
+        settled.append(words)
+        return settle_sweep(*words)
+
+    monkeypatch.setattr(run_place, "settle_sweep", counted)
+    assert shell.sweep("--target-domain", "sketch", "--method", "text-cosine", "--shard", "buy").exit_code == 0
+    assert len(settled) == 1
 
 
 def test_a_link_to_nothing_is_named(vendor: FakeVendor, shell: Sweeper) -> None:

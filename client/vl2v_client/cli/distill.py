@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from vl2v_client.core.progress import Progress
+    from vl2v_client.runs.settings import SweepSettings
     from vl2v_client.runs.source import Source
 
 
@@ -113,7 +114,6 @@ def sweep(
     """Hold out each domain in turn, with several seeds and methods; buy once for all. Run again to go on."""
     from vl2v_client.recipes.sweep import buy_for_sweep, merge_shards, train_shard
     from vl2v_client.recipes.sweep import sweep as run_sweep
-    from vl2v_client.runs.run_place import place_sweep
     from vl2v_client.runs.sweep_runs import Shard
 
     if shard is not None and engine is not None:
@@ -121,13 +121,13 @@ def sweep(
     part = None if shard in (None, "buy", "merge") else Shard.parse(shard)
     tell_ignored(config)
     with (
-        _open_sweep_source(config, (target_domain, seed, method), api_key, as_json=as_json, yes=yes) as (
+        _open_sweep(config, (target_domain, seed, method), api_key, as_json=as_json, yes=yes) as (
+            (settings, folder),
             source,
             progress,
         ),
         _open_engine(engine, gpus_per_run, cpus_per_run) as executor,
     ):
-        settings, folder = place_sweep(config, target_domain, seed, method, source.tower)
         say_student(config, settings.run)
         if shard == "buy":
             buy_for_sweep(settings, source, folder, progress=progress, notify=notify)
@@ -148,26 +148,30 @@ def sweep(
 
 
 @contextmanager
-def _open_sweep_source(
+def _open_sweep(
     config: RunConfig,
     runs: tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]],
     api_key: str | None,
     *,
     as_json: bool,
     yes: bool,
-) -> Iterator[tuple[Source, Progress]]:
-    """Open what a sweep has bought, if that is done: then neither the vendor nor the cache is opened."""
+) -> Iterator[tuple[tuple[SweepSettings, Path], Source, Progress]]:
+    """Yield a sweep's settings and folder, its source, and the progress bars.
+
+    If its purchase is done, that is the source: neither the vendor nor the cache is opened.
+    """
     from vl2v_client.runs.run_place import place_sweep
     from vl2v_client.runs.sweep_purchase import find_purchase
 
+    place = None
     if config.purchase.local_teacher is None:
-        settings, folder = place_sweep(config, *runs, lambda: None)
-        if (bought := find_purchase(settings, folder)) is not None:
+        place = place_sweep(config, *runs, lambda: None)
+        if (bought := find_purchase(*place)) is not None:
             with bars(quiet=as_json) as progress:
-                yield bought, progress
+                yield place, bought, progress
             return
     with open_source(config, api_key, as_json=as_json, yes=yes) as (source, progress):
-        yield source, progress
+        yield place or place_sweep(config, *runs, source.tower), source, progress
 
 
 @contextmanager
