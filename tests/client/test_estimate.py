@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +42,19 @@ def test_a_trial_leaves_student_and_random_stream_as_they_are(freeze_until: int)
     assert 0 < found.seconds < 60
     whole = estimate.estimate_stage(run, replace(stage, steps=6000), 0)
     assert whole.seconds > 10 * found.seconds
+    assert found.memory_bytes is not None
     assert found.memory_bytes > 5 * 10**7
+
+
+def test_where_the_system_does_not_tell_the_memory_the_time_alone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # Windows has no such module
+    estimate_stage = runpy.run_path(estimate.__file__)["estimate_stage"]
+    run = TrainingRun(fresh_classifier(), training_data(), CONFIG)
+    found = estimate_stage(run, vl2v_adip(CONFIG).stages[1], 0)
+    assert found.memory_bytes is None
+    assert str(replace(found, seconds=390.0)) == (
+        "The distill stage needs about 6 min on cpu for 60 steps, by a trial of two."
+    )
 
 
 @pytest.mark.parametrize("freeze_until", [0, 1])

@@ -37,19 +37,21 @@ class StageEstimate:
         stage: Name of the stage.
         steps: Steps that were left.
         seconds: Time for all of them, and for all else that the stage does.
-        memory_bytes: Memory of this process, or of its GPU.
+        memory_bytes: Memory of this process, or of its GPU; `None` if the system does not tell it.
         device: Type of the device: `cpu`, `cuda`.
     """
 
     stage: str
     steps: int
     seconds: float
-    memory_bytes: int
+    memory_bytes: int | None
     device: str
 
     def __str__(self) -> str:
         """Return the estimate as a sentence."""
-        needs = f"about {format_seconds(self.seconds)} and {self.memory_bytes / 1e9:.1f} GB of memory"
+        needs = f"about {format_seconds(self.seconds)}"
+        if self.memory_bytes is not None:
+            needs += f" and {self.memory_bytes / 1e9:.1f} GB of memory"
         return f"The {self.stage} stage needs {needs} on {self.device} for {self.steps:,} steps, by a trial of two."
 
 

@@ -1,6 +1,6 @@
 """How long a stage will take, and in how much memory: a few of its passes are tried before it begins."""
 
-import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -35,8 +35,9 @@ def estimate_stage(run: TrainingRun, stage: Stage, first_step: int) -> StageEsti
     with torch.random.fork_rng(devices=devices):
         trial = _Trial(run, stage)
         seconds = trial.seconds(first_step)
-    steps, memory_bytes = stage.steps - first_step, _peak_bytes(devices) + trial.kept_bytes
-    return StageEstimate(stage.name, steps, seconds, memory_bytes, run.classifier.device.type)
+    peak_bytes = _peak_bytes(devices)
+    memory_bytes = None if peak_bytes is None else peak_bytes + trial.kept_bytes
+    return StageEstimate(stage.name, stage.steps - first_step, seconds, memory_bytes, run.classifier.device.type)
 
 
 class _Trial:
@@ -126,8 +127,12 @@ def _timed(work: Callable[[], _Made], run: TrainingRun | None = None) -> tuple[f
     return time.perf_counter() - start, made
 
 
-def _peak_bytes(devices: list[torch.device]) -> int:
-    """Return the most memory that this process has had so far, on a GPU if it uses one."""
+def _peak_bytes(devices: list[torch.device]) -> int | None:
+    """Return the most memory that this process has had so far, on a GPU if it uses one; `None` on Windows' CPU."""
     if devices:
         return torch.cuda.max_memory_allocated(devices[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource  # Windows has no such module
+    except ModuleNotFoundError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
