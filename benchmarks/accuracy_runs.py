@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Outcome:
         test_images: how many pictures of the unseen domain `accuracy` is of.
         pictures: names those pictures and their labels; nothing on lines from before it was kept, as with `right`.
         right: a digit for each picture, in the order of their paths: 1 where the row was right.
+        seconds: that the `distill` took which made it, on a clock, with the rows that it made beside it and with
+            whatever else the machine did; of its last call, if it was killed. `None` on lines from before it was kept.
     """
 
     row: str
@@ -57,6 +60,7 @@ class Outcome:
     test_images: int = 0
     pictures: str = ""
     right: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,11 +165,13 @@ def _run(bench: Bench, cell: Cell) -> list[Outcome]:
     words += ["--online"] if cell.arm.online else []
     words += ["--baseline", "erm"] if cell.with_erm and cell.arm.erm_row else []
     environment = dict(bench.environment)
+    started = time.perf_counter()
     run(environment, "vl2v-client", "distill", *common, *words, "--no-probe", "--yes", "--json")  # a row is its method
+    seconds = round(time.perf_counter() - started, 1)
     if cell.arm.asks_the_teacher:
         run(environment, "vl2v-client", "evaluate", str(folder), "--teacher", "--yes", "--json")
     report, predictions = json.loads((folder / "report.json").read_text()), read_predictions(folder)
-    outcomes = _outcomes(bench, cell, report, predictions)
+    outcomes = [replace(each, seconds=seconds) for each in _outcomes(bench, cell, report, predictions)]
     if cell.arm.asks_the_teacher:
         of_vectors = vector_predictions(folder, environment)
         outcomes += [_vector_outcome(bench, cell, report, row, of_vectors) for row in BESIDE_TEACHER]

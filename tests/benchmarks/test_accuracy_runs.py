@@ -134,3 +134,17 @@ def test_recorded_runs_are_read_and_missing_ones_are_named(tmp_path: Path, comma
     with pytest.raises(SystemExit, match=r"lacks 1 runs, such as VL2V-ADiP, online .* on art, seed 0"):
         recorded(bench, [_cell(tmp_path), _cell(tmp_path, online)])
     assert len(commands) == given
+
+
+def test_the_seconds_of_a_run_are_kept_and_a_record_without_them_is_read(
+    tmp_path: Path, commands: list[tuple[str, ...]]
+) -> None:
+    bench = _bench(tmp_path)
+    seconds = {outcome.row: outcome.seconds for outcome in measure(bench, [_cell(tmp_path)])}
+    assert all(seconds[row] is not None and seconds[row] >= 0 for row in (TEACHER, ERM, ADIP_4))
+    assert seconds[ERM] == seconds[ADIP_4]
+    assert seconds[NEAREST] is None, "no run made it"
+    lines = [json.loads(line) for line in bench.record.read_text().splitlines()]
+    without = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    bench.record.write_text("".join(f"{json.dumps(line)}\n" for line in without))
+    assert {outcome.seconds for outcome in recorded(bench, [_cell(tmp_path)])} == {None}

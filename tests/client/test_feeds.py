@@ -1,15 +1,18 @@
 """The frozen backbone's features: computed once, or at each step where those are fewer or all are too many."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from support.client.student_factories import fresh_classifier, training_data
+from vl2v_client.cache.feature_store import FeatureStore
 from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_client.student.train import feeds
-from vl2v_client.student.train.feeds import open_feed
+from vl2v_client.student.train.feeds import FeatureFeed, open_feed
 from vl2v_client.student.train.loop import train
+from vl2v_client.student.train.training_data import BatchSource
 from vl2v_client.student.train.training_run import TrainingRun
 
 MANY = 6
@@ -55,3 +58,30 @@ def test_a_stage_whose_features_are_not_kept_trains_its_projection_alone(monkeyp
     after = classifier.student.state_dict()
     changed = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {"projection"}
+
+
+@pytest.mark.parametrize("room", [10, 2**20])
+def test_a_closed_form_reads_the_kept_features_of_views_that_no_step_will_look_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int
+) -> None:
+    monkeypatch.setattr(feeds, "FEATURE_BYTES", room * 32 * 2)
+    data, store = training_data(), FeatureStore(tmp_path / "features.db")
+    data = replace(data, train=replace(data.train, keys=[bytes([place]) for place in range(48)]), features=store)
+    few = TrainingConfig(align="ridge", align_steps=MANY - 1, batch_size=4, evaluation_batch_size=7, device="cpu")
+    seen: list[int] = []
+
+    def features(config: TrainingConfig) -> torch.Tensor:
+        run = TrainingRun(fresh_classifier(), data, config)
+        run.classifier.student.backbone.register_forward_hook(lambda _part, given, _said: seen.append(len(given[0])))
+        feed = open_feed(run, vl2v_adip(config).stages[0])
+        assert isinstance(feed, FeatureFeed)
+        seen.clear()
+        pairs = list(feed.pairs(BatchSource(run.data, run.classifier.head, 0.5)))
+        return torch.cat([features for features, _ in pairs])
+
+    first = features(few)
+    assert sum(seen) == 48
+    assert torch.equal(features(few), first)
+    assert sum(seen) == 0
+    assert torch.equal(features(few.replace(align_steps=MANY)), first), "as where the steps look at all of them"
+    store.close()

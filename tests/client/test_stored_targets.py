@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from support.client.sweep_bench import TRAINING, opened_source, tiny_sweep
 from support.vendor.tiny_clip import write_tiny_clip
 from vl2v_client.cache.memo import SessionCache
 from vl2v_client.config.run import RunConfig
-from vl2v_client.core.errors import DataError
+from vl2v_client.core.errors import CacheError, DataError
 from vl2v_client.core.progress import silent
 from vl2v_client.data.images import load_rgb
 from vl2v_client.data.rendering import render_view
@@ -25,7 +26,7 @@ from vl2v_client.runs.run_folder import claim_run_folder
 from vl2v_client.runs.settings import settle
 from vl2v_client.runs.sweep_purchase import find_purchase
 from vl2v_client.runs.teacher_answers import lend_to_all_views
-from vl2v_client.teacher.stored_vectors import StoredVectors, in_memory
+from vl2v_client.teacher.stored_vectors import StoredVectors, copy_to_disk, in_memory
 from vl2v_client.teacher.targets import ImageTargets, join_image_targets
 
 SAMPLES, VIEWS, WIDTH = 2_100, 3, 7
@@ -127,3 +128,38 @@ def test_a_run_keeps_its_targets_in_the_file_that_all_runs_share(vendor: FakeVen
     assert isinstance(vectors, StoredVectors)
     assert vectors.vectors is bought.file.vectors
     assert (vectors.rows >= 0).all()
+
+
+def test_a_run_in_one_process_maps_what_it_has_bought_too(vendor: FakeVendor, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    run = tiny_sweep(draw_domains(tmp_path / "data", 5), train_views=2).run
+    run = run.with_method("vl2v-adip", target_domain="art", seed=0)
+    with opened_source(vendor, tmp_path / "client.db") as source:
+        planned = source.plan(run.choice, progress=silent)
+        with claim_run_folder(tmp_path / "run", run.to_json(planned.plan.teacher)) as folder:
+            planned, data = source.obtain(run, planned, folder, progress=silent)
+        keys, vectors = planned.plan.image_keys, data.targets.vectors
+        pairs = [keys[start : start + 2] for start in range(0, len(keys), 2)]
+        joined = join_image_targets(pairs, source.cache.get_many, dimension=vectors.shape[2], names=keys[::2])
+    assert isinstance(vectors, StoredVectors)
+    assert isinstance(vectors.vectors.base, mmap.mmap)
+    assert (in_memory(vectors) == joined.vectors).all()
+    assert not [path for path in (tmp_path / "run").iterdir() if path.suffix not in (".json", ".lock", "")]
+
+
+def test_a_copy_on_disk_says_what_is_wrong_before_training(tmp_path: Path) -> None:
+    vectors = {"a": np.ones(WIDTH, dtype=np.float16), "b": np.zeros(WIDTH, dtype=np.float16)}
+
+    def fetch(keys: object) -> dict[str, np.ndarray]:
+        return {key: vectors[key] for key in keys if key in vectors}  # type: ignore[attr-defined]
+
+    copied = copy_to_disk(fetch, ["c", "a", "a"], dimension=WIDTH, folder=tmp_path)
+    assert copied.bought_rows(["a", "c", "b"]).tolist() == [0, -1, -1]
+    assert (copied.vectors == vectors["a"]).all()
+    assert copy_to_disk(fetch, ["c"], dimension=WIDTH, folder=tmp_path).vectors.shape == (0, WIDTH)
+    with pytest.raises(DataError, match="zero or not finite"):
+        copy_to_disk(fetch, ["a", "b"], dimension=WIDTH, folder=tmp_path)
+    with pytest.raises(CacheError, match=r"of key a has shape \(7,\), not \(8,\): verify the cache"):
+        copy_to_disk(fetch, ["a"], dimension=8, folder=tmp_path)
+    with pytest.raises(CacheError, match=r"cannot hold the embeddings .*make room"):
+        copy_to_disk(fetch, ["a"], dimension=WIDTH, folder=tmp_path / "absent")

@@ -38,7 +38,7 @@ from vl2v_client.student.model.spec import StudentSpec
 from vl2v_client.student.train.devices import resolve_device
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.training_data import LabelledViews, OnlineViews
-from vl2v_client.teacher.stored_vectors import StoredFetch
+from vl2v_client.teacher.stored_vectors import StoredFetch, VectorsByKey
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 from vl2v_contract.identity import sha256_hex
 
@@ -60,18 +60,6 @@ def load_local_teacher(purchase: PurchaseConfig, device: str) -> LocalTeacher:
     assert purchase.local_teacher is not None, "asked for by name"
     place = str(resolve_device(device))
     return LocalTeacher(LocalModel(purchase.local_teacher, purchase.local_weights, place, purchase.local_precision))
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """The teacher's answers on images as a `teacher.stored_vectors.VectorFile`: vectors `[M, D]`, rows by key."""
-
-    vectors: NDArray[np.float16]
-    places: Mapping[str, int]
-
-    def bought_rows(self, cache_keys: Sequence[str]) -> NDArray[np.int64]:
-        """Return the row of each key's vector, `[N]`; -1 for a key that has none."""
-        return np.fromiter((self.places.get(key, -1) for key in cache_keys), dtype=np.int64, count=len(cache_keys))
 
 
 @dataclass(frozen=True)
@@ -143,7 +131,7 @@ class LocalSource(Source):
         texts = self.teacher.encode_texts([query.text for query in queries.texts])
         of_text = dict(zip(plan.text_keys, texts.astype(np.float16), strict=True))  # halves, as a cache keeps
         rows = {key: row for row, key in enumerate(plan.image_keys)}
-        answers = _Answers(np.load(self._image_answers(planned, folder, progress), mmap_mode="r"), rows)
+        answers = VectorsByKey(np.load(self._image_answers(planned, folder, progress), mmap_mode="r"), rows)
         fetch = StoredFetch(answers, rows.keys(), of_text)
         data = load_run_data(settings, planned, fetch, folder, self.cache, allow_missing=False, progress=progress)
         training, train = data.training, queries.split.train

@@ -1,9 +1,6 @@
 """What is alike of answers that were bought, whether they come from the cache or from a purchase file."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vl2v_client.cache.records import Paid
 from vl2v_client.planning.query_plan import PlannedRun
@@ -15,17 +12,11 @@ from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import billable_keys
 from vl2v_client.student.loss.methods import asks_about_images, online_queries
 from vl2v_client.student.train.results import TrainingResult
-from vl2v_client.teacher.targets import Fetch
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 from vl2v_contract.identity import Modality
 
 PaidFor = Callable[[Iterable[str]], Mapping[Modality, Paid]]
 """Says what was paid for the vectors of those cache keys, each once."""
-
-
-def of_those(fetch: Callable[[Sequence[str]], Mapping[str, NDArray[np.float16]]], used: Set[str]) -> Fetch:
-    """Return what gives the vectors of some keys alone."""
-    return lambda keys: fetch([key for key in keys if key in used])
 
 
 def keep_used(planned: PlannedRun, folder: RunFolder, missing: Callable[[Iterable[str]], Sequence[str]]) -> list[str]:

@@ -54,7 +54,8 @@ def frozen_features(
 ) -> NDArray[np.float32]:
     """Return what the run's student, frozen, says of the first `count` views of each image, `[N * count, F]`.
 
-    The seed of the run draws the weights of a student without pretrained ones.
+    They lie in memory, 4 bytes a number, while the store keeps no more of them than its bound: who selects or imputes
+    compares them all. The seed of the run draws the weights of a student without pretrained ones.
 
     Raises:
         DataError: An image is broken, or the student's weights cannot be had.

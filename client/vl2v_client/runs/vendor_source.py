@@ -29,14 +29,14 @@ from vl2v_client.runs.purchase_sharing import hand_on
 from vl2v_client.runs.query_selection import choose_queries
 from vl2v_client.runs.run_folder import LEFT_OUT_FILE, PURCHASE_FILE, USED_FILE, VECTORS_FILE, RunFolder
 from vl2v_client.runs.settings import RunSettings
-from vl2v_client.runs.sold_answers import keep_used, of_those, purchase_bill, teacher_on_training_images
+from vl2v_client.runs.sold_answers import keep_used, purchase_bill, teacher_on_training_images
 from vl2v_client.runs.source import Announce, Source
 from vl2v_client.runs.student_features import run_features
 from vl2v_client.runs.teacher_answers import text_classifier
 from vl2v_client.student.train.devices import process_count
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.training_data import LabelledViews
-from vl2v_client.teacher.stored_vectors import StoredFetch
+from vl2v_client.teacher.stored_vectors import StoredFetch, VectorFile, copy_to_disk
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,15 @@ class VendorSource(Source):
             planned = choose_queries(purchase, seed, planned, features, folder)
             planned, some_missing = self._buy(planned, folder, progress)
         cache: RunCache = self.cache
-        used = {*planned.plan.used_image_keys, *planned.plan.text_keys}
-        fetch = of_those(self.cache.get_many, used)
+        used = [*planned.plan.used_image_keys, *planned.plan.text_keys]
+        file: VectorFile
         if process_count() > 1:  # the others read the same file; none keeps features, so that all have the same
-            file = hand_on(planned, self.cache, folder.settings_sha, folder.path / VECTORS_FILE)
-            cache, fetch = SessionCache(file.files()), StoredFetch(file, used)
+            file = shared = hand_on(planned, self.cache, folder.settings_sha, folder.path / VECTORS_FILE)
+            cache = SessionCache(shared.files())
+        else:
+            width = planned.plan.teacher.embedding_dim
+            file = copy_to_disk(self.cache.get_many, used, dimension=width, folder=folder.path)
+        fetch = StoredFetch(file, {*used})
         terms: dict[str, Any] = {"allow_missing": some_missing, "progress": progress}
         return planned, load_run_data(settings, planned, fetch, folder, cache, **terms)
 

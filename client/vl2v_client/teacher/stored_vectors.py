@@ -1,18 +1,24 @@
 """Targets that stay where they are stored, in half precision, until a step asks for some of them."""
 
 import mmap
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vl2v_client.core.errors import CacheError
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.teacher.text_classifier import unit_rows
 
 _ROWS_AT_ONCE = 250
 """Samples that are scaled at a time, in float64: a thousand with four views of width 512 take 50 MB."""
+
+_KEYS_AT_ONCE = 1_000
+"""Vectors that are copied at a time."""
 
 
 class VectorFile(Protocol):
@@ -24,6 +30,59 @@ class VectorFile(Protocol):
 
     def bought_rows(self, cache_keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each key's vector, `[N]`; -1 for a key that has none."""
+
+
+@dataclass(frozen=True)
+class VectorsByKey:
+    """Vectors `[M, D]` of a file that is mapped into memory, and the row of each by its key: a `VectorFile`."""
+
+    vectors: NDArray[np.float16]
+    places: Mapping[str, int]
+
+    def bought_rows(self, cache_keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each key's vector, `[N]`; -1 for a key that has none."""
+        return np.fromiter((self.places.get(key, -1) for key in cache_keys), dtype=np.int64, count=len(cache_keys))
+
+
+def copy_to_disk(
+    fetch: Callable[[Sequence[str]], Mapping[str, NDArray[np.float16]]],
+    keys: Sequence[str],
+    *,
+    dimension: int,
+    folder: Path,
+) -> VectorsByKey:
+    """Copy vectors to a file without a name, which ends with the process, so that training maps it into memory.
+
+    Args:
+        fetch: Gives the vectors `[D]`, in any scale, of those keys that have one.
+        keys: Keys of the vectors; one may be named twice.
+        dimension: The teacher's width `D`.
+        folder: Folder of the file.
+
+    Raises:
+        CacheError: The disk cannot hold them, or a vector has another width.
+        DataError: A vector is zero or not finite.
+    """
+    wanted, places = list(dict.fromkeys(keys)), dict[str, int]()
+    try:
+        with TemporaryFile(dir=folder) as file:
+            for start in range(0, len(wanted), _KEYS_AT_ONCE):
+                for key, vector in fetch(wanted[start : start + _KEYS_AT_ONCE]).items():
+                    if vector.shape != (dimension,):
+                        found = f"the embedding of key {key[:12]} has shape {vector.shape}, not ({dimension},)"
+                        raise CacheError(f"{found}: verify the cache")
+                    unit_rows(vector)
+                    file.write(vector.astype("<f2").tobytes())
+                    places[key] = len(places)
+            file.flush()
+            if not places:
+                return VectorsByKey(np.zeros((0, dimension), dtype=np.float16), places)
+            # it stays as long as the map does
+            return VectorsByKey(np.memmap(file, "<f2", "r", shape=(len(places), dimension)), places)
+    except OSError as error:
+        raise CacheError(
+            f"{folder} cannot hold the embeddings ({error.strerror}): make room, then run again"
+        ) from error
 
 
 @dataclass(frozen=True)

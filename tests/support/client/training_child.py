@@ -3,8 +3,8 @@
     python training_child.py FOLDER [RANK STEP]
 
 Trains VL2V-ADiP on the toy problem, partly bought, and leaves `FOLDER/result-RANK.pt`: the final weights, the history,
-and the gradients of each stage's first step. The process of rank `RANK` dies in its optimizer step number `STEP`,
-counted over both stages. `train_together` does the same in processes that nobody has to launch.
+and the weights and gradients of each stage's first step. The process of rank `RANK` dies in its optimizer step number
+`STEP`, counted over both stages. `train_together` does the same in processes that nobody has to launch.
 """
 
 from __future__ import annotations
@@ -58,12 +58,16 @@ def train_together(folder: Path, count: int, seconds: float, **options: Any) -> 
 
 
 def _train_as(folder: Path, options: dict[str, Any], rank: int, count: int, port: int) -> None:
-    """Be one of the processes, as the environment says that `torchrun` makes for each."""
+    """Be one of the processes, as the environment says that `torchrun` makes for each.
+
+    With a closed form, all but the first compute without oneDNN, so that they round as another processor may.
+    """
     write_to(_log(folder, rank), _log(folder, rank))
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
-    torch.save(train_watched(folder, **options), folder / f"result-{rank}.pt")
+    with torch.backends.mkldnn.flags(enabled=rank == 0 or options.get("align") != "ridge"):
+        torch.save(train_watched(folder, **options), folder / f"result-{rank}.pt")
 
 
 def _log(folder: Path, rank: int) -> Path:
@@ -71,9 +75,10 @@ def _log(folder: Path, rank: int) -> Path:
 
 
 def train_watched(folder: Path | None, dies_at: int | None = None, **options: Any) -> Result:
-    """Trains; returns weights, history and the first gradients of each optimizer."""
+    """Trains; returns weights, history, and the first weights and gradients of each optimizer."""
     torch.set_num_threads(1)
     config = CONFIG.replace(**options)
+    first: list[list[torch.Tensor]] = []
     gradients: list[list[torch.Tensor]] = []
     seen: set[int] = set()
     steps = 0
@@ -87,6 +92,7 @@ def train_watched(folder: Path | None, dies_at: int | None = None, **options: An
         if id(optimizer) not in seen:
             seen.add(id(optimizer))
             parameters = [value for group in optimizer.param_groups for value in group["params"]]
+            first.append([value.detach().clone() for value in parameters])
             gradients.append([value.grad.clone() for value in parameters if value.grad is not None])
         return whole_step(optimizer, *arguments)
 
@@ -98,6 +104,7 @@ def train_watched(folder: Path | None, dies_at: int | None = None, **options: An
     weights = dict(result.classifier.student.state_dict())
     return {
         "weights": weights,
+        "first": first,
         "gradients": gradients,
         "history": list(result.history),
         "accuracy": result.validation.accuracy,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from vl2v_client.config.training import TrainingConfig
 from vl2v_client.core.progress import Progress, silent
@@ -88,13 +89,17 @@ def fit_probe(
             progress("probe", min(number * size, len(images)), len(images))
             yield part.float()
 
-    one_hot = torch.eye(student.projection.out_features)[np.repeat(train.labels, count)]
-    pairs = zip(features(train, count), torch.split(one_hot, size), strict=True)
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        labels, done = torch.from_numpy(np.repeat(train.labels, count)), 0
+        for part in features(train, count):
+            yield part, one_hot(labels[done : done + len(part)], student.projection.out_features)
+            done += len(part)
+
     held_out = torch.cat([*features(validation, 1)])
     labels = torch.from_numpy(validation.labels).to(classifier.device)
 
     def validate() -> SourceScore:
         return score(student.projection(held_out), labels, validation.domains)
 
-    found = fit_projection(student.projection, pairs, validate)
+    found = fit_projection(student.projection, pairs(), validate)
     return TrainingResult(PROBE, classifier, found, (), ())

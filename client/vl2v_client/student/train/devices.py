@@ -85,6 +85,12 @@ class Ranks:
         dist.broadcast_object_list(answer, src=0)
         return cast(_Answer, answer[0])
 
+    def as_first(self, network: nn.Module) -> None:
+        """Give a network the weights that it has in rank 0: another processor may round what makes them otherwise."""
+        if self.count > 1:
+            for parameter in network.parameters():
+                dist.broadcast(parameter.detach(), src=0)
+
     def barrier(self) -> None:
         """Wait until every process has come here, however long rank 0 needs."""
         if self.count > 1:

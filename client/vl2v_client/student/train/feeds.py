@@ -116,6 +116,7 @@ class FeatureFeed:
         self._run, self._stage, self._is_cut = run, stage, stage.freeze_until > 0
         self._frozen, self._rest = stage_parts(run.classifier.student, stage)
         train, validation = run.data.train, run.data.validation
+        self._once = FrozenFeatures(run.classifier, run.config, run.data.features) if stage.closed_form else None
         one = self._seen(validation.first()[:1])
         room, count = FEATURE_BYTES // one.nbytes, len(train) * train.view_count
         for_validation = min(len(validation), room)
@@ -140,11 +141,10 @@ class FeatureFeed:
     def _said_of(self, views: LabelledViews, each: int, count: int) -> Iterator[Tensor]:
         """Yield what the frozen part says of the first `count` of `each` sample's first views, in order."""
         images = views.first(each)
-        if not self._stage.closed_form:
+        if self._once is None:
             yield from self._in_chunks(lambda cut: self._seen(images[cut]), count)
         elif count:
-            frozen = FrozenFeatures(self._run.classifier, self._run.config, self._run.data.features)
-            yield from frozen.parts(images, views.first_keys(each), count)
+            yield from self._once.parts(images, views.first_keys(each), count)
 
     def load(self, step: int) -> LoadedStep:
         """See `Feed`."""
@@ -211,16 +211,27 @@ class FeatureFeed:
         They are the mixed targets `[B, D]`; for a linear head the one-hot labels `[B, C]`, times ten, so that its
         logits say almost surely which class it is.
         """
-        train, size = self._run.data.train, self._run.config.evaluation_batch_size
-        places = np.arange(len(train) * train.view_count)
-        for start in range(0, len(places), size):
-            rows, views = np.divmod(places[start : start + size], train.view_count)
-            features = self._features(self._gather(rows, views), rows, views)
+        done, each = 0, self._run.data.train.view_count
+        for features in self._of_all_views():
+            rows, views = np.divmod(np.arange(done, done + len(features)), each)
+            done += len(features)
             batch = batches.batch(features, rows, views)
             if self._run.classifier.head is None:
                 yield features, 10.0 * one_hot(batch.labels, self._run.classifier.student.projection.out_features)
             else:
                 yield features, mixed_targets(batch)
+
+    def _of_all_views(self) -> Iterator[Tensor]:
+        """Yield the features `[B, F]` float32 of all training views, in order; those not in memory may be on disk."""
+        train, size = self._run.data.train, self._run.config.evaluation_batch_size
+        count, kept = len(train) * train.view_count, len(self._train)
+        kept = kept if kept == count else kept // size * size  # blocks begin where they do without any kept
+        for start in range(0, kept, size):
+            yield self._trainable(self._train[start : min(start + size, kept)])
+        if kept < count and self._once is not None:
+            images, keys = train.first(train.view_count), train.first_keys(train.view_count)
+            for part in self._once.parts(images, keys, start=kept):
+                yield self._trainable(part)
 
     def validation_outputs(self) -> Tensor:
         """See `Feed`."""

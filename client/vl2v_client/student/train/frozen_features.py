@@ -46,19 +46,23 @@ class FrozenFeatures:
         facts += [torch.__version__, timm.__version__]  # another version may round, or build the network, otherwise
         self._of = json.dumps(facts).encode()
 
-    def parts(self, images: PixelSource, keys: Sequence[bytes], count: int | None = None) -> Iterator[Tensor]:
-        """Yield the features `[B, F]` float16 of the first images, some at a time and in order, on the device.
+    def parts(
+        self, images: PixelSource, keys: Sequence[bytes], count: int | None = None, *, start: int = 0
+    ) -> Iterator[Tensor]:
+        """Yield the features `[B, F]` float16 of some images, some at a time and in order, on the device.
 
         Args:
             images: `[M, S, S, 3]`, at the student's input size or any other.
             keys: Name of each image's pixels, `M`; empty if they have none, and nothing is looked up or kept.
-            count: Number of the images; all by default.
+            count: Number of the images; all that follow by default.
+            start: Place of the first of them.
 
         Raises:
             DataError: An image is broken, or its features are not finite.
         """
 
-        def outputs(cut: slice) -> Tensor:
+        def outputs(of_these: slice) -> Tensor:
+            cut = slice(start + of_these.start, start + of_these.stop)
             if self._store is None or not keys:
                 return self._computed(images[cut])
             if isinstance(self._store, FeatureFolder):
@@ -70,7 +74,7 @@ class FrozenFeatures:
 
         size, device = self._config.evaluation_batch_size, self._classifier.device
         self._classifier.student.eval()
-        yield from in_chunks(outputs, len(images) if count is None else count, size, device)
+        yield from in_chunks(outputs, len(images) - start if count is None else count, size, device)
 
     def _looked_up(self, images: PixelSource, start: int, names: Sequence[bytes], store: FeatureStore) -> Tensor:
         known = store.get(names)

@@ -155,7 +155,9 @@ def _run_stage(
 def _fit(run: TrainingRun, stage: Stage, feed: FeatureFeed) -> SourceScore:
     batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(run.config))
     projection = run.classifier.student.projection
-    return fit_projection(projection, feed.pairs(batches), lambda: run.ranks.broadcast(lambda: _validate(run, feed)))
+    fitted = fit_projection(projection, feed.pairs(batches), lambda: run.ranks.broadcast(lambda: _validate(run, feed)))
+    run.ranks.as_first(projection)  # gradients are averaged from here on: all begin at the same weights
+    return fitted
 
 
 def _take_steps(
