@@ -39,7 +39,7 @@ GOALS = {
 STYLES = ("photo", "cartoon", "sketch", "painting")
 PROSE: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "What holds for which table": ((), {"128", "224"}),  # pixels
-    "How it is measured": ((), {"1", "95"}),  # of the statistics
+    "How it is measured": ((), {"1", "95", "96"}),  # of the statistics; pixels
     "Photographs: PACS": (("accuracy_table_pacs",), {"5,001", "640,135", "8.4", "9.9"}),  # the published loop, epochs
     SETTINGS: (
         ("accuracy_settings_pacs-128",),
