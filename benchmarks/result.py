@@ -79,10 +79,13 @@ def print_result(
 
 
 def commit() -> str:
-    """The commit of this working tree, `-dirty` if it was changed; unknown without git."""
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The commit of this working tree, `-dirty` if anything but results was changed; unknown without git."""
+    root = Path(__file__).parent.parent
+    done = subprocess.run(["git", "describe", "--always"], cwd=root, capture_output=True, text=True)
+    changed = subprocess.run(
+        ["git", "diff", "--quiet", "HEAD", "--", ".", f":!{RESULTS.relative_to(root)}"], cwd=root, capture_output=True
+    )
+    return f"{done.stdout.strip()}{'-dirty' if changed.returncode else ''}" if done.stdout else "unknown"
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
