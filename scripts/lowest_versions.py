@@ -2,8 +2,8 @@
 
     python scripts/lowest_versions.py vendor client local >lowest.txt
 
-`make test-lowest` installs these and runs the tests, so that no lower bound is a guess. Packages that only dependencies
-name are pip's choice.
+`make test-lowest` installs these and runs the tests. The lower bounds of extras that it does not name are untested.
+Packages that only dependencies name are pip's choice.
 """
 
 from __future__ import annotations

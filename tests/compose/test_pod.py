@@ -48,7 +48,9 @@ def test_the_pod_is_hardened(pods: Pods) -> None:
     assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert "Read-only file system" in pods.podman("exec", VENDOR, "sh", "-c", "touch /opt/x 2>&1; true")
-    assert vendor("stat -c %a:%u /run/vl2v/vendor-secrets.json") == ["600:10001"]
+    assert vendor("stat -Lc %a:%u:%g /run/vl2v/vendor-secrets.json") == ["440:0:10001"]
+    assert "Read-only file system" in pods.podman("exec", VENDOR, "sh", "-c", "touch /run/vl2v/x 2>&1; true")
+    assert "vendor-published-heads.json" in vendor("ls /var/lib/vl2v")
 
 
 def test_the_pod_sells_and_its_ledger_is_whole(pods: Pods) -> None:

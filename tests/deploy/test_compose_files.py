@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from support.vendor.compose_stack import Stack
 from vl2v_vendor.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,47 @@ def test_images_are_of_this_release() -> None:
     ours = [image for image in images if "vl2v-" in image]
     assert len(ours) == 4
     assert {re.sub(r"-cuda$|\}$", "", image).rpartition(":")[2] for image in ours} == {VERSION}
+
+
+def _foreign_images() -> dict[str, str]:
+    """Of each service, the image that is not built here, or the base of the one that is."""
+    services = ALONE | {name: REPLICAS[name] for name in ("haproxy", "pgbouncer")}
+    return {
+        name: found["build"]["args"]["BASE"] if "build" in found else found["image"] for name, found in services.items()
+    }
+
+
+def test_each_image_of_others_is_a_variable_that_defaults_to_a_version() -> None:
+    found = _foreign_images()
+    assert found.keys() == {*OURS, "prometheus", "grafana"}
+    for service, image in found.items():
+        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/]+:(?!latest)[\w.-]+\}", image), service
+    for service, folder in {"vendor": ".", "haproxy": "deploy/haproxy", "pgbouncer": "deploy/pgbouncer"}.items():
+        text = (ROOT / folder / "Dockerfile").read_text()
+        (base,) = re.findall(r"^ARG BASE=(.*)\nFROM \$\{BASE\}$", text, re.MULTILINE)
+        assert found[service].endswith(f":-{base}}}"), service
+
+
+def test_a_release_can_name_each_image_of_others_by_its_digest() -> None:
+    images = {image.strip("${}").replace(":-", " ", 1) for image in _foreign_images().values()}
+    assert len(images) == 5
+    page = (ROOT / "docs" / "operating" / "docker.md").read_text()
+    ((pinning, wanted),) = re.findall(r"```console\n(while read .*?)<<END\n(.*?)END\n", page, re.DOTALL)
+    assert "RepoDigests" in pinning
+    assert {*wanted.splitlines()} == images
+    example = (ROOT / ".env.example").read_text()
+    assert {*re.findall(r"^# ([A-Z]+_IMAGE=.*)$", example, re.MULTILINE)} == {name.replace(" ", "=") for name in images}
+
+
+@pytest.mark.parametrize(("status", "ready"), [(1, True), (0, False)], ids=["docker gave up", "nobody answers"])
+def test_a_start_has_failed_if(status: int, ready: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "docker"
+    program.write_text(f"#!/bin/sh\necho a vendor is unhealthy >&2\nexit {status}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(Stack, "is_ready", lambda *_, **__: ready)
+    with pytest.raises(AssertionError, match="a vendor is unhealthy"):
+        Stack(tmp_path, "none", 1).up()
 
 
 def test_a_start_may_take_as_long_as_a_model_may_take_to_load() -> None:

@@ -93,6 +93,17 @@ def test_the_vendor_can_write_where_the_image_writes() -> None:
     assert {*folders.split(), "/tmp"} <= writable
 
 
+def test_the_keys_are_mounted_for_the_group_alone_and_what_was_signed_is_kept() -> None:
+    mounts = {mount["name"]: mount for mount in VENDOR["volumeMounts"]}
+    (keys,) = [volume for volume in _pod(DEPLOYMENT)["volumes"] if "secret" in volume]
+    assert keys["secret"]["defaultMode"] == 0o440  # with fsGroup, what the vendor accepts
+    assert mounts[keys["name"]]["readOnly"] is True
+    files = {variable["name"]: variable.get("value") for variable in VENDOR["env"]}
+    assert files[f"{ENV_PREFIX}SECRETS_FILE"] == f"{mounts[keys['name']]['mountPath']}/vendor-secrets.json"
+    assert files[f"{ENV_PREFIX}PUBLISHED_HEADS_FILE"] == f"{mounts['data']['mountPath']}/vendor-published-heads.json"
+    assert len(_containers(DEPLOYMENT)) == 1
+
+
 def test_probes_ask_for_routes_of_the_vendor_on_its_port() -> None:
     routes = {getattr(route, "path", None) for route in public.router.routes}
     ports = {port["name"]: port["containerPort"] for port in VENDOR["ports"]}
@@ -153,7 +164,7 @@ def test_selectors_find_the_vendor_and_not_the_migration() -> None:
 def _secrets_used(workload: Document) -> Iterator[tuple[str, str]]:
     for container in _containers(workload):
         for variable in container.get("env", []):
-            reference = variable["valueFrom"].get("secretKeyRef")
+            reference = variable.get("valueFrom", {}).get("secretKeyRef")
             if reference:
                 yield reference["name"], reference["key"]
     for volume in _pod(workload)["volumes"]:

@@ -55,21 +55,25 @@ class Stack:
         (self.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     def compose(self, *words: str, check: bool = True, text: str | None = None, seconds: float = 300) -> str:
-        """Run a command of docker compose in the folder; returns what it printed."""
-        files = ["docker-compose.yml", *(["docker-compose.replicas.yml"] if self.is_replicated else [])]
-        options = [word for name in files for word in ("--file", name)]
-        command = ["docker", "compose", "--progress", "plain", "--project-name", self.project, *options, *words]
-        done = subprocess.run(
-            command, cwd=self.folder, input=text or "", capture_output=True, text=True, check=False, timeout=seconds
-        )
+        """Run a command of docker compose in the folder; returns what it printed, with its errors if they may be."""
+        done = self._run(*words, text=text, seconds=seconds)
         assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stderr[-4000:]}"
         return done.stdout if check else done.stdout + done.stderr
 
-    def up(self, *words: str, check: bool = True) -> str:
-        """Start what is not running and wait until it is healthy."""
-        told = self.compose("up", "--detach", "--wait", "--no-build", *words, check=False, seconds=START_SECONDS)
-        assert not check or self.is_ready(seconds=30), f"{told[-3000:]}\n{self.logs()[-3000:]}"
-        return told
+    def _run(self, *words: str, text: str | None = None, seconds: float) -> subprocess.CompletedProcess[str]:
+        files = ["docker-compose.yml", *(["docker-compose.replicas.yml"] if self.is_replicated else [])]
+        options = [word for name in files for word in ("--file", name)]
+        command = ["docker", "compose", "--progress", "plain", "--project-name", self.project, *options, *words]
+        return subprocess.run(
+            command, cwd=self.folder, input=text or "", capture_output=True, text=True, check=False, timeout=seconds
+        )
+
+    def up(self, *words: str) -> None:
+        """Start what is not running: `--wait` has to find all of it healthy, and the address has to answer."""
+        done = self._run("up", "--detach", "--wait", "--no-build", *words, seconds=START_SECONDS)
+        said = f"{done.stdout[-1000:]}{done.stderr[-3000:]}\n{self.logs()[-3000:]}"
+        assert done.returncode == 0, f"`up --wait` gave up: {said}"
+        assert self.is_ready(seconds=30), f"healthy, but not ready: {said}"
 
     def is_ready(self, *, seconds: float = 0) -> bool:
         """Whether the address answers that it is ready, now or in some seconds, as when the proxy has yet to notice."""
@@ -125,7 +129,7 @@ def docker(*words: str, text: str = "", seconds: float = 300) -> str:
 
 
 def build_images() -> float:
-    """Build every image of the compose files; BASE, EXTRAS and TORCH_INDEX of the environment are passed on.
+    """Build every image of the compose files; the variables of the environment that they name are passed on.
 
     Returns:
         The seconds that it took; few if they were there.

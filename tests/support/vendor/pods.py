@@ -107,7 +107,19 @@ class Pods:
         """Run pods, with their Secrets, settings and volumes; podman ignores what else there is."""
         text = yaml.safe_dump_all([_suit_podman(document) for document in documents])
         self._played.append(text)
-        self.podman("kube", "play", "--network", NAME, *options, "-", text=text)
+        self.podman("kube", "play", "--network", NAME, "--start=false", *options, "-", text=text)
+        for document in documents:
+            if document["kind"] in ("Deployment", "Job"):
+                self._give_secrets_to_the_group(document["spec"]["template"]["spec"])
+                self.podman("pod", "start", f"{document['metadata']['name']}-pod")
+
+    def _give_secrets_to_the_group(self, pod: Document) -> None:
+        """Do with the files of a mounted Secret what a kubelet does because of `fsGroup`."""
+        group, image = str(pod["securityContext"]["fsGroup"]), pod["containers"][0]["image"]
+        for volume in pod["volumes"]:
+            if "secret" in volume:
+                mount = f"{volume['secret']['secretName']}:/secret"
+                self.podman("run", "--rm", "--user=0", "--volume", mount, image, "chgrp", "-R", group, "/secret")
 
     def wait_until_ready(self, seconds: float = _READY_SECONDS) -> None:
         deadline = time.monotonic() + seconds
@@ -153,10 +165,8 @@ def secrets_of(folder: Path) -> list[Document]:
 
 
 def _suit_podman(document: Document) -> Document:
-    """Change what podman cannot do: it knows no fsGroup, and an emptyDir in memory is root's and one container's."""
+    """Change what podman cannot do: an emptyDir in memory is root's."""
     for volume in document.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", []):
-        if "secret" in volume:
-            volume["secret"]["defaultMode"] = 0o444
         if "medium" in volume.get("emptyDir", {}):
             volume["emptyDir"] = {}
     return document
