@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None)  # a busy machine is no failure; pytest's time limit still holds
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
