@@ -15,9 +15,9 @@ from PIL import Image
 
 from support.adversary.hostile_images import progressive_bomb
 from support.client.student_factories import SIZE, TINY_VIT, coloured_views, fresh_classifier
-from support.proofs.measured_process import Ended, run_measured
+from support.proofs.measured_process import Ended, run_measured_forked
 from support.proofs.proof_figures import Prove
-from support.vendor.live_parties import BIN, Client, Vendor, free_port
+from support.vendor.live_parties import Client, Vendor, free_port
 from support.vendor.serving_shop import png_bomb
 from vl2v_client.data.shapes import write_shapes
 from vl2v_client.export.weights import export_bundle
@@ -124,8 +124,9 @@ class Reader:
         folder = self.good.parent / name.replace(" ", "-").replace("/", "-")
         shutil.copytree(self.good, folder)
         change(folder)
-        words = [BIN / "vl2v-client", *self._words(folder)]
-        return run_measured(words, self._client.environment, within_seconds=MOST_SECONDS, cwd=self.good.parent)
+        words, environment = self._words(folder), self._client.environment
+        terms: dict[str, Any] = {"within_seconds": MOST_SECONDS, "cwd": self.good.parent}
+        return run_measured_forked("vl2v-client", words, environment, **terms)
 
     def hold(self, prove: Prove, name: str, change: Callable[[Path], object], *, named: str) -> None:
         ended = self.run(change, name)

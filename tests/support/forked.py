@@ -46,7 +46,7 @@ def start_forked(
     program: str, words: Sequence[str], environment: Mapping[str, str], out: Path, err: Path
 ) -> ForkServerProcess:
     """Start one of the two programs, to be killed; what it writes goes to files."""
-    process = FORKSERVER.Process(target=_run, args=(program, list(words), dict(environment), out, err))
+    process = FORKSERVER.Process(target=be_program, args=(program, list(words), dict(environment), out, err))
     process.start()
     return process
 
@@ -58,7 +58,8 @@ def write_to(out: Path, err: Path) -> None:
             os.dup2(file.fileno(), stream.fileno())
 
 
-def _run(program: str, words: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+def be_program(program: str, words: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+    """Do in this process, which was forked, what one of the two programs does, and end with its code."""
     write_to(out, err)
     os.environ.clear()
     os.environ.update(environment)
