@@ -186,19 +186,19 @@ class _buying:
 
     def __enter__(self) -> tuple[Client, Callable[[], None]]:
         def begun() -> bool:
-            assert self._process.poll() is None, "it ended before anything happened"
+            assert self._process.exitcode is None, "it ended before anything happened"
             return self._client.used_units() > 0
 
         _wait_for(begun, "nothing was bought")
         return self._client, self._end
 
     def __exit__(self, *_raised: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.join()
 
     def _end(self) -> None:
-        assert self._process.wait(timeout=900) == 0
+        self._process.join(900)
+        assert self._process.exitcode == 0
 
 
 def _assert_paid_once(stack: Stack, client: Client) -> None:
