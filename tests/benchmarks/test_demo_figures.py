@@ -34,6 +34,12 @@ def test_the_readme_s_table_and_bill_are_the_result_s() -> None:
     assert bill in RESULT["notes"]
 
 
+def test_the_readme_s_time_is_the_result_s() -> None:
+    (seconds,) = (goal["value"] for goal in RESULT["goals"] if goal["name"] == "seconds")
+    (minutes,) = re.findall(r"takes about ([\d.]+) minutes", README)
+    assert abs(60 * float(minutes) - seconds) < 15
+
+
 def test_the_gain_on_the_page_of_accuracies_is_the_result_s() -> None:
     unseen = {row["accuracy, percent"]: row["unseen sketch"] for row in RESULT["rows"]}
     (gain,) = (goal["value"] for goal in RESULT["goals"] if goal["name"] == "VL2V-ADiP above ERM, points")
