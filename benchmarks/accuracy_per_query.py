@@ -138,7 +138,7 @@ def obtain_outcomes(arguments: argparse.Namespace, arms: list[Arm], options: lis
     record = results_folder(arguments) / f"accuracy_{arguments.name}.runs.jsonl"
     bench = Bench({}, home, record, [*student, *options], files, local, arguments.jobs)
     if arguments.recorded:
-        return recorded(bench, cells(arguments, arms, {}, home))
+        return recorded(bench, cells(arguments, arms, {}, home), incomplete=arguments.incomplete)
     if arguments.kind == SETTINGS:
         link_sources(arguments.data, arguments.target, home)
     serve = ("--model-config", str(config), "--pretrained", str(weights))
@@ -212,6 +212,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--name", default=None, help="of the data in the result's file names")
     parser.add_argument("--out", type=Path, default=None, help="folder of the result files")
     parser.add_argument("--recorded", action="store_true", help="make the table of recorded runs again; run nothing")
+    parser.add_argument("--incomplete", action="store_true", help="with --recorded: rows may lack runs of some seeds")
     parser.add_argument("--note", action="append", default=[], help="above the table and in its file; repeatable")
     arguments = parser.parse_args(words)
     if (arguments.model_config is None) != (arguments.pretrained is None):
