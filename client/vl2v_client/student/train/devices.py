@@ -119,7 +119,9 @@ def joined_ranks() -> Iterator[Ranks]:
         dist.init_process_group(backend, timeout=STEP_TIMEOUT)
         try:
             # a group's timeout holds for all that it does, so long waits have one of their own
-            yield Ranks(dist.get_rank(), count, dist.new_group(backend="gloo", timeout=PATIENCE))
+            ranks = Ranks(dist.get_rank(), count, dist.new_group(backend="gloo", timeout=PATIENCE))
+            yield ranks
+            ranks.barrier()  # with torch 2.6, a process that leaves after rank 0 has ended may wait for ever
         finally:
             dist.destroy_process_group()
 
