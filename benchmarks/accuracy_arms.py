@@ -64,6 +64,8 @@ ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "er
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
+CHOSEN_4 = "default as its sources choose, K=4"
+"""For each target the default, or itself with the one setting that was best when each source was left out."""
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
 """Of the training images, in the curve, between none and all."""

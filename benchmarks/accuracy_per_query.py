@@ -24,6 +24,7 @@ words are those of the runs, with a `--target` for each domain. `--note` says wh
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from pathlib import Path
 from accuracy_arms import (
     ADIP_4,
     BESIDE_TEACHER,
+    CHOSEN_4,
     DEFAULT_4,
     ERM,
     ERM_ROWS,
@@ -53,7 +55,7 @@ from accuracy_runs import Bench, Cell, Outcome, measure, recorded
 from accuracy_table import GAP_GOALS, best_on_sources, gap_notes, goals_of, notes_of, rows_of, share_goals
 from local_vendor import local_vendor, run, split_words
 from result import RESULTS, write_result
-from source_settings import choices_of, link_sources, source_cells
+from source_settings import as_sources_choose, choices_of, link_sources, source_cells
 
 import vl2v_vendor
 from vl2v_client.data.folder import open_dataset
@@ -99,8 +101,11 @@ def main() -> None:
         return
     if arguments.kind == GAP:
         outcomes += best_on_sources(outcomes, [f"{ERM}, {row}" for row in ERM_ROWS], ERM)
+        settings = results_folder(arguments) / f"accuracy_{SETTINGS}_{arguments.name}.json"
+        if settings.exists():
+            outcomes += as_sources_choose(outcomes, json.loads(settings.read_text()), CHOSEN_4)
     of_arms = [name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM)]
-    names = [TEACHER, *BESIDE_TEACHER, ERM, *of_arms]
+    names = [TEACHER, *BESIDE_TEACHER, ERM, *of_arms, CHOSEN_4]
     is_shared = arguments.data is not None  # shapes are drawn for each seed, with pictures of its own
     rows = rows_of(outcomes, names, REFERENCES[arguments.kind], shared_pictures=is_shared)
     name = f"accuracy_{arguments.kind}_{arguments.name}"

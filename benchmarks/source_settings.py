@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from accuracy_arms import Arm
 from accuracy_runs import Cell, Outcome
@@ -63,3 +64,9 @@ def choices_of(outcomes: Sequence[Outcome], targets: Sequence[str], arms: Sequen
         }
         for arm in arms
     ]
+
+
+def as_sources_choose(outcomes: Iterable[Outcome], settings: Mapping[str, Any], name: str) -> list[Outcome]:
+    """Under one name, for each target the outcomes of the setting that a result of `choices_of` calls best for it."""
+    best = {target: row["setting"] for row in settings["rows"] for target in row["best for"].split(", ")}
+    return [replace(each, row=name, note=each.row) for each in outcomes if best.get(each.target) == each.row]

@@ -133,6 +133,7 @@ def test_recorded_runs_are_read_and_missing_ones_are_named(tmp_path: Path, comma
     assert recorded(bench, [_cell(tmp_path)]) == outcomes
     with pytest.raises(SystemExit, match=r"lacks 1 runs, such as VL2V-ADiP, online .* on art, seed 0"):
         recorded(bench, [_cell(tmp_path), _cell(tmp_path, online)])
+    assert recorded(bench, [_cell(tmp_path), _cell(tmp_path, online)], incomplete=True) == outcomes
     assert len(commands) == given
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import accuracy_arms
 from accuracy_arms import Arm
 from accuracy_runs import Outcome
-from source_settings import choices_of, link_sources, row_of, source_cells
+from source_settings import as_sources_choose, choices_of, link_sources, row_of, source_cells
 
 DOMAINS = ("art", "cartoon", "photo")
 ARMS = (Arm("default", ()), Arm("other", ("--trust", "agreement")))
@@ -45,6 +45,21 @@ def test_each_target_takes_the_setting_that_its_sources_like_best() -> None:
     default, other = choices_of(outcomes, DOMAINS, ARMS)
     assert (default["best for"], other["best for"]) == ("cartoon, photo", "art")
     assert (default["for art"], other["for art"], other["options"]) == (50.0, 70.0, "--trust agreement")
+
+
+def test_a_row_as_its_sources_choose_has_the_best_setting_of_each_target() -> None:
+    settings = {"rows": [{"setting": "default", "best for": "cartoon, photo"}, {"setting": "other", "best for": "art"}]}
+    outcomes = [
+        Outcome(arm.row, "", target, 0, accuracy, None, None, 0, 0, "")
+        for arm, accuracy in zip(ARMS, (0.5, 0.7), strict=True)
+        for target in ("art", "cartoon")
+    ]
+    found = as_sources_choose(outcomes, settings, "chosen")
+    assert {(one.row, one.target, one.note, one.accuracy) for one in found} == {
+        ("chosen", "art", "other", 0.7),
+        ("chosen", "cartoon", "default", 0.5),
+    }
+    assert as_sources_choose(outcomes, {"rows": [{"setting": "other", "best for": "-"}]}, "chosen") == []
 
 
 def test_settings_differ_from_the_default_in_one_thing() -> None:
