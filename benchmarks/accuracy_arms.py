@@ -60,6 +60,13 @@ SETTINGS = {
 }
 """Row: what it changes in the default with K=4."""
 
+ONE_VIEW = {
+    "the bought view alone": (),
+    "plain views that borrow": ("--train-views", "4", "--view-recipe", "standard"),
+    "styled views that borrow": ("--train-views", "4"),
+}
+"""Row: what it changes in the default with K=1. A view that is not bought borrows the answer of the one that is."""
+
 ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "erm"}
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
@@ -172,6 +179,11 @@ def setting_arms() -> tuple[Arm, ...]:
     """The default and itself with one thing changed, for source domains to choose from."""
     switched = (Arm(f"default, {row}", (*_default(4), *options)) for row, options in SETTINGS.items())
     return Arm(DEFAULT_4, _default(4)), *switched
+
+
+def one_view_arms() -> tuple[Arm, ...]:
+    """What the student trains on where one view of each image is bought, for source domains to choose from."""
+    return tuple(Arm(f"default, K=1, {row}", (*_default(1), *options)) for row, options in ONE_VIEW.items())
 
 
 def plan_arms() -> tuple[Arm, ...]:

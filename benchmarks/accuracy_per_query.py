@@ -8,6 +8,7 @@
     python benchmarks/accuracy_per_query.py ablation --data DIR --target A --target B ...
     python benchmarks/accuracy_per_query.py gap --data DIR --target A --target B --target C ...
     python benchmarks/accuracy_per_query.py settings --data DIR --target A --target B --target C --seeds 1 ...
+    python benchmarks/accuracy_per_query.py settings-of-one-view --data DIR --target A --target B --target C ...
     python benchmarks/accuracy_per_query.py table --data DIR --name NAME --model-config teacher.json
         --pretrained teacher.safetensors --student NAME --student-weights FILE --student-size 96 -- --batch-size 32
     python benchmarks/accuracy_per_query.py table --recorded
@@ -46,6 +47,7 @@ from accuracy_arms import (
     field_arms,
     gap_arms,
     method_arms,
+    one_view_arms,
     plan_arms,
     setting_arms,
     table_arms,
@@ -61,7 +63,8 @@ import vl2v_vendor
 from vl2v_client.data.folder import open_dataset
 from vl2v_client.data.shapes.drawing_styles import STYLES
 
-SETTINGS, GAP = "settings", "gap"
+SETTINGS, ONE_VIEW, GAP = "settings", "settings-of-one-view", "gap"
+CHOOSING = (SETTINGS, ONE_VIEW)
 ARMS = {
     "table": table_arms,
     "curve": curve_arms,
@@ -71,6 +74,7 @@ ARMS = {
     "ablation": setting_arms,
     GAP: gap_arms,
     SETTINGS: setting_arms,
+    ONE_VIEW: one_view_arms,
 }
 REFERENCES = {
     "table": ONLINE,
@@ -96,7 +100,7 @@ def main() -> None:
     arguments, options = parse_arguments()
     arms = [arm for arm in ARMS[arguments.kind]() if not arguments.arm or arm.slug in arguments.arm]
     outcomes = obtain_outcomes(arguments, arms, options)
-    if arguments.kind == SETTINGS:
+    if arguments.kind in CHOOSING:
         write_choices(arguments, arms, outcomes)
         return
     if arguments.kind == GAP:
@@ -127,7 +131,7 @@ def write_choices(arguments: argparse.Namespace, arms: list[Arm], outcomes: list
         "Accuracy in percent on a source that is left out, mean over the sources of each target; no picture of the "
         "target is read.",
     ]
-    name = f"accuracy_{SETTINGS}_{arguments.name}"
+    name = f"accuracy_{arguments.kind}_{arguments.name}"
     rows = choices_of(outcomes, arguments.target, arms)
     write_result(name, rows, [], out=results_folder(arguments) / f"{name}.json", notes=notes)
 
@@ -144,7 +148,7 @@ def obtain_outcomes(arguments: argparse.Namespace, arms: list[Arm], options: lis
     bench = Bench({}, home, record, [*student, *options], files, local, arguments.jobs)
     if arguments.recorded:
         return recorded(bench, cells(arguments, arms, {}, home), incomplete=arguments.incomplete)
-    if arguments.kind == SETTINGS:
+    if arguments.kind in CHOOSING:
         link_sources(arguments.data, arguments.target, home)
     serve = ("--model-config", str(config), "--pretrained", str(weights))
     with local_vendor(home, account="accuracy", budget=10_000_000, options=serve) as environment:
@@ -162,7 +166,7 @@ def cells(arguments: argparse.Namespace, arms: list[Arm], environment: dict[str,
     """Every run, seed by seed, so that a benchmark that is stopped has all of the first seeds."""
     everywhere = arguments.kind != "table" or arguments.data is None
     first_seed = FIRST_SEED if arguments.data is None and not arguments.development else 0
-    if arguments.kind == SETTINGS:
+    if arguments.kind in CHOOSING:
         yield from source_cells(home, arguments.target, arms, range(arguments.seeds))
         return
     for seed in range(first_seed, first_seed + arguments.seeds):
@@ -226,7 +230,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         parser.error("--data needs a --name for the result")
     if arguments.data is not None and arguments.model_config is None and not arguments.recorded:
         parser.error("--data needs a teacher: --model-config and --pretrained")
-    if arguments.kind == SETTINGS and (arguments.data is None or len(arguments.target or ()) < 3):
+    if arguments.kind in CHOOSING and (arguments.data is None or len(arguments.target or ()) < 3):
         parser.error("settings are chosen on --data of three domains or more: name each with --target")
     if arguments.data is not None and arguments.development:
         parser.error("--development is of shapes, not of --data")
