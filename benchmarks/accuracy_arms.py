@@ -160,8 +160,8 @@ def gap_arms() -> tuple[Arm, ...]:
     """How much of the gap between ERM and its teacher a pretrained student closes, and what fewer queries cost.
 
     Every row has the schedule, optimizer and frozen blocks of `default`, all but `thorough` its steps, and four views
-    of each image. The published loss has the published views and align, ERM the views of `default`. The points of the
-    curve borrow the canonical view's answer for the views that are not bought.
+    of each image; those of the curve have the one that is asked about, as the preset has it. The published loss has the
+    published views and align, ERM the views of `default`.
     """
     default = _default(4)
     return (
@@ -170,8 +170,8 @@ def gap_arms() -> tuple[Arm, ...]:
         Arm(DEFAULT_4, default, with_teacher=True, everywhere=True),
         Arm("default, the six styles", (*default, *SETTINGS["the six styles"]), everywhere=True),
         Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
-        Arm(DEFAULT_1, (*_default(1), "--train-views", "4"), everywhere=True),
-        Arm(DEFAULT_QUARTER, (*_default(1), "--train-views", "4"), share=0.25, everywhere=True),
+        Arm(DEFAULT_1, _default(1), everywhere=True),
+        Arm(DEFAULT_QUARTER, _default(1), share=0.25, everywhere=True),
     )
 
 
