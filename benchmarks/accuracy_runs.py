@@ -182,8 +182,8 @@ def _spending(bench: Bench, cell: Cell, common: Sequence[str]) -> list[str]:
     """The cap of an arm that buys a share of its images; the class prompts are bought in any case."""
     if cell.arm.share == 1:
         return []
-    words = ("plan", *common, "--views", "1", "--json")
-    plan = json.loads(run(dict(bench.environment), "vl2v-client", *words))
+    views = cell.arm.options[cell.arm.options.index("--views") + 1]
+    plan = json.loads(run(dict(bench.environment), "vl2v-client", "plan", *common, "--views", views, "--json"))
     cap = plan["texts"] + round(cell.arm.share * plan["views"])
     chosen = [] if "--select" in cell.arm.options else ["--select", "random"]
     return [*chosen, "--max-queries", str(cap)]
