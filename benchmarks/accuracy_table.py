@@ -14,6 +14,8 @@ from accuracy_arms import (
     DEFAULT_1,
     DEFAULT_4,
     DEFAULT_QUARTER,
+    DEFAULT_QUARTER_4,
+    DEFAULT_TEXT,
     ERM,
     ERM_OF_DEFAULT,
     ERM_ROWS,
@@ -61,6 +63,8 @@ GAP_GOALS: Sequence[Wanted] = (
     ("default, K=4 above K=1", DEFAULT_4, DEFAULT_1, "> 0", 0.0),
     ("default, K=1 above 25 % of it", DEFAULT_1, DEFAULT_QUARTER, "> 0", 0.0),
     ("default, 25 % of K=1 above ERM", DEFAULT_QUARTER, ERM, "> 0", 0.0),
+    ("default, 25 % of K=4 above K=1 at equal queries", DEFAULT_QUARTER_4, DEFAULT_1, "> 0", 0.0),
+    ("default, text only above ERM", DEFAULT_TEXT, ERM, "> 0", 0.0),
 )
 
 SHARE_GOALS = ((THOROUGH_4, 0.5), (DEFAULT_4, 0.0), (CHOSEN_4, 0.0), (ADIP_4, 0.0))
