@@ -64,6 +64,7 @@ ONE_VIEW = {
     "the bought view alone": (),
     "plain views that borrow": ("--train-views", "4", "--view-recipe", "standard"),
     "styled views that borrow": ("--train-views", "4"),
+    "styled views of their text": ("--train-views", "4", "--unbought", "text"),
 }
 """Row: what it changes in the default with K=1. A view that is not bought borrows the answer of the one that is."""
 
@@ -71,7 +72,7 @@ ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "er
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
-DEFAULT_QUARTER_4, DEFAULT_TEXT = "default, 25 % of K=4", "default, text only"
+DEFAULT_1_TEXT, DEFAULT_TEXT = "default, K=1, styled views of their text", "default, text only"
 CHOSEN_4 = "default as its sources choose, K=4"
 """For each target the default, or itself with the one setting that was best when each source was left out."""
 
@@ -161,8 +162,8 @@ def gap_arms() -> tuple[Arm, ...]:
     """How much of the gap between ERM and its teacher a pretrained student closes, and what fewer queries cost.
 
     Every row has the schedule, optimizer and frozen blocks of `default`, all but `thorough` its steps, and four views
-    of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it. The published loss
-    has the published views and align, ERM the views of `default`.
+    of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it, unless the row says
+    otherwise. The published loss has the published views and align, ERM the views of `default`.
     """
     default = _default(4)
     return (
@@ -173,7 +174,7 @@ def gap_arms() -> tuple[Arm, ...]:
         Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
         Arm(DEFAULT_1, _default(1), everywhere=True),
         Arm(DEFAULT_QUARTER, _default(1), share=0.25, everywhere=True),
-        Arm(DEFAULT_QUARTER_4, default, share=0.25, everywhere=True),
+        Arm(DEFAULT_1_TEXT, (*_default(1), *ONE_VIEW["styled views of their text"]), everywhere=True),
         Arm(DEFAULT_TEXT, (*_default(0), "--train-views", "4"), everywhere=True),
     )
 

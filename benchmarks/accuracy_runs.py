@@ -107,6 +107,7 @@ def measure(bench: Bench, cells: Iterable[Cell]) -> list[Outcome]:
     with ThreadPoolExecutor(bench.jobs) as pool:
         for cell, outcomes in zip(missing, pool.map(lambda cell: _run(bench, cell), missing), strict=True):
             known += outcomes
+            bench.record.parent.mkdir(parents=True, exist_ok=True)
             with bench.record.open("a") as file:
                 file.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
             scores = ", ".join(f"{outcome.row} {100 * outcome.accuracy:.1f}" for outcome in outcomes)

@@ -125,6 +125,14 @@ def test_more_views_are_trained_on_than_bought(
         np.testing.assert_allclose(targets.vectors[:, view], targets.vectors[:, 0], atol=1e-6)
 
 
+def test_views_that_are_not_bought_may_train_on_their_text_alone(shell: ClientShell, lent: list[ImageTargets]) -> None:
+    report = shell.distill("--views", "1", "--train-views", "3", "--unbought", "text")
+    assert report["settings"]["views that borrow"] == "none"
+    (targets,) = lent
+    assert targets.weights.tolist() == [[1, 0, 0]] * TRAIN
+    assert not targets.vectors[:, 1:].any()
+
+
 def test_a_run_trusts_answers_by_their_agreement(shell: ClientShell, lent: list[ImageTargets]) -> None:
     words = ("--views", "2", "--train-views", "3", "--view-recipe", "all-styles", "--trust", "agreement")
     report = shell.distill(*words)

@@ -104,6 +104,8 @@ def load_run_data(
     if settings.training.trust == "agreement" and queries.asked_views > 0:
         styles = [[view.style or "" for view in views[: queries.asked_views]] for views in queries.views]
         asked, lenders = weigh_by_agreement(asked, classifier, train_views.labels, styles), 1  # the canonical view
+    if settings.training.unbought == "text":
+        lenders = 0
     targets = lend_to_all_views(asked, train_views.view_count, lenders=lenders)
     return RunData(TrainingData(train_views, validation, targets, features=cache.features), targets, classifier)
 

@@ -236,7 +236,9 @@ def _settings_table(settings: RunSettings, targets: ImageTargets, trained: Metho
         "views per image": f"{'fresh at every step' if purchase.online else choice.rendered_views}, {choice.recipe}",
         "styled views": f"{len(styled)} of each image, {asked_styled} of them asked about" if styled else "none",
         answered: f"{int(targets.bought.sum())} of {len(targets.bought) * choice.views}",
-        "views that borrow": f"{further} of each image, the {lender}" if further and targets.bought.any() else "none",
+        "views that borrow": f"{further} of each image, the {lender}"
+        if further and targets.bought.any() and training.unbought == "borrow"
+        else "none",
         "selection": "none: every image is asked about"
         if purchase.select is None
         else f"{purchase.select}, within {purchase.max_queries:,} queries",

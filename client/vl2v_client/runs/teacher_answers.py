@@ -60,7 +60,7 @@ def lend_to_all_views(asked: ImageTargets, views: int, *, lenders: int) -> Image
     """Return targets of all `views` that are trained on, `[N, K, D]`, of those that are asked about, `[N, A, D]`.
 
     A view that nobody asks about borrows its image's target, that of its first `lenders` views. An image of which
-    nothing was bought or imputed has none.
+    nothing was bought or imputed has none; without lenders such a view has none either.
     """
     further = ((0, 0), (0, views - asked.bought.shape[1]))
     if views > asked.bought.shape[1]:

@@ -91,6 +91,7 @@ def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
 SINCE_OF_TRAINING: Mapping[str, Any] = {
     "align": "adam",
     "trust": "all",
+    "unbought": "borrow",
     "schedule": "constant",
     "warmup": 0.0,
     "freeze_until": 0,
