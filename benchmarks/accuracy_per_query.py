@@ -118,7 +118,7 @@ def main() -> None:
     if arguments.kind == GAP:
         goals = share_goals(outcomes, shared_pictures=is_shared)
         goals += goals_of(outcomes, GAP_GOALS, shared_pictures=is_shared)
-        notes += gap_notes()
+        notes += gap_notes(outcomes)
     path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
     if arguments.kind == "curve" and not arguments.recorded:
         draw(outcomes, path.with_suffix(".png"))

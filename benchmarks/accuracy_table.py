@@ -119,12 +119,12 @@ def goals_of(
     return found
 
 
-def gap_notes() -> list[str]:
+def gap_notes(outcomes: Iterable[Outcome]) -> list[str]:
     """How the rows of the gap and its shares are to be read."""
+    chosen = f"{CHOSEN_4}, is for each target the row that `accuracy_per_query.py settings` found best on its sources."
     return [
         f"ERM is the best of {', '.join(ERM_ROWS)} on source validation, for each target and seed.",
-        f"{CHOSEN_4}, is for each target the row that `accuracy_per_query.py settings` found best on its sources, or "
-        "the default where that is the best; the target is not asked.",
+        *([chosen] if any(outcome.row == CHOSEN_4 for outcome in outcomes) else []),
         f"{THOROUGH_4} takes {THOROUGH} times the distill steps of the other rows, ERM's included.",
         "The share of the gap is the sum of (row - ERM) over that of (teacher - ERM), of the targets where the latter "
         f"is at least {SMALLEST_GAP:g} points; its interval is from the same bootstrap, whose draws are the same for "

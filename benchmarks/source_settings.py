@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -66,7 +66,11 @@ def choices_of(outcomes: Sequence[Outcome], targets: Sequence[str], arms: Sequen
     ]
 
 
-def as_sources_choose(outcomes: Iterable[Outcome], settings: Mapping[str, Any], name: str) -> list[Outcome]:
-    """Under one name, for each target the outcomes of the setting that a result of `choices_of` calls best for it."""
+def as_sources_choose(outcomes: Sequence[Outcome], settings: Mapping[str, Any], name: str) -> list[Outcome]:
+    """Under one name, for each target the outcomes of the setting that a result of `choices_of` calls best for it.
+
+    Where a target has none, there is no such row.
+    """
     best = {target: row["setting"] for row in settings["rows"] for target in row["best for"].split(", ")}
-    return [replace(each, row=name, note=each.row) for each in outcomes if best.get(each.target) == each.row]
+    found = [replace(each, row=name, note=each.row) for each in outcomes if best.get(each.target) == each.row]
+    return found if {each.target for each in found} == {each.target for each in outcomes} else []

@@ -59,7 +59,7 @@ def test_a_row_as_its_sources_choose_has_the_best_setting_of_each_target() -> No
         ("chosen", "art", "other", 0.7),
         ("chosen", "cartoon", "default", 0.5),
     }
-    assert as_sources_choose(outcomes, {"rows": [{"setting": "other", "best for": "-"}]}, "chosen") == []
+    assert as_sources_choose(outcomes, {"rows": [{"setting": "other", "best for": "art"}]}, "chosen") == []
 
 
 def test_settings_differ_from_the_default_in_one_thing() -> None:
