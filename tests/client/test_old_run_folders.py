@@ -19,13 +19,8 @@ from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import RunError
 from vl2v_client.runs.run_folder import RunFolder, current_config
-from vl2v_client.student.loss.methods import (
-    SINCE_OF_STAGES,
-    SINCE_OF_TRAINING,
-    TrainingConfig,
-    as_first_named,
-    vl2v_adip,
-)
+from vl2v_client.student.loss.first_version import SINCE_OF_STAGES, SINCE_OF_TRAINING, as_first_named
+from vl2v_client.student.loss.methods import TrainingConfig, vl2v_adip
 from vl2v_contract.identity import sha256_hex
 
 SELECTED = ("--max-queries", "10", "--select", "k-center")

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from vl2v_client.config.run import Imputation, Selector
 from vl2v_client.config.training import FinalWeights
 from vl2v_client.student.loss.extension import EXTENSION
-from vl2v_client.student.loss.methods import SINCE_OF_STAGES, SINCE_OF_TRAINING
+from vl2v_client.student.loss.first_version import SINCE_OF_STAGES, SINCE_OF_TRAINING
 
 CONFIG_FORMAT = 3
 TEACHER_SIZE_FORMAT = 2  # of a run whose views are rendered at the teacher's input size

@@ -82,30 +82,6 @@ def online_queries(config: TrainingConfig, source_domains: int) -> int:
     return (config.align_steps + config.distill_steps) * config.batch_size * source_domains
 
 
-def as_first_named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as version 0.1.0 hashed them, so that its checkpoints are read."""
-    first = {"carries" if name == "final_weights" else name: value for name, value in settings.items()}
-    return {name: value for name, value in first.items() if (name, value) not in _SINCE}
-
-
-SINCE_OF_TRAINING: Mapping[str, Any] = {
-    "align": "adam",
-    "trust": "all",
-    "unbought": "borrow",
-    "schedule": "constant",
-    "warmup": 0.0,
-    "freeze_until": 0,
-    "optimizer": "adam",
-    "extend": (),
-    "threads": None,
-}
-"""Options of training that 0.1.0 did not have, at the values that stand for what it did."""
-
-SINCE_OF_STAGES: Mapping[str, Any] = {"closed_form": False, "freeze_until": 0}
-"""The same of a stage."""
-
-_SINCE = (*SINCE_OF_TRAINING.items(), *SINCE_OF_STAGES.items())
-
 ERM = "erm"
 
 ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "vl2lite", "feature_mse", "simkd"})

@@ -22,7 +22,8 @@ from torch.nn import functional
 from vl2v_client.core.errors import CacheError, Diverged, RunError
 from vl2v_client.core.files import replacing
 from vl2v_client.core.progress import StageEstimate
-from vl2v_client.student.loss.methods import Method, Stage, as_first_named
+from vl2v_client.student.loss.first_version import as_first_named
+from vl2v_client.student.loss.methods import Method, Stage
 from vl2v_client.student.model.classifier import StudentClassifier
 from vl2v_client.student.train.training_run import TrainingRun
 from vl2v_client.teacher.stored_vectors import StoredVectors
