@@ -47,7 +47,7 @@ PROSE: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"0.5", "1,700", "500", "61.9", "78.4", "92.6", "93.3", "94.5", "95.2"},
     ),  # normalisation; steps; one seed of K=4 and of photo, tested below
     SETTINGS: (
-        ("accuracy_settings_pacs-128",),
+        ("accuracy_settings_pacs-128", "accuracy_gap_pacs-128"),
         {"0.75", "0.8", "400", "42.6", "57.1", "58.0", "74.1", "76.3", "93.1", "93.8"},
     ),  # tested below
     OLDER: (("accuracy_table_pacs",), {"5,001", "640,135", "8.4", "9.9"}),  # the published loop, epochs
