@@ -68,6 +68,12 @@ ONE_VIEW = {
 }
 """Row: what it changes in the default with K=1. A view that is not bought borrows the answer of the one that is."""
 
+ANY_VIEW = ("--views", "4", "--select", "random-views")
+"""Where a quarter of these queries is spent, one view of each image is bought: any of the four that are trained on."""
+
+OTHERS = {"the others of their text": ("--unbought", "text"), "the others borrow": ()}
+"""Row: what the views that are not bought train on."""
+
 ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "erm"}
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
@@ -187,7 +193,9 @@ def setting_arms() -> tuple[Arm, ...]:
 
 def one_view_arms() -> tuple[Arm, ...]:
     """What the student trains on where one view of each image is bought, for source domains to choose from."""
-    return tuple(Arm(f"default, K=1, {row}", (*_default(1), *options)) for row, options in ONE_VIEW.items())
+    of_first = (Arm(f"default, K=1, {row}", (*_default(1), *options)) for row, options in ONE_VIEW.items())
+    of_any = (Arm(f"default, K=1 of four, {row}", (*ANY_VIEW, *options), share=0.25) for row, options in OTHERS.items())
+    return *of_first, *of_any
 
 
 def plan_arms() -> tuple[Arm, ...]:

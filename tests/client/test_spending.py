@@ -1,4 +1,4 @@
-"""Spending a number of queries: exactly counted, first views first, the same at every call."""
+"""Spending a number of queries: exactly counted, one view of all images first, the same at every call."""
 
 from __future__ import annotations
 
@@ -111,6 +111,21 @@ def test_a_random_choice_of_more_begins_with_that_of_fewer_and_looks_at_no_featu
     assert {strata.count(stratum) for stratum in set(strata)} == {2}
 
 
+def test_random_views_asks_about_any_one_view_of_each_image_before_a_second(planned: PlannedRun) -> None:
+    plan = choose_queries(budget_of("random-views", TEXTS + TRAIN + 5), 0, planned, unused).plan
+    keys = planned.plan.image_keys
+    bought = [keys.index(item.cache_key) for item in plan.missing[TEXTS:]]
+    assert sorted(place // VIEWS for place in bought[:TRAIN]) == list(range(TRAIN))
+    views = [place % VIEWS for place in bought[:TRAIN]]
+    assert min(views.count(view) for view in range(VIEWS)) >= TRAIN // (2 * VIEWS)
+    few = choose_queries(budget_of("random-views", TEXTS + 9), 0, planned, unused).plan
+    assert few.missing == plan.missing[: TEXTS + 9]
+    first = choose(budget_of("random", TEXTS + 9), planned)
+    assert [query.sample for query in _images(few)] == [query.sample for query in _images(first)]
+    other = choose_queries(budget_of("random-views", TEXTS + 9), 1, planned, unused).plan
+    assert other.chosen != few.chosen
+
+
 def _images(plan: QueryPlan) -> list[ImageQuery]:
     return [item.query for item in plan.missing if isinstance(item.query, ImageQuery)]
 
@@ -214,5 +229,5 @@ def test_choices_that_do_not_fit_are_refused(data: Path, purchase: dict[str, obj
 
 
 def test_a_selector_that_is_none_is_refused() -> None:
-    with pytest.raises(ValidationError, match="Input should be 'random' or 'k-center'"):
+    with pytest.raises(ValidationError, match="Input should be 'random', 'random-views' or 'k-center'"):
         budget_of("best", 9)

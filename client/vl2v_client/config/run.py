@@ -25,7 +25,7 @@ STRONGER = "vit_small_patch16_224.augreg_in21k"
 """A student for photographs that knows more, whose weights are fetched when it is named."""
 
 ViewRecipeName = Literal["standard", "published", "styles", "all-styles", "drawn"]
-Selector = Literal["random", "k-center"]
+Selector = Literal["random", "random-views", "k-center"]
 Imputation = Literal["none", "ridge"]
 ExportFormat = Literal["timm", "hf", "onnx", "vl2v"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -59,7 +59,9 @@ class PurchaseConfig(Options):
     max_cost: Decimal | None = option(
         None, "Refuse to spend more, in the vendor's currency", ge=0, decimal_places=6, result=False
     )
-    select: Selector | None = option(None, "Choice of the images within the queries; all images if left out")
+    select: Selector | None = option(
+        None, "Choice of the images, or of their views, within the queries; all if left out"
+    )
     impute: Imputation = option("none", "Targets of views that are not bought")
     partial: bool = option(False, "Buy as much as caps and budget hold; the rest trains on text alone", result=False)
     skip_failed: bool = option(False, "Go on without images that fail", result=False)

@@ -1,7 +1,8 @@
 """What the teacher is asked: views of the training images, the class prompts, and which images if not all can be asked.
 
 Labels and domains are known and free, so a selector works within the strata of class x domain and takes from each in
-proportion to its size. `random` is the baseline; `k-center` covers each stratum's features.
+proportion to its size. `random` is the baseline; `k-center` covers each stratum's features. Both take first views
+before second ones; `random-views` takes the images of `random`, and of each image its views in an order of its own.
 """
 
 from collections import Counter
@@ -153,6 +154,8 @@ def text_queries(choice: QueryChoice, class_names: Sequence[str]) -> tuple[TextQ
 
 
 RANDOM: Final = "random"
+RANDOM_VIEWS: Final = "random-views"
+K_CENTER: Final = "k-center"
 
 
 def select(
@@ -178,7 +181,7 @@ def select(
         ValueError: `k-center` got no features.
     """
     turns = stratified_turns(labels, domains, seed)[:budget]
-    if name == RANDOM:
+    if name != K_CENTER:
         return [row for _, row in turns]
     if features is None:
         raise ValueError(f"{name} reads the student's features")
@@ -187,6 +190,12 @@ def select(
         rows = np.array(strata[stratum])
         queues[stratum] = iter(rows[k_center(features[rows], count)].tolist())  # the rows that cover it, in their order
     return [next(queues[stratum]) for stratum, _ in turns]
+
+
+def view_order(name: Selector, images: int, views: int, seed: int) -> NDArray[np.int64]:
+    """Return for each image the order in which its views are asked about, `[images, views]`; that of `seed`."""
+    first_to_last = np.tile(np.arange(views), (images, 1))
+    return generator(seed, "view order").permuted(first_to_last, axis=1) if name == RANDOM_VIEWS else first_to_last
 
 
 def stratified_turns(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> list[tuple[tuple[str, int], int]]:

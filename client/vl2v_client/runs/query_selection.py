@@ -2,7 +2,7 @@
 
 The budget counts every query that the run uses, those that the cache holds already included (they cost nothing), so
 the same command chooses the same queries whatever is in the cache, and never buys a second budget. Texts come first:
-nothing trains without them. Then first views before second ones, in the order of the selector.
+nothing trains without them. Then one view of every image before a second one of any, in the order of the selector.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vl2v_client.config.run import PurchaseConfig, Selector
 from vl2v_client.core.errors import BudgetExhausted, RunError
-from vl2v_client.planning.choice import RANDOM, select
+from vl2v_client.planning.choice import K_CENTER, select, view_order
 from vl2v_client.planning.query_plan import PlannedRun
 from vl2v_client.runs.run_folder import CHOICE_FILE, CHOICE_FORMAT, RunFolder
 
@@ -69,7 +69,10 @@ def _choose(name: Selector, budget: int, planned: PlannedRun, seed: int, feature
         domains=[train[row].domain for row in rows],
         budget=min(budget, len(rows)),
         seed=seed,
-        features=None if name == RANDOM else features()[rows],
+        features=features()[rows] if name == K_CENTER else None,
     )
-    in_order = dict.fromkeys(keys[rows[place] * views + view] for view in range(views) for place in order)
+    view_of = view_order(name, len(rows), views, seed)
+    in_order = dict.fromkeys(
+        keys[rows[place] * views + view_of[place, turn]] for turn in range(views) for place in order
+    )
     return list(in_order)[:budget]
