@@ -71,7 +71,7 @@ ONE_VIEW = {
 ANY_VIEW = ("--views", "4", "--select", "random-views")
 """Where a quarter of these queries is spent, one view of each image is bought: any of the four that are trained on."""
 
-OTHERS = {"the others of their text": ("--unbought", "text"), "the others borrow": ()}
+OTHERS = {"the others of their text": ("--unbought", "text"), "no others": ("--unbought", "leave-out")}
 """Row: what the views that are not bought train on."""
 
 ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "erm"}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vl2v_client.teacher.targets import ImageTargets, fit_weights, impute, linear_predictions
+from vl2v_client.teacher.imputation import fit_weights, impute, linear_predictions
+from vl2v_client.teacher.targets import ImageTargets
 from vl2v_client.teacher.text_classifier import unit_rows
 
 CLASSES, WIDTH, FEATURES = 3, 8, 6

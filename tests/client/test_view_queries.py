@@ -133,6 +133,40 @@ def test_views_that_are_not_bought_may_train_on_their_text_alone(shell: ClientSh
     assert not targets.vectors[:, 1:].any()
 
 
+def test_views_that_are_not_bought_may_be_left_out(
+    vendor: FakeVendor, shell: ClientShell, trained: list[TrainingData], lent: list[ImageTargets]
+) -> None:
+    words = ("--views", "3", "--select", "random-views", "--unbought", "leave-out", "--view-recipe", "all-styles")
+    report = shell.distill(*words, "--max-queries", str(CLASSES + TRAIN + 3))
+    assert report["settings"]["views bought"] == f"{TRAIN + 3} of {3 * TRAIN}"
+    (data,), (targets,) = trained, lent
+    assert data.targets is not None
+    assert data.train.view_count == 2
+    assert data.targets.bought.all()
+    shown = {pixels_sha(view) for view in data.train.at(vendor.image_size).first(2)[:]}
+    assert len(shown) == TRAIN + 3
+    assert shown < {paid.content_sha for paid in vendor.paid.values()}  # texts are paid too
+    for row in range(TRAIN):
+        bought = np.flatnonzero(targets.bought[row])
+        for view, number in enumerate([bought[0], bought[-1]]):
+            np.testing.assert_array_equal(data.targets.vectors[row, view], targets.vectors[row, number])
+
+
+def test_an_image_without_an_answer_keeps_its_views_where_others_are_left_out(
+    shell: ClientShell, trained: list[TrainingData]
+) -> None:
+    words = ("--views", "3", "--select", "random", "--unbought", "leave-out", "--max-queries", str(CLASSES + 4))
+    shell.distill(*words)
+    shell.distill(
+        "--views", "0", "--train-views", "3", "--unbought", "leave-out", "--out", str(shell.folder / "text-alone")
+    )
+    some, none = trained
+    assert some.targets is not None
+    assert some.train.view_count == 1
+    assert int(some.targets.bought.sum()) == 4
+    assert none.train.view_count == 3
+
+
 def test_a_run_trusts_answers_by_their_agreement(shell: ClientShell, lent: list[ImageTargets]) -> None:
     words = ("--views", "2", "--train-views", "3", "--view-recipe", "all-styles", "--trust", "agreement")
     report = shell.distill(*words)

@@ -80,7 +80,7 @@ Segments = Literal["original", "cumulative"]
 BestOfEquals = Literal["lower_loss", "last"]
 Align = Literal["adam", "ridge"]
 Trust = Literal["all", "agreement"]
-Unbought = Literal["borrow", "text"]
+Unbought = Literal["borrow", "text", "leave-out"]
 Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adam", "adamw"]
 
@@ -99,7 +99,10 @@ class TrainingConfig(Options):
         result=False,
     )
     train_views: int | None = option(None, "Views of each image to train on, if more than are bought", ge=0)
-    unbought: Unbought = option("borrow", "A view that is not bought borrows its image's answer, or has its text alone")
+    unbought: Unbought = option(
+        "borrow",
+        "A view that is not bought borrows its image's answer, has its text alone, or is left out if another is bought",
+    )
     trust: Trust = option("all", "Weight of bought answers: all count alike, or by agreement with the labels")
     align: Align = option("adam", "First projection: drawn, for Adam to train, or ridge regression in closed form")
     align_steps: int = option(5001, "Optimizer steps of the align stage", ge=1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.values import generator
-from vl2v_client.teacher.targets import linear_predictions
+from vl2v_client.teacher.imputation import linear_predictions
 
 Verdict = Literal["yes", "no", "undecided"]
 

@@ -27,7 +27,8 @@ from vl2v_client.student.train.closed_form import fit_probe
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.training_data import LabelledViews, TrainingData, labelled_views
-from vl2v_client.teacher.targets import NO_IMPUTATION, Fetch, ImageTargets, impute, weigh_by_agreement
+from vl2v_client.teacher.imputation import NO_IMPUTATION, impute
+from vl2v_client.teacher.targets import Fetch, ImageTargets, views_with_targets, weigh_by_agreement
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,14 @@ def load_run_data(
     if settings.training.trust == "agreement" and queries.asked_views > 0:
         styles = [[view.style or "" for view in views[: queries.asked_views]] for views in queries.views]
         asked, lenders = weigh_by_agreement(asked, classifier, train_views.labels, styles), 1  # the canonical view
-    if settings.training.unbought == "text":
-        lenders = 0
+    lenders = lenders if settings.training.unbought == "borrow" else 0
     targets = lend_to_all_views(asked, train_views.view_count, lenders=lenders)
-    return RunData(TrainingData(train_views, validation, targets, features=cache.features), targets, classifier)
+    data = TrainingData(train_views, validation, targets, features=cache.features)
+    if settings.training.unbought == "leave-out" and targets.weights.any():
+        shown = views_with_targets(targets.weights)
+        shown_views = [[of_one[view] for view in row] for of_one, row in zip(views, shown.tolist(), strict=True)]
+        data = replace(data, train=load(train, shown_views), targets=targets.of_views(shown))
+    return RunData(data, targets, classifier)
 
 
 def _impute(

@@ -35,7 +35,8 @@ from vl2v_client.student.model.spec import StudentCard
 from vl2v_client.student.train.closed_form import PROBE
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.student.train.training_data import LabelledViews
-from vl2v_client.teacher.targets import NO_IMPUTATION, ImageTargets
+from vl2v_client.teacher.imputation import NO_IMPUTATION
+from vl2v_client.teacher.targets import ImageTargets
 
 
 @dataclass(frozen=True)

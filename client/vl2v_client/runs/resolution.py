@@ -9,7 +9,7 @@ from vl2v_client.core.errors import UsageError
 from vl2v_client.data.drawn import is_drawn
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.student.loss.methods import METHODS, WHITE_BOX, asks_about_images, check_effects, check_label_weight
-from vl2v_client.teacher.targets import NO_IMPUTATION
+from vl2v_client.teacher.imputation import NO_IMPUTATION
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
 

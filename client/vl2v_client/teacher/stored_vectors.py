@@ -139,6 +139,10 @@ class StoredVectors:
             _release_pages(self.vectors)
         return found
 
+    def of_views(self, chosen: NDArray[np.int64]) -> "StoredVectors":
+        """Return the vectors of some views of each sample, by their number, `[N, J]`."""
+        return StoredVectors(np.take_along_axis(self.rows, chosen, axis=1), self.vectors)
+
     def blocks(self) -> Iterator[EmbeddingMatrix]:
         """Yield the vectors of some samples at a time, `[n, K, D]`, in order."""
         for start in range(0, len(self.rows), _ROWS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Image targets of each view: the embedding bought for it, one of its own image borrowed, or one imputed by ridge."""
+"""Image targets of each view: the embedding bought for it, or one of its own image borrowed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,60 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vl2v_client.core.errors import CacheError
-from vl2v_client.core.values import EmbeddingMatrix, generator
+from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.teacher.stored_vectors import StoredVectors, in_memory
 from vl2v_client.teacher.text_classifier import unit_rows
 
 Fetch = Callable[[Sequence[str]], Mapping[str, NDArray[np.floating]]]
 """Gives the vectors of those cache keys that it has."""
 
-_PENALTIES = 10.0 ** np.arange(-4, 6)
-"""Shares of the features' mean variance that the penalty is chosen from."""
 _ROWS_AT_ONCE = 1_000
 """Samples whose vectors are fetched and scaled at a time: all at once would take several times the targets' memory."""
-
-
-def linear_predictions(
-    features: NDArray[np.floating], targets: NDArray[np.floating], asked: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Return what ridge regression with an intercept, of targets `[n, D]` on features `[n, F]`, makes of `[m, F]`.
-
-    In float64; `n` is at least 2, and the penalty is chosen as in `fit_weights`.
-    """
-    mean, bias = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0, dtype=np.float64)
-    equal = np.full(len(features), 1 / len(features))
-    weights, _ = fit_weights(features.astype(np.float64) - mean, targets.astype(np.float64) - bias, equal)
-    return np.asarray((asked.astype(np.float64) - mean) @ weights + bias)
-
-
-def fit_weights(
-    centred: NDArray[np.float64], wanted: NDArray[np.float64], mean_leverage: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """Return the map `[F, D]` between centred features and targets, and its penalty of ten, chosen by leaving one out.
-
-    One eigendecomposition of `[F, F]` serves every penalty; a left-out error is the residual divided by one minus the
-    pair's leverage (Allen's PRESS), which is exact. Takes `O(n F (F + 10 D))` and holds about `8 n (2 F + 3 D)` bytes.
-
-    Args:
-        centred: `[n, F]`, features less the mean of their group.
-        wanted: `[n, D]`, targets less the mean of theirs.
-        mean_leverage: `[n]`, one over the size of the pair's group. A pair alone in its group chooses nothing.
-    """
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    values = np.maximum(values, 0)
-    turned = centred @ vectors  # [n, F]
-    projected = turned.T @ wanted  # [F, D]
-    judged = mean_leverage < 1
-
-    def left_out_error(penalty: float) -> float:
-        shrunk = 1 / (values + penalty)
-        leverage = mean_leverage + np.square(turned) @ shrunk
-        errors = (wanted - turned @ (shrunk[:, None] * projected)) / np.maximum(1 - leverage, 1e-12)[:, None]
-        return float(np.square(errors[judged]).sum())
-
-    penalties = (_PENALTIES * max(float(values.mean()), 1e-12)).tolist()
-    penalty = min(reversed(penalties), key=left_out_error)  # of equals the largest, which claims least
-    return vectors @ (projected / (values + penalty)[:, None]), penalty
 
 
 @dataclass(frozen=True)
@@ -83,6 +38,15 @@ class ImageTargets:
     def of_bought(cls, vectors: NDArray[np.float32] | StoredVectors, bought: NDArray[np.bool_]) -> "ImageTargets":
         """Return targets of which none is imputed: what was bought is trusted fully, and nothing else at all."""
         return cls(vectors, bought, bought.astype(np.float32))
+
+    def of_views(self, chosen: NDArray[np.int64]) -> "ImageTargets":
+        """Return the targets of some views of each sample, by their number, `[N, J]`."""
+        if isinstance(self.vectors, StoredVectors):
+            vectors: NDArray[np.float32] | StoredVectors = self.vectors.of_views(chosen)
+        else:
+            vectors = np.take_along_axis(self.vectors, chosen[:, :, None], axis=1)
+        weights = np.take_along_axis(self.weights, chosen, axis=1)
+        return ImageTargets(vectors, np.take_along_axis(self.bought, chosen, axis=1), weights)
 
 
 def join_image_targets(
@@ -163,6 +127,21 @@ def borrow_from_same_image(targets: ImageTargets, lenders: int | None = None) ->
     return ImageTargets(vectors, targets.bought, weights)
 
 
+def views_with_targets(weights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the numbers of the views of each sample that have a target, `[N, J]`, as many as the sample with most has.
+
+    They begin again where a sample has fewer of them; one that has none has its first `J` views.
+
+    Args:
+        weights: `[N, K]` of the targets.
+    """
+    known = weights > 0
+    counts = known.sum(axis=1)  # [N]
+    order = np.argsort(~known, axis=1, kind="stable")
+    turns = np.arange(counts.max()) % np.where(counts > 0, counts, known.shape[1])[:, None]
+    return np.take_along_axis(order, turns, axis=1)
+
+
 def weigh_by_agreement(
     targets: ImageTargets, classifier: EmbeddingMatrix, labels: NDArray[np.int64], styles: Sequence[Sequence[str]]
 ) -> ImageTargets:
@@ -184,117 +163,3 @@ def weigh_by_agreement(
         if asked.any():
             weights[asked] = agrees[asked] * agrees[asked].mean()
     return replace(targets, weights=weights)
-
-
-NO_IMPUTATION = "none"
-
-FOLDS = 5
-"""In which bought images are held out to measure trust."""
-
-_SHORTEST = 1e-6
-
-
-@dataclass(frozen=True)
-class ViewFacts:
-    """What is known of `V` views whether or not they are bought.
-
-    Attributes:
-        features: `[V, F]` of the frozen student.
-        labels: `[V]`.
-        strata: `[V]`, one number per domain and class.
-    """
-
-    features: NDArray[np.floating]
-    labels: NDArray[np.int64]
-    strata: NDArray[np.int64]
-
-    def at(self, chosen: NDArray[np.int64]) -> "ViewFacts":
-        """Return the facts of some of the views."""
-        return ViewFacts(self.features[chosen], self.labels[chosen], self.strata[chosen])
-
-
-def class_mean(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
-    """Return the mean embedding of the same class and domain, or of the class where the domain has none."""
-    by_stratum = _means(bought.strata, embeddings, asked.strata)
-    by_class = _means(bought.labels, embeddings, asked.labels)
-    return np.where(np.isin(asked.strata, bought.strata)[:, None], by_stratum, by_class)
-
-
-def ridge(bought: ViewFacts, embeddings: NDArray[np.float64], asked: ViewFacts) -> NDArray[np.float64]:
-    """Return the class mean, moved by what sets the frozen student's features apart from their own class mean.
-
-    How far is a ridge regression from the one difference to the other, with the mean of each class and domain left
-    free (`teacher.targets`). The label is known and says most of the embedding: a map from features alone is worse.
-    """
-    features = bought.features.astype(np.float64)
-    _, stratum, sizes = np.unique(bought.strata, return_inverse=True, return_counts=True)
-    weights, _ = fit_weights(
-        features - class_mean(bought, features, bought),
-        embeddings - class_mean(bought, embeddings, bought),
-        1 / sizes[stratum],
-    )
-    moved = (asked.features - class_mean(bought, features, asked)) @ weights
-    return np.where(np.isin(asked.labels, bought.labels)[:, None], class_mean(bought, embeddings, asked) + moved, 0)
-
-
-def impute(
-    targets: ImageTargets,
-    *,
-    features: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    domains: Sequence[str],
-    seed: int,
-) -> ImageTargets:
-    """Give the views that have no target the one that `ridge` imputes.
-
-    Their weight is the trust in it: the mean cosine between bought embeddings and what it makes of them when
-    their images are held out, in five folds; never above 1, the weight of a bought one. Where fewer than two images
-    are bought, or none of the view's class, the view trains on its text alone. `features` are the frozen student's,
-    `[N, K, F]`, of `N` samples with labels and domains `[N]`; the seed is that of the folds.
-    """
-    samples, views = targets.bought.shape
-    bought, lacking = np.flatnonzero(targets.bought), np.flatnonzero(targets.weights == 0)
-    if not len(lacking):
-        return targets
-    strata = np.unique(np.asarray(domains), return_inverse=True)[1] * (int(labels.max(initial=0)) + 1) + labels
-    rows = np.repeat(np.arange(samples), views)
-    facts = ViewFacts(features.reshape(len(rows), -1), labels[rows], strata[rows])
-    flat = in_memory(targets.vectors).reshape(samples * views, -1)
-    embeddings = flat[bought].astype(np.float64)
-    trust = _measure_trust(facts.at(bought), embeddings, bought // views, seed)
-    if trust == 0:
-        return targets
-    guesses = ridge(facts.at(bought), embeddings, facts.at(lacking))
-    lengths = np.linalg.norm(guesses, axis=1)
-    guessed = lengths > _SHORTEST
-    vectors, weights = flat.copy(), targets.weights.reshape(-1).copy()
-    vectors[lacking[guessed]] = guesses[guessed] / lengths[guessed, None]
-    weights[lacking[guessed]] = trust
-    return replace(targets, vectors=vectors.reshape(targets.vectors.shape), weights=weights.reshape(samples, views))
-
-
-def _measure_trust(bought: ViewFacts, embeddings: NDArray[np.float64], images: NDArray[np.int64], seed: int) -> float:
-    """Return the mean cosine on held-out images, 0 to 1; 0 if there is nothing to hold out."""
-    distinct = np.unique(images)
-    if len(distinct) < 2:
-        return 0.0
-    fold_of = generator(seed, "impute").permutation(len(distinct)) % min(FOLDS, len(distinct))
-    folds = fold_of[np.searchsorted(distinct, images)]
-    cosines = []
-    for fold in range(int(folds.max()) + 1):
-        held, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        guesses = ridge(bought.at(kept), embeddings[kept], bought.at(held))
-        lengths = np.linalg.norm(guesses, axis=1)
-        guessed = lengths > _SHORTEST
-        cosines.append((guesses[guessed] * embeddings[held[guessed]]).sum(axis=1) / lengths[guessed])
-    joined = np.concatenate(cosines)
-    return float(np.clip(joined.mean(), 0, 1)) if len(joined) else 0.0
-
-
-def _means(groups: NDArray[np.int64], embeddings: NDArray[np.float64], asked: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean embedding of each asked group; zero where it has none."""
-    count = int(max(groups.max(initial=0), asked.max(initial=0))) + 1
-    sums, sizes = np.zeros((count, embeddings.shape[1])), np.bincount(groups, minlength=count)
-    np.add.at(sums, groups, embeddings)
-    means: NDArray[np.float64] = sums / np.maximum(sizes, 1)[:, None]
-    return means[asked]
