@@ -21,7 +21,7 @@ from vl2v_client.student.train.frozen_features import FrozenFeatures, halved
 from vl2v_client.student.train.training_data import BatchSource, LabelledViews, OnlineViews
 from vl2v_client.student.train.training_run import LoadedStep, Mix, Rows, TrainingRun
 
-FEATURE_BYTES = 2**30
+FEATURE_BYTES = 2**29
 """Memory for the features of a frozen backbone or of frozen blocks; more of them are computed again at each step."""
 
 
