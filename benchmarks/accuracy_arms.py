@@ -79,6 +79,7 @@ ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "er
 
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
 DEFAULT_1_TEXT, DEFAULT_TEXT = "default, K=1, styled views of their text", "default, text only"
+DEFAULT_1_ANY, DEFAULT_QUARTER_ANY = "default, K=1, any view", "default, 25 % of K=1, any view"
 CHOSEN_4 = "default as its sources choose, K=4"
 """For each target the default, or itself with the one setting that was best when each source was left out."""
 
@@ -169,7 +170,8 @@ def gap_arms() -> tuple[Arm, ...]:
 
     Every row has the schedule, optimizer and frozen blocks of `default`, all but `thorough` its steps, and four views
     of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it, unless the row says
-    otherwise. The published loss has the published views and align, ERM the views of `default`.
+    otherwise. "Any view" asks about a random one of the four, and an image of which one was bought is seen in it alone.
+    The published loss has the published views and align, ERM the views of `default`.
     """
     default = _default(4)
     return (
@@ -180,6 +182,8 @@ def gap_arms() -> tuple[Arm, ...]:
         Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
         Arm(DEFAULT_1, _default(1), everywhere=True),
         Arm(DEFAULT_QUARTER, _default(1), share=0.25, everywhere=True),
+        Arm(DEFAULT_1_ANY, (*ANY_VIEW, *OTHERS["no others"]), share=0.25, everywhere=True),
+        Arm(DEFAULT_QUARTER_ANY, (*ANY_VIEW, *OTHERS["no others"]), share=0.0625, everywhere=True),
         Arm(DEFAULT_1_TEXT, (*_default(1), *ONE_VIEW["styled views of their text"]), everywhere=True),
         Arm(DEFAULT_TEXT, (*_default(0), "--train-views", "4"), everywhere=True),
     )

@@ -130,7 +130,7 @@ def borrow_from_same_image(targets: ImageTargets, lenders: int | None = None) ->
 def views_with_targets(weights: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the numbers of the views of each sample that have a target, `[N, J]`, as many as the sample with most has.
 
-    They begin again where a sample has fewer of them; one that has none has its first `J` views.
+    They begin again where a sample has fewer of them. A sample that has none keeps all its views, and `J` is `K` then.
 
     Args:
         weights: `[N, K]` of the targets.
@@ -138,7 +138,8 @@ def views_with_targets(weights: NDArray[np.float32]) -> NDArray[np.int64]:
     known = weights > 0
     counts = known.sum(axis=1)  # [N]
     order = np.argsort(~known, axis=1, kind="stable")
-    turns = np.arange(counts.max()) % np.where(counts > 0, counts, known.shape[1])[:, None]
+    shown = np.where(counts > 0, counts, known.shape[1])
+    turns = np.arange(shown.max()) % shown[:, None]
     return np.take_along_axis(order, turns, axis=1)
 
 
