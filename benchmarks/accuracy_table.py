@@ -65,6 +65,7 @@ GAP_GOALS: Sequence[Wanted] = (
     ("default, K=4 above K=1", DEFAULT_4, DEFAULT_1, "> 0", 0.0),
     ("default, K=1 above 25 % of it", DEFAULT_1, DEFAULT_QUARTER, "> 0", 0.0),
     ("default, 25 % of K=1 above ERM", DEFAULT_QUARTER, ERM, "> 0", 0.0),
+    (f"{DEFAULT_1_ANY}, above ERM", DEFAULT_1_ANY, ERM, "> 0", 0.0),
     (f"{DEFAULT_1_ANY}, above K=1 at equal queries", DEFAULT_1_ANY, DEFAULT_1, "> 0", 0.0),
     (f"{DEFAULT_QUARTER_ANY}, above 25 % of K=1", DEFAULT_QUARTER_ANY, DEFAULT_QUARTER, "> 0", 0.0),
     (f"{DEFAULT_1_TEXT}, above K=1 at equal queries", DEFAULT_1_TEXT, DEFAULT_1, "> 0", 0.0),
