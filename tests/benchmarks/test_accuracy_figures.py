@@ -289,6 +289,17 @@ def test_the_prose_of_the_gap_is_the_result() -> None:
     assert f"`default` closes {shares['gap closed by default, K=4']}." in prose
 
 
+def test_the_ablation_is_the_result() -> None:
+    rows = {row[""]: row for row in _result("ablation_pacs-128")["rows"]}
+    (table,) = (table for table in _tables("docs/accuracy.md", GAP) if "changed" in table[0][0])
+    header, *lines = table
+    names = ["K=4", "nothing frozen", "align by Adam alone"]
+    assert len(lines) == len(names)
+    assert set(rows) == {f"default, {name}" for name in names}
+    for name, (label, *cells) in zip(names, lines, strict=True):
+        assert cells == [rows[f"default, {name}"][COLUMNS.get(one, one)] for one in header[1:]], label
+
+
 def test_the_first_seed_of_fewer_queries_is_the_record() -> None:
     first = [one for one in _runs("pacs-128") if one["seed"] == 0]
     erm, of = 0.0, dict.fromkeys(("K=4", "25 % of K=1, any view", "25 % of K=1", "text only"), 0.0)
