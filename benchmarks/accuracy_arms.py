@@ -66,7 +66,7 @@ ONE_VIEW = {
     "styled views that borrow": ("--train-views", "4"),
     "styled views of their text": ("--train-views", "4", "--unbought", "text"),
 }
-"""Row: what it changes in the default with K=1. A view that is not bought borrows the answer of the one that is."""
+"""Row: what it changes in the default with K=1. Views that are not bought borrow the answer, unless it is of text."""
 
 ANY_VIEW = ("--views", "4", "--select", "random-views")
 """Where a quarter of these queries is spent, one view of each image is bought: any of the four that are trained on."""
