@@ -31,8 +31,9 @@ METHODS = {
 }
 """Row: `--method`, each with K=4."""
 
-FIELD = {"LP-FT": "lp-ft", "text head": "text-head", "KD": "kd", "VL2Lite": "vl2lite"}
-"""Row: `--method`, with K=4 on every target."""
+TEXT_HEAD, KD_4, VL2LITE_4 = "text head", "KD, K=4", "VL2Lite, K=4"
+FIELD = {TEXT_HEAD: "text-head", KD_4: "kd", VL2LITE_4: "vl2lite"}
+"""Row: `--method`: what else the field would do with the default's labels, queries and views."""
 
 SWITCHES = {
     "image weight 0.25": ("--image-weight", "0.25"),
@@ -158,24 +159,18 @@ def method_arms() -> tuple[Arm, ...]:
     return Arm(ADIP_4, published, erm_row=ERM), *methods, itself, *switches
 
 
-def field_arms() -> tuple[Arm, ...]:
-    """VL2V-ADiP and ERM against what else the field would do with the same labels and queries, on every target."""
-    published = _published(4)
-    methods = (Arm(row, (*published, "--method", method), everywhere=True) for row, method in FIELD.items())
-    return Arm(ADIP_4, published, erm_row=ERM, erm_everywhere=True, everywhere=True), *methods
-
-
 def gap_arms() -> tuple[Arm, ...]:
     """How much of the gap between ERM and its teacher a pretrained student closes, and what fewer queries cost.
 
     Every row has the schedule, optimizer and frozen blocks of `default`, all but `thorough` its steps, and four views
     of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it, unless the row says
     otherwise. "Any view" asks about a random one of the four, and an image of which one was bought is seen in it alone.
-    The published loss has the published views and align, ERM the views of `default`.
+    The published loss has the published views and align, ERM and other methods the views of `default`.
     """
     default = _default(4)
+    methods = {f"{ERM}, {row}": method for row, method in ERM_ROWS.items()} | FIELD
     return (
-        *(Arm(f"{ERM}, {row}", (*default, "--method", method), everywhere=True) for row, method in ERM_ROWS.items()),
+        *(Arm(row, (*default, "--method", method), everywhere=True) for row, method in methods.items()),
         Arm(ADIP_4, (*default, "--view-recipe", "standard", "--align", "adam"), everywhere=True),
         Arm(DEFAULT_4, default, with_teacher=True, everywhere=True),
         Arm("default, the six styles", (*default, *SETTINGS["the six styles"]), everywhere=True),

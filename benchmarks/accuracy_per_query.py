@@ -1,8 +1,7 @@
-"""Accuracy on unseen domains for the queries that it costs: table, curve over queries, field, methods and plans.
+"""Accuracy on unseen domains for the queries that it costs: table, curve over queries, methods and plans.
 
     python benchmarks/accuracy_per_query.py table [--seeds 3]
     python benchmarks/accuracy_per_query.py curve [--seeds 1]
-    python benchmarks/accuracy_per_query.py field [--seeds 3]
     python benchmarks/accuracy_per_query.py methods --development --seeds 1 [-- --distill-steps 400]
     python benchmarks/accuracy_per_query.py plans --development --seeds 1
     python benchmarks/accuracy_per_query.py ablation --data DIR --target A --target B ...
@@ -17,7 +16,7 @@ Without --data on shapes, drawn for each seed, with the packaged tiny models; wi
 those that exist for choosing settings, so that the benchmark's stay unseen until they are reported. With --data on
 images of your own, with a teacher of your own behind the vendor; the configuration is open_clip's, in the hub's form if
 mean and deviation are not CLIP's. What follows `--` goes to every `vl2v-client distill`. Each run leaves lines in
-`accuracy_NAME.runs.jsonl`, which table, curve and field share; killed, the benchmark goes on where it stopped, also on
+`accuracy_NAME.runs.jsonl`, which table and curve share; killed, the benchmark goes on where it stopped, also on
 another machine. With --recorded the table is made from these lines again, and nothing is trained or served; the other
 words are those of the runs, with a `--target` for each domain. `--note` says what data and teacher are.
 """
@@ -44,7 +43,6 @@ from accuracy_arms import (
     TENTH,
     Arm,
     curve_arms,
-    field_arms,
     gap_arms,
     method_arms,
     one_view_arms,
@@ -68,7 +66,6 @@ CHOOSING = (SETTINGS, ONE_VIEW)
 ARMS = {
     "table": table_arms,
     "curve": curve_arms,
-    "field": field_arms,
     "methods": method_arms,
     "plans": plan_arms,
     "ablation": setting_arms,
@@ -79,7 +76,6 @@ ARMS = {
 REFERENCES = {
     "table": ONLINE,
     "curve": ONLINE,
-    "field": ADIP_4,
     "methods": ADIP_4,
     "plans": TENTH,
     "ablation": DEFAULT_4,

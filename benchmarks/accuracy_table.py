@@ -21,11 +21,14 @@ from accuracy_arms import (
     ERM,
     ERM_OF_DEFAULT,
     ERM_ROWS,
+    KD_4,
     ONLINE,
     QUARTER,
     TEACHER,
+    TEXT_HEAD,
     TEXT_ONLY,
     THOROUGH_4,
+    VL2LITE_4,
 )
 from accuracy_runs import Outcome
 from intervals import DRAWS, FEWEST_SEEDS, Difference, difference, share_of_gap
@@ -60,6 +63,10 @@ GAP_GOALS: Sequence[Wanted] = (
     ("default above ERM", DEFAULT_4, ERM, "> 0", 0.0),
     ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, "> 0", 0.0),
     ("thorough above VL2V-ADiP at equal queries", THOROUGH_4, ADIP_4, "> 0", 0.0),
+    ("default above KD at equal queries", DEFAULT_4, KD_4, "> 0", 0.0),
+    ("default above VL2Lite at equal queries", DEFAULT_4, VL2LITE_4, "> 0", 0.0),
+    ("default above the text head", DEFAULT_4, TEXT_HEAD, "> 0", 0.0),
+    ("the text head above ERM", TEXT_HEAD, ERM, "> 0", 0.0),
     (f"{CHOSEN_4}, above ERM", CHOSEN_4, ERM, "> 0", 0.0),
     (f"{CHOSEN_4}, above VL2V-ADiP", CHOSEN_4, ADIP_4, "> 0", 0.0),
     ("default, K=4 above K=1", DEFAULT_4, DEFAULT_1, "> 0", 0.0),
