@@ -115,7 +115,7 @@ def test_more_views_are_trained_on_than_bought(
     report = shell.distill(*words, "--train-views", "3")
     assert vendor.billed_units == planned == TRAIN + CLASSES
     assert report["settings"]["views bought"] == f"{TRAIN} of {TRAIN}"
-    assert report["settings"]["views that borrow"] == "2 of each image, the mean target of its bought views"
+    assert report["settings"]["views that borrow"] == f"{2 * TRAIN} of {3 * TRAIN}, the mean target of its bought views"
     assert report["settings"]["imputation"].startswith("none")
     assert [data.train.view_count for data in trained] == [3]
     (targets,) = lent
@@ -123,6 +123,13 @@ def test_more_views_are_trained_on_than_bought(
     assert targets.bought.tolist() == [[True, False, False]] * TRAIN
     for view in (1, 2):
         np.testing.assert_allclose(targets.vectors[:, view], targets.vectors[:, 0], atol=1e-6)
+
+
+def test_the_report_counts_the_views_that_borrow_among_those_that_are_asked_about(shell: ClientShell) -> None:
+    words = ("--views", "3", "--train-views", "3", "--select", "random-views")
+    report = shell.distill(*words, "--max-queries", str(CLASSES + TRAIN + 3))
+    borrowing = report["settings"]["views that borrow"]
+    assert borrowing == f"{2 * TRAIN - 3} of {3 * TRAIN}, the mean target of its bought views"
 
 
 def test_views_that_are_not_bought_may_train_on_their_text_alone(shell: ClientShell, lent: list[ImageTargets]) -> None:
@@ -170,7 +177,7 @@ def test_a_run_trusts_answers_by_their_agreement(shell: ClientShell, lent: list[
     words = ("--views", "2", "--train-views", "3", "--view-recipe", "all-styles", "--trust", "agreement")
     report = shell.distill(*words)
     assert report["settings"]["trust"] == "agreement"
-    assert report["settings"]["views that borrow"] == "1 of each image, the canonical view's target"
+    assert report["settings"]["views that borrow"].endswith(f" of {3 * TRAIN}, the canonical view's target")
     (targets,) = lent
     assert targets.bought.tolist() == [[True, True, False]] * TRAIN
     np.testing.assert_array_equal(targets.weights[:, 2], targets.weights[:, 0])  # lent by the canonical view alone

@@ -225,7 +225,7 @@ def _settings_table(settings: RunSettings, targets: ImageTargets, trained: Metho
     """
     training, purchase, choice = settings.training, settings.config.purchase, settings.choice
     method, spec = trained or METHODS[training.method](training), settings.exported_student.input
-    styled, further = styled_views(choice.rendered_views, choice.recipe), choice.rendered_views - choice.views
+    styled = styled_views(choice.rendered_views, choice.recipe)
     asked_styled = sum(view < choice.asked_views for view in styled)
     weights, bought = targets.weights[:, : choice.asked_views], targets.bought[:, : choice.asked_views]
     imputed = weights[~bought & (weights > 0)]
@@ -237,8 +237,8 @@ def _settings_table(settings: RunSettings, targets: ImageTargets, trained: Metho
         "views per image": f"{'fresh at every step' if purchase.online else choice.rendered_views}, {choice.recipe}",
         "styled views": f"{len(styled)} of each image, {asked_styled} of them asked about" if styled else "none",
         answered: f"{int(targets.bought.sum())} of {len(targets.bought) * choice.views}",
-        "views that borrow": f"{further} of each image, the {lender}"
-        if further and targets.bought.any() and training.unbought == "borrow"
+        "views that borrow": f"{targets.borrowing:,} of {targets.bought.size:,}, the {lender}"
+        if targets.borrowing
         else "none",
         "selection": "none: every image is asked about"
         if purchase.select is None

@@ -28,11 +28,13 @@ class ImageTargets:
         bought: `[N, K]` bool.
         weights: `[N, K]` float32, the trust in each: 1 bought, between 0 and 1 imputed, 0 nothing (then the text
             trains alone).
+        borrowing: How many of the views have the target of other views of their image.
     """
 
     vectors: NDArray[np.float32] | StoredVectors
     bought: NDArray[np.bool_]
     weights: NDArray[np.float32]
+    borrowing: int = 0
 
     @classmethod
     def of_bought(cls, vectors: NDArray[np.float32] | StoredVectors, bought: NDArray[np.bool_]) -> "ImageTargets":
@@ -124,7 +126,7 @@ def borrow_from_same_image(targets: ImageTargets, lenders: int | None = None) ->
     _scale(mean, lending[:, 0] > 0)
     for view in range(vectors.shape[1]):  # one at a time: all at once would take as much memory again
         vectors[fills[:, view], view] = mean[fills[:, view]]
-    return ImageTargets(vectors, targets.bought, weights)
+    return ImageTargets(vectors, targets.bought, weights, borrowing=int(fills.sum()))
 
 
 def views_with_targets(weights: NDArray[np.float32]) -> NDArray[np.int64]:
