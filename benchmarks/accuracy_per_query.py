@@ -52,7 +52,17 @@ from accuracy_arms import (
 )
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, Outcome, measure, recorded
-from accuracy_table import GAP_GOALS, best_on_sources, gap_notes, goals_of, notes_of, rows_of, share_goals
+from accuracy_table import (
+    EVERYWHERE_GOALS,
+    GAP_GOALS,
+    best_on_sources,
+    gap_notes,
+    goals_of,
+    notes_of,
+    of_the_gap,
+    rows_of,
+    share_goals,
+)
 from local_vendor import local_vendor, run, split_words
 from result import RESULTS, write_result
 from source_settings import as_sources_choose, choices_of, link_sources, source_cells
@@ -107,13 +117,16 @@ def main() -> None:
     of_arms = [name for arm in arms for name in (arm.row, arm.erm_row) if name not in (None, ERM)]
     names = [TEACHER, *BESIDE_TEACHER, ERM, *of_arms, CHOSEN_4]
     is_shared = arguments.data is not None  # shapes are drawn for each seed, with pictures of its own
-    rows = rows_of(outcomes, names, REFERENCES[arguments.kind], shared_pictures=is_shared)
+    compared = of_the_gap(outcomes) if arguments.kind == GAP else outcomes
+    rows = rows_of(outcomes, names, REFERENCES[arguments.kind], shared_pictures=is_shared, compared=compared)
     name = f"accuracy_{arguments.kind}_{arguments.name}"
     goals = goals_of(outcomes, shared_pictures=is_shared) if arguments.kind == "table" else []
     notes = [*arguments.note, *notes_of(outcomes, shared_pictures=is_shared)]
     if arguments.kind == GAP:
         goals = share_goals(outcomes, shared_pictures=is_shared)
-        goals += goals_of(outcomes, GAP_GOALS, shared_pictures=is_shared)
+        goals += goals_of(compared, GAP_GOALS, shared_pictures=is_shared)
+        if len(compared) < len(outcomes):
+            goals += goals_of(outcomes, EVERYWHERE_GOALS, shared_pictures=is_shared)
         notes += gap_notes(outcomes)
     path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
     if arguments.kind == "curve" and not arguments.recorded:

@@ -20,7 +20,16 @@ from accuracy_arms import (
     table_arms,
 )
 from accuracy_runs import Outcome
-from accuracy_table import GAP_GOALS, best_on_sources, goals_of, notes_of, rows_of, share_goals
+from accuracy_table import (
+    EVERYWHERE_GOALS,
+    GAP_GOALS,
+    best_on_sources,
+    goals_of,
+    notes_of,
+    of_the_gap,
+    rows_of,
+    share_goals,
+)
 
 from vl2v_client.student.loss.methods import METHODS
 
@@ -147,6 +156,20 @@ def test_a_share_of_the_gap_is_of_the_targets_where_the_gap_is_large(least: floa
     outcomes = [*_gap("art", 60, 80, 70), *_gap("cartoon", 50, 90, 80), *_gap("photo", 91, 95, 10)]
     (goal,) = share_goals(outcomes, [(DEFAULT_4, least)], shared_pictures=False)
     assert (goal.met, goal.value) == (verdict == "met", f"67 % (67 to 67) on art and cartoon, 6 pairs: {verdict}")
+
+
+def test_differences_of_the_gap_leave_out_the_targets_that_its_share_does() -> None:
+    outcomes = [
+        *_gap("art", 60, 80, 70),
+        *_gap("photo", 91, 95, 85),
+        *_three(DEFAULT_4, (1, 1, 1), target="no teacher"),
+    ]
+    counted = of_the_gap(outcomes)
+    assert {one.target for one in counted} == {"art"}
+    _, default = rows_of(outcomes, [ERM, DEFAULT_4], shared_pictures=False, compared=counted)
+    assert (str(default["over ERM"]).split()[0], default["photo"]) == ("+10.0", "85.0 ± 0.0")
+    (goal, *_) = goals_of(outcomes, EVERYWHERE_GOALS, shared_pictures=False)
+    assert (goal.name, str(goal.value).split()[0]) == ("default above ERM, all targets, points", "+2.00")
 
 
 def test_a_share_whose_interval_has_the_bound_in_it_is_undecided() -> None:
