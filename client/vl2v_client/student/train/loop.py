@@ -18,7 +18,7 @@ from vl2v_client.student.loss.objective import OBJECTIVES
 from vl2v_client.student.model.classifier import VIEWS_AT_ONCE, StudentClassifier
 from vl2v_client.student.train.averages import WISE_FT_GRID, Weights, between, copy_weights
 from vl2v_client.student.train.closed_form import fit_projection
-from vl2v_client.student.train.devices import joined_ranks, reproducible, resolve_device
+from vl2v_client.student.train.devices import joined_ranks, keep_freed_memory, reproducible, resolve_device
 from vl2v_client.student.train.estimate import MIN_STEPS, estimate_stage
 from vl2v_client.student.train.feeds import FeatureFeed, Feed, open_feed
 from vl2v_client.student.train.metrics_log import MetricsLog, StepFacts
@@ -66,6 +66,8 @@ def train(
     """
     device = resolve_device(config.device)
     classifier.student.to(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     history: list[Mapping[str, Any]] = []
     results = []
     with joined_ranks() as ranks:
