@@ -79,6 +79,7 @@ ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "er
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
+LP_FT_THOROUGH = "ERM, LP-FT, steps of thorough"
 DEFAULT_1_TEXT, DEFAULT_TEXT = "default, K=1, styled views of their text", "default, text only"
 DEFAULT_1_ANY, DEFAULT_QUARTER_ANY = "default, K=1, any view", "default, 25 % of K=1, any view"
 CHOSEN_4 = "default as its sources choose, K=4"
@@ -162,10 +163,10 @@ def method_arms() -> tuple[Arm, ...]:
 def gap_arms() -> tuple[Arm, ...]:
     """How much of the gap between ERM and its teacher a pretrained student closes, and what fewer queries cost.
 
-    Every row has the schedule, optimizer and frozen blocks of `default`, all but `thorough` its steps, and four views
-    of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it, unless the row says
-    otherwise. "Any view" asks about a random one of the four, and an image of which one was bought is seen in it alone.
-    The published loss has the published views and align, ERM and other methods the views of `default`.
+    Every row has the schedule, optimizer and frozen blocks of `default`, its steps unless it names `thorough`, and four
+    views of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it, unless the row
+    says otherwise. "Any view" asks about a random one of the four, and an image of which one was bought is seen in it
+    alone. The published loss has the published views and align, ERM and other methods the views of `default`.
     """
     default = _default(4)
     methods = {f"{ERM}, {row}": method for row, method in ERM_ROWS.items()} | FIELD
@@ -175,6 +176,7 @@ def gap_arms() -> tuple[Arm, ...]:
         Arm(DEFAULT_4, default, with_teacher=True, everywhere=True),
         Arm("default, the six styles", (*default, *SETTINGS["the six styles"]), everywhere=True),
         Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
+        Arm(LP_FT_THOROUGH, (*default, "--preset", "thorough", "--method", "lp-ft"), everywhere=True),
         Arm(DEFAULT_1, _default(1), everywhere=True),
         Arm(DEFAULT_QUARTER, _default(1), share=0.25, everywhere=True),
         Arm(DEFAULT_1_ANY, (*ANY_VIEW, *OTHERS["no others"]), share=0.25, everywhere=True),

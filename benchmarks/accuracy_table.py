@@ -22,6 +22,7 @@ from accuracy_arms import (
     ERM_OF_DEFAULT,
     ERM_ROWS,
     KD_4,
+    LP_FT_THOROUGH,
     ONLINE,
     QUARTER,
     TEACHER,
@@ -63,6 +64,7 @@ GAP_GOALS: Sequence[Wanted] = (
     ("default above ERM", DEFAULT_4, ERM, "> 0", 0.0),
     ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, "> 0", 0.0),
     ("thorough above VL2V-ADiP at equal queries", THOROUGH_4, ADIP_4, "> 0", 0.0),
+    (f"thorough above {LP_FT_THOROUGH}", THOROUGH_4, LP_FT_THOROUGH, "> 0", 0.0),
     ("default above KD at equal queries", DEFAULT_4, KD_4, "> 0", 0.0),
     ("default above VL2Lite at equal queries", DEFAULT_4, VL2LITE_4, "> 0", 0.0),
     ("default above the text head", DEFAULT_4, TEXT_HEAD, "> 0", 0.0),
@@ -166,7 +168,7 @@ def gap_notes(outcomes: Iterable[Outcome]) -> list[str]:
     return [
         f"ERM is the best of {', '.join(ERM_ROWS)} on source validation, for each target and seed.",
         *([chosen] if any(outcome.row == CHOSEN_4 for outcome in outcomes) else []),
-        f"{THOROUGH_4} takes {THOROUGH} times the distill steps of the other rows, ERM's included.",
+        f"Rows that name thorough take {THOROUGH} times the distill steps of the others.",
         "The share of the gap is the sum of (row - ERM) over that of (teacher - ERM), of the targets where the latter "
         f"is at least {SMALLEST_GAP:g} points; its interval is from the same bootstrap, whose draws are the same for "
         "the three rows.",
