@@ -50,11 +50,10 @@ from accuracy_arms import (
     setting_arms,
     table_arms,
 )
+from accuracy_goals import EVERYWHERE_GOALS, GAP_GOALS
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, Outcome, measure, recorded
 from accuracy_table import (
-    EVERYWHERE_GOALS,
-    GAP_GOALS,
     best_on_sources,
     gap_notes,
     goals_of,
@@ -126,7 +125,7 @@ def main() -> None:
         goals = share_goals(outcomes, shared_pictures=is_shared)
         goals += goals_of(compared, GAP_GOALS, shared_pictures=is_shared)
         if len(compared) < len(outcomes):
-            goals += goals_of(outcomes, EVERYWHERE_GOALS, shared_pictures=is_shared)
+            goals += goals_of(outcomes, EVERYWHERE_GOALS, shared_pictures=is_shared, everywhere=True)
         notes += gap_notes(outcomes)
     path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
     if arguments.kind == "curve" and not arguments.recorded:

@@ -7,30 +7,14 @@ from dataclasses import replace
 from statistics import mean
 
 from accuracy_arms import (
-    ADIP_1,
-    ADIP_4,
     BESIDE_TEACHER,
     CHOSEN_4,
-    DEFAULT_1,
-    DEFAULT_1_ANY,
-    DEFAULT_1_TEXT,
-    DEFAULT_4,
-    DEFAULT_QUARTER,
-    DEFAULT_QUARTER_ANY,
-    DEFAULT_TEXT,
     ERM,
-    ERM_OF_DEFAULT,
     ERM_ROWS,
-    KD_4,
-    LP_FT_THOROUGH,
     ONLINE,
-    QUARTER,
     TEACHER,
-    TEXT_HEAD,
-    TEXT_ONLY,
-    THOROUGH_4,
-    VL2LITE_4,
 )
+from accuracy_goals import SHARE_GOALS, TABLE_GOALS, Wanted
 from accuracy_runs import Outcome
 from intervals import DRAWS, FEWEST_SEEDS, Difference, difference, share_of_gap
 from result import Goal
@@ -43,53 +27,6 @@ SMALLEST_GAP = 5.0
 
 TOO_FEW_PAIRS = 3
 """So many pairs of target and seed, or fewer, decide nothing."""
-
-Wanted = tuple[str, str, str, str, float]
-"""A goal: its name, the higher and the lower row, its bound in words, and the bound in points."""
-
-TABLE_GOALS: Sequence[Wanted] = (
-    ("K=1 below online", ONLINE, ADIP_1, "<= 1.0", 1.0),
-    ("K=4 below online", ONLINE, ADIP_4, "<= 0.5", 0.5),
-    ("25 % of the queries below K=1", ADIP_1, QUARTER, "<= 1.0", 1.0),
-    ("K=1 above text only", ADIP_1, TEXT_ONLY, "> 0", 0.0),
-    ("K=4 above text only", ADIP_4, TEXT_ONLY, "> 0", 0.0),
-    ("VL2V-ADiP above ERM", ADIP_4, ERM, "> 0", 0.0),
-    ("default above ERM", DEFAULT_4, ERM, ">= 3.0", 3.0),
-    ("default above ERM on its own views", DEFAULT_4, ERM_OF_DEFAULT, "> 0", 0.0),
-    ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, ">= 1.0", 1.0),
-)
-
-GAP_GOALS: Sequence[Wanted] = (
-    ("VL2V-ADiP above ERM", ADIP_4, ERM, "> 0", 0.0),
-    ("default above ERM", DEFAULT_4, ERM, "> 0", 0.0),
-    ("default above VL2V-ADiP at equal queries", DEFAULT_4, ADIP_4, "> 0", 0.0),
-    ("thorough above VL2V-ADiP at equal queries", THOROUGH_4, ADIP_4, "> 0", 0.0),
-    (f"thorough above {LP_FT_THOROUGH}", THOROUGH_4, LP_FT_THOROUGH, "> 0", 0.0),
-    ("default above KD at equal queries", DEFAULT_4, KD_4, "> 0", 0.0),
-    ("default above VL2Lite at equal queries", DEFAULT_4, VL2LITE_4, "> 0", 0.0),
-    ("default above the text head", DEFAULT_4, TEXT_HEAD, "> 0", 0.0),
-    ("the text head above ERM", TEXT_HEAD, ERM, "> 0", 0.0),
-    (f"{CHOSEN_4}, above ERM", CHOSEN_4, ERM, "> 0", 0.0),
-    (f"{CHOSEN_4}, above VL2V-ADiP", CHOSEN_4, ADIP_4, "> 0", 0.0),
-    ("default, K=4 above K=1", DEFAULT_4, DEFAULT_1, "> 0", 0.0),
-    ("default, K=1 above 25 % of it", DEFAULT_1, DEFAULT_QUARTER, "> 0", 0.0),
-    ("default, 25 % of K=1 above ERM", DEFAULT_QUARTER, ERM, "> 0", 0.0),
-    (f"{DEFAULT_1_ANY}, above ERM", DEFAULT_1_ANY, ERM, "> 0", 0.0),
-    (f"{DEFAULT_1_ANY}, above K=1 at equal queries", DEFAULT_1_ANY, DEFAULT_1, "> 0", 0.0),
-    (f"{DEFAULT_QUARTER_ANY}, above 25 % of K=1", DEFAULT_QUARTER_ANY, DEFAULT_QUARTER, "> 0", 0.0),
-    (f"{DEFAULT_1_TEXT}, above K=1 at equal queries", DEFAULT_1_TEXT, DEFAULT_1, "> 0", 0.0),
-    ("default, text only above ERM", DEFAULT_TEXT, ERM, "> 0", 0.0),
-)
-
-EVERYWHERE_GOALS: Sequence[Wanted] = (
-    ("default above ERM, all targets", DEFAULT_4, ERM, "> 0", 0.0),
-    ("default above VL2V-ADiP, all targets", DEFAULT_4, ADIP_4, "> 0", 0.0),
-    ("thorough above VL2V-ADiP, all targets", THOROUGH_4, ADIP_4, "> 0", 0.0),
-)
-"""Also of the targets that the gap leaves out."""
-
-SHARE_GOALS = ((THOROUGH_4, 0.5), (DEFAULT_4, 0.0), (CHOSEN_4, 0.0), (ADIP_4, 0.0))
-"""Row, and the share of the gap between ERM and its teacher that it has to close."""
 
 
 def rows_of(
@@ -136,11 +73,17 @@ def notes_of(outcomes: Sequence[Outcome], *, shared_pictures: bool) -> list[str]
 
 
 def goals_of(
-    outcomes: Sequence[Outcome], wanted: Sequence[Wanted] = TABLE_GOALS, *, shared_pictures: bool
+    outcomes: Sequence[Outcome],
+    wanted: Sequence[Wanted] = TABLE_GOALS,
+    *,
+    shared_pictures: bool,
+    everywhere: bool = False,
 ) -> list[Goal]:
-    """What the table has to show; goals whose rows are missing are left out."""
-    found = []
+    """What the table has to show; goals whose rows are missing, or `everywhere` lack a target, are left out."""
+    found, targets = [], {one.target for one in outcomes}
     for name, high, low, words, bound in wanted:
+        if everywhere and any(targets > {one.target for one in outcomes if one.row == row} for row in (high, low)):
+            continue
         measured = difference(outcomes, high, low, shared_pictures=shared_pictures)
         if measured is not None:
             found.append(_goal(name, measured, words, bound, at_most=words.startswith("<")))
