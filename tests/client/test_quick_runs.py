@@ -95,3 +95,13 @@ def test_the_first_student_is_told_before_the_others_train(shell: ClientShell, m
     assert "Estimate before it began: The distill stage needs about" in (shell.run_folder / "report.md").read_text()
     again = shell.distill("--probe")
     assert again["estimate"] == report["estimate"], "a run that goes on keeps what was said of the whole stage"
+
+
+def test_a_stage_that_draws_fewer_views_than_are_bought_is_told_before_the_purchase(shell: ClientShell) -> None:
+    words = ("--views", "4", "--train-views", "4", "--batch-size", "3", "--distill-steps")
+    few = " ".join(shell.try_distill(*words, "2").stderr.split())
+    assert "draws 12 views, and there are 80 to train on: with --distill-steps 14 it draws as many." in few
+    assert few.index("draws 12 views") < few.index("buy: ")
+    enough = shell.try_distill(*words, "14", "--out", str(shell.folder / "enough"))
+    assert enough.exit_code == 0, enough.output
+    assert "to train on" not in enough.stderr

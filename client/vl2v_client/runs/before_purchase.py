@@ -1,5 +1,6 @@
 """What comes before a purchase: the plan, and a trial of all that could fail later, so that nothing is paid in vain."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -54,7 +55,7 @@ def plan_tried_run(
         out: Folder of the run, which need not exist.
         record: The configuration that it would keep, without the teacher; `None` leaves that to `claim_run_folder`.
         progress: Gets every step that takes time; the student's weights may have to be fetched first.
-        notify: Gets how long the student takes for the run's views.
+        notify: Gets how long the student takes for the run's views, and whether its steps draw as many.
 
     Raises:
         ClientError: As the first check that failed; the message has those of all. Nothing was planned.
@@ -132,7 +133,7 @@ def _check_disk(student: Student, methods: int, out: Path) -> None:
 
 
 def _try_student(settings: RunSettings, queries: RunQueries, student: Student | None) -> str:
-    """Show the student the first training images, and return a sentence on how long the run's views take.
+    """Show the student the first training images, and return what its time and its steps say of the run's views.
 
     Raises:
         DataError: The student does not run here, or its features are not finite.
@@ -157,4 +158,17 @@ def _try_student(settings: RunSettings, queries: RunQueries, student: Student | 
         ) from error
     views = len(queries.split.validation) + len(queries.split.train) * max(1, len(queries.views[0]))
     took = format_seconds(views * seconds)
-    return f"The student {name} takes about {took} on {device.type} to read this run's {views:,} views once."
+    said = f"The student {name} takes about {took} on {device.type} to read this run's {views:,} views once."
+    return said + _few_steps(settings, queries)
+
+
+def _few_steps(settings: RunSettings, queries: RunQueries) -> str:
+    """Return a sentence on a distill stage whose steps draw fewer views than there are; else nothing."""
+    config, views = settings.training, len(queries.split.train) * len(queries.views[0])
+    each = config.batch_size * len(queries.split.source_domains)
+    if config.quick or settings.config.purchase.online or config.distill_steps * each >= views:
+        return ""
+    return (
+        f" Its distill stage draws {config.distill_steps * each:,} views, and there are {views:,} to train on: with "
+        f"training.distill_steps {math.ceil(views / each)} it draws as many."
+    )
