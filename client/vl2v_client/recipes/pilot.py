@@ -1,4 +1,4 @@
-"""A pilot: about 200 queries that tell whether more are worth their price. All of them serve later runs."""
+"""A pilot: about 200 queries that tell whether more are worth their price. Most of them serve later runs."""
 
 from collections.abc import Iterator
 
