@@ -187,9 +187,9 @@ def gap_arms() -> tuple[Arm, ...]:
 
 
 def setting_arms() -> tuple[Arm, ...]:
-    """The default and itself with one thing changed, for source domains to choose from."""
+    """The default, itself with one thing changed and another loss in its place, for source domains to choose from."""
     switched = (Arm(f"default, {row}", (*_default(4), *options)) for row, options in SETTINGS.items())
-    return Arm(DEFAULT_4, _default(4)), *switched
+    return Arm(DEFAULT_4, _default(4)), *switched, Arm(VL2LITE_4, (*_default(4), "--method", FIELD[VL2LITE_4]))
 
 
 def one_view_arms() -> tuple[Arm, ...]:
