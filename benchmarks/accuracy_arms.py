@@ -58,6 +58,8 @@ SETTINGS = {
     "six views that borrow": ("--train-views", "10"),
     "the six styles": ("--view-recipe", "all-styles"),
     "no styles": ("--view-recipe", "standard"),
+    "soft labels 1": ("--soft-label-weight", "1"),
+    "soft labels 4": ("--soft-label-weight", "4"),
 }
 """Row: what it changes in the default with K=4."""
 

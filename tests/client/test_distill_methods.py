@@ -12,7 +12,7 @@ from support.client.buying_bench import draw_pictures
 from support.client.client_shell import ClientShell
 from support.client.fake_vendor import FakeVendor, served
 from vl2v_client.core.errors import UsageError
-from vl2v_client.student.loss.methods import METHODS, TrainingConfig, check_effects, check_label_weight
+from vl2v_client.student.loss.methods import METHODS, TrainingConfig, check_additions, check_effects
 
 CONTENTS = 5
 """Distinct pictures: each class and domain has the same five."""
@@ -107,11 +107,12 @@ def test_what_a_baseline_alone_reads_is_not_on_the_student_s_bill(vendor: FakeVe
     assert purchase["other_queries"] == vendor.billed_units - 2 > CONTENTS
 
 
-def test_a_label_weight_of_nought_or_of_a_preset_stands_beside_every_method() -> None:
+@pytest.mark.parametrize("option", ["label_weight", "soft_label_weight"])
+def test_an_addition_of_nought_or_of_a_preset_stands_beside_every_method(option: str) -> None:
     for name in METHODS:
-        check_label_weight(None, [name])
-        check_label_weight(0.0, [name])
-    check_label_weight(0.3, sorted(set(METHODS) - set(OWN_LOSS)))
+        check_additions({}, [name])
+        check_additions({option: 0.0}, [name])
+    check_additions({option: 0.3}, sorted(set(METHODS) - set(OWN_LOSS)))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,9 @@ def test_what_is_carried_and_interpolated_is_in_the_report(shell: ClientShell) -
         (("--preset", "paper"), "the paper has no student 'tiny'"),
         (("--carry", "magic"), '"magic" for --carry. Choose from: "swad"'),
         *(
-            (("--method", name, "--label-weight", "0.3"), f"--label-weight 0.3 changes nothing in {name}: leave it out")
+            (("--method", name, option, "0.3"), f"{option} 0.3 changes nothing in {name}: leave it out")
             for name in OWN_LOSS
+            for option in ("--label-weight", "--soft-label-weight")
         ),
         (("--baseline", "kd", "--baseline", "erm", "--label-weight", "1"), "changes nothing in kd, erm: leave it out"),
     ],

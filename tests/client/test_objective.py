@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vl2v_client.student.loss.objective import Batch, cross_entropy, image_and_text, per_bought
@@ -128,6 +129,24 @@ def test_labels_add_their_cross_entropy_and_its_gradient() -> None:
     (gradient,) = torch.autograd.grad(labelled["loss"] - plain["loss"], batch.outputs)
     np.testing.assert_allclose(gradient.numpy(), 0.3 * (shares - right) / len(right), atol=1e-12)
     assert "labels" not in plain
+
+
+def test_soft_labels_add_the_divergence_from_the_teacher_where_it_answered() -> None:
+    classes = _unit(torch.eye(5, 5, dtype=torch.float64) + 0.1)
+    batch = replace(_batch(torch.float64), text_matrix=classes)
+    plain, soft = image_and_text(batch), image_and_text(replace(batch, soft_label_weight=0.6))
+
+    def shares(vectors: Tensor) -> NDArray[np.float64]:
+        exponentials = np.exp(_unit(vectors).detach().numpy() @ classes.numpy().T / 0.14)
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    teacher, student = shares(batch.image_targets), shares(batch.outputs)
+    bought = batch.image_weights.numpy() > 0
+    divergences = 2 * (teacher * np.log(teacher / student)).sum(axis=1)[bought]
+    assert per_bought({name: term.item() for name, term in soft.items()})["soft"] == pytest.approx(divergences.mean())
+    added = 0.6 * (batch.image_weights.numpy()[bought] * divergences).sum() / len(bought)
+    assert soft["loss"].item() == pytest.approx(plain["loss"].item() + added, abs=1e-12)
+    assert set(soft) == {*plain, "soft"}
 
 
 def test_cross_entropy_by_hand() -> None:

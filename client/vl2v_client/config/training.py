@@ -121,6 +121,9 @@ class TrainingConfig(Options):
     weight_decay: float = option(0.0, "Weight decay of the optimizer", ge=0)
     image_weight: float = option(0.5, "Weight of the image term; the text term has the rest", ge=0, le=1)
     label_weight: float = option(0.0, "Weight of a cross-entropy on labels beside the published loss", ge=0)
+    soft_label_weight: float = option(
+        0.0, "Weight of a divergence from the teacher's class probabilities beside the published loss", ge=0
+    )
     mixup: float = option(0.0, "Parameter `a` of the Beta(a, a) that mixes views or frozen activations; 0 is off", ge=0)
     evaluate_every: int = option(200, "Steps between evaluations on source validation; a segment of SWAD", ge=1)
     checkpoint_every: int = option(200, "Steps between checkpoints", ge=1, result=False)

@@ -8,7 +8,7 @@ from vl2v_client.config.run import AUTO, LITE0, TINY, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.data.drawn import is_drawn
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.student.loss.methods import METHODS, WHITE_BOX, asks_about_images, check_effects, check_label_weight
+from vl2v_client.student.loss.methods import METHODS, WHITE_BOX, asks_about_images, check_additions, check_effects
 from vl2v_client.teacher.imputation import NO_IMPUTATION
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
@@ -40,7 +40,7 @@ def resolve_run(config: RunConfig, before: Mapping[str, Any] | None = None) -> R
         if is_wrong:
             raise UsageError(why)
     methods, named = resolved.training.methods, config.training.named()
-    check_label_weight(named.get("label_weight"), methods)
+    check_additions(named, methods)
     check_effects(methods, named)
     return resolved
 

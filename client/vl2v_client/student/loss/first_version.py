@@ -13,6 +13,7 @@ SINCE_OF_TRAINING: Mapping[str, Any] = {
     "optimizer": "adam",
     "extend": (),
     "threads": None,
+    "soft_label_weight": 0.0,
 }
 """Options of training that 0.1.0 did not have, at the values that stand for what it did."""
 

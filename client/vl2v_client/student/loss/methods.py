@@ -90,6 +90,9 @@ ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "vl2lite", "feat
 ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
 """The objectives that read its text embeddings."""
 
+_ADDITIONS = ("label_weight", "soft_label_weight")
+"""Options of training that weigh what is added to the published loss."""
+
 _HYPER_PARAMETERS = ("align_steps", "align_learning_rate", "distill_learning_rate", "image_weight", "freeze_until")
 """Options of training that some methods ignore."""
 
@@ -236,13 +239,11 @@ def asks_about_texts(method: Method) -> bool:
     return method.head == "text" or any(stage.objective in ASK_ABOUT_TEXTS for stage in method.stages)
 
 
-def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
-    """Refuse a label weight, as somebody named it, beside methods that would ignore it.
-
-    It is `None` if nobody named it, and a preset decides.
+def check_additions(named: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse an addition to the published loss, as somebody named it, beside methods that would ignore it.
 
     Raises:
-        UsageError: It is above 0, and one of the methods cannot use it.
+        UsageError: Its weight is above 0, and one of the methods cannot use it.
     """
     config = TrainingConfig()
     useful = [
@@ -251,11 +252,12 @@ def check_label_weight(weight: float | None, names: Iterable[str]) -> None:
         if all(stage.objective == "image_and_text" for stage in method(config).stages)
     ]
     useless = [name for name in names if name not in useful]
-    if weight and useless:
-        raise UsageError(
-            f"training.label_weight {weight:g} changes nothing in {', '.join(useless)}: leave it out, or train those "
-            f"in a run of their own; it is for {', '.join(useful)}"
-        )
+    for option in _ADDITIONS:
+        if named.get(option) and useless:
+            raise UsageError(
+                f"training.{option} {named[option]:g} changes nothing in {', '.join(useless)}: leave it out, or train "
+                f"those in a run of their own; it is for {', '.join(useful)}"
+            )
 
 
 def check_effects(names: Sequence[str], named: Mapping[str, Any]) -> None:

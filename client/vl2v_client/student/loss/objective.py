@@ -37,6 +37,7 @@ class Batch:
         text_matrix: `[C, D]` unit, `txt_c` of every class; width 0 if no teacher was asked.
         logits_of: Outputs `[B, ...]` to the student's logits `[B, C]`.
         label_weight: Weight of the cross-entropy on the labels beside the published loss; 0 is as published.
+        soft_label_weight: The same of the divergence from the teacher's class probabilities.
     """
 
     outputs: Tensor
@@ -48,6 +49,7 @@ class Batch:
     logit_scale: float = 1.0
     logits_of: Callable[[Tensor], Tensor] = lambda outputs: outputs
     label_weight: float = 0.0
+    soft_label_weight: float = 0.0
 
 
 Objective = Callable[[Batch], LossTerms]
@@ -70,7 +72,11 @@ def image_and_text(batch: Batch) -> LossTerms:
     }
     if batch.label_weight:
         labels = functional.cross_entropy(batch.logits_of(batch.outputs), batch.labels)
-        terms |= {"loss": loss + batch.label_weight * labels, "labels": labels}
+        terms |= {"loss": terms["loss"] + batch.label_weight * labels, "labels": labels}
+    if batch.soft_label_weight:
+        soft = _class_divergence(batch)
+        added = batch.soft_label_weight * (weights * soft).mean()
+        terms |= {"loss": terms["loss"] + added, **_where_bought("soft", soft, weights)}
     return terms
 
 
@@ -105,12 +111,18 @@ def vl2lite(batch: Batch) -> LossTerms:
     """
     weights, z = batch.image_weights, functional.normalize(batch.outputs, dim=-1)
     images = (z - batch.image_targets).abs().mean(dim=-1)
-    student, teacher = (VL2LITE_SCALE * vectors @ batch.text_matrix.T for vectors in (z, batch.image_targets))
-    soft = _softened_divergence(student, teacher, VL2LITE_TEMPERATURE) / 2
+    soft = _class_divergence(batch)
     hard = functional.cross_entropy(batch.logits_of(batch.outputs), batch.labels, reduction="none")
     loss = ((1 - weights) * hard + weights * (images + soft) / 2).mean()
     bought = _where_bought("image", images, weights) | _where_bought("soft", soft, weights)
     return {"loss": loss, **bought, "hard": hard.mean(), "floor": torch.zeros_like(loss)}
+
+
+def _class_divergence(batch: Batch) -> Tensor:
+    """Return VL2Lite's divergence from the teacher's class probabilities, `D` of `vl2lite`, `[B]`."""
+    z = functional.normalize(batch.outputs, dim=-1)
+    student, teacher = (VL2LITE_SCALE * vectors @ batch.text_matrix.T for vectors in (z, batch.image_targets))
+    return _softened_divergence(student, teacher, VL2LITE_TEMPERATURE) / 2
 
 
 def _softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

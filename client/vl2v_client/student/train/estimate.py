@@ -13,7 +13,6 @@ from vl2v_client.student.loss.methods import Stage
 from vl2v_client.student.loss.objective import OBJECTIVES
 from vl2v_client.student.train.feeds import FEATURE_BYTES, blended, stage_parts
 from vl2v_client.student.train.frozen_features import halved
-from vl2v_client.student.train.training_data import BatchSource
 from vl2v_client.student.train.training_run import TrainingRun, loss_terms
 
 MIN_STEPS = 50
@@ -79,9 +78,8 @@ class _Trial:
 
     def _step(self, first_step: int) -> tuple[float, float]:
         """Return the seconds to read a view, and those of a step without its reading and its frozen part."""
-        run, stage, config = self._run, self._stage, self._run.config
-        pixels = run.data.train.pixels
-        batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(config), config.label_weight)
+        run, stage = self._run, self._stage
+        pixels, batches = run.data.train.pixels, run.batches(stage)
         read, loaded = _timed(
             lambda: run.load(stage, first_step, lambda rows, views: run.prepared(pixels[rows, views]))
         )

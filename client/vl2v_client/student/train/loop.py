@@ -31,7 +31,7 @@ from vl2v_client.student.train.results import (
     stage_fingerprint,
 )
 from vl2v_client.student.train.stage_state import StageState, apply_weights
-from vl2v_client.student.train.training_data import BatchSource, TrainingData
+from vl2v_client.student.train.training_data import TrainingData
 from vl2v_client.student.train.training_run import LoadedStep, TrainingRun, default_workers, load_ahead, loss_terms
 
 
@@ -155,9 +155,8 @@ def _run_stage(
 
 
 def _fit(run: TrainingRun, stage: Stage, feed: FeatureFeed) -> SourceScore:
-    batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(run.config))
-    projection = run.classifier.student.projection
-    fitted = fit_projection(projection, feed.pairs(batches), lambda: run.ranks.broadcast(lambda: _validate(run, feed)))
+    projection, pairs = run.classifier.student.projection, feed.pairs(run.batches(stage))
+    fitted = fit_projection(projection, pairs, lambda: run.ranks.broadcast(lambda: _validate(run, feed)))
     run.ranks.as_first(projection)  # gradients are averaged from here on: all begin at the same weights
     return fitted
 
@@ -171,8 +170,7 @@ def _take_steps(
     metrics: MetricsLog,
     progress: Progress,
 ) -> None:
-    config, stage = run.config, state.stage
-    batches = BatchSource(run.data, run.classifier.head, stage.share_of_image(config), config.label_weight)
+    config, stage, batches = run.config, state.stage, run.batches(state.stage)
     facts = StepFacts()
     extras: Mapping[str, str] = {}
     while True:

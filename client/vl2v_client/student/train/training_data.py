@@ -191,12 +191,14 @@ class BatchSource:
             data's `teacher_head`; with neither, the targets have width 0.
         image_weight: `w` of a bought view; an imputed one gets a share of it, its trust, and one with neither 0.
         label_weight: Weight of the cross-entropy on the labels, as in `Batch`.
+        soft_label_weight: Weight of the divergence from the teacher's class probabilities, likewise.
     """
 
     data: TrainingData
     head: TextHead | None
     image_weight: float
     label_weight: float = 0.0
+    soft_label_weight: float = 0.0
 
     def batch(
         self, outputs: Tensor, rows: NDArray[np.int64], views: NDArray[np.int64], answers: EmbeddingMatrix | None = None
@@ -230,4 +232,5 @@ class BatchSource:
             logit_scale=1.0 if teacher is None else teacher.logit_scale,
             logits_of=(lambda logits: logits) if self.head is None else self.head.logits,
             label_weight=self.label_weight,
+            soft_label_weight=self.soft_label_weight,
         )

@@ -188,6 +188,12 @@ class TrainingRun:
         inputs = gather(np.concatenate([own, mix.rows]), np.concatenate([own_views, mix.views]))
         return LoadedStep(own, own_views, mix, share, inputs)
 
+    def batches(self, stage: Stage) -> BatchSource:
+        """Return what joins a stage's outputs with their labels and targets."""
+        head, config = self.classifier.head, self.config
+        weights = config.label_weight, config.soft_label_weight
+        return BatchSource(self.data, head, stage.share_of_image(config), *weights)
+
     @cached_property
     def _domain_rows(self) -> list[Rows]:
         return rows_by_domain(self.data.train.domains)
