@@ -53,15 +53,7 @@ from accuracy_arms import (
 from accuracy_goals import EVERYWHERE_GOALS, GAP_GOALS
 from accuracy_plot import draw
 from accuracy_runs import Bench, Cell, Outcome, measure, recorded
-from accuracy_table import (
-    best_on_sources,
-    gap_notes,
-    goals_of,
-    notes_of,
-    of_the_gap,
-    rows_of,
-    share_goals,
-)
+from accuracy_table import best_on_sources, gap_notes, goals_of, notes_of, of_the_gap, rows_of, share_goals
 from local_vendor import local_vendor, run, split_words
 from result import RESULTS, write_result
 from source_settings import as_sources_choose, choices_of, link_sources, source_cells
@@ -122,7 +114,7 @@ def main() -> None:
     goals = goals_of(outcomes, shared_pictures=is_shared) if arguments.kind == "table" else []
     notes = [*arguments.note, *notes_of(outcomes, shared_pictures=is_shared)]
     if arguments.kind == GAP:
-        goals = share_goals(outcomes, shared_pictures=is_shared)
+        goals = share_goals(compared, shared_pictures=is_shared)
         goals += goals_of(compared, GAP_GOALS, shared_pictures=is_shared)
         if len(compared) < len(outcomes):
             goals += goals_of(outcomes, EVERYWHERE_GOALS, shared_pictures=is_shared, everywhere=True)

@@ -6,14 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import mean
 
-from accuracy_arms import (
-    BESIDE_TEACHER,
-    CHOSEN_4,
-    ERM,
-    ERM_ROWS,
-    ONLINE,
-    TEACHER,
-)
+from accuracy_arms import BESIDE_TEACHER, CHOSEN_4, ERM, ERM_ROWS, ONLINE, TEACHER
 from accuracy_goals import SHARE_GOALS, TABLE_GOALS, Wanted
 from accuracy_runs import Outcome
 from intervals import DRAWS, FEWEST_SEEDS, Difference, difference, share_of_gap
@@ -136,10 +129,13 @@ def best_on_sources(outcomes: Iterable[Outcome], rows: Sequence[str], name: str)
 def share_goals(
     outcomes: Sequence[Outcome], wanted: Sequence[tuple[str, float]] = SHARE_GOALS, *, shared_pictures: bool
 ) -> list[Goal]:
-    """How much of the gap between ERM and the teacher each row closes: a goal for each row and its share."""
+    """How much of the gap between ERM and the teacher each row closes: a goal for each row and its share.
+
+    The outcomes are those of `of_the_gap`.
+    """
     found = []
     for row, least in wanted:
-        closed = share_of_gap(outcomes, row, ERM, TEACHER, smallest=SMALLEST_GAP, shared_pictures=shared_pictures)
+        closed = share_of_gap(outcomes, row, ERM, TEACHER, shared_pictures=shared_pictures)
         if closed is not None:
             pairs = sum(closed.seeds.values())
             verdict = _verdict(closed.low, closed.high, pairs, least, at_most=False)

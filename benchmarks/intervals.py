@@ -48,7 +48,7 @@ class Share:
         share: Sum of the row's gains over the sum of the gaps; 1 is the whole gap.
         low: Lower end of the 95 % interval; None where a target has fewer than `FEWEST_SEEDS` seeds.
         high: Upper end, likewise.
-        seeds: Of each target that counts, how many seeds it has.
+        seeds: Of each target, how many seeds it has.
     """
 
     share: float
@@ -94,33 +94,26 @@ def difference(outcomes: Sequence[Outcome], high: str, low: str, *, shared_pictu
     return Difference(float(middle[0]), *ends, sum(len(target.rows[0]) for target in targets))
 
 
-def share_of_gap(
-    outcomes: Sequence[Outcome], row: str, low: str, high: str, *, smallest: float, shared_pictures: bool
-) -> Share | None:
-    """Divide what a row gains over `low` by what `high` does, both summed over the targets that count.
+def share_of_gap(outcomes: Sequence[Outcome], row: str, low: str, high: str, *, shared_pictures: bool) -> Share | None:
+    """Divide what a row gains over `low` by what `high` does, both summed over the targets.
 
-    A draw of seeds and pictures is the same for all three rows. Which targets count is not drawn.
+    A draw of seeds and pictures is the same for all three rows.
 
     Args:
-        outcomes: All runs.
+        outcomes: All runs on the targets that count.
         row: Name of the row.
         low: Name of the row at one end of the gap.
         high: Name of the row at its other end.
-        smallest: Gap in points from which a target counts.
         shared_pictures: All seeds of a target are tested on the same pictures.
 
     Returns:
-        The share; None if no target counts.
+        The share; None if no target and seed has all three rows.
 
     Raises:
         ValueError: A record without predictions does not say how many test pictures there were.
     """
     contrast = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])  # of row, high and low: gain and gap
-    targets = [
-        target
-        for target in _join(outcomes, (row, high, low))
-        if (target.by_seed.mean(axis=0) @ contrast)[1] >= smallest
-    ]
+    targets = _join(outcomes, (row, high, low))
     if not targets:
         return None
     middle, errors = _bootstrap(targets, contrast, shared_pictures)

@@ -153,7 +153,7 @@ def _gap(target: str, erm: float, teacher: float, student: float, seeds: int = 3
 @pytest.mark.parametrize(("least", "verdict"), [(0.6, "met"), (0.7, "missed")])
 def test_a_share_of_the_gap_is_of_the_targets_where_the_gap_is_large(least: float, verdict: str) -> None:
     outcomes = [*_gap("art", 60, 80, 70), *_gap("cartoon", 50, 90, 80), *_gap("photo", 91, 95, 10)]
-    (goal,) = share_goals(outcomes, [(DEFAULT_4, least)], shared_pictures=False)
+    (goal,) = share_goals(of_the_gap(outcomes), [(DEFAULT_4, least)], shared_pictures=False)
     assert (goal.met, goal.value) == (verdict == "met", f"67 % (67 to 67) on art and cartoon, 6 pairs: {verdict}")
 
 
