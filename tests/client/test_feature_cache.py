@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -96,10 +96,10 @@ def test_features_are_the_same_bits_found_or_computed(store: FeatureStore, monke
     classifier, seen = fresh_classifier(), 0
     compute = FrozenFeatures._computed
 
-    def counted(self: FrozenFeatures, pixels: NDArray[np.uint8]) -> Tensor:
+    def counted(self: FrozenFeatures, pixels: NDArray[np.uint8], names: Sequence[bytes]) -> Tensor:
         nonlocal seen
         seen += len(pixels)
-        return compute(self, pixels)
+        return compute(self, pixels, names)
 
     monkeypatch.setattr(FrozenFeatures, "_computed", counted)
 
@@ -148,9 +148,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     compute = FrozenFeatures._computed
 
-    def counted(self: FrozenFeatures, pixels: NDArray[np.uint8]) -> Tensor:
+    def counted(self: FrozenFeatures, pixels: NDArray[np.uint8], names: Sequence[bytes]) -> Tensor:
         seen.append(len(pixels))
-        return compute(self, pixels)
+        return compute(self, pixels, names)
 
     monkeypatch.setattr(FrozenFeatures, "_computed", counted)
     return seen

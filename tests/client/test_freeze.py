@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import timm
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from support.client.student_factories import CLASSES, SIZE, coloured_views, fresh_classifier, text_head, training_data
 from vl2v_client.config.run import RunConfig
@@ -24,9 +24,11 @@ from vl2v_client.student.model.classifier import new_classifier
 from vl2v_client.student.model.network import build_backbone, check_cut, cut_backbone, frozen_names, half_of
 from vl2v_client.student.model.spec import StudentSpec, resolve_student
 from vl2v_client.student.train import feeds
-from vl2v_client.student.train.feeds import open_feed
+from vl2v_client.student.train.feeds import FeatureFeed, open_feed
+from vl2v_client.student.train.frozen_features import Activations, FrozenFeatures
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.stage_state import StageState
+from vl2v_client.student.train.training_data import BatchSource, TrainingData
 from vl2v_client.student.train.training_run import TrainingRun
 
 FORMAT = InputFormat(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
@@ -166,6 +168,43 @@ def _pairs(loaded: Any) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
 
 def _views(run: TrainingRun, rows: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
     return run.inputs(run.prepared(run.data.train.pixels[rows, views]))
+
+
+@pytest.mark.parametrize("room", [1.0, 0.5, 0.0])
+def test_frozen_blocks_need_not_see_again_what_they_saw_for_the_features(
+    monkeypatch: pytest.MonkeyPatch, room: float
+) -> None:
+    config = CONFIG.replace(align="ridge", evaluation_batch_size=8)
+    classifier, data = _run(config).classifier, training_data()
+    keys = [bytes([place]) for place in range(48 + len(data.validation))]
+    data = replace(data, train=replace(data.train, keys=keys[:48]))
+    align, distill = vl2v_adip(config).stages
+    features = FrozenFeatures(classifier, config, None).parts(data.train.first(2), keys[:48])
+    lower, _ = cut_backbone(classifier.student.backbone, 2)
+    each = lower.eval()(torch.zeros(1, 3, SIZE, SIZE)).numel() * 2
+    noting = replace(data, activations=Activations(2, int(room * 48 * each)))
+    pairs = [*cast(FeatureFeed, open_feed(TrainingRun(classifier, noting, config), align)).pairs(_batches(data))]
+    assert torch.equal(torch.cat([x for x, _ in pairs]), torch.cat([*features]).float()), "the same bits on the way"
+
+    seen: list[int] = []
+    see = FeatureFeed._seen
+
+    def counted(self: FeatureFeed, pixels: NDArray[np.uint8]) -> Tensor:
+        seen.append(len(pixels))
+        return see(self, pixels)
+
+    plain = open_feed(TrainingRun(classifier, data, config), distill)
+    monkeypatch.setattr(FeatureFeed, "_seen", counted)
+    again = open_feed(TrainingRun(classifier, noting, config), distill)
+    assert sum(seen) == 1 + (1 - room) * 48 + len(data.validation)
+    for step in range(3):
+        assert torch.equal(again.outputs(again.load(step)), plain.outputs(plain.load(step)))
+    assert noting.activations is not None
+    assert noting.activations.take(keys[:1]) is None, "nothing is left behind"
+
+
+def _batches(data: TrainingData) -> BatchSource:
+    return BatchSource(data, text_head(), 0.5)
 
 
 @pytest.mark.parametrize("name", ["vl2v-adip", "erm", "adip-joint", "kd"])

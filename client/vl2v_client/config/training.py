@@ -154,3 +154,7 @@ class TrainingConfig(Options):
     def methods(self) -> tuple[MethodName, ...]:
         """All methods that are trained, the exported one last."""
         return (*self.baselines, self.method)
+
+    def drawn_views(self, steps: int, source_domains: int) -> int:
+        """Return how many views so many steps draw, mixup's partners aside."""
+        return steps * self.batch_size * source_domains

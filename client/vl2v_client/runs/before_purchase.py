@@ -165,10 +165,11 @@ def _try_student(settings: RunSettings, queries: RunQueries, student: Student | 
 def _few_steps(settings: RunSettings, queries: RunQueries) -> str:
     """Return a sentence on a distill stage whose steps draw fewer views than there are; else nothing."""
     config, views = settings.training, len(queries.split.train) * len(queries.views[0])
-    each = config.batch_size * len(queries.split.source_domains)
-    if config.quick or settings.config.purchase.online or config.distill_steps * each >= views:
+    domains = len(queries.split.source_domains)
+    drawn, of_one_step = (config.drawn_views(steps, domains) for steps in (config.distill_steps, 1))
+    if config.quick or settings.config.purchase.online or drawn >= views:
         return ""
     return (
-        f" Its distill stage draws {config.distill_steps * each:,} views, and there are {views:,} to train on: with "
-        f"training.distill_steps {math.ceil(views / each)} it draws as many."
+        f" Its distill stage draws {drawn:,} views, and there are {views:,} to train on: with "
+        f"training.distill_steps {math.ceil(views / of_one_step)} it draws as many."
     )

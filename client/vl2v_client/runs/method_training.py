@@ -24,6 +24,8 @@ from vl2v_client.student.loss.methods import ERM, METHODS, Method, Stage, asks_a
 from vl2v_client.student.model.classifier import StudentClassifier, TextHead, new_classifier
 from vl2v_client.student.model.network import Student
 from vl2v_client.student.train.closed_form import fit_probe
+from vl2v_client.student.train.feeds import FEATURE_BYTES
+from vl2v_client.student.train.frozen_features import Activations
 from vl2v_client.student.train.loop import train
 from vl2v_client.student.train.results import TrainingResult, choose_learning_rate
 from vl2v_client.student.train.training_data import LabelledViews, TrainingData, labelled_views
@@ -107,12 +109,22 @@ def load_run_data(
         asked, lenders = weigh_by_agreement(asked, classifier, train_views.labels, styles), 1  # the canonical view
     lenders = lenders if settings.training.unbought == "borrow" else 0
     targets = lend_to_all_views(asked, train_views.view_count, lenders=lenders)
-    data = TrainingData(train_views, validation, targets, features=cache.features)
+    activations = _activations(settings, train_views)
+    data = TrainingData(train_views, validation, targets, features=cache.features, activations=activations)
     if settings.training.unbought == "leave-out" and targets.weights.any():
         shown = views_with_targets(targets.weights)
         shown_views = [[of_one[view] for view in row] for of_one, row in zip(views, shown.tolist(), strict=True)]
         data = replace(data, train=load(train, shown_views), targets=targets.of_views(shown))
     return RunData(data, targets, classifier)
+
+
+def _activations(settings: RunSettings, train: LabelledViews) -> Activations | None:
+    """Return a place for what first blocks say of all views, if a stage trains above them and keeps it."""
+    config, views, domains = settings.training, len(train) * train.view_count, len(set(train.domains))
+    stages = [stage for name in config.methods for stage in METHODS[name](config).stages]
+    is_asked = any(stage.freeze_until and views <= config.drawn_views(stage.steps, domains) for stage in stages)
+    is_kept = is_asked and not config.quick and not settings.config.purchase.online
+    return Activations(config.freeze_until, FEATURE_BYTES) if is_kept else None
 
 
 def _impute(

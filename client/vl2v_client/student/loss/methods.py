@@ -79,7 +79,7 @@ class Method:
 
 def online_queries(config: TrainingConfig, source_domains: int) -> int:
     """Return image queries that the published loop would ask in a run of these settings: every image of every step."""
-    return (config.align_steps + config.distill_steps) * config.batch_size * source_domains
+    return config.drawn_views(config.align_steps + config.distill_steps, source_domains)
 
 
 ERM = "erm"

@@ -79,9 +79,9 @@ def fit_probe(
     """
     student, train, validation = classifier.student, data.train, data.validation
     student.to(resolve_device(config.device))
-    looks = (config.align_steps + config.distill_steps) * config.batch_size * len(set(train.domains))
-    count = max(1, min(train.view_count, PROBE_VIEWS, looks // len(train)))
-    size, frozen = config.evaluation_batch_size, FrozenFeatures(classifier, config, data.features)
+    drawn = config.drawn_views(config.align_steps + config.distill_steps, len(set(train.domains)))
+    count = max(1, min(train.view_count, PROBE_VIEWS, drawn // len(train)))
+    size, frozen = config.evaluation_batch_size, FrozenFeatures(classifier, config, data.features, data.activations)
 
     def features(views: LabelledViews, count: int) -> Iterator[Tensor]:
         images = views.first(count)

@@ -54,7 +54,7 @@ class _Trial:
         lower, upper, each_bytes = self._scoring()
         read, step = self._step(first_step)
         steps, views = self._stage.steps - first_step, len(train) * train.view_count
-        looks = steps * config.batch_size * len(set(train.domains)) * (1 if config.mixup == 0 else 2)
+        looks = config.drawn_views(steps, len(set(train.domains))) * (1 if config.mixup == 0 else 2)
         passes = min(views, looks)
         if self._is_cut:
             kept = min(passes + held_out, FEATURE_BYTES // each_bytes)

@@ -115,12 +115,14 @@ class FeatureFeed:
     def __init__(self, run: TrainingRun, stage: Stage, progress: Progress) -> None:
         self._run, self._stage, self._is_cut = run, stage, stage.freeze_until > 0
         self._frozen, self._rest = stage_parts(run.classifier.student, stage)
-        train, validation = run.data.train, run.data.validation
-        self._once = FrozenFeatures(run.classifier, run.config, run.data.features) if stage.closed_form else None
+        data, train, validation = run.data, run.data.train, run.data.validation
+        frozen = FrozenFeatures(run.classifier, run.config, data.features, data.activations)
+        self._once = frozen if stage.closed_form else None
+        self._below = frozen if self._is_cut else None
         one = self._seen(validation.first()[:1])
         room, count = FEATURE_BYTES // one.nbytes, len(train) * train.view_count
         for_validation = min(len(validation), room)
-        is_less_work = count <= stage.steps * run.config.batch_size * len(set(train.domains))
+        is_less_work = count <= run.config.drawn_views(stage.steps, len(set(train.domains)))
         for_train = min(count, room - for_validation) if is_less_work else 0
 
         def keep(views: LabelledViews, each: int, count: int, before: int) -> Tensor:
@@ -134,17 +136,24 @@ class FeatureFeed:
         run.classifier.student.eval()  # what is frozen says what it will say when the student is used
         self._train = keep(train, train.view_count, for_train, 0)
         self._validation = keep(validation, 1, for_validation, for_train)
+        if self._is_cut and data.activations is not None:
+            data.activations.clear()
         self._rest.train()
         wrap = partial(_wrapped, run, inputs=lambda: self._inputs(self.load(0))) if self._is_cut else run.ranks.wrap
         self._network = wrap(self._rest)
 
     def _said_of(self, views: LabelledViews, each: int, count: int) -> Iterator[Tensor]:
         """Yield what the frozen part says of the first `count` of `each` sample's first views, in order."""
-        images = views.first(each)
+        images, keys = views.first(each), views.first_keys(each)
+
+        def said(cut: slice) -> Tensor:
+            known = None if self._below is None else self._below.activations(keys[cut])
+            return self._seen(images[cut]) if known is None else known
+
         if self._once is None:
-            yield from self._in_chunks(lambda cut: self._seen(images[cut]), count)
+            yield from self._in_chunks(said, count)
         elif count:
-            yield from self._once.parts(images, views.first_keys(each), count)
+            yield from self._once.parts(images, keys, count)
 
     def load(self, step: int) -> LoadedStep:
         """See `Feed`."""

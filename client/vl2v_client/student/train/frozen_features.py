@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import cast
 
 import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vl2v_client.cache.feature_store import FeatureFolder, FeatureStore
 from vl2v_client.config.training import TrainingConfig
@@ -17,6 +18,7 @@ from vl2v_client.core.errors import DataError
 from vl2v_client.core.values import PixelSource
 from vl2v_client.local.teacher import hash_weights
 from vl2v_client.student.model.classifier import StudentClassifier, a_few_at_once, in_chunks, student_input
+from vl2v_client.student.model.network import cut_backbone
 
 MOST = torch.finfo(torch.float16).max
 
@@ -24,6 +26,37 @@ MOST = torch.finfo(torch.float16).max
 def halved(values: Tensor) -> Tensor:
     """Return values in the half precision in which they are kept; those beyond its range at its ends."""
     return values.clamp(-MOST, MOST).half()
+
+
+class Activations:
+    """What the first blocks of a frozen student said while it said its features: they need not see those views again.
+
+    In memory, in half precision, each for one who asks.
+
+    Args:
+        blocks: First blocks, the stem included.
+        max_bytes: Bound on what is kept.
+    """
+
+    def __init__(self, blocks: int, max_bytes: int) -> None:
+        self.blocks = blocks
+        self._max_bytes = max_bytes
+        self._kept: dict[bytes, Tensor] = {}
+
+    def put(self, names: Sequence[bytes], said: Tensor) -> None:
+        """Keep the activations `[B, ...]` of views, all of them or none."""
+        if (len(self._kept) + len(said)) * said[0].nbytes <= self._max_bytes:
+            self._kept.update(zip(names, said, strict=True))
+
+    def take(self, names: Sequence[bytes]) -> Tensor | None:
+        """Hand out the activations `[B, ...]` of views; None unless all are here."""
+        found = [self._kept.pop(name, None) for name in names]
+        whole = [one for one in found if one is not None]
+        return torch.stack(whole) if whole and len(whole) == len(found) else None
+
+    def clear(self) -> None:
+        """Forget those that nobody asked for."""
+        self._kept.clear()
 
 
 class FrozenFeatures:
@@ -35,12 +68,17 @@ class FrozenFeatures:
         classifier: Student, on its device; of its parts the backbone alone is read.
         config: Hyper-parameters of the run: precision, memory format and views per forward pass.
         store: Keeps them by weights, input format and view; None keeps nothing.
+        activations: Keeps what the first blocks say where features are computed; None keeps nothing.
     """
 
     def __init__(
-        self, classifier: StudentClassifier, config: TrainingConfig, store: FeatureStore | FeatureFolder | None
+        self,
+        classifier: StudentClassifier,
+        config: TrainingConfig,
+        store: FeatureStore | FeatureFolder | None,
+        activations: Activations | None = None,
     ) -> None:
-        self._classifier, self._config, self._store = classifier, config, store
+        self._classifier, self._config, self._store, self._activations = classifier, config, store, activations
         weights_sha = hash_weights(classifier.student.backbone.state_dict())
         facts = [weights_sha, asdict(classifier.input), classifier.device.type, config.bfloat16, config.channels_last]
         facts += [torch.__version__, timm.__version__]  # another version may round, or build the network, otherwise
@@ -63,41 +101,63 @@ class FrozenFeatures:
 
         def outputs(of_these: slice) -> Tensor:
             cut = slice(start + of_these.start, start + of_these.stop)
+            names = self._names(keys[cut])
             if self._store is None or not keys:
-                return self._computed(images[cut])
+                return self._computed(images[cut], names)
             if isinstance(self._store, FeatureFolder):
                 name = hashlib.sha256(self._of + b"".join(keys[cut])).digest()
-                features = self._store.part(name, lambda: self._computed(images[cut]).cpu().numpy())
+                features = self._store.part(name, lambda: self._computed(images[cut], names).cpu().numpy())
                 return torch.from_numpy(features).to(self._classifier.device)
-            names = [hashlib.sha256(self._of + key).digest() for key in keys[cut]]
             return self._looked_up(images, cut.start, names, self._store)
 
         size, device = self._config.evaluation_batch_size, self._classifier.device
         self._classifier.student.eval()
         yield from in_chunks(outputs, len(images) - start if count is None else count, size, device)
 
+    def activations(self, keys: Sequence[bytes]) -> Tensor | None:
+        """Return what the first blocks said of those views, `[B, ...]` float16, once; None unless all of it is here."""
+        return None if self._activations is None else self._activations.take(self._names(keys))
+
+    def _names(self, keys: Sequence[bytes]) -> list[bytes]:
+        return [hashlib.sha256(self._of + key).digest() for key in keys]
+
     def _looked_up(self, images: PixelSource, start: int, names: Sequence[bytes], store: FeatureStore) -> Tensor:
         known = store.get(names)
         missing = np.array([place for place, name in enumerate(names) if name not in known], dtype=np.int64)
         if len(missing):
-            computed = self._computed(images[start + missing]).cpu().numpy()
+            computed = self._computed(images[start + missing], [names[place] for place in missing]).cpu().numpy()
             new = {names[place]: vector for place, vector in zip(missing.tolist(), computed, strict=True)}
             store.put(new.items())
             known |= new
         return torch.from_numpy(np.stack([known[name] for name in names])).to(self._classifier.device)
 
     @torch.no_grad()
-    def _computed(self, pixels: NDArray[np.uint8]) -> Tensor:
+    def _computed(self, pixels: NDArray[np.uint8], names: Sequence[bytes]) -> Tensor:
         student, device, input_format = self._classifier.student, self._classifier.device, self._classifier.input
+        kept, said = self._activations if names else None, list[Tensor]()
+        forward = student.features if kept is None else _noting(said, *cut_backbone(student.backbone, kept.blocks))
 
         def of_few(few: NDArray[np.uint8]) -> Tensor:
             inputs = student_input(few, input_format, device, channels_last=self._config.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=self._config.bfloat16):
-                return halved(student.features(inputs).float())
+                return halved(forward(inputs).float())
 
         features = a_few_at_once(of_few, pixels, input_format.size, device)
+        if kept is not None:
+            kept.put(names, torch.cat(said))
         if not features.isfinite().all():
             raise DataError(
                 "the student gives features that are not finite: name another student.name or student.weights"
             )
         return features
+
+
+def _noting(said: list[Tensor], lower: nn.Module, upper: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return both parts of a backbone as one, which notes what the first says."""
+
+    def forward(inputs: Tensor) -> Tensor:
+        below = lower(inputs)
+        said.append(halved(below.float()))
+        return cast(Tensor, upper(below))
+
+    return forward

@@ -21,6 +21,7 @@ from vl2v_client.local.teacher import LocalTeacher
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.student.loss.objective import Batch
 from vl2v_client.student.model.classifier import TextHead
+from vl2v_client.student.train.frozen_features import Activations
 from vl2v_client.teacher.targets import ImageTargets
 from vl2v_contract.identity import sha256_hex
 
@@ -156,6 +157,7 @@ class TrainingData:
         fresh: Draws new views of `train`'s images at every step, in place of its stored ones; the teacher is asked
             about them if there are `targets`.
         features: Keeps what a frozen student says of the views; `None` keeps nothing.
+        activations: Keeps what its first blocks said of them on the way, likewise.
     """
 
     train: LabelledViews
@@ -164,6 +166,7 @@ class TrainingData:
     teacher_head: TextHead | None = None
     fresh: OnlineViews | None = None
     features: FeatureStore | FeatureFolder | None = None
+    activations: Activations | None = None
 
     @property
     def view_count(self) -> int:
