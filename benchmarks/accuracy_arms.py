@@ -60,6 +60,7 @@ SETTINGS = {
     "no styles": ("--view-recipe", "standard"),
     "soft labels 1": ("--soft-label-weight", "1"),
     "soft labels 4": ("--soft-label-weight", "4"),
+    "soft labels 16": ("--soft-label-weight", "16"),
 }
 """Row: what it changes in the default with K=4."""
 
