@@ -81,6 +81,10 @@ OTHERS = {"the others of their text": ("--unbought", "text"), "no others": ("--u
 ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "erm"}
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
+SOFT = "soft labels 4"
+"""Of the settings, the one that the sources choose."""
+
+DEFAULT_SOFT, THOROUGH_SOFT = f"default, {SOFT}", f"thorough, {SOFT}"
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
 LP_FT_THOROUGH = "ERM, LP-FT, steps of thorough"
 DEFAULT_1_TEXT, DEFAULT_TEXT = "default, K=1, styled views of their text", "default, text only"
@@ -178,7 +182,9 @@ def gap_arms() -> tuple[Arm, ...]:
         Arm(ADIP_4, (*default, "--view-recipe", "standard", "--align", "adam"), everywhere=True),
         Arm(DEFAULT_4, default, with_teacher=True, everywhere=True),
         Arm("default, the six styles", (*default, *SETTINGS["the six styles"]), everywhere=True),
+        Arm(DEFAULT_SOFT, (*default, *SETTINGS[SOFT]), everywhere=True),
         Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
+        Arm(THOROUGH_SOFT, (*default, "--preset", "thorough", *SETTINGS[SOFT]), everywhere=True),
         Arm(LP_FT_THOROUGH, (*default, "--preset", "thorough", "--method", "lp-ft"), everywhere=True),
         Arm(DEFAULT_1, _default(1), everywhere=True),
         Arm(DEFAULT_QUARTER, _default(1), share=0.25, everywhere=True),

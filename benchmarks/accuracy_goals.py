@@ -14,6 +14,7 @@ from accuracy_arms import (
     DEFAULT_4,
     DEFAULT_QUARTER,
     DEFAULT_QUARTER_ANY,
+    DEFAULT_SOFT,
     DEFAULT_TEXT,
     ERM,
     ERM_OF_DEFAULT,
@@ -24,6 +25,7 @@ from accuracy_arms import (
     TEXT_HEAD,
     TEXT_ONLY,
     THOROUGH_4,
+    THOROUGH_SOFT,
     VL2LITE_4,
 )
 
@@ -50,6 +52,10 @@ GAP_GOALS: Sequence[Wanted] = (
     (f"thorough above {LP_FT_THOROUGH}", THOROUGH_4, LP_FT_THOROUGH, "> 0", 0.0),
     ("default above KD at equal queries", DEFAULT_4, KD_4, "> 0", 0.0),
     ("default above VL2Lite at equal queries", DEFAULT_4, VL2LITE_4, "> 0", 0.0),
+    (f"{DEFAULT_SOFT}, above default", DEFAULT_SOFT, DEFAULT_4, "> 0", 0.0),
+    (f"{DEFAULT_SOFT}, above VL2V-ADiP at equal queries", DEFAULT_SOFT, ADIP_4, "> 0", 0.0),
+    (f"{DEFAULT_SOFT}, above VL2Lite at equal queries", DEFAULT_SOFT, VL2LITE_4, "> 0", 0.0),
+    (f"{THOROUGH_SOFT}, above thorough", THOROUGH_SOFT, THOROUGH_4, "> 0", 0.0),
     ("default above the text head", DEFAULT_4, TEXT_HEAD, "> 0", 0.0),
     ("the text head above ERM", TEXT_HEAD, ERM, "> 0", 0.0),
     (f"{CHOSEN_4}, above ERM", CHOSEN_4, ERM, "> 0", 0.0),
@@ -71,5 +77,12 @@ EVERYWHERE_GOALS: Sequence[Wanted] = (
 )
 """Also of the targets that the gap leaves out."""
 
-SHARE_GOALS = ((THOROUGH_4, 0.5), (DEFAULT_4, 0.0), (CHOSEN_4, 0.0), (ADIP_4, 0.0))
+SHARE_GOALS = (
+    (THOROUGH_4, 0.5),
+    (DEFAULT_4, 0.0),
+    (CHOSEN_4, 0.0),
+    (DEFAULT_SOFT, 0.5),
+    (THOROUGH_SOFT, 0.5),
+    (ADIP_4, 0.0),
+)
 """Row, and the share of the gap between ERM and its teacher that it has to close."""
