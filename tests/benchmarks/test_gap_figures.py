@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 import pytest
-from accuracy_arms import FIELD, LP_FT_THOROUGH, ONE_VIEW, OTHERS
+from accuracy_arms import DEFAULT_4, DEFAULT_SOFT, FIELD, LP_FT_THOROUGH, ONE_VIEW, OTHERS, VL2LITE_4
 
 from support.accuracy_pages import (
     COLUMNS,
@@ -19,6 +19,8 @@ from support.accuracy_pages import (
     tables_of,
 )
 
+TARGETS = ("art_painting", "cartoon", "photo")
+
 
 def _compare_settings(table: list[list[str]], names: list[str], rows: dict[str, Any]) -> None:
     header, *lines = table
@@ -29,9 +31,16 @@ def _compare_settings(table: list[list[str]], names: list[str], rows: dict[str, 
 def test_the_settings_tables_are_the_results() -> None:
     rows = {row["setting"]: row for row in accuracy_result("settings_pacs-128")["rows"]}
     names = ["default, K=4", "default, the six styles", "default, no styles", "default, by agreement"]
-    _, table, of_one_view = tables_of("docs/accuracy.md", SETTINGS)
-    assert len(names) == len(rows)
+    _, table, of_losses, of_one_view = tables_of("docs/accuracy.md", SETTINGS)
+    losses = [DEFAULT_4, VL2LITE_4, "default, soft labels 4", DEFAULT_SOFT]
+    assert {*names, *losses} == set(rows)
     _compare_settings(table, names, rows)
+    _compare_settings(of_losses, losses, rows)
+    mean = {name: sum(rows[name][f"for {target}"] for target in TARGETS) / 3 for name in losses}
+    assert max(mean, key=mean.__getitem__) == DEFAULT_SOFT
+    means = "{3:.1f}; 4 has {2:.1f}, VL2Lite {1:.1f}, the default {0:.1f}".format(*mean.values())
+    assert f"best mean of the three columns, {means}" in in_one_line(section_of("docs/accuracy.md", SETTINGS))
+    assert {rows[name]["best for"] for name in losses[1:]} == set(TARGETS)
     one = {row["setting"]: row for row in accuracy_result("settings-of-one-view_pacs-128")["rows"]}
     names = [f"default, K=1, {row}" for row in ONE_VIEW if row != "styled views that borrow"]
     names += [f"default, K=1 of four, {row}" for row in OTHERS]
@@ -42,9 +51,7 @@ def test_the_settings_tables_are_the_results() -> None:
         names[0]: "cartoon",
         names[-1]: "art_painting, photo",
     }
-    more = {
-        target: any_view[f"for {target}"] - alone[f"for {target}"] for target in ("art_painting", "photo", "cartoon")
-    }
+    more = {target: any_view[f"for {target}"] - alone[f"for {target}"] for target in TARGETS}
     chosen = "by {:.1f} and {:.1f} points over the preset's; those of cartoon prefer the preset's, by {:.1f}"
     choice = in_one_line(section_of("docs/accuracy.md", SETTINGS))
     assert chosen.format(more["art_painting"], more["photo"], -more["cartoon"]) in choice
