@@ -82,7 +82,7 @@ ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "er
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
 SOFT = "soft labels 16"
-"""Of the settings, the one with the best mean over all sources."""
+"""The setting with the best mean over the sources of all targets; each target is a source of the others."""
 
 DEFAULT_SOFT, THOROUGH_SOFT = f"default, {SOFT}", f"thorough, {SOFT}"
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"

@@ -55,6 +55,7 @@ PROSE: dict[str, tuple[tuple[str, ...], set[str]]] = {
     SETTINGS: (
         ("accuracy_settings_pacs-128", "accuracy_gap_pacs-128"),
         {
+            "0.1",
             "0.75",
             "0.8",
             "1.1",

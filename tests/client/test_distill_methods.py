@@ -110,9 +110,17 @@ def test_what_a_baseline_alone_reads_is_not_on_the_student_s_bill(vendor: FakeVe
 @pytest.mark.parametrize("option", ["label_weight", "soft_label_weight"])
 def test_an_addition_of_nought_or_of_a_preset_stands_beside_every_method(option: str) -> None:
     for name in METHODS:
-        check_additions({}, [name])
-        check_additions({option: 0.0}, [name])
-    check_additions({option: 0.3}, sorted(set(METHODS) - set(OWN_LOSS)))
+        check_additions(TrainingConfig(), {}, [name])
+        check_additions(TrainingConfig(), {option: 0.0}, [name])
+    check_additions(TrainingConfig(), {option: 0.3}, sorted(set(METHODS) - {*OWN_LOSS, "text-cosine"}))
+
+
+def test_soft_labels_are_refused_where_no_answer_about_an_image_is_read() -> None:
+    named = {"soft_label_weight": 4.0}
+    for name, config in (("text-cosine", TrainingConfig()), ("vl2v-adip", TrainingConfig(image_weight=0))):
+        with pytest.raises(UsageError, match=f"soft_label_weight 4 changes nothing in {name}"):
+            check_additions(config, named, [name])
+    check_additions(TrainingConfig(image_weight=0), {"label_weight": 4.0}, ["vl2v-adip"])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from support.client.student_factories import coloured_views, fresh_classifier
 from vl2v_client.cache import feature_store
 from vl2v_client.cache.feature_store import FeatureStore
 from vl2v_client.config.training import TrainingConfig
+from vl2v_client.student.train.feeds import FeatureFeed
 from vl2v_client.student.train.frozen_features import FrozenFeatures
 
 CONFIG = TrainingConfig(device="cpu", evaluation_batch_size=5)
@@ -182,3 +183,19 @@ def test_a_run_reads_the_same_bits_whether_they_were_kept_or_not(
     shell.run_folder = shell.folder / "other"
     shell.distill(*WORDS, "--quick")
     assert student() == kept
+
+
+@pytest.mark.parametrize(("words", "again"), [((), 0), (("--no-probe", "--align", "adam"), 2 * TRAIN + HELD_OUT)])
+def test_a_run_shows_its_views_to_frozen_blocks_once(
+    shell: ClientShell, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], again: int
+) -> None:
+    seen: list[int] = []
+    see = FeatureFeed._seen
+
+    def counted(self: FeatureFeed, pixels: NDArray[np.uint8]) -> Tensor:
+        seen.append(len(pixels) if self._is_cut else 0)
+        return see(self, pixels)
+
+    monkeypatch.setattr(FeatureFeed, "_seen", counted)
+    shell.distill(*WORDS, "--freeze-until", "2", "--distill-steps", "40", *words)
+    assert sum(seen) == 1 + again

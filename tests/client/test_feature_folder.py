@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -36,10 +36,10 @@ def test_runs_read_what_one_of_them_has_computed(tmp_path: Path, monkeypatch: py
     views, computed = replace(views, keys=[bytes([place]) for place in range(len(views) * 2)]), 0
     compute = FrozenFeatures._computed
 
-    def counted(self: FrozenFeatures, pixels: NDArray[np.uint8]) -> Tensor:
+    def counted(self: FrozenFeatures, pixels: NDArray[np.uint8], names: Sequence[bytes]) -> Tensor:
         nonlocal computed
         computed += len(pixels)
-        return compute(self, pixels)
+        return compute(self, pixels, names)
 
     monkeypatch.setattr(FrozenFeatures, "_computed", counted)
 

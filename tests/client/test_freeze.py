@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from support.client.student_factories import CLASSES, SIZE, coloured_views, fresh_classifier, text_head, training_data
+from vl2v_client.cache.feature_store import FeatureStore
 from vl2v_client.config.run import RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import EmbeddingMatrix
@@ -170,21 +172,30 @@ def _views(run: TrainingRun, rows: NDArray[np.int64], views: NDArray[np.int64]) 
     return run.inputs(run.prepared(run.data.train.pixels[rows, views]))
 
 
-@pytest.mark.parametrize("room", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize(
+    ("room", "is_stored", "noted"), [(1.0, False, 60), (1.0, True, 36), (0.5, False, 28), (0.0, False, 0)]
+)
 def test_frozen_blocks_need_not_see_again_what_they_saw_for_the_features(
-    monkeypatch: pytest.MonkeyPatch, room: float
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: float, is_stored: bool, noted: int
 ) -> None:
     config = CONFIG.replace(align="ridge", evaluation_batch_size=8)
-    classifier, data = _run(config).classifier, training_data()
-    keys = [bytes([place]) for place in range(48 + len(data.validation))]
-    data = replace(data, train=replace(data.train, keys=keys[:48]))
+    classifier, data, store = _run(config).classifier, training_data(), FeatureStore(tmp_path / "features.db")
+    train_views, held_out = (
+        replace(views, keys=[bytes([first + place]) for place in range(len(views) * views.view_count)])
+        for first, views in ((0, data.train), (100, data.validation))
+    )
+    data = replace(data, train=train_views, validation=held_out)
     align, distill = vl2v_adip(config).stages
-    features = FrozenFeatures(classifier, config, None).parts(data.train.first(2), keys[:48])
+    if is_stored:  # of each image's first view
+        [*FrozenFeatures(classifier, config, store).parts(train_views.first(), train_views.first_keys())]
+    features = torch.cat([*FrozenFeatures(classifier, config, None).parts(train_views.first(2), train_views.keys)])
     lower, _ = cut_backbone(classifier.student.backbone, 2)
     each = lower.eval()(torch.zeros(1, 3, SIZE, SIZE)).numel() * 2
-    noting = replace(data, activations=Activations(2, int(room * 48 * each)))
+    activations = Activations(2, int(room * 60 * each))
+    noting = replace(data, features=store if is_stored else None, activations=activations)
     pairs = [*cast(FeatureFeed, open_feed(TrainingRun(classifier, noting, config), align)).pairs(_batches(data))]
-    assert torch.equal(torch.cat([x for x, _ in pairs]), torch.cat([*features]).float()), "the same bits on the way"
+    assert torch.equal(torch.cat([x for x, _ in pairs]), features.float()), "the same bits on the way"
+    assert len(activations) == noted
 
     seen: list[int] = []
     see = FeatureFeed._seen
@@ -196,11 +207,15 @@ def test_frozen_blocks_need_not_see_again_what_they_saw_for_the_features(
     plain = open_feed(TrainingRun(classifier, data, config), distill)
     monkeypatch.setattr(FeatureFeed, "_seen", counted)
     again = open_feed(TrainingRun(classifier, noting, config), distill)
-    assert sum(seen) == 1 + (1 - room) * 48 + len(data.validation)
+    assert sum(seen) == 1 + 60 - noted
     for step in range(3):
         assert torch.equal(again.outputs(again.load(step)), plain.outputs(plain.load(step)))
-    assert noting.activations is not None
-    assert noting.activations.take(keys[:1]) is None, "nothing is left behind"
+    assert torch.equal(again.validation_outputs(), plain.validation_outputs())
+    assert len(activations) == 0
+    activations.put([b"of another method"], torch.zeros(1, 1))
+    train(METHODS["linear-probe"](config), classifier, noting, config)
+    assert len(activations) == 0, "nothing is left behind"
+    store.close()
 
 
 def _batches(data: TrainingData) -> BatchSource:

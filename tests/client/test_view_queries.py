@@ -199,6 +199,7 @@ def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: ClientSh
     ("words", "complaint"),
     [
         (("--views", "4", "--train-views", "3"), "--train-views 3 is less than --views 4"),
+        (("--views", "0", "--soft-label-weight", "4"), "--soft-label-weight needs answers about images, and --views 0"),
         (("--label-weight", "inf"), "--label-weight inf: input should be a finite number"),
     ],
 )

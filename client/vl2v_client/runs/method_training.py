@@ -109,13 +109,12 @@ def load_run_data(
         asked, lenders = weigh_by_agreement(asked, classifier, train_views.labels, styles), 1  # the canonical view
     lenders = lenders if settings.training.unbought == "borrow" else 0
     targets = lend_to_all_views(asked, train_views.view_count, lenders=lenders)
-    activations = _activations(settings, train_views)
-    data = TrainingData(train_views, validation, targets, features=cache.features, activations=activations)
+    data = TrainingData(train_views, validation, targets, features=cache.features)
     if settings.training.unbought == "leave-out" and targets.weights.any():
         shown = views_with_targets(targets.weights)
         shown_views = [[of_one[view] for view in row] for of_one, row in zip(views, shown.tolist(), strict=True)]
         data = replace(data, train=load(train, shown_views), targets=targets.of_views(shown))
-    return RunData(data, targets, classifier)
+    return RunData(replace(data, activations=_activations(settings, data.train)), targets, classifier)
 
 
 def _activations(settings: RunSettings, train: LabelledViews) -> Activations | None:

@@ -40,7 +40,7 @@ def resolve_run(config: RunConfig, before: Mapping[str, Any] | None = None) -> R
         if is_wrong:
             raise UsageError(why)
     methods, named = resolved.training.methods, config.training.named()
-    check_additions(named, methods)
+    check_additions(resolved.training, named, methods)
     check_effects(methods, named)
     return resolved
 
@@ -83,6 +83,10 @@ def _method_faults(config: RunConfig, resolved: RunConfig) -> _Faults:
             resolved.training.quick and resolved.training.method in WHITE_BOX,
             f"training.quick leaves nothing of {resolved.training.method}, whose backbone trains from the first step: "
             "leave it out",
+        ),
+        (
+            bool(config.training.named().get("soft_label_weight")) and resolved.purchase.views == 0,
+            "training.soft_label_weight needs answers about images, and purchase.views 0 buys none: leave one out",
         ),
         (min(resolved.training.extend, default=1) < 1, "training.extend takes numbers of steps from 1: raise it"),
         (len(set(methods)) < len(methods), f"a method is named twice in {', '.join(methods)}: name each once"),

@@ -90,9 +90,6 @@ ASK_ABOUT_IMAGES = frozenset({"image_and_text", "soft_targets", "vl2lite", "feat
 ASK_ABOUT_TEXTS = ASK_ABOUT_IMAGES | {"text_distances"}
 """The objectives that read its text embeddings."""
 
-_ADDITIONS = ("label_weight", "soft_label_weight")
-"""Options of training that weigh what is added to the published loss."""
-
 _HYPER_PARAMETERS = ("align_steps", "align_learning_rate", "distill_learning_rate", "image_weight", "freeze_until")
 """Options of training that some methods ignore."""
 
@@ -239,20 +236,22 @@ def asks_about_texts(method: Method) -> bool:
     return method.head == "text" or any(stage.objective in ASK_ABOUT_TEXTS for stage in method.stages)
 
 
-def check_additions(named: Mapping[str, Any], names: Iterable[str]) -> None:
+def check_additions(config: TrainingConfig, named: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse an addition to the published loss, as somebody named it, beside methods that would ignore it.
 
     Raises:
         UsageError: Its weight is above 0, and one of the methods cannot use it.
     """
-    config = TrainingConfig()
-    useful = [
-        name
-        for name, method in METHODS.items()
-        if all(stage.objective == "image_and_text" for stage in method(config).stages)
-    ]
-    useless = [name for name in names if name not in useful]
-    for option in _ADDITIONS:
+
+    def is_published(stage: Stage) -> bool:
+        return stage.objective == "image_and_text"
+
+    def is_of_images(stage: Stage) -> bool:
+        return is_published(stage) and stage.share_of_image(config) > 0
+
+    for option, can_use in (("label_weight", is_published), ("soft_label_weight", is_of_images)):
+        useful = [name for name, method in METHODS.items() if all(map(can_use, method(config).stages))]
+        useless = [name for name in names if name not in useful]
         if named.get(option) and useless:
             raise UsageError(
                 f"training.{option} {named[option]:g} changes nothing in {', '.join(useless)}: leave it out, or train "

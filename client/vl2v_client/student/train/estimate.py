@@ -58,8 +58,10 @@ class _Trial:
         passes = min(views, looks)
         if self._is_cut:
             kept = min(passes + held_out, FEATURE_BYTES // each_bytes)
-            self.kept_bytes = kept * each_bytes
+            noted = min(kept, len(self._run.data.activations or ()))
+            self.kept_bytes = (kept - noted) * each_bytes  # the others are in memory now
             passes = passes if kept >= passes else kept + round((1 - kept / views) * looks)
+            passes = max(0, passes - noted)
         once = passes * (read + lower if self._is_cut else read)
         scored = held_out * (2 + steps // config.evaluate_every) * (upper if self._is_cut else lower + upper)
         return once + scored + 3 * held_out * (lower + upper) + steps * step

@@ -116,9 +116,10 @@ class FeatureFeed:
         self._run, self._stage, self._is_cut = run, stage, stage.freeze_until > 0
         self._frozen, self._rest = stage_parts(run.classifier.student, stage)
         data, train, validation = run.data, run.data.train, run.data.validation
-        frozen = FrozenFeatures(run.classifier, run.config, data.features, data.activations)
-        self._once = frozen if stage.closed_form else None
-        self._below = frozen if self._is_cut else None
+        is_noted = data.activations is not None and data.activations.blocks == stage.freeze_until
+        frozen = (run.classifier, run.config, data.features, data.activations)
+        self._once = FrozenFeatures(*frozen) if stage.closed_form else None
+        self._noted = FrozenFeatures(*frozen).noted if is_noted else None
         one = self._seen(validation.first()[:1])
         room, count = FEATURE_BYTES // one.nbytes, len(train) * train.view_count
         for_validation = min(len(validation), room)
@@ -136,8 +137,6 @@ class FeatureFeed:
         run.classifier.student.eval()  # what is frozen says what it will say when the student is used
         self._train = keep(train, train.view_count, for_train, 0)
         self._validation = keep(validation, 1, for_validation, for_train)
-        if self._is_cut and data.activations is not None:
-            data.activations.clear()
         self._rest.train()
         wrap = partial(_wrapped, run, inputs=lambda: self._inputs(self.load(0))) if self._is_cut else run.ranks.wrap
         self._network = wrap(self._rest)
@@ -147,8 +146,11 @@ class FeatureFeed:
         images, keys = views.first(each), views.first_keys(each)
 
         def said(cut: slice) -> Tensor:
-            known = None if self._below is None else self._below.activations(keys[cut])
-            return self._seen(images[cut]) if known is None else known
+            found = {} if self._noted is None else self._noted(keys[cut])
+            missing = [place for place in range(cut.stop - cut.start) if place not in found]
+            if missing:
+                found.update(zip(missing, self._seen(images[cut.start + np.array(missing)]), strict=True))
+            return torch.stack([found[place] for place in range(cut.stop - cut.start)])
 
         if self._once is None:
             yield from self._in_chunks(said, count)

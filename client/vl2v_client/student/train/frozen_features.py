@@ -29,13 +29,13 @@ def halved(values: Tensor) -> Tensor:
 
 
 class Activations:
-    """What the first blocks of a frozen student said while it said its features: they need not see those views again.
+    """What the first blocks of a frozen student said of views while it said their features: these need no second pass.
 
-    In memory, in half precision, each for one who asks.
+    In memory, in half precision, each handed out once.
 
     Args:
         blocks: First blocks, the stem included.
-        max_bytes: Bound on what is kept.
+        max_bytes: Bound on what is kept; threads that add at once may exceed it by what they add.
     """
 
     def __init__(self, blocks: int, max_bytes: int) -> None:
@@ -48,15 +48,16 @@ class Activations:
         if (len(self._kept) + len(said)) * said[0].nbytes <= self._max_bytes:
             self._kept.update(zip(names, said, strict=True))
 
-    def take(self, names: Sequence[bytes]) -> Tensor | None:
-        """Hand out the activations `[B, ...]` of views; None unless all are here."""
-        found = [self._kept.pop(name, None) for name in names]
-        whole = [one for one in found if one is not None]
-        return torch.stack(whole) if whole and len(whole) == len(found) else None
+    def take(self, name: bytes) -> Tensor | None:
+        """Hand out the activations of a view; None if they are not here."""
+        return self._kept.pop(name, None)
 
     def clear(self) -> None:
         """Forget those that nobody asked for."""
         self._kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
 
 class FrozenFeatures:
@@ -114,9 +115,12 @@ class FrozenFeatures:
         self._classifier.student.eval()
         yield from in_chunks(outputs, len(images) - start if count is None else count, size, device)
 
-    def activations(self, keys: Sequence[bytes]) -> Tensor | None:
-        """Return what the first blocks said of those views, `[B, ...]` float16, once; None unless all of it is here."""
-        return None if self._activations is None else self._activations.take(self._names(keys))
+    def noted(self, keys: Sequence[bytes]) -> dict[int, Tensor]:
+        """Return what the first blocks said of those views, as far as it was noted: activations float16 by place."""
+        if self._activations is None:
+            return {}
+        found = {place: self._activations.take(name) for place, name in enumerate(self._names(keys))}
+        return {place: said for place, said in found.items() if said is not None}
 
     def _names(self, keys: Sequence[bytes]) -> list[bytes]:
         return [hashlib.sha256(self._of + key).digest() for key in keys]

@@ -86,6 +86,8 @@ def train(
                 results.append(state.result())
                 estimate = state.estimate
             share = _interpolate(run, first, state.final()) if method.interpolate else None
+        if data.activations is not None:
+            data.activations.clear()
         validation, logits = _score_as_used(run)
     is_as_later = device.type == "cpu" and config.evaluation_batch_size == VIEWS_AT_ONCE  # to the bit
     found = (share, by_weights, estimate, logits if is_as_later else None)
