@@ -81,6 +81,7 @@ SHARE_GOALS = (
     (THOROUGH_4, 0.5),
     (DEFAULT_4, 0.0),
     (CHOSEN_4, 0.0),
+    (VL2LITE_4, 0.0),
     (DEFAULT_SOFT, 0.5),
     (THOROUGH_SOFT, 0.5),
     (ADIP_4, 0.0),
