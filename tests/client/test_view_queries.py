@@ -195,6 +195,17 @@ def test_text_alone_trains_on_more_views_too(vendor: FakeVendor, shell: ClientSh
     assert max(row["labels"] for row in rows) > 1  # a step whose few views are all recognised may have none
 
 
+@pytest.mark.parametrize("words", [(), ("--soft-label-weight", "4")])
+def test_soft_labels_are_a_term_of_every_stage_where_they_are_wished(
+    shell: ClientShell, words: tuple[str, ...]
+) -> None:
+    shell.distill("--views", "2", *words)
+    rows = [json.loads(line) for path in shell.folder.rglob("metrics.jsonl") for line in path.read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {"align", "distill"}
+    assert all(("soft" in row) == bool(words) for row in rows if "image" in row)
+    assert any("image" in row for row in rows)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
