@@ -42,6 +42,9 @@ GOALS = {
     "default closes a part of the gap": "gap closed by default, K=4",
     "default as its sources choose closes a part of the gap": "gap closed by default as its sources choose, K=4",
     "VL2V-ADiP closes a part of the gap": "gap closed by VL2V-ADiP, K=4",
+    "VL2Lite closes a part of the gap": "gap closed by VL2Lite, K=4",
+    "default with soft labels 16 closes at least 50 % of the gap": "gap closed by default, soft labels 16",
+    "thorough with soft labels 16 closes at least 50 % of the gap": "gap closed by thorough, soft labels 16",
 }
 """Goal in a document: its name in the result without the unit, where they differ."""
 STYLES = ("photo", "cartoon", "sketch", "painting")
