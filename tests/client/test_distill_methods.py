@@ -107,12 +107,14 @@ def test_what_a_baseline_alone_reads_is_not_on_the_student_s_bill(vendor: FakeVe
     assert purchase["other_queries"] == vendor.billed_units - 2 > CONTENTS
 
 
-@pytest.mark.parametrize("option", ["label_weight", "soft_label_weight"])
-def test_an_addition_of_nought_or_of_a_preset_stands_beside_every_method(option: str) -> None:
+@pytest.mark.parametrize(("option", "without_images"), [("label_weight", ()), ("soft_label_weight", ("text-cosine",))])
+def test_an_addition_of_nought_or_of_a_preset_stands_beside_every_method(
+    option: str, without_images: tuple[str, ...]
+) -> None:
     for name in METHODS:
         check_additions(TrainingConfig(), {}, [name])
         check_additions(TrainingConfig(), {option: 0.0}, [name])
-    check_additions(TrainingConfig(), {option: 0.3}, sorted(set(METHODS) - {*OWN_LOSS, "text-cosine"}))
+    check_additions(TrainingConfig(), {option: 0.3}, sorted(set(METHODS) - {*OWN_LOSS, *without_images}))
 
 
 def test_soft_labels_are_refused_where_no_answer_about_an_image_is_read() -> None:

@@ -190,9 +190,13 @@ class TrainingRun:
 
     def batches(self, stage: Stage) -> BatchSource:
         """Return what joins a stage's outputs with their labels and targets."""
-        head, config = self.classifier.head, self.config
-        weights = config.label_weight, config.soft_label_weight
-        return BatchSource(self.data, head, stage.share_of_image(config), *weights)
+        return BatchSource(
+            self.data,
+            self.classifier.head,
+            stage.share_of_image(self.config),
+            label_weight=self.config.label_weight,
+            soft_label_weight=self.config.soft_label_weight,
+        )
 
     @cached_property
     def _domain_rows(self) -> list[Rows]:
