@@ -45,6 +45,7 @@ PRETRAINED_TRAINING: Mapping[str, Any] = {
     "warmup": 0.05,
     "optimizer": "adamw",
     "weight_decay": 0.01,
+    "soft_label_weight": 16.0,
     "evaluate_every": 100,
     "final_weights": "ema",
     "channels_last": True,
