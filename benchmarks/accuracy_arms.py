@@ -14,7 +14,8 @@ ADIP_1, ONLINE = "VL2V-ADiP, K=1", "VL2V-ADiP, online"
 MORE_VIEWS, ERM_FRESH = "VL2V-ADiP, K=4, 32 views", "ERM, fresh views"
 QUARTER, TENTH, TEXT_ONLY = "VL2V-ADiP, 25 % of K=1", "VL2V-ADiP, 10 % of K=1", "VL2V-ADiP, text only"
 
-PUBLISHED = ("--view-recipe", "standard", "--label-weight", "0")
+NO_SOFT_LABELS = ("--soft-label-weight", "0")
+PUBLISHED = ("--view-recipe", "standard", *NO_SOFT_LABELS)
 """Against what the default preset adds."""
 
 METHODS = {
@@ -58,11 +59,8 @@ SETTINGS = {
     "six views that borrow": ("--train-views", "10"),
     "the six styles": ("--view-recipe", "all-styles"),
     "no styles": ("--view-recipe", "standard"),
-    "soft labels 1": ("--soft-label-weight", "1"),
-    "soft labels 4": ("--soft-label-weight", "4"),
-    "soft labels 16": ("--soft-label-weight", "16"),
 }
-"""Row: what it changes in the default with K=4."""
+"""Row: what it changes in the default without soft labels, with K=4."""
 
 ONE_VIEW = {
     "the bought view alone": (),
@@ -70,7 +68,10 @@ ONE_VIEW = {
     "styled views that borrow": ("--train-views", "4"),
     "styled views of their text": ("--train-views", "4", "--unbought", "text"),
 }
-"""Row: what it changes in the default with K=1. Views that are not bought borrow the answer, unless it is of text."""
+"""Row: what it changes in the default without soft labels, with K=1.
+
+Views that are not bought borrow the answer, unless it is of text.
+"""
 
 ANY_VIEW = ("--views", "4", "--select", "random-views")
 """Where a quarter of these queries is spent, one view of each image is bought: any of the four that are trained on."""
@@ -81,13 +82,12 @@ OTHERS = {"the others of their text": ("--unbought", "text"), "no others": ("--u
 ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "erm"}
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
-SOFT = "soft labels 16"
-"""The setting with the best mean over the sources of all targets; each target is a source of the others."""
-
-DEFAULT_SOFT, THOROUGH_SOFT = f"default, {SOFT}", f"thorough, {SOFT}"
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
+PLAIN = "default without soft labels"
+PLAIN_4, THOROUGH_PLAIN = f"{PLAIN}, K=4", "thorough without soft labels, K=4"
+SOFT_4 = "default, soft labels 4"
 LP_FT_THOROUGH = "ERM, LP-FT, steps of thorough"
-DEFAULT_1_TEXT, DEFAULT_TEXT = "default, K=1, styled views of their text", "default, text only"
+DEFAULT_TEXT = "default, text only"
 DEFAULT_1_ANY, DEFAULT_QUARTER_ANY = "default, K=1, any view", "default, 25 % of K=1, any view"
 CHOSEN_4 = "default as its sources choose, K=4"
 """For each target the default, or itself with the one setting that was best when each source was left out."""
@@ -173,38 +173,44 @@ def gap_arms() -> tuple[Arm, ...]:
     Every row has the schedule, optimizer and frozen blocks of `default`, its steps unless it names `thorough`, and four
     views of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it, unless the row
     says otherwise. "Any view" asks about a random one of the four, and an image of which one was bought is seen in it
-    alone. The published loss has the published views and align, ERM and other methods the views of `default`.
+    alone. The published loss has plain views and the published align, ERM and other methods the views of `default`.
     """
-    default = _default(4)
+    default, thorough = _default(4), (*_default(4), "--preset", "thorough")
     methods = {f"{ERM}, {row}": method for row, method in ERM_ROWS.items()} | FIELD
     return (
         *(Arm(row, (*default, "--method", method), everywhere=True) for row, method in methods.items()),
-        Arm(ADIP_4, (*default, "--view-recipe", "standard", "--align", "adam"), everywhere=True),
+        Arm(ADIP_4, (*default, *PUBLISHED, "--align", "adam"), everywhere=True),
         Arm(DEFAULT_4, default, with_teacher=True, everywhere=True),
-        Arm("default, the six styles", (*default, *SETTINGS["the six styles"]), everywhere=True),
-        *(Arm(f"default, {row}", (*default, *SETTINGS[row]), everywhere=True) for row in ("soft labels 4", SOFT)),
-        Arm(THOROUGH_4, (*default, "--preset", "thorough"), everywhere=True),
-        Arm(THOROUGH_SOFT, (*default, "--preset", "thorough", *SETTINGS[SOFT]), everywhere=True),
-        Arm(LP_FT_THOROUGH, (*default, "--preset", "thorough", "--method", "lp-ft"), everywhere=True),
+        Arm(PLAIN_4, (*default, *NO_SOFT_LABELS), everywhere=True),
+        Arm(SOFT_4, (*default, "--soft-label-weight", "4"), everywhere=True),
+        Arm(THOROUGH_4, thorough, everywhere=True),
+        Arm(THOROUGH_PLAIN, (*thorough, *NO_SOFT_LABELS), everywhere=True),
+        Arm(LP_FT_THOROUGH, (*thorough, "--method", "lp-ft"), everywhere=True),
         Arm(DEFAULT_1, _default(1), everywhere=True),
         Arm(DEFAULT_QUARTER, _default(1), share=0.25, everywhere=True),
         Arm(DEFAULT_1_ANY, (*ANY_VIEW, *OTHERS["no others"]), share=0.25, everywhere=True),
         Arm(DEFAULT_QUARTER_ANY, (*ANY_VIEW, *OTHERS["no others"]), share=0.0625, everywhere=True),
-        Arm(DEFAULT_1_TEXT, (*_default(1), *ONE_VIEW["styled views of their text"]), everywhere=True),
         Arm(DEFAULT_TEXT, (*_default(0), "--train-views", "4"), everywhere=True),
     )
 
 
 def setting_arms() -> tuple[Arm, ...]:
     """The default, itself with one thing changed and another loss in its place, for source domains to choose from."""
-    switched = (Arm(f"default, {row}", (*_default(4), *options)) for row, options in SETTINGS.items())
-    return Arm(DEFAULT_4, _default(4)), *switched, Arm(VL2LITE_4, (*_default(4), "--method", FIELD[VL2LITE_4]))
+    default, plain = _default(4), (*_default(4), *NO_SOFT_LABELS)
+    return (
+        Arm(PLAIN_4, plain),
+        *(Arm(f"{PLAIN}, {row}", (*plain, *options)) for row, options in SETTINGS.items()),
+        Arm(VL2LITE_4, (*default, "--method", FIELD[VL2LITE_4])),
+        *(Arm(f"default, soft labels {weight}", (*default, "--soft-label-weight", weight)) for weight in ("1", "4")),
+        Arm(DEFAULT_4, default),
+    )
 
 
 def one_view_arms() -> tuple[Arm, ...]:
     """What the student trains on where one view of each image is bought, for source domains to choose from."""
-    of_first = (Arm(f"default, K=1, {row}", (*_default(1), *options)) for row, options in ONE_VIEW.items())
-    of_any = (Arm(f"default, K=1 of four, {row}", (*ANY_VIEW, *options), share=0.25) for row, options in OTHERS.items())
+    one, any_view = (*_default(1), *NO_SOFT_LABELS), (*ANY_VIEW, *NO_SOFT_LABELS)
+    of_first = (Arm(f"{PLAIN}, K=1, {row}", (*one, *options)) for row, options in ONE_VIEW.items())
+    of_any = (Arm(f"{PLAIN}, K=1 of four, {row}", (*any_view, *options), share=0.25) for row, options in OTHERS.items())
     return *of_first, *of_any
 
 
