@@ -35,10 +35,10 @@ from accuracy_arms import (
     ADIP_4,
     BESIDE_TEACHER,
     CHOSEN_4,
-    DEFAULT_4,
     ERM,
     ERM_ROWS,
     ONLINE,
+    PLAIN_4,
     TEACHER,
     TENTH,
     Arm,
@@ -79,7 +79,7 @@ REFERENCES = {
     "curve": ONLINE,
     "methods": ADIP_4,
     "plans": TENTH,
-    "ablation": DEFAULT_4,
+    "ablation": PLAIN_4,
     GAP: ADIP_4,
 }
 """The row that all others are compared with, besides ERM."""
