@@ -1,5 +1,6 @@
 """A student with its head: from the pixels of a view to what the backbone is fed, and on to logits."""
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ def normalised(pixels: Tensor, wanted: InputFormat, *, channels_last: bool = Fal
     return normal.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device: torch.device) -> Iterator[Tensor]:
+def in_chunks(
+    outputs: Callable[[slice], Tensor], count: int, size: int, device: torch.device, *, evenly: bool = False
+) -> Iterator[Tensor]:
     """Yield what a network on `device` says of `count` views, without gradients: the outputs of each chunk, in order.
 
     Args:
@@ -60,10 +63,15 @@ def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device:
         count: Views.
         size: Views in a chunk; the last may be smaller.
         device: Device of the network.
+        evenly: Make the chunks smaller on a CPU, as many in each thread and all alike, so that no thread waits for
+            another. Where chunks begin then depends on the threads.
     """
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    if evenly and cores > 1 and count:
+        rounds = math.ceil(count / (size * cores))
+        size = math.ceil(count / (rounds * cores))
     cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-    cores = torch.get_num_threads()
-    threads = min(len(cuts), cores) if device.type == "cpu" else 1
+    threads = min(len(cuts), cores)
 
     @torch.no_grad()
     def run(cut: slice) -> Tensor:
@@ -166,9 +174,9 @@ class StudentClassifier:
             return a_few_at_once(of_few, pixels[cut], self.input.size, self.device)
 
         parts: list[Tensor] = []
-        for part in in_chunks(outputs, len(pixels), batch_size, self.device):
+        for part in in_chunks(outputs, len(pixels), batch_size, self.device, evenly=True):
             parts.append(part)
-            progress("score", min(len(parts) * batch_size, len(pixels)), len(pixels))
+            progress("score", sum(map(len, parts)), len(pixels))
         self.student.train(was_training)
         if not parts:
             classes = self.student.projection.out_features if self.head is None else len(self.head.matrix)

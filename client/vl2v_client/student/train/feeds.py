@@ -77,7 +77,7 @@ class _PixelFeed:
         def outputs(cut: slice) -> Tensor:
             return a_few_at_once(of_few, images[cut], size, device)
 
-        return torch.cat(list(in_chunks(outputs, len(images), run.config.evaluation_batch_size, device)))
+        return torch.cat(list(in_chunks(outputs, len(images), run.config.evaluation_batch_size, device, evenly=True)))
 
 
 class _FreshFeed(_PixelFeed):
@@ -213,8 +213,9 @@ class FeatureFeed:
         values = self._run.forward(self._frozen, self._run.inputs(prepared))
         return halved(values) if self._is_cut or self._stage.closed_form else values
 
-    def _in_chunks(self, outputs: Callable[[slice], Tensor], count: int) -> Iterator[Tensor]:
-        return in_chunks(outputs, count, self._run.config.evaluation_batch_size, self._run.classifier.device)
+    def _in_chunks(self, outputs: Callable[[slice], Tensor], count: int, *, evenly: bool = False) -> Iterator[Tensor]:
+        size, device = self._run.config.evaluation_batch_size, self._run.classifier.device
+        return in_chunks(outputs, count, size, device, evenly=evenly)
 
     def pairs(self, batches: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the features `[B, F]` of all training views, a block at a time, with targets of the outputs.
@@ -254,7 +255,7 @@ class FeatureFeed:
             return self._outputs(self._rest, self._trainable(kept))
 
         self._rest.eval()
-        found = torch.cat(list(self._in_chunks(outputs, len(images))))
+        found = torch.cat(list(self._in_chunks(outputs, len(images), evenly=True)))
         self._rest.train()
         return found
 
