@@ -108,6 +108,10 @@ def _names(report: dict[str, Any]) -> list[str]:
     return [row["name"] for row in report["rows"]]
 
 
+def _metrics(shell: ClientShell) -> dict[Path, str]:
+    return {path: path.read_text() for path in shell.run_folder.rglob("metrics.jsonl")}
+
+
 def test_a_probe_that_is_better_on_source_validation_is_exported_and_is_what_predicts(
     vendor: FakeVendor, shell: ClientShell
 ) -> None:
@@ -119,6 +123,7 @@ def test_a_probe_that_is_better_on_source_validation_is_exported_and_is_what_pre
     assert (report["exported"], card["method"], card["queries"]) == (PROBE, PROBE, {"images": 0, "texts": 0})
     figures = [f"{name} has {100 * row['source_validation']:.1f} %" for name, row in ((PROBE, probe), (METHOD, method))]
     assert f"**Exported: {PROBE}**. On source validation, {figures[0]} and {figures[1]}." in page
+    assert f"the same command with `--no-probe` exports {METHOD}, and trains and buys nothing again" in page
     assert report["purchase"]["other_queries"] == vendor.billed_units, "the probe asks nothing, its rival did"
 
     student = load_file(shell.run_folder / "student" / "student.safetensors")
@@ -133,6 +138,10 @@ def test_a_probe_that_is_better_on_source_validation_is_exported_and_is_what_pre
     found = {str(Path(row["path"]).relative_to(shell.data)): row["class"] for row in map(json.loads, predicted)}
     assert len(found) == 30
     assert found == said
+
+    billed, metrics = vendor.billed_units, _metrics(shell)
+    assert shell.distill("--no-probe", "--baseline", "linear-probe")["exported"] == METHOD
+    assert (vendor.billed_units, _metrics(shell)) == (billed, metrics), "nothing is bought or trained again"
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.1], ids=["level", "worse"])
@@ -152,6 +161,7 @@ def test_a_student_that_is_level_with_the_probe_is_exported(
     assert (
         f"**Exported: {METHOD}**. On source validation, {METHOD} has " in (shell.run_folder / "report.md").read_text()
     )
+    assert "--no-probe" not in (shell.run_folder / "report.md").read_text()
 
 
 def test_a_run_that_is_killed_after_the_probe_ends_with_the_same_bits_and_buys_nothing(

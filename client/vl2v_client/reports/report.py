@@ -28,7 +28,7 @@ from vl2v_client.reports.pages import (
 )
 
 _FORMAT = 1
-CHANCE, MAJORITY, ZERO_SHOT = "chance", "majority class", "zero-shot teacher"
+CHANCE, MAJORITY, ZERO_SHOT, PROBE = "chance", "majority class", "zero-shot teacher", "ridge probe"
 _PLACES = {True: "in-domain, hold-out", False: "out-of-domain"}
 FEW_IMAGES = 30
 """Of fewer test images counts are said: one image more or less is several points."""
@@ -197,6 +197,11 @@ class RunReport:
         if self.probed:  # which of the method and the probe is exported, and why
             figures = (f"{row.name} has {percent(row.source_validation)}" for row in reversed(self.rows[-2:]))
             headline += f" **Exported: {self.rows[-1].name}**. On source validation, {' and '.join(figures)}."
+            if self.rows[-1].name == PROBE:
+                headline += (
+                    " That is on the domains that both were trained on, and says little of another style: the same "
+                    f"command with `--no-probe` exports {self.rows[-2].name}, and trains and buys nothing again."
+                )
         return [title, headline, accuracies, "## What it cost", cost_text(self.purchase, self.local)]
 
     def _headline(self) -> str:
