@@ -85,6 +85,8 @@ ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "er
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
 PLAIN = "default without soft labels"
 PLAIN_4, THOROUGH_PLAIN = f"{PLAIN}, K=4", "thorough without soft labels, K=4"
+PLAIN_1, PLAIN_QUARTER = f"{PLAIN}, K=1", f"{PLAIN}, 25 % of K=1"
+PLAIN_1_ANY, PLAIN_QUARTER_ANY = f"{PLAIN_1}, any view", f"{PLAIN_QUARTER}, any view"
 SOFT_4 = "default, soft labels 4"
 LP_FT_THOROUGH = "ERM, LP-FT, steps of thorough"
 DEFAULT_TEXT = "default, text only"
@@ -176,6 +178,7 @@ def gap_arms() -> tuple[Arm, ...]:
     alone. The published loss has plain views and the published align, ERM and other methods the views of `default`.
     """
     default, thorough = _default(4), (*_default(4), "--preset", "thorough")
+    one, alone = _default(1), OTHERS["no others"]
     methods = {f"{ERM}, {row}": method for row, method in ERM_ROWS.items()} | FIELD
     return (
         *(Arm(row, (*default, "--method", method), everywhere=True) for row, method in methods.items()),
@@ -186,10 +189,14 @@ def gap_arms() -> tuple[Arm, ...]:
         Arm(THOROUGH_4, thorough, everywhere=True),
         Arm(THOROUGH_PLAIN, (*thorough, *NO_SOFT_LABELS), everywhere=True),
         Arm(LP_FT_THOROUGH, (*thorough, "--method", "lp-ft"), everywhere=True),
-        Arm(DEFAULT_1, _default(1), everywhere=True),
-        Arm(DEFAULT_QUARTER, _default(1), share=0.25, everywhere=True),
-        Arm(DEFAULT_1_ANY, (*ANY_VIEW, *OTHERS["no others"]), share=0.25, everywhere=True),
-        Arm(DEFAULT_QUARTER_ANY, (*ANY_VIEW, *OTHERS["no others"]), share=0.0625, everywhere=True),
+        Arm(DEFAULT_1, one, everywhere=True),
+        Arm(DEFAULT_QUARTER, one, share=0.25, everywhere=True),
+        Arm(DEFAULT_1_ANY, (*ANY_VIEW, *alone), share=0.25, everywhere=True),
+        Arm(DEFAULT_QUARTER_ANY, (*ANY_VIEW, *alone), share=0.0625, everywhere=True),
+        Arm(PLAIN_1, (*one, *NO_SOFT_LABELS), everywhere=True),
+        Arm(PLAIN_QUARTER, (*one, *NO_SOFT_LABELS), share=0.25, everywhere=True),
+        Arm(PLAIN_1_ANY, (*ANY_VIEW, *NO_SOFT_LABELS, *alone), share=0.25, everywhere=True),
+        Arm(PLAIN_QUARTER_ANY, (*ANY_VIEW, *NO_SOFT_LABELS, *alone), share=0.0625, everywhere=True),
         Arm(DEFAULT_TEXT, (*_default(0), "--train-views", "4"), everywhere=True),
     )
 
