@@ -16,6 +16,10 @@ def test_the_page_s_figures_are_the_result_s() -> None:
     (photographs,) = re.findall(r"seconds, (\d+) photographs", goal["name"])
     limit = goal["goal"].removeprefix("<= ")
     assert f"took {goal['value']} seconds on {photographs} photographs, where {limit} were the goal" in page
+    reached = {row[""]: row["source_validation"] for row in RESULT["rows"]}
+    assert "VL2V-ADiP had {VL2V-ADiP} % on source validation".format(**reached) in page
+    assert f"the probe on labels alone {reached['ridge probe']}, so that the probe was exported" in page
+    assert float(reached["ridge probe"]) > float(reached["VL2V-ADiP"])
     assert "tf_efficientnet_lite0 at 224 px" in RESULT["notes"][-1]
     assert RESULT["notes"][-1].endswith("float32.")
 

@@ -101,6 +101,8 @@ def resolve(config: RunConfig, before: Mapping[str, Any] | None = None) -> RunCo
         borrows = config.student.name == TINY and training.preset != "paper" and not purchase.online
         views = max(purchase.views or 0, TINY_TRAIN_VIEWS if borrows else 0)
         training = training.replace(train_views=views)
+    if not purchase.views and "soft_label_weight" not in config.training.named():
+        training = training.replace(soft_label_weight=0.0)  # no answer about an image, nothing to learn them from
     return config.replace(data=config.data.replace(seed=seed), purchase=purchase, training=training)
 
 

@@ -138,7 +138,7 @@ class TrainingConfig(Options):
     best_of_equals: BestOfEquals = option("lower_loss", "Choice among equally accurate evaluations")
     align_segments: Segments = option("original", "Steps that a SWAD segment of the align stage averages")
     distill_segments: Segments = option("original", "Steps that a SWAD segment of the distill stage averages")
-    evaluation_batch_size: int = option(128, "Views per forward pass of an evaluation", ge=1)
+    evaluation_batch_size: int = option(128, "Most views per forward pass of an evaluation", ge=1)
     seed: int = option(0, "Seed of initial weights and sampling")
     device: str = option("auto", "Device: auto, cpu, cuda or cuda:N", result=False, common=True)
     bfloat16: bool = option(False, "Forward passes in bfloat16, faster on recent GPUs")

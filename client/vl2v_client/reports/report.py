@@ -28,7 +28,7 @@ from vl2v_client.reports.pages import (
 )
 
 _FORMAT = 1
-CHANCE, MAJORITY, ZERO_SHOT, PROBE = "chance", "majority class", "zero-shot teacher", "ridge probe"
+CHANCE, MAJORITY, ZERO_SHOT, RIDGE_PROBE = "chance", "majority class", "zero-shot teacher", "ridge probe"
 _PLACES = {True: "in-domain, hold-out", False: "out-of-domain"}
 FEW_IMAGES = 30
 """Of fewer test images counts are said: one image more or less is several points."""
@@ -193,16 +193,18 @@ class RunReport:
     def _beginning(self, accuracies: str) -> list[str]:
         tested = "" if self.target_domain is None else f", tested on unseen {self.target_domain}"
         title = f"# {self.dataset}: a student of {self.teacher}{tested}"
-        headline = self._headline()
-        if self.probed:  # which of the method and the probe is exported, and why
-            figures = (f"{row.name} has {percent(row.source_validation)}" for row in reversed(self.rows[-2:]))
-            headline += f" **Exported: {self.rows[-1].name}**. On source validation, {' and '.join(figures)}."
-            if self.rows[-1].name == PROBE:
-                headline += (
-                    " That is on the domains that both were trained on, and says little of another style: the same "
-                    f"command with `--no-probe` exports {self.rows[-2].name}, and trains and buys nothing again."
-                )
+        headline = f"{self._headline()} **{self.choice()[0]}**{self.choice()[1]}" if self.probed else self._headline()
         return [title, headline, accuracies, "## What it cost", cost_text(self.purchase, self.local)]
+
+    def choice(self) -> tuple[str, str]:
+        """Return which of a method and the probe is exported, and why."""
+        other, exported = self.rows[-2:]
+        figures = " and ".join(f"{row.name} has {percent(row.source_validation)}" for row in (exported, other))
+        why = f". On source validation, {figures}."
+        if exported.name == RIDGE_PROBE:
+            why += " That is on the domains that both were trained on, and says little of another style: the same command"
+            why += f" with --no-probe exports {other.name}, and trains and buys nothing again."
+        return f"Exported: {exported.name}", why
 
     def _headline(self) -> str:
         if self.target_domain is None:

@@ -95,6 +95,7 @@ def _headline(report: RunReport, verdicts: Sequence[RowVerdict]) -> tuple[str, s
     """Return the verdict in a line, and in a few sentences."""
     exported = verdicts[-1]
     said = sentence(verdicts, report.target_domain or "source validation", report.tested_images)
+    said += f" {''.join(report.choice())}" if report.probed else ""
     if report.target_domain is None:
         like = "No domain was held out: every accuracy is on images like those of training. Expect less on others."
         return "Generalisation was not measured", f"{like} {said}"

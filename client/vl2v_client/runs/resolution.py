@@ -8,14 +8,7 @@ from vl2v_client.config.run import AUTO, LITE0, TINY, RunConfig
 from vl2v_client.core.errors import UsageError
 from vl2v_client.data.drawn import is_drawn
 from vl2v_client.planning.choice import QueryChoice
-from vl2v_client.student.loss.methods import (
-    METHODS,
-    WHITE_BOX,
-    asks_about_images,
-    can_add,
-    check_additions,
-    check_effects,
-)
+from vl2v_client.student.loss.methods import METHODS, WHITE_BOX, asks_about_images, check_additions, check_effects
 from vl2v_client.teacher.imputation import NO_IMPUTATION
 from vl2v_client.teacher.text_classifier import PromptTemplateSet
 
@@ -49,19 +42,7 @@ def resolve_run(config: RunConfig, before: Mapping[str, Any] | None = None) -> R
     methods, named = resolved.training.methods, config.training.named()
     check_additions(resolved.training, named, methods)
     check_effects(methods, named)
-    if "soft_label_weight" not in named and not _uses_soft_labels(resolved):
-        resolved = resolved.replace(training=resolved.training.replace(soft_label_weight=0.0))
     return resolved
-
-
-def _uses_soft_labels(config: RunConfig) -> bool:
-    """Tell whether the preset's soft labels are for a method of this run: one whose student learns from its answers.
-
-    The teacher's own tower is no such student: the presets were not measured with it.
-    """
-    training = config.training
-    methods = [METHODS[name](training) for name in training.methods if name not in WHITE_BOX]
-    return bool(config.purchase.views) and any(can_add("soft_label_weight", one, training) for one in methods)
 
 
 def run_choice(config: RunConfig) -> QueryChoice:

@@ -236,20 +236,21 @@ def asks_about_texts(method: Method) -> bool:
     return method.head == "text" or any(stage.objective in ASK_ABOUT_TEXTS for stage in method.stages)
 
 
-def can_add(option: str, method: Method, config: TrainingConfig) -> bool:
-    """Return whether every stage of a method can use an addition to the published loss, `label_weight` or another."""
-    published = all(stage.objective == "image_and_text" for stage in method.stages)
-    return published and (option == "label_weight" or all(stage.share_of_image(config) > 0 for stage in method.stages))
-
-
 def check_additions(config: TrainingConfig, named: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse an addition to the published loss, as somebody named it, beside methods that would ignore it.
 
     Raises:
         UsageError: Its weight is above 0, and one of the methods cannot use it.
     """
-    for option in ("label_weight", "soft_label_weight"):
-        useful = [name for name, method in METHODS.items() if can_add(option, method(config), config)]
+
+    def is_published(stage: Stage) -> bool:
+        return stage.objective == "image_and_text"
+
+    def is_of_images(stage: Stage) -> bool:
+        return is_published(stage) and stage.share_of_image(config) > 0
+
+    for option, can_use in (("label_weight", is_published), ("soft_label_weight", is_of_images)):
+        useful = [name for name, method in METHODS.items() if all(map(can_use, method(config).stages))]
         useless = [name for name in names if name not in useful]
         if named.get(option) and useless:
             raise UsageError(

@@ -53,9 +53,7 @@ def normalised(pixels: Tensor, wanted: InputFormat, *, channels_last: bool = Fal
     return normal.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def in_chunks(
-    outputs: Callable[[slice], Tensor], count: int, size: int, device: torch.device, *, evenly: bool = False
-) -> Iterator[Tensor]:
+def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device: torch.device) -> Iterator[Tensor]:
     """Yield what a network on `device` says of `count` views, without gradients: the outputs of each chunk, in order.
 
     Args:
@@ -63,15 +61,10 @@ def in_chunks(
         count: Views.
         size: Views in a chunk; the last may be smaller.
         device: Device of the network.
-        evenly: Make the chunks smaller on a CPU, as many in each thread and all alike, so that no thread waits for
-            another. Where chunks begin then depends on the threads.
     """
-    cores = torch.get_num_threads() if device.type == "cpu" else 1
-    if evenly and cores > 1 and count:
-        rounds = math.ceil(count / (size * cores))
-        size = math.ceil(count / (rounds * cores))
     cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-    threads = min(len(cuts), cores)
+    cores = torch.get_num_threads()
+    threads = min(len(cuts), cores) if device.type == "cpu" else 1
 
     @torch.no_grad()
     def run(cut: slice) -> Tensor:
@@ -85,6 +78,15 @@ def in_chunks(
             yield from pool.map(run, cuts)
     finally:
         torch.set_num_threads(cores)  # for this thread it never changed, but for those to come
+
+
+def even_size(count: int, most: int, device: torch.device) -> int:
+    """Return how many of `count` views make a chunk, at most `most`, so that no thread of a CPU waits for another."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1 or not count:
+        return most
+    rounds = math.ceil(count / (most * threads))
+    return math.ceil(count / (rounds * threads))
 
 
 _PIXELS_AT_ONCE = 2**18
@@ -162,7 +164,7 @@ class StudentClassifier:
         """Return logits of views at the size that the student was trained on.
 
         Takes pixels `[N, S, S, 3]` uint8, as `render_view` makes them; returns `[N, C]` float32, whose last
-        bits may depend on the batch size.
+        bits may depend on the batch size, which is the most at once, and on a CPU on the number of threads.
         """
         was_training = self.student.training
         self.student.eval()
@@ -174,7 +176,8 @@ class StudentClassifier:
             return a_few_at_once(of_few, pixels[cut], self.input.size, self.device)
 
         parts: list[Tensor] = []
-        for part in in_chunks(outputs, len(pixels), batch_size, self.device, evenly=True):
+        size = even_size(len(pixels), batch_size, self.device)
+        for part in in_chunks(outputs, len(pixels), size, self.device):
             parts.append(part)
             progress("score", sum(map(len, parts)), len(pixels))
         self.student.train(was_training)

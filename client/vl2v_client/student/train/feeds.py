@@ -15,7 +15,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.loss.objective import mixed_targets
-from vl2v_client.student.model.classifier import a_few_at_once, in_chunks
+from vl2v_client.student.model.classifier import a_few_at_once, even_size, in_chunks
 from vl2v_client.student.model.network import Student, compile_or_warn, cut_backbone
 from vl2v_client.student.train.frozen_features import FrozenFeatures, halved
 from vl2v_client.student.train.training_data import BatchSource, LabelledViews, OnlineViews
@@ -77,7 +77,8 @@ class _PixelFeed:
         def outputs(cut: slice) -> Tensor:
             return a_few_at_once(of_few, images[cut], size, device)
 
-        return torch.cat(list(in_chunks(outputs, len(images), run.config.evaluation_batch_size, device, evenly=True)))
+        even = even_size(len(images), run.config.evaluation_batch_size, device)
+        return torch.cat(list(in_chunks(outputs, len(images), even, device)))
 
 
 class _FreshFeed(_PixelFeed):
@@ -153,7 +154,7 @@ class FeatureFeed:
             return torch.stack([found[place] for place in range(cut.stop - cut.start)])
 
         if self._once is None:
-            yield from self._in_chunks(said, count)
+            yield from in_chunks(said, count, self._run.config.evaluation_batch_size, self._run.classifier.device)
         elif count:
             yield from self._once.parts(images, keys, count)
 
@@ -213,10 +214,6 @@ class FeatureFeed:
         values = self._run.forward(self._frozen, self._run.inputs(prepared))
         return halved(values) if self._is_cut or self._stage.closed_form else values
 
-    def _in_chunks(self, outputs: Callable[[slice], Tensor], count: int, *, evenly: bool = False) -> Iterator[Tensor]:
-        size, device = self._run.config.evaluation_batch_size, self._run.classifier.device
-        return in_chunks(outputs, count, size, device, evenly=evenly)
-
     def pairs(self, batches: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the features `[B, F]` of all training views, a block at a time, with targets of the outputs.
 
@@ -255,7 +252,9 @@ class FeatureFeed:
             return self._outputs(self._rest, self._trainable(kept))
 
         self._rest.eval()
-        found = torch.cat(list(self._in_chunks(outputs, len(images), evenly=True)))
+        device = self._run.classifier.device
+        even = even_size(len(images), self._run.config.evaluation_batch_size, device)
+        found = torch.cat(list(in_chunks(outputs, len(images), even, device)))
         self._rest.train()
         return found
 
