@@ -16,7 +16,7 @@ QUARTER, TENTH, TEXT_ONLY = "VL2V-ADiP, 25 % of K=1", "VL2V-ADiP, 10 % of K=1", 
 
 NO_SOFT_LABELS = ("--soft-label-weight", "0")
 PUBLISHED = ("--view-recipe", "standard", *NO_SOFT_LABELS)
-"""Against what the default preset adds."""
+"""Without the styles and the soft labels that the default preset has for a student of timm."""
 
 METHODS = {
     "linear probe": "linear-probe",
@@ -83,16 +83,16 @@ ERM_ROWS = {"linear probe": "linear-probe", "LP-FT": "lp-ft", "fine-tuning": "er
 """Row after "ERM, ": `--method`; ERM is, for each target and seed, the best of these on source validation."""
 
 THOROUGH_4, DEFAULT_1, DEFAULT_QUARTER = "thorough, K=4", "default, K=1", "default, 25 % of K=1"
-PLAIN = "default without soft labels"
-PLAIN_4, THOROUGH_PLAIN = f"{PLAIN}, K=4", "thorough without soft labels, K=4"
-PLAIN_1, PLAIN_QUARTER = f"{PLAIN}, K=1", f"{PLAIN}, 25 % of K=1"
-PLAIN_1_ANY, PLAIN_QUARTER_ANY = f"{PLAIN_1}, any view", f"{PLAIN_QUARTER}, any view"
+NO_SOFT = "default without soft labels"
+NO_SOFT_4, THOROUGH_NO_SOFT_4 = f"{NO_SOFT}, K=4", "thorough without soft labels, K=4"
+NO_SOFT_1, NO_SOFT_QUARTER = f"{NO_SOFT}, K=1", f"{NO_SOFT}, 25 % of K=1"
+NO_SOFT_1_ANY, NO_SOFT_QUARTER_ANY = f"{NO_SOFT_1}, any view", f"{NO_SOFT_QUARTER}, any view"
 SOFT_4 = "default, soft labels 4"
 LP_FT_THOROUGH = "ERM, LP-FT, steps of thorough"
 DEFAULT_TEXT = "default, text only"
 DEFAULT_1_ANY, DEFAULT_QUARTER_ANY = "default, K=1, any view", "default, 25 % of K=1, any view"
 CHOSEN_4 = "default as its sources choose, K=4"
-"""For each target the default, or itself with the one setting that was best when each source was left out."""
+"""For each target the arm of `setting_arms` that was best when each of its sources was left out."""
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5)
 """Of the training images, in the curve, between none and all."""
@@ -175,7 +175,7 @@ def gap_arms() -> tuple[Arm, ...]:
     Every row has the schedule, optimizer and frozen blocks of `default`, its steps unless it names `thorough`, and four
     views of each image; K=1 and a quarter of it have the one that is asked about, as the preset has it, unless the row
     says otherwise. "Any view" asks about a random one of the four, and an image of which one was bought is seen in it
-    alone. The published loss has plain views and the published align, ERM and other methods the views of `default`.
+    alone. The published loss has unstyled views and the published align, ERM and other methods the views of `default`.
     """
     default, thorough = _default(4), (*_default(4), "--preset", "thorough")
     one, alone = _default(1), OTHERS["no others"]
@@ -184,31 +184,32 @@ def gap_arms() -> tuple[Arm, ...]:
         *(Arm(row, (*default, "--method", method), everywhere=True) for row, method in methods.items()),
         Arm(ADIP_4, (*default, *PUBLISHED, "--align", "adam"), everywhere=True),
         Arm(DEFAULT_4, default, with_teacher=True, everywhere=True),
-        Arm(PLAIN_4, (*default, *NO_SOFT_LABELS), everywhere=True),
+        Arm(NO_SOFT_4, (*default, *NO_SOFT_LABELS), everywhere=True),
         Arm(SOFT_4, (*default, "--soft-label-weight", "4"), everywhere=True),
         Arm(THOROUGH_4, thorough, everywhere=True),
-        Arm(THOROUGH_PLAIN, (*thorough, *NO_SOFT_LABELS), everywhere=True),
+        Arm(THOROUGH_NO_SOFT_4, (*thorough, *NO_SOFT_LABELS), everywhere=True),
         Arm(LP_FT_THOROUGH, (*thorough, "--method", "lp-ft"), everywhere=True),
         Arm(DEFAULT_1, one, everywhere=True),
         Arm(DEFAULT_QUARTER, one, share=0.25, everywhere=True),
         Arm(DEFAULT_1_ANY, (*ANY_VIEW, *alone), share=0.25, everywhere=True),
         Arm(DEFAULT_QUARTER_ANY, (*ANY_VIEW, *alone), share=0.0625, everywhere=True),
-        Arm(PLAIN_1, (*one, *NO_SOFT_LABELS), everywhere=True),
-        Arm(PLAIN_QUARTER, (*one, *NO_SOFT_LABELS), share=0.25, everywhere=True),
-        Arm(PLAIN_1_ANY, (*ANY_VIEW, *NO_SOFT_LABELS, *alone), share=0.25, everywhere=True),
-        Arm(PLAIN_QUARTER_ANY, (*ANY_VIEW, *NO_SOFT_LABELS, *alone), share=0.0625, everywhere=True),
+        Arm(NO_SOFT_1, (*one, *NO_SOFT_LABELS), everywhere=True),
+        Arm(NO_SOFT_QUARTER, (*one, *NO_SOFT_LABELS), share=0.25, everywhere=True),
+        Arm(NO_SOFT_1_ANY, (*ANY_VIEW, *NO_SOFT_LABELS, *alone), share=0.25, everywhere=True),
+        Arm(NO_SOFT_QUARTER_ANY, (*ANY_VIEW, *NO_SOFT_LABELS, *alone), share=0.0625, everywhere=True),
         Arm(DEFAULT_TEXT, (*_default(0), "--train-views", "4"), everywhere=True),
     )
 
 
 def setting_arms() -> tuple[Arm, ...]:
-    """The default, itself with one thing changed and another loss in its place, for source domains to choose from."""
-    default, plain = _default(4), (*_default(4), *NO_SOFT_LABELS)
+    """The default without soft labels, the same with one thing changed, and other losses: for sources to choose."""
+    default, published = _default(4), (*_default(4), *NO_SOFT_LABELS)
     return (
-        Arm(PLAIN_4, plain),
-        *(Arm(f"{PLAIN}, {row}", (*plain, *options)) for row, options in SETTINGS.items()),
+        Arm(NO_SOFT_4, published),
+        *(Arm(f"{NO_SOFT}, {row}", (*published, *options)) for row, options in SETTINGS.items()),
         Arm(VL2LITE_4, (*default, "--method", FIELD[VL2LITE_4])),
-        *(Arm(f"default, soft labels {weight}", (*default, "--soft-label-weight", weight)) for weight in ("1", "4")),
+        Arm("default, soft labels 1", (*default, "--soft-label-weight", "1")),
+        Arm(SOFT_4, (*default, "--soft-label-weight", "4")),
         Arm(DEFAULT_4, default),
     )
 
@@ -216,8 +217,10 @@ def setting_arms() -> tuple[Arm, ...]:
 def one_view_arms() -> tuple[Arm, ...]:
     """What the student trains on where one view of each image is bought, for source domains to choose from."""
     one, any_view = (*_default(1), *NO_SOFT_LABELS), (*ANY_VIEW, *NO_SOFT_LABELS)
-    of_first = (Arm(f"{PLAIN}, K=1, {row}", (*one, *options)) for row, options in ONE_VIEW.items())
-    of_any = (Arm(f"{PLAIN}, K=1 of four, {row}", (*any_view, *options), share=0.25) for row, options in OTHERS.items())
+    of_first = (Arm(f"{NO_SOFT}, K=1, {row}", (*one, *options)) for row, options in ONE_VIEW.items())
+    of_any = (
+        Arm(f"{NO_SOFT}, K=1 of four, {row}", (*any_view, *options), share=0.25) for row, options in OTHERS.items()
+    )
     return *of_first, *of_any
 
 

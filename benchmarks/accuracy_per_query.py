@@ -37,8 +37,8 @@ from accuracy_arms import (
     CHOSEN_4,
     ERM,
     ERM_ROWS,
+    NO_SOFT_4,
     ONLINE,
-    PLAIN_4,
     TEACHER,
     TENTH,
     Arm,
@@ -79,7 +79,7 @@ REFERENCES = {
     "curve": ONLINE,
     "methods": ADIP_4,
     "plans": TENTH,
-    "ablation": PLAIN_4,
+    "ablation": NO_SOFT_4,
     GAP: ADIP_4,
 }
 """The row that all others are compared with, besides ERM."""
@@ -95,7 +95,7 @@ DEVELOPMENT = {
 
 def main() -> None:
     arguments, options = parse_arguments()
-    arms = [arm for arm in ARMS[arguments.kind]() if not arguments.arm or arm.slug in arguments.arm]
+    arms = chosen_arms(arguments)
     outcomes = obtain_outcomes(arguments, arms, options)
     if arguments.kind in CHOOSING:
         write_choices(arguments, arms, outcomes)
@@ -122,6 +122,19 @@ def main() -> None:
     path = write_result(name, rows, goals, out=results_folder(arguments) / f"{name}.json", notes=notes)
     if arguments.kind == "curve" and not arguments.recorded:
         draw(outcomes, path.with_suffix(".png"))
+
+
+def chosen_arms(arguments: argparse.Namespace) -> list[Arm]:
+    """The rows of a kind, or those of them that `--arm` names.
+
+    Raises:
+        SystemExit: A name is none of them.
+    """
+    arms = {arm.slug: arm for arm in ARMS[arguments.kind]()}
+    unknown = sorted({*(arguments.arm or ())} - {*arms})
+    if unknown:
+        raise SystemExit(f"{arguments.kind} has no arm {', '.join(unknown)}; it has {', '.join(arms)}")
+    return [arm for arm in arms.values() if not arguments.arm or arm.slug in arguments.arm]
 
 
 def write_choices(arguments: argparse.Namespace, arms: list[Arm], outcomes: list[Outcome]) -> None:

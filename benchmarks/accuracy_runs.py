@@ -29,7 +29,7 @@ class Outcome:
 
     Attributes:
         row: of the table.
-        options: of its arm and its training; a line of others is no outcome of this run.
+        options: of its arm and its training, as they are named today; a line of others is no outcome of this run.
         target: the unseen domain.
         seed: of data, views and training.
         accuracy: on all of the unseen domain, 0 to 1.

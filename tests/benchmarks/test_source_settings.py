@@ -1,8 +1,11 @@
 """Settings are chosen on the sources of each target; the target itself is not in the data set of its choice."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import accuracy_arms
+import accuracy_per_query
+import pytest
 from accuracy_arms import Arm
 from accuracy_runs import Outcome
 from source_settings import as_sources_choose, choices_of, link_sources, row_of, source_cells
@@ -66,7 +69,16 @@ def test_settings_differ_in_one_thing_from_the_default_or_from_itself_without_so
     arms = accuracy_arms.setting_arms()
     default, plain = ("--views", "4"), ("--views", "4", "--soft-label-weight", "0")
     for arm in arms:
-        first = plain if arm.row.startswith(accuracy_arms.PLAIN) else default
+        first = plain if arm.row.startswith(accuracy_arms.NO_SOFT) else default
         assert arm.options[: len(first)] == first, arm.row
         assert len(arm.options) - len(first) in (0, 2), arm.row
     assert len({arm.options for arm in arms}) == len(arms)
+
+
+def test_an_arm_that_a_benchmark_does_not_know_is_refused() -> None:
+    named = Namespace(kind="settings", arm=["default--k-4", "default--soft-labels-16"])
+    with pytest.raises(SystemExit, match=r"settings has no arm default--soft-labels-16; it has default-without-soft"):
+        accuracy_per_query.chosen_arms(named)
+    assert [arm.row for arm in accuracy_per_query.chosen_arms(Namespace(kind="gap", arm=None))] == [
+        arm.row for arm in accuracy_arms.gap_arms()
+    ]
