@@ -100,6 +100,18 @@ def test_a_record_without_the_rows_beside_the_teacher_s_is_complete(
     assert len(commands) == 2
 
 
+def test_a_row_that_is_there_already_is_not_recorded_a_second_time(
+    tmp_path: Path, commands: list[tuple[str, ...]]
+) -> None:
+    bench = _bench(tmp_path)
+    measure(bench, [_cell(tmp_path)])
+    lines = [line for line in bench.record.read_text().splitlines() if json.loads(line)["row"] != ADIP_4]
+    bench.record.write_text("".join(f"{line}\n" for line in lines))
+    again = [outcome.row for outcome in measure(bench, [_cell(tmp_path)])]
+    assert (len(commands), again[-1], len(set(again))) == (4, ADIP_4, len(again))
+    assert bench.record.read_text().splitlines()[:-1] == lines
+
+
 def test_other_training_is_another_run(tmp_path: Path, commands: list[tuple[str, ...]]) -> None:
     measure(_bench(tmp_path, "--batch-size", "32"), [_cell(tmp_path)])
     outcomes = measure(_bench(tmp_path, "--batch-size", "64"), [_cell(tmp_path)])
