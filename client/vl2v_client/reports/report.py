@@ -202,8 +202,8 @@ class RunReport:
         figures = " and ".join(f"{row.name} has {percent(row.source_validation)}" for row in (exported, other))
         why = f". On source validation, {figures}."
         if exported.name == RIDGE_PROBE:
-            why += " That is on the domains that both were trained on, and says little of another style: the same command"
-            why += f" with --no-probe exports {other.name}, and trains and buys nothing again."
+            why += " That is on the domains that both were trained on, and says little of another style: the same"
+            why += f" command with --no-probe exports {other.name}, and trains and buys nothing again."
         return f"Exported: {exported.name}", why
 
     def _headline(self) -> str:
