@@ -197,7 +197,7 @@ class RunReport:
         return [title, headline, accuracies, "## What it cost", cost_text(self.purchase, self.local)]
 
     def choice(self) -> tuple[str, str]:
-        """Return which of a method and the probe is exported, and why."""
+        """Return which of a method and the probe is exported, and why; of a run that has both alone."""
         other, exported = self.rows[-2:]
         figures = " and ".join(f"{row.name} has {percent(row.source_validation)}" for row in (exported, other))
         why = f". On source validation, {figures}."
