@@ -120,7 +120,7 @@ def test_a_probe_that_is_better_on_source_validation_is_exported_and_is_what_pre
     assert (report["exported"], card["method"], card["queries"]) == (PROBE, PROBE, {"images": 0, "texts": 0})
     figures = [f"{name} has {100 * row['source_validation']:.1f} %" for name, row in ((PROBE, probe), (METHOD, method))]
     assert f"**Exported: {PROBE}**. On source validation, {figures[0]} and {figures[1]}." in page
-    remedy = f"the same command with --no-probe exports {METHOD}, and trains and buys nothing again"
+    remedy = f"the same run with the option probe off exports {METHOD}, and trains and buys nothing again"
     assert all(remedy in text for text in (page, (shell.run_folder / "report.html").read_text()))
     assert report["purchase"]["other_queries"] == vendor.billed_units, "the probe asks nothing, its rival did"
 
@@ -165,7 +165,7 @@ def test_a_student_that_is_level_with_the_probe_is_exported(
     assert (
         f"**Exported: {METHOD}**. On source validation, {METHOD} has " in (shell.run_folder / "report.md").read_text()
     )
-    assert "--no-probe" not in (shell.run_folder / "report.md").read_text()
+    assert "option probe off" not in (shell.run_folder / "report.md").read_text()
 
 
 def test_a_run_that_is_killed_after_the_probe_ends_with_the_same_bits_and_buys_nothing(

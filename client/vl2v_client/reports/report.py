@@ -203,7 +203,7 @@ class RunReport:
         why = f". On source validation, {figures}."
         if exported.name == RIDGE_PROBE:
             why += " That is on the domains that both were trained on, and says little of another style: the same"
-            why += f" command with --no-probe exports {other.name}, and trains and buys nothing again."
+            why += f" run with the option probe off exports {other.name}, and trains and buys nothing again."
         return f"Exported: {exported.name}", why
 
     def _headline(self) -> str:
