@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vl2v_client.student.model.classifier import a_few_at_once, even_size, in_chunks
+from vl2v_client.student.model.classifier import a_few_at_once, in_chunks, in_even_chunks
 
 CPU = torch.device("cpu")
 
@@ -34,11 +34,14 @@ def test_the_outputs_are_those_of_one_pass_and_in_order(threads: int) -> None:
 
 @pytest.mark.parametrize(("count", "size", "expected"), [(167, 128, [84, 83]), (300, 128, [75] * 4), (1, 128, [1])])
 def test_chunks_may_be_alike_so_that_no_core_waits(threads: int, count: int, size: int, expected: list[int]) -> None:
-    even = even_size(count, size, CPU)
-    found = list(in_chunks(lambda cut: torch.arange(cut.start, cut.stop), count, even, CPU))
-    assert torch.cat(found).tolist() == list(range(count))
-    assert [len(part) for part in found] == (expected if threads == 2 else [*[size] * (count // size), count % size])
-    assert even_size(count, size, torch.device("cuda")) == size
+    def sizes(device: torch.device) -> list[int]:
+        found = list(in_even_chunks(lambda cut: torch.arange(cut.start, cut.stop), count, size, device))
+        assert torch.cat(found).tolist() == list(range(count))
+        return [len(part) for part in found]
+
+    uneven = [*[size] * (count // size), count % size]
+    assert sizes(CPU) == (expected if threads == 2 else uneven)
+    assert sizes(torch.device("cuda")) == uneven
 
 
 def test_each_core_works_alone_and_the_callers_threads_are_untouched(threads: int) -> None:

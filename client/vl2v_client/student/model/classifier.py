@@ -80,13 +80,13 @@ def in_chunks(outputs: Callable[[slice], Tensor], count: int, size: int, device:
         torch.set_num_threads(cores)  # for this thread it never changed, but for those to come
 
 
-def even_size(count: int, most: int, device: torch.device) -> int:
-    """Return how many of `count` views make a chunk, at most `most`, so that no thread of a CPU waits for another."""
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads == 1 or not count:
-        return most
-    rounds = math.ceil(count / (most * threads))
-    return math.ceil(count / (rounds * threads))
+def in_even_chunks(outputs: Callable[[slice], Tensor], count: int, most: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield the same as `in_chunks`, of `most` views at most each, so that no thread of a CPU waits for another."""
+    threads, size = torch.get_num_threads() if device.type == "cpu" else 1, most
+    if threads > 1 and count:
+        rounds = math.ceil(count / (most * threads))
+        size = math.ceil(count / (rounds * threads))
+    return in_chunks(outputs, count, size, device)
 
 
 _PIXELS_AT_ONCE = 2**18
@@ -176,8 +176,7 @@ class StudentClassifier:
             return a_few_at_once(of_few, pixels[cut], self.input.size, self.device)
 
         parts: list[Tensor] = []
-        size = even_size(len(pixels), batch_size, self.device)
-        for part in in_chunks(outputs, len(pixels), size, self.device):
+        for part in in_even_chunks(outputs, len(pixels), batch_size, self.device):
             parts.append(part)
             progress("score", sum(map(len, parts)), len(pixels))
         self.student.train(was_training)

@@ -15,7 +15,7 @@ from vl2v_client.core.progress import Progress, silent
 from vl2v_client.core.values import EmbeddingMatrix
 from vl2v_client.student.loss.methods import Stage, stage_asks_about_images
 from vl2v_client.student.loss.objective import mixed_targets
-from vl2v_client.student.model.classifier import a_few_at_once, even_size, in_chunks
+from vl2v_client.student.model.classifier import a_few_at_once, in_chunks, in_even_chunks
 from vl2v_client.student.model.network import Student, compile_or_warn, cut_backbone
 from vl2v_client.student.train.frozen_features import FrozenFeatures, halved
 from vl2v_client.student.train.training_data import BatchSource, LabelledViews, OnlineViews
@@ -77,8 +77,7 @@ class _PixelFeed:
         def outputs(cut: slice) -> Tensor:
             return a_few_at_once(of_few, images[cut], size, device)
 
-        even = even_size(len(images), run.config.evaluation_batch_size, device)
-        return torch.cat(list(in_chunks(outputs, len(images), even, device)))
+        return torch.cat(list(in_even_chunks(outputs, len(images), run.config.evaluation_batch_size, device)))
 
 
 class _FreshFeed(_PixelFeed):
@@ -252,9 +251,8 @@ class FeatureFeed:
             return self._outputs(self._rest, self._trainable(kept))
 
         self._rest.eval()
-        device = self._run.classifier.device
-        even = even_size(len(images), self._run.config.evaluation_batch_size, device)
-        found = torch.cat(list(in_chunks(outputs, len(images), even, device)))
+        device, most = self._run.classifier.device, self._run.config.evaluation_batch_size
+        found = torch.cat(list(in_even_chunks(outputs, len(images), most, device)))
         self._rest.train()
         return found
 
