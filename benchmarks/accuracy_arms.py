@@ -60,7 +60,7 @@ SETTINGS = {
     "the six styles": ("--view-recipe", "all-styles"),
     "no styles": ("--view-recipe", "standard"),
 }
-"""Row: what it changes in the default without soft labels, with K=4."""
+"""Row: what it changes in the default, with K=4, with soft labels and without."""
 
 ONE_VIEW = {
     "the bought view alone": (),
@@ -202,11 +202,12 @@ def gap_arms() -> tuple[Arm, ...]:
 
 
 def setting_arms() -> tuple[Arm, ...]:
-    """The default without soft labels, the same with one thing changed, and other losses: for sources to choose."""
+    """The default with soft labels and without, each also with one thing changed, and other losses."""
     default, published = _default(4), (*_default(4), *NO_SOFT_LABELS)
     return (
         Arm(NO_SOFT_4, published),
         *(Arm(f"{NO_SOFT}, {row}", (*published, *options)) for row, options in SETTINGS.items()),
+        *(Arm(f"default, {row}", (*default, *options)) for row, options in SETTINGS.items()),
         Arm(VL2LITE_4, (*default, "--method", FIELD[VL2LITE_4])),
         Arm("default, soft labels 1", (*default, "--soft-label-weight", "1")),
         Arm(SOFT_4, (*default, "--soft-label-weight", "4")),
