@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -121,39 +120,6 @@ def test_other_students_have_a_schedule_and_half_of_their_blocks_frozen() -> Non
     online = {"preset": "default", "student": "resnet50", "data": PACS, "purchase": PurchaseConfig(online=True)}
     assert resolved(**online).training.align == "adam"
     assert thorough.replace(preset="default", distill_steps=400) == default
-
-
-@pytest.mark.parametrize(
-    ("steps", "between", "training", "others"),
-    [
-        (598, 149, {}, {}),  # 3,584 views, of which a step draws three of each of two domains
-        (2_390, 149, {"preset": "thorough"}, {}),
-        (598, 50, {"evaluate_every": 50}, {}),
-        (598, 149, {}, {"data": {"target_domain": None}}),
-        (400, 100, {}, {"purchase": {"views": 1}}),
-        (400, 100, {"batch_size": 8}, {}),
-        (5, 100, {"distill_steps": 5}, {}),
-        (5_001, 200, {"preset": "paper", "batch_size": 1}, {}),
-        (800, 50, {"batch_size": 1}, {"student": {"name": "tiny"}}),
-        (400, 100, {"batch_size": 1}, {"purchase": {"online": True, "local_teacher": "model.json"}}),
-        (400, 100, {"batch_size": 1}, {"data": {"target_domain": "poster"}}),  # refused where the data set is tried
-    ],
-)
-def test_the_distill_stage_draws_each_view_once_at_least_and_that_of_thorough_four_times(
-    tmp_path: Path, steps: int, between: int, training: dict[str, Any], others: dict[str, Any]
-) -> None:
-    for domain, name in product(("cartoon", "photo", "sketch"), ("fish", "key")):
-        place = tmp_path / domain / name
-        place.mkdir(parents=True)
-        for image in range(280):
-            (place / f"{image}.png").touch()
-    groups: dict[str, Any] = {"data": {"target_domain": "sketch"}, "student": {"name": "resnet50"}, **others}
-    groups["data"] = {**groups["data"], "root": tmp_path}
-    config = RunConfig.model_validate({**groups, "training": {"batch_size": 3, "freeze_until": 0, **training}})
-    found = settle(config).training
-    assert (found.distill_steps, found.evaluate_every) == (steps, between)
-    before = {"preset": config.training.preset, "distill_steps": 7}
-    assert settle(config, before=before).training.distill_steps == training.get("distill_steps", 7)
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,6 @@ PRETRAINED_TRAINING: Mapping[str, Any] = {
 THOROUGH = 4
 """How many times the default's steps the distill stage of `thorough` takes: for patience or a GPU."""
 
-PASSES: Mapping[str, int] = {"default": 1, "thorough": THOROUGH}
-"""How often the distill stage of a preset draws each view at least, with a student of timm; `paper` has no rule."""
-
 TINY_TRAIN_VIEWS = 10
 """Views that the packaged student trains on; chosen on development styles alone, see `docs/data/shapes.md`."""
 

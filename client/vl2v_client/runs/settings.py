@@ -1,18 +1,16 @@
 """Settings of a run and of a sweep: a configuration with every value resolved, and the models that it names."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from vl2v_client.config.presets import PASSES, freezes_half, published_student
-from vl2v_client.config.run import TINY, RunConfig, StudentConfig
+from vl2v_client.config.presets import freezes_half, published_student
+from vl2v_client.config.run import RunConfig, StudentConfig
 from vl2v_client.config.training import TrainingConfig
-from vl2v_client.core.errors import DataError, UsageError
+from vl2v_client.core.errors import UsageError
 from vl2v_client.core.values import TeacherModel
 from vl2v_client.data.folder import DomainDataset, open_dataset
-from vl2v_client.data.splits import training_files
 from vl2v_client.planning.choice import QueryChoice
 from vl2v_client.planning.file_contents import stamp_of
 from vl2v_client.runs.config_record import CONFIG_FORMAT
@@ -120,9 +118,6 @@ def settle(
         DataError: The student's weights file cannot be read.
     """
     resolved = resolve_run(config, before)
-    named = config.training.named()
-    if "distill_steps" not in {*(before or ()), *named}:
-        resolved = _with_passes(resolved, named)
     resolve_device(resolved.training.device)
     check_event_files(resolved.training.tensorboard)
     settings = RunSettings(resolved, choose_student(resolved.student, resolved.training.preset))
@@ -135,29 +130,6 @@ def settle(
     if settings.tower is not None:
         check_cut("the local teacher's image tower", settings.tower, settings.training.freeze_until)
     return settings
-
-
-def _with_passes(config: RunConfig, named: Mapping[str, Any]) -> RunConfig:
-    """Return a resolved configuration with as many distill steps as draw each view, where its preset has fewer.
-
-    There are as many evaluations as in the preset's own steps, unless `named` says how many steps lie between them. A
-    data set that cannot be used is refused later, together with all else that is wrong.
-    """
-    training, choice = config.training, run_choice(config)
-    passes = PASSES.get(training.preset, 0)
-    if not passes or config.student.name == TINY or config.purchase.online:
-        return config
-    try:
-        files = training_files(open_dataset(choice.data), target_domain=choice.target_domain, seed=choice.seed)
-    except DataError:
-        return config
-    views = sum(map(len, files.values())) * max(1, choice.rendered_views)
-    steps = math.ceil(passes * views / training.drawn_views(1, len(files)))
-    if steps <= training.distill_steps:
-        return config
-    between = training.evaluate_every * steps // training.distill_steps
-    longer = {"distill_steps": steps, "evaluate_every": between, **named}
-    return config.replace(training=training.replace(**longer))
 
 
 def choose_student(student: StudentConfig, preset: str) -> StudentSpec:
