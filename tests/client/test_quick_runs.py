@@ -97,11 +97,12 @@ def test_the_first_student_is_told_before_the_others_train(shell: ClientShell, m
     assert again["estimate"] == report["estimate"], "a run that goes on keeps what was said of the whole stage"
 
 
-def test_a_stage_that_draws_fewer_views_than_are_bought_is_told_before_the_purchase(shell: ClientShell) -> None:
+def test_a_stage_that_draws_fewer_views_than_a_domain_has_is_told_before_the_purchase(shell: ClientShell) -> None:
     words = ("--views", "4", "--train-views", "4", "--batch-size", "3", "--distill-steps")
-    few = " ".join(shell.try_distill(*words, "2").stderr.split())
-    assert "draws 12 views, and there are 80 to train on: with --distill-steps 14 it draws as many." in few
-    assert few.index("draws 12 views") < few.index("buy: ")
+    few = " ".join(shell.try_distill(*words, "13").stderr.split())
+    said = "draws 39 views of each source domain, and the largest has 40 to train on: with --distill-steps 14 it draws"
+    assert said in few
+    assert few.index("draws 39 views") < few.index("buy: ")
     enough = shell.try_distill(*words, "14", "--out", str(shell.folder / "enough"))
     assert enough.exit_code == 0, enough.output
     assert "to train on" not in enough.stderr

@@ -3,6 +3,7 @@
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -163,13 +164,15 @@ def _try_student(settings: RunSettings, queries: RunQueries, student: Student | 
 
 
 def _few_steps(settings: RunSettings, queries: RunQueries) -> str:
-    """Return a sentence on a distill stage whose steps draw fewer views than there are; else nothing."""
-    config, views = settings.training, len(queries.split.train) * len(queries.views[0])
-    domains = len(queries.split.source_domains)
-    drawn, of_one_step = (config.drawn_views(steps, domains) for steps in (config.distill_steps, 1))
+    """Return a sentence on a distill stage that draws fewer views than its largest source domain has; else nothing."""
+    config, images = settings.training, Counter(sample.domain for sample in queries.split.train)
+    drawn, views = config.drawn_views(config.distill_steps, 1), max(images.values()) * len(queries.views[0])
     if config.quick or settings.config.purchase.online or drawn >= views:
         return ""
+    of_one = "" if len(images) == 1 else " of each source domain"
+    has = f"there are {views:,}" if len(images) == 1 else f"the largest has {views:,}"
+    steps = math.ceil(views / config.batch_size)
     return (
-        f" Its distill stage draws {drawn:,} views, and there are {views:,} to train on: with "
-        f"training.distill_steps {math.ceil(views / of_one_step)} it draws as many."
+        f" Its distill stage draws {drawn:,} views{of_one}, and {has} to train on: with "
+        f"training.distill_steps {steps} it draws as many."
     )
