@@ -194,7 +194,16 @@ async def test_a_form_is_read_up_to_a_small_size(desk: Desk) -> None:
         assert (await visitor.post("/login", {"api_key": "x" * 9000})).status == 413
         assert (await visitor.post("/login", [("a", str(number)) for number in range(50)])).status == 422
         assert (await visitor.http.post("/login", json={"api_key": "x"})).status_code == 415
-        malformed = {"Content-Type": "application/x-www-form-urlencoded"}
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+        async def pieces() -> AsyncIterator[bytes]:
+            raise AssertionError("it was read")
+            yield b""
+
+        for declared in ({"Content-Length": "8193"}, {}):  # without a length it would be chunked
+            answer = await visitor.http.post("/login", content=pieces(), headers={**form, **declared})
+            assert answer.status_code == 413
+        malformed = form
         assert (await visitor.http.post("/login", content=b"api_key=\xff", headers=malformed)).status_code == 422
 
 

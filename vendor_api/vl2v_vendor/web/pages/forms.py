@@ -46,17 +46,16 @@ async def read_form(request: Request) -> Form:
 
     Raises:
         UnsupportedMediaType: The body is no form.
-        PayloadTooLarge: It is larger than any form of these pages.
+        PayloadTooLarge: It is, or may be, larger than any form of these pages; it is not read.
         InvalidRequest: It cannot be read.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _MEDIA_TYPE or "content-encoding" in request.headers:
         raise UnsupportedMediaType(f"send this form as {_MEDIA_TYPE}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BYTES:
-            raise PayloadTooLarge(f"the form is larger than {_MAX_BYTES} bytes")
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > _MAX_BYTES:
+        raise PayloadTooLarge(f"the form is larger than {_MAX_BYTES} bytes, or does not say how large it is")
+    body = await request.body()
     try:
         return Form(parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict"))
     except ValueError:

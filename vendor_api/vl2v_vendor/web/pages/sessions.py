@@ -118,7 +118,7 @@ async def require_session(request: Request, services: ServicesOf) -> Session:
         key = await services.authenticator.recognise(credential, "billing")
     except (UnknownKey, KeyRevoked, KeyExpired, Forbidden):
         raise SignedOut(has_ended=True) from None
-    request.state.api_key_id = key.id
+    request.state.api_key_id, request.state.account_id = key.id, key.account_id
     request.state.session = Session(key, sessions_of(request).form_token(cookie))
     return cast("Session", request.state.session)
 
