@@ -66,6 +66,25 @@ async def test_a_full_queue_refuses_at_once_and_counts_what_is_reserved() -> Non
         lane.check_room(10)
 
 
+async def test_an_account_that_has_some_of_the_room_leaves_half_of_the_rest_to_others() -> None:
+    async with gated_lane(limits=replace(LIMITS, queued_items=20)) as (lane, gate):
+        with lane.reserve(20, "one"):  # nobody else is there
+            pass
+        running = submit(lane, range(8), "one")
+        await gate.until(2)
+        waiting = submit(lane, range(4), "one")
+        await settle()
+        with lane.reserve(6, "one"):
+            with pytest.raises(Overloaded, match="10 items of this account are waiting"), lane.reserve(1, "one"):
+                pass
+            with lane.reserve(4, "two"), lane.reserve(3, "three"), pytest.raises(Overloaded, match="this account"):
+                lane.check_room(2, "three")
+        gate.open()
+        await asyncio.gather(running, waiting)
+        with lane.reserve(20, "one"):
+            pass
+
+
 async def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
     async with gated_lane() as (lane, gate):
         gate.seconds = 0.2

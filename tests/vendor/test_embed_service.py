@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from support.ledger.ledger_shop import item_key
-from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, keys, states, vector
+from support.vendor.sales_desk import BLACK, BROKEN, GREY, RED, buy, caller, keys, states, vector
 from support.vendor.serving_shop import RECOMPUTES_PER_MINUTE, PickyEncoder, Vendor, noise, png, running_vendor, save
 from vl2v_contract.records import receipt_message, verify
 from vl2v_contract.vectors import result_sha
@@ -29,7 +30,10 @@ from vl2v_vendor.domain.errors import (
 )
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder
 from vl2v_vendor.engine.models.hash_encoder import HashEncoder
+from vl2v_vendor.engine.queue.lanes import EncodingLanes
+from vl2v_vendor.engine.queue.micro_batcher import MicroBatcher
 from vl2v_vendor.images.image_decoding import PillowImageDecoder
+from vl2v_vendor.service.decode_turns import DecodeTurns
 
 pytestmark = pytest.mark.anyio
 
@@ -240,14 +244,34 @@ async def test_two_buyers_of_one_key_pay_once() -> None:
         assert vendor.ledger.used_units == 1
 
 
-async def test_price_pins_hold_for_new_items_and_not_for_replays() -> None:
+async def test_price_pins_hold_for_new_items_and_not_for_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_vendor() as vendor:
         await buy(vendor, RED, item_keys=keys("a"), max_charge_micro=100)
+        decoded = _count_decoding(vendor, monkeypatch)
         for pins in ({"price_id": 99}, {"max_charge_micro": 199}):
             with pytest.raises(PriceChanged):
                 await buy(vendor, png("blue"), png("green"), **pins)
+            assert not decoded, "what will not be paid is not worked on"
             assert states(await buy(vendor, RED, item_keys=keys("a"), **pins)) == ["replayed"]
+            decoded.clear()
         assert vendor.ledger.used_units == 1
+
+
+async def test_all_keys_of_an_account_have_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_vendor() as vendor:
+        lines: list[str] = []
+        for place, name in ((DecodeTurns, "run"), (EncodingLanes, "encode"), (MicroBatcher, "reserve")):
+            original = getattr(place, name)
+
+            def noted(self: Any, *arguments: Any, original: Any = original, **options: Any) -> Any:
+                words = [*(one for one in arguments if isinstance(one, str)), options.get("key")]
+                lines.extend(word for word in words if word and word != "image")
+                return original(self, *arguments, **options)
+
+            monkeypatch.setattr(place, name, noted)
+        await buy(vendor, RED)
+        assert len(lines) == 3
+        assert set(lines) == {caller(vendor).account_id}
 
 
 async def test_an_item_that_the_model_cannot_encode_fails_alone_and_unbilled() -> None:
@@ -289,13 +313,13 @@ async def test_a_dead_model_and_a_full_queue_refuse_the_whole_request() -> None:
         colours = [png((1, 2, n)) for n in range(8)]
         first = asyncio.create_task(buy(vendor, *colours))
         await encoder.started.wait()
-        others = [asyncio.create_task(buy(vendor, *colours)) for _ in range(2)]
-        while vendor.services.lanes.queued_items["image"] < 16:
+        second = asyncio.create_task(buy(vendor, *colours))
+        while vendor.services.lanes.queued_items["image"] < 8:  # half of what may wait
             await asyncio.sleep(0.001)
         with pytest.raises(Overloaded):
             await buy(vendor, *colours)
         encoder.died.set()
-        outcomes = await asyncio.gather(first, *others, return_exceptions=True)
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
         assert all(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
         assert not vendor.ledger.orders
 

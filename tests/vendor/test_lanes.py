@@ -122,7 +122,7 @@ async def test_room_is_checked_before_a_body_is_read_and_kept_while_items_are_pr
     async with open_lanes(max_queued_items=30, max_queued_bytes=20 * image_bytes) as (lanes, encoder):
         with lanes["text"].reserve(20, key=""), lanes["image"].reserve(15, key=""):
             lanes["image"].check_room(1)
-            with lanes["image"].reserve(5, key=""):
+            with lanes["image"].reserve(5, key="other"):
                 assert lanes.reserved_items == {"image": 20, "text": 20}
                 with pytest.raises(Overloaded) as refusal:
                     lanes["image"].check_room(1)
@@ -133,9 +133,9 @@ async def test_room_is_checked_before_a_body_is_read_and_kept_while_items_are_pr
         await until(lambda: lanes.queued_items["image"] == 12)
         assert lanes.queued_bytes["image"] == 12 * image_bytes
         lanes["image"].check_room(1)
-        with lanes["text"].reserve(20, key=""), lanes["image"].reserve(8, key=""), pytest.raises(Overloaded):
+        with lanes["text"].reserve(20, key=""), lanes["image"].reserve(8, key="other"), pytest.raises(Overloaded):
             lanes["image"].check_room(1)
-        with pytest.raises(Overloaded), lanes["image"].reserve(9, key=""):
+        with pytest.raises(Overloaded), lanes["image"].reserve(9, key="other"):
             pass
         in_model.cancel()
         waiting.cancel()

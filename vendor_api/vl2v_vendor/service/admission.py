@@ -16,7 +16,7 @@ def admit_unseen(request: SaleRequest, offer: Offer, item_keys: Sequence[str]) -
 
     Raises:
         BudgetExhausted: They do not fit; with `allow_partial`, none fits and nothing is paid.
-        PriceChanged: The client pinned another price.
+        PriceChanged: The client pinned another price, or a maximum that they exceed.
     """
     unpaid = sum(key not in offer.paid for key in item_keys)
     if not unpaid:
@@ -25,6 +25,12 @@ def admit_unseen(request: SaleRequest, offer: Offer, item_keys: Sequence[str]) -
     if request.price_id not in (None, offer.price.id):
         raise PriceChanged(
             f"price {request.price_id} is no longer in force; price {offer.price.id} is. Read /v1/models and decide"
+        )
+    charge_micro = room * offer.price.unit_price_micro
+    if request.max_charge_micro is not None and charge_micro > request.max_charge_micro:
+        raise PriceChanged(
+            f"{room} new items cost {charge_micro} micro-{offer.price.currency}, more than `max_charge_micro` "
+            f"{request.max_charge_micro}; raise it or send fewer items"
         )
     return room
 
@@ -43,7 +49,7 @@ async def read_items(
 
     New items are decoded while there is `room` for their keys; one that cannot be read takes none, so the next has its
     turn. What is paid, or has a key that is in the request twice, is compared by the name of its content, which takes
-    no decoding. What the budgets end before is not read. All of it is in the turns of the API key `key`.
+    no decoding. What the budgets end before is not read. All of it is in the turns of the account `key`.
     """
     items = [SaleItem(item_key, failure=check_item_key(item_key)) for item_key in item_keys]
     places: dict[str, deque[int]] = {}
@@ -79,7 +85,7 @@ async def read_items(
 
 
 async def read_expired(preparation: Preparation, request: SaleRequest, sale: Sale, *, key: str) -> None:
-    """Decode what is to be computed again and was only named so far, in the turns of the API key `key`."""
+    """Decode what is to be computed again and was only named so far, in the turns of the account `key`."""
     named = {item.item_key: item for item, _ in sale.expired if item.prepared is None}
     places = [place for place, item in enumerate(sale.items) if named.get(item.item_key) is item]
     sources = [request.sources[place] for place in places]

@@ -1,7 +1,8 @@
-"""The threads that decode, in turn by API key.
+"""The threads that decode, in turn by account.
 
-Each key has a line of its own, first come first served. The next item is one of the key whose items had the fewest
-pixels so far, so that many or large items of one key delay another key by what is in work, and by no more.
+Each account has a line of its own, first come first served, under its id or another key. The next item is one of the
+account whose items had the fewest pixels so far, so that many or large items of one account delay another by what is in
+work, and by no more.
 
 A large image takes a thread for long, and much memory: all of them together take at most all threads but one, and a
 number of bytes. Everything here runs in the event loop.

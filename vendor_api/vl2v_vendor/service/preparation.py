@@ -1,6 +1,6 @@
 """From what a client sent to what is sold: every item is named, checked, decoded and hashed first.
 
-Decoding runs in threads, beside the model and off the event loop, in turn by API key (`decode_turns`). A bad item costs
+Decoding runs in threads, beside the model and off the event loop, in turn by account (`decode_turns`). A bad item costs
 nothing but its own error.
 """
 
@@ -81,7 +81,7 @@ ItemSource: TypeAlias = bytes | str | memoryview
 
 @dataclass(eq=False, slots=True)
 class Preparation:
-    """Checks and decodes items in threads; a request has `in_flight` items in its key's line at once."""
+    """Checks and decodes items in threads; a request has `in_flight` items in its account's line at once."""
 
     decoder: "PillowImageDecoder"
     tokenizer: Tokenizer
@@ -92,7 +92,7 @@ class Preparation:
     async def prepare(
         self, modality: Modality, sources: Sequence[ItemSource], *, key: str, truncate: bool = False
     ) -> list[PreparedItem | ItemFailure]:
-        """Prepare the items of one request, each to an item or its own failure, in order, in turn by API key."""
+        """Prepare the items of one request, each to an item or its own failure, in order, in turn by account."""
         return await self._each(sources, lambda source: self._prepare(key, modality, source, truncate))
 
     async def name(
@@ -104,7 +104,7 @@ class Preparation:
     async def _each(
         self, sources: Sequence[ItemSource], work: Callable[[ItemSource], Awaitable[_T]]
     ) -> list[_T | ItemFailure]:
-        """Do some work for each item; requests of one key take turns: each has `in_flight` items in its line."""
+        """Do some work for each item; requests of one account take turns: each has `in_flight` items in its line."""
         outcomes: list[_T | ItemFailure | None] = [None] * len(sources)
         waiting = iter(enumerate(sources))
 

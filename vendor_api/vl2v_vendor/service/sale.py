@@ -12,7 +12,7 @@ from vl2v_contract.records import Receipt, RequestRecord, SignedRecompute
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey, Budgets
 from vl2v_vendor.domain.encoder import ModelInfo, PreparedItem
-from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed, PriceChanged
+from vl2v_vendor.domain.errors import ItemFailure, ItemsFailed
 from vl2v_vendor.domain.ledger import Charge, ChargeOrder, NewItem, PaidItem, Price, Vector, admit
 from vl2v_vendor.service.preparation import ItemSource
 
@@ -167,24 +167,16 @@ class Sale:
                     item.replay(bought)
 
     def admit(self, request: SaleRequest) -> None:
-        """Keep of the new items what the budgets admit, at the price that the client agreed to.
+        """Keep of the new items what the budgets admit.
 
         Raises:
             BudgetExhausted: Not all fit; with `allow_partial`, none fits and nothing else can be delivered.
-            PriceChanged: The client pinned another price, or a maximum that the new items exceed.
         """
         unread = {item.item_key for item in self.items if item.failure and item.failure.code == BEYOND_BUDGET}
         if not self.new and not unread:
             return
-        free, price = self.delivers_free, self.price
         wanted = len(self.new) + len(unread)
-        units = admit(wanted, self.budgets, allow_partial=request.allow_partial, delivers_free=free)
-        charge_micro = units * price.unit_price_micro
-        if request.max_charge_micro is not None and charge_micro > request.max_charge_micro:
-            raise PriceChanged(
-                f"{units} new items cost {charge_micro} micro-{price.currency}, more than `max_charge_micro` "
-                f"{request.max_charge_micro}; raise it or send fewer items"
-            )
+        units = admit(wanted, self.budgets, allow_partial=request.allow_partial, delivers_free=self.delivers_free)
         for item in self.new[units:]:
             self.refuse(item.item_key)
         self.new = self.new[:units]

@@ -100,7 +100,7 @@ class Seller:
             offer = await self.ledger.offer(caller, model.id, request.modality, valid)
         room = admit_unseen(request, offer, valid)
         expired = sum(paid.vector is None for paid in offer.paid.values())
-        with self.lanes[request.modality].reserve(room + expired, key=caller.id):
+        with self.lanes[request.modality].reserve(room + expired, key=caller.account_id):
             items = await read_items(
                 self.preparation,
                 request,
@@ -108,11 +108,11 @@ class Seller:
                 offer,
                 room,
                 lambda content: self._fingerprint(request, model, content),
-                key=caller.id,
+                key=caller.account_id,
             )
             with timed("commit"):
                 sale = await self._admit(caller, request, model, offer, items)
-            await read_expired(self.preparation, request, sale, key=caller.id)
+            await read_expired(self.preparation, request, sale, key=caller.account_id)
         await self._encode(caller, request, sale)
         sale.check_whole(request)
         with timed("commit"):
@@ -210,7 +210,7 @@ class Seller:
         items = [*sale.new, *(item for item, _ in sale.expired)]
         inputs = [item.prepared.model_input for item in items if item.prepared is not None]
         try:
-            outcomes = await self.lanes.encode(request.modality, inputs, key=caller.id)
+            outcomes = await self.lanes.encode(request.modality, inputs, key=caller.account_id)
         except VendorError:
             self.recomputes.give_back(caller.account_id, len(sale.expired))
             raise

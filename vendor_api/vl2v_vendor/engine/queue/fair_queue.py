@@ -1,7 +1,8 @@
-"""Items that wait for the model, in turn by API key.
+"""Items that wait for the model, in turn by account.
 
-Each key has a line of its own, first come first served, and the lines take turns item by item: a buyer of ten thousand
-images delays another buyer's single image by one turn. Everything here runs in the event loop.
+Each account has a line of its own, under its id or another key, first come first served, and the lines take turns item
+by item: a buyer of ten thousand images delays another buyer's single image by one turn. Everything here runs in the
+event loop.
 """
 
 import asyncio
@@ -95,7 +96,11 @@ class FairQueue(Generic[In, Out]):
                 if not line:
                     del self._lines[entry.request.key]
 
+    def items_of(self, key: str) -> int:
+        """Return how many items of `key` wait."""
+        return len(self._lines.get(key, ()))
+
     def items_ahead(self, key: str) -> int:
         """Estimate how many items are taken before the next one that `key` queues."""
-        own, others = len(self._lines.get(key, ())), len(self._lines.keys() - {key})
+        own, others = self.items_of(key), len(self._lines.keys() - {key})
         return min(self.items, own + others * (own + 1))

@@ -169,7 +169,7 @@ class EncodingLanes(BatchScheduler):
     ) -> list[Vector | ItemFailure]:
         """Encode inputs of one modality: a checked unit vector `[D]`, or the item's own error, in order.
 
-        Room for the inputs must have been reserved; API keys take turns.
+        Room for the inputs must have been reserved under the same `key`; keys take turns.
 
         Raises:
             Overloaded: The request waited too long.

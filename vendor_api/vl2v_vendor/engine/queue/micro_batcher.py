@@ -1,4 +1,4 @@
-"""One lane to the model: items of many requests, bounded, in turn by API key, run together in batches.
+"""One lane to the model: items of many requests, bounded, in turn by account, run together in batches.
 
 A request is split over as many batches as it needs. What its waiter gave up on leaves the queue at once. A batch that
 fails is halved until the culprit stands alone, so that a failure reaches only its owners; the halves take turns with
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +41,6 @@ class MicroBatcher(Generic[In, Out]):
 
     Attributes:
         observe: Called after every batch that was encoded, with its items and the seconds that the model took.
-        reserved_items: Number of items that have room in the queue and are not queued yet.
     """
 
     def __init__(
@@ -57,12 +56,17 @@ class MicroBatcher(Generic[In, Out]):
         self._seconds_per_item: float | None = None
         self._busy_since = 0.0
         self.observe: Callable[[int, float], None] | None = None
-        self.reserved_items = 0
+        self._reserved: Counter[str] = Counter()
 
     @property
     def queued_items(self) -> int:
         """Number of items that wait for a batch."""
         return self._queue.items
+
+    @property
+    def reserved_items(self) -> int:
+        """Number of items that have room in the queue and are not queued yet."""
+        return self._reserved.total()
 
     @property
     def has_work(self) -> bool:
@@ -79,26 +83,35 @@ class MicroBatcher(Generic[In, Out]):
 
         Args:
             items: Number of items.
-            key: API key whose items they would be; with it, what cannot be encoded in time is refused too.
+            key: Account whose items they would be. With it, what cannot be encoded in time is refused too, and what is
+                more than half of the room that other accounts leave, if this one has some of it already.
 
         Raises:
             Overloaded: They may not; `retry_after_seconds` is estimated from the queue and the lane's pace.
         """
         queue, limits, pace = self._queue, self._limits, self._seconds_per_item or 0.0
-        if queue.items + self.reserved_items + items > limits.queued_items:
+        held = queue.items + self.reserved_items
+        if held + items > limits.queued_items:
             raise self._overloaded(f"{queue.items} items are waiting already, and the queue has no room")
-        if key is not None and queue.items_ahead(key) * pace > _FORESIGHT * limits.wait_seconds:
+        if key is None:
+            return
+        own = queue.items_of(key) + self._reserved[key]
+        if own and own + items > (limits.queued_items - (held - own)) // 2:
+            raise self._overloaded(f"{own} items of this account are waiting already, and others need room too")
+        if queue.items_ahead(key) * pace > _FORESIGHT * limits.wait_seconds:
             raise self._overloaded(f"{queue.items} items are waiting already, more than are encoded in time")
 
     @contextmanager
     def reserve(self, items: int, key: str) -> Iterator[None]:
         """Keep room in the queue for the items of one request while they are prepared; raises as `check_room`."""
         self.check_room(items, key)
-        self.reserved_items += items
+        self._reserved[key] += items
         try:
             yield
         finally:
-            self.reserved_items -= items
+            self._reserved[key] -= items
+            if not self._reserved[key]:
+                del self._reserved[key]
 
     async def submit(self, items: Sequence[In], key: str = "") -> list[Out | Exception]:
         """Queue the items of one request and wait for all of them: one output or error each, in order.
