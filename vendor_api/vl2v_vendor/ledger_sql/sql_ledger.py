@@ -79,7 +79,7 @@ class SqlLedger:
         self._retention_micro = retention_seconds * _MICRO
         self._writer = GroupWriter(engine, self._begin_charging)
         self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="ledger-reader")
-        # Statements and sums take long: an account has one at a time, so that others' sales find a thread here.
+        # Statements, sums and receipts may take long: an account has one at a time, so that others find a thread here.
         self._auditors = ThreadPoolExecutor(_AUDIT_THREADS, thread_name_prefix="ledger-auditor")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._ledger_id: str | None = None
@@ -126,7 +126,9 @@ class SqlLedger:
     async def find_entries(self, account_id: str, seqs: Sequence[int]) -> list[StatementEntry]:
         """Read the entries of these numbers, for receipts."""
         return await self._read(
-            lambda connection: reading.read_listed_entries(connection, self._signer, account_id, seqs), is_audit=True
+            lambda connection: reading.read_listed_entries(connection, self._signer, account_id, seqs),
+            account_id,
+            is_audit=True,
         )
 
     async def signed_entries(self, account_id: str, *, after_seq: int, limit: int) -> SignedEntries:

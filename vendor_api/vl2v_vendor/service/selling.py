@@ -4,11 +4,12 @@ Nothing is held while the model works: no transaction, no connection, no reserva
 nothing has happened, and after it every vector can be fetched again free.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from vl2v_contract.identity import fingerprint
-from vl2v_contract.records import RecomputeNote, RequestRecord, SignedRecompute
+from vl2v_contract.records import RecomputeNote, RequestRecord, SignedRecompute, StatementEntry
 from vl2v_contract.vectors import result_sha
 from vl2v_vendor.domain.accounts import ApiKey
 from vl2v_vendor.domain.encoder import Encoder, Limits, ModelInfo
@@ -254,8 +255,11 @@ class Seller:
     async def _find_payments(self, caller: ApiKey, sale: Sale, seqs: Iterable[int]) -> None:
         """Read the records of the account's purchases that the sale does not have yet."""
         if missing := set(seqs) - sale.payments.keys():
-            for posted in await self.ledger.find_entries(caller.account_id, sorted(missing)):
-                sale.payments[posted.entry.seq] = RequestRecord(sign_receipt(self.signer, posted), posted.items)
+            found = await self.ledger.find_entries(caller.account_id, sorted(missing))
+            sale.payments |= await asyncio.to_thread(self._records, found)  # each is signed
+
+    def _records(self, found: Iterable[StatementEntry]) -> dict[int, RequestRecord]:
+        return {one.entry.seq: RequestRecord(sign_receipt(self.signer, one), one.items) for one in found}
 
 
 def _replayed(item_key: str, paid: PaidItem | None, model_id: str) -> SaleItem:
