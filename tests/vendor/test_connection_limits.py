@@ -138,6 +138,35 @@ def test_what_waits_too_long_is_closed_and_what_works_is_not() -> None:
     assert crowd.limits.counts == {"slow_request": 2, "slow_reader": 1}
 
 
+def test_unread_answers_are_bounded_in_bytes_and_who_holds_most_loses_the_oldest() -> None:
+    crowd = Crowd(8, 8)
+    crowd.limits.max_unread_bytes = 100
+    hosts = {"a": "10.0.0.1", "idle": "10.0.0.2", "b": "10.0.0.2", "c": "10.0.0.2", "d": "10.0.0.2"}
+    for name, host in hosts.items():
+        assert crowd.arrive(name, host)
+        crowd.work(name)
+
+    def leave_unread(name: str, unread_bytes: int) -> None:
+        crowd.limits.wait(crowd.slots[name], 10, "slow_reader", unread_bytes=unread_bytes)
+        crowd.lose_closed()
+
+    crowd.wait("idle")
+    leave_unread("a", 40)
+    leave_unread("b", 30)
+    leave_unread("c", 30)
+    assert crowd.closed == []
+    leave_unread("d", 1)
+    assert crowd.closed == ["b"]
+    crowd.work("a")  # its answer was read
+    leave_unread("d", 70)
+    assert crowd.closed == ["b"]
+    leave_unread("a", 1)
+    assert crowd.closed == ["b", "c"]
+    assert crowd.limits.counts == {"slow_reader": 2}
+    leave_unread("a", 31)
+    assert crowd.closed == ["b", "c", "d"]
+
+
 def test_what_is_being_closed_changes_nothing_any_more() -> None:
     crowd = Crowd(8, 2)
     assert crowd.arrive("neighbour", "10.0.0.1")

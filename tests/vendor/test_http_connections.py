@@ -133,6 +133,15 @@ async def test_an_answer_that_is_not_read_has_a_deadline_by_its_size(requests: i
         assert limits.counts == {"slow_reader": 1}
 
 
+async def test_answers_that_are_not_read_are_bounded_in_bytes() -> None:
+    async with one_connection(PlainApp(UNREAD_BYTES)) as (_reader, writer, limits, _clock):
+        limits.max_unread_bytes = UNREAD_BYTES // 10
+        transport_of(writer).pause_reading()
+        writer.write(GET + b"\r\n")
+        await until(lambda: limits.open == 0)
+        assert limits.counts == {"slow_reader": 1}
+
+
 async def test_a_long_answer_that_is_read_slowly_arrives_whole() -> None:
     async with one_connection(PlainApp(UNREAD_BYTES)) as (reader, writer, limits, clock):
         writer.write(GET + b"Connection: close\r\n\r\n")

@@ -23,7 +23,7 @@ Cause = Literal[
     "closed_full",  # had no request in hand, and another came in its place
     "closed_address",  # the same, for another of the same address
     "slow_request",  # sent no complete head in time
-    "slow_reader",  # did not read its answer in time
+    "slow_reader",  # did not read its answer in time, or left more unread than there is room for
     "malformed",  # sent what is not HTTP
 ]
 """Why a connection was refused or closed."""
@@ -36,6 +36,7 @@ class Slot:
     address: "AddressSlots"
     abort: Callable[[], None]
     deadline: float = 0.0
+    unread_bytes: int = 0
     cause: Cause = "slow_request"
     is_busy: bool = False
     is_closing: bool = False
@@ -75,6 +76,7 @@ class AddressSlots:
     held: int = 0
     arriving: int = 0
     busy: int = 0
+    unread_bytes: int = 0
     waiting: Waiting = field(default_factory=Waiting)
 
 
@@ -105,6 +107,7 @@ def address_name(host: str) -> str:
 
 
 _ADDRESS_SHARE: Final = 4
+_MAX_UNREAD_BYTES: Final = 2**29
 _OVERLAP: Final = 64
 _SWEEP_SECONDS: Final = 1.0
 _LOG_SECONDS: Final = 60.0
@@ -117,7 +120,8 @@ class ConnectionLimits:
 
     A connection *waits* while it has no request in hand: before its first head is complete, between two requests, and
     while its answer is not read. When there are too many, the one that has waited longest is closed. Refused is a
-    connection only if none waits.
+    connection only if none waits. All answers have at most `max_unread_bytes` unread together: beyond it, the
+    address that leaves most unread loses the connection that has waited longest with some.
 
     Args:
         max_connections: Connections open at once. For a moment there are up to 64 more, while as many are being closed.
@@ -139,11 +143,13 @@ class ConnectionLimits:
         self.max_per_address = max_per_address or max(1, max_connections // _ADDRESS_SHARE)
         self.head_seconds = head_seconds
         self.trusted_proxies = tuple(trusted_proxies)
+        self.max_unread_bytes = _MAX_UNREAD_BYTES
         self.open = 0
         self.counts: Counter[Cause] = Counter()
         self._clock = clock
         self._addresses: dict[str, AddressSlots] = {}
         self._waiting = Waiting()
+        self._unread_bytes = 0
         # A burst of one address that has not entered yet does not use up its share.
         self._most_arriving = max(1, min(_OVERLAP, self.max_per_address // 2))
         self._arriving = 0
@@ -195,14 +201,18 @@ class ConnectionLimits:
             self._close(next(iter(self._waiting)), "closed_full")
         return slot
 
-    def wait(self, slot: Slot, seconds: float, cause: Cause = "slow_request") -> None:
-        """Note that a connection has no request in hand from now on, and how long it may stay so."""
+    def wait(self, slot: Slot, seconds: float, cause: Cause = "slow_request", *, unread_bytes: int = 0) -> None:
+        """Note that a connection has no request in hand from now on, how long it may stay so, and what is unread."""
         if slot.is_closing:
             return
         self._forget(slot)
         slot.deadline, slot.cause = self._clock() + seconds, cause
         self._waiting.add(slot)
         slot.address.waiting.add(slot)
+        self._hold_unread(slot, unread_bytes)
+        while self._unread_bytes > self.max_unread_bytes:
+            most = max(self._addresses.values(), key=lambda address: address.unread_bytes)
+            self._close(next(one for one in most.waiting if one.unread_bytes), "slow_reader")
 
     def work(self, slot: Slot) -> None:
         """Note that a connection has a request in hand."""
@@ -278,3 +288,10 @@ class ConnectionLimits:
         slot.is_busy = False
         self._waiting.discard(slot)
         slot.address.waiting.discard(slot)
+        self._hold_unread(slot, 0)
+
+    def _hold_unread(self, slot: Slot, unread_bytes: int) -> None:
+        more = unread_bytes - slot.unread_bytes
+        slot.unread_bytes += more
+        slot.address.unread_bytes += more
+        self._unread_bytes += more

@@ -173,8 +173,9 @@ class LimitedProtocol(H11Protocol):
         if self._slot is None:
             return
         if self._is_unread:
-            seconds = self.transport.get_write_buffer_size() / _SLOWEST_BYTES_PER_SECOND
-            self.limits.wait(self._slot, _LONGEST_UNREAD_SECONDS + seconds, "slow_reader")
+            unread_bytes = self.transport.get_write_buffer_size()
+            seconds = _LONGEST_UNREAD_SECONDS + unread_bytes / _SLOWEST_BYTES_PER_SECOND
+            self.limits.wait(self._slot, seconds, "slow_reader", unread_bytes=unread_bytes)
         elif self.cycle is None or self.cycle.response_complete:
             self.limits.wait(self._slot, self.limits.head_seconds)
         else:
