@@ -13,6 +13,7 @@ from sqlalchemy import select
 from support.ledger.ledger_shop import Shop, problems_of
 from vl2v_contract.chain import RESTORE_MARGIN, follows
 from vl2v_contract.records import StatementEntry
+from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.keys.published_heads import (
     HeadsFile,
     HeadsFileError,
@@ -101,6 +102,18 @@ async def test_receipts_and_statement_heads_are_noted_when_they_are_signed(shop:
         charges = await ledger.entries(shop.account.id, after_seq=1, limit=100)
     assert found == [PublishedHead(posted.entry.seq, posted.entry_hash) for posted in charges]
     require_published(shop.engine, file)
+
+
+async def test_nothing_is_sold_or_signed_where_the_ledger_went_back_under_the_server(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
+        charge = await ledger.charge(shop.order("a"))
+        assert charge.posted is not None
+        newest = replace(charge.posted.entry, seq=charge.posted.entry.seq + 2)  # in the database that is gone
+        shop.signer.sign_receipt(newest, charge.posted.entry_hash)
+        sign_receipt(shop.signer, charge.posted)  # an older one again
+        for act in (ledger.charge(shop.order("b")), ledger.head(shop.account.id)):
+            with pytest.raises(LedgerUnavailable, match=r"entry 4 of .* was signed here, and .* ends at 2"):
+                await act
 
 
 async def test_a_write_that_fails_is_tried_again(file: HeadsFile, caplog: pytest.LogCaptureFixture) -> None:

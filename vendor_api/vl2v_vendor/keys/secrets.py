@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 
 from vl2v_contract.chain import LedgerEntry
 from vl2v_contract.records import (
@@ -92,6 +93,8 @@ class SecretSigner:
 
     def __init__(self, keys: tuple[StoredKey, ...]) -> None:
         self.on_signed: Callable[[str, int, str], object] = lambda *_: None
+        self._signed_seqs: dict[str, int] = {}
+        self._lock = Lock()
         self._stored = keys
         self._by_id = {stored.key.key_id: stored.key for stored in keys}
 
@@ -145,7 +148,7 @@ class SecretSigner:
     def sign_receipt(self, entry: LedgerEntry, entry_hash: str) -> str:
         """Sign a committed entry by the key that it names; returns the signature in base64, raises as `sign_entry`."""
         signature = self.sign_entry(entry, entry_hash)
-        self.on_signed(entry.account_id, entry.seq, entry_hash)
+        self._note(entry.account_id, entry.seq, entry_hash)
         return signature
 
     def has_signed(self, entry_hash: str, signature: str) -> bool:
@@ -163,12 +166,21 @@ class SecretSigner:
     def sign_head(self, head: Mapping[str, int | str]) -> str:
         """Sign a canonical head by the key that it names as its `key_id`; returns the signature in base64."""
         signature = self._by_id[str(head["key_id"])].sign(head_message(head))
-        self.on_signed(str(head["account_id"]), int(head["seq"]), str(head["entry_hash"]))
+        self._note(str(head["account_id"]), int(head["seq"]), str(head["entry_hash"]))
         return signature
+
+    def signed_seq(self, account_id: str) -> int:
+        """Return the last number of an account that was signed here, by a receipt or a head; 0 if there is none."""
+        return self._signed_seqs.get(account_id, 0)
 
     def sign_recompute(self, note: Mapping[str, int | str]) -> str:
         """Sign a canonical note by the key that it names as its `key_id`; returns the signature in base64."""
         return self._by_id[str(note["key_id"])].sign(recompute_message(note))
+
+    def _note(self, account_id: str, seq: int, entry_hash: str) -> None:
+        with self._lock:
+            self._signed_seqs[account_id] = max(seq, self.signed_seq(account_id))
+        self.on_signed(account_id, seq, entry_hash)
 
 
 def load_or_create_secrets(path: Path) -> VendorSecrets:

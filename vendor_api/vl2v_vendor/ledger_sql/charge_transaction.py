@@ -18,7 +18,7 @@ from vl2v_vendor.domain.errors import LedgerUnavailable, UnknownKey, VendorError
 from vl2v_vendor.domain.ledger import AccountCharges, Charge, ChargeOrder, NewItem, Price
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.driver import Driver
-from vl2v_vendor.ledger_sql.signatures import require_own, signature_row
+from vl2v_vendor.ledger_sql.signatures import require_kept, require_own, signature_row
 from vl2v_vendor.ledger_sql.statements import (
     KEYS,
     LOCK_ACCOUNT,
@@ -78,12 +78,14 @@ class ChargeTransaction:
         once the savepoint is rolled back.
 
         Raises:
-            LedgerUnavailable: The budget moved under its lock, or the account's last entry is not the vendor's own.
+            LedgerUnavailable: The budget moved under its lock; or the account's last entry is not the vendor's own, or
+                lies before what was signed here.
         """
         budget_rows, key_rows, item_rows = self.lock_account(orders)
         prices = self.read_prices(orders)  # under the lock, or one that waited for it would charge an old price
         own, *of_keys = budget_rows
         head = (orders[0].account_id, own[4], own[5], own[8])
+        require_kept(self.signer, orders[0].account_id, own[4])
         require_own(self.signer, head, lambda: self.driver.execute(PUBLISHED_KEYS).fetchall())
         charges = AccountCharges(
             to_chain_end(self.ledger_id, orders[0].account_id, own),

@@ -109,6 +109,19 @@ def require_own(
     )
 
 
+def require_kept(signer: SecretSigner, account_id: str, last_seq: int) -> None:
+    """Check that an account's chain still has what this process signed.
+
+    Raises:
+        LedgerUnavailable: It ends before that: an older database took the place of the one that was opened.
+    """
+    if (signed_seq := signer.signed_seq(account_id)) > last_seq:
+        raise LedgerUnavailable(
+            f"entry {signed_seq} of {account_id} was signed here, and its chain ends at {last_seq}: an older state of "
+            "the database came back under this server; stop all servers, then run `vl2v-vendor ledger verify`"
+        )
+
+
 def require_signed(connection: Connection, signer: SecretSigner, account_id: str, seq: int) -> None:
     """Check an entry, or one after it, which covers it by its hash, as `require_own` does."""
     own = (entry_signatures.c.account_id == ledger.c.account_id) & (entry_signatures.c.seq == ledger.c.seq)
