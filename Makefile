@@ -125,7 +125,7 @@ fuzz: install ## 100,000 changed inputs of each class, 20,000 pictures and raw r
 bench-vendor: install ## the vendor against the bare model and other servers: about ten minutes of a quiet machine
 	$(BIN)/python benchmarks/vendor.py $(BENCH_OPTIONS)
 
-demo: install ## vendor, data set, plan, distill, evaluate and audit on this machine: about four minutes
+demo: install ## vendor, data set, plan, distill, evaluate and audit on this machine: about three minutes
 	$(BIN)/python benchmarks/demo.py
 
 lock: ## the versions and hashes that the vendor's image installs, and the versions that CI does, in deploy/: before a release

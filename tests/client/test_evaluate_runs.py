@@ -108,7 +108,7 @@ def test_nothing_unseen_leaves_nothing_to_ask(shell: ClientShell) -> None:
     shutil.copytree(shell.data, copy)
     shutil.rmtree(copy / "sketch")
     done = shell.run("evaluate", str(shell.run_folder), "--data", str(copy), "--teacher", "--yes")
-    assert "has seen all of these images" in str(done.exception)
+    assert "give other images as" in str(done.exception)
 
 
 def test_two_processes_do_not_score_in_one_folder(shell: ClientShell) -> None:

@@ -144,7 +144,7 @@ def test_chance_and_the_majority_class_are_rows_and_no_opponents() -> None:
     page = replace(report, rows=(report.rows[0], *trivial, *report.rows[1:])).to_markdown()
     assert "| chance | 10.0 % | 10.0 % |" in page
     assert "| majority class | 20.0 % | 15.0 % |" in page
-    assert "(-12.0 points against zero-shot teacher, +22.0 points against ERM)" in page
+    assert "(-12.0 points against zero-shot teacher, +22.0 points against ERM, intervals are in report.html)" in page
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,12 @@ def test_what_is_no_student_is_told_with_what_was_expected(tmp_path: Path, image
             assert name in told
 
 
+def test_a_run_that_has_not_ended_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "methods").mkdir()
+    with pytest.raises(DataError, match=r"is a run that has not ended: the same `distill` goes on with it, or .*quick"):
+        load_classifier(tmp_path, "auto")
+
+
 def test_without_onnx_runtime_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "student.onnx").write_bytes(b"graph")

@@ -47,6 +47,8 @@ def test_a_quick_run_exports_the_frozen_student_and_the_same_run_goes_on(
     assert [row["name"] for row in quick["rows"]] == ["zero-shot teacher", "chance", "majority class", FROZEN]
     assert quick["exported"] == FROZEN
     assert [name for name in quick["settings"] if name.startswith("stage")] == ["stage 1"]
+    align, batch = (int(quick["settings"][name]) for name in ("align steps", "batch size"))
+    assert quick["purchase"]["published_queries"] == 2 * align * batch, "the steps that were taken, of two domains"
     student = load_file(shell.run_folder / "student" / "student.safetensors")
     pretrained = build_student(resolve_student("tiny"), outputs=1, seed=0).backbone.state_dict()
     assert all((student[f"backbone.{name}"] == value.numpy()).all() for name, value in pretrained.items())

@@ -32,5 +32,6 @@ def test_the_replacements_and_values_that_stay_are_not_refused() -> None:
         ["evaluate", "knn", "--data", "herding"],
     ):
         refuse_removed(words)
+    refuse_removed([])
     with pytest.raises(UsageError, match="--carry iidmax was removed"):
         refuse_removed(["distill", "--data", "x", "--carry", "iidmax"])

@@ -82,7 +82,9 @@ def no_answer_error(error: httpx.RequestError, url: str) -> VendorError:
         why = f"the certificate of {url} is not signed by an authority known here ({error})"
         return VendorUnavailable(f"{why}: name the file of the vendor's authority in SSL_CERT_FILE")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return VendorUnavailable(f"no vendor answers at {url} ({error}): is it running at purchase.vendor_url?")
+        return VendorUnavailable(
+            f"no vendor answers at {url} ({error}): is it running at purchase.vendor_url, or VL2V_VENDOR_URL?"
+        )
     if isinstance(error, httpx.TimeoutException):
         return VendorUnavailable(f"the vendor at {url} did not answer in time; run the same command again to go on")
     return VendorUnavailable(f"the connection to the vendor at {url} broke ({error}); run the same command again")

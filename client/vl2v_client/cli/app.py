@@ -3,8 +3,10 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from itertools import zip_longest
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import UnusedCliTokensError
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -96,6 +98,8 @@ def invoke(words: Sequence[str]) -> int:
     refuse_removed(words)
     try:
         code = app(list(words), exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        raise UsageError(f"{error} Name what they are, such as --data for a data set.") from error
     except CycloptsError as error:
         raise UsageError(str(error)) from error
     except ValidationError as error:
@@ -135,7 +139,7 @@ def refuse_removed(words: Sequence[str]) -> None:
     Raises:
         UsageError: Names the option or value, the version that removed it, and the replacement.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         option, equals, attached = word.partition("=")
         if option in REMOVED_OPTIONS:
             raise UsageError(f"{option} was removed in version {REMOVED_IN}: {REMOVED_OPTIONS[option]}")

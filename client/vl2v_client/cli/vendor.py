@@ -144,7 +144,7 @@ def say_student(config: RunConfig, settings: RunSettings, command: str | None = 
     if name == TINY:
         notify(f"Student: {name}, for the drawn shapes of {root}.")
         return
-    other = {"student": {"name": STRONGER}}
+    other = {"student": {"name": STRONGER}, "report": {"out": None}}  # this one's folder is this student's
     stronger = f"add {as_flags(other)}" if command is None else as_command(command, config, other)
     notify(
         f"Student: {name}, for photographs, with ImageNet's weights; {root} is not from `vl2v-client shapes`. A "

@@ -29,9 +29,10 @@ def read_groups(path: Path, groups: Iterable[str]) -> dict[str, dict[str, Any]]:
         mark, what = error.problem_mark, error.problem or "it is no YAML"
         place = "" if mark is None else f", line {mark.line + 1}"
         raise UsageError(f"{path}{place} cannot be read as YAML ({what}): give a file of groups and options") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{path} cannot be read as YAML ({reason}): give a file of groups and options") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): give a file of groups and options") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read as YAML ({error}): give a file of groups and options") from error
     if not isinstance(read, dict) or not all(isinstance(group, dict) for group in read.values()):
         raise UsageError(f"{path} must hold the groups {', '.join(groups)}, each with its options below it")
     return read

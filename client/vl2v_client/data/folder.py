@@ -137,7 +137,7 @@ def open_dataset(root: Path) -> DomainDataset:
             folders of another level.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder: give the folder that holds the domain or class folders")
+        raise DataError(f"{root.absolute()} is not a folder: give the folder that holds the domain or class folders")
     top = _folders(root)
     flat = [name for name in top if _holds_images(root / name)]
     if flat:

@@ -52,6 +52,11 @@ def load_student(place: Path, device: str) -> StudentBundle:
     if (folder / timm_format.WEIGHTS_FILE).is_file():
         return load_timm(folder, device=resolve_device(device))
     if not (folder / WEIGHTS_FILE).is_file() and not (folder / CARD_FILE).is_file():
+        if (place / "methods").is_dir():
+            raise DataError(
+                f"{place} is a run that has not ended: the same `distill` goes on with it, or ends it with "
+                "training.quick added"
+            )
         what = "holds no student" if place.is_dir() else "is no folder" if place.exists() else "does not exist"
         raise DataError(
             f"{place} {what}: give the folder of a finished `distill`, of one run of a sweep (TARGET/seedN/METHOD), or "

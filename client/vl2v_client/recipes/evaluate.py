@@ -88,7 +88,10 @@ def _teacher_logits(
     if images.record is not None and config.ledger_id == LOCAL_LEDGER:
         raise UsageError("the report has the local teacher's row already: leave the teacher out, or name other data")
     if not images.unseen:
-        raise DataError("the student has seen all of these images, so there is none to ask the teacher about")
+        raise DataError(
+            "the student trained on all of these images or was chosen by them, so there is none to ask the teacher "
+            "about: give other images as data.root, or hold a domain out when it is trained"
+        )
     teacher = meet(context)
     if (teacher.id, teacher.weights_sha) != (config.teacher_id, config.weights_sha):
         raise VendorChanged(

@@ -221,6 +221,7 @@ class RunReport:
             reached = f"{round(last.target * self.tested_images)} of {counted(self.tested_images, 'image')} right"
         else:
             gaps = [f"{points(last.target - share)} against {name}" for name, share in others if share is not None]
+            gaps += ["intervals are in report.html"] if gaps else []
             reached = percent(last.target)
         against = f" ({', '.join(gaps)})" if gaps else ""
         return f"**{last.name} reaches {reached} on {self.target_domain}**, a domain that it never saw{against}."

@@ -10,7 +10,7 @@ from vl2v_client.runs.method_training import RunData
 from vl2v_client.runs.run_folder import USED_FILE, RunFolder
 from vl2v_client.runs.settings import RunSettings
 from vl2v_client.runs.source import billable_keys
-from vl2v_client.student.loss.methods import asks_about_images, online_queries
+from vl2v_client.student.loss.methods import asks_about_images
 from vl2v_client.student.train.results import TrainingResult
 from vl2v_client.teacher.text_classifier import zero_shot_logits
 from vl2v_contract.identity import Modality
@@ -54,13 +54,13 @@ def purchase_bill(paid_for: PaidFor, settings: RunSettings, planned: PlannedRun,
     images, texts = billable_keys(method, config, planned)
     paid, whole = paid_for([*images, *texts]), paid_for([*plan.used_image_keys, *plan.text_keys])
     amount_micro = sum(of_kind.amount_micro for of_kind in paid.values())
-    sources = len(planned.queries.split.source_domains)
+    sources, steps = len(planned.queries.split.source_domains), sum(stage.steps for stage in method.stages)
     return Purchase(
         images=paid["image"].units,
         texts=paid["text"].units,
         amount_micro=amount_micro,
         currency=plan.currency,
-        published_queries=online_queries(config, sources) if asks_about_images(method, config) else None,
+        published_queries=config.drawn_views(steps, sources) if asks_about_images(method, config) else None,
         other_queries=sum(whole[kind].units - paid[kind].units for kind in whole),
         other_amount_micro=sum(of_kind.amount_micro for of_kind in whole.values()) - amount_micro,
     )

@@ -11,6 +11,8 @@ CHECK = "check {data}"
 DATA = (
     Mistake("no data set named", "plan", 2, ("no data set is named", "give --data")),
     Mistake("no such folder", "check {home}/nowhere", 3, ("nowhere is not a folder", "give the folder")),
+    Mistake("a folder that is no option", "plan {data}", 2, ("Unused Tokens", "such as --data for a data set")),
+    Mistake("no such file", "plan --config {home}/none.yaml", 2, ("none.yaml cannot be read (No such file",)),
     Mistake("an image for a folder", "check {data}/photo/cat/00000.png", 3, ("is not a folder", "give the folder")),
     Mistake(
         "one level too high, before a purchase",
