@@ -81,7 +81,8 @@ def train(
                 state.release()
                 if stage is not method.stages[-1] and ranks.is_first:
                     reached = f"{100 * state.best.rank[0]:.1f} % on source validation"
-                    notify(f"After the {stage.name} stage, {method.name} has {reached}.")
+                    weights = f"the weights of step {state.best.step}"
+                    notify(f"After the {stage.name} stage, {method.name} has {reached}, by {weights}.")
                 history += state.history
                 results.append(state.result())
                 estimate = state.estimate
