@@ -85,6 +85,12 @@ async def test_an_account_that_has_some_of_the_room_leaves_half_of_the_rest_to_o
             pass
 
 
+async def test_an_account_may_always_fill_a_batch() -> None:
+    async with gated_lane(limits=replace(LIMITS, queued_items=LIMITS.batch_items)) as (lane, _gate):
+        with lane.reserve(1, "one"), lane.reserve(LIMITS.batch_items - 1, "one"):
+            assert lane.reserved_items == LIMITS.batch_items
+
+
 async def test_when_to_come_back_is_estimated_from_the_queue_and_the_pace() -> None:
     async with gated_lane() as (lane, gate):
         gate.seconds = 0.2

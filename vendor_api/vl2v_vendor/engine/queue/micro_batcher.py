@@ -84,7 +84,7 @@ class MicroBatcher(Generic[In, Out]):
         Args:
             items: Number of items.
             key: Account whose items they would be. With it, what cannot be encoded in time is refused too, and what is
-                more than half of the room that other accounts leave, if this one has some of it already.
+                more than half of the room that other accounts leave, or than a batch, if this one has some already.
 
         Raises:
             Overloaded: They may not; `retry_after_seconds` is estimated from the queue and the lane's pace.
@@ -96,7 +96,8 @@ class MicroBatcher(Generic[In, Out]):
         if key is None:
             return
         own = queue.items_of(key) + self._reserved[key]
-        if own and own + items > (limits.queued_items - (held - own)) // 2:
+        share = max((limits.queued_items - (held - own)) // 2, limits.batch_items)
+        if own and own + items > share:
             raise self._overloaded(f"{own} items of this account are waiting already, and others need room too")
         if queue.items_ahead(key) * pace > _FORESIGHT * limits.wait_seconds:
             raise self._overloaded(f"{queue.items} items are waiting already, more than are encoded in time")
