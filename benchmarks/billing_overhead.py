@@ -59,7 +59,8 @@ Row = dict[str, object]
 class NoAuthenticator(Authenticator):
     """Knows everybody."""
 
-    def __init__(self, key: ApiKey) -> None:
+    def __init__(self, billed: Authenticator, key: ApiKey) -> None:
+        super().__init__(billed.ledger, billed.clock)
         self._key = key
 
     async def authenticate(self, secret: str | None, scope: str) -> ApiKey:
@@ -117,7 +118,7 @@ async def measure(folder: Path, rounds: int, images: int) -> list[Row]:
     async with open_services(settings, lambda label, text: print(f"{label:>8}  {text}", file=sys.stderr)) as services:
         key, secret, price = await asyncio.to_thread(open_account, settings, services.encoder.info.id)
         seller = FreeSeller(services, services.seller.preparation, price)
-        free = replace(services, authenticator=NoAuthenticator(key), seller=seller)
+        free = replace(services, authenticator=NoAuthenticator(services.authenticator, key), seller=seller)
         async with serving(services) as billed_url, serving(free) as free_url:
             urls = dict(zip(ARMS, (billed_url, free_url), strict=True))
             task = {"urls": urls, "secret": secret, "rounds": rounds, "images": images}
