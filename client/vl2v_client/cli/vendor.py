@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vl2v_client.cli.bars import Bars, Lines, bars
 from vl2v_client.cli.console import STDERR, plain_table, show_notice
@@ -144,8 +144,9 @@ def say_student(config: RunConfig, settings: RunSettings, command: str | None = 
     if name == TINY:
         notify(f"Student: {name}, for the drawn shapes of {root}.")
         return
-    other = {"student": {"name": STRONGER}, "report": {"out": None}}  # this one's folder is this student's
-    stronger = f"add {as_flags(other)}" if command is None else as_command(command, config, other)
+    other: dict[str, dict[str, Any]] = {"student": {"name": STRONGER}}
+    in_its_own_folder = {**other, "report": {"out": None}}
+    stronger = f"add {as_flags(other)}" if command is None else as_command(command, config, in_its_own_folder)
     notify(
         f"Student: {name}, for photographs, with ImageNet's weights; {root} is not from `vl2v-client shapes`. A "
         f"stronger one, whose weights are fetched: {stronger}"
