@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from support.client.client_shell import invoke
-from vl2v_client.config.run import AUTO, LITE0, TINY, RunConfig
+from vl2v_client.cli.vendor import say_student
+from vl2v_client.config.run import AUTO, LITE0, TINY, ReportConfig, RunConfig
 from vl2v_client.core.errors import DataError, UsageError
 from vl2v_client.data.drawn import is_drawn
 from vl2v_client.data.shapes import write_shapes
@@ -68,6 +69,17 @@ def test_photographs_get_the_schedule_of_a_pretrained_student(tmp_path: Path, in
     assert settings.config.purchase.view_recipe == "drawn"
     assert settle(config_of(tmp_path, size=96)).student.input.size == 96
     assert pick_student(config_of(tmp_path, name="resnet50")).student.name == "resnet50"
+
+
+def test_the_command_for_a_stronger_student_names_a_folder_of_its_own(
+    tmp_path: Path, installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(tmp_path).replace(report=ReportConfig(out=tmp_path / "mine"))
+    say_student(config, settle(config), "distill")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "fetched: vl2v-client distill --data" in said
+    assert "--student vit_small" in said
+    assert "--out" not in said
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
