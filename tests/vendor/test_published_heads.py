@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from support.ledger.ledger_shop import Shop, problems_of
 from vl2v_contract.chain import RESTORE_MARGIN, follows
@@ -114,6 +114,19 @@ async def test_nothing_is_sold_or_signed_where_the_ledger_went_back_under_the_se
         for act in (ledger.charge(shop.order("b")), ledger.head(shop.account.id)):
             with pytest.raises(LedgerUnavailable, match=r"entry 4 of .* was signed here, and .* ends at 2"):
                 await act
+
+
+async def test_a_sale_while_the_head_is_read_is_no_ledger_that_went_back(shop: Shop) -> None:
+    async with shop.open_ledger() as ledger:
+        charge = await ledger.charge(shop.order("a"))
+        assert charge.posted is not None
+        entry, entry_hash = charge.posted.entry, charge.posted.entry_hash
+
+        def sell_meanwhile(*_cursor: object) -> None:
+            shop.signer.sign_receipt(replace(entry, seq=entry.seq + 1), entry_hash)
+
+        event.listen(shop.engine, "after_cursor_execute", sell_meanwhile)
+        assert (await ledger.head(shop.account.id)).seq == entry.seq
 
 
 async def test_a_write_that_fails_is_tried_again(file: HeadsFile, caplog: pytest.LogCaptureFixture) -> None:

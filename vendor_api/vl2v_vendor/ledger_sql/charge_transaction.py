@@ -85,7 +85,7 @@ class ChargeTransaction:
         prices = self.read_prices(orders)  # under the lock, or one that waited for it would charge an old price
         own, *of_keys = budget_rows
         head = (orders[0].account_id, own[4], own[5], own[8])
-        require_kept(self.signer, orders[0].account_id, own[4])
+        require_kept(self.signer.signed_seq(orders[0].account_id), orders[0].account_id, own[4])
         require_own(self.signer, head, lambda: self.driver.execute(PUBLISHED_KEYS).fetchall())
         charges = AccountCharges(
             to_chain_end(self.ledger_id, orders[0].account_id, own),

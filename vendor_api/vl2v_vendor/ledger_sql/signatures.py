@@ -109,13 +109,13 @@ def require_own(
     )
 
 
-def require_kept(signer: SecretSigner, account_id: str, last_seq: int) -> None:
-    """Check that an account's chain still has what this process signed.
+def require_kept(signed_seq: int, account_id: str, last_seq: int) -> None:
+    """Check that an account's chain still has what this process had signed before the chain was read.
 
     Raises:
         LedgerUnavailable: It ends before that: an older database took the place of the one that was opened.
     """
-    if (signed_seq := signer.signed_seq(account_id)) > last_seq:
+    if signed_seq > last_seq:
         raise LedgerUnavailable(
             f"entry {signed_seq} of {account_id} was signed here, and its chain ends at {last_seq}: an older state of "
             "the database came back under this server; stop all servers, then run `vl2v-vendor ledger verify`"

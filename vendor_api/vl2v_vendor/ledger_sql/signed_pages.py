@@ -9,7 +9,7 @@ from vl2v_vendor.domain.errors import LedgerUnavailable
 from vl2v_vendor.domain.ports import LedgerHead, SignedEntries
 from vl2v_vendor.keys.secrets import SecretSigner
 from vl2v_vendor.ledger_sql.reading import read_entries, read_head
-from vl2v_vendor.ledger_sql.signatures import require_kept, require_own, require_signed
+from vl2v_vendor.ledger_sql.signatures import require_own, require_signed
 from vl2v_vendor.ledger_sql.statements import PUBLISHED_KEYS
 from vl2v_vendor.ledger_sql.tables import entry_signatures, ledger
 
@@ -22,11 +22,9 @@ def read_signed_head(connection: Connection, signer: SecretSigner, account_id: s
 
     Raises:
         NotFound: The account is unknown.
-        LedgerUnavailable: The last entry is not the vendor's own, or not what the account's budget says of it, or the
-            chain lacks what was signed here.
+        LedgerUnavailable: The last entry is not the vendor's own, or not what the account's budget says of it.
     """
     head = read_head(connection, account_id)
-    require_kept(signer, account_id, head.seq)
     require_signed(connection, signer, account_id, head.seq)
     last_one = (
         select(*_HEAD)

@@ -28,6 +28,7 @@ from vl2v_vendor.ledger_sql.database import checkpoint, database_clock, database
 from vl2v_vendor.ledger_sql.driver import Driver
 from vl2v_vendor.ledger_sql.group_writer import DEADLINE_SECONDS, GroupWriter
 from vl2v_vendor.ledger_sql.key_publication import publish_keys
+from vl2v_vendor.ledger_sql.signatures import require_kept
 from vl2v_vendor.ledger_sql.signed_pages import read_signed_entries, read_signed_head
 from vl2v_vendor.ledger_sql.tables import results
 
@@ -147,7 +148,10 @@ class SqlLedger:
 
     async def head(self, account_id: str) -> LedgerHead:
         """Read the end of the account's chain, to be signed."""
-        return await self._read(lambda connection: read_signed_head(connection, self._signer, account_id))
+        signed_seq = self._signer.signed_seq(account_id)  # before a sale that is not in the snapshot
+        head = await self._read(lambda connection: read_signed_head(connection, self._signer, account_id))
+        require_kept(signed_seq, account_id, head.seq)
+        return head
 
     async def offer(self, caller: ApiKey, model_id: str, modality: Modality, item_keys: Sequence[str]) -> Offer:
         """Read what a request for these items is admitted by, in one snapshot."""
